@@ -1,0 +1,20 @@
+//! The generator, shared with the test that compares its output with what is checked in.
+
+use std::error::Error;
+use std::path::Path;
+
+/// Compiles every definition under `crate_dir/proto` and writes the Rust code for it into `out_dir`.
+pub fn generate(crate_dir: &Path, out_dir: &Path) -> Result<(), Box<dyn Error>> {
+    let proto = crate_dir.join("proto");
+    let descriptors = protox::compile([proto.join("runtime_v1.proto")], [&proto])?;
+    std::fs::create_dir_all(out_dir)?;
+    tonic_prost_build::configure()
+        .build_client(true)
+        .build_server(true)
+        .build_transport(true)
+        // Its Debug is written by hand, so that no password is printed.
+        .skip_debug(["runtime.v1.AuthConfig"])
+        .out_dir(out_dir)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! Debug output of messages that carry secrets: the generated one would print registry passwords into logs.
+
+use std::fmt;
+
+use crate::cri::AuthConfig;
+
+impl fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthConfig")
+            .field("username", &self.username)
+            .field("server_address", &self.server_address)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_printed() {
+        let auth = AuthConfig {
+            username: "someone".into(),
+            password: "hidden-1".into(),
+            auth: "hidden-2".into(),
+            server_address: "registry.example".into(),
+            identity_token: "hidden-3".into(),
+            registry_token: "hidden-4".into(),
+        };
+        let text = format!("{auth:?}");
+        assert!(text.contains("someone") && text.contains("registry.example"), "{text}");
+        assert!(!text.contains("hidden"), "{text}");
+    }
+}
