@@ -1,0 +1,5 @@
+//! WebSocket streams of exec, attach, port-forward and logs, for API server, kubelet and runtime.
+//!
+//! **Architecture Invariant:** knows bytes, channels and sockets, no Kubernetes object.
+
+pub mod channel;

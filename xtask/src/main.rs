@@ -1,0 +1,3 @@
+//! The jobs that people and CI run: `cargo xtask <job>`.
+
+fn main() {}
