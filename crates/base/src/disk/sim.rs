@@ -1,0 +1,664 @@
+//! A disk in memory that a seed controls and that keeps no promise beyond those of [`Disk`].
+//!
+//! It distinguishes what a reader sees from what is durable. [`SimDisk::power_loss`] keeps the durable part and a random
+//! part of the rest: writes survive in pieces of a sector and in no order, names survive as a prefix of their changes (as
+//! journalling file systems keep them). A failed sync forgets what it covered, as Linux does: readers still see it, a
+//! later successful sync does not make it durable.
+//!
+//! Invariant: what a successful sync covered survives everything, unless the disk was told to lie.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Disk, DiskFile, DiskLock, OpenMode};
+use crate::Random;
+
+/// The unit in which unsynced writes survive a power loss.
+const SECTOR_BYTES: usize = 512;
+
+/// What goes wrong by itself.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Probability that a sync (of a file or directory) fails.
+    pub sync_error: f64,
+    /// Probability that an append fails for lack of space after writing a part.
+    pub no_space: f64,
+    /// Bytes the disk holds; more is `StorageFull`.
+    pub capacity_bytes: Option<u64>,
+    /// Every sync of a file says it worked and does nothing: the mutation that a durability test must notice.
+    pub syncs_lie: bool,
+}
+
+/// A simulated disk. Cheap to clone; clones are the same disk.
+#[derive(Clone)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    random: Random,
+    faults: Faults,
+    inodes: HashMap<u64, Inode>,
+    next_inode: u64,
+    names: BTreeMap<PathBuf, u64>,
+    durable_names: BTreeMap<PathBuf, u64>,
+    pending_names: Vec<NameChange>,
+    locks: HashSet<PathBuf>,
+    /// Changes asked for since the disk was made.
+    operations: u64,
+    crash_at: Option<u64>,
+    crashed: bool,
+    /// Counts restarts, so that a file or lock of an earlier life is dead.
+    life: u64,
+}
+
+#[derive(Default)]
+struct Inode {
+    content: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<ContentChange>,
+}
+
+enum ContentChange {
+    Write { offset: usize, bytes: Vec<u8> },
+    Truncate { length: usize },
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Link { path: PathBuf, inode: u64 },
+    Rename { from: PathBuf, to: PathBuf },
+    Unlink { path: PathBuf },
+}
+
+impl SimDisk {
+    /// An empty disk without faults.
+    pub fn new(random: Random) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(State {
+                random,
+                faults: Faults::default(),
+                inodes: HashMap::new(),
+                next_inode: 1,
+                names: BTreeMap::new(),
+                durable_names: BTreeMap::new(),
+                pending_names: Vec::new(),
+                locks: HashSet::new(),
+                operations: 0,
+                crash_at: None,
+                crashed: false,
+                life: 0,
+            })),
+        }
+    }
+
+    /// Replaces the faults.
+    pub fn set_faults(&self, faults: Faults) {
+        self.state.lock().faults = faults;
+    }
+
+    /// How many changing operations (create, append, truncate, sync, rename, remove) were asked for.
+    pub fn operations(&self) -> u64 {
+        self.state.lock().operations
+    }
+
+    /// The `operation`-th change (counted as [`SimDisk::operations`] does) happens in part, and the process is dead from
+    /// then on: everything fails until [`SimDisk::process_restart`] or [`SimDisk::power_loss`].
+    pub fn crash_at(&self, operation: u64) {
+        self.state.lock().crash_at = Some(operation);
+    }
+
+    /// Kills the process now.
+    pub fn crash(&self) {
+        self.state.lock().crashed = true;
+    }
+
+    /// Whether the process is dead.
+    pub fn is_crashed(&self) -> bool {
+        self.state.lock().crashed
+    }
+
+    /// A new process on the same running machine: whatever was written is seen, durable or not.
+    pub fn process_restart(&self) {
+        self.state.lock().restart();
+    }
+
+    /// The machine loses power and comes back: what was not synced survives in part or not at all.
+    pub fn power_loss(&self) {
+        let mut state = self.state.lock();
+        state.lose_power();
+        state.restart();
+    }
+
+    /// Bytes of all files that have a name.
+    pub fn used_bytes(&self) -> u64 {
+        self.state.lock().used_bytes()
+    }
+
+    /// Flips one bit of a file, durably: what a medium does that rots.
+    pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) {
+        let mut state = self.state.lock();
+        if let Some(inode) = state.names.get(path).copied()
+            && let Some(inode) = state.inodes.get_mut(&inode)
+        {
+            for bytes in [&mut inode.content, &mut inode.durable] {
+                if let Some(byte) = bytes.get_mut(offset as usize) {
+                    *byte ^= 1 << (bit & 7);
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    fn restart(&mut self) {
+        self.crashed = false;
+        self.crash_at = None;
+        self.life += 1;
+        self.locks.clear();
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.names
+            .values()
+            .filter_map(|inode| self.inodes.get(inode))
+            .map(|inode| inode.content.len() as u64)
+            .sum()
+    }
+
+    fn alive(&self) -> io::Result<()> {
+        if self.crashed {
+            Err(io::Error::other("simulated: the process is dead"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Counts a change; true when it is the one that the process dies in.
+    fn change(&mut self) -> io::Result<bool> {
+        self.alive()?;
+        self.operations += 1;
+        if self.crash_at == Some(self.operations) {
+            self.crashed = true;
+        }
+        Ok(self.crashed)
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        self.alive()
+    }
+
+    /// A change of a name: it happens or not when the process dies in it.
+    fn change_name(&mut self, change: NameChange) -> io::Result<()> {
+        let dying = self.change()?;
+        if !dying || self.random.chance(0.5) {
+            apply_name(&mut self.names, &change);
+            self.pending_names.push(change);
+        }
+        self.finish()
+    }
+
+    fn lose_power(&mut self) {
+        for inode in self.inodes.values_mut() {
+            let pending = std::mem::take(&mut inode.pending);
+            inode.settle(pending, &self.random);
+            inode.content = inode.durable.clone();
+        }
+        let kept = self.random.index(self.pending_names.len() + 1);
+        for change in self.pending_names.drain(..).take(kept) {
+            apply_name(&mut self.durable_names, &change);
+        }
+        self.pending_names.clear();
+        self.names = self.durable_names.clone();
+    }
+}
+
+impl Inode {
+    fn write(&mut self, bytes: &[u8]) {
+        self.pending.push(ContentChange::Write {
+            offset: self.content.len(),
+            bytes: bytes.to_vec(),
+        });
+        self.content.extend_from_slice(bytes);
+    }
+
+    /// Makes a random part of `changes` durable: all, none, a prefix, or sectors in any order.
+    fn settle(&mut self, changes: Vec<ContentChange>, random: &Random) {
+        let kept = match random.range(0..4) {
+            0 => changes.len(),
+            1 => 0,
+            2 => random.index(changes.len() + 1),
+            _ => usize::MAX,
+        };
+        for (index, change) in changes.into_iter().enumerate() {
+            match change {
+                _ if kept != usize::MAX && index > kept => break,
+                ContentChange::Write { offset, bytes } if kept == usize::MAX => {
+                    for (sector, chunk) in bytes.chunks(SECTOR_BYTES).enumerate() {
+                        if random.chance(0.5) {
+                            self.persist(offset + sector * SECTOR_BYTES, chunk);
+                        }
+                    }
+                }
+                ContentChange::Write { offset, bytes } if index == kept => {
+                    let torn = random.index(bytes.len() + 1);
+                    self.persist(offset, &bytes[..torn]);
+                }
+                ContentChange::Write { offset, bytes } => self.persist(offset, &bytes),
+                ContentChange::Truncate { .. } if index == kept => {}
+                ContentChange::Truncate { length } => self.durable.truncate(length),
+            }
+        }
+    }
+
+    fn persist(&mut self, offset: usize, bytes: &[u8]) {
+        if self.durable.len() < offset + bytes.len() {
+            self.durable.resize(offset + bytes.len(), 0);
+        }
+        self.durable[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+fn apply_name(names: &mut BTreeMap<PathBuf, u64>, change: &NameChange) {
+    match change {
+        NameChange::Link { path, inode } => {
+            names.insert(path.clone(), *inode);
+        }
+        NameChange::Rename { from, to } => {
+            if let Some(inode) = names.remove(from) {
+                names.insert(to.clone(), inode);
+            }
+        }
+        NameChange::Unlink { path } => {
+            names.remove(path);
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = self.state.lock();
+        state.alive()?;
+        let inode = match (mode, state.names.get(path).copied()) {
+            (OpenMode::CreateNew, Some(_)) => return Err(ErrorKind::AlreadyExists.into()),
+            (OpenMode::CreateNew, None) => {
+                let inode = state.next_inode;
+                state.next_inode += 1;
+                state.inodes.insert(inode, Inode::default());
+                state.change_name(NameChange::Link {
+                    path: path.to_owned(),
+                    inode,
+                })?;
+                inode
+            }
+            (_, Some(inode)) => inode,
+            (_, None) => return Err(ErrorKind::NotFound.into()),
+        };
+        Ok(Box::new(SimFile {
+            state: self.state.clone(),
+            inode,
+            life: state.life,
+        }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if !state.names.contains_key(from) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        state.change_name(NameChange::Rename {
+            from: from.to_owned(),
+            to: to.to_owned(),
+        })
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if !state.names.contains_key(path) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        state.change_name(NameChange::Unlink { path: path.to_owned() })
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let state = self.state.lock();
+        state.alive()?;
+        let inside = state.names.keys().filter(|path| path.parent() == Some(directory));
+        Ok(inside
+            .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
+            .collect())
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let dying = state.change()?;
+        if dying {
+            return state.finish();
+        }
+        if state.random.chance(state.faults.sync_error) {
+            return Err(io::Error::other("simulated: directory sync failed"));
+        }
+        // Changes of other directories stay pending; a store uses one directory, so order between them is not modelled.
+        let inside = |path: &Path| path.parent() == Some(directory);
+        let (done, rest) = std::mem::take(&mut state.pending_names)
+            .into_iter()
+            .partition(|change| match change {
+                NameChange::Link { path, .. } | NameChange::Unlink { path } => inside(path),
+                NameChange::Rename { to, .. } => inside(to),
+            });
+        let done: Vec<NameChange> = done;
+        state.pending_names = rest;
+        for change in done {
+            apply_name(&mut state.durable_names, &change);
+        }
+        Ok(())
+    }
+
+    fn create_directory(&self, _directory: &Path) -> io::Result<()> {
+        self.state.lock().alive()
+    }
+
+    fn free_bytes(&self, _directory: &Path) -> io::Result<u64> {
+        let state = self.state.lock();
+        state.alive()?;
+        Ok(state
+            .faults
+            .capacity_bytes
+            .map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes())))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        let mut state = self.state.lock();
+        state.alive()?;
+        if !state.locks.insert(path.to_owned()) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(Box::new(SimLock {
+            state: self.state.clone(),
+            path: path.to_owned(),
+            life: state.life,
+        }))
+    }
+}
+
+struct SimFile {
+    state: Arc<Mutex<State>>,
+    inode: u64,
+    life: u64,
+}
+
+impl SimFile {
+    /// Runs `change` on the inode of a file that is still of this life.
+    fn with<T>(&self, change: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.state.lock();
+        if state.life != self.life {
+            return Err(io::Error::other("simulated: a file of a dead process"));
+        }
+        change(&mut state, self.inode)
+    }
+}
+
+fn inode(state: &mut State, number: u64) -> &mut Inode {
+    state
+        .inodes
+        .get_mut(&number)
+        .expect("invariant: inodes are never freed")
+}
+
+impl DiskFile for SimFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.with(|state, number| {
+            let dying = state.change()?;
+            let full = state
+                .faults
+                .capacity_bytes
+                .is_some_and(|room| state.used_bytes() + bytes.len() as u64 > room);
+            let full = full || state.random.chance(state.faults.no_space);
+            let length = if dying || full {
+                state.random.index(bytes.len() + 1)
+            } else {
+                bytes.len()
+            };
+            inode(state, number).write(&bytes[..length]);
+            state.finish()?;
+            if full {
+                Err(ErrorKind::StorageFull.into())
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.with(|state, number| {
+            state.alive()?;
+            let content = &inode(state, number).content;
+            let rest = content.get(offset as usize..).unwrap_or_default();
+            let length = rest.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&rest[..length]);
+            Ok(length)
+        })
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.with(|state, number| {
+            state.alive()?;
+            Ok(inode(state, number).content.len() as u64)
+        })
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.with(|state, number| {
+            let dying = state.change()?;
+            if !dying || state.random.chance(0.5) {
+                let inode = inode(state, number);
+                inode.content.truncate(length as usize);
+                inode.pending.push(ContentChange::Truncate {
+                    length: length as usize,
+                });
+            }
+            state.finish()
+        })
+    }
+
+    fn sync_data(&mut self) -> io::Result<()> {
+        self.with(|state, number| {
+            let dying = state.change()?;
+            if state.faults.syncs_lie && !dying {
+                return Ok(());
+            }
+            let failing = state.random.chance(state.faults.sync_error);
+            let random = state.random.clone();
+            let inode = inode(state, number);
+            let pending = std::mem::take(&mut inode.pending);
+            if dying || failing {
+                // Part of it reached the medium; the kernel considers all of it clean.
+                inode.settle(pending, &random);
+            } else {
+                // Only what is pending: what an earlier failed sync covered stays lost.
+                for change in pending {
+                    match change {
+                        ContentChange::Write { offset, bytes } => inode.persist(offset, &bytes),
+                        ContentChange::Truncate { length } => inode.durable.truncate(length),
+                    }
+                }
+            }
+            state.finish()?;
+            if failing {
+                Err(io::Error::other("simulated: sync failed"))
+            } else {
+                Ok(())
+            }
+        })
+    }
+}
+
+struct SimLock {
+    state: Arc<Mutex<State>>,
+    path: PathBuf,
+    life: u64,
+}
+
+impl DiskLock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let mut state = self.state.lock();
+        if state.life == self.life {
+            state.locks.remove(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read_all;
+    use super::*;
+
+    const ROOT: &str = "/d";
+
+    fn path(name: &str) -> PathBuf {
+        Path::new(ROOT).join(name)
+    }
+
+    fn contents(disk: &SimDisk, name: &str) -> Option<Vec<u8>> {
+        Some(read_all(disk.open(&path(name), OpenMode::Read).ok()?.as_ref()).unwrap())
+    }
+
+    /// Runs `work` under many seeds and returns the states of `name` that were seen after the loss of power.
+    fn outcomes(name: &str, work: impl Fn(&SimDisk)) -> HashSet<Option<Vec<u8>>> {
+        let after = |seed| {
+            let disk = SimDisk::new(Random::seeded(seed));
+            work(&disk);
+            disk.power_loss();
+            contents(&disk, name)
+        };
+        (0..200).map(after).collect()
+    }
+
+    #[test]
+    fn synced_content_under_a_synced_name_survives() {
+        let seen = outcomes("a", |disk| {
+            let mut file = disk.open(&path("a"), OpenMode::CreateNew).unwrap();
+            file.append(b"kept").unwrap();
+            file.sync_data().unwrap();
+            disk.sync_directory(Path::new(ROOT)).unwrap();
+            file.append(b"+").unwrap();
+        });
+        assert_eq!(seen, HashSet::from([Some(b"kept".to_vec()), Some(b"kept+".to_vec())]));
+    }
+
+    #[test]
+    fn an_unsynced_name_may_vanish() {
+        let seen = outcomes("a", |disk| {
+            let mut file = disk.open(&path("a"), OpenMode::CreateNew).unwrap();
+            file.append(b"kept").unwrap();
+            file.sync_data().unwrap();
+        });
+        assert_eq!(seen, HashSet::from([Some(b"kept".to_vec()), None]));
+    }
+
+    #[test]
+    fn an_unsynced_rename_is_old_or_new() {
+        let work = |disk: &SimDisk| {
+            for (name, content) in [("a", b"old"), ("b", b"new")] {
+                let mut file = disk.open(&path(name), OpenMode::CreateNew).unwrap();
+                file.append(content).unwrap();
+                file.sync_data().unwrap();
+            }
+            disk.sync_directory(Path::new(ROOT)).unwrap();
+            disk.rename(&path("b"), &path("a")).unwrap();
+        };
+        assert_eq!(
+            outcomes("a", work),
+            HashSet::from([Some(b"old".to_vec()), Some(b"new".to_vec())])
+        );
+    }
+
+    #[test]
+    fn unsynced_writes_tear_within_and_between_sectors() {
+        let seen = outcomes("a", |disk| {
+            let mut file = disk.open(&path("a"), OpenMode::CreateNew).unwrap();
+            disk.sync_directory(Path::new(ROOT)).unwrap();
+            file.append(&[1; 3 * SECTOR_BYTES]).unwrap();
+        });
+        let lengths: HashSet<_> = seen.iter().flatten().map(Vec::len).collect();
+        assert!(lengths.contains(&0) && lengths.contains(&(3 * SECTOR_BYTES)));
+        assert!(lengths.iter().any(|length| length % SECTOR_BYTES != 0), "{lengths:?}");
+        let holes = |bytes: &Vec<u8>| bytes.contains(&0) && bytes.last() == Some(&1);
+        assert!(
+            seen.iter().flatten().any(holes),
+            "a later sector survives without an earlier one"
+        );
+    }
+
+    #[test]
+    fn a_failed_sync_is_not_healed_by_the_next() {
+        let seen = outcomes("a", |disk| {
+            let mut file = disk.open(&path("a"), OpenMode::CreateNew).unwrap();
+            disk.sync_directory(Path::new(ROOT)).unwrap();
+            file.append(b"x").unwrap();
+            disk.set_faults(Faults {
+                sync_error: 1.0,
+                ..Faults::default()
+            });
+            file.sync_data().unwrap_err();
+            disk.set_faults(Faults::default());
+            file.sync_data().unwrap();
+            assert_eq!(contents(disk, "a").unwrap(), b"x");
+        });
+        assert!(seen.contains(&Some(b"x".to_vec())));
+        assert!(seen.contains(&Some(Vec::new())), "{seen:?}");
+    }
+
+    #[test]
+    fn a_lying_sync_loses() {
+        let seen = outcomes("a", |disk| {
+            disk.set_faults(Faults {
+                syncs_lie: true,
+                ..Faults::default()
+            });
+            let mut file = disk.open(&path("a"), OpenMode::CreateNew).unwrap();
+            disk.sync_directory(Path::new(ROOT)).unwrap();
+            file.append(b"x").unwrap();
+            file.sync_data().unwrap();
+        });
+        assert!(seen.contains(&Some(Vec::new())));
+    }
+
+    #[test]
+    fn a_crash_stops_everything_until_the_restart() {
+        let disk = SimDisk::new(Random::seeded(1));
+        let mut file = disk.open(&path("a"), OpenMode::CreateNew).unwrap();
+        let _lock = disk.lock(&path("LOCK")).unwrap();
+        assert!(disk.lock(&path("LOCK")).is_err());
+        disk.crash_at(disk.operations() + 2);
+        file.append(b"one").unwrap();
+        file.append(b"two").unwrap_err();
+        assert!(disk.is_crashed());
+        file.sync_data().unwrap_err();
+        assert!(disk.list(Path::new(ROOT)).is_err());
+        disk.process_restart();
+        file.append(b"ghost").unwrap_err();
+        let content = contents(&disk, "a").unwrap();
+        assert!(b"onetwo".starts_with(&content) && content.len() >= 3, "{content:?}");
+        disk.lock(&path("LOCK")).unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_says_so() {
+        let disk = SimDisk::new(Random::seeded(1));
+        disk.set_faults(Faults {
+            capacity_bytes: Some(4),
+            ..Faults::default()
+        });
+        let mut file = disk.open(&path("a"), OpenMode::CreateNew).unwrap();
+        file.append(b"1234").unwrap();
+        assert_eq!(disk.free_bytes(Path::new(ROOT)).unwrap(), 0);
+        assert_eq!(file.append(b"5").unwrap_err().kind(), ErrorKind::StorageFull);
+    }
+}
