@@ -19,5 +19,8 @@ fn checked_in_code_is_current() {
         );
         seen += 1;
     }
-    assert_eq!(seen, std::fs::read_dir(crate_dir.join("src/generated")).unwrap().count());
+    assert_eq!(
+        seen,
+        std::fs::read_dir(crate_dir.join("src/generated")).unwrap().count()
+    );
 }
