@@ -1,0 +1,380 @@
+//! One object at one revision: its bytes, and the small header that decisions are taken from (D1).
+//!
+//! The bytes are normal-form JSON *without* `metadata.resourceVersion`; readers get it spliced in at a remembered offset.
+//! Invariant: the bytes are one valid JSON object with a `metadata` object, and never change.
+
+use std::collections::BTreeMap;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use api::{Value, meta};
+
+/// What is known of an object without reading its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// `metadata.name`.
+    pub name: Box<str>,
+    /// `metadata.namespace`, or empty.
+    pub namespace: Box<str>,
+    /// `metadata.uid`.
+    pub uid: Box<str>,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<Box<str>, Box<str>>,
+    /// The uids of `metadata.ownerReferences`.
+    pub owners: Box<[Box<str>]>,
+    /// The values of the kind's selectable fields, in the order of the kind's list of them.
+    pub fields: Box<[Box<str>]>,
+    /// Whether `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+}
+
+/// One object at one revision.
+#[derive(Clone, Debug)]
+pub struct Object {
+    header: Header,
+    revision: u64,
+    bytes: Bytes,
+    splice: Splice,
+}
+
+/// Where the resourceVersion goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Splice {
+    /// The offset.
+    at: u32,
+    /// Whether a comma goes before it.
+    before: bool,
+    /// Whether a comma goes after it.
+    after: bool,
+}
+
+/// Why stored bytes are no object.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectError {
+    /// Not JSON.
+    #[error("not JSON: {0}")]
+    Json(String),
+    /// JSON, but not an object with metadata.
+    #[error("no metadata")]
+    NoMetadata,
+}
+
+impl Object {
+    /// An object of a normal-form tree. A resourceVersion in the tree is left out.
+    pub fn from_value(value: &Value, revision: u64, fields: Box<[Box<str>]>) -> Result<Object, ObjectError> {
+        let bytes = to_stored(value);
+        Object::new(bytes, value, revision, fields)
+    }
+
+    /// An object of its stored bytes.
+    pub fn from_bytes(
+        bytes: Bytes,
+        revision: u64,
+        fields: impl FnOnce(&Value) -> Box<[Box<str>]>,
+    ) -> Result<Object, ObjectError> {
+        let value: Value = serde_json::from_slice(&bytes).map_err(|error| ObjectError::Json(error.to_string()))?;
+        let fields = fields(&value);
+        Object::new(bytes, &value, revision, fields)
+    }
+
+    fn new(bytes: Bytes, value: &Value, revision: u64, fields: Box<[Box<str>]>) -> Result<Object, ObjectError> {
+        let splice = find_splice(&bytes).ok_or(ObjectError::NoMetadata)?;
+        let metadata = meta::metadata(value).ok_or(ObjectError::NoMetadata)?;
+        let labels = metadata.get("labels").and_then(Value::as_object).into_iter().flatten();
+        let owners = metadata
+            .get("ownerReferences")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        let header = Header {
+            name: meta::name(value).into(),
+            namespace: meta::namespace(value).into(),
+            uid: meta::uid(value).into(),
+            labels: labels
+                .map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or("").into()))
+                .collect(),
+            owners: owners
+                .map(|owner| owner.get("uid").and_then(Value::as_str).unwrap_or("").into())
+                .collect(),
+            fields,
+            deleting: meta::is_deleting(value),
+        };
+        Ok(Object {
+            header,
+            revision,
+            bytes,
+            splice,
+        })
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The revision that wrote this state.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        &self.header.name
+    }
+
+    /// `metadata.namespace`, or empty.
+    pub fn namespace(&self) -> &str {
+        &self.header.namespace
+    }
+
+    /// `metadata.uid`.
+    pub fn uid(&self) -> &str {
+        &self.header.uid
+    }
+
+    /// A label's value.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.header.labels.get(key).map(|value| &**value)
+    }
+
+    /// Whether the object is being deleted.
+    pub fn is_deleting(&self) -> bool {
+        self.header.deleting
+    }
+
+    /// The stored bytes, without a resourceVersion.
+    pub fn stored(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The whole object as a tree, with its resourceVersion.
+    pub fn value(&self) -> Value {
+        let mut value: Value = serde_json::from_slice(&self.bytes).expect("invariant: the bytes are valid JSON");
+        meta::set_text(&mut value, "resourceVersion", &self.revision.to_string());
+        value
+    }
+
+    /// How many bytes [`Object::write_json`] writes at most.
+    pub fn json_len(&self) -> usize {
+        self.bytes.len() + 48
+    }
+
+    /// Appends the JSON with `revision` as the resourceVersion (a deletion's event shows the deletion's own).
+    pub fn write_json(&self, revision: u64, out: &mut BytesMut) {
+        let (head, tail) = self.bytes.split_at(self.splice.at as usize);
+        out.reserve(self.json_len());
+        out.put_slice(head);
+        if self.splice.before {
+            out.put_u8(b',');
+        }
+        out.put_slice(b"\"resourceVersion\":\"");
+        out.put_slice(revision.to_string().as_bytes());
+        out.put_u8(b'"');
+        if self.splice.after {
+            out.put_u8(b',');
+        }
+        out.put_slice(tail);
+    }
+
+    /// The JSON with the resourceVersion.
+    pub fn json(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.write_json(self.revision, &mut out);
+        out.freeze()
+    }
+}
+
+/// The bytes to store for a tree: its JSON without a resourceVersion.
+pub fn to_stored(value: &Value) -> Bytes {
+    if meta::resource_version(value).is_empty() {
+        return serde_json::to_vec(value)
+            .expect("invariant: a tree has only text keys")
+            .into();
+    }
+    let mut value = value.clone();
+    meta::set_text(&mut value, "resourceVersion", "");
+    serde_json::to_vec(&value)
+        .expect("invariant: a tree has only text keys")
+        .into()
+}
+
+/// Finds where `resourceVersion` belongs among the sorted keys of the top-level `metadata`.
+fn find_splice(bytes: &[u8]) -> Option<Splice> {
+    let mut scan = Scanner { bytes, at: 0 };
+    scan.expect(b'{')?;
+    loop {
+        let key = scan.key()?;
+        if key == b"metadata" {
+            break;
+        }
+        scan.skip_value()?;
+        scan.expect(b',')?;
+    }
+    scan.expect(b'{')?;
+    if scan.peek()? == b'}' {
+        return Some(Splice {
+            at: scan.at as u32,
+            before: false,
+            after: false,
+        });
+    }
+    loop {
+        let start = scan.at;
+        let key = scan.key()?;
+        if key > b"resourceVersion".as_slice() {
+            return Some(Splice {
+                at: start as u32,
+                before: false,
+                after: true,
+            });
+        }
+        scan.skip_value()?;
+        match scan.peek()? {
+            b',' => scan.at += 1,
+            _ => {
+                return Some(Splice {
+                    at: scan.at as u32,
+                    before: true,
+                    after: false,
+                });
+            }
+        }
+    }
+}
+
+/// Walks compact JSON that is known to be valid (it was parsed or written by us just before).
+struct Scanner<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        (self.peek()? == byte).then(|| self.at += 1)
+    }
+
+    /// A key and its colon.
+    fn key(&mut self) -> Option<&'a [u8]> {
+        let start = self.at + 1;
+        self.skip_string()?;
+        let key = &self.bytes[start..self.at - 1];
+        self.expect(b':')?;
+        Some(key)
+    }
+
+    fn skip_string(&mut self) -> Option<()> {
+        self.expect(b'"')?;
+        loop {
+            match self.peek()? {
+                b'"' => {
+                    self.at += 1;
+                    return Some(());
+                }
+                b'\\' => self.at += 2,
+                _ => self.at += 1,
+            }
+        }
+    }
+
+    fn skip_value(&mut self) -> Option<()> {
+        let mut depth = 0_usize;
+        loop {
+            match self.peek()? {
+                b'"' => self.skip_string()?,
+                b'{' | b'[' => {
+                    depth += 1;
+                    self.at += 1;
+                    continue;
+                }
+                b'}' | b']' => {
+                    depth = depth.checked_sub(1)?;
+                    self.at += 1;
+                }
+                b',' | b':' => {
+                    self.at += 1;
+                    continue;
+                }
+                _ => {
+                    while !matches!(self.peek()?, b',' | b'}' | b']') {
+                        self.at += 1;
+                    }
+                }
+            }
+            if depth == 0 {
+                return Some(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_resource_version_is_spliced_where_it_sorts() {
+        for (value, expect) in [
+            (json!({"metadata": {}}), r#"{"metadata":{"resourceVersion":"7"}}"#),
+            (
+                json!({"metadata": {"name": "a", "uid": "u"}}),
+                r#"{"metadata":{"name":"a","resourceVersion":"7","uid":"u"}}"#,
+            ),
+            (
+                json!({"metadata": {"name": "a"}}),
+                r#"{"metadata":{"name":"a","resourceVersion":"7"}}"#,
+            ),
+            (
+                json!({"a": {"metadata": {"x": [1, {"y": "}\"\\"}]}}, "kind": "K", "metadata": {"uid": "u"}, "spec": 1}),
+                r#"{"a":{"metadata":{"x":[1,{"y":"}\"\\"}]}},"kind":"K","metadata":{"resourceVersion":"7","uid":"u"},"spec":1}"#,
+            ),
+            (
+                json!({"metadata": {"labels": {}, "ownerReferences": [], "resourceVersion": "1", "uid": "u"}}),
+                r#"{"metadata":{"labels":{},"ownerReferences":[],"resourceVersion":"7","uid":"u"}}"#,
+            ),
+        ] {
+            let object = Object::from_value(&value, 7, Box::default()).unwrap();
+            assert_eq!(std::str::from_utf8(&object.json()).unwrap(), expect);
+            let again = Object::from_bytes(object.stored().clone(), 7, |_| Box::default()).unwrap();
+            assert_eq!((again.json(), again.header()), (object.json(), object.header()));
+            assert_eq!(meta::resource_version(&object.value()), "7");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for text in [
+            "",
+            "[]",
+            "{}",
+            r#"{"metadata":1}"#,
+            r#"{"metadata":"x"}"#,
+            "{\"metadata\":{}",
+            "7",
+        ] {
+            let object = Object::from_bytes(Bytes::from_static(text.as_bytes()), 1, |_| Box::default());
+            assert!(object.is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_header_names_what_decisions_need() {
+        let value = json!({"metadata": {
+            "name": "a", "namespace": "n", "uid": "u", "labels": {"app": "web"},
+            "ownerReferences": [{"uid": "o1"}, {"uid": "o2"}], "deletionTimestamp": "2026-01-01T00:00:00Z",
+        }});
+        let object = Object::from_value(&value, 1, Box::new(["x".into()])).unwrap();
+        assert_eq!((object.name(), object.namespace(), object.uid()), ("a", "n", "u"));
+        assert_eq!(object.label("app"), Some("web"));
+        assert_eq!(
+            object.header().owners.iter().map(|o| &**o).collect::<Vec<_>>(),
+            ["o1", "o2"]
+        );
+        assert!(object.is_deleting());
+    }
+}

@@ -1,0 +1,115 @@
+//! The admission slots: asynchronous steps between decoding and storing a write, with the old and the new object.
+//!
+//! Every write passes them, DELETE, CONNECT, subresources and each item of a deletecollection too, and passes them again
+//! when it lost its race. The plug-ins themselves live in `src/admission`.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+
+use api::{GroupVersionKind, GroupVersionResource, Status, Value};
+
+use crate::cluster::Cluster;
+use crate::request::UserInfo;
+
+/// What is done to the object, in upstream's words for admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// A new object, or a subresource that is created (binding, eviction, token).
+    Create,
+    /// A changed object (PUT, PATCH, apply on an existing one).
+    Update,
+    /// A deletion; there is an old object and no new one.
+    Delete,
+    /// `exec`, `attach`, `portforward`, `proxy`; the object is the options of the connection.
+    Connect,
+}
+
+impl Operation {
+    /// The word in an AdmissionReview.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
+}
+
+/// One write as a plug-in sees it. Objects are hub objects in normal form (see `kinds::row::StorageKind::hub`).
+pub struct Review {
+    /// What is done.
+    pub operation: Operation,
+    /// By whom (after impersonation).
+    pub user: Arc<UserInfo>,
+    /// The kind of the object (for a subresource with a body of its own, the body's kind).
+    pub kind: GroupVersionKind,
+    /// The resource as the hub knows it.
+    pub resource: GroupVersionResource,
+    /// The subresource, or empty.
+    pub subresource: String,
+    /// The namespace, or empty.
+    pub namespace: String,
+    /// The name; empty for a create whose name is still to be generated.
+    pub name: String,
+    /// Whether nothing will be stored: plug-ins must have no effect of their own.
+    pub dry_run: bool,
+    /// The options of the request (`CreateOptions`, `DeleteOptions`, ...).
+    pub options: Value,
+    /// Reads of the cluster's state, from memory.
+    pub cluster: Arc<dyn Cluster>,
+    /// Texts for the `Warning` header.
+    pub warnings: Mutex<Vec<String>>,
+}
+
+impl Review {
+    /// Whether this is about that resource of that group, and that subresource (empty: the main resource).
+    pub fn is_about(&self, group: &str, resource: &str, subresource: &str) -> bool {
+        self.resource.group == group && self.resource.resource == resource && self.subresource == subresource
+    }
+
+    /// Adds a text for the `Warning` header.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.warnings.lock().push(text.into());
+    }
+
+    /// The 403 that upstream's plug-ins answer (`admission.NewForbidden`): `pods "x" is forbidden: why`.
+    pub fn forbidden(&self, why: &str) -> Status {
+        let resource = self.resource.group_resource();
+        Status::forbidden(&resource, &self.name, why)
+    }
+}
+
+/// One admission plug-in. Plug-ins run in their configured order: first all `admit`, later all `validate`.
+pub trait Plugin: Send + Sync {
+    /// The name, as upstream's flag knows it.
+    fn name(&self) -> &'static str;
+
+    /// Whether the plug-in wants to see that operation at all.
+    fn handles(&self, _operation: Operation) -> bool {
+        true
+    }
+
+    /// The mutating slot. `object` is `None` on deletion. The object is normalized and defaulted again afterwards when
+    /// it was changed.
+    fn admit<'a>(
+        &'a self,
+        _review: &'a Review,
+        _object: &'a mut Option<Value>,
+        _old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// The validating slot.
+    fn validate<'a>(
+        &'a self,
+        _review: &'a Review,
+        _object: Option<&'a Value>,
+        _old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}

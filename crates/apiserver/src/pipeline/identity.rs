@@ -1,0 +1,101 @@
+//! The traits of authentication and authorization. The implementations live in `src/authentication`,
+//! `src/authorization` and `src/tokens`; the pipeline knows only these.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use api::{Status, Value};
+
+use crate::cluster::Object;
+use crate::request::{Attributes, UserInfo};
+
+/// What a connection and a request bring along to prove who they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Credentials<'a> {
+    /// The client's certificate chain (DER, leaf first) after the TLS handshake; empty when it sent none. The handshake
+    /// accepts any chain: whether to trust it is the authenticator's verdict.
+    pub peer_certificates: &'a [rustls::pki_types::CertificateDer<'static>],
+    /// The request's headers (`Authorization`, `Sec-WebSocket-Protocol`).
+    pub headers: &'a http::HeaderMap,
+    /// Where the connection comes from, when it is one.
+    pub remote: Option<SocketAddr>,
+}
+
+/// Who somebody turned out to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The user.
+    pub user: UserInfo,
+    /// The audiences for which the credential holds; empty when it is bound to none.
+    pub audiences: Vec<String>,
+}
+
+/// Finds out who asks.
+pub trait Authenticator: Send + Sync {
+    /// The identity that the credentials prove. `Ok(None)`: there are none (the request is anonymous);
+    /// `Err`: there are some and they are wrong (401, the text goes into the log only).
+    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Option<Identity>, String>>;
+
+    /// The identity that a bearer token proves, for TokenReview. Empty `audiences` means the API server's own.
+    fn authenticate_token<'a>(
+        &'a self,
+        token: &'a str,
+        audiences: &'a [String],
+    ) -> BoxFuture<'a, Result<Option<Identity>, String>>;
+}
+
+/// The verdict of one authorizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Yes, and why.
+    Allow(String),
+    /// No, whatever others say, and why.
+    Deny(String),
+    /// Somebody else must know; what was missing.
+    NoOpinion(String),
+}
+
+/// What a user may do in a namespace, for SelfSubjectRulesReview.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RuleSet {
+    /// `authorization.k8s.io/v1 ResourceRule` objects.
+    pub resource_rules: Vec<Value>,
+    /// `authorization.k8s.io/v1 NonResourceRule` objects.
+    pub non_resource_rules: Vec<Value>,
+    /// Whether rules may be missing.
+    pub incomplete: bool,
+    /// Why rules may be missing.
+    pub evaluation_error: String,
+}
+
+/// Says who may do what. A chain of authorizers is an authorizer too.
+pub trait Authorizer: Send + Sync {
+    /// The verdict. Must not block: it reads the replica in memory.
+    fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Decision;
+
+    /// The rules that hold for the user in the namespace.
+    fn rules(&self, user: &UserInfo, namespace: &str) -> RuleSet;
+}
+
+/// Issues bound service-account tokens (`serviceaccounts/token`).
+pub trait TokenIssuer: Send + Sync {
+    /// Fills the status of a `TokenRequest` that has been decoded, defaulted and validated.
+    fn issue<'a>(
+        &'a self,
+        service_account: &'a Arc<Object>,
+        request: Value,
+        user: &'a UserInfo,
+    ) -> BoxFuture<'a, Result<Value, Status>>;
+
+    /// `GET /.well-known/openid-configuration`: the document, when there is one.
+    fn openid_configuration(&self) -> Option<Value> {
+        None
+    }
+
+    /// `GET /openid/v1/jwks`: the public keys, when there are any.
+    fn jwks(&self) -> Option<Value> {
+        None
+    }
+}

@@ -1,0 +1,210 @@
+//! Reading a method and a path, exactly as upstream's `RequestInfoFactory` does.
+//!
+//! Source: `k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`.
+
+use http::Method;
+
+use super::query::percent;
+use super::{Attributes, Query};
+
+/// Why a path could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InfoError {
+    /// `/api/v1/watch` and nothing behind it.
+    #[error("unable to determine kind and namespace from url, {0}")]
+    NoKind(String),
+    /// A path that is no text.
+    #[error("the path is not valid: {0}")]
+    BadPath(String),
+}
+
+/// Subresources of a namespace; any other name behind a namespace is a resource in it.
+const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
+
+/// Reads what the request is about. `path` is still percent-encoded.
+pub fn parse(method: &Method, path: &str, query: &Query) -> Result<Attributes, InfoError> {
+    let path = percent::decode(path, false).ok_or_else(|| InfoError::BadPath(path.into()))?;
+    let mut info = Attributes {
+        verb: method.as_str().to_ascii_lowercase(),
+        path: path.clone(),
+        ..Attributes::default()
+    };
+    let trimmed = path.trim_matches('/');
+    let all: Vec<&str> = if trimmed.is_empty() {
+        Vec::new()
+    } else {
+        trimmed.split('/').collect()
+    };
+    if all.len() < 3 || !matches!(all[0], "api" | "apis") {
+        return Ok(info);
+    }
+    let mut parts = &all[1..];
+    let grouped = all[0] == "apis";
+    if grouped && parts.len() < 3 {
+        return Ok(info);
+    }
+    info.prefix = all[0].into();
+    if grouped {
+        info.group = parts[0].into();
+        parts = &parts[1..];
+    }
+    info.is_resource = true;
+    info.version = parts[0].into();
+    parts = &parts[1..];
+
+    let special = matches!(parts[0], "proxy" | "watch");
+    if special {
+        if parts.len() < 2 {
+            return Err(InfoError::NoKind(path));
+        }
+        info.verb = parts[0].into();
+        parts = &parts[1..];
+    } else {
+        info.verb = verb_of(method).into();
+    }
+    if parts[0] == "namespaces" && parts.len() > 1 {
+        info.namespace = parts[1].into();
+        if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2]) {
+            parts = &parts[2..];
+        }
+    }
+    info.resource = parts[0].into();
+    if parts.len() >= 2 {
+        info.name = parts[1].into();
+    }
+    if parts.len() >= 3 && info.verb != "proxy" {
+        info.subresource = parts[2].into();
+        info.rest = parts[3..].join("/");
+        // A proxied path keeps its trailing slash: the target may answer differently without it.
+        if path.ends_with('/') && (parts.len() > 3 || info.subresource == "proxy") {
+            info.rest.push('/');
+        }
+    }
+    if info.name.is_empty() && info.verb == "get" {
+        info.verb = if query.flag("watch") == Some(true) {
+            "watch"
+        } else {
+            "list"
+        }
+        .into();
+        if let Some(name) = exact_name(query.text("fieldSelector")) {
+            info.name = name;
+        }
+    }
+    if info.name.is_empty() && info.verb == "delete" {
+        info.verb = "deletecollection".into();
+    }
+    if !special && matches!(&*info.verb, "list" | "watch" | "deletecollection") {
+        info.field_selector = query.text("fieldSelector").into();
+        info.label_selector = query.text("labelSelector").into();
+    }
+    Ok(info)
+}
+
+fn verb_of(method: &Method) -> &'static str {
+    match *method {
+        Method::POST => "create",
+        Method::GET | Method::HEAD => "get",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "",
+    }
+}
+
+/// The name of a `metadata.name=x` requirement, when it could stand in a path.
+fn exact_name(selector: &str) -> Option<String> {
+    selector.split(',').find_map(|requirement| {
+        let value = requirement.strip_prefix("metadata.name=")?;
+        let value = value.strip_prefix('=').unwrap_or(value);
+        let usable = !value.is_empty() && !matches!(value, "." | "..") && !value.contains(['/', '%', '\\']);
+        usable.then(|| value.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read_as_upstream_reads_them() {
+        // method, path?query -> verb, group/version, resource/subresource, namespace, name, rest
+        for (request, expect) in [
+            ("GET /api/v1/pods", "list /v1 pods/ ns= name= rest="),
+            ("GET /api/v1/pods?watch=true", "watch /v1 pods/ ns= name= rest="),
+            ("GET /api/v1/pods?watch=0", "list /v1 pods/ ns= name= rest="),
+            ("GET /api/v1/namespaces/a/pods", "list /v1 pods/ ns=a name= rest="),
+            ("GET /api/v1/namespaces/a/pods/b", "get /v1 pods/ ns=a name=b rest="),
+            ("HEAD /api/v1/namespaces/a/pods/b", "get /v1 pods/ ns=a name=b rest="),
+            (
+                "GET /api/v1/namespaces/a/pods/b/log",
+                "get /v1 pods/log ns=a name=b rest=",
+            ),
+            (
+                "PUT /api/v1/namespaces/a/status",
+                "update /v1 namespaces/status ns=a name=a rest=",
+            ),
+            (
+                "PUT /api/v1/namespaces/a/finalize",
+                "update /v1 namespaces/finalize ns=a name=a rest=",
+            ),
+            ("GET /api/v1/namespaces", "list /v1 namespaces/ ns= name= rest="),
+            ("GET /api/v1/namespaces/a", "get /v1 namespaces/ ns=a name=a rest="),
+            (
+                "DELETE /api/v1/namespaces/a/pods",
+                "deletecollection /v1 pods/ ns=a name= rest=",
+            ),
+            (
+                "DELETE /api/v1/namespaces/a/pods/b",
+                "delete /v1 pods/ ns=a name=b rest=",
+            ),
+            (
+                "POST /apis/apps/v1/namespaces/a/deployments",
+                "create apps/v1 deployments/ ns=a name= rest=",
+            ),
+            (
+                "PATCH /apis/apps/v1/namespaces/a/deployments/b/scale",
+                "patch apps/v1 deployments/scale ns=a name=b rest=",
+            ),
+            (
+                "GET /api/v1/watch/namespaces/a/pods/b",
+                "watch /v1 pods/ ns=a name=b rest=",
+            ),
+            (
+                "GET /api/v1/namespaces/a/services/b:80/proxy/x/y",
+                "get /v1 services/proxy ns=a name=b:80 rest=x/y",
+            ),
+            (
+                "GET /api/v1/namespaces/a/services/b/proxy/",
+                "get /v1 services/proxy ns=a name=b rest=/",
+            ),
+            (
+                "GET /api/v1/pods?fieldSelector=metadata.name%3Dx",
+                "list /v1 pods/ ns= name=x rest=",
+            ),
+            ("GET /apis/apps/v1", "get / / ns= name= rest="),
+            ("GET /api/v1", "get / / ns= name= rest="),
+            ("GET /healthz", "get / / ns= name= rest="),
+            ("GET /", "get / / ns= name= rest="),
+        ] {
+            let (method, uri) = request.split_once(' ').unwrap();
+            let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+            let info = parse(&method.parse().unwrap(), path, &Query::parse(query)).unwrap();
+            let got = format!(
+                "{} {}/{} {}/{} ns={} name={} rest={}",
+                info.verb,
+                info.group,
+                info.version,
+                info.resource,
+                info.subresource,
+                info.namespace,
+                info.name,
+                info.rest
+            );
+            // A list by name keeps verb list: upstream only fills the name in.
+            assert_eq!(got, expect, "{request}");
+        }
+        assert!(parse(&Method::GET, "/api/v1/watch", &Query::default()).is_err());
+        assert!(parse(&Method::GET, "/api/v1/%ff", &Query::default()).is_err());
+    }
+}
