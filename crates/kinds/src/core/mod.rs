@@ -1,0 +1,43 @@
+//! The core group, `v1`.
+
+mod configmap;
+mod endpoints;
+mod event;
+mod limitrange;
+mod namespace;
+mod node;
+mod persistentvolume;
+pub mod persistentvolumeclaim;
+pub mod pod;
+mod podtemplate;
+mod replicationcontroller;
+mod resourcequota;
+mod secret;
+mod service;
+mod serviceaccount;
+
+use crate::row::StorageKind;
+
+/// The served kinds.
+pub fn rows() -> Vec<StorageKind> {
+    vec![
+        configmap::row(),
+        endpoints::row(),
+        event::row(),
+        namespace::row(),
+        node::row(),
+        persistentvolumeclaim::row(),
+        persistentvolume::row(),
+        pod::row(),
+        podtemplate::row(),
+        replicationcontroller::row(),
+        secret::row(),
+        serviceaccount::row(),
+        service::row(),
+    ]
+}
+
+/// The kinds without effect.
+pub fn rows_without_effect() -> Vec<StorageKind> {
+    vec![limitrange::row(), resourcequota::row()]
+}

@@ -1,0 +1,28 @@
+//! Node.
+
+mod columns;
+
+use crate::build::Row;
+use crate::generic::WithStatus;
+use crate::row::StorageKind;
+use crate::view::View;
+
+/// The row.
+pub fn row() -> StorageKind {
+    Row::cluster("", "v1", "Node", "nodes")
+        .short(&["no"])
+        .stored_under("minions")
+        .strategy(WithStatus::PLAIN)
+        .handler(
+            "proxy",
+            Some(("", "v1", "NodeProxyOptions")),
+            &["create", "delete", "get", "patch", "update"],
+        )
+        .status()
+        .trigger(|object| Some(object.text("metadata.name").into()))
+        .fields(&[("spec.unschedulable", |object| {
+            object.flag("spec.unschedulable").to_string()
+        })])
+        .columns(columns::COLUMNS)
+        .build()
+}

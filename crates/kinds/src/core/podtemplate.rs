@@ -1,0 +1,33 @@
+//! PodTemplate.
+
+use crate::build::Row;
+use crate::print::{NAME, container_images, container_names, labels, name, text};
+use crate::row::{Columns, StorageKind};
+use crate::view::View;
+
+/// The row.
+pub fn row() -> StorageKind {
+    Row::namespaced("", "v1", "PodTemplate", "podtemplates")
+        .returns_deleted()
+        .generation()
+        .columns(COLUMNS)
+        .build()
+}
+
+const COLUMNS: Columns = Columns {
+    definitions: &[
+        NAME,
+        text("Containers", "Names of each container in the template."),
+        text("Images", "Images referenced by each container in the template."),
+        text("Pod Labels", "The labels of the template."),
+    ],
+    cells: |object, _| {
+        let spec = object.at("template.spec");
+        vec![
+            name(object),
+            container_names(spec),
+            container_images(spec),
+            labels(object.at("template.metadata.labels")).into(),
+        ]
+    },
+};

@@ -1,0 +1,51 @@
+//! ReplicationController.
+
+use crate::build::Row;
+use crate::generic::WithStatus;
+use crate::print::{
+    AGE, CONTAINERS, IMAGES, NAME, SELECTOR, age, container_images, container_names, integer, labels, name,
+};
+use crate::row::{Columns, StorageKind};
+use crate::view::View;
+
+/// The row. Deleting one leaves its pods alone, as clients from before garbage collection expect.
+pub fn row() -> StorageKind {
+    Row::namespaced("", "v1", "ReplicationController", "replicationcontrollers")
+        .short(&["rc"])
+        .in_all()
+        .stored_under("controllers")
+        .strategy(WithStatus::PLAIN)
+        .generation()
+        .orphans()
+        .scale()
+        .status()
+        .fields(&[("status.replicas", |object| object.count("status.replicas").to_string())])
+        .columns(COLUMNS)
+        .build()
+}
+
+const COLUMNS: Columns = Columns {
+    definitions: &[
+        NAME,
+        integer("Desired", "How many pods there should be."),
+        integer("Current", "How many pods there are."),
+        integer("Ready", "How many pods are ready."),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        SELECTOR,
+    ],
+    cells: |object, context| {
+        let spec = object.at("spec.template.spec");
+        vec![
+            name(object),
+            object.count("spec.replicas").into(),
+            object.count("status.replicas").into(),
+            object.count("status.readyReplicas").into(),
+            age(object, context),
+            container_names(spec),
+            container_images(spec),
+            labels(object.at("spec.selector")).into(),
+        ]
+    },
+};

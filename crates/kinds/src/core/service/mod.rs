@@ -1,0 +1,33 @@
+//! Service.
+
+mod columns;
+
+use crate::build::Row;
+use crate::generic::WithStatus;
+use crate::names;
+use crate::row::StorageKind;
+use crate::view::View;
+
+/// The row.
+pub fn row() -> StorageKind {
+    Row::namespaced("", "v1", "Service", "services")
+        .short(&["svc"])
+        .in_all()
+        .stored_under("services/specs")
+        .named(names::label1035)
+        .strategy(WithStatus::PLAIN)
+        .handler(
+            "proxy",
+            Some(("", "v1", "ServiceProxyOptions")),
+            &["create", "delete", "get", "patch", "update"],
+        )
+        .status()
+        .created_by_put()
+        .returns_deleted()
+        .fields(&[
+            ("spec.clusterIP", |object| object.text("spec.clusterIP").into()),
+            ("spec.type", |object| object.text("spec.type").into()),
+        ])
+        .columns(columns::COLUMNS)
+        .build()
+}
