@@ -7,7 +7,10 @@
 pub mod field;
 pub mod gvk;
 pub mod meta;
+pub mod quantity;
+pub mod selector;
 pub mod status;
+pub mod validation;
 
 /// The tree of a decoded object.
 pub type Value = serde_json::Value;
