@@ -41,7 +41,9 @@ fn parse(policy: &str) -> Result<Vec<Value>, String> {
                 "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
                 "metadata": metadata(name, Some(namespace), &[]), "rules": [],
             })),
-            ["clusterbinding", role, subjects @ ..] => bindings.push(binding(None, role, role, subjects).ok_or_else(bad)?),
+            ["clusterbinding", role, subjects @ ..] => {
+                bindings.push(binding(None, role, role, subjects).ok_or_else(bad)?)
+            }
             ["binding", namespace, name, role, subjects @ ..] => {
                 bindings.push(binding(Some(namespace), name, role, subjects).ok_or_else(bad)?);
             }
@@ -125,7 +127,10 @@ fn rule(words: &[&str]) -> Option<Value> {
         })),
         [verbs, "url", paths] => Some(json!({"verbs": verbs_of(verbs), "nonResourceURLs": list(paths)})),
         [verbs, groups, resources, rest @ ..] => {
-            let groups: Vec<String> = groups.split(',').map(|g| if g == "core" { "" } else { g }.to_string()).collect();
+            let groups: Vec<String> = groups
+                .split(',')
+                .map(|g| if g == "core" { "" } else { g }.to_string())
+                .collect();
             let mut rule = json!({"verbs": verbs_of(verbs), "apiGroups": groups, "resources": list(resources)});
             match rest {
                 [] => {}
@@ -162,19 +167,37 @@ mod tests {
     fn the_whole_policy_is_read() {
         let objects = objects().unwrap();
         let find = |kind: &str, name: &str| {
-            objects.iter().find(|o| o["kind"] == kind && o["metadata"]["name"] == name).unwrap_or_else(|| panic!("{kind} {name}"))
+            objects
+                .iter()
+                .find(|o| o["kind"] == kind && o["metadata"]["name"] == name)
+                .unwrap_or_else(|| panic!("{kind} {name}"))
         };
-        assert_eq!(find("ClusterRole", "cluster-admin")["rules"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            find("ClusterRole", "cluster-admin")["rules"].as_array().unwrap().len(),
+            2
+        );
         assert_eq!(
             find("ClusterRole", "edit")["aggregationRule"]["clusterRoleSelectors"][0]["matchLabels"]["rbac.authorization.k8s.io/aggregate-to-edit"],
             "true"
         );
-        assert_eq!(find("ClusterRoleBinding", "system:controller:node-controller")["subjects"][0]["name"], "node-controller");
-        assert_eq!(find("Role", "extension-apiserver-authentication-reader")["metadata"]["namespace"], "kube-system");
+        assert_eq!(
+            find("ClusterRoleBinding", "system:controller:node-controller")["subjects"][0]["name"],
+            "node-controller"
+        );
+        assert_eq!(
+            find("Role", "extension-apiserver-authentication-reader")["metadata"]["namespace"],
+            "kube-system"
+        );
         let mut seen = std::collections::BTreeSet::new();
         for object in &objects {
             let metadata = &object["metadata"];
-            assert!(seen.insert(format!("{} {} {}", object["kind"], metadata["namespace"], metadata["name"])), "twice: {metadata}");
+            assert!(
+                seen.insert(format!(
+                    "{} {} {}",
+                    object["kind"], metadata["namespace"], metadata["name"]
+                )),
+                "twice: {metadata}"
+            );
         }
     }
 
@@ -194,7 +217,12 @@ mod tests {
 
     #[test]
     fn bad_lines_are_refused() {
-        for line in ["nonsense x", "  get core", "clusterrole a what=b", "clusterbinding r who:x"] {
+        for line in [
+            "nonsense x",
+            "  get core",
+            "clusterrole a what=b",
+            "clusterbinding r who:x",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

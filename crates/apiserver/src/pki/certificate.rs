@@ -33,10 +33,17 @@ pub struct ClientIdentity {
 pub fn identity_of(der: &[u8]) -> Result<ClientIdentity, ReadError> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|_| ReadError::NotDer)?;
     let subject = certificate.subject();
-    let user = subject.iter_common_name().find_map(|name| name.as_str().ok()).filter(|name| !name.is_empty());
+    let user = subject
+        .iter_common_name()
+        .find_map(|name| name.as_str().ok())
+        .filter(|name| !name.is_empty());
     Ok(ClientIdentity {
         user: user.ok_or(ReadError::NoName)?.to_owned(),
-        groups: subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect(),
+        groups: subject
+            .iter_organization()
+            .filter_map(|o| o.as_str().ok())
+            .map(str::to_owned)
+            .collect(),
     })
 }
 
@@ -63,5 +70,8 @@ fn validity(certificate_pem: &str) -> Result<(Timestamp, Timestamp), ReadError> 
     let certificate = pem.parse_x509().map_err(|_| ReadError::NotDer)?;
     let validity = certificate.validity();
     let read = |seconds| Timestamp::from_second(seconds).map_err(|_| ReadError::NotDer);
-    Ok((read(validity.not_before.timestamp())?, read(validity.not_after.timestamp())?))
+    Ok((
+        read(validity.not_before.timestamp())?,
+        read(validity.not_after.timestamp())?,
+    ))
 }

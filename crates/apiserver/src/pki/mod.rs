@@ -50,7 +50,9 @@ pub struct Pair {
 
 impl std::fmt::Debug for Pair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pair").field("certificate_pem", &self.certificate_pem).finish_non_exhaustive()
+        f.debug_struct("Pair")
+            .field("certificate_pem", &self.certificate_pem)
+            .finish_non_exhaustive()
     }
 }
 
@@ -71,12 +73,21 @@ impl Authority {
     /// The library's, or a clock far outside of this age.
     pub fn generate(common_name: &str, now: Timestamp, random: Random) -> Result<Authority, PkiError> {
         let key = KeyPair::generate()?;
-        let mut params = params(common_name, &[], now, now.as_second() + AUTHORITY_SECONDS, &random)?;
+        let mut params = params(common_name, None, now, now.as_second() + AUTHORITY_SECONDS, &random)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages =
-            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+        ];
         let certificate = params.self_signed(&key)?;
-        Authority::load(Pair { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }, random)
+        Authority::load(
+            Pair {
+                certificate_pem: certificate.pem(),
+                key_pem: key.serialize_pem(),
+            },
+            random,
+        )
     }
 
     /// The authority that was generated once.
@@ -86,7 +97,12 @@ impl Authority {
     pub fn load(pair: Pair, random: Random) -> Result<Authority, PkiError> {
         let not_after = not_after(&pair.certificate_pem)?;
         let issuer = Issuer::from_ca_cert_pem(&pair.certificate_pem, KeyPair::from_pem(&pair.key_pem)?)?;
-        Ok(Authority { pair, issuer, not_after, random })
+        Ok(Authority {
+            pair,
+            issuer,
+            not_after,
+            random,
+        })
     }
 
     /// The authority's own certificate and key.
@@ -94,12 +110,12 @@ impl Authority {
         &self.pair
     }
 
-    /// A client certificate for a user in groups: the subject's common name and organizations.
+    /// A client certificate for a user in a group: the subject's common name and organization.
     ///
     /// # Errors
     /// The library's.
-    pub fn issue_client(&self, user: &str, groups: &[&str], now: Timestamp) -> Result<Pair, PkiError> {
-        let mut params = self.leaf(user, groups, now)?;
+    pub fn issue_client(&self, user: &str, group: Option<&str>, now: Timestamp) -> Result<Pair, PkiError> {
+        let mut params = self.leaf(user, group, now)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(params)
     }
@@ -111,23 +127,25 @@ impl Authority {
     pub fn issue_server(
         &self,
         common_name: &str,
-        groups: &[&str],
+        group: Option<&str>,
         names: &[&str],
         addresses: &[IpAddr],
         now: Timestamp,
     ) -> Result<Pair, PkiError> {
-        let mut params = self.leaf(common_name, groups, now)?;
+        let mut params = self.leaf(common_name, group, now)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         for name in names {
             params.subject_alt_names.push(SanType::DnsName((*name).try_into()?));
         }
-        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+        params
+            .subject_alt_names
+            .extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         self.sign(params)
     }
 
-    fn leaf(&self, common_name: &str, groups: &[&str], now: Timestamp) -> Result<CertificateParams, PkiError> {
+    fn leaf(&self, common_name: &str, group: Option<&str>, now: Timestamp) -> Result<CertificateParams, PkiError> {
         let end = (now.as_second() + LEAF_SECONDS).min(self.not_after.as_second());
-        let mut params = params(common_name, groups, now, end, &self.random)?;
+        let mut params = params(common_name, group, now, end, &self.random)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         Ok(params)
@@ -136,13 +154,16 @@ impl Authority {
     fn sign(&self, params: CertificateParams) -> Result<Pair, PkiError> {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Pair { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        Ok(Pair {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        })
     }
 }
 
 fn params(
     common_name: &str,
-    groups: &[&str],
+    group: Option<&str>,
     now: Timestamp,
     end_seconds: i64,
     random: &Random,
@@ -150,10 +171,14 @@ fn params(
     let date = |seconds| time::OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| PkiError::Date(seconds));
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    for group in groups {
-        params.distinguished_name.push(DnType::OrganizationName, DnValue::Utf8String((*group).into()));
+    if let Some(group) = group {
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, DnValue::Utf8String(group.into()));
     }
-    params.distinguished_name.push(DnType::CommonName, DnValue::Utf8String(common_name.into()));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, DnValue::Utf8String(common_name.into()));
     params.not_before = date(now.as_second() - BACKDATE_SECONDS)?;
     params.not_after = date(end_seconds)?;
     let mut serial = [0u8; SERIAL_BYTES];
@@ -175,26 +200,33 @@ mod tests {
     #[test]
     fn a_client_certificate_names_user_and_groups() {
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        let pair = authority().issue_client("system:node:a", &["system:nodes", "more"], now).unwrap();
-        let pem = x509_parser::pem::parse_x509_pem(pair.certificate_pem.as_bytes()).unwrap().1;
+        let pair = authority()
+            .issue_client("system:node:a", Some("system:nodes"), now)
+            .unwrap();
+        let pem = x509_parser::pem::parse_x509_pem(pair.certificate_pem.as_bytes())
+            .unwrap()
+            .1;
         let identity = identity_of(&pem.contents).unwrap();
         assert_eq!(identity.user, "system:node:a");
-        assert_eq!(identity.groups, ["system:nodes", "more"]);
+        assert_eq!(identity.groups, ["system:nodes"]);
     }
 
     #[test]
     fn a_leaf_is_renewed_before_it_ends_and_never_outlives_its_authority() {
         let authority = authority();
         let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
-        let pair = authority.issue_client("u", &[], now).unwrap();
+        let pair = authority.issue_client("u", None, now).unwrap();
         let end = not_after(&pair.certificate_pem).unwrap();
         assert_eq!(end.as_second(), now.as_second() + LEAF_SECONDS);
         let renewal = renew_at(&pair.certificate_pem).unwrap();
         assert!(now < renewal && renewal < end, "{renewal}");
 
         let late = Timestamp::from_second(now.as_second() + AUTHORITY_SECONDS - 10).unwrap();
-        let pair = authority.issue_client("u", &[], late).unwrap();
-        assert_eq!(not_after(&pair.certificate_pem).unwrap().as_second(), now.as_second() + AUTHORITY_SECONDS);
+        let pair = authority.issue_client("u", None, late).unwrap();
+        assert_eq!(
+            not_after(&pair.certificate_pem).unwrap().as_second(),
+            now.as_second() + AUTHORITY_SECONDS
+        );
     }
 
     #[test]
@@ -203,7 +235,10 @@ mod tests {
         let again = Authority::load(authority.pair().clone(), Random::seeded(2)).unwrap();
         assert_eq!(again.pair().certificate_pem, authority.pair().certificate_pem);
         assert!(!format!("{:?}", authority.pair()).contains("PRIVATE"));
-        let broken = Pair { certificate_pem: "x".into(), key_pem: "y".into() };
+        let broken = Pair {
+            certificate_pem: "x".into(),
+            key_pem: "y".into(),
+        };
         assert!(Authority::load(broken, Random::seeded(2)).is_err());
     }
 }

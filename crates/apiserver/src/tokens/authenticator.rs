@@ -129,7 +129,11 @@ impl TokenAuthenticator {
 fn accepted_audiences(claims: &Claims, wanted: &[String]) -> Vec<String> {
     let own = [ISSUER.to_owned()];
     let wanted = if wanted.is_empty() { &own[..] } else { wanted };
-    wanted.iter().filter(|audience| claims.audiences.contains(audience)).cloned().collect()
+    wanted
+        .iter()
+        .filter(|audience| claims.audiences.contains(audience))
+        .cloned()
+        .collect()
 }
 
 fn identity(claims: Claims, audiences: Vec<String>) -> Identity {
@@ -154,7 +158,10 @@ fn identity(claims: Claims, audiences: Vec<String>) -> Identity {
     Identity {
         user: claims.subject,
         uid: own.account.uid,
-        groups: vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{}", own.namespace)],
+        groups: vec![
+            "system:serviceaccounts".into(),
+            format!("system:serviceaccounts:{}", own.namespace),
+        ],
         extra,
         audiences,
     }
@@ -186,7 +193,10 @@ mod tests {
     }
 
     fn reference(name: &str, uid: &str) -> Reference {
-        Reference { name: name.into(), uid: uid.into() }
+        Reference {
+            name: name.into(),
+            uid: uid.into(),
+        }
     }
 
     fn request(pod: bool, expiration_seconds: i64, audiences: &[&str]) -> TokenRequest<'static> {
@@ -194,7 +204,10 @@ mod tests {
         TokenRequest {
             namespace: "ns",
             account: reference("builder", "a1"),
-            bound_to: TokenBinding { pod, ..TokenBinding::default() },
+            bound_to: TokenBinding {
+                pod,
+                ..TokenBinding::default()
+            },
             audiences: audiences.iter().map(|a| a.to_string()).collect(),
             expiration_seconds,
         }
@@ -202,7 +215,10 @@ mod tests {
 
     fn world() -> (Arc<Signer>, Arc<Objects>, TokenAuthenticator) {
         let (signer, objects) = (signer(1), Arc::new(Objects::default()));
-        objects.0.lock().insert("serviceaccounts/ns/builder".into(), ("a1".into(), None));
+        objects
+            .0
+            .lock()
+            .insert("serviceaccounts/ns/builder".into(), ("a1".into(), None));
         objects.0.lock().insert("pods/ns/web".into(), ("p1".into(), None));
         let authenticator = TokenAuthenticator::new(signer.clone(), objects.clone());
         (signer, objects, authenticator)
@@ -217,19 +233,26 @@ mod tests {
         assert_eq!(identity.user, "system:serviceaccount:ns:builder");
         assert_eq!(identity.groups, ["system:serviceaccounts", "system:serviceaccounts:ns"]);
         assert_eq!(identity.extra["authentication.kubernetes.io/pod-name"], ["web"]);
-        assert_eq!(authenticator.authenticate(&issued.token, &[], at(3600 + 61)), Err(TokenError::Expired));
+        assert_eq!(
+            authenticator.authenticate(&issued.token, &[], at(3600 + 61)),
+            Err(TokenError::Expired)
+        );
     }
 
     #[test]
     fn a_token_dies_with_what_it_is_bound_to() {
         let (signer, objects, authenticator) = world();
         let token = issue(&signer, request(true, 3600, &[]), at(0)).unwrap().token;
-        let mut check = |key: &str, value: Option<(&str, Option<i64>)>, ok: bool| {
+        let check = |key: &str, value: Option<(&str, Option<i64>)>, ok: bool| {
             let old = match value {
                 Some((uid, deletion)) => objects.0.lock().insert(key.into(), (uid.into(), deletion)),
                 None => objects.0.lock().remove(key),
             };
-            assert_eq!(authenticator.authenticate(&token, &[], at(100)).is_ok(), ok, "{key} {value:?}");
+            assert_eq!(
+                authenticator.authenticate(&token, &[], at(100)).is_ok(),
+                ok,
+                "{key} {value:?}"
+            );
             objects.0.lock().insert(key.into(), old.unwrap());
         };
         check("pods/ns/web", None, false);
@@ -245,7 +268,10 @@ mod tests {
         let (signer, _, authenticator) = world();
         let token = issue(&signer, request(false, 3600, &[]), at(0)).unwrap().token;
         let foreign = issue(&self::signer(2), request(false, 3600, &[]), at(0)).unwrap().token;
-        assert_eq!(authenticator.authenticate(&foreign, &[], at(1)), Err(TokenError::NotOurs));
+        assert_eq!(
+            authenticator.authenticate(&foreign, &[], at(1)),
+            Err(TokenError::NotOurs)
+        );
         for bad in ["", "a.b", "a.b.c", "....", &token[..token.len() - 9]] {
             assert!(authenticator.authenticate(bad, &[], at(1)).is_err(), "{bad}");
         }
@@ -253,15 +279,23 @@ mod tests {
         let other = issue(&signer, request(true, 3600, &[]), at(0)).unwrap().token;
         let (claims, signature) = (token.rsplit_once('.').unwrap().0, other.rsplit_once('.').unwrap().1);
         let forged = format!("{claims}.{signature}");
-        assert_eq!(authenticator.authenticate(&forged, &[], at(1)), Err(TokenError::Jwt(JwtError::Signature)));
+        assert_eq!(
+            authenticator.authenticate(&forged, &[], at(1)),
+            Err(TokenError::Jwt(JwtError::Signature))
+        );
     }
 
     #[test]
     fn audiences_are_kept_apart() {
         let (signer, _, authenticator) = world();
         let token = issue(&signer, request(false, 3600, &["vault"]), at(0)).unwrap().token;
-        assert!(matches!(authenticator.authenticate(&token, &[], at(1)), Err(TokenError::Audience(_))));
-        let identity = authenticator.authenticate(&token, &["vault".into(), "x".into()], at(1)).unwrap();
+        assert!(matches!(
+            authenticator.authenticate(&token, &[], at(1)),
+            Err(TokenError::Audience(_))
+        ));
+        let identity = authenticator
+            .authenticate(&token, &["vault".into(), "x".into()], at(1))
+            .unwrap();
         assert_eq!(identity.audiences, ["vault"]);
     }
 
@@ -279,7 +313,10 @@ mod tests {
     fn the_key_set_holds_the_public_key_only() {
         let set = signer(1).key_set();
         let key = &set["keys"][0];
-        assert_eq!((key["crv"].as_str(), key["alg"].as_str()), (Some("P-256"), Some("ES256")));
+        assert_eq!(
+            (key["crv"].as_str(), key["alg"].as_str()),
+            (Some("P-256"), Some("ES256"))
+        );
         assert!(key.get("d").is_none());
     }
 }

@@ -1,8 +1,8 @@
 //! Compact JSON web tokens, signed with ECDSA on P-256 (ES256), and the key set others verify them by.
 
+use base::random::Random;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use base::random::Random;
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
@@ -64,7 +64,10 @@ impl Signer {
     /// A key of another kind.
     pub fn from_pem(key_pem: &str, random: Random) -> Result<Signer, JwtError> {
         let mut reader = key_pem.as_bytes();
-        let key = rustls_pemfile::pkcs8_private_keys(&mut reader).next().and_then(Result::ok).ok_or(JwtError::Key)?;
+        let key = rustls_pemfile::pkcs8_private_keys(&mut reader)
+            .next()
+            .and_then(Result::ok)
+            .ok_or(JwtError::Key)?;
         let entropy = SystemRandom::new();
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_pkcs8_der(), &entropy)
             .map_err(|_| JwtError::Key)?;
@@ -72,7 +75,12 @@ impl Signer {
             return Err(JwtError::Key);
         }
         let key_id = BASE64.encode(Sha256::digest(key.public_key().as_ref()));
-        Ok(Signer { key, key_id, entropy, random })
+        Ok(Signer {
+            key,
+            key_id,
+            entropy,
+            random,
+        })
     }
 
     /// A fresh token id.
@@ -88,7 +96,10 @@ impl Signer {
         let header = serde_json::json!({"alg": "ES256", "kid": self.key_id});
         let claims = serde_json::to_vec(claims).map_err(|_| JwtError::Sign)?;
         let mut token = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims));
-        let signature = self.key.sign(&self.entropy, token.as_bytes()).map_err(|_| JwtError::Sign)?;
+        let signature = self
+            .key
+            .sign(&self.entropy, token.as_bytes())
+            .map_err(|_| JwtError::Sign)?;
         token.push('.');
         token.push_str(&BASE64.encode(signature.as_ref()));
         Ok(token)

@@ -62,7 +62,11 @@ pub fn issue(signer: &Signer, request: TokenRequest, now: Timestamp) -> Result<I
         true => (issued + EXTENDED_SECONDS, Some(issued + WARN_ONLY_SECONDS)),
         false => (issued + request.expiration_seconds, None),
     };
-    let audiences = if request.audiences.is_empty() { vec![ISSUER.to_owned()] } else { request.audiences };
+    let audiences = if request.audiences.is_empty() {
+        vec![ISSUER.to_owned()]
+    } else {
+        request.audiences
+    };
     let claims = Claims {
         audiences,
         expires: end,
@@ -81,5 +85,8 @@ pub fn issue(signer: &Signer, request: TokenRequest, now: Timestamp) -> Result<I
         subject: format!("system:serviceaccount:{}:{}", request.namespace, request.account.name),
     };
     let expires = Timestamp::from_second(issued + request.expiration_seconds).map_err(|_| JwtError::Expiration)?;
-    Ok(IssuedToken { token: signer.sign(&claims)?, expires })
+    Ok(IssuedToken {
+        token: signer.sign(&claims)?,
+        expires,
+    })
 }

@@ -1,0 +1,43 @@
+//! The admission plug-ins of this server, in upstream's order.
+//!
+//! Each is a plain decision over the old and the new object and the state in memory; none of them calls the API.
+
+mod default_toleration_seconds;
+mod namespace_lifecycle;
+mod node_restriction;
+mod priority;
+mod rbac_escalation;
+mod service_account;
+mod taint_nodes_by_condition;
+
+use std::sync::Arc;
+
+use base::random::Random;
+
+pub use default_toleration_seconds::DefaultTolerationSeconds;
+pub use namespace_lifecycle::NamespaceLifecycle;
+pub use node_restriction::NodeRestriction;
+pub use priority::Priority;
+pub use rbac_escalation::RbacEscalation;
+pub use service_account::ServiceAccount;
+pub use taint_nodes_by_condition::TaintNodesByCondition;
+
+use crate::authorization::Rbac;
+use crate::pipeline::{Authorizer, Plugin};
+
+/// All plug-ins, in upstream's recommended order.
+/// Source: `pkg/kubeapiserver/options/plugins.go` (`AllOrderedPlugins`).
+pub fn plugins(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>, random: Random) -> Vec<Arc<dyn Plugin>> {
+    vec![
+        Arc::new(NamespaceLifecycle),
+        Arc::new(ServiceAccount::new(random)),
+        Arc::new(NodeRestriction),
+        Arc::new(TaintNodesByCondition),
+        Arc::new(Priority),
+        Arc::new(DefaultTolerationSeconds),
+        Arc::new(RbacEscalation::new(rbac, authorizer)),
+    ]
+}
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,0 +1,130 @@
+//! Client certificates: a chain to one of the cluster's authorities, made for client authentication and in its time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use sha2::{Digest, Sha256};
+
+use crate::pki::identity_of;
+use crate::request::UserInfo;
+
+/// Verified leaves that are remembered. A cluster has a certificate a node and a few people; past this everything is
+/// forgotten and verified once more.
+const REMEMBERED_MAX: usize = 4096;
+/// For how long a verified chain is taken without verifying it again, in seconds: it bounds how long past its end a
+/// certificate could be taken.
+const REMEMBERED_SECONDS: i64 = 60;
+
+/// Why the authority's certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the client certificate authority cannot be used: {0}")]
+pub struct AuthorityError(String);
+
+/// Verifies chains against the cluster's client authorities.
+pub struct CertificateAuthenticator {
+    verifier: Arc<dyn ClientCertVerifier>,
+    remembered: Mutex<HashMap<CertificateDer<'static>, (UserInfo, i64)>>,
+}
+
+// === impl CertificateAuthenticator ===
+
+impl CertificateAuthenticator {
+    /// An authenticator that trusts the authorities of a PEM bundle.
+    ///
+    /// # Errors
+    /// A bundle without a usable certificate.
+    pub fn new(authorities_pem: &str) -> Result<CertificateAuthenticator, AuthorityError> {
+        let fail = |error: &dyn std::fmt::Display| AuthorityError(error.to_string());
+        let mut roots = RootCertStore::empty();
+        for certificate in rustls_pemfile::certs(&mut authorities_pem.as_bytes()) {
+            roots
+                .add(certificate.map_err(|error| fail(&error))?)
+                .map_err(|error| fail(&error))?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let verifier = verifier.build().map_err(|error| fail(&error))?;
+        Ok(CertificateAuthenticator {
+            verifier,
+            remembered: Mutex::default(),
+        })
+    }
+
+    /// The user a chain (leaf first) names. `Ok(None)`: no certificate was sent.
+    ///
+    /// # Errors
+    /// Why the chain is not trusted.
+    pub fn authenticate(&self, chain: &[CertificateDer<'static>], now: Timestamp) -> Result<Option<UserInfo>, String> {
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return Ok(None);
+        };
+        let seconds = now.as_second();
+        if let Some((user, until)) = self.remembered.lock().get(leaf)
+            && seconds < *until
+        {
+            return Ok(Some(user.clone()));
+        }
+        let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds.max(0).unsigned_abs()));
+        self.verifier
+            .verify_client_cert(leaf, intermediates, time)
+            .map_err(|error| format!("verifying certificate: {error}"))?;
+        let identity = identity_of(leaf).map_err(|error| error.to_string())?;
+        let mut user = UserInfo::new(identity.user, identity.groups);
+        let digest: String = Sha256::digest(leaf).iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = format!("X509SHA256={digest}");
+        user.extra = BTreeMap::from([("authentication.kubernetes.io/credential-id".to_owned(), vec![id])]);
+        let mut remembered = self.remembered.lock();
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        remembered.insert(leaf.clone(), (user.clone(), seconds + REMEMBERED_SECONDS));
+        Ok(Some(user))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{Authority, LEAF_SECONDS, Pair};
+    use base::random::Random;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(NOW + seconds).unwrap()
+    }
+
+    fn chain(pair: &Pair) -> Vec<CertificateDer<'static>> {
+        rustls_pemfile::certs(&mut pair.certificate_pem.as_bytes())
+            .map(Result::unwrap)
+            .collect()
+    }
+
+    #[test]
+    fn only_our_own_client_certificates_in_their_time_are_taken() {
+        let authority = Authority::generate("ca", at(0), Random::seeded(1)).unwrap();
+        let stranger = Authority::generate("ca", at(0), Random::seeded(2)).unwrap();
+        let authenticator = CertificateAuthenticator::new(&authority.pair().certificate_pem).unwrap();
+        let own = chain(&authority.issue_client("jane", Some("dev"), at(0)).unwrap());
+        let serving = chain(&authority.issue_server("jane", Some("dev"), &["x"], &[], at(0)).unwrap());
+        let foreign = chain(&stranger.issue_client("jane", Some("system:masters"), at(0)).unwrap());
+
+        let user = authenticator.authenticate(&own, at(1)).unwrap().unwrap();
+        assert_eq!(
+            (&*user.name, &user.groups[..]),
+            ("jane", &["dev".to_owned(), "system:authenticated".into()][..])
+        );
+        assert_eq!(authenticator.authenticate(&[], at(1)), Ok(None));
+        assert!(authenticator.authenticate(&foreign, at(1)).is_err());
+        assert!(authenticator.authenticate(&serving, at(1)).is_err());
+        // A remembered certificate still ends.
+        assert!(authenticator.authenticate(&own, at(LEAF_SECONDS + 1)).is_err());
+        assert!(CertificateAuthenticator::new("").is_err());
+    }
+}

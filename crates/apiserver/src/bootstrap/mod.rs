@@ -1,0 +1,3 @@
+//! What every cluster starts with: the RBAC policy, namespaces, priority classes and the `kubernetes` Service.
+
+pub mod policy;
