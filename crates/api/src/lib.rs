@@ -4,10 +4,13 @@
 //! *normal form* (see `normalize`): keys sorted, nothing that upstream's Go types would leave out, everything they
 //! would always write.
 
+pub mod codec;
 pub mod field;
 pub mod gvk;
 pub mod meta;
+pub mod normalize;
 pub mod quantity;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod validation;

@@ -1,0 +1,480 @@
+//! JSON as Go reads it.
+//!
+//! Our own parser instead of `serde_json`'s, for what the API promises: fields given twice are told with their path,
+//! depth is limited without a panic, integers keep 64 bits and anything larger becomes a float as upstream's decoder
+//! does, bytes that are no UTF-8 become U+FFFD, and the error texts are Go's (`encoding/json/scanner.go`).
+
+use super::{DecodeError, Decoded, Limits, STRICT_ERRORS_MAX};
+use crate::{Map, Value};
+
+/// Reads one JSON value.
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+    let mut parser = Parser {
+        bytes,
+        at: 0,
+        depth: 0,
+        limits,
+        path: Vec::new(),
+        duplicates: Vec::new(),
+    };
+    let value = parser.value()?;
+    parser.skip_blanks();
+    match parser.peek() {
+        None => Ok(Decoded {
+            value,
+            duplicates: parser.duplicates,
+        }),
+        Some(byte) => Err(invalid(byte, "after top-level value")),
+    }
+}
+
+/// The value as compact JSON with sorted keys, `<`, `>` and `&` as they are.
+pub fn encode(value: &Value) -> Vec<u8> {
+    serde_json::to_vec(value).expect("invariant: a tree of values always serialises")
+}
+
+struct Parser<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    depth: usize,
+    limits: &'a Limits,
+    path: Vec<Step>,
+    duplicates: Vec<String>,
+}
+
+enum Step {
+    /// A key, by the place of its text in the bytes (quotes included).
+    Key(usize, usize),
+    Index(usize),
+}
+
+fn invalid(byte: u8, context: &str) -> DecodeError {
+    // Go looks at single bytes here and prints each as a character.
+    let shown = match byte {
+        b'\'' => r"\'".into(),
+        b'"' => "\"".into(),
+        b'\n' => "\\n".into(),
+        b'\r' => "\\r".into(),
+        b'\t' => "\\t".into(),
+        0x07 => "\\a".into(),
+        0x08 => "\\b".into(),
+        0x0b => "\\v".into(),
+        0x0c => "\\f".into(),
+        b'\\' => "\\\\".into(),
+        0..0x20 | 0x7f => format!("\\x{byte:02x}"),
+        0x80..0xa0 | 0xad => format!("\\u{byte:04x}"),
+        _ => char::from(byte).to_string(),
+    };
+    DecodeError::syntax(format!("invalid character '{shown}' {context}"))
+}
+
+fn truncated() -> DecodeError {
+    DecodeError::syntax("unexpected end of JSON input")
+}
+
+impl Parser<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn skip_blanks(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn value(&mut self) -> Result<Value, DecodeError> {
+        self.skip_blanks();
+        match self.peek().ok_or_else(truncated)? {
+            b'{' => self.object(),
+            b'[' => self.array(),
+            b'"' => Ok(Value::String(self.string()?)),
+            b't' => self.word(b"true", Value::Bool(true)),
+            b'f' => self.word(b"false", Value::Bool(false)),
+            b'n' => self.word(b"null", Value::Null),
+            b'-' | b'0'..=b'9' => self.number(),
+            byte => Err(invalid(byte, "looking for beginning of value")),
+        }
+    }
+
+    fn deeper(&mut self) -> Result<(), DecodeError> {
+        self.depth += 1;
+        if self.depth > self.limits.depth_max {
+            return Err(DecodeError::too_deep());
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn object(&mut self) -> Result<Value, DecodeError> {
+        self.deeper()?;
+        let mut map = Map::new();
+        self.skip_blanks();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            self.depth -= 1;
+            return Ok(Value::Object(map));
+        }
+        loop {
+            self.skip_blanks();
+            match self.peek().ok_or_else(truncated)? {
+                b'"' => {}
+                byte => return Err(invalid(byte, "looking for beginning of object key string")),
+            }
+            let start = self.at;
+            let key = self.string()?;
+            self.path.push(Step::Key(start, self.at));
+            self.skip_blanks();
+            match self.peek().ok_or_else(truncated)? {
+                b':' => self.at += 1,
+                byte => return Err(invalid(byte, "after object key")),
+            }
+            let value = self.value()?;
+            if map.insert(key, value).is_some() {
+                self.tell_duplicate();
+            }
+            self.path.pop();
+            self.skip_blanks();
+            match self.peek().ok_or_else(truncated)? {
+                b',' => self.at += 1,
+                b'}' => break,
+                byte => return Err(invalid(byte, "after object key:value pair")),
+            }
+        }
+        self.at += 1;
+        self.depth -= 1;
+        Ok(Value::Object(map))
+    }
+
+    fn array(&mut self) -> Result<Value, DecodeError> {
+        self.deeper()?;
+        let mut items = Vec::new();
+        self.skip_blanks();
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            self.depth -= 1;
+            return Ok(Value::Array(items));
+        }
+        loop {
+            self.path.push(Step::Index(items.len()));
+            items.push(self.value()?);
+            self.path.pop();
+            self.skip_blanks();
+            match self.peek().ok_or_else(truncated)? {
+                b',' => self.at += 1,
+                b']' => break,
+                byte => return Err(invalid(byte, "after array element")),
+            }
+        }
+        self.at += 1;
+        self.depth -= 1;
+        Ok(Value::Array(items))
+    }
+
+    fn tell_duplicate(&mut self) {
+        if self.duplicates.len() >= STRICT_ERRORS_MAX {
+            return;
+        }
+        let mut path = String::new();
+        for step in &self.path {
+            match step {
+                Step::Key(start, end) => {
+                    if !path.is_empty() {
+                        path.push('.');
+                    }
+                    let raw = &self.bytes[*start..*end];
+                    path.push_str(&serde_json::from_slice::<String>(raw).unwrap_or_default());
+                }
+                Step::Index(index) => path.push_str(&format!("[{index}]")),
+            }
+        }
+        if !self.duplicates.contains(&path) {
+            self.duplicates.push(path);
+        }
+    }
+
+    fn word(&mut self, word: &'static [u8], value: Value) -> Result<Value, DecodeError> {
+        for (place, expect) in word.iter().enumerate() {
+            let byte = *self.bytes.get(self.at + place).ok_or_else(truncated)?;
+            if byte != *expect {
+                let word = std::str::from_utf8(word).expect("invariant: the words are ASCII");
+                let context = format!("in literal {word} (expecting '{}')", char::from(*expect));
+                return Err(invalid(byte, &context));
+            }
+        }
+        self.at += word.len();
+        Ok(value)
+    }
+
+    fn number(&mut self) -> Result<Value, DecodeError> {
+        let start = self.at;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek().ok_or_else(truncated)? {
+            b'0' => self.at += 1,
+            b'1'..=b'9' => self.skip_digits(),
+            byte => return Err(invalid(byte, "in numeric literal")),
+        }
+        let mut is_float = false;
+        if self.peek() == Some(b'.') {
+            is_float = true;
+            self.at += 1;
+            match self.peek().ok_or_else(truncated)? {
+                b'0'..=b'9' => self.skip_digits(),
+                byte => return Err(invalid(byte, "after decimal point in numeric literal")),
+            }
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            is_float = true;
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            match self.peek().ok_or_else(truncated)? {
+                b'0'..=b'9' => self.skip_digits(),
+                byte => return Err(invalid(byte, "in exponent of numeric literal")),
+            }
+        }
+        let text = std::str::from_utf8(&self.bytes[start..self.at]).expect("invariant: digits are ASCII");
+        if !is_float && let Ok(number) = text.parse::<i64>() {
+            return Ok(Value::from(number));
+        }
+        match text.parse::<f64>() {
+            Ok(float) if float.is_finite() => Ok(Value::from(float)),
+            _ => Err(DecodeError::new(
+                super::DecodeErrorKind::Type,
+                format!("json: cannot unmarshal number {text} into Go value of type float64"),
+            )),
+        }
+    }
+
+    fn skip_digits(&mut self) {
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// A string; the parser stands at its opening quote.
+    fn string(&mut self) -> Result<String, DecodeError> {
+        self.at += 1;
+        let start = self.at;
+        self.skip_plain();
+        if self.peek() == Some(b'"') {
+            let text = String::from_utf8_lossy(&self.bytes[start..self.at]).into_owned();
+            self.at += 1;
+            return Ok(text);
+        }
+        let mut raw = self.bytes[start..self.at].to_vec();
+        loop {
+            match self.peek().ok_or_else(truncated)? {
+                b'"' => {
+                    self.at += 1;
+                    break;
+                }
+                b'\\' => {
+                    self.at += 1;
+                    self.escape(&mut raw)?;
+                }
+                0..0x20 => return Err(invalid(self.bytes[self.at], "in string literal")),
+                _ => {
+                    let start = self.at;
+                    self.skip_plain();
+                    raw.extend_from_slice(&self.bytes[start..self.at]);
+                }
+            }
+        }
+        Ok(match String::from_utf8(raw) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        })
+    }
+
+    /// Steps over bytes that stand for themselves.
+    fn skip_plain(&mut self) {
+        let rest = &self.bytes[self.at..];
+        let plain = rest
+            .iter()
+            .position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20);
+        self.at += plain.unwrap_or(rest.len());
+    }
+
+    fn escape(&mut self, raw: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let byte = self.peek().ok_or_else(truncated)?;
+        self.at += 1;
+        let plain = match byte {
+            b'"' | b'\\' | b'/' => byte,
+            b'b' => 0x08,
+            b'f' => 0x0c,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'u' => {
+                let character = self.unicode_escape()?;
+                raw.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                return Ok(());
+            }
+            byte => return Err(invalid(byte, "in string escape code")),
+        };
+        raw.push(plain);
+        Ok(())
+    }
+
+    /// The character of an escape and, when it is half of a pair, of the one behind it. Halves alone are U+FFFD.
+    fn unicode_escape(&mut self) -> Result<char, DecodeError> {
+        let first = self.hex4()?;
+        if let Some(character) = char::from_u32(first) {
+            return Ok(character);
+        }
+        let is_high = (0xd800..0xdc00).contains(&first);
+        if is_high && self.bytes[self.at..].starts_with(b"\\u") {
+            let before = self.at;
+            self.at += 2;
+            let second = self.hex4()?;
+            if (0xdc00..0xe000).contains(&second) {
+                let code = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+                return Ok(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            self.at = before;
+        }
+        Ok(char::REPLACEMENT_CHARACTER)
+    }
+
+    fn hex4(&mut self) -> Result<u32, DecodeError> {
+        let mut code = 0;
+        for _ in 0..4 {
+            let byte = self.peek().ok_or_else(truncated)?;
+            let Some(digit) = char::from(byte).to_digit(16) else {
+                return Err(invalid(byte, "in \\u hexadecimal character escape"));
+            };
+            code = code * 16 + digit;
+            self.at += 1;
+        }
+        Ok(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{DEPTH_MAX, DecodeErrorKind};
+    use serde_json::json;
+
+    fn check(text: &str, expect: Result<Value, &str>) {
+        let got = decode(text.as_bytes(), &Limits::default());
+        let got = got
+            .as_ref()
+            .map(|decoded| &decoded.value)
+            .map_err(|error| &*error.message);
+        assert_eq!(got, expect.as_ref().map_err(|error| *error), "{text}");
+    }
+
+    #[test]
+    fn values() {
+        check("{}", Ok(json!({})));
+        check(
+            " [1, -2, 0.5, 1e2, true, false, null, \"a\"] ",
+            Ok(json!([1, -2, 0.5, 100.0, true, false, null, "a"])),
+        );
+        check("-0", Ok(json!(0)));
+        check("9223372036854775807", Ok(json!(i64::MAX)));
+        check("9223372036854775808", Ok(json!(9223372036854775808.0)));
+        check(r#""\u00e9\ud83d\ude00\ud800x\n\/""#, Ok(json!("é😀\u{fffd}x\n/")));
+    }
+
+    #[test]
+    fn errors_are_go_s() {
+        check("", Err("unexpected end of JSON input"));
+        check("{", Err("unexpected end of JSON input"));
+        check(
+            "{\"a\":1,}",
+            Err("invalid character '}' looking for beginning of object key string"),
+        );
+        check(
+            "{a:1}",
+            Err("invalid character 'a' looking for beginning of object key string"),
+        );
+        check("{\"a\" 1}", Err("invalid character '1' after object key"));
+        check(
+            "{\"a\":1 \"b\"}",
+            Err("invalid character '\"' after object key:value pair"),
+        );
+        check("[1 2]", Err("invalid character '2' after array element"));
+        check("[1,]", Err("invalid character ']' looking for beginning of value"));
+        check("{} x", Err("invalid character 'x' after top-level value"));
+        check("trux", Err("invalid character 'x' in literal true (expecting 'e')"));
+        check("-a", Err("invalid character 'a' in numeric literal"));
+        check(
+            "1.x",
+            Err("invalid character 'x' after decimal point in numeric literal"),
+        );
+        check("1ex", Err("invalid character 'x' in exponent of numeric literal"));
+        check("\"\n\"", Err("invalid character '\\n' in string literal"));
+        check("\"\\x\"", Err("invalid character 'x' in string escape code"));
+        check(
+            "\"\\u12g4\"",
+            Err("invalid character 'g' in \\u hexadecimal character escape"),
+        );
+        check("kind: Pod", Err("invalid character 'k' looking for beginning of value"));
+        check(
+            "1e999",
+            Err("json: cannot unmarshal number 1e999 into Go value of type float64"),
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_are_replaced() {
+        let decoded = decode(b"\"a\xff\"", &Limits::default()).unwrap();
+        assert_eq!(decoded.value, json!("a\u{fffd}"));
+    }
+
+    #[test]
+    fn fields_given_twice_are_told_once_each() {
+        let text = r#"{"spec":{"a":1,"a":2,"c":[{"x":1,"x":1}],"a":3},"spec":{"b":1}}"#;
+        let decoded = decode(text.as_bytes(), &Limits::default()).unwrap();
+        assert_eq!(decoded.value, json!({"spec": {"b": 1}}));
+        let told: Vec<String> = decoded.strict_errors().collect();
+        assert_eq!(
+            told,
+            [
+                r#"duplicate field "spec.a""#,
+                r#"duplicate field "spec.c[0].x""#,
+                r#"duplicate field "spec""#
+            ]
+        );
+    }
+
+    #[test]
+    fn nesting_ends_in_an_error() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            for (depth, ok) in [
+                (DEPTH_MAX, true),
+                (DEPTH_MAX + 1, false),
+                (10_000, false),
+                (1_000_000, false),
+            ] {
+                let text = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+                let got = decode(text.as_bytes(), &Limits::default());
+                assert_eq!(got.is_ok(), ok, "{depth}");
+                if let Err(error) = got {
+                    assert_eq!(error.kind, DecodeErrorKind::TooDeep);
+                    assert_eq!(error.message, "exceeded max depth");
+                }
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
+            let _ = decode(&bytes, &Limits::default());
+        }
+
+        #[test]
+        fn what_serde_reads_is_read_alike(text in "[\\[\\]{}\":, 0-9a-c\\\\.-]{0,24}") {
+            let ours = decode(text.as_bytes(), &Limits::default());
+            let theirs = serde_json::from_str::<Value>(&text);
+            assert_eq!(ours.is_ok(), theirs.is_ok(), "{text}: {ours:?} {theirs:?}");
+        }
+    }
+}
