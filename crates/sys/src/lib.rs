@@ -1,6 +1,12 @@
-//! See ARCHITECTURE.md.
+//! Safe wrappers of what the kernel offers: namespaces, mounts, control groups, netlink, processes.
+//!
+//! **Architecture Invariant:** no policy and no async runtime: what to do is decided by the callers.
+
+pub mod cgroup;
+pub mod mounts;
 pub mod netlink;
 pub mod netlink_conntrack;
 pub mod netlink_route;
 pub mod netns;
 pub mod nftables;
+pub mod process;

@@ -1,0 +1,262 @@
+//! Mounts: the table, overlays, and taking whole trees of them away.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_bind_recursive, mount_change,
+    move_mount, unmount,
+};
+
+/// Rounds of taking mounts away: mounts may be stacked, but not this deep by us.
+const UNMOUNT_ROUNDS_MAX: usize = 16;
+
+/// One line of the mount table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it is mounted.
+    pub target: PathBuf,
+    /// The directory of its file system that is mounted.
+    pub root: PathBuf,
+    /// The file system's type.
+    pub kind: String,
+    /// The device or other source.
+    pub source: String,
+    /// Options of this mount (`ro`, `nosuid`).
+    pub options: String,
+    /// Options of the file system (v1 control groups: the controllers).
+    pub super_options: String,
+    /// Whether changes spread to and from its peers.
+    pub shared: bool,
+}
+
+/// The mounts of this process's namespace, in the kernel's order.
+pub fn list() -> io::Result<Vec<Mount>> {
+    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// Reads `/proc/PID/mountinfo`; lines that are not as documented are left out.
+pub fn parse(table: &[u8]) -> Vec<Mount> {
+    table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ').skip(3);
+    let root = unescape(fields.next()?);
+    let target = unescape(fields.next()?);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let options = text(fields.next()?);
+    let mut shared = false;
+    for field in fields.by_ref() {
+        if field == b"-" {
+            break;
+        }
+        shared |= field.starts_with(b"shared:");
+    }
+    let kind = text(fields.next()?);
+    let source = text(&unescape(fields.next()?));
+    let super_options = text(fields.next().unwrap_or_default());
+    Some(Mount {
+        target: PathBuf::from(std::ffi::OsString::from_vec(target)),
+        root: PathBuf::from(std::ffi::OsString::from_vec(root)),
+        kind,
+        source,
+        options,
+        super_options,
+        shared,
+    })
+}
+
+/// Blanks, tabs, newlines and backslashes stand as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut at = 0;
+    while at < field.len() {
+        let octal = field.get(at + 1..at + 4).filter(|_| field[at] == b'\\');
+        match octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 4;
+            }
+            None => {
+                out.push(field[at]);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+/// Mounts an overlay of `lowers` (the topmost first) with a writable upper directory.
+///
+/// Each layer is handed over by a call of its own where the kernel can (6.5 and later), since the old option string is
+/// limited to a page, which images of a few dozen layers pass.
+pub fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
+    match overlay_by_calls(lowers, upper, work, target) {
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
+            let mut options = b"lowerdir=".to_vec();
+            for (index, lower) in lowers.iter().enumerate() {
+                if index > 0 {
+                    options.push(b':');
+                }
+                escape_option(lower, &mut options);
+            }
+            options.extend_from_slice(b",upperdir=");
+            escape_option(upper, &mut options);
+            options.extend_from_slice(b",workdir=");
+            escape_option(work, &mut options);
+            let options = CString::new(options)?;
+            Ok(mount(
+                "overlay",
+                target,
+                "overlay",
+                MountFlags::empty(),
+                options.as_c_str(),
+            )?)
+        }
+        other => Ok(other?),
+    }
+}
+
+fn escape_option(path: &Path, out: &mut Vec<u8>) {
+    for byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b':' | b',' | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(*byte);
+    }
+}
+
+fn overlay_by_calls(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> rustix::io::Result<()> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "overlay")?;
+    for lower in lowers {
+        fsconfig_set_string(&context, "lowerdir+", lower)?;
+    }
+    fsconfig_set_string(&context, "upperdir", upper)?;
+    fsconfig_set_string(&context, "workdir", work)?;
+    fsconfig_create(&context)?;
+    let made = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    move_mount(
+        &made,
+        "",
+        rustix::fs::CWD,
+        target,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+}
+
+/// Mounts a file system in memory.
+pub fn tmpfs(target: &Path, size_bytes: u64, mode: u32) -> io::Result<()> {
+    let options = CString::new(format!("size={size_bytes},mode={mode:o}"))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    Ok(mount("tmpfs", target, "tmpfs", flags, options.as_c_str())?)
+}
+
+/// Makes a file or directory visible in a second place.
+pub fn bind(source: &Path, target: &Path, recursive: bool) -> io::Result<()> {
+    Ok(if recursive {
+        mount_bind_recursive(source, target)?
+    } else {
+        mount_bind(source, target)?
+    })
+}
+
+/// Makes `directory` a mount of its own whose later mounts reach containers that asked for it.
+pub fn share(directory: &Path) -> io::Result<()> {
+    let target = directory.canonicalize()?;
+    if !list()?.iter().any(|mount| mount.target == target) {
+        mount_bind(&target, &target)?;
+    }
+    Ok(mount_change(
+        &target,
+        MountPropagationFlags::SHARED | MountPropagationFlags::REC,
+    )?)
+}
+
+/// Takes the topmost mount at `target` away; what is busy goes when its last user does. `Ok(false)` if none is there.
+pub fn detach(target: &Path) -> io::Result<bool> {
+    match unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(false),
+        Err(err) => Err(err.into()),
+    }
+}
+
+/// Takes every mount at or below `directory` away, the deepest first.
+pub fn detach_below(directory: &Path) -> io::Result<()> {
+    let directory = match directory.canonicalize() {
+        Ok(path) => path,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(err) => return Err(err),
+    };
+    for _ in 0..UNMOUNT_ROUNDS_MAX {
+        let below: Vec<Mount> = list()?
+            .into_iter()
+            .filter(|mount| mount.target.starts_with(&directory))
+            .collect();
+        if below.is_empty() {
+            return Ok(());
+        }
+        for mount in below.iter().rev() {
+            detach(&mount.target)?;
+        }
+    }
+    Err(io::Error::other(format!(
+        "mounts below {} come back",
+        directory.display()
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_lines() {
+        let table = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime shared:1 master:2 - ext3 /dev/root rw,errors=continue\n\
+            nonsense\n\
+            40 35 0:33 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+        let mounts = parse(table);
+        assert_eq!(mounts.len(), 2);
+        assert_eq!(mounts[0].target, Path::new("/mnt 2"));
+        assert_eq!((mounts[0].root.as_path(), mounts[0].shared), (Path::new("/mnt1"), true));
+        assert_eq!(
+            (mounts[1].kind.as_str(), mounts[1].super_options.as_str()),
+            ("cgroup", "rw,memory")
+        );
+        assert!(!mounts[1].shared);
+    }
+
+    #[test]
+    fn own_table_is_read() {
+        assert!(list().unwrap().iter().any(|mount| mount.target == Path::new("/")));
+    }
+
+    #[test]
+    fn overlay_layers_win_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["top", "bot:tom", "upper", "work", "target"] {
+            std::fs::create_dir(path(name)).unwrap();
+        }
+        std::fs::write(path("top").join("file"), "top").unwrap();
+        std::fs::write(path("bot:tom").join("file"), "bottom").unwrap();
+        std::fs::write(path("bot:tom").join("other"), "bottom").unwrap();
+        overlay(
+            &[path("top"), path("bot:tom")],
+            &path("upper"),
+            &path("work"),
+            &path("target"),
+        )
+        .unwrap();
+        let read = |name: &str| std::fs::read_to_string(path("target").join(name)).unwrap();
+        assert_eq!((read("file").as_str(), read("other").as_str()), ("top", "bottom"));
+        detach_below(dir.path()).unwrap();
+        assert!(!detach(&path("target")).unwrap());
+        assert!(!path("target").join("file").exists());
+    }
+}
