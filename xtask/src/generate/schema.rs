@@ -59,7 +59,9 @@ fn complete(types: &mut Map<String, Value>, messages: &Map<String, Value>) -> Re
             let from = format!("io.k8s.api.admissionregistration.v1.{ty}");
             let source = types[&from]["fields"][&field].clone();
             let target = format!("io.k8s.api.admissionregistration.{version}.{ty}");
-            let row = types[&target]["fields"][&field].as_object_mut().context("a field is an object")?;
+            let row = types[&target]["fields"][&field]
+                .as_object_mut()
+                .context("a field is an object")?;
             for fact in ["go", "omit"] {
                 row.insert(fact.into(), source[fact].clone());
             }
@@ -83,12 +85,24 @@ fn complete(types: &mut Map<String, Value>, messages: &Map<String, Value>) -> Re
         ("api.core.v1.RangeAllocation", "v1", &["range", "data"]),
         ("api.core.v1.SerializedReference", "v1", &[]),
         ("api.core.v1.ServiceProxyOptions", "v1", &[]),
-        ("apimachinery.pkg.apis.meta.v1.ApplyOptions", "meta.k8s.io/v1", &["force", "fieldManager"]),
+        (
+            "apimachinery.pkg.apis.meta.v1.ApplyOptions",
+            "meta.k8s.io/v1",
+            &["force", "fieldManager"],
+        ),
         ("apimachinery.pkg.apis.meta.v1.CreateOptions", "v1", &[]),
         ("apimachinery.pkg.apis.meta.v1.GetOptions", "v1", &[]),
         ("apimachinery.pkg.apis.meta.v1.ListOptions", "v1", &[]),
-        ("apimachinery.pkg.apis.meta.v1.PartialObjectMetadata", "meta.k8s.io/v1", &[]),
-        ("apimachinery.pkg.apis.meta.v1.PartialObjectMetadataList", "meta.k8s.io/v1", &["items"]),
+        (
+            "apimachinery.pkg.apis.meta.v1.PartialObjectMetadata",
+            "meta.k8s.io/v1",
+            &[],
+        ),
+        (
+            "apimachinery.pkg.apis.meta.v1.PartialObjectMetadataList",
+            "meta.k8s.io/v1",
+            &["items"],
+        ),
         ("apimachinery.pkg.apis.meta.v1.PatchOptions", "v1", &[]),
         ("apimachinery.pkg.apis.meta.v1.TableOptions", "meta.k8s.io/v1", &[]),
         ("apimachinery.pkg.apis.meta.v1.UpdateOptions", "v1", &[]),
@@ -111,7 +125,10 @@ fn complete(types: &mut Map<String, Value>, messages: &Map<String, Value>) -> Re
         "metadata".into(),
         json!({"go": "value", "omit": "empty", "type": format!("{META}.ListMeta")}),
     );
-    table.insert("columnDefinitions".into(), list(&format!("{META}.TableColumnDefinition"), "never"));
+    table.insert(
+        "columnDefinitions".into(),
+        list(&format!("{META}.TableColumnDefinition"), "never"),
+    );
     table.insert("rows".into(), list(&format!("{META}.TableRow"), "never"));
     types.insert(
         format!("{META}.Table"),
@@ -140,7 +157,9 @@ fn types_without_go(types: &Map<String, Value>, version: &str) -> Vec<(String, S
     let prefix = format!("io.k8s.api.admissionregistration.{version}.");
     let mut found = Vec::new();
     for (name, ty) in types {
-        let Some(short) = name.strip_prefix(&prefix) else { continue };
+        let Some(short) = name.strip_prefix(&prefix) else {
+            continue;
+        };
         for (field, row) in ty["fields"].as_object().into_iter().flatten() {
             if row.get("go").is_none() {
                 found.push((short.to_string(), field.clone()));
@@ -179,7 +198,14 @@ fn field_of_message(
     // Pointers by the same sources as the table of kinds above.
     let pointer = matches!(
         name,
-        "sinceSeconds" | "sinceTime" | "tailLines" | "limitBytes" | "timeoutSeconds" | "force" | "sendInitialEvents" | "stream"
+        "sinceSeconds"
+            | "sinceTime"
+            | "tailLines"
+            | "limitBytes"
+            | "timeoutSeconds"
+            | "force"
+            | "sendInitialEvents"
+            | "stream"
     ) && !(message.ends_with("ApplyOptions"));
     let omit = if never.contains(&name) { "never" } else { "empty" };
     Ok(match label {
@@ -196,7 +222,11 @@ fn render_type(
     types: &Map<String, Value>,
     messages: &Map<String, Value>,
 ) -> Result<()> {
-    let atomic = if ty.get("mapType") == Some(&json!("atomic")) { " a" } else { "" };
+    let atomic = if ty.get("mapType") == Some(&json!("atomic")) {
+        " a"
+    } else {
+        ""
+    };
     writeln!(out, "T {}{atomic}", short(name))?;
     for gvk in ty["gvk"].as_array().into_iter().flatten() {
         let part = |i: usize| gvk[i].as_str().unwrap_or("");
@@ -204,7 +234,11 @@ fn render_type(
         if gvk_is_everywhere(part(2)) && part(0) != "" {
             continue;
         }
-        let group_version = if part(0).is_empty() { part(1).to_string() } else { format!("{}/{}", part(0), part(1)) };
+        let group_version = if part(0).is_empty() {
+            part(1).to_string()
+        } else {
+            format!("{}/{}", part(0), part(1))
+        };
         writeln!(out, "={group_version} {}", part(2))?;
     }
     let package = name.rsplit_once('.').context("a type has a package")?.0;
@@ -231,7 +265,11 @@ fn gvk_is_everywhere(kind: &str) -> bool {
 }
 
 fn required(ty: &Value, field: &str) -> bool {
-    ty["required"].as_array().into_iter().flatten().any(|name| name == field)
+    ty["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|name| name == field)
 }
 
 /// A list that upstream wraps in a message of its own, so that an empty one differs from none.
@@ -265,7 +303,9 @@ fn wire_paths(
             paths.insert(renamed, tag.to_string());
             continue;
         }
-        let message = wire.strip_prefix("optional ").context("an inlined message is optional")?;
+        let message = wire
+            .strip_prefix("optional ")
+            .context("an inlined message is optional")?;
         let full = match message.strip_prefix('.') {
             Some(full) => full.to_string(),
             None => {
@@ -275,14 +315,19 @@ fn wire_paths(
         };
         let inner = if let Some(found) = messages.get(&full) {
             let tags = found.as_object().context("a message is an object")?;
-            tags.iter().map(|(name, proto)| (name.clone(), proto[0].to_string())).collect()
+            tags.iter()
+                .map(|(name, proto)| (name.clone(), proto[0].to_string()))
+                .collect()
         } else {
             let full = format!("io.k8s.{full}");
             let found = types.get(&full).with_context(|| format!("message {full} is unknown"))?;
             wire_paths(&full, found, messages, types)?
         };
         for (inlined, path) in inner {
-            ensure!(ty["fields"].get(&inlined).is_some(), "inlined {inlined} is no JSON field");
+            ensure!(
+                ty["fields"].get(&inlined).is_some(),
+                "inlined {inlined} is no JSON field"
+            );
             paths.insert(inlined, format!("{tag}.{path}"));
         }
     }
@@ -305,7 +350,9 @@ fn renamed_in_json(ty: &Value, field: &str) -> Option<String> {
         out.push(c.to_ascii_lowercase());
         out
     });
-    [format!("${field}"), dashed].into_iter().find(|name| ty["fields"].get(name).is_some())
+    [format!("${field}"), dashed]
+        .into_iter()
+        .find(|name| ty["fields"].get(name).is_some())
 }
 
 /// The codec derives the wire type from the JSON type; a field for which that is wrong stops the generator.
@@ -345,7 +392,12 @@ fn render_field_type(package: &str, row: &Value) -> Result<String> {
         Some("atomic") => text.push('a'),
         Some("set") => text.push('s'),
         Some("map") => {
-            let keys: Vec<&str> = row["listMapKeys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let keys: Vec<&str> = row["listMapKeys"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
             ensure!(!keys.is_empty(), "a list of type map has keys");
             write!(text, "m({})", keys.join(","))?;
         }
@@ -418,7 +470,11 @@ fn facts_of(row: &Value) -> Result<String> {
         .into_iter()
         .filter_map(|name| Some((name.to_string(), row.get(name)?.clone())))
         .collect();
-    Ok(if facts.is_empty() { String::new() } else { serde_json::to_string(&facts)? })
+    Ok(if facts.is_empty() {
+        String::new()
+    } else {
+        serde_json::to_string(&facts)?
+    })
 }
 
 fn short(name: &str) -> &str {
@@ -426,7 +482,9 @@ fn short(name: &str) -> &str {
 }
 
 fn object<'a>(facts: &'a Value, name: &str) -> Result<&'a Map<String, Value>> {
-    facts[name].as_object().with_context(|| format!("the facts have no {name}"))
+    facts[name]
+        .as_object()
+        .with_context(|| format!("the facts have no {name}"))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 mod error;
 pub mod json;
 mod media;
+pub mod protobuf;
 pub(crate) mod time;
 
 pub use error::{DecodeError, DecodeErrorKind};

@@ -11,6 +11,8 @@
 
 mod scalar;
 
+pub(crate) use scalar::{BASE64, number_of};
+
 use crate::codec::{DecodeError, DecodeErrorKind};
 use crate::schema::{Absent, Field, Fields, Node, Scalar, SchemaRef, Shape};
 use crate::{Map, Value};

@@ -21,7 +21,7 @@ pub use graph::{Builder, FieldSpec, Flags, Graph, NodeId};
 pub use shape::{Fields, ListKeys, ListType, Scalar, Shape};
 
 use graph::Text;
-pub(crate) use graph::{Absent, BUILTIN};
+pub(crate) use graph::{Absent, BUILTIN, WireStep};
 
 use crate::GroupVersionKind;
 
