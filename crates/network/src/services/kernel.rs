@@ -1,0 +1,123 @@
+//! Commits changes of the service table, and notices when somebody else changed or removed it.
+//!
+//! The record of what was written is [`super::plan::Table`]; the kernel is never listed. What proves that the record still
+//! holds is the table's handle: whoever flushes the ruleset or deletes the table takes the handle along. It is looked at
+//! only when the kernel's generation shows that somebody else committed something.
+
+use std::io;
+
+use sys::netlink::{Error, Family, Socket};
+use sys::netlink_conntrack;
+use sys::netns::NetworkNamespace;
+use sys::nftables;
+
+use super::plan::{Delta, Table};
+use super::rules::{self, FAMILY, RulesConfig, TABLE};
+use super::{Backend, Frontend};
+use crate::views::Protocol;
+
+/// The table in the kernel of one network namespace.
+#[derive(Debug)]
+pub struct Kernel {
+    socket: Socket,
+    config: RulesConfig,
+    /// Absent: nothing written yet, or the last commit failed.
+    known: Option<Known>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    handle: u64,
+    generation: u32,
+}
+
+impl Kernel {
+    /// Opens the table of `namespace`; writes nothing.
+    pub fn open(namespace: &NetworkNamespace, config: RulesConfig) -> io::Result<Self> {
+        let socket = namespace.run(|| Socket::open(Family::Netfilter))??;
+        Ok(Self {
+            socket,
+            config,
+            known: None,
+        })
+    }
+
+    /// Makes the kernel's table what `table` wants: by the smallest change while the record holds, else anew, in one
+    /// transaction either way. Connections that exist go on, except UDP flows to endpoints that left.
+    pub fn sync(&mut self, table: &mut Table) -> Result<(), Error> {
+        let delta = if self.record_holds()? {
+            table.plan()
+        } else {
+            table.rebuild()
+        };
+        let udp_left = delta.udp_left;
+        match self.commit(&delta) {
+            Ok(()) => {}
+            Err(error) if delta.rebuild => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "a change of the service rules was refused; writing all of them anew");
+                self.commit(&table.rebuild())?;
+            }
+        }
+        if udp_left { self.cut_udp(table) } else { Ok(()) }
+    }
+
+    /// Removes the table.
+    pub fn remove(&mut self) -> Result<(), Error> {
+        self.known = None;
+        rules::removal().commit(&mut self.socket)
+    }
+
+    fn record_holds(&mut self) -> Result<bool, Error> {
+        let Some(known) = self.known else { return Ok(false) };
+        let generation = nftables::generation(&mut self.socket)?;
+        if generation == known.generation {
+            return Ok(true);
+        }
+        if nftables::table_handle(&mut self.socket, FAMILY, TABLE)? == Some(known.handle) {
+            self.known = Some(Known { generation, ..known });
+            return Ok(true);
+        }
+        tracing::warn!("the service rules were removed by somebody else; writing them anew");
+        Ok(false)
+    }
+
+    fn commit(&mut self, delta: &Delta) -> Result<(), Error> {
+        if delta.is_empty() {
+            return Ok(());
+        }
+        let known = self.known.take();
+        rules::batch(&self.config, delta).commit(&mut self.socket)?;
+        let handle = match known {
+            Some(known) if !delta.rebuild => known.handle,
+            _ => nftables::table_handle(&mut self.socket, FAMILY, TABLE)?
+                .ok_or(Error::Protocol("the table is gone right after it was written"))?,
+        };
+        self.known = Some(Known {
+            handle,
+            generation: nftables::generation(&mut self.socket)?,
+        });
+        Ok(())
+    }
+
+    fn cut_udp(&mut self, table: &Table) -> Result<(), Error> {
+        let range = self.config.service_network;
+        let cut = netlink_conntrack::delete_where(&mut self.socket, |connection| {
+            let (address, port) = connection.original.destination;
+            let (source, source_port) = connection.reply.source;
+            let frontend = Frontend {
+                address,
+                protocol: Protocol::Udp,
+                port,
+            };
+            connection.original.protocol == Protocol::Udp.number()
+                && range.contains(&address)
+                && !table.backends(&frontend).contains(&Backend {
+                    address: source,
+                    port: source_port,
+                })
+        })?;
+        tracing::debug!(cut, "UDP flows to endpoints that left");
+        Ok(())
+    }
+}

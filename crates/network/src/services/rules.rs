@@ -1,0 +1,435 @@
+//! The packet rules in nftables' terms: what stands in the table always, and how a change is spelled out.
+//!
+//! The table is `ip trireme` in the node's namespace (`ip6 trireme` will be its twin):
+//!
+//! ```text
+//! map services   { addr . proto . port         : verdict }   -> goto endpoints-K
+//! map endpoints  { addr . proto . port . index : addr . port }
+//! set hairpin    { addr . addr }                             a local pod with itself
+//! set own-dns    { addr }                                    the DNS address while it is ours
+//!
+//! chain raw-prerouting   (-300)  packets of own-dns are not tracked
+//! chain raw-output       (-300)  the same, both directions
+//! chain nat-prerouting   (-100)  jump services                 pods' connections
+//! chain nat-output       (-100)  jump services                 the node's own
+//! chain filter-forward      (0)  what is still for the service range is rejected
+//! chain filter-output       (0)  the same, but not own-dns
+//! chain nat-postrouting   (100)  hairpin: source becomes the node's address; uplink: masquerade
+//! ```
+//!
+//! Rejecting happens after translation, so only addresses and ports that no endpoint serves get there: TCP is answered with
+//! a reset and everything else with "port unreachable", and both sides learn at once.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use sys::nftables::{
+    Base, Batch, ChainKind, ElementValue, Expression, HeaderBase, Hook, MetaKey, Register, Set, SetData, TableFamily,
+    Verdict, types,
+};
+
+use super::plan::Delta;
+use super::{Backend, Frontend};
+
+/// Name of the table.
+pub const TABLE: &str = "trireme";
+/// Its family.
+pub const FAMILY: TableFamily = TableFamily::Ip;
+
+const SERVICES: &str = "services";
+const ENDPOINTS: &str = "endpoints";
+const HAIRPIN: &str = "hairpin";
+const OWN_DNS: &str = "own-dns";
+const REJECT: &str = "reject-unserved";
+const RAW_PRIORITY: i32 = -300;
+const DNAT_PRIORITY: i32 = -100;
+const FILTER_PRIORITY: i32 = 0;
+const SNAT_PRIORITY: i32 = 100;
+const ICMP_PORT_UNREACHABLE: u8 = 3;
+const TCP: u8 = 6;
+/// Length of a link name in the kernel.
+const LINK_NAME_LENGTH: usize = 16;
+
+const SOURCE_ADDRESS: u32 = 12;
+const DESTINATION_ADDRESS: u32 = 16;
+const DESTINATION_PORT: u32 = 2;
+
+/// What the standing rules depend on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RulesConfig {
+    /// The range cluster addresses come from.
+    pub service_network: Ipv4Net,
+    /// The addresses of this node's pods.
+    pub pod_network: Ipv4Net,
+    /// This node's address.
+    pub node_address: Ipv4Addr,
+    /// The DNS address, when this node answers on it.
+    pub dns_address: Option<Ipv4Addr>,
+    /// The link that leads out, when there is one: pods' packets leave with its address.
+    pub uplink: Option<String>,
+}
+
+/// Spells a change out.
+pub fn batch(config: &RulesConfig, delta: &Delta) -> Batch {
+    let mut batch = Batch::new(FAMILY, TABLE);
+    if delta.rebuild {
+        rebuild(&mut batch, config);
+    }
+    batch.delete_elements(SERVICES, delta.remove_services.iter().map(service_key));
+    batch.delete_elements(
+        ENDPOINTS,
+        delta
+            .remove_endpoints
+            .iter()
+            .map(|(frontend, index)| endpoint_key(frontend, *index)),
+    );
+    for size in &delta.add_chains {
+        batch.add_chain(&chain_name(*size), None);
+        batch.add_rule(&chain_name(*size), &endpoint_rule(*size));
+    }
+    batch.add_elements(
+        ENDPOINTS,
+        delta.add_endpoints.iter().map(|(frontend, index, backend)| {
+            (
+                endpoint_key(frontend, *index),
+                ElementValue::Bytes(backend_value(backend).to_vec()),
+            )
+        }),
+    );
+    batch.add_elements(
+        SERVICES,
+        delta.add_services.iter().map(|(frontend, size)| {
+            (
+                service_key(frontend),
+                ElementValue::Verdict(Verdict::Goto(chain_name(*size))),
+            )
+        }),
+    );
+    for size in &delta.remove_chains {
+        // A chain with a rule that uses a map can only go after the rule.
+        batch.flush_chain(&chain_name(*size));
+        batch.delete_chain(&chain_name(*size));
+    }
+    batch.delete_elements(
+        HAIRPIN,
+        delta.remove_hairpins.iter().map(|address| hairpin_key(*address)),
+    );
+    batch.add_elements(
+        HAIRPIN,
+        delta
+            .add_hairpins
+            .iter()
+            .map(|address| (hairpin_key(*address), ElementValue::None)),
+    );
+    if let (Some(own), Some(address)) = (delta.own_dns, config.dns_address) {
+        match own {
+            true => batch.add_elements(OWN_DNS, [(address.octets(), ElementValue::None)]),
+            false => batch.delete_elements(OWN_DNS, [address.octets()]),
+        }
+    }
+    batch
+}
+
+/// The batch that removes everything.
+pub fn removal() -> Batch {
+    let mut batch = Batch::new(FAMILY, TABLE);
+    batch.add_table();
+    batch.delete_table();
+    batch
+}
+
+fn rebuild(batch: &mut Batch, config: &RulesConfig) {
+    // Adding first makes the deletion valid whether the table was there or not.
+    batch.add_table();
+    batch.delete_table();
+    batch.add_table();
+    let key = [types::IPV4_ADDRESS, types::PROTOCOL, types::PORT, types::MARK];
+    batch.add_set(&Set {
+        name: SERVICES,
+        key_type: types::concatenation(&key[..3]),
+        key_length: 12,
+        data: SetData::Verdict,
+    });
+    batch.add_set(&Set {
+        name: ENDPOINTS,
+        key_type: types::concatenation(&key),
+        key_length: 16,
+        data: SetData::Value(types::concatenation(&[types::IPV4_ADDRESS, types::PORT]), 8),
+    });
+    batch.add_set(&Set {
+        name: HAIRPIN,
+        key_type: types::concatenation(&[types::IPV4_ADDRESS, types::IPV4_ADDRESS]),
+        key_length: 8,
+        data: SetData::None,
+    });
+    batch.add_set(&Set {
+        name: OWN_DNS,
+        key_type: types::IPV4_ADDRESS,
+        key_length: 4,
+        data: SetData::None,
+    });
+
+    batch.add_chain(SERVICES, None);
+    batch.add_rule(SERVICES, &services_rule());
+    batch.add_chain(REJECT, None);
+    batch.add_rule(
+        REJECT,
+        &[
+            transport_protocol(Register(0)),
+            equal(Register(0), &[TCP]),
+            Expression::RejectTcp,
+        ],
+    );
+    batch.add_rule(REJECT, &[Expression::RejectIcmp(ICMP_PORT_UNREACHABLE)]);
+
+    base_chain(
+        batch,
+        "raw-prerouting",
+        ChainKind::Filter,
+        Hook::Prerouting,
+        RAW_PRIORITY,
+    );
+    batch.add_rule(
+        "raw-prerouting",
+        &[address(DESTINATION_ADDRESS, 0), in_set(OWN_DNS), Expression::NoTrack],
+    );
+    base_chain(batch, "raw-output", ChainKind::Filter, Hook::Output, RAW_PRIORITY);
+    for offset in [SOURCE_ADDRESS, DESTINATION_ADDRESS] {
+        batch.add_rule(
+            "raw-output",
+            &[address(offset, 0), in_set(OWN_DNS), Expression::NoTrack],
+        );
+    }
+    for (chain, hook) in [("nat-prerouting", Hook::Prerouting), ("nat-output", Hook::Output)] {
+        base_chain(batch, chain, ChainKind::Nat, hook, DNAT_PRIORITY);
+        batch.add_rule(chain, &[Expression::Verdict(Verdict::Jump(SERVICES.to_owned()))]);
+    }
+    base_chain(
+        batch,
+        "filter-forward",
+        ChainKind::Filter,
+        Hook::Forward,
+        FILTER_PRIORITY,
+    );
+    batch.add_rule("filter-forward", &reject_range(config.service_network));
+    base_chain(batch, "filter-output", ChainKind::Filter, Hook::Output, FILTER_PRIORITY);
+    batch.add_rule(
+        "filter-output",
+        &[
+            address(DESTINATION_ADDRESS, 0),
+            in_set(OWN_DNS),
+            Expression::Verdict(Verdict::Accept),
+        ],
+    );
+    batch.add_rule("filter-output", &reject_range(config.service_network));
+
+    base_chain(
+        batch,
+        "nat-postrouting",
+        ChainKind::Nat,
+        Hook::Postrouting,
+        SNAT_PRIORITY,
+    );
+    batch.add_rule(
+        "nat-postrouting",
+        &[
+            address(SOURCE_ADDRESS, 0),
+            address(DESTINATION_ADDRESS, 1),
+            in_set(HAIRPIN),
+            Expression::Constant {
+                value: config.node_address.octets().to_vec(),
+                to: Register(0),
+            },
+            Expression::SourceNat { address: Register(0) },
+        ],
+    );
+    if let Some(uplink) = &config.uplink {
+        batch.add_rule("nat-postrouting", &masquerade(uplink, config.pod_network));
+    }
+}
+
+fn base_chain(batch: &mut Batch, name: &str, kind: ChainKind, hook: Hook, priority: i32) {
+    batch.add_chain(name, Some(Base { kind, hook, priority }));
+}
+
+/// Reads (address, protocol, port) into registers 0 to 2.
+fn frontend_registers() -> [Expression; 3] {
+    [
+        address(DESTINATION_ADDRESS, 0),
+        transport_protocol(Register(1)),
+        Expression::Payload {
+            base: HeaderBase::Transport,
+            offset: DESTINATION_PORT,
+            length: 2,
+            to: Register(2),
+        },
+    ]
+}
+
+fn services_rule() -> Vec<Expression> {
+    let mut rule = frontend_registers().to_vec();
+    rule.push(Expression::VerdictMap {
+        map: SERVICES.to_owned(),
+        key: Register(0),
+    });
+    rule
+}
+
+fn endpoint_rule(size: u32) -> Vec<Expression> {
+    let mut rule = frontend_registers().to_vec();
+    rule.push(Expression::Random {
+        modulus: size,
+        to: Register(3),
+    });
+    rule.push(Expression::Map {
+        map: ENDPOINTS.to_owned(),
+        key: Register(0),
+        to: Register(4),
+    });
+    rule.push(Expression::DestinationNat {
+        address: Register(4),
+        port: Register(5),
+    });
+    rule
+}
+
+fn reject_range(range: Ipv4Net) -> Vec<Expression> {
+    let mut rule = within(DESTINATION_ADDRESS, range);
+    rule.push(Expression::Verdict(Verdict::Goto(REJECT.to_owned())));
+    rule
+}
+
+fn masquerade(uplink: &str, pods: Ipv4Net) -> Vec<Expression> {
+    let mut name = uplink.as_bytes().to_vec();
+    name.resize(LINK_NAME_LENGTH, 0);
+    let mut rule = vec![
+        Expression::Meta {
+            key: MetaKey::OutputName,
+            to: Register(0),
+        },
+        equal(Register(0), &name),
+    ];
+    rule.extend(within(SOURCE_ADDRESS, pods));
+    rule.push(Expression::Masquerade);
+    rule
+}
+
+fn within(offset: u32, range: Ipv4Net) -> Vec<Expression> {
+    vec![
+        address(offset, 0),
+        Expression::Mask {
+            from: Register(0),
+            to: Register(0),
+            mask: range.netmask().octets().to_vec(),
+        },
+        equal(Register(0), &range.network().octets()),
+    ]
+}
+
+fn address(offset: u32, to: u8) -> Expression {
+    Expression::Payload {
+        base: HeaderBase::Network,
+        offset,
+        length: 4,
+        to: Register(to),
+    }
+}
+
+fn transport_protocol(to: Register) -> Expression {
+    Expression::Meta {
+        key: MetaKey::TransportProtocol,
+        to,
+    }
+}
+
+fn equal(register: Register, value: &[u8]) -> Expression {
+    Expression::Compare {
+        register,
+        equal: true,
+        value: value.to_vec(),
+    }
+}
+
+fn in_set(set: &str) -> Expression {
+    Expression::InSet {
+        set: set.to_owned(),
+        key: Register(0),
+    }
+}
+
+fn chain_name(size: u32) -> String {
+    format!("endpoints-{size}")
+}
+
+/// Each part of a concatenation is padded to four bytes.
+fn service_key(frontend: &Frontend) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&frontend.address.octets());
+    key[4] = frontend.protocol.number();
+    key[8..10].copy_from_slice(&frontend.port.to_be_bytes());
+    key
+}
+
+/// The index is in the machine's order, as the random number is.
+fn endpoint_key(frontend: &Frontend, index: u32) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..12].copy_from_slice(&service_key(frontend));
+    key[12..].copy_from_slice(&index.to_ne_bytes());
+    key
+}
+
+fn backend_value(backend: &Backend) -> [u8; 8] {
+    let mut value = [0; 8];
+    value[..4].copy_from_slice(&backend.address.octets());
+    value[4..6].copy_from_slice(&backend.port.to_be_bytes());
+    value
+}
+
+fn hairpin_key(address: Ipv4Addr) -> [u8; 8] {
+    let mut key = [0; 8];
+    key[..4].copy_from_slice(&address.octets());
+    key[4..].copy_from_slice(&address.octets());
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::Protocol;
+
+    #[test]
+    fn keys_are_what_the_registers_hold() {
+        let frontend = Frontend {
+            address: Ipv4Addr::new(10, 96, 0, 7),
+            protocol: Protocol::Udp,
+            port: 53,
+        };
+        assert_eq!(service_key(&frontend), [10, 96, 0, 7, 17, 0, 0, 0, 0, 53, 0, 0]);
+        assert_eq!(endpoint_key(&frontend, 1)[12..], 1u32.to_ne_bytes());
+        let backend = Backend {
+            address: Ipv4Addr::new(10, 244, 0, 2),
+            port: 8080,
+        };
+        assert_eq!(backend_value(&backend), [10, 244, 0, 2, 0x1f, 0x90, 0, 0]);
+    }
+
+    #[test]
+    fn an_empty_change_is_an_empty_batch() {
+        let config = RulesConfig {
+            service_network: "10.96.0.0/12".parse().unwrap(),
+            pod_network: "10.244.0.0/24".parse().unwrap(),
+            node_address: Ipv4Addr::new(10, 0, 0, 1),
+            dns_address: None,
+            uplink: None,
+        };
+        assert!(batch(&config, &Delta::default()).is_empty());
+        let rebuilt = batch(
+            &config,
+            &Delta {
+                rebuild: true,
+                ..Delta::default()
+            },
+        );
+        assert!(!rebuilt.is_empty());
+    }
+}
