@@ -124,30 +124,44 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
 mod tests {
     use super::*;
 
+    /// Mounts made by `work` stay in a mount namespace that ends with its thread.
+    fn with_own_mounts(work: impl FnOnce() + Send) {
+        on_a_thread(|| {
+            // JUSTIFICATION: tests must not change the machine's mounts. SAFETY: only this thread's namespaces change.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.unwrap();
+            let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", private).unwrap();
+            work();
+        })
+        .unwrap();
+    }
+
     #[test]
     fn a_new_namespace_is_another_one_and_can_be_pinned() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("one");
-        let created = NetworkNamespace::create().unwrap();
-        let own = NetworkNamespace::current().unwrap();
-        assert_ne!(created.identity().unwrap(), own.identity().unwrap());
+        with_own_mounts(|| {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("one");
+            let created = NetworkNamespace::create().unwrap();
+            let own = NetworkNamespace::current().unwrap();
+            assert_ne!(created.identity().unwrap(), own.identity().unwrap());
 
-        created.pin(&path).unwrap();
-        let identity = created.identity().unwrap();
-        drop(created);
-        let opened = NetworkNamespace::open(&path).unwrap();
-        assert_eq!(opened.identity().unwrap(), identity);
-        let inside = opened
-            .run(|| NetworkNamespace::current().unwrap().identity().unwrap())
-            .unwrap();
-        assert_eq!(inside, identity);
-        assert_eq!(
-            NetworkNamespace::current().unwrap().identity().unwrap(),
-            own.identity().unwrap()
-        );
+            created.pin(&path).unwrap();
+            let identity = created.identity().unwrap();
+            drop(created);
+            let opened = NetworkNamespace::open(&path).unwrap();
+            assert_eq!(opened.identity().unwrap(), identity);
+            let inside = opened
+                .run(|| NetworkNamespace::current().unwrap().identity().unwrap())
+                .unwrap();
+            assert_eq!(inside, identity);
+            assert_eq!(
+                NetworkNamespace::current().unwrap().identity().unwrap(),
+                own.identity().unwrap()
+            );
 
-        NetworkNamespace::unpin(&path).unwrap();
-        assert!(!path.exists());
-        NetworkNamespace::unpin(&path).unwrap();
+            NetworkNamespace::unpin(&path).unwrap();
+            assert!(!path.exists());
+            NetworkNamespace::unpin(&path).unwrap();
+        });
     }
 }

@@ -1,0 +1,8 @@
+//! The network of a node in real network namespaces: packets between pods, through services, to DNS, and nothing left.
+//!
+//! Each test makes a node and pods of its own; nothing is written outside those namespaces, and no packet leaves them.
+
+mod dns;
+mod links;
+mod services;
+mod world;
