@@ -1,1 +1,51 @@
-//! See ARCHITECTURE.md.
+//! etcd's role: a revisioned, durable, watchable key-value store. Keys and bytes only; nothing here knows an API type.
+//!
+//! Two halves:
+//! - an [`Engine`] commits: [`Transaction`] in, [`Commit`] out, an ordered stream of what was committed. [`Embedded`] is
+//!   the one inside the program: a checksummed log with group commit, snapshots, space reuse and expiry
+//!   (`src/embedded/FORMAT.md` describes its files);
+//! - a [`Replica`] above any engine is what the API server reads: one [`Table`] a resource, each a persistent ordered map
+//!   from key to [`Entry`] with whatever value `V` the caller builds from the stored bytes, and a ring of recent
+//!   [`Event`]s that [`Cursor`]s watch.
+//!
+//! How they are used:
+//!
+//! ```ignore
+//! let engine = Embedded::open(EmbeddedOptions::new(directory)).await?;
+//! let replica = Replica::open(engine, clock, tables, |record| Object::build(record)).await?;
+//! let pods = replica.table(b"/registry/pods/").unwrap();
+//! let written = replica.commit(Transaction::create(key, bytes)).await?;     // durable, and visible here
+//! let pod = pods.get(&key);                                                // Option<Arc<Entry<Object>>>
+//! let list = pods.snapshot();                                              // O(1), at list.revision()
+//! let mut watch = pods.watch_from(list.revision(), Interest::All)?;
+//! while let Ok(batch) = watch.next().await { /* batch.events: before and after */ }
+//! ```
+//!
+//! Guarantees, checked by simulation over crashes of a disk that loses what was not synced (`tests/it`):
+//! - nothing is acknowledged or visible before it is durable, and no acknowledged write is ever lost;
+//! - when a commit returns, the replica that took it shows it; readers never go back;
+//! - a watch delivers each matching event after its start once, in order, all events of a revision together, or says that
+//!   it cannot ([`WatchError::Expired`], the API's 410).
+
+mod embedded;
+mod engine;
+mod map;
+mod replica;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod transaction;
+
+pub use embedded::{Driver, Embedded, EmbeddedOptions, OpenError, Tuning};
+pub use engine::{
+    Change, Committed, CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Record, Revision,
+    StreamBatch, prefix_end,
+};
+pub use map::{Item, Map};
+pub use replica::{
+    Cursor, Entry, Event, Interest, Replica, ReplicaError, ReplicaSnapshot, RingLimits, Snapshot, Table, Value,
+    WatchBatch, WatchError, Written, WrittenEntry,
+};
+pub use transaction::{
+    Commit, CommitError, GUARDS_MAX, Guard, KEY_BYTES_MAX, OPERATIONS_MAX, Operation, Put, Stamp,
+    TRANSACTION_BYTES_MAX, Transaction,
+};

@@ -1,0 +1,314 @@
+//! The engine inside the program: a log on one disk, everything else in memory.
+//!
+//! One writer takes all transactions: it checks a batch of them against the state *including what is queued before each*,
+//! appends their records, syncs once, then publishes and answers; meanwhile the next batch gathers in the queue. Invariants:
+//! - memory ([`memory`]) has only what is durable; a refusal is answered after the batch whose state it saw;
+//! - a sync that failed is never repeated: its batch ends as "unknown outcome", its segment is not written any more, and a
+//!   new one begins where the durable part ended;
+//! - the files take at most three times the live data, beyond a floor that [`Tuning`] names.
+//!
+//! `FORMAT.md` beside this describes the files and what is assumed of the medium.
+
+mod driver;
+mod expiry;
+mod format;
+mod log;
+mod memory;
+mod recovery;
+mod snapshot;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base::disk::{Disk, RealDisk};
+use base::{Clock, Random};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::RwLock;
+use tokio::sync::{Notify, oneshot, watch as latest};
+
+use crate::engine::{CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Revision, StreamBatch};
+use crate::transaction::{Commit, CommitError, Transaction};
+use driver::{Control, Queue, Request};
+use memory::Memory;
+pub use recovery::OpenError;
+
+/// The embedded engine. Dropping it lets what is queued finish; [`Embedded::close`] also waits for that.
+pub struct Embedded {
+    shared: Arc<Shared>,
+    expiry: tokio::task::AbortHandle,
+    finished: latest::Receiver<()>,
+    directory: PathBuf,
+    revision_offset: u64,
+}
+
+/// How to open an embedded engine.
+#[derive(Clone)]
+pub struct EmbeddedOptions {
+    /// Where its files are; created when absent.
+    pub directory: PathBuf,
+    /// The disk they are on.
+    pub disk: Arc<dyn Disk>,
+    /// Wall time of commits and expiry.
+    pub clock: Clock,
+    /// The store's id, and a simulated writer's pauses.
+    pub random: Random,
+    /// Who does the writing.
+    pub driver: Driver,
+    /// Sizes and ages.
+    pub tuning: Tuning,
+    /// Raises all revisions by this, once and for good: after a restore or a migration the API's resource versions must be
+    /// above all that were ever handed out. With it, a directory that holds only a snapshot (a backup) is opened, too.
+    pub raise_revisions_by: u64,
+}
+
+/// Who runs the writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// A thread of its own, which may block: the real thing.
+    Thread,
+    /// A task that pauses at random between its steps, for simulations in one thread. The disk must not block.
+    Task,
+}
+
+/// Sizes and ages that decide when the engine rolls, snapshots and forgets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// A segment is ended beyond this.
+    pub segment_bytes: u64,
+    /// A log below this never causes a snapshot; half of it is always there for history.
+    pub log_floor_bytes: u64,
+    /// History is forgotten at this age (etcd's compaction interval in Kubernetes).
+    pub history_window_ms: i64,
+    /// With less free space on the disk, only transactions without puts are taken.
+    pub reserve_bytes: u64,
+    /// Bytes of a batch, beyond which it takes no more transactions: what one sync makes durable.
+    pub batch_bytes_max: usize,
+    /// Bytes of a snapshot written at once.
+    pub snapshot_block_bytes: usize,
+    /// Takes the sync out. What was acknowledged can then be lost: this exists to prove that the checkers notice.
+    #[cfg(feature = "testing")]
+    pub skip_sync: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 4 * 1024 * 1024,
+            log_floor_bytes: 16 * 1024 * 1024,
+            history_window_ms: 5 * 60 * 1000,
+            reserve_bytes: 64 * 1024 * 1024,
+            batch_bytes_max: 8 * 1024 * 1024,
+            snapshot_block_bytes: 256 * 1024,
+            #[cfg(feature = "testing")]
+            skip_sync: false,
+        }
+    }
+}
+
+impl EmbeddedOptions {
+    /// A store in a directory of the real disk.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            disk: Arc::new(RealDisk),
+            clock: Clock::real(),
+            random: Random::real(),
+            driver: Driver::Thread,
+            tuning: Tuning::default(),
+            raise_revisions_by: 0,
+        }
+    }
+
+    /// A store on a simulated (or any other non-blocking) disk, written by a task, under a seed.
+    pub fn simulated(disk: Arc<dyn Disk>, clock: Clock, random: Random) -> Self {
+        Self {
+            disk,
+            clock,
+            random,
+            driver: Driver::Task,
+            ..Self::new("/store")
+        }
+    }
+}
+
+/// What the writer, its readers and the expiry share.
+struct Shared {
+    queue: Queue,
+    memory: RwLock<Memory>,
+    /// The newest durable revision; its sender ends with the writer.
+    durable: latest::Receiver<Revision>,
+    /// Told when something that expires was written.
+    expiring: Notify,
+    clock: Clock,
+}
+
+impl Embedded {
+    /// Opens a store: reads its snapshot and log, makes their end durable, begins a new segment. Must be called on a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// Another process has it open; files of another version or with rot; the disk.
+    pub async fn open(options: EmbeddedOptions) -> Result<Self, OpenError> {
+        let recovered = match options.driver {
+            Driver::Task => recovery::recover(&options)?,
+            Driver::Thread => {
+                let options = options.clone();
+                let recovering = tokio::task::spawn_blocking(move || recovery::recover(&options));
+                recovering
+                    .await
+                    .map_err(|error| OpenError::Panicked(error.to_string()))??
+            }
+        };
+        let revision_offset = recovered.log.revision_offset();
+        let (publish, durable) = latest::channel(recovered.memory.revision);
+        let shared = Arc::new(Shared {
+            queue: Queue::default(),
+            memory: RwLock::new(recovered.memory),
+            durable,
+            expiring: Notify::new(),
+            clock: options.clock.clone(),
+        });
+        let writer = writer::Writer::new(shared.clone(), recovered.log, recovered.snapshot, publish, &options);
+        let (finish, finished) = latest::channel(());
+        driver::start(writer, shared.clone(), &options, finish).map_err(|error| OpenError::io(Path::new(""), error))?;
+        let expiry = tokio::spawn(expiry::run(shared.clone())).abort_handle();
+        Ok(Self {
+            shared,
+            expiry,
+            finished,
+            directory: options.directory,
+            revision_offset,
+        })
+    }
+
+    /// Takes no more transactions, finishes those it has, and returns when the directory is free for another opening.
+    pub async fn close(&self) {
+        self.expiry.abort();
+        self.shared.queue.close();
+        let mut finished = self.finished.clone();
+        // An error is the end of the sender, which is what is waited for.
+        while finished.changed().await.is_ok() {}
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What this store's revisions are above those in its files.
+    pub fn revision_offset(&self) -> u64 {
+        self.revision_offset
+    }
+
+    /// Bytes that a snapshot of the live data takes.
+    pub fn live_bytes(&self) -> u64 {
+        self.shared.memory.read().live_bytes
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.expiry.abort();
+        self.shared.queue.close();
+    }
+}
+
+impl Engine for Embedded {
+    fn commit(&self, transaction: Transaction) -> BoxFuture<'static, Result<Commit, CommitError>> {
+        self.shared.commit(transaction)
+    }
+
+    fn range(
+        &self,
+        range: KeyRange,
+        revision: Option<Revision>,
+    ) -> BoxFuture<'static, Result<RangeAnswer, EngineError>> {
+        let answer = self
+            .shared
+            .open()
+            .and_then(|()| self.shared.memory.read().range(&range, revision));
+        std::future::ready(answer).boxed()
+    }
+
+    fn stream(&self, after: Revision) -> BoxFuture<'static, Result<Box<dyn CommittedStream>, EngineError>> {
+        // A position that cannot be read from is refused now, not at the first batch.
+        let possible = self
+            .shared
+            .open()
+            .and_then(|()| self.shared.memory.read().after(after).map(drop));
+        let stream = possible.map(|()| -> Box<dyn CommittedStream> {
+            let durable = self.shared.durable.clone();
+            Box::new(Stream {
+                shared: self.shared.clone(),
+                durable,
+                revision: after,
+            })
+        });
+        std::future::ready(stream).boxed()
+    }
+
+    fn progress(&self) -> BoxFuture<'static, Result<Progress, EngineError>> {
+        let progress = self.shared.open().map(|()| self.shared.memory.read().progress());
+        std::future::ready(progress).boxed()
+    }
+
+    fn compact(&self, revision: Revision) -> BoxFuture<'static, Result<(), EngineError>> {
+        let (answer, receiver) = oneshot::channel();
+        let open = self.shared.open();
+        self.shared.queue.control(Control::Compact(revision, answer));
+        async move {
+            open?;
+            receiver.await.unwrap_or(Err(EngineError::Closed))
+        }
+        .boxed()
+    }
+}
+
+impl Shared {
+    fn open(&self) -> Result<(), EngineError> {
+        if self.durable.has_changed().is_err() {
+            Err(EngineError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn commit(&self, transaction: Transaction) -> BoxFuture<'static, Result<Commit, CommitError>> {
+        let (answer, receiver) = oneshot::channel();
+        let checked = transaction.check();
+        let queued = checked.and_then(|()| self.queue.request(Request { transaction, answer }));
+        async move {
+            queued?;
+            let gone = || CommitError::UnknownOutcome("the store was closed before it answered".into());
+            receiver.await.unwrap_or_else(|_| Err(gone()))
+        }
+        .boxed()
+    }
+}
+
+/// A position in the history.
+struct Stream {
+    shared: Arc<Shared>,
+    durable: latest::Receiver<Revision>,
+    revision: Revision,
+}
+
+impl CommittedStream for Stream {
+    fn next(&mut self) -> BoxFuture<'_, Result<StreamBatch, EngineError>> {
+        async move {
+            loop {
+                // Marked as seen before looking, so that nothing falls in between.
+                self.durable.borrow_and_update();
+                let batch = self.shared.memory.read().after(self.revision)?;
+                if batch.progress > self.revision {
+                    self.revision = batch.progress;
+                    return Ok(batch);
+                }
+                self.durable.changed().await.map_err(|_| EngineError::Closed)?;
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,270 @@
+//! Who runs the writer, and the queue in front of it.
+//!
+//! Invariant: every request that the queue took is answered, or its answer's channel is dropped, which the asker sees as
+//! "unknown outcome"; the latter only when the writer itself died.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::Random;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Notify, oneshot, watch as latest};
+
+use super::snapshot::{SnapshotError, SnapshotFile, SnapshotJob};
+use super::writer::Writer;
+use super::{Driver, EmbeddedOptions, Shared};
+use crate::engine::{EngineError, Revision};
+use crate::transaction::{Commit, CommitError, Transaction};
+
+/// Transactions that wait at most. At a slow disk's 5,000 a second this is three seconds of waiting.
+const QUEUED_MAX: usize = 16_384;
+/// Bytes of transactions that wait at most.
+const QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Transactions in one batch at most, so that the first of them does not wait for checking many others.
+const BATCH_TRANSACTIONS_MAX: usize = 4096;
+/// The longest pause of a simulated writer.
+const PAUSE_MICROSECONDS_MAX: u64 = 2000;
+
+/// A transaction that waits, and who waits for it.
+pub(super) struct Request {
+    pub(super) transaction: Transaction,
+    pub(super) answer: oneshot::Sender<Result<Commit, CommitError>>,
+}
+
+/// What the writer is told beside transactions.
+pub(super) enum Control {
+    SnapshotDone(Result<SnapshotFile, SnapshotError>),
+    Compact(Revision, oneshot::Sender<Result<(), EngineError>>),
+}
+
+/// The next thing for the writer to do.
+pub(super) enum Work {
+    Batch(Vec<Request>),
+    Control(Control),
+    Stop,
+}
+
+/// What the writer can take now.
+#[derive(Clone, Copy)]
+pub(super) struct Ready {
+    /// Not while the log is too far ahead of a running snapshot.
+    pub(super) batches: bool,
+    /// Not while a snapshot runs.
+    pub(super) stop: bool,
+    pub(super) batch_bytes_max: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    thread: Condvar,
+    task: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    requests: VecDeque<Request>,
+    bytes: usize,
+    controls: VecDeque<Control>,
+    closed: bool,
+}
+
+impl Queue {
+    pub(super) fn request(&self, request: Request) -> Result<(), CommitError> {
+        let mut waiting = self.waiting.lock();
+        let size = request.transaction.size();
+        if waiting.closed {
+            return Err(CommitError::Unavailable("the store is closed".into()));
+        }
+        if waiting.requests.len() >= QUEUED_MAX || waiting.bytes + size > QUEUED_BYTES_MAX {
+            return Err(CommitError::Overloaded);
+        }
+        waiting.bytes += size;
+        waiting.requests.push_back(request);
+        drop(waiting);
+        self.wake();
+        Ok(())
+    }
+
+    pub(super) fn control(&self, control: Control) {
+        self.waiting.lock().controls.push_back(control);
+        self.wake();
+    }
+
+    pub(super) fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.thread.notify_one();
+        self.task.notify_one();
+    }
+
+    fn take_blocking(&self, ready: Ready) -> Work {
+        let mut waiting = self.waiting.lock();
+        loop {
+            match waiting.take(ready) {
+                Some(work) => return work,
+                None => self.thread.wait(&mut waiting),
+            }
+        }
+    }
+
+    async fn take(&self, ready: Ready) -> Work {
+        loop {
+            let woken = self.task.notified();
+            if let Some(work) = self.waiting.lock().take(ready) {
+                return work;
+            }
+            woken.await;
+        }
+    }
+}
+
+impl Waiting {
+    fn take(&mut self, ready: Ready) -> Option<Work> {
+        if let Some(control) = self.controls.pop_front() {
+            return Some(Work::Control(control));
+        }
+        if ready.batches && !self.requests.is_empty() {
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            while let Some(request) = self.requests.front() {
+                let size = request.transaction.size();
+                let full = batch.len() >= BATCH_TRANSACTIONS_MAX || bytes + size > ready.batch_bytes_max;
+                if full && !batch.is_empty() {
+                    break;
+                }
+                bytes += size;
+                batch.extend(self.requests.pop_front());
+            }
+            self.bytes -= bytes;
+            return Some(Work::Batch(batch));
+        }
+        (self.closed && ready.stop && self.requests.is_empty()).then_some(Work::Stop)
+    }
+}
+
+/// However the writer ends: nothing more is taken, and whoever waits learns it.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let mut waiting = self.0.queue.waiting.lock();
+        waiting.closed = true;
+        waiting.bytes = 0;
+        let abandoned = (
+            std::mem::take(&mut waiting.requests),
+            std::mem::take(&mut waiting.controls),
+        );
+        drop(waiting);
+        drop(abandoned);
+    }
+}
+
+/// Starts the writer. `finish` is dropped when it has ended and let go of the directory.
+pub(super) fn start(
+    writer: Writer,
+    shared: Arc<Shared>,
+    options: &EmbeddedOptions,
+    finish: latest::Sender<()>,
+) -> io::Result<()> {
+    match options.driver {
+        Driver::Thread => {
+            let run = move || {
+                let ending = Ending(shared.clone());
+                run_thread(writer, &shared);
+                drop(ending);
+                drop(finish);
+            };
+            std::thread::Builder::new().name("store-writer".into()).spawn(run)?;
+        }
+        Driver::Task => {
+            let random = options.random.fork();
+            tokio::spawn(async move {
+                let ending = Ending(shared.clone());
+                run_task(writer, shared, random).await;
+                drop(ending);
+                drop(finish);
+            });
+        }
+    }
+    Ok(())
+}
+
+fn run_thread(mut writer: Writer, shared: &Arc<Shared>) {
+    loop {
+        match shared.queue.take_blocking(writer.ready()) {
+            Work::Batch(requests) => {
+                let mut batch = writer.begin(requests);
+                writer.append(&mut batch);
+                writer.sync(&mut batch);
+                writer.finish(batch);
+            }
+            Work::Control(control) => writer.control(control),
+            Work::Stop => return,
+        }
+        if let Some(mut job) = writer.snapshot_due() {
+            let queue = shared.clone();
+            let run = move || {
+                let done = loop {
+                    match job.step() {
+                        Ok(Some(file)) => break Ok(file),
+                        Ok(None) => {}
+                        Err(error) => break Err(error),
+                    }
+                };
+                drop(job);
+                queue.queue.control(Control::SnapshotDone(done));
+            };
+            if let Err(error) = std::thread::Builder::new().name("store-snapshot".into()).spawn(run) {
+                writer.control(Control::SnapshotDone(Err(error.into())));
+            }
+        }
+    }
+}
+
+async fn run_task(mut writer: Writer, shared: Arc<Shared>, random: Random) {
+    loop {
+        match shared.queue.take(writer.ready()).await {
+            Work::Batch(requests) => {
+                let mut batch = writer.begin(requests);
+                pause(&random).await;
+                writer.append(&mut batch);
+                pause(&random).await;
+                writer.sync(&mut batch);
+                pause(&random).await;
+                writer.finish(batch);
+            }
+            Work::Control(control) => writer.control(control),
+            Work::Stop => return,
+        }
+        if let Some(job) = writer.snapshot_due() {
+            tokio::spawn(run_snapshot(job, shared.clone(), random.fork()));
+        }
+    }
+}
+
+async fn run_snapshot(mut job: SnapshotJob, shared: Arc<Shared>, random: Random) {
+    let done = loop {
+        match job.step() {
+            Ok(Some(file)) => break Ok(file),
+            Ok(None) => pause(&random).await,
+            Err(error) => break Err(error),
+        }
+    };
+    drop(job);
+    shared.queue.control(Control::SnapshotDone(done));
+}
+
+/// Lets others run: at once, or after a while.
+async fn pause(random: &Random) {
+    match random.range(0..4) {
+        0 => {}
+        1 => tokio::task::yield_now().await,
+        _ => tokio::time::sleep(Duration::from_micros(random.range(1..PAUSE_MICROSECONDS_MAX))).await,
+    }
+}

@@ -1,0 +1,234 @@
+//! The segments of the log: appending, syncing, beginning a new one, forgetting old ones.
+//!
+//! Invariants: only the newest segment is written, and only while every sync of it has succeeded; everything before
+//! `durable` in it is on the medium; a segment's name appears only when its header and first records are.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base::disk::{Disk, DiskFile, DiskLock, OpenMode, read_all};
+
+use super::Tuning;
+use super::format::{FileKind, HEADER_BYTES, Header, LogRecord, decode_record};
+use super::snapshot::TEMPORARY_SUFFIX;
+
+/// The suffix of segments.
+pub(super) const SEGMENT_SUFFIX: &str = ".log";
+
+pub(super) fn segment_path(directory: &Path, id: u64) -> PathBuf {
+    directory.join(format!("{id:020}{SEGMENT_SUFFIX}"))
+}
+
+/// A segment with a name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    pub(super) id: u64,
+    /// Raw revision before its first record.
+    pub(super) base: u64,
+    /// Bytes, as far as they count.
+    pub(super) bytes: u64,
+}
+
+/// The identity of a store and where it is.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) directory: PathBuf,
+    pub(super) lock: Arc<dyn DiskLock>,
+    pub(super) store: [u8; 16],
+    pub(super) revision_offset: u64,
+}
+
+pub(super) struct Log {
+    place: Place,
+    tuning: Tuning,
+    /// Oldest first; the last one is the newest.
+    segments: VecDeque<Segment>,
+    /// The newest segment while it can be written.
+    active: Option<Active>,
+    next_id: u64,
+}
+
+struct Active {
+    file: Box<dyn DiskFile>,
+    seed: u32,
+    length: u64,
+    durable: u64,
+}
+
+/// A segment could not be begun.
+#[derive(Debug)]
+pub(super) struct StartError {
+    pub(super) error: io::Error,
+    /// Its name may be there and cut the segment before it, which must then not be written any more.
+    pub(super) named: bool,
+}
+
+impl Log {
+    pub(super) fn new(place: Place, tuning: Tuning, segments: VecDeque<Segment>, next_id: u64) -> Self {
+        Self {
+            place,
+            tuning,
+            segments,
+            active: None,
+            next_id,
+        }
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(super) fn revision_offset(&self) -> u64 {
+        self.place.revision_offset
+    }
+
+    /// Bytes of all segments.
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Where the next batch starts and what seeds its checksums; none: there is no segment to write to.
+    pub(super) fn position(&self) -> Option<(u64, u32)> {
+        self.active.as_ref().map(|active| (active.length, active.seed))
+    }
+
+    /// Whether the newest segment is long enough.
+    pub(super) fn is_full(&self) -> bool {
+        self.active
+            .as_ref()
+            .is_some_and(|active| active.length >= self.tuning.segment_bytes)
+    }
+
+    /// Begins a segment with `records`, which follow the raw revision `base`. The old one is not written any more, unless
+    /// the error says that the new one has no name.
+    pub(super) fn start_segment(&mut self, base: u64, records: &mut [LogRecord]) -> Result<(), StartError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let path = segment_path(&self.place.directory, id);
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(TEMPORARY_SUFFIX);
+        let temporary = PathBuf::from(temporary);
+        let (header, seed) = Header {
+            kind: FileKind::Segment,
+            store: self.place.store,
+            number: id,
+            base,
+            revision_offset: self.place.revision_offset,
+        }
+        .encode();
+        let mut buffer = header.to_vec();
+        for record in records {
+            record.batch_start = HEADER_BYTES as u64;
+            record.encode(seed, &mut buffer);
+        }
+        let disk = &self.place.disk;
+        let write = || {
+            let mut file = disk.open(&temporary, OpenMode::CreateNew)?;
+            file.append(&buffer)?;
+            sync(&mut *file, &self.tuning)?;
+            Ok(file)
+        };
+        let file: Box<dyn DiskFile> = write().map_err(|error| {
+            // What is left is removed at the next opening, if not now.
+            let _ = disk.remove(&temporary);
+            StartError { error, named: false }
+        })?;
+        let named = disk
+            .rename(&temporary, &path)
+            .and_then(|()| disk.sync_directory(&self.place.directory));
+        if let Err(error) = named {
+            self.active = None;
+            return Err(StartError { error, named: true });
+        }
+        let length = buffer.len() as u64;
+        self.segments.push_back(Segment {
+            id,
+            base,
+            bytes: length,
+        });
+        self.active = Some(Active {
+            file,
+            seed,
+            length,
+            durable: length,
+        });
+        Ok(())
+    }
+
+    /// Appends a batch.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let active = self.active.as_mut().ok_or_else(no_segment)?;
+        active.file.append(bytes)?;
+        active.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes everything appended durable. After an error the segment is not written any more.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        let active = self.active.as_mut().ok_or_else(no_segment)?;
+        if let Err(error) = sync(&mut *active.file, &self.tuning) {
+            self.active = None;
+            return Err(error);
+        }
+        active.durable = active.length;
+        if let Some(segment) = self.segments.back_mut() {
+            segment.bytes = active.durable;
+        }
+        Ok(())
+    }
+
+    /// After an append that failed: takes what it left away again, durably, so that it never happened. After an error the
+    /// segment is not written any more.
+    pub(super) fn cut_back(&mut self) -> io::Result<()> {
+        let mut active = self.active.take().ok_or_else(no_segment)?;
+        active.file.truncate(active.durable)?;
+        sync(&mut *active.file, &self.tuning)?;
+        active.length = active.durable;
+        self.active = Some(active);
+        Ok(())
+    }
+
+    /// Reads the durable part of the newest segment again, after a failed sync.
+    pub(super) fn verify(&self) -> io::Result<()> {
+        let Some(segment) = self.segments.back() else {
+            return Ok(());
+        };
+        let path = segment_path(&self.place.directory, segment.id);
+        let file = self.place.disk.open(&path, OpenMode::Read)?;
+        let bytes = read_all(file.as_ref())?;
+        let rotten = || io::Error::other(format!("{} is not what was written", path.display()));
+        let (_, seed) = Header::decode(FileKind::Segment, &bytes).map_err(|_| rotten())?;
+        let mut offset = HEADER_BYTES;
+        while (offset as u64) < segment.bytes {
+            offset = decode_record(&bytes, offset, seed).ok_or_else(rotten)?.1;
+        }
+        Ok(())
+    }
+
+    /// Removes segments whose records are all at or before a raw revision, oldest first.
+    pub(super) fn forget_before(&mut self, revision: u64) -> io::Result<()> {
+        while self.segments.get(1).is_some_and(|second| second.base <= revision) {
+            self.place
+                .disk
+                .remove(&segment_path(&self.place.directory, self.segments[0].id))?;
+            self.segments.pop_front();
+        }
+        Ok(())
+    }
+}
+
+fn no_segment() -> io::Error {
+    io::Error::other("no segment of the log can be written")
+}
+
+#[cfg_attr(not(feature = "testing"), allow(unused_variables))]
+fn sync(file: &mut dyn DiskFile, tuning: &Tuning) -> io::Result<()> {
+    #[cfg(feature = "testing")]
+    if tuning.skip_sync {
+        return Ok(());
+    }
+    file.sync_data()
+}

@@ -1,0 +1,348 @@
+//! The committed state in memory: the newest root, the recent history, and the root it begins at.
+//!
+//! Invariants: everything here is durable; `base` plus the history is `root`; the history has every revision after
+//! `base_revision`, in order; `expiries` has exactly the records of `root` that expire.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Tuning;
+use crate::engine::{Change, Committed, EngineError, KeyRange, Progress, RangeAnswer, Record, Revision, StreamBatch};
+use crate::map::{Item, Map};
+use crate::transaction::Operation;
+
+/// What a key costs in a snapshot beside its bytes.
+const ENTRY_OVERHEAD_BYTES: usize = 52;
+/// What a revision costs in the log beside its operations.
+const REVISION_OVERHEAD_BYTES: usize = 36;
+/// Revisions a stream hands over at once.
+const STREAM_COMMITS_MAX: usize = 1024;
+
+#[derive(Default)]
+pub(super) struct Memory {
+    pub(super) revision: Revision,
+    pub(super) root: Map<Arc<Record>>,
+    pub(super) base_revision: Revision,
+    pub(super) base: Map<Arc<Record>>,
+    history: VecDeque<Arc<Committed>>,
+    history_bytes: u64,
+    /// Bytes of a snapshot of `root`.
+    pub(super) live_bytes: u64,
+    pub(super) expiries: BTreeSet<(i64, Bytes)>,
+}
+
+fn cost(record: &Record) -> u64 {
+    (ENTRY_OVERHEAD_BYTES + record.key.len() + record.value.len()) as u64
+}
+
+/// What a revision costs the log, and the memory that its old values pin.
+fn history_cost(commit: &Committed) -> u64 {
+    let side = |record: &Option<Arc<Record>>| record.as_deref().map_or(0, cost);
+    let changes = commit
+        .changes
+        .iter()
+        .map(|change| side(&change.before) + side(&change.after));
+    REVISION_OVERHEAD_BYTES as u64 + changes.sum::<u64>()
+}
+
+/// What a revision's operations make of the state before it; the state is changed. Deletes of absent keys are nothing.
+pub(super) fn evolve(root: &mut Map<Arc<Record>>, revision: Revision, operations: &[Operation]) -> Vec<Change> {
+    let mut changes = Vec::with_capacity(operations.len());
+    for operation in operations {
+        let key = operation.key().clone();
+        let (before, after) = match operation {
+            Operation::Put(put) => {
+                let before = root.get(&put.key);
+                let record = Arc::new(Record {
+                    key: put.key.clone(),
+                    value: put.value.clone(),
+                    create_revision: before.map_or(revision, |before| before.create_revision),
+                    mod_revision: revision,
+                    version: before.map_or(1, |before| before.version + 1),
+                    stamp: put.stamp,
+                    expires_at_ms: put.expires_at_ms,
+                });
+                (root.insert(record.clone()), Some(record))
+            }
+            Operation::Delete(key) => (root.remove(key), None),
+        };
+        if before.is_some() || after.is_some() {
+            changes.push(Change { key, before, after });
+        }
+    }
+    changes
+}
+
+impl Memory {
+    /// The state of a snapshot.
+    pub(super) fn new(revision: Revision, root: Map<Arc<Record>>) -> Self {
+        let mut memory = Self {
+            revision,
+            base_revision: revision,
+            base: root.clone(),
+            ..Self::default()
+        };
+        for record in root.iter() {
+            memory.count(None, Some(record));
+        }
+        memory.root = root;
+        memory
+    }
+
+    /// Takes in durable revisions; `root` is the state after the last of them.
+    pub(super) fn apply(&mut self, commits: &[Arc<Committed>], root: Map<Arc<Record>>) {
+        for commit in commits {
+            self.note(commit.clone());
+        }
+        self.root = root;
+    }
+
+    /// Takes in a revision without its root, which must be set before anything is read.
+    pub(super) fn note(&mut self, commit: Arc<Committed>) {
+        for change in &commit.changes {
+            self.count(change.before.as_ref(), change.after.as_ref());
+        }
+        self.history_bytes += history_cost(&commit);
+        self.revision = commit.revision;
+        self.history.push_back(commit);
+    }
+
+    fn count(&mut self, before: Option<&Arc<Record>>, after: Option<&Arc<Record>>) {
+        if let Some(before) = before {
+            self.live_bytes -= cost(before);
+            if let Some(expiry) = before.expires_at_ms {
+                self.expiries.remove(&(expiry, before.key.clone()));
+            }
+        }
+        if let Some(after) = after {
+            self.live_bytes += cost(after);
+            if let Some(expiry) = after.expires_at_ms {
+                self.expiries.insert((expiry, after.key.clone()));
+            }
+        }
+    }
+
+    /// Forgets history that is too old or too much.
+    pub(super) fn trim(&mut self, now_ms: i64, tuning: &Tuning) {
+        let budget = (tuning.log_floor_bytes / 2).max(self.live_bytes / 4);
+        let oldest_ms = now_ms.saturating_sub(tuning.history_window_ms);
+        while let Some(oldest) = self.history.front() {
+            if self.history_bytes <= budget && oldest.time_ms >= oldest_ms {
+                break;
+            }
+            self.forget();
+        }
+    }
+
+    /// Forgets the history before a revision.
+    pub(super) fn compact(&mut self, revision: Revision) -> Result<(), EngineError> {
+        if revision > self.revision {
+            return Err(EngineError::Future { newest: self.revision });
+        }
+        while self.base_revision < revision {
+            self.forget();
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        let Some(commit) = self.history.pop_front() else { return };
+        self.history_bytes -= history_cost(&commit);
+        for change in &commit.changes {
+            match &change.after {
+                Some(record) => self.base.insert(record.clone()),
+                None => self.base.remove(&change.key),
+            };
+        }
+        self.base_revision = commit.revision;
+        if self.history.is_empty() {
+            // The same version, not a copy of it.
+            self.base = self.root.clone();
+        }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            revision: self.revision,
+            oldest: self.base_revision,
+        }
+    }
+
+    fn reachable(&self, revision: Revision) -> Result<(), EngineError> {
+        if revision < self.base_revision {
+            return Err(EngineError::Compacted {
+                oldest: self.base_revision,
+            });
+        }
+        if revision > self.revision {
+            return Err(EngineError::Future { newest: self.revision });
+        }
+        Ok(())
+    }
+
+    /// What was committed after a revision, at most [`STREAM_COMMITS_MAX`] revisions of it.
+    pub(super) fn after(&self, revision: Revision) -> Result<StreamBatch, EngineError> {
+        self.reachable(revision)?;
+        let start = self.history.partition_point(|commit| commit.revision <= revision);
+        let commits: Vec<_> = self.history.range(start..).take(STREAM_COMMITS_MAX).cloned().collect();
+        let whole = start + commits.len() == self.history.len();
+        let last = commits.last().map_or(revision, |commit| commit.revision);
+        Ok(StreamBatch {
+            commits,
+            progress: if whole { self.revision } else { last },
+        })
+    }
+
+    /// The records of a range at a revision, reached from whichever end of the history is nearer.
+    pub(super) fn range(&self, range: &KeyRange, revision: Option<Revision>) -> Result<RangeAnswer, EngineError> {
+        let revision = revision.unwrap_or(self.revision);
+        self.reachable(revision)?;
+        let index = self.history.partition_point(|commit| commit.revision <= revision);
+        let mut root;
+        if index <= self.history.len() / 2 {
+            root = self.base.clone();
+            for change in self.history.range(..index).flat_map(|commit| &commit.changes) {
+                set(&mut root, &change.key, change.after.as_ref());
+            }
+        } else {
+            root = self.root.clone();
+            for commit in self.history.range(index..).rev() {
+                for change in commit.changes.iter().rev() {
+                    set(&mut root, &change.key, change.before.as_ref());
+                }
+            }
+        }
+        let (lower, upper) = range.bounds();
+        let records = root.range(lower, upper).cloned().collect();
+        Ok(RangeAnswer { revision, records })
+    }
+}
+
+fn set<T: Item>(map: &mut Map<T>, key: &T::Key, item: Option<&T>) {
+    match item {
+        Some(item) => map.insert(item.clone()),
+        None => map.remove(key),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transaction::Transaction;
+
+    fn memory(tuning: &Tuning, upto: Revision) -> Memory {
+        let mut memory = Memory::default();
+        for revision in 1..=upto {
+            let key = format!("k{}", revision % 3);
+            let transaction = match revision % 4 {
+                0 => Transaction::new().operation(Operation::Delete(key.into())),
+                _ => Transaction::new().put(key, format!("v{revision}")),
+            };
+            let mut root = memory.root.clone();
+            let changes = evolve(&mut root, revision, &transaction.operations);
+            let commit = Committed {
+                revision,
+                time_ms: revision as i64,
+                changes,
+            };
+            memory.apply(&[Arc::new(commit)], root);
+            memory.trim(revision as i64, tuning);
+        }
+        memory
+    }
+
+    fn values(answer: RangeAnswer) -> Vec<(String, Revision, u64)> {
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let one = |record: &Arc<Record>| {
+            (
+                text(&record.key) + "=" + &text(&record.value),
+                record.create_revision,
+                record.version,
+            )
+        };
+        answer.records.iter().map(one).collect()
+    }
+
+    #[test]
+    fn every_revision_of_the_history_can_be_read() {
+        let full = memory(&Tuning::default(), 40);
+        for revision in 0..=40 {
+            let then = memory(&Tuning::default(), revision);
+            let expect = values(then.range(&KeyRange::all(), None).unwrap());
+            assert_eq!(
+                values(full.range(&KeyRange::all(), Some(revision)).unwrap()),
+                expect,
+                "revision {revision}"
+            );
+        }
+        assert_eq!(
+            full.range(&KeyRange::all(), Some(41)).unwrap_err(),
+            EngineError::Future { newest: 40 }
+        );
+        let one = values(full.range(&KeyRange::prefix(b"k1"), Some(2)).unwrap());
+        assert_eq!(one, [("k1=v1".to_owned(), 1, 1)]);
+    }
+
+    #[test]
+    fn history_is_bounded_and_its_base_follows() {
+        let tuning = Tuning {
+            history_window_ms: 5,
+            ..Tuning::default()
+        };
+        let mut memory = memory(&tuning, 40);
+        assert_eq!(
+            memory.progress(),
+            Progress {
+                revision: 40,
+                oldest: 34
+            }
+        );
+        assert_eq!(memory.after(33).unwrap_err(), EngineError::Compacted { oldest: 34 });
+        let batch = memory.after(36).unwrap();
+        let revisions: Vec<_> = batch.commits.iter().map(|commit| commit.revision).collect();
+        assert_eq!((revisions, batch.progress), (vec![37, 38, 39, 40], 40));
+        let at_38 = values(memory.range(&KeyRange::all(), Some(38)).unwrap());
+        memory.compact(38).unwrap();
+        assert_eq!(values(memory.range(&KeyRange::all(), Some(38)).unwrap()), at_38);
+        assert!(memory.range(&KeyRange::all(), Some(37)).is_err());
+        assert_eq!(memory.compact(41), Err(EngineError::Future { newest: 40 }));
+        memory.compact(40).unwrap();
+        assert!(memory.base.same(&memory.root) && memory.history_bytes == 0);
+    }
+
+    #[test]
+    fn live_bytes_and_expiries_follow_the_state() {
+        let mut memory = Memory::default();
+        let mut revision = 0;
+        let mut write = |memory: &mut Memory, operation| {
+            revision += 1;
+            let mut root = memory.root.clone();
+            let changes = evolve(&mut root, revision, &[operation]);
+            memory.apply(
+                &[Arc::new(Committed {
+                    revision,
+                    time_ms: 0,
+                    changes,
+                })],
+                root,
+            );
+        };
+        let put = |expires_at_ms| {
+            let Operation::Put(put) = &Transaction::new().put("k", "12345").operations[0] else {
+                unreachable!()
+            };
+            Operation::Put(crate::Put {
+                expires_at_ms,
+                ..put.clone()
+            })
+        };
+        write(&mut memory, put(Some(10)));
+        write(&mut memory, put(Some(20)));
+        assert_eq!(memory.expiries, BTreeSet::from([(20, Bytes::from("k"))]));
+        assert_eq!(memory.live_bytes, (ENTRY_OVERHEAD_BYTES + 6) as u64);
+        write(&mut memory, Operation::Delete("k".into()));
+        assert!(memory.expiries.is_empty() && memory.live_bytes == 0);
+    }
+}

@@ -1,0 +1,356 @@
+//! The one writer: checks transactions, writes batches, publishes and answers.
+//!
+//! Steps of a batch: `begin` (check, assign revisions, encode), `append`, `sync`, `finish` (publish, answer). Only a thread
+//! or task drives them, one batch at a time. Invariant: between batches, what the writer checks against is what is durable.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Backoff, Clock};
+use tokio::sync::{oneshot, watch as latest};
+
+use super::driver::{Control, Ready, Request};
+use super::format::encode_record;
+use super::log::Log;
+use super::memory::evolve;
+use super::snapshot::{SnapshotError, SnapshotFile, SnapshotJob, snapshot_path};
+use super::{EmbeddedOptions, Shared, Tuning};
+use crate::engine::{Committed, Record, Revision};
+use crate::map::Map;
+use crate::transaction::{Commit, CommitError, Guard, Operation};
+
+/// Waits before a disk that failed is tried again.
+const REPAIR_INITIAL: Duration = Duration::from_millis(100);
+const REPAIR_MAX: Duration = Duration::from_secs(10);
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    log: Log,
+    tuning: Tuning,
+    clock: Clock,
+    publish: latest::Sender<Revision>,
+    snapshot: Option<SnapshotFile>,
+    snapshot_running: bool,
+    /// After a snapshot that failed: none before the log has this many bytes.
+    snapshot_not_below: u64,
+    repair: Backoff,
+    repair_not_before_ms: i64,
+}
+
+/// A batch on its way to the disk.
+pub(super) struct Batch {
+    pending: Vec<Pending>,
+    commits: Vec<Arc<Committed>>,
+    root: Map<Arc<Record>>,
+    buffer: Vec<u8>,
+    failed: Option<CommitError>,
+}
+
+struct Pending {
+    answer: oneshot::Sender<Result<Commit, CommitError>>,
+    guards: Vec<Guard>,
+    result: Result<Commit, CommitError>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        log: Log,
+        snapshot: Option<SnapshotFile>,
+        publish: latest::Sender<Revision>,
+        options: &EmbeddedOptions,
+    ) -> Self {
+        Self {
+            shared,
+            log,
+            tuning: options.tuning,
+            clock: options.clock.clone(),
+            publish,
+            snapshot,
+            snapshot_running: false,
+            snapshot_not_below: 0,
+            repair: Backoff::new(REPAIR_INITIAL, REPAIR_MAX),
+            repair_not_before_ms: i64::MIN,
+        }
+    }
+
+    /// What it can take now. A log that outgrows the live data waits for the snapshot that will free it.
+    pub(super) fn ready(&self) -> Ready {
+        let live = self.shared.memory.read().live_bytes;
+        let far_ahead = self.snapshot_running && self.log.bytes() > live.max(2 * self.tuning.log_floor_bytes);
+        Ready {
+            batches: !far_ahead,
+            stop: !self.snapshot_running,
+            batch_bytes_max: self.tuning.batch_bytes_max,
+        }
+    }
+
+    /// Checks requests in order, each against the state that those before it leave, and encodes those that change it.
+    pub(super) fn begin(&mut self, requests: Vec<Request>) -> Batch {
+        let (root, revision) = {
+            let memory = self.shared.memory.read();
+            (memory.root.clone(), memory.revision)
+        };
+        let mut batch = Batch {
+            pending: Vec::new(),
+            commits: Vec::new(),
+            root,
+            buffer: Vec::new(),
+            failed: None,
+        };
+        let writable = self.prepare_segment(revision);
+        let free = self.log.place().disk.free_bytes(&self.log.place().directory);
+        let low = free.is_ok_and(|free| free < self.tuning.reserve_bytes);
+        let mut tip = revision;
+        for Request { transaction, answer } in requests {
+            let mut result = check(&batch.root, tip, &transaction.guards);
+            let changes = transaction
+                .operations
+                .iter()
+                .any(|operation| is_change(&batch.root, operation));
+            if result.is_ok() && changes {
+                let puts = transaction
+                    .operations
+                    .iter()
+                    .any(|operation| matches!(operation, Operation::Put(_)));
+                result = match &writable {
+                    Err(error) => Err(error.clone()),
+                    Ok(_) if low && puts => Err(CommitError::Full),
+                    Ok((start, seed)) => {
+                        tip += 1;
+                        self.take(&mut batch, tip, *start, *seed, &transaction.operations);
+                        Ok(Commit {
+                            revision: tip,
+                            changed: true,
+                        })
+                    }
+                };
+            }
+            batch.pending.push(Pending {
+                answer,
+                guards: transaction.guards,
+                result,
+            });
+        }
+        batch
+    }
+
+    fn take(&self, batch: &mut Batch, revision: Revision, start: u64, seed: u32, operations: &[Operation]) {
+        let time_ms = self.clock.now_ms();
+        let raw = revision - self.log.revision_offset();
+        let real: Vec<_> = operations
+            .iter()
+            .filter(|operation| is_change(&batch.root, operation))
+            .collect();
+        encode_record(raw, start, time_ms, real.into_iter(), seed, &mut batch.buffer);
+        let changes = evolve(&mut batch.root, revision, operations);
+        batch.commits.push(Arc::new(Committed {
+            revision,
+            time_ms,
+            changes,
+        }));
+    }
+
+    /// Sees to a segment that can be written; where it ends, and its seed.
+    fn prepare_segment(&mut self, revision: Revision) -> Result<(u64, u32), CommitError> {
+        let base = revision - self.log.revision_offset();
+        if self.log.is_full()
+            && let Err(failed) = self.log.start_segment(base, &mut [])
+        {
+            // Without a name it changes nothing: the old segment goes on growing.
+            let error = &failed.error;
+            tracing::warn!(%error, named = failed.named, "a new segment of the log could not be begun");
+        }
+        if let Some(position) = self.log.position() {
+            return Ok(position);
+        }
+        let now_ms = self.clock.now_ms();
+        if now_ms >= self.repair_not_before_ms {
+            let repaired = self
+                .log
+                .verify()
+                .and_then(|()| self.log.start_segment(base, &mut []).map_err(|failed| failed.error));
+            match repaired {
+                Ok(()) => {
+                    self.repair.reset();
+                    tracing::info!("the log was verified and goes on in a new segment");
+                }
+                Err(error) => {
+                    let delay = i64::try_from(self.repair.next_delay().as_millis()).unwrap_or(i64::MAX);
+                    self.repair_not_before_ms = now_ms.saturating_add(delay);
+                    tracing::error!(%error, "the log cannot be written");
+                }
+            }
+        }
+        self.log
+            .position()
+            .ok_or_else(|| CommitError::Unavailable("the log cannot be written".into()))
+    }
+
+    pub(super) fn append(&mut self, batch: &mut Batch) {
+        if batch.commits.is_empty() {
+            return;
+        }
+        let Err(error) = self.log.append(&batch.buffer) else {
+            return;
+        };
+        tracing::error!(%error, "writing the log failed");
+        batch.failed = Some(match self.log.cut_back() {
+            Ok(()) if error.kind() == io::ErrorKind::StorageFull => CommitError::Full,
+            Ok(()) => CommitError::Unavailable(format!("writing the log failed: {error}").into()),
+            Err(error) => CommitError::UnknownOutcome(format!("writing the log failed: {error}").into()),
+        });
+    }
+
+    pub(super) fn sync(&mut self, batch: &mut Batch) {
+        if batch.commits.is_empty() || batch.failed.is_some() {
+            return;
+        }
+        if let Err(error) = self.log.sync() {
+            tracing::error!(%error, "syncing the log failed");
+            batch.failed = Some(CommitError::UnknownOutcome(
+                format!("syncing the log failed: {error}").into(),
+            ));
+        }
+    }
+
+    /// Publishes what is durable, then answers.
+    pub(super) fn finish(&mut self, batch: Batch) {
+        match batch.failed {
+            None if batch.commits.is_empty() => {}
+            None => {
+                let mut memory = self.shared.memory.write();
+                memory.apply(&batch.commits, batch.root);
+                memory.trim(self.clock.now_ms(), &self.tuning);
+                let revision = memory.revision;
+                drop(memory);
+                self.publish.send_replace(revision);
+                let records = batch
+                    .commits
+                    .iter()
+                    .flat_map(|commit| &commit.changes)
+                    .filter_map(|change| change.after.as_ref());
+                if records.into_iter().any(|record| record.expires_at_ms.is_some()) {
+                    self.shared.expiring.notify_one();
+                }
+            }
+            Some(error) => return self.fail(batch.pending, &error),
+        }
+        for pending in batch.pending {
+            // Whoever asked may be gone; it happened all the same.
+            let _ = pending.answer.send(pending.result);
+        }
+    }
+
+    /// Answers a batch that did not become durable. What was decided on top of it is decided again without it.
+    fn fail(&self, pending: Vec<Pending>, error: &CommitError) {
+        let (root, revision) = {
+            let memory = self.shared.memory.read();
+            (memory.root.clone(), memory.revision)
+        };
+        for Pending { answer, guards, result } in pending {
+            let result = match result {
+                Ok(Commit { changed: true, .. }) => Err(error.clone()),
+                Ok(_) | Err(CommitError::GuardFailed { .. }) => match check(&root, revision, &guards) {
+                    Err(refused) => Err(refused),
+                    Ok(_) => Err(CommitError::Unavailable(
+                        "a write that this one depended on failed".into(),
+                    )),
+                },
+                Err(other) => Err(other),
+            };
+            let _ = answer.send(result);
+        }
+    }
+
+    pub(super) fn control(&mut self, control: Control) {
+        match control {
+            Control::SnapshotDone(done) => self.snapshot_done(done),
+            Control::Compact(revision, answer) => {
+                let _ = answer.send(self.shared.memory.write().compact(revision));
+            }
+        }
+    }
+
+    /// A snapshot to write, when the log is long enough for one and it would free something.
+    pub(super) fn snapshot_due(&mut self) -> Option<SnapshotJob> {
+        if self.snapshot_running {
+            return None;
+        }
+        let memory = self.shared.memory.read();
+        let offset = self.log.revision_offset();
+        let newest = self.snapshot.map_or(0, |snapshot| snapshot.revision);
+        if memory.base_revision - offset <= newest {
+            return None;
+        }
+        let floor = self.tuning.log_floor_bytes;
+        let log = self.log.bytes();
+        let total = log + self.snapshot.map_or(0, |snapshot| snapshot.bytes);
+        let long = log > floor.max(memory.live_bytes / 4 * 3) || total > memory.live_bytes / 2 * 5 + 2 * floor;
+        if !long || log < self.snapshot_not_below {
+            return None;
+        }
+        self.snapshot_running = true;
+        let place = self.log.place().clone();
+        let block_bytes = self.tuning.snapshot_block_bytes;
+        let (revision, root) = (memory.base_revision, memory.base.clone());
+        Some(SnapshotJob::new(
+            place.disk,
+            place.directory,
+            place.lock,
+            place.store,
+            revision,
+            offset,
+            root,
+            block_bytes,
+        ))
+    }
+
+    fn snapshot_done(&mut self, done: Result<SnapshotFile, SnapshotError>) {
+        self.snapshot_running = false;
+        let file = match done {
+            Ok(file) => file,
+            Err(error) => {
+                tracing::warn!(%error, "a snapshot failed; trying again when the log has grown");
+                self.snapshot_not_below = self.log.bytes() + self.tuning.log_floor_bytes / 4;
+                return;
+            }
+        };
+        self.snapshot_not_below = 0;
+        let place = self.log.place();
+        let old = self.snapshot.replace(file).filter(|old| old.revision != file.revision);
+        let removed = old.map_or(Ok(()), |old| {
+            place.disk.remove(&snapshot_path(&place.directory, old.revision))
+        });
+        if let Err(error) = removed.and_then(|()| self.log.forget_before(file.revision)) {
+            tracing::warn!(%error, "old files of the store could not be removed");
+        }
+    }
+}
+
+/// Whether an operation changes the state: deleting an absent key does not.
+fn is_change(root: &Map<Arc<Record>>, operation: &Operation) -> bool {
+    match operation {
+        Operation::Put(_) => true,
+        Operation::Delete(key) => root.get(key).is_some(),
+    }
+}
+
+/// Whether all guards hold at a state.
+fn check(root: &Map<Arc<Record>>, revision: Revision, guards: &[Guard]) -> Result<Commit, CommitError> {
+    for guard in guards {
+        let current = root.get(guard.key());
+        if !guard.holds(current.map(Arc::as_ref)) {
+            return Err(CommitError::GuardFailed {
+                key: guard.key().clone(),
+                current: current.cloned(),
+                revision,
+            });
+        }
+    }
+    Ok(Commit {
+        revision,
+        changed: false,
+    })
+}

@@ -1,0 +1,331 @@
+//! The one task that changes a replica: it applies the engine's stream and adds and removes tables between batches.
+//!
+//! When the stream breaks because its history is gone, the tables are read anew and all watches expire: a watcher is never
+//! shown a gap. The published revision does not go back even then.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::Backoff;
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch as latest};
+
+use super::ring::Ring;
+use super::roots::Roots;
+use super::{Command, Entry, Event, ReplicaError, Root, Shared, State, TableCore, Value};
+use crate::engine::{Committed, CommittedStream, EngineError, KeyRange, Record, Revision, StreamBatch};
+use crate::map::Map;
+
+/// First and longest wait before an engine that did not answer is asked again.
+const RETRY_INITIAL: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+pub(super) struct Applier<V: Value> {
+    shared: Arc<Shared<V>>,
+    publish: latest::Sender<Revision>,
+    next_slot: u32,
+}
+
+/// Tables being changed, by slot.
+type Dirty<V> = BTreeMap<u32, Working<V>>;
+
+struct Working<V> {
+    core: Arc<TableCore<V>>,
+    map: Map<Arc<Entry<V>>>,
+    events: Vec<Arc<Event<V>>>,
+}
+
+impl<V: Value> Applier<V> {
+    pub(super) fn new(shared: Arc<Shared<V>>, publish: latest::Sender<Revision>) -> Self {
+        Self {
+            shared,
+            publish,
+            next_slot: 0,
+        }
+    }
+
+    /// Loads the first tables.
+    pub(super) async fn open(&mut self, prefixes: Vec<Bytes>) -> Result<(), ReplicaError> {
+        for prefix in prefixes {
+            self.register(prefix)?;
+        }
+        let revision = self.shared.engine.progress().await?.revision;
+        let mut dirty = self.empty();
+        self.load(KeyRange::all(), revision, &mut dirty).await?;
+        self.publish(revision, dirty, false);
+        Ok(())
+    }
+
+    /// Applies until the engine is closed.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command<V>>) {
+        let mut backoff = Backoff::new(RETRY_INITIAL, RETRY_MAX);
+        let mut stream = None;
+        loop {
+            let Some(source) = &mut stream else {
+                match self.connect().await {
+                    Ok(connected) => {
+                        backoff.reset();
+                        stream = Some(connected);
+                    }
+                    Err(EngineError::Closed) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "the store's stream could not be opened");
+                        tokio::time::sleep(backoff.next_delay()).await;
+                    }
+                }
+                continue;
+            };
+            tokio::select! {
+                batch = source.next() => match batch {
+                    Ok(batch) => self.apply(batch),
+                    Err(EngineError::Closed) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "the store's stream broke");
+                        stream = None;
+                    }
+                },
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command).await,
+                    None => break,
+                },
+            }
+        }
+        let mut wake = Vec::new();
+        for table in self.shared.tables.read().values() {
+            table.ring.lock().close(&mut wake);
+        }
+        wake.iter().for_each(|notify| notify.notify_waiters());
+    }
+
+    /// Opens the stream where the replica is; reads everything anew when that is no longer possible.
+    async fn connect(&mut self) -> Result<Box<dyn CommittedStream>, EngineError> {
+        let applied = self.shared.state.load().revision;
+        match self.shared.engine.stream(applied).await {
+            Err(EngineError::Compacted { oldest }) => {
+                tracing::warn!(
+                    applied,
+                    oldest,
+                    "the store's history is gone; reading it anew, watches expire"
+                );
+            }
+            other => return other,
+        }
+        let progress = self.shared.engine.progress().await?;
+        if progress.revision < applied {
+            return Err(EngineError::Unavailable(
+                "the store is older than what was read from it".into(),
+            ));
+        }
+        let mut dirty = self.empty();
+        let answer = self
+            .shared
+            .engine
+            .range(KeyRange::all(), Some(progress.revision))
+            .await?;
+        self.fill(answer.records, &mut dirty);
+        self.publish(progress.revision, dirty, true);
+        self.shared.engine.stream(progress.revision).await
+    }
+
+    fn apply(&mut self, batch: StreamBatch) {
+        let state = self.shared.state.load_full();
+        let mut dirty = Dirty::new();
+        let mut revision = state.revision.max(batch.progress);
+        for commit in &batch.commits {
+            // A stream that was reopened may begin with what is known.
+            if commit.revision > state.revision {
+                self.change(commit, Some(&state), &mut dirty);
+                revision = revision.max(commit.revision);
+            }
+        }
+        if revision > state.revision {
+            self.publish(revision, dirty, false);
+        }
+    }
+
+    /// Applies one revision to the tables it touches. Those not yet in `dirty` are taken from `state`.
+    fn change(&self, commit: &Committed, state: Option<&State<V>>, dirty: &mut Dirty<V>) {
+        for change in &commit.changes {
+            let Some(core) = self.shared.route(&change.key) else {
+                continue;
+            };
+            let working = match (dirty.contains_key(&core.slot), state) {
+                (true, _) => dirty.get_mut(&core.slot),
+                (false, Some(state)) => {
+                    let map = state
+                        .tables
+                        .get(&core.slot)
+                        .map(|root| root.map.clone())
+                        .unwrap_or_default();
+                    Some(dirty.entry(core.slot).or_insert(Working {
+                        core,
+                        map,
+                        events: Vec::new(),
+                    }))
+                }
+                (false, None) => None,
+            };
+            let Some(working) = working else { continue };
+            let after = change.after.as_ref().map(|record| self.entry(record));
+            let before = match &after {
+                Some(entry) => working.map.insert(entry.clone()),
+                None => working.map.remove(&change.key),
+            };
+            if before.is_some() || after.is_some() {
+                let event = Event {
+                    revision: commit.revision,
+                    time_ms: commit.time_ms,
+                    before,
+                    after,
+                };
+                working.events.push(Arc::new(event));
+            }
+        }
+    }
+
+    fn entry(&self, record: &Arc<Record>) -> Arc<Entry<V>> {
+        Arc::new(Entry {
+            record: record.clone(),
+            value: (self.shared.build)(record),
+        })
+    }
+
+    /// Makes changed tables visible: rings, then roots, then the word that they are.
+    fn publish(&mut self, revision: Revision, dirty: Dirty<V>, lost_history: bool) {
+        let shared = &self.shared;
+        let mut tables = shared.state.load().tables.clone();
+        let mut wake = Vec::new();
+        let now_ms = shared.clock.now_ms();
+        for (slot, working) in dirty {
+            let mut ring = working.core.ring.lock();
+            if lost_history {
+                ring.reset(revision, &mut wake);
+            }
+            ring.append(working.events, now_ms, &mut wake);
+            let total_bytes = ring.total_bytes();
+            drop(ring);
+            let mut roots = working.core.roots.lock();
+            if lost_history {
+                roots.clear();
+            } else if !roots.is_empty() {
+                roots.evict(now_ms, total_bytes);
+            }
+            drop(roots);
+            tables.insert(Arc::new(Root { slot, map: working.map }));
+        }
+        shared.state.store(Arc::new(State { revision, tables }));
+        self.publish.send_replace(revision);
+        wake.iter().for_each(|notify| notify.notify_waiters());
+    }
+
+    async fn command(&mut self, command: Command<V>) {
+        // Whoever asked may have gone away; the table is there or gone all the same.
+        match command {
+            Command::AddTable(prefix, answer) => {
+                let _ = answer.send(self.add(prefix).await);
+            }
+            Command::RemoveTable(prefix, answer) => {
+                let _ = answer.send(self.remove(&prefix));
+            }
+        }
+    }
+
+    async fn add(&mut self, prefix: Bytes) -> Result<Arc<TableCore<V>>, ReplicaError> {
+        let core = self.register(prefix.clone())?;
+        let revision = self.shared.state.load().revision;
+        let mut dirty = self.empty();
+        dirty.retain(|slot, _| *slot == core.slot);
+        if let Err(error) = self.load(KeyRange::prefix(&prefix), revision, &mut dirty).await {
+            self.shared.tables.write().remove(&prefix);
+            return Err(error.into());
+        }
+        self.publish(revision, dirty, false);
+        Ok(core)
+    }
+
+    fn remove(&mut self, prefix: &Bytes) -> bool {
+        let Some(core) = self.shared.tables.write().remove(prefix) else {
+            return false;
+        };
+        let state = self.shared.state.load_full();
+        let mut tables = state.tables.clone();
+        tables.remove(&core.slot);
+        self.shared.state.store(Arc::new(State {
+            revision: state.revision,
+            tables,
+        }));
+        let mut wake = Vec::new();
+        core.ring.lock().close(&mut wake);
+        core.roots.lock().clear();
+        wake.iter().for_each(|notify| notify.notify_waiters());
+        true
+    }
+
+    /// Enters a table without content. Prefixes must not overlap: a key has one table.
+    fn register(&mut self, prefix: Bytes) -> Result<Arc<TableCore<V>>, ReplicaError> {
+        let mut tables = self.shared.tables.write();
+        let overlaps = |other: &Bytes| other.starts_with(&prefix) || prefix.starts_with(other);
+        if prefix.is_empty() || tables.keys().any(overlaps) {
+            return Err(ReplicaError::Overlap(String::from_utf8_lossy(&prefix).into_owned()));
+        }
+        let limits = self.shared.limits;
+        let core = Arc::new(TableCore {
+            slot: self.next_slot,
+            prefix: prefix.clone(),
+            ring: Ring::new(limits, 0).into(),
+            roots: Roots::new(limits).into(),
+        });
+        self.next_slot += 1;
+        tables.insert(prefix, core.clone());
+        Ok(core)
+    }
+
+    /// All tables, empty.
+    fn empty(&self) -> Dirty<V> {
+        let tables = self.shared.tables.read();
+        let working = |core: &Arc<TableCore<V>>| Working {
+            core: core.clone(),
+            map: Map::new(),
+            events: Vec::new(),
+        };
+        tables.values().map(|core| (core.slot, working(core))).collect()
+    }
+
+    fn fill(&self, records: Vec<Arc<Record>>, dirty: &mut Dirty<V>) {
+        for record in records {
+            if let Some(core) = self.shared.route(&record.key)
+                && let Some(working) = dirty.get_mut(&core.slot)
+            {
+                working.map.insert(self.entry(&record));
+            }
+        }
+    }
+
+    /// Reads tables as of `revision` into `dirty`, and as much of the history before it as the engine has, so that watches
+    /// that began before a restart go on.
+    async fn load(&self, range: KeyRange, revision: Revision, dirty: &mut Dirty<V>) -> Result<(), EngineError> {
+        let oldest = self.shared.engine.progress().await?.oldest.min(revision);
+        let answer = self.shared.engine.range(range, Some(oldest)).await?;
+        self.fill(answer.records, dirty);
+        for working in dirty.values() {
+            *working.core.ring.lock() = Ring::new(self.shared.limits, oldest);
+        }
+        if oldest == revision {
+            return Ok(());
+        }
+        let mut stream = self.shared.engine.stream(oldest).await?;
+        let mut done = oldest;
+        while done < revision {
+            let batch = stream.next().await?;
+            done = done.max(batch.progress);
+            for commit in &batch.commits {
+                if commit.revision <= revision {
+                    self.change(commit, None, dirty);
+                }
+                done = done.max(commit.revision);
+            }
+        }
+        Ok(())
+    }
+}

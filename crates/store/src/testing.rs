@@ -1,0 +1,1 @@
+//! Engines that fail at will, and the checkers of histories.
