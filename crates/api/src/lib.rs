@@ -9,6 +9,7 @@ pub mod field;
 pub mod gvk;
 pub mod meta;
 pub mod normalize;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
