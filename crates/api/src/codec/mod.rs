@@ -7,6 +7,7 @@ pub mod json;
 mod media;
 pub mod protobuf;
 pub(crate) mod time;
+pub mod yaml;
 
 pub use error::{DecodeError, DecodeErrorKind};
 pub use media::MediaType;

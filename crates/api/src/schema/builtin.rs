@@ -32,10 +32,10 @@ pub struct ResourceRow {
 }
 
 /// A subresource of a resource.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct SubresourceRow {
-    /// The kind it is served as.
-    pub kind: String,
+    /// The kind it is served as; its group version is not always the resource's.
+    pub gvk: GroupVersionKind,
     /// The API's own words.
     pub verbs: Vec<String>,
 }
@@ -56,7 +56,7 @@ pub fn all_kinds() -> impl Iterator<Item = GroupVersionKind> {
     tables()
         .kinds
         .iter()
-        .map(|((group, version, kind), _)| GroupVersionKind::new(*group, *version, *kind))
+        .map(|&((group, version, kind), _)| GroupVersionKind::new(group, version, kind))
 }
 
 /// The definition names of all types, without `io.k8s.`.
@@ -312,19 +312,43 @@ fn resource(line: &'static str) -> ResourceRow {
         kind: String,
         namespaced: bool,
         verbs: Vec<String>,
-        subresources: BTreeMap<String, SubresourceRow>,
+        subresources: BTreeMap<String, SubFacts>,
+    }
+    #[derive(Deserialize)]
+    struct SubFacts {
+        kind: String,
+        verbs: Vec<String>,
     }
     let mut parts = line.splitn(3, ' ');
     let mut part = || parts.next().expect("invariant: a resource has three parts");
     let (group_version, plural, facts) = (part(), part(), part());
     let facts: Facts = serde_json::from_str(facts).expect("invariant: the generator writes JSON");
     let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
+    let group_version = GroupVersion::new(group, version);
+    let subresource = |(name, facts): (String, SubFacts)| {
+        let row = SubresourceRow {
+            gvk: gvk_of_subresource(&group_version, &facts.kind),
+            verbs: facts.verbs,
+        };
+        (name, row)
+    };
+    let subresources = facts.subresources.into_iter().map(subresource).collect();
     ResourceRow {
-        group_version: GroupVersion::new(group, version),
+        group_version,
         plural,
         kind: facts.kind,
         namespaced: facts.namespaced,
         verbs: facts.verbs,
-        subresources: facts.subresources,
+        subresources,
+    }
+}
+
+/// Three kinds of subresources belong to a group of their own.
+fn gvk_of_subresource(parent: &GroupVersion, kind: &str) -> GroupVersionKind {
+    match kind {
+        "Scale" => GroupVersionKind::new("autoscaling", "v1", kind),
+        "Eviction" => GroupVersionKind::new("policy", "v1", kind),
+        "TokenRequest" => GroupVersionKind::new("authentication.k8s.io", "v1", kind),
+        _ => parent.kind(kind),
     }
 }

@@ -1,6 +1,6 @@
 //! Every kind, filled in every way, through JSON, YAML and protobuf.
 
-use api::codec::{Limits, json, protobuf};
+use api::codec::{Limits, json, protobuf, yaml};
 use api::normalize::{UnknownFields, normalize};
 use api::schema::{SchemaRef, all_kinds};
 use api::{GroupVersionKind, Value};
@@ -41,6 +41,13 @@ fn normal_form_is_a_fixed_point_and_protobuf_keeps_it() {
             let text = json::encode(&once);
             let back = json::decode(&text, &Limits::default()).unwrap();
             assert_eq!((back.value, back.duplicates.len()), (once.clone(), 0), "{what}: JSON");
+
+            // The other fills hold nothing that YAML could spell otherwise.
+            if fill == Fill::Full {
+                let text = yaml::encode(&once);
+                let back = yaml::decode(text.as_bytes(), &Limits::default()).unwrap();
+                assert_eq!((back.value, back.duplicates.len()), (once.clone(), 0), "{what}: YAML");
+            }
 
             if !has_protobuf(gvk) {
                 continue;

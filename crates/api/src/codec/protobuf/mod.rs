@@ -42,7 +42,7 @@ impl<'a> Envelope<'a> {
     /// The kind it says it is.
     pub fn gvk(&self) -> GroupVersionKind {
         let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
-        GroupVersionKind::new(group, version, &*self.kind)
+        GroupVersionKind::new(group, version, self.kind.as_str())
     }
 }
 

@@ -1,0 +1,406 @@
+//! YAML as `sigs.k8s.io/yaml` reads it: YAML 1.1 words and octal numbers, merge keys, keys of any scalar as strings.
+//!
+//! Like there, a document is a spelling of JSON: whole floats are integers, times are strings, and of several
+//! documents the first one counts.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::budget::BudgetBreach;
+use serde_saphyr::options::DuplicateKeyPolicy;
+
+use super::{DecodeError, Decoded, Limits, STRICT_ERRORS_MAX, json};
+use crate::{Map, Value};
+
+/// Levels of objects and lists. No object that means something comes near it, and the reader's frames are large.
+const YAML_DEPTH_MAX: usize = 128;
+
+/// The reader takes up to 20 KiB of stack a level in a debug build, more than the stack of a task has to spare, so it
+/// gets a thread of its own for the moment. Only pages that are touched cost memory.
+const STACK_BYTES: usize = 16 << 20;
+
+/// How much aliases may repeat: what go-yaml calls "excessive aliasing".
+const REPLAYED_EVENTS_MAX: usize = 100_000;
+
+/// Most objects, lists and scalars of a document, aliases counted each time they are used. The largest object that
+/// fits a request has fewer.
+const NODES_MAX: usize = 1_000_000;
+
+/// Reads the first document. A body that is JSON, as most clients send under this type, is read as such.
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first == Some(&b'{')
+        && let Ok(decoded) = json::decode(bytes, limits)
+    {
+        return Ok(decoded);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| failed(None, "invalid Unicode character"))?;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("yaml".into()).stack_size(STACK_BYTES);
+        let reader = thread.spawn_scoped(scope, || decode_here(text, limits));
+        let reader = reader.map_err(|error| failed(None, &format!("no thread to read it: {error}")))?;
+        reader.join().unwrap_or_else(|_| Err(failed(None, "the reader failed")))
+    })
+}
+
+/// The value as YAML, keys sorted.
+pub fn encode(value: &Value) -> String {
+    serde_saphyr::to_string(value).expect("invariant: a tree of values always serialises")
+}
+
+fn decode_here(text: &str, limits: &Limits) -> Result<Decoded, DecodeError> {
+    let duplicates = RefCell::default();
+    let path = RefCell::default();
+    let seed = Tree {
+        duplicates: &duplicates,
+        path: &path,
+    };
+    let depth_max = limits.depth_max.min(YAML_DEPTH_MAX);
+    let read = serde_saphyr::with_deserializer_from_str_with_options(first_document(text), options(depth_max), |de| {
+        seed.deserialize(de)
+    });
+    match read {
+        Ok(value) => Ok(Decoded {
+            value,
+            duplicates: duplicates.into_inner(),
+        }),
+        Err(error) => Err(explain(&error)),
+    }
+}
+
+fn options(depth_max: usize) -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: Some(serde_saphyr::budget! {
+            max_depth: depth_max,
+            flow_nesting_limit: depth_max + 1,
+            max_nodes: NODES_MAX,
+            max_events: 2 * NODES_MAX,
+        }.expect("invariant: the macro makes a budget")),
+        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: REPLAYED_EVENTS_MAX },
+        legacy_octal_numbers: true,
+        with_snippet: false,
+    }
+}
+
+/// Everything up to the marker that begins a second document or ends the first.
+fn first_document(text: &str) -> &str {
+    let mut seen_content = false;
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let content = line.trim_end();
+        let is_marker = |marker: &str| {
+            content == marker || (content.starts_with(marker) && content[marker.len()..].starts_with([' ', '\t']))
+        };
+        if is_marker("...") || (is_marker("---") && seen_content) {
+            return &text[..at];
+        }
+        let is_directive = content.starts_with('%') && !seen_content;
+        let is_blank = content.is_empty() || content.trim_start().starts_with('#');
+        // A first marker begins the first document, whatever stands behind it.
+        seen_content |= is_marker("---") || !(is_directive || is_blank);
+        at += line.len();
+    }
+    text
+}
+
+fn explain(error: &serde_saphyr::Error) -> DecodeError {
+    let error = error.without_snippet();
+    let text = error.to_string();
+    let is_deep = matches!(
+        error,
+        serde_saphyr::Error::Budget {
+            breach: BudgetBreach::Depth { .. },
+            ..
+        }
+    );
+    // The scanner below has a limit of its own and no variant for it.
+    if is_deep || text.contains("recursion limit exceeded") {
+        return DecodeError::too_deep();
+    }
+    let line = error.location().map(|location| location.line());
+    failed(line, &text)
+}
+
+fn failed(line: Option<u64>, what: &str) -> DecodeError {
+    let line = line.map_or(String::new(), |line| format!("line {line}: "));
+    DecodeError::syntax(format!("error converting YAML to JSON: yaml: {line}{what}"))
+}
+
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// Builds the tree and notes keys that are given twice.
+#[derive(Clone, Copy)]
+struct Tree<'c> {
+    duplicates: &'c RefCell<Vec<String>>,
+    path: &'c RefCell<Vec<Step>>,
+}
+
+impl Tree<'_> {
+    fn tell_duplicate(self) {
+        let mut text = String::new();
+        for step in self.path.borrow().iter() {
+            match step {
+                Step::Key(key) if text.is_empty() => text.push_str(key),
+                Step::Key(key) => text.push_str(&format!(".{key}")),
+                Step::Index(index) => text.push_str(&format!("[{index}]")),
+            }
+        }
+        let mut duplicates = self.duplicates.borrow_mut();
+        if duplicates.len() < STRICT_ERRORS_MAX && !duplicates.contains(&text) {
+            duplicates.push(text);
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
+        Ok(Value::Bool(flag))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::from(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(match i64::try_from(number) {
+            Ok(number) => Value::from(number),
+            // Upstream's decoder makes a float of what does not fit.
+            Err(_) => Value::from(number as f64),
+        })
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, float: f64) -> Result<Value, E> {
+        if !float.is_finite() {
+            return Err(E::custom(format!("json: unsupported value: {float}")));
+        }
+        Ok(crate::normalize::number_of(float))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::String(text.into()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(Value::String(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        loop {
+            self.path.borrow_mut().push(Step::Index(items.len()));
+            let item = access.next_element_seed(self)?;
+            self.path.borrow_mut().pop();
+            match item {
+                Some(item) => items.push(item),
+                None => return Ok(Value::Array(items)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = access.next_key_seed(Key)? {
+            self.path.borrow_mut().push(Step::Key(key.clone()));
+            let value = access.next_value_seed(self)?;
+            if map.insert(key, value).is_some() {
+                self.tell_duplicate();
+            }
+            self.path.borrow_mut().pop();
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+/// A key, as upstream spells scalars as JSON strings.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, number or boolean as key")
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<String, E> {
+        Ok(flag.to_string())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+
+    fn visit_f64<E>(self, float: f64) -> Result<String, E> {
+        Ok(float.to_string())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<String, E> {
+        Ok(text.into())
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<String, E> {
+        Ok(text)
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<String, E> {
+        Err(E::custom("Unsupported map key of type: %!s(<nil>), key: <nil>"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<String, A::Error> {
+        Err(A::Error::custom("invalid map key"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<String, A::Error> {
+        Err(A::Error::custom("invalid map key"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::codec::DecodeErrorKind;
+
+    fn check(text: &str, expect: Value) {
+        let decoded = decode(text.as_bytes(), &Limits::default()).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(decoded.value, expect, "{text}");
+        assert_eq!(decoded.duplicates, Vec::<String>::new(), "{text}");
+    }
+
+    #[test]
+    fn scalars_are_those_of_yaml_1_1() {
+        check(
+            "a: yes\nb: No\nc: on\nd: 'yes'\ne: true",
+            json!({"a": true, "b": false, "c": true, "d": "yes", "e": true}),
+        );
+        check(
+            "a: 0644\nb: 0o17\nc: 0x1F\nd: 1_000",
+            json!({"a": 420, "b": 15, "c": 31, "d": 1000}),
+        );
+        check(
+            "a: 1.0\nb: 1.5\nc: 1e3\nd: -0",
+            json!({"a": 1, "b": 1.5, "c": 1000, "d": 0}),
+        );
+        check(
+            "a: ~\nb:\nc: null\nd: ''",
+            json!({"a": null, "b": null, "c": null, "d": ""}),
+        );
+        check(
+            "a: 2001-01-01\nb: 2001-01-01T00:00:00Z",
+            json!({"a": "2001-01-01", "b": "2001-01-01T00:00:00Z"}),
+        );
+        check("a: 9223372036854775807\nb: 1.2.3", json!({"a": i64::MAX, "b": "1.2.3"}));
+        check("a: |\n  x\n  y\nb: >-\n  x\n  y", json!({"a": "x\ny\n", "b": "x y"}));
+    }
+
+    #[test]
+    fn keys_are_strings() {
+        check(
+            "1: a\nyes: b\n1.5: c\nx y: d",
+            json!({"1": "a", "true": "b", "1.5": "c", "x y": "d"}),
+        );
+    }
+
+    #[test]
+    fn anchors_and_merge_keys() {
+        check(
+            "base: &b {v: 1, w: 2}\nuse:\n  <<: *b\n  w: 3\nlist: [*b]",
+            json!({"base": {"v": 1, "w": 2}, "use": {"v": 1, "w": 3}, "list": [{"v": 1, "w": 2}]}),
+        );
+    }
+
+    #[test]
+    fn json_is_yaml_and_the_first_document_counts() {
+        check(r#"{"a": [1, {"b": "c"}]}"#, json!({"a": [1, {"b": "c"}]}));
+        check("{a: 1, b: [x]}", json!({"a": 1, "b": ["x"]}));
+        check("# c\n---\na: 1\n---\nb: 2\n", json!({"a": 1}));
+        check("a: 1\n...\nb: 2\n", json!({"a": 1}));
+        check("", Value::Null);
+    }
+
+    #[test]
+    fn keys_given_twice_are_told() {
+        let decoded = decode(b"spec:\n  a: 1\n  b: [{x: 1, x: 2}]\n  a: 3\n", &Limits::default()).unwrap();
+        assert_eq!(decoded.value, json!({"spec": {"a": 3, "b": [{"x": 2}]}}));
+        assert_eq!(decoded.duplicates, ["spec.b[0].x", "spec.a"]);
+    }
+
+    #[test]
+    fn bad_documents_are_errors() {
+        for text in ["a: [", "a: b: c", "a: *nowhere", "? [1]\n: 2", "a: .inf"] {
+            let error = decode(text.as_bytes(), &Limits::default()).unwrap_err();
+            assert!(
+                error.message.starts_with("error converting YAML to JSON: yaml: "),
+                "{text}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn nesting_and_aliases_end_in_an_error() {
+        let flow = "[".repeat(10_000);
+        let block: String = (0..10_000).map(|_| "- ").collect();
+        for text in [flow, block] {
+            let error = decode(text.as_bytes(), &Limits::default()).unwrap_err();
+            assert_eq!(error.kind, DecodeErrorKind::TooDeep, "{error}");
+        }
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..10 {
+            let uses = vec![format!("*a{}", level - 1); 10].join(", ");
+            bomb.push_str(&format!("a{level}: &a{level} [{uses}]\n"));
+        }
+        assert!(decode(bomb.as_bytes(), &Limits::default()).is_err());
+        let deepest = format!("{}1{}", "[".repeat(YAML_DEPTH_MAX - 1), "]".repeat(YAML_DEPTH_MAX - 1));
+        assert!(decode(deepest.as_bytes(), &Limits::default()).is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "[\\[\\]{}\":,&*<?!|>\n 0-9a-c-]{0,48}") {
+            let _ = decode(text.as_bytes(), &Limits::default());
+        }
+    }
+}
