@@ -1,3 +1,73 @@
-//! The jobs that people and CI run: `cargo xtask <job>`.
+//! The jobs that people and CI run: `cargo xtask JOB`.
 
-fn main() {}
+mod demo;
+mod generate;
+mod kubectl;
+mod test;
+mod tidy;
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+
+const HELP: &str = "\
+usage: cargo xtask JOB
+
+  test               everything: tidy, all tests, the end-to-end tests
+  tidy               crate edges, module docs, formatting, clippy, file lengths
+  demo [--down]      builds the release binary, starts a cluster and looks at it from the outside
+  generate schema FACTS   crates/api/data from the table of API facts
+  generate kinds          docs/kinds.md
+  fields KIND        the rule and the test of every field of a deep kind
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let result = match &words[..] {
+        ["test", rest @ ..] => test::run(rest),
+        ["tidy"] => tidy::run(),
+        ["demo", rest @ ..] => demo::run(rest),
+        ["generate", rest @ ..] => generate::run(rest),
+        ["fields", kind] => generate::fields(kind),
+        _ => {
+            eprint!("{HELP}");
+            return ExitCode::from(64);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a program in the workspace and fails with its command line when it fails.
+fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    run_with(program, arguments, &[])
+}
+
+/// The same with variables in its environment.
+fn run_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
+    eprintln!("+ {program} {}", arguments.join(" "));
+    let mut command = Command::new(program);
+    command.args(arguments).envs(environment.iter().copied()).current_dir(workspace());
+    let status = command.status().with_context(|| format!("cannot start {program}"))?;
+    if !status.success() {
+        bail!("`{program} {}` failed: {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// The workspace's folder.
+fn workspace() -> &'static std::path::Path {
+    let own = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().expect("invariant: xtask lies in the workspace")
+}
+
+/// The `cargo` that runs us.
+fn cargo() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
