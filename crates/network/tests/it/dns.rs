@@ -85,7 +85,7 @@ fn question(name: &str, kind: RecordType) -> Vec<u8> {
     query.to_vec().unwrap()
 }
 
-fn ask_udp(from: &NetworkNamespace, name: &str, kind: RecordType) -> Message {
+pub fn ask_udp(from: &NetworkNamespace, name: &str, kind: RecordType) -> Message {
     let socket = udp(from, DNS, 53);
     socket.send(&question(name, kind)).unwrap();
     let mut buffer = [0; 4096];
@@ -109,7 +109,7 @@ fn ask_tcp(from: &NetworkNamespace, name: &str, kind: RecordType) -> Message {
     Message::from_vec(&answer).unwrap()
 }
 
-fn addresses(message: &Message) -> Vec<Ipv4Addr> {
+pub fn addresses(message: &Message) -> Vec<Ipv4Addr> {
     let address = |record: &Record| {
         if let RData::A(A(address)) = &record.data {
             Some(*address)

@@ -2,6 +2,7 @@
 //!
 //! Each test makes a node and pods of its own; nothing is written outside those namespaces, and no packet leaves them.
 
+mod agent;
 mod dns;
 mod links;
 mod services;

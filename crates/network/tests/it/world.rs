@@ -57,6 +57,15 @@ pub fn rules_config() -> RulesConfig {
     }
 }
 
+pub fn network() -> NodeNetwork {
+    NodeNetwork {
+        node_address: NODE,
+        pod_network: "10.244.0.0/24".parse().unwrap(),
+        service_network: "10.96.0.0/12".parse().unwrap(),
+        dns_address: Some(DNS),
+    }
+}
+
 /// The path of an open namespace, for interfaces that take one.
 pub fn path_of(namespace: &NetworkNamespace) -> PathBuf {
     PathBuf::from(format!(
@@ -69,12 +78,7 @@ pub fn path_of(namespace: &NetworkNamespace) -> PathBuf {
 impl World {
     pub fn new() -> Self {
         let node = NetworkNamespace::create().unwrap();
-        let network = NodeNetwork {
-            node_address: NODE,
-            pod_network: "10.244.0.0/24".parse().unwrap(),
-            service_network: "10.96.0.0/12".parse().unwrap(),
-            dns_address: Some(DNS),
-        };
+        let network = network();
         node::setup(&node, &network, None).unwrap();
         node::setup(&node, &network, None).expect("a second time changes nothing");
         let directory = tempfile::tempdir().unwrap();

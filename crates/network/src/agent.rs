@@ -1,0 +1,262 @@
+//! The network agent of a node: watches Services and EndpointSlices and keeps packet rules and DNS names as they say.
+//!
+//! One loop. It collects all news that is there, works out which Services changed, changes the names, and commits the rules
+//! in one transaction on a thread where blocking is fine; news that comes meanwhile is the next round. Nothing is written
+//! before both copies are complete: a half-known cluster would refuse connections that worked before a restart, and deny
+//! names that exist.
+//!
+//! Invariant: the names change before the rules do, and both are functions of the same [`Catalog`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Backoff, Random, Shutdown};
+use client::informer::{Delta, Events, SharedInformers};
+use ipnet::IpNet;
+use parking_lot::RwLock;
+use sys::netns::NetworkNamespace;
+use tokio::sync::watch;
+
+use crate::catalog::Catalog;
+use crate::dns::server::{DnsServer, DnsSockets};
+use crate::dns::upstream::Upstream;
+use crate::dns::zone::{Zone, ZoneConfig};
+use crate::node::NodeNetwork;
+use crate::objects::{ServiceObject, SliceObject};
+use crate::services::kernel::Kernel;
+use crate::services::plan::{PlanConfig, Table};
+use crate::services::rotation::rotation;
+use crate::services::rules::RulesConfig;
+
+/// Port of DNS.
+const DNS_PORT: u16 = 53;
+/// Pauses after the kernel refused even a whole new table.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(10);
+
+/// What an agent needs to know.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The node's name, as endpoints name it.
+    pub node_name: String,
+    /// The node's addresses; `dns_address` decides whether this agent answers DNS.
+    pub network: NodeNetwork,
+    /// The addresses of all pods of the cluster: their reverse names are never asked of anybody else.
+    pub cluster_network: IpNet,
+    /// The cluster's domain, usually `cluster.local`.
+    pub domain: String,
+    /// The link that leads out of the node, if there is one.
+    pub uplink: Option<String>,
+}
+
+/// A running agent; it ends with its shutdown and leaves the rules as they are, so that connections go on.
+#[derive(Debug)]
+pub struct Agent {
+    zone: Arc<RwLock<Zone>>,
+    commits: watch::Receiver<u64>,
+}
+
+impl Agent {
+    /// Starts the agent of the node in `namespace`, which [`crate::node::setup`] has prepared. Foreign names are asked of
+    /// `upstream`; without one they are refused.
+    pub fn start(
+        config: AgentConfig,
+        namespace: &NetworkNamespace,
+        informers: &SharedInformers,
+        upstream: Option<Arc<dyn Upstream>>,
+        random: &Random,
+        shutdown: &Shutdown,
+    ) -> io::Result<Agent> {
+        let network = &config.network;
+        let server = network.dns_address.unwrap_or(network.node_address);
+        let zone = Arc::new(RwLock::new(Zone::new(ZoneConfig {
+            domain: config.domain.clone(),
+            server,
+            networks: vec![network.service_network.into(), config.cluster_network],
+        })));
+        // Bound at once and read later: a query that comes before the names are known waits in the socket instead of being
+        // refused.
+        let dns = match network.dns_address {
+            Some(address) => {
+                let sockets = DnsSockets::bind(namespace, SocketAddr::from((address, DNS_PORT)))?;
+                Some((DnsServer::new(zone.clone(), upstream, random), sockets))
+            }
+            None => None,
+        };
+        let rules = RulesConfig {
+            service_network: network.service_network,
+            pod_network: network.pod_network,
+            node_address: network.node_address,
+            dns_address: network.dns_address,
+            uplink: config.uplink.clone(),
+        };
+        let table = Table::new(PlanConfig {
+            pod_network: network.pod_network,
+            dns_address: network.dns_address,
+        });
+        let (committed, commits) = watch::channel(0);
+        let work = Work {
+            node_name: config.node_name,
+            catalog: Catalog::new(),
+            zone: zone.clone(),
+            written: Some(Box::new(Written {
+                kernel: Kernel::open(namespace, rules)?,
+                table,
+            })),
+            committed,
+            backoff: Backoff::new(RETRY_FIRST, RETRY_LAST).with_jitter(0.2, random.fork()),
+        };
+        let services = informers.informer::<ServiceObject>().subscribe();
+        let slices = informers.informer::<SliceObject>().subscribe();
+        let stop = shutdown.clone();
+        shutdown.spawn(work.run(services, slices, dns, stop));
+        Ok(Agent { zone, commits })
+    }
+
+    /// The names.
+    pub fn zone(&self) -> Arc<RwLock<Zone>> {
+        self.zone.clone()
+    }
+
+    /// Returns when the rules and names of the whole cluster were written once; false when the agent ended before.
+    pub async fn ready(&self) -> bool {
+        self.commits.clone().wait_for(|count| *count > 0).await.is_ok()
+    }
+
+    /// Counts the commits: changes after each one.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.clone()
+    }
+}
+
+struct Written {
+    kernel: Kernel,
+    table: Table,
+}
+
+struct Work {
+    node_name: String,
+    catalog: Catalog,
+    zone: Arc<RwLock<Zone>>,
+    /// Absent only while a commit is under way, or when its thread panicked.
+    written: Option<Box<Written>>,
+    committed: watch::Sender<u64>,
+    backoff: Backoff,
+}
+
+impl Work {
+    async fn run(
+        mut self,
+        mut services: Events<ServiceObject>,
+        mut slices: Events<SliceObject>,
+        mut dns: Option<(Arc<DnsServer>, DnsSockets)>,
+        shutdown: Shutdown,
+    ) {
+        let (mut services_synced, mut slices_synced) = (false, false);
+        let mut retry = None;
+        loop {
+            let pause = async {
+                match retry {
+                    Some(delay) => tokio::time::sleep(delay).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                delta = services.next() => match delta {
+                    Some(delta) => services_synced |= self.take_service(delta),
+                    None => return,
+                },
+                delta = slices.next() => match delta {
+                    Some(delta) => slices_synced |= self.take_slice(delta),
+                    None => return,
+                },
+                () = pause => {}
+            }
+            while let Some(delta) = services.try_next() {
+                services_synced |= self.take_service(delta);
+            }
+            while let Some(delta) = slices.try_next() {
+                slices_synced |= self.take_slice(delta);
+            }
+            if !(services_synced && slices_synced) {
+                continue;
+            }
+            let changed = self.plan();
+            if let Some((server, sockets)) = dns.take() {
+                server.start(sockets, &shutdown);
+            }
+            let first = *self.committed.borrow() == 0;
+            if !(changed || first || retry.is_some()) {
+                continue;
+            }
+            retry = match self.commit().await {
+                Ok(()) => {
+                    self.backoff.reset();
+                    self.committed.send_modify(|count| *count += 1);
+                    None
+                }
+                Err(error) => {
+                    let delay = self.backoff.next_delay();
+                    tracing::error!(%error, ?delay, "the service rules could not be written; trying again");
+                    Some(delay)
+                }
+            };
+        }
+    }
+
+    /// True for the news that all Services are known.
+    fn take_service(&mut self, delta: Delta<ServiceObject>) -> bool {
+        match delta {
+            Delta::Added(service) | Delta::Updated { new: service, .. } => self.catalog.set_service(service.view()),
+            Delta::Deleted(service) => self.catalog.delete_service(&service.object_name()),
+            Delta::Synced => return true,
+        }
+        false
+    }
+
+    /// True for the news that all slices are known.
+    fn take_slice(&mut self, delta: Delta<SliceObject>) -> bool {
+        match delta {
+            Delta::Added(slice) | Delta::Updated { new: slice, .. } => match slice.view() {
+                Some(view) => self.catalog.set_slice(view),
+                None => self.catalog.delete_slice(&slice.object_name()),
+            },
+            Delta::Deleted(slice) => self.catalog.delete_slice(&slice.object_name()),
+            Delta::Synced => return true,
+        }
+        false
+    }
+
+    /// Carries what changed into the names and the wanted rules; false when nothing did.
+    fn plan(&mut self) -> bool {
+        let changed = self.catalog.take_changed();
+        let Some(written) = &mut self.written else {
+            return !changed.is_empty();
+        };
+        for name in &changed {
+            let found = self.catalog.get(name);
+            self.zone.write().set(name, found.as_ref());
+            let frontends = found.map(|found| rotation(&found, &self.node_name)).unwrap_or_default();
+            written.table.set(name, frontends);
+        }
+        !changed.is_empty()
+    }
+
+    async fn commit(&mut self) -> io::Result<()> {
+        let mut written = self
+            .written
+            .take()
+            .ok_or_else(|| io::Error::other("an earlier commit did not return"))?;
+        let (written, result) = tokio::task::spawn_blocking(move || {
+            let result = written.kernel.sync(&mut written.table);
+            (written, result)
+        })
+        .await
+        .map_err(io::Error::other)?;
+        self.written = Some(written);
+        Ok(result?)
+    }
+}

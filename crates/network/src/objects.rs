@@ -1,0 +1,316 @@
+//! Services and EndpointSlices as the API sends them, with only the fields the network reads (design D3), and what they
+//! mean: the defaults that the API documents for absent fields are applied here and nowhere else.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use client::{Meta, resources, view_kind};
+use serde::Deserialize;
+
+use crate::views::{EndpointView, ObjectName, Protocol, ServiceKind, ServicePort, ServiceView, SlicePort, SliceView};
+
+/// Label of an EndpointSlice that names its Service.
+const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// A Service with this label is served by somebody else (upstream: kube-proxy's informers leave it out).
+const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+
+/// A Service.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceObject {
+    metadata: Metadata,
+    spec: Spec,
+}
+
+/// An EndpointSlice.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SliceObject {
+    metadata: Metadata,
+    address_type: String,
+    // A list without elements may be null.
+    endpoints: Option<Vec<Endpoint>>,
+    ports: Option<Vec<Port>>,
+}
+
+view_kind!(ServiceObject, resources::SERVICES);
+view_kind!(SliceObject, resources::ENDPOINT_SLICES);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    name: String,
+    namespace: String,
+    uid: String,
+    resource_version: String,
+    deletion_timestamp: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spec {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs")]
+    cluster_ips: Option<Vec<String>>,
+    external_name: Option<String>,
+    internal_traffic_policy: Option<String>,
+    ports: Option<Vec<Port>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Port {
+    name: Option<String>,
+    protocol: Option<String>,
+    port: Option<i32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Endpoint {
+    addresses: Vec<String>,
+    conditions: Option<Conditions>,
+    hostname: Option<String>,
+    node_name: Option<String>,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Conditions {
+    ready: Option<bool>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
+}
+
+impl Meta for Metadata {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    fn resource_version(&self) -> &str {
+        &self.resource_version
+    }
+
+    /// The network asks nobody for what a Service owns; the references are not kept.
+    fn owner_uids(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
+    fn is_deleting(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
+
+    fn label(&self, key: &str) -> Option<&str> {
+        self.labels.as_ref()?.get(key).map(String::as_str)
+    }
+}
+
+impl ServiceObject {
+    /// Which one.
+    pub fn object_name(&self) -> ObjectName {
+        self.metadata.object_name()
+    }
+
+    /// What it means.
+    pub fn view(&self) -> ServiceView {
+        let ports = self.spec.ports.iter().flatten().filter_map(|port| {
+            Some(ServicePort {
+                name: port.name.clone().unwrap_or_default(),
+                protocol: Protocol::parse(port.protocol.as_deref())?,
+                port: port.number()?,
+            })
+        });
+        ServiceView {
+            name: self.object_name(),
+            kind: self.spec.service_kind(),
+            ports: ports.collect(),
+            local_only: self.spec.internal_traffic_policy.as_deref() == Some("Local"),
+            foreign_proxy: self.metadata.label(PROXY_NAME_LABEL).is_some(),
+        }
+    }
+}
+
+impl SliceObject {
+    /// Which one.
+    pub fn object_name(&self) -> ObjectName {
+        self.metadata.object_name()
+    }
+
+    /// What it means; `None` for a slice that belongs to no Service or holds names instead of addresses.
+    pub fn view(&self) -> Option<SliceView> {
+        let service = self.metadata.label(SERVICE_NAME_LABEL)?.to_owned();
+        if self.address_type == "FQDN" {
+            return None;
+        }
+        let ports = self.ports.iter().flatten().filter_map(|port| {
+            Some(SlicePort {
+                name: port.name.clone().unwrap_or_default(),
+                protocol: Protocol::parse(port.protocol.as_deref())?,
+                port: port.number(),
+            })
+        });
+        let endpoints = self.endpoints.iter().flatten().map(Endpoint::view).collect();
+        Some(SliceView {
+            name: self.object_name(),
+            service,
+            endpoints,
+            ports: ports.collect(),
+        })
+    }
+}
+
+impl Metadata {
+    fn object_name(&self) -> ObjectName {
+        ObjectName::new(self.namespace.clone(), self.name.clone())
+    }
+}
+
+impl Spec {
+    fn service_kind(&self) -> ServiceKind {
+        if self.kind == "ExternalName" {
+            return ServiceKind::External(self.external_name.clone().unwrap_or_default());
+        }
+        // `clusterIPs` is the whole truth, `clusterIP` what old clients write.
+        let addresses: Vec<&str> = match &self.cluster_ips {
+            Some(list) if !list.is_empty() => list.iter().map(String::as_str).collect(),
+            _ => self.cluster_ip.as_deref().into_iter().collect(),
+        };
+        if addresses.first() == Some(&"None") {
+            return ServiceKind::Headless;
+        }
+        let addresses: Vec<IpAddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
+        if addresses.is_empty() {
+            ServiceKind::Pending
+        } else {
+            ServiceKind::Cluster(addresses)
+        }
+    }
+}
+
+impl Port {
+    fn number(&self) -> Option<u16> {
+        self.port.and_then(|port| u16::try_from(port).ok())
+    }
+}
+
+impl Endpoint {
+    fn view(&self) -> EndpointView {
+        let conditions = self.conditions.unwrap_or_default();
+        // API documentation of EndpointConditions: an absent `ready` is true, `serving` is `ready`, `terminating` false.
+        let ready = conditions.ready.unwrap_or(true);
+        EndpointView {
+            addresses: self
+                .addresses
+                .iter()
+                .filter_map(|address| address.parse().ok())
+                .collect(),
+            ready,
+            serving: conditions.serving.unwrap_or(ready),
+            terminating: conditions.terminating.unwrap_or(false),
+            hostname: self.hostname.clone().filter(|name| !name.is_empty()),
+            node: self.node_name.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client::Object;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn services_of_every_kind() {
+        let check = |spec: Value, expect: ServiceKind| {
+            let object = json!({"metadata": {"namespace": "a", "name": "b"}, "spec": spec}).to_string();
+            assert_eq!(
+                ServiceObject::decode(object.as_bytes()).unwrap().view().kind,
+                expect,
+                "{spec}"
+            );
+        };
+        let address: IpAddr = "10.96.0.7".parse().unwrap();
+        check(json!({"clusterIP": "10.96.0.7"}), ServiceKind::Cluster(vec![address]));
+        check(
+            json!({"type": "NodePort", "clusterIPs": ["10.96.0.7"]}),
+            ServiceKind::Cluster(vec![address]),
+        );
+        check(
+            json!({"clusterIP": "None", "clusterIPs": ["None"]}),
+            ServiceKind::Headless,
+        );
+        check(
+            json!({"type": "ExternalName", "externalName": "x.org"}),
+            ServiceKind::External("x.org".to_owned()),
+        );
+        check(json!({}), ServiceKind::Pending);
+    }
+
+    #[test]
+    fn ports_have_their_defaults_and_bad_ones_are_left_out() {
+        let object = json!({
+            "metadata": {"namespace": "a", "name": "b", "labels": {"service.kubernetes.io/service-proxy-name": "x"}},
+            "spec": {"clusterIP": "10.96.0.7", "internalTrafficPolicy": "Local",
+                     "ports": [{"port": 80}, {"name": "d", "protocol": "UDP", "port": 53}, {"port": 70000}, {"protocol": "X", "port": 1}]},
+        });
+        let view = ServiceObject::decode(object.to_string().as_bytes()).unwrap().view();
+        let ports: Vec<_> = view
+            .ports
+            .iter()
+            .map(|port| (port.name.as_str(), port.protocol, port.port))
+            .collect();
+        assert_eq!(ports, [("", Protocol::Tcp, 80), ("d", Protocol::Udp, 53)]);
+        assert!(view.local_only && view.foreign_proxy);
+    }
+
+    fn slice(labels: Value, kind: &str, endpoints: Value) -> Option<SliceView> {
+        let object = json!({
+            "metadata": {"namespace": "a", "name": "s", "labels": labels},
+            "addressType": kind, "endpoints": endpoints, "ports": null,
+        });
+        SliceObject::decode(object.to_string().as_bytes()).unwrap().view()
+    }
+
+    #[test]
+    fn absent_conditions_mean_ready() {
+        let check = |conditions: Value, expect: (bool, bool, bool)| {
+            let endpoints = json!([{"addresses": ["10.244.0.2"], "conditions": conditions}]);
+            let view = slice(json!({"kubernetes.io/service-name": "b"}), "IPv4", endpoints).unwrap();
+            let endpoint = &view.endpoints[0];
+            assert_eq!(
+                (endpoint.ready, endpoint.serving, endpoint.terminating),
+                expect,
+                "{conditions}"
+            );
+        };
+        check(json!(null), (true, true, false));
+        check(json!({}), (true, true, false));
+        check(json!({"ready": false}), (false, false, false));
+        check(
+            json!({"ready": false, "serving": true, "terminating": true}),
+            (false, true, true),
+        );
+    }
+
+    #[test]
+    fn slices_without_a_service_or_with_names_are_left_out() {
+        assert_eq!(slice(json!({}), "IPv4", json!(null)), None);
+        assert_eq!(
+            slice(json!({"kubernetes.io/service-name": "b"}), "FQDN", json!(null)),
+            None
+        );
+        assert!(slice(json!({"kubernetes.io/service-name": "b"}), "IPv4", json!(null)).is_some());
+    }
+}

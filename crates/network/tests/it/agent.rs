@@ -1,0 +1,144 @@
+//! The whole agent: from objects in the API to packets and names.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+
+use base::{Random, Shutdown};
+use client::informer::SharedInformers;
+use client::resources;
+use client::testing::FakeApi;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use network::{Agent, AgentConfig};
+use serde_json::{Value, json};
+
+use crate::dns::{addresses, ask_udp};
+use crate::world::{NODE, PATIENCE, WEB, World, answering, ask, network, refusal};
+
+const NAME: &str = "web.default.svc.cluster.local";
+
+fn service() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "default", "name": "web"},
+        "spec": {"clusterIP": WEB.to_string(), "clusterIPs": [WEB.to_string()],
+                 "ports": [{"name": "web", "protocol": "TCP", "port": 80, "targetPort": 8080}]},
+    })
+}
+
+fn slice(endpoints: &[(Ipv4Addr, bool)]) -> Value {
+    let endpoints: Vec<Value> = endpoints
+        .iter()
+        .map(|(address, ready)| {
+            let conditions = json!({"ready": ready, "serving": true, "terminating": !ready});
+            json!({"addresses": [address.to_string()], "conditions": conditions, "nodeName": "node"})
+        })
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4", "endpoints": endpoints,
+        "ports": [{"name": "web", "protocol": "TCP", "port": 8080}],
+    })
+}
+
+fn set_endpoints(api: &FakeApi, endpoints: &[(Ipv4Addr, bool)]) {
+    let wanted = slice(endpoints)["endpoints"].clone();
+    api.edit(&resources::ENDPOINT_SLICES, "default", "web-1", |object| {
+        object["endpoints"] = wanted
+    });
+}
+
+struct Running {
+    runtime: tokio::runtime::Runtime,
+    shutdown: Shutdown,
+    agent: Agent,
+}
+
+impl Running {
+    fn start(world: &World, api: &FakeApi) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let shutdown = Shutdown::new();
+        let config = AgentConfig {
+            node_name: "node".to_owned(),
+            network: network(),
+            cluster_network: "10.244.0.0/16".parse().unwrap(),
+            domain: "cluster.local".to_owned(),
+            uplink: None,
+        };
+        let guard = runtime.enter();
+        let informers = SharedInformers::new(api.client(), shutdown.clone()).with_random(Random::seeded(1));
+        let agent = Agent::start(config, &world.node, &informers, None, &Random::seeded(2), &shutdown).unwrap();
+        drop(guard);
+        assert!(runtime.block_on(async { tokio::time::timeout(PATIENCE, agent.ready()).await.unwrap() }));
+        Self {
+            runtime,
+            shutdown,
+            agent,
+        }
+    }
+
+    /// Makes a change and waits for the commit that follows it.
+    fn after(&self, change: impl FnOnce()) {
+        let mut commits = self.agent.commits();
+        commits.mark_unchanged();
+        change();
+        self.runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, commits.changed())
+                .await
+                .unwrap()
+                .unwrap()
+        });
+    }
+}
+
+#[test]
+fn objects_become_packets_and_names_and_a_restart_changes_nothing() {
+    let world = World::new();
+    let client = world.pod("client");
+    let (a, b) = (world.pod("a"), world.pod("b"));
+    a.serve();
+    b.serve();
+    let api = FakeApi::new();
+    api.put(service());
+    api.put(slice(&[(a.address, true), (b.address, true)]));
+    let both: BTreeSet<String> = ["a".to_owned(), "b".to_owned()].into();
+
+    let running = Running::start(&world, &api);
+    assert_eq!(answering(&client.namespace, WEB, 100), both);
+    assert_eq!(addresses(&ask_udp(&client.namespace, NAME, RecordType::A)), [WEB]);
+
+    // One terminates: new connections go to the other one. Then both do, and still serve.
+    running.after(|| set_endpoints(&api, &[(a.address, false), (b.address, true)]));
+    assert_eq!(answering(&client.namespace, WEB, 20), ["b".to_owned()].into());
+    running.after(|| set_endpoints(&api, &[(a.address, false), (b.address, false)]));
+    assert_eq!(answering(&client.namespace, WEB, 100), both);
+    running.after(|| set_endpoints(&api, &[(a.address, true)]));
+    assert_eq!(ask(&a.namespace, WEB, 80).unwrap(), format!("a {NODE}"), "hairpin");
+
+    // The daemon ends: rules stay. Another one takes over.
+    let Running {
+        runtime,
+        shutdown,
+        agent,
+    } = running;
+    runtime.block_on(shutdown.finish());
+    drop(agent);
+    drop(runtime);
+    assert_eq!(answering(&client.namespace, WEB, 5), ["a".to_owned()].into());
+    let running = Running::start(&world, &api);
+    assert_eq!(answering(&client.namespace, WEB, 5), ["a".to_owned()].into());
+
+    running.after(|| {
+        api.remove(&resources::SERVICES, "default", "web");
+    });
+    assert_eq!(refusal(&client.namespace, WEB, 80), ErrorKind::ConnectionRefused);
+    let gone = ask_udp(&client.namespace, NAME, RecordType::A);
+    assert_eq!(gone.metadata.response_code, ResponseCode::NXDomain);
+    running.runtime.block_on(running.shutdown.finish());
+}
