@@ -1,10 +1,14 @@
 //! PersistentVolumeClaim.
 
 use api::Value;
+use api::quantity::Quantity;
+use api::validation::{annotations, dns1123_subdomain, label_selector, labels};
 
 use super::persistentvolume::{class, phase};
 use crate::build::Row;
+use crate::check::At;
 use crate::generic::WithStatus;
+use crate::names;
 use crate::print::{AGE, NAME, UNSET, access_modes, age, name, or, text, wide};
 use crate::row::{Columns, PrintContext, StorageKind};
 use crate::view::{Edit, View};
@@ -30,6 +34,91 @@ fn default(object: &mut Value) {
 pub fn default_spec(spec: Option<&mut Value>) {
     if let Some(spec) = spec {
         spec.put_default("volumeMode", "Filesystem");
+    }
+}
+
+/// The rules of the claim that an ephemeral volume makes. Source: `ValidatePersistentVolumeClaimTemplate` in
+/// `pkg/apis/core/validation/validation.go`.
+pub fn validate_template(template: &At) {
+    let metadata = template.get("metadata");
+    let (notes, marks) = (metadata.get("annotations"), metadata.get("labels"));
+    notes.extend(annotations(notes.value, &notes.path));
+    marks.extend(labels(marks.value, &marks.path));
+    for (field, value) in metadata.entries("") {
+        if !["annotations", "labels"].contains(&field) && !value.is_empty() {
+            metadata.get(field).forbidden("cannot be set");
+        }
+    }
+    validate_spec(&template.get("spec"));
+}
+
+const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+
+fn validate_spec(spec: &At) {
+    let modes = spec.get("accessModes");
+    if modes.is_empty() {
+        modes.missing("at least 1 access mode is required");
+    }
+    let selector = spec.get("selector");
+    selector.extend(label_selector(selector.value, false, &selector.path));
+    let (mut alone, mut shared) = (false, false);
+    for mode in spec.value.list("accessModes") {
+        modes.elsewhere(modes.path.clone(), mode).one_of(&ACCESS_MODES);
+        match mode.as_str() {
+            Some("ReadWriteOncePod") => alone = true,
+            Some(mode) => shared |= ACCESS_MODES.contains(&mode),
+            None => {}
+        }
+    }
+    if alone && shared {
+        modes.forbidden("may not use ReadWriteOncePod with other access modes");
+    }
+    let resources = spec.get("resources");
+    let storage = spec.get("resources.requests.storage");
+    let storage = storage.elsewhere(resources.path.key("storage"), storage.value);
+    match Quantity::from_value(storage.value) {
+        _ if !storage.is_set() => storage.missing(""),
+        Ok(size) if size.sign() <= 0 => storage.invalid("must be greater than zero"),
+        _ => {}
+    }
+    for class in ["storageClassName", "volumeAttributesClassName"] {
+        let class = spec.get(class);
+        if !class.is_empty() {
+            class.check(names::subdomain(class.text(), false));
+        }
+    }
+    let mode = spec.get("volumeMode");
+    if mode.is_set() {
+        mode.one_of(&["Block", "Filesystem"]);
+    }
+    data_sources(spec);
+}
+
+fn data_sources(spec: &At) {
+    let (source, reference) = (spec.get("dataSource"), spec.get("dataSourceRef"));
+    for data in [&source, &reference] {
+        if !data.is_set() {
+            continue;
+        }
+        data.get("name").required();
+        data.get("kind").required();
+        let group = data.get("apiGroup");
+        let kind = data.value.text("kind");
+        if group.is_empty() && kind != "PersistentVolumeClaim" {
+            data.invalid_as(
+                kind,
+                "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+            );
+        }
+        if !group.is_empty() {
+            group.check(dns1123_subdomain(group.text()));
+        }
+    }
+    let same = ["apiGroup", "kind", "name"]
+        .iter()
+        .all(|field| source.value.at(field) == reference.value.at(field));
+    if source.is_set() && reference.is_set() && !same {
+        spec.invalid_as(source.path.to_string(), "must match dataSourceRef");
     }
 }
 

@@ -1,11 +1,33 @@
 //! Pod.
 
 mod columns;
+mod containers;
+mod defaults;
+mod env;
+mod mounts;
+mod paths;
+mod projected;
+pub mod resources;
+pub mod scheduling;
+mod security;
+mod spec;
+mod status;
+mod strategy;
+mod update;
+mod volumes;
+mod warnings;
+mod windows;
+
+#[cfg(test)]
+mod tests;
 
 use api::Value;
 
+pub use containers::port as validate_port;
+pub use defaults::round_up;
+
 use crate::build::Row;
-use crate::generic::WithStatus;
+use crate::check::At;
 use crate::row::StorageKind;
 use crate::view::View;
 
@@ -14,7 +36,7 @@ pub fn row() -> StorageKind {
     Row::namespaced("", "v1", "Pod", "pods")
         .short(&["po"])
         .in_all()
-        .strategy(WithStatus::PLAIN)
+        .strategy(strategy::Pods)
         .graceful()
         .returns_deleted()
         .generation()
@@ -63,4 +85,13 @@ const FIELDS: &[(&str, fn(&Value) -> String)] = &[
 ];
 
 /// The defaults of a pod template, wherever it stands.
-pub fn default_template(_template: Option<&mut Value>) {}
+pub fn default_template(template: Option<&mut Value>) {
+    if let Some(template) = template {
+        defaults::template(template);
+    }
+}
+
+/// The rules of a pod template, wherever it stands.
+pub fn validate_template(template: &At) {
+    spec::template(template);
+}
