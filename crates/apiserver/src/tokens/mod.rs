@@ -5,10 +5,12 @@
 
 mod authenticator;
 mod claims;
+mod issuer;
 mod jwt;
 
 pub use authenticator::{BoundObjects, Identity, TokenAuthenticator, TokenError};
 pub use claims::{Claims, KubernetesClaims, Reference, TokenBinding};
+pub use issuer::{ClusterObjects, Issuer};
 pub use jwt::{JwtError, Signer};
 
 use jiff::Timestamp;
