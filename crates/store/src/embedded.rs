@@ -19,13 +19,14 @@ mod snapshot;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use base::disk::{Disk, RealDisk};
 use base::{Clock, Random};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot, watch as latest};
 
 use crate::engine::{CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Revision, StreamBatch};
@@ -142,6 +143,8 @@ struct Shared {
     /// Told when something that expires was written.
     expiring: Notify,
     clock: Clock,
+    /// Where the open streams are.
+    streams: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
 impl Embedded {
@@ -169,6 +172,7 @@ impl Embedded {
             durable,
             expiring: Notify::new(),
             clock: options.clock.clone(),
+            streams: Mutex::default(),
         });
         let writer = writer::Writer::new(shared.clone(), recovered.log, recovered.snapshot, publish, &options);
         let (finish, finished) = latest::channel(());
@@ -240,10 +244,12 @@ impl Engine for Embedded {
             .and_then(|()| self.shared.memory.read().after(after).map(drop));
         let stream = possible.map(|()| -> Box<dyn CommittedStream> {
             let durable = self.shared.durable.clone();
+            let position = Arc::new(AtomicU64::new(after));
+            self.shared.streams.lock().push(Arc::downgrade(&position));
             Box::new(Stream {
                 shared: self.shared.clone(),
                 durable,
-                revision: after,
+                position,
             })
         });
         std::future::ready(stream).boxed()
@@ -275,6 +281,17 @@ impl Shared {
         }
     }
 
+    /// The revision that the slowest open stream is at.
+    fn needed(&self) -> Option<Revision> {
+        let mut streams = self.streams.lock();
+        streams.retain(|stream| stream.strong_count() > 0);
+        streams
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|position| position.load(Ordering::Relaxed))
+            .min()
+    }
+
     fn commit(&self, transaction: Transaction) -> BoxFuture<'static, Result<Commit, CommitError>> {
         let (answer, receiver) = oneshot::channel();
         let checked = transaction.check();
@@ -292,7 +309,8 @@ impl Shared {
 struct Stream {
     shared: Arc<Shared>,
     durable: latest::Receiver<Revision>,
-    revision: Revision,
+    /// Everything up to here was delivered; only this stream moves it.
+    position: Arc<AtomicU64>,
 }
 
 impl CommittedStream for Stream {
@@ -301,9 +319,10 @@ impl CommittedStream for Stream {
             loop {
                 // Marked as seen before looking, so that nothing falls in between.
                 self.durable.borrow_and_update();
-                let batch = self.shared.memory.read().after(self.revision)?;
-                if batch.progress > self.revision {
-                    self.revision = batch.progress;
+                let position = self.position.load(Ordering::Relaxed);
+                let batch = self.shared.memory.read().after(position)?;
+                if batch.progress > position {
+                    self.position.store(batch.progress, Ordering::Relaxed);
                     return Ok(batch);
                 }
                 self.durable.changed().await.map_err(|_| EngineError::Closed)?;

@@ -221,7 +221,7 @@ fn run_thread(mut writer: Writer, shared: &Arc<Shared>) {
                 queue.queue.control(Control::SnapshotDone(done));
             };
             if let Err(error) = std::thread::Builder::new().name("store-snapshot".into()).spawn(run) {
-                writer.control(Control::SnapshotDone(Err(error.into())));
+                writer.control(Control::SnapshotDone(Err(error)));
             }
         }
     }

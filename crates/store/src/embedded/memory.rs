@@ -17,6 +17,8 @@ use crate::transaction::Operation;
 const ENTRY_OVERHEAD_BYTES: usize = 52;
 /// What a revision costs in the log beside its operations.
 const REVISION_OVERHEAD_BYTES: usize = 36;
+/// Bytes of history that a slow stream can hold on to: some batches of the largest size.
+const STREAM_BEHIND_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Revisions a stream hands over at once.
 const STREAM_COMMITS_MAX: usize = 1024;
 
@@ -124,12 +126,16 @@ impl Memory {
         }
     }
 
-    /// Forgets history that is too old or too much.
-    pub(super) fn trim(&mut self, now_ms: i64, tuning: &Tuning) {
+    /// Forgets history that is too old or too much; not what a stream has yet to deliver (all after `needed`), unless that
+    /// stream is hopelessly behind: its reader would have to start anew.
+    pub(super) fn trim(&mut self, now_ms: i64, tuning: &Tuning, needed: Option<Revision>) {
         let budget = (tuning.log_floor_bytes / 2).max(self.live_bytes / 4);
         let oldest_ms = now_ms.saturating_sub(tuning.history_window_ms);
         while let Some(oldest) = self.history.front() {
-            if self.history_bytes <= budget && oldest.time_ms >= oldest_ms {
+            let wanted = needed.is_some_and(|needed| oldest.revision > needed);
+            if self.history_bytes <= budget && oldest.time_ms >= oldest_ms
+                || wanted && self.history_bytes <= budget.max(STREAM_BEHIND_BYTES_MAX)
+            {
                 break;
             }
             self.forget();
@@ -248,7 +254,7 @@ mod tests {
                 changes,
             };
             memory.apply(&[Arc::new(commit)], root);
-            memory.trim(revision as i64, tuning);
+            memory.trim(revision as i64, tuning, None);
         }
         memory
     }
@@ -292,6 +298,8 @@ mod tests {
             ..Tuning::default()
         };
         let mut memory = memory(&tuning, 40);
+        memory.trim(45, &tuning, Some(34));
+        assert_eq!(memory.progress().oldest, 34, "a stream needs what follows");
         assert_eq!(
             memory.progress(),
             Progress {

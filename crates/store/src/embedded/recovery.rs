@@ -155,12 +155,13 @@ pub(super) fn recover(options: &EmbeddedOptions) -> Result<Recovered, OpenError>
 
     let mut replay = Replay {
         revision: start,
+        read: 0,
         memory: Memory::new(start + offset, root),
         offset,
         tail: Vec::new(),
     };
     let kept = replay.run(&*options.disk, directory, &segments)?;
-    replay.memory.trim(options.clock.now_ms(), &options.tuning);
+    replay.memory.trim(options.clock.now_ms(), &options.tuning, None);
 
     // Only now, that everything was understood, are files written or removed.
     let disk = options.disk.clone();
@@ -312,8 +313,10 @@ impl Directory {
 
 /// The log being read into memory.
 struct Replay {
-    /// Raw.
+    /// Raw revision of the state.
     revision: u64,
+    /// Raw revision of the last record read.
+    read: u64,
     memory: Memory,
     offset: u64,
     /// The records of the last batch, which may not be durable.
@@ -346,7 +349,7 @@ impl Replay {
             });
         }
         self.memory.root = root;
-        if self.revision + self.offset < self.memory.revision {
+        if self.read < self.revision {
             return Err(OpenError::corrupt(directory, 0, "the log ends before the snapshot"));
         }
         Ok(kept)
@@ -386,6 +389,7 @@ impl Replay {
             }
             offset = end;
         }
+        self.read = last;
         match next {
             Some(next) if last < next => Err(OpenError::corrupt(
                 &found.path,

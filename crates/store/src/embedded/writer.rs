@@ -222,7 +222,7 @@ impl Writer {
             None => {
                 let mut memory = self.shared.memory.write();
                 memory.apply(&batch.commits, batch.root);
-                memory.trim(self.clock.now_ms(), &self.tuning);
+                memory.trim(self.clock.now_ms(), &self.tuning, self.shared.needed());
                 let revision = memory.revision;
                 drop(memory);
                 self.publish.send_replace(revision);

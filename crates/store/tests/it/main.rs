@@ -1,1 +1,7 @@
-//! Integration tests of the store.
+//! Integration tests of the store, over real and simulated disks.
+
+mod checker;
+mod embedded;
+mod replica;
+mod simulation;
+mod support;
