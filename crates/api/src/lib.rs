@@ -4,6 +4,7 @@
 //! *normal form* (see `normalize`): keys sorted, nothing that upstream's Go types would leave out, everything they
 //! would always write.
 
+pub mod apply;
 pub mod codec;
 pub mod field;
 pub mod gvk;

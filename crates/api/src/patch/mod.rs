@@ -54,7 +54,7 @@ impl PatchError {
 }
 
 /// A value as Go's `%v` prints it: `map[a:1 b:[x y]]`. Error texts of strategic merge show values this way.
-fn go_value(value: &Value) -> String {
+pub(crate) fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(text) => text.clone(),
