@@ -267,3 +267,6 @@ impl<T: Object> Informer<T> {
         subscribers.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;
