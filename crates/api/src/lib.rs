@@ -10,6 +10,7 @@ pub mod field;
 pub mod gvk;
 pub mod meta;
 pub mod normalize;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod schema;

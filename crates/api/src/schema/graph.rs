@@ -227,24 +227,6 @@ pub struct FieldSpec<'a> {
     pub facts: &'a str,
 }
 
-impl<'a> FieldSpec<'a> {
-    /// A field of a custom resource.
-    pub fn as_given(name: &'a str, node: NodeId) -> FieldSpec<'a> {
-        FieldSpec {
-            name,
-            node,
-            omit: Omit::AsGiven,
-            pointer: true,
-            required: false,
-            patch: PatchStrategy::default(),
-            merge_key: "",
-            tags: &[],
-            wrapped: false,
-            facts: "",
-        }
-    }
-}
-
 /// Makes a graph: types first (their ids may be used before their fields are known), then [`Builder::finish`].
 pub struct Builder {
     graph: Graph,

@@ -8,6 +8,7 @@
 //! [`BUILTIN`] set leads into the built-in graph, so that a custom type shares `ObjectMeta` instead of copying it.
 
 mod builtin;
+mod custom;
 mod field;
 mod graph;
 mod shape;
@@ -16,6 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use builtin::{ResourceRow, SubresourceRow, all_kinds, all_types, decode_again, resources};
+pub use custom::{CustomSchemaError, apply_defaults};
 pub use field::{Field, Omit, PatchStrategy};
 pub use graph::{Builder, FieldSpec, Flags, Graph, NodeId};
 pub use shape::{Fields, ListKeys, ListType, Scalar, Shape};

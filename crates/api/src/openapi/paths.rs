@@ -1,0 +1,475 @@
+//! The operations of every path, before either version of OpenAPI gives them its form.
+//!
+//! Names of operations, actions and parameters follow `k8s.io/apiserver/pkg/endpoints/installer.go`; clients are
+//! generated from them.
+
+use super::{OpenApiResource, OpenApiSubresource, Source};
+use crate::{GroupVersion, GroupVersionKind};
+
+/// A path and what can be done there.
+pub(super) struct Path {
+    pub(super) path: String,
+    /// `name`, `namespace`, `path`.
+    pub(super) path_parameters: Vec<PathParameter>,
+    pub(super) operations: Vec<Operation>,
+}
+
+pub(super) struct PathParameter {
+    pub(super) name: &'static str,
+    pub(super) description: String,
+}
+
+/// One method of a path.
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    /// `x-kubernetes-action`.
+    pub(super) action: &'static str,
+    pub(super) id: String,
+    pub(super) tag: String,
+    pub(super) description: String,
+    pub(super) gvk: GroupVersionKind,
+    pub(super) query: &'static [Query],
+    pub(super) body: Body,
+    /// Codes that carry the answer.
+    pub(super) codes: &'static [(&'static str, &'static str)],
+    pub(super) answer: Answer,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    None,
+    Object,
+    DeleteOptions,
+    Patch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Object,
+    List,
+    Status,
+    Text,
+}
+
+/// A query parameter.
+pub(super) struct Query {
+    pub(super) name: &'static str,
+    pub(super) ty: &'static str,
+    pub(super) description: &'static str,
+}
+
+const fn query(name: &'static str, ty: &'static str, description: &'static str) -> Query {
+    Query { name, ty, description }
+}
+
+pub(super) const PRETTY: Query = query("pretty", "string", "If 'true', the answer is indented for people.");
+const DRY_RUN: Query = query(
+    "dryRun",
+    "string",
+    "'All' runs every stage of the request and stores nothing.",
+);
+const FIELD_MANAGER: Query = query(
+    "fieldManager",
+    "string",
+    "The name under which the changed fields are owned.",
+);
+const FIELD_VALIDATION: Query = query(
+    "fieldValidation",
+    "string",
+    "What unknown and duplicate fields lead to: Ignore, Warn (a warning header) or Strict (an error).",
+);
+const FORCE: Query = query(
+    "force",
+    "boolean",
+    "Takes over fields that another manager owns. For apply only.",
+);
+const CONTINUE: Query = query("continue", "string", "The token that the page before ended with.");
+const FIELD_SELECTOR: Query = query("fieldSelector", "string", "Restricts the answer by fields.");
+const LABEL_SELECTOR: Query = query("labelSelector", "string", "Restricts the answer by labels.");
+const LIMIT: Query = query("limit", "integer", "The most objects of one answer.");
+const VERSION: Query = query(
+    "resourceVersion",
+    "string",
+    "The version that the answer may or must be of.",
+);
+const VERSION_MATCH: Query = query(
+    "resourceVersionMatch",
+    "string",
+    "How resourceVersion applies to a list.",
+);
+const INITIAL_EVENTS: Query = query(
+    "sendInitialEvents",
+    "boolean",
+    "Begins a watch with events for all objects that are there, ended by a bookmark.",
+);
+const TIMEOUT: Query = query("timeoutSeconds", "integer", "The longest duration of a list or watch.");
+const WATCH: Query = query("watch", "boolean", "Streams changes instead of answering with a list.");
+const BOOKMARKS: Query = query("allowWatchBookmarks", "boolean", "Asks for bookmark events in a watch.");
+const GRACE: Query = query(
+    "gracePeriodSeconds",
+    "integer",
+    "Seconds until the object is gone; zero is at once.",
+);
+const IGNORE_READ_ERROR: Query = query(
+    "ignoreStoreReadErrorWithClusterBreakingPotential",
+    "boolean",
+    "Deletes an object that cannot be read from the store, without any check.",
+);
+const ORPHAN: Query = query("orphanDependents", "boolean", "Deprecated: use propagationPolicy.");
+const PROPAGATION: Query = query(
+    "propagationPolicy",
+    "string",
+    "What becomes of dependents: Orphan, Background or Foreground.",
+);
+
+static READ: &[Query] = &[];
+static WRITE: &[Query] = &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION];
+static PATCH: &[Query] = &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, FORCE];
+static DELETE: &[Query] = &[DRY_RUN, GRACE, IGNORE_READ_ERROR, ORPHAN, PROPAGATION];
+static LIST: &[Query] = &[
+    BOOKMARKS,
+    CONTINUE,
+    FIELD_SELECTOR,
+    LABEL_SELECTOR,
+    LIMIT,
+    VERSION,
+    VERSION_MATCH,
+    INITIAL_EVENTS,
+    TIMEOUT,
+    WATCH,
+];
+static DELETE_COLLECTION: &[Query] = &[
+    CONTINUE,
+    DRY_RUN,
+    FIELD_SELECTOR,
+    GRACE,
+    IGNORE_READ_ERROR,
+    LABEL_SELECTOR,
+    LIMIT,
+    ORPHAN,
+    PROPAGATION,
+    VERSION,
+    VERSION_MATCH,
+    INITIAL_EVENTS,
+    TIMEOUT,
+];
+static LOG: &[Query] = &[
+    query(
+        "container",
+        "string",
+        "The container whose log is read; only one that is alone may be left out.",
+    ),
+    query("follow", "boolean", "Streams the log as it grows."),
+    query(
+        "insecureSkipTLSVerifyBackend",
+        "boolean",
+        "Does not verify the kubelet's certificate.",
+    ),
+    query("limitBytes", "integer", "The most bytes of the answer."),
+    query("previous", "boolean", "The log of the container's previous run."),
+    query("sinceSeconds", "integer", "Only lines of the last seconds."),
+    query("stream", "string", "All, Stdout or Stderr."),
+    query("tailLines", "integer", "Only the last lines."),
+    query("timestamps", "boolean", "Begins each line with its time."),
+];
+static EXEC: &[Query] = &[
+    query("command", "string", "The command; given once for each word."),
+    query("container", "string", "The container; the first one when left out."),
+    query("stderr", "boolean", "Sends standard error."),
+    query("stdin", "boolean", "Takes standard input."),
+    query("stdout", "boolean", "Sends standard output."),
+    query("tty", "boolean", "Gives the command a terminal."),
+];
+static ATTACH: &[Query] = &[
+    query("container", "string", "The container; the only one when left out."),
+    query("stderr", "boolean", "Sends standard error."),
+    query("stdin", "boolean", "Takes standard input."),
+    query("stdout", "boolean", "Sends standard output."),
+    query("tty", "boolean", "The container has a terminal."),
+];
+static PORT_FORWARD: &[Query] = &[query("ports", "integer", "The ports to forward.")];
+static PROXY: &[Query] = &[query("path", "string", "The path to ask for.")];
+
+const OK: (&str, &str) = ("200", "OK");
+const CREATED: (&str, &str) = ("201", "Created");
+const ACCEPTED: (&str, &str) = ("202", "Accepted");
+
+/// All paths of a group version, or of all of them.
+pub(super) fn paths(source: &Source<'_>, group_version: Option<&GroupVersion>) -> Vec<Path> {
+    let mut paths = Vec::new();
+    for resource in source.resources {
+        let of = GroupVersion::new(&*resource.gvk.group, &*resource.gvk.version);
+        if group_version.is_none_or(|wanted| *wanted == of) {
+            resource_paths(&mut paths, resource, &of);
+        }
+    }
+    paths.sort_by(|a, b| a.path.cmp(&b.path));
+    paths
+}
+
+fn resource_paths(paths: &mut Vec<Path>, resource: &OpenApiResource, group_version: &GroupVersion) {
+    let prefix = match &*group_version.group {
+        "" => format!("/api/{}", group_version.version),
+        group => format!("/apis/{group}/{}", group_version.version),
+    };
+    let scope = if resource.namespaced {
+        "/namespaces/{namespace}"
+    } else {
+        ""
+    };
+    let maker = Maker {
+        resource,
+        tag: tag(group_version),
+        title: title(group_version),
+        scope: if resource.namespaced { "Namespaced" } else { "" },
+    };
+    let has = |verb: &str| resource.verbs.iter().any(|known| known == verb);
+    let collection = format!("{prefix}{scope}/{}", resource.plural);
+    let item = format!("{collection}/{{name}}");
+
+    let mut operations = Vec::new();
+    if has("list") {
+        operations.push(maker.list(maker.scope, ""));
+    }
+    if has("create") {
+        operations.push(maker.create());
+    }
+    if has("deletecollection") {
+        operations.push(maker.delete_collection());
+    }
+    push(paths, collection, maker.parameters(false), operations);
+    if resource.namespaced && has("list") {
+        let everywhere = format!("{prefix}/{}", resource.plural);
+        push(paths, everywhere, Vec::new(), vec![maker.list("", "ForAllNamespaces")]);
+    }
+    let operations = ["get", "update", "patch", "delete"]
+        .into_iter()
+        .filter(|verb| has(verb))
+        .map(|verb| maker.item(verb))
+        .collect();
+    push(paths, item.clone(), maker.parameters(true), operations);
+    for subresource in &resource.subresources {
+        let path = format!("{item}/{}", subresource.name);
+        let operations = maker.subresource(subresource, "");
+        push(paths, path.clone(), maker.parameters(true), operations);
+        if subresource.name == "proxy" {
+            let mut parameters = maker.parameters(true);
+            parameters.push(PathParameter {
+                name: "path",
+                description: "path to the resource".into(),
+            });
+            push(
+                paths,
+                format!("{path}/{{path}}"),
+                parameters,
+                maker.subresource(subresource, "WithPath"),
+            );
+        }
+    }
+}
+
+fn push(paths: &mut Vec<Path>, path: String, path_parameters: Vec<PathParameter>, operations: Vec<Operation>) {
+    if !operations.is_empty() {
+        paths.push(Path {
+            path,
+            path_parameters,
+            operations,
+        });
+    }
+}
+
+struct Maker<'a> {
+    resource: &'a OpenApiResource,
+    tag: String,
+    /// `CoreV1`, `RbacAuthorizationV1`.
+    title: String,
+    scope: &'static str,
+}
+
+impl Maker<'_> {
+    fn parameters(&self, with_name: bool) -> Vec<PathParameter> {
+        let mut parameters = Vec::new();
+        if with_name {
+            parameters.push(PathParameter {
+                name: "name",
+                description: format!("name of the {}", self.resource.gvk.kind),
+            });
+        }
+        if self.resource.namespaced {
+            parameters.push(PathParameter {
+                name: "namespace",
+                description: "object name and auth scope, such as for teams and projects".into(),
+            });
+        }
+        parameters
+    }
+
+    fn operation(&self, method: &'static str, action: &'static str, id: String, description: String) -> Operation {
+        Operation {
+            method,
+            action,
+            id,
+            tag: self.tag.clone(),
+            description,
+            gvk: self.resource.gvk.clone(),
+            query: READ,
+            body: Body::None,
+            codes: &[OK],
+            answer: Answer::Object,
+        }
+    }
+
+    fn list(&self, scope: &str, suffix: &str) -> Operation {
+        let kind = &self.resource.gvk.kind;
+        let id = format!("list{}{scope}{kind}{suffix}", self.title);
+        Operation {
+            query: LIST,
+            answer: Answer::List,
+            ..self.operation("get", "list", id, format!("list or watch objects of kind {kind}"))
+        }
+    }
+
+    fn create(&self) -> Operation {
+        let kind = &self.resource.gvk.kind;
+        let id = format!("create{}{}{kind}", self.title, self.scope);
+        Operation {
+            query: WRITE,
+            body: Body::Object,
+            codes: &[OK, CREATED, ACCEPTED],
+            ..self.operation("post", "post", id, format!("create a {kind}"))
+        }
+    }
+
+    fn delete_collection(&self) -> Operation {
+        let kind = &self.resource.gvk.kind;
+        let id = format!("delete{}Collection{}{kind}", self.title, self.scope);
+        Operation {
+            query: DELETE_COLLECTION,
+            body: Body::DeleteOptions,
+            answer: Answer::Status,
+            ..self.operation("delete", "deletecollection", id, format!("delete collection of {kind}"))
+        }
+    }
+
+    fn item(&self, verb: &str) -> Operation {
+        self.named(verb, "", &format!("the specified {}", self.resource.gvk.kind))
+    }
+
+    /// An operation on one object, or on a part of it that `suffix` names.
+    fn named(&self, verb: &str, suffix: &str, what: &str) -> Operation {
+        let id = |word: &str| format!("{word}{}{}{}{suffix}", self.title, self.scope, self.resource.gvk.kind);
+        match verb {
+            "update" => Operation {
+                query: WRITE,
+                body: Body::Object,
+                codes: &[OK, CREATED],
+                ..self.operation("put", "put", id("replace"), format!("replace {what}"))
+            },
+            "patch" => Operation {
+                query: PATCH,
+                body: Body::Patch,
+                codes: &[OK, CREATED],
+                ..self.operation("patch", "patch", id("patch"), format!("partially update {what}"))
+            },
+            "delete" => Operation {
+                query: DELETE,
+                body: Body::DeleteOptions,
+                codes: &[OK, ACCEPTED],
+                answer: Answer::Status,
+                ..self.operation("delete", "delete", id("delete"), format!("delete {what}"))
+            },
+            "create" => Operation {
+                query: WRITE,
+                body: Body::Object,
+                codes: &[OK, CREATED, ACCEPTED],
+                ..self.operation("post", "post", id("create"), format!("create {what}"))
+            },
+            _ => self.operation("get", "get", id("read"), format!("read {what}")),
+        }
+    }
+
+    fn subresource(&self, subresource: &OpenApiSubresource, suffix: &str) -> Vec<Operation> {
+        let name = &subresource.name;
+        let kind = &self.resource.gvk.kind;
+        let title = format!("{}{suffix}", camel(name));
+        let mut operations = Vec::new();
+        for verb in &subresource.verbs {
+            if verb == "connect" {
+                operations.extend(self.connect(name, &title));
+                continue;
+            }
+            let what = format!("{name} of the specified {kind}");
+            let mut operation = self.named(verb, &title, &what);
+            operation.gvk = subresource.gvk.clone();
+            if name == "log" {
+                operation.query = LOG;
+                operation.answer = Answer::Text;
+            }
+            operations.push(operation);
+        }
+        operations
+    }
+
+    fn connect(&self, name: &str, title: &str) -> Vec<Operation> {
+        let kind = &self.resource.gvk.kind;
+        let methods: &[&'static str] = match name {
+            "proxy" => &["get", "put", "post", "delete", "patch"],
+            _ => &["get", "post"],
+        };
+        let query = match name {
+            "exec" => EXEC,
+            "attach" => ATTACH,
+            "portforward" => PORT_FORWARD,
+            _ => PROXY,
+        };
+        let make = |&method: &&'static str| {
+            let id = format!("connect{}{}{}{kind}{title}", self.title, camel(method), self.scope);
+            let description = format!("connect {} requests to {name} of {kind}", method.to_uppercase());
+            let options = match name {
+                "portforward" => "PortForwardOptions".into(),
+                _ => format!("{}Options", camel(name)),
+            };
+            Operation {
+                query,
+                answer: Answer::Text,
+                gvk: GroupVersionKind {
+                    kind: format!("{kind}{options}"),
+                    ..self.resource.gvk.clone()
+                },
+                ..self.operation(method, "connect", id, description)
+            }
+        };
+        methods.iter().map(make).collect()
+    }
+}
+
+/// `core_v1`, `rbacAuthorization_v1`.
+fn tag(group_version: &GroupVersion) -> String {
+    let title = group_title(&group_version.group);
+    let mut chars = title.chars();
+    let first = chars.next().map(|c| c.to_ascii_lowercase());
+    let group: String = first.into_iter().chain(chars).collect();
+    format!("{group}_{}", group_version.version)
+}
+
+fn title(group_version: &GroupVersion) -> String {
+    format!("{}{}", group_title(&group_version.group), camel(&group_version.version))
+}
+
+fn group_title(group: &str) -> String {
+    match group {
+        "" => "Core".into(),
+        group => group.trim_end_matches(".k8s.io").split('.').map(camel).collect(),
+    }
+}
+
+/// The first letter in upper case.
+fn camel(word: &str) -> String {
+    let mut chars = word.chars();
+    chars
+        .next()
+        .map(|c| c.to_ascii_uppercase())
+        .into_iter()
+        .chain(chars)
+        .collect()
+}

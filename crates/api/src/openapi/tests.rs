@@ -1,0 +1,217 @@
+use serde_json::json;
+
+use super::*;
+
+fn with_widget(check: impl Fn(&Source<'_>)) {
+    let mut resources = builtin_resources();
+    let props = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "size": {"type": "integer", "minimum": 1, "default": 3, "description": "How large."},
+        "port": {"x-kubernetes-int-or-string": true},
+        "extra": {"type": "string", "nullable": true}}}}});
+    resources.push(OpenApiResource {
+        gvk: GroupVersionKind::new("example.com", "v1", "Widget"),
+        plural: "widgets".into(),
+        namespaced: true,
+        verbs: ["create", "get", "list", "patch", "watch"].map(String::from).to_vec(),
+        subresources: Vec::new(),
+        custom: Some(Arc::new(props)),
+    });
+    let describe = |ty: &str, field: &str| match (ty, field) {
+        ("api.core.v1.Pod", "") => Some("A pod."),
+        ("api.core.v1.Pod", "spec") => Some("What it is."),
+        _ => None,
+    };
+    check(&Source {
+        resources: &resources,
+        version: "v1.36.0",
+        describe: &describe,
+    });
+}
+
+/// Every reference leads somewhere.
+fn check_references(value: &Value, known: &serde_json::Map<String, Value>, prefix: &str) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(reference)) = map.get("$ref") {
+                let name = reference.strip_prefix(prefix).unwrap_or_else(|| panic!("{reference}"));
+                assert!(known.contains_key(name), "{reference}");
+            }
+            map.values().for_each(|value| check_references(value, known, prefix));
+        }
+        Value::Array(items) => items.iter().for_each(|value| check_references(value, known, prefix)),
+        _ => {}
+    }
+}
+
+#[test]
+fn v3_of_every_group_version_is_whole() {
+    with_widget(|source| {
+        let mut versions: Vec<GroupVersion> = source
+            .resources
+            .iter()
+            .map(|row| GroupVersion::new(&*row.gvk.group, &*row.gvk.version))
+            .collect();
+        versions.sort();
+        versions.dedup();
+        for version in versions {
+            let document = v3(source, &version);
+            let schemas = document["components"]["schemas"].as_object().unwrap();
+            check_references(&document, schemas, "#/components/schemas/");
+            for row in source
+                .resources
+                .iter()
+                .filter(|row| row.gvk.group == version.group && row.gvk.version == version.version)
+            {
+                // kubectl finds the type of a path by its kind.
+                let gvk = json!({"group": row.gvk.group, "kind": row.gvk.kind, "version": row.gvk.version});
+                let found = schemas.values().filter(|schema| {
+                    schema["x-kubernetes-group-version-kind"]
+                        .as_array()
+                        .is_some_and(|kinds| kinds.contains(&gvk))
+                });
+                assert_eq!(found.count(), 1, "{gvk}");
+            }
+        }
+    });
+}
+
+#[test]
+fn pods_are_what_kubectl_looks_for() {
+    with_widget(|source| {
+        let document = v3(source, &GroupVersion::new("", "v1"));
+        let path = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"];
+        assert_eq!(path["patch"]["operationId"], "patchCoreV1NamespacedPod");
+        assert_eq!(path["patch"]["x-kubernetes-action"], "patch");
+        assert_eq!(
+            path["patch"]["x-kubernetes-group-version-kind"],
+            json!({"group": "", "kind": "Pod", "version": "v1"})
+        );
+        let names: Vec<&str> = path["patch"]["parameters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|p| p["name"].as_str())
+            .collect();
+        assert_eq!(names, ["dryRun", "fieldManager", "fieldValidation", "force"]);
+        assert_eq!(path["parameters"][0]["name"], "name");
+        let list = &document["paths"]["/api/v1/pods"]["get"];
+        assert_eq!(list["operationId"], "listCoreV1PodForAllNamespaces");
+        assert_eq!(
+            document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"]["get"]["operationId"],
+            "connectCoreV1GetNamespacedPodExec"
+        );
+        assert_eq!(
+            document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/eviction"]["post"]["x-kubernetes-group-version-kind"],
+            json!({"group": "policy", "kind": "Eviction", "version": "v1"})
+        );
+
+        let schemas = &document["components"]["schemas"];
+        let pod = &schemas["io.k8s.api.core.v1.Pod"];
+        assert_eq!(pod["description"], "A pod.");
+        assert_eq!(
+            pod["properties"]["spec"],
+            json!({"allOf": [{"$ref": "#/components/schemas/io.k8s.api.core.v1.PodSpec"}], "default": {}, "description": "What it is."})
+        );
+        let container = &schemas["io.k8s.api.core.v1.Container"];
+        assert_eq!(container["required"], json!(["name"]));
+        assert_eq!(
+            container["properties"]["ports"],
+            json!({"type": "array",
+                "items": {"allOf": [{"$ref": "#/components/schemas/io.k8s.api.core.v1.ContainerPort"}], "default": {}},
+                "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["containerPort", "protocol"],
+                "x-kubernetes-patch-strategy": "merge", "x-kubernetes-patch-merge-key": "containerPort"})
+        );
+        assert_eq!(
+            container["properties"]["imagePullPolicy"],
+            json!({"type": "string", "enum": ["Always", "IfNotPresent", "Never"]})
+        );
+        assert_eq!(
+            container["properties"]["name"],
+            json!({"type": "string", "default": ""})
+        );
+        let selector = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["nodeSelector"];
+        assert_eq!(
+            selector,
+            &json!({"type": "object", "additionalProperties": {"type": "string", "default": ""}, "x-kubernetes-map-type": "atomic"})
+        );
+    });
+}
+
+#[test]
+fn a_custom_kind_stands_beside_the_others() {
+    with_widget(|source| {
+        let document = v3(source, &GroupVersion::new("example.com", "v1"));
+        let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+        assert_eq!(
+            paths,
+            [
+                "/apis/example.com/v1/namespaces/{namespace}/widgets",
+                "/apis/example.com/v1/namespaces/{namespace}/widgets/{name}",
+                "/apis/example.com/v1/widgets"
+            ]
+        );
+        let widget = &document["components"]["schemas"]["com.example.v1.Widget"];
+        assert_eq!(widget["properties"]["spec"]["properties"]["size"]["default"], 3);
+        assert!(widget["properties"]["metadata"]["$ref"].is_string());
+        let document = v2(source);
+        let widget = &document["definitions"]["com.example.v1.Widget"]["properties"]["spec"]["properties"];
+        assert_eq!(
+            widget["size"],
+            json!({"type": "integer", "minimum": 1, "description": "How large."})
+        );
+        assert_eq!(widget["port"], json!({"x-kubernetes-int-or-string": true}));
+        assert_eq!(widget["extra"], json!({}));
+    });
+}
+
+#[test]
+fn v2_is_whole_in_both_encodings() {
+    with_widget(|source| {
+        let document = v2(source);
+        let definitions = document["definitions"].as_object().unwrap();
+        check_references(&document, definitions, "#/definitions/");
+        assert!(definitions.len() > 600, "{}", definitions.len());
+        assert_eq!(
+            definitions["io.k8s.api.core.v1.Pod"]["properties"]["metadata"],
+            json!({"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"})
+        );
+        let bytes = v2_protobuf(&document);
+        assert!(bytes.starts_with(b"\x0a\x032.0\x12"), "swagger, then info");
+        let fields = top_level(&bytes);
+        assert_eq!(
+            fields.iter().map(|(tag, _)| *tag).collect::<Vec<_>>(),
+            [1, 2, 8, 9, 12, 13]
+        );
+        let pairs = top_level(fields[3].1);
+        assert_eq!(pairs.len(), definitions.len());
+        for ((tag, pair), name) in pairs.iter().zip(definitions.keys()) {
+            let inner = top_level(pair);
+            assert_eq!((*tag, inner[0].0, inner[0].1), (1, 1, name.as_bytes()));
+        }
+    });
+}
+
+/// The fields of a message that holds only bytes fields at its top.
+fn top_level(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
+    let varint = |bytes: &mut &[u8]| {
+        let mut number = 0u64;
+        for place in 0.. {
+            let byte = bytes[0];
+            *bytes = &bytes[1..];
+            number |= u64::from(byte & 0x7f) << (place * 7);
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        number
+    };
+    let mut fields = Vec::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes);
+        assert_eq!(key & 7, 2);
+        let len = varint(&mut bytes) as usize;
+        fields.push((key >> 3, &bytes[..len]));
+        bytes = &bytes[len..];
+    }
+    fields
+}
