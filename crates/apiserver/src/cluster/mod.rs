@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 
 use api::GroupResource;
 
-pub use object::{Header, Object};
+pub use object::{Header, Object, ObjectError, to_stored};
 
 /// Reads of the state in memory. Objects are hub objects.
 pub trait Cluster: Send + Sync {

@@ -46,6 +46,8 @@ struct Splice {
     before: bool,
     /// Whether a comma goes after it.
     after: bool,
+    /// Where the value of `metadata` starts and ends.
+    metadata: (u32, u32),
 }
 
 /// Why stored bytes are no object.
@@ -150,7 +152,9 @@ impl Object {
     /// The whole object as a tree, with its resourceVersion.
     pub fn value(&self) -> Value {
         let mut value: Value = serde_json::from_slice(&self.bytes).expect("invariant: the bytes are valid JSON");
-        meta::set_text(&mut value, "resourceVersion", &self.revision.to_string());
+        if self.revision > 0 {
+            meta::set_text(&mut value, "resourceVersion", &self.revision.to_string());
+        }
         value
     }
 
@@ -161,9 +165,25 @@ impl Object {
 
     /// Appends the JSON with `revision` as the resourceVersion (a deletion's event shows the deletion's own).
     pub fn write_json(&self, revision: u64, out: &mut BytesMut) {
-        let (head, tail) = self.bytes.split_at(self.splice.at as usize);
         out.reserve(self.json_len());
+        self.write_range(0..self.bytes.len(), revision, out);
+    }
+
+    /// Appends the value of `metadata` with `revision` as the resourceVersion.
+    pub fn write_metadata(&self, revision: u64, out: &mut BytesMut) {
+        let (start, end) = self.splice.metadata;
+        self.write_range(start as usize..end as usize, revision, out);
+    }
+
+    fn write_range(&self, range: std::ops::Range<usize>, revision: u64, out: &mut BytesMut) {
+        let at = self.splice.at as usize;
+        let (head, tail) = (&self.bytes[range.start..at], &self.bytes[at..range.end]);
         out.put_slice(head);
+        // A dry run's object was never written: it has no version.
+        if revision == 0 {
+            out.put_slice(tail);
+            return;
+        }
         if self.splice.before {
             out.put_u8(b',');
         }
@@ -210,34 +230,30 @@ fn find_splice(bytes: &[u8]) -> Option<Splice> {
         scan.skip_value()?;
         scan.expect(b',')?;
     }
+    let start = scan.at;
+    scan.skip_value()?;
+    let metadata = (start as u32, scan.at as u32);
+    scan.at = start;
     scan.expect(b'{')?;
+    let splice = |at: usize, before, after| Splice {
+        at: at as u32,
+        before,
+        after,
+        metadata,
+    };
     if scan.peek()? == b'}' {
-        return Some(Splice {
-            at: scan.at as u32,
-            before: false,
-            after: false,
-        });
+        return Some(splice(scan.at, false, false));
     }
     loop {
         let start = scan.at;
         let key = scan.key()?;
         if key > b"resourceVersion".as_slice() {
-            return Some(Splice {
-                at: start as u32,
-                before: false,
-                after: true,
-            });
+            return Some(splice(start, false, true));
         }
         scan.skip_value()?;
         match scan.peek()? {
             b',' => scan.at += 1,
-            _ => {
-                return Some(Splice {
-                    at: scan.at as u32,
-                    before: true,
-                    after: false,
-                });
-            }
+            _ => return Some(splice(scan.at, true, false)),
         }
     }
 }
@@ -340,6 +356,10 @@ mod tests {
         ] {
             let object = Object::from_value(&value, 7, Box::default()).unwrap();
             assert_eq!(std::str::from_utf8(&object.json()).unwrap(), expect);
+            let mut metadata = BytesMut::new();
+            object.write_metadata(7, &mut metadata);
+            let metadata: Value = serde_json::from_slice(&metadata).unwrap();
+            assert_eq!(Some(&metadata), object.value().get("metadata"));
             let again = Object::from_bytes(object.stored().clone(), 7, |_| Box::default()).unwrap();
             assert_eq!((again.json(), again.header()), (object.json(), object.header()));
             assert_eq!(meta::resource_version(&object.value()), "7");

@@ -9,6 +9,11 @@ mod user;
 
 pub use info::{InfoError, parse};
 pub use query::Query;
+
+/// Percent-decodes a path segment.
+pub fn percent_decode(text: &str) -> Option<String> {
+    query::percent::decode(text, false)
+}
 pub use user::{SYSTEM_ANONYMOUS, SYSTEM_MASTERS, UserInfo, groups};
 
 /// What a request wants to do to what: the input of authorization.

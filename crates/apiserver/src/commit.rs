@@ -1,0 +1,35 @@
+//! The last step of a write, in a task of its own: once a transaction was submitted, what has to follow it follows even
+//! when the client goes away.
+
+use std::sync::Arc;
+
+use store::Transaction;
+
+use api::Status;
+
+use crate::addresses::Reservation;
+use crate::server::Server;
+use crate::storage::{Committed, WriteError};
+
+/// Commits a transaction; keeps the addresses that were reserved for it when it happened, and frees them when not.
+pub async fn commit(
+    server: &Arc<Server>,
+    transaction: Transaction,
+    reservation: Reservation,
+) -> Result<Committed, WriteError> {
+    let server = server.clone();
+    let task = tokio::spawn(async move {
+        let outcome = server.storage.commit(transaction).await;
+        match &outcome {
+            Ok(_) => reservation.keep(),
+            // It may have happened: the addresses stay taken until what is stored says otherwise.
+            Err(WriteError::Failed(status)) if status.code == 504 => reservation.keep(),
+            Err(_) => drop(reservation),
+        }
+        outcome
+    });
+    match task.await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(WriteError::Failed(Status::internal(error))),
+    }
+}

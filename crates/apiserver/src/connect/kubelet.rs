@@ -1,0 +1,413 @@
+//! `pods/log` and `pods/exec`: requests handed through to the kubelet of the pod's node.
+//!
+//! Nothing is interpreted on the way: the WebSocket of an exec is between the client and the kubelet.
+//! Source: `k8s.io/kubernetes/pkg/registry/core/pod/{strategy.go,rest}`.
+
+use std::sync::Arc;
+
+use http::header::{CONNECTION, HOST, HeaderName, UPGRADE};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+
+use api::{GroupResource, Reason, Status, Value};
+use client::Body;
+
+use crate::call::{Call, RequestBody};
+use crate::dial::Stream;
+use crate::registry::Served;
+use crate::request::Query;
+use crate::verbs::read;
+
+use super::proxy;
+
+/// Where a kubelet listens, unless its node says otherwise.
+const KUBELET_PORT: u16 = 10250;
+
+/// The pod of a request: its node, and which container is meant.
+struct Target {
+    namespace: String,
+    pod: String,
+    container: String,
+    node: String,
+    address: String,
+    port: u16,
+}
+
+/// `GET pods/<name>/log`.
+pub async fn log(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body>, Status> {
+    let target = target(call, served, false).await?;
+    let query = log_query(&call.query)?;
+    let path = format!(
+        "/containerLogs/{}/{}/{}{query}",
+        target.namespace, target.pod, target.container
+    );
+    let stream = dial(call, &target).await?;
+    let mut request = Request::new(empty());
+    *request.uri_mut() = path.parse().map_err(Status::internal)?;
+    request.headers_mut().insert(HOST, host(&target)?);
+    let mut response = proxy::send(stream, request).await?;
+    if response.status() != StatusCode::OK {
+        return Err(kubelet_error(response).await);
+    }
+    let headers = response.headers_mut();
+    headers.remove(http::header::CONTENT_LENGTH);
+    headers
+        .entry(http::header::CONTENT_TYPE)
+        .or_insert(http::HeaderValue::from_static("text/plain"));
+    Ok(response)
+}
+
+/// `GET|POST pods/<name>/exec`: an upgrade to WebSocket.
+pub async fn exec(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body>, Status> {
+    let upgrade = call.header("upgrade").to_ascii_lowercase();
+    if upgrade.starts_with("spdy/") {
+        let why = "SPDY is not available in this version of Trireme, see docs/compatibility.md; use a client that speaks WebSocket (kubectl 1.31 or newer)";
+        return Err(Status::bad_request(why));
+    }
+    if upgrade != "websocket" {
+        return Err(Status::bad_request(
+            "you must specify a WebSocket upgrade: the request has no Upgrade header",
+        ));
+    }
+    if !call.query.has("command") {
+        return Err(invalid_option("command", "you must specify at least 1 command"));
+    }
+    let wants = |name: &str| call.query.flag(name) == Some(true);
+    let tty = wants("tty");
+    if !wants("stdin") && !wants("stdout") && !wants("stderr") {
+        return Err(invalid_option(
+            "stdin",
+            "you must specify at least one of stdin, stdout, stderr",
+        ));
+    }
+    let target = target(call, served, true).await?;
+    let options = serde_json::json!({
+        "kind": "PodExecOptions", "apiVersion": "v1", "stdin": wants("stdin"), "stdout": wants("stdout"),
+        "stderr": wants("stderr"), "tty": tty, "container": target.container,
+        "command": call.query.all("command").collect::<Vec<_>>(),
+    });
+    super::admit(call, served, "PodExecOptions", options).await?;
+    let mut query = String::new();
+    for (ours, kubelets) in [
+        ("stdin", "input"),
+        ("stdout", "output"),
+        ("stderr", "error"),
+        ("tty", "tty"),
+    ] {
+        // With a terminal there is one output stream.
+        if wants(ours) && !(tty && ours == "stderr") {
+            query.push_str(&format!("&{kubelets}=1"));
+        }
+    }
+    for command in call.query.all("command") {
+        query.push_str(&format!("&command={}", proxy::encode(command)));
+    }
+    let path = format!(
+        "/exec/{}/{}/{}?{}",
+        target.namespace,
+        target.pod,
+        target.container,
+        query.trim_start_matches('&')
+    );
+    hand_through(call, &target, &path).await
+}
+
+/// Opens the same upgrade to the kubelet and joins both connections when it agrees.
+async fn hand_through(call: &Arc<Call>, target: &Target, path: &str) -> Result<Response<Body>, Status> {
+    let client_side = call.upgrade.lock().take();
+    let Some(client_side) = client_side else {
+        return Err(Status::bad_request("this connection cannot be upgraded; use HTTP/1.1"));
+    };
+    let stream = dial(call, target).await?;
+    let mut request = Request::new(empty());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = path.parse().map_err(Status::internal)?;
+    let headers = request.headers_mut();
+    for (name, value) in &call.headers {
+        if *name == UPGRADE || *name == CONNECTION || name.as_str().starts_with("sec-websocket-") {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    headers.insert(HOST, host(target)?);
+    let mut response = proxy::send(stream, request).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(kubelet_error(response).await);
+    }
+    let node_side = hyper::upgrade::on(&mut response);
+    let shutdown = call.server.shutdown.clone();
+    tokio::spawn(async move {
+        let (Ok(client_side), Ok(node_side)) = tokio::join!(client_side, node_side) else {
+            return;
+        };
+        let (mut client_side, mut node_side) = (TokioIo::new(client_side), TokioIo::new(node_side));
+        // However it ends, both sides are closed; there is nobody to tell.
+        let _ = shutdown
+            .until(tokio::io::copy_bidirectional(&mut client_side, &mut node_side))
+            .await;
+    });
+    let keep =
+        |name: &HeaderName| *name == UPGRADE || *name == CONNECTION || name.as_str().starts_with("sec-websocket-");
+    let mut answer = Response::new(client::body_of(""));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in response.headers().iter().filter(|(name, _)| keep(name)) {
+        answer.headers_mut().append(name.clone(), value.clone());
+    }
+    Ok(answer)
+}
+
+fn invalid_option(field: &str, why: &str) -> Status {
+    Status::bad_request(format!("{field}: {why}"))
+}
+
+async fn target(call: &Arc<Call>, served: &Arc<Served>, must_run: bool) -> Result<Target, Status> {
+    let pod = read::fetch(call, served).await?.value();
+    let name = api::meta::name(&pod).to_owned();
+    let container = container_of(&pod, call.query.text("container"))?;
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or("").to_owned();
+    if node.is_empty() {
+        if must_run {
+            return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+        }
+        let why = format!(
+            "container {} in pod {} is waiting to start: the pod is not scheduled",
+            api::field::quote(&container),
+            api::field::quote(&name)
+        );
+        return Err(Status::bad_request(why));
+    }
+    let nodes = GroupResource {
+        group: String::new(),
+        resource: "nodes".into(),
+    };
+    let found = crate::cluster::Cluster::get(&*call.server.storage, &nodes, "", &node);
+    let found = found.ok_or_else(|| Status::not_found(&nodes, &node))?.value();
+    let (address, port) = address_of(&found);
+    Ok(Target {
+        namespace: api::meta::namespace(&pod).to_owned(),
+        pod: name,
+        container,
+        node,
+        address,
+        port,
+    })
+}
+
+/// The address and port of a node's kubelet.
+pub fn address_of(node: &Value) -> (String, u16) {
+    let addresses = node["status"]["addresses"].as_array().cloned().unwrap_or_default();
+    let of = |kind: &str| {
+        addresses
+            .iter()
+            .find(|a| a["type"] == kind)
+            .and_then(|a| a["address"].as_str())
+    };
+    // Upstream's `--kubelet-preferred-address-types` starts with the host name; here names are not resolvable.
+    let address = of("InternalIP").or_else(|| of("ExternalIP")).or_else(|| of("Hostname"));
+    let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
+    let port = port
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port > 0)
+        .unwrap_or(KUBELET_PORT);
+    (address.unwrap_or("").to_owned(), port)
+}
+
+/// The container that is meant: the named one, the annotated default, or the only one.
+fn container_of(pod: &Value, wanted: &str) -> Result<String, Status> {
+    let names = |field: &str| -> Vec<String> {
+        let list = pod["spec"][field].as_array().into_iter().flatten();
+        list.filter_map(|container| container["name"].as_str())
+            .map(str::to_owned)
+            .collect()
+    };
+    let containers = names("containers");
+    let name = api::meta::name(pod);
+    if !wanted.is_empty() {
+        let known = ["containers", "initContainers", "ephemeralContainers"]
+            .iter()
+            .any(|f| names(f).iter().any(|n| n == wanted));
+        return match known {
+            true => Ok(wanted.to_owned()),
+            false => Err(Status::bad_request(format!(
+                "container {wanted} is not valid for pod {name}"
+            ))),
+        };
+    }
+    match containers.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(Status::bad_request(format!(
+            "a container name must be specified for pod {name}"
+        ))),
+        several => {
+            let annotated = api::meta::annotation(pod, "kubectl.kubernetes.io/default-container");
+            if let Some(annotated) = annotated.filter(|annotated| several.iter().any(|name| name == annotated)) {
+                return Ok(annotated.to_owned());
+            }
+            let mut why = format!(
+                "a container name must be specified for pod {name}, choose one of: [{}]",
+                several.join(" ")
+            );
+            let init = names("initContainers");
+            if !init.is_empty() {
+                why.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+            }
+            Err(Status::bad_request(why))
+        }
+    }
+}
+
+/// The kubelet's query for the API's log options, validated against their schema.
+fn log_query(query: &Query) -> Result<String, Status> {
+    let mut out = String::new();
+    for name in ["follow", "previous", "timestamps"] {
+        if query.flag(name) == Some(true) {
+            out.push_str(&format!("&{name}=true"));
+        }
+    }
+    for name in ["sinceSeconds", "tailLines", "limitBytes"] {
+        let Some(text) = query.get(name).filter(|text| !text.is_empty()) else {
+            continue;
+        };
+        let number: i64 = text
+            .parse()
+            .map_err(|_| Status::bad_request(format!("{name}: {text} is not a number")))?;
+        let least = if name == "tailLines" { 0 } else { 1 };
+        if number < least {
+            let path = api::field::Path::new(name);
+            let why = format!("must be greater than or equal to {least}");
+            let kind = api::GroupKind {
+                group: String::new(),
+                kind: "PodLogOptions".into(),
+            };
+            return Err(Status::invalid(
+                &kind,
+                "",
+                &[api::field::Error::invalid(&path, number, why)],
+            ));
+        }
+        out.push_str(&format!("&{name}={number}"));
+    }
+    if let Some(since) = query.get("sinceTime").filter(|text| !text.is_empty()) {
+        if query.has("sinceSeconds") {
+            return Err(Status::bad_request(
+                "at most one of `sinceTime` or `sinceSeconds` may be specified",
+            ));
+        }
+        out.push_str(&format!("&sinceTime={}", proxy::encode(since)));
+    }
+    match query.text("stream") {
+        "" | "All" => {}
+        stream @ ("Stdout" | "Stderr") => out.push_str(&format!("&stream={stream}")),
+        other => return Err(Status::bad_request(format!("stream: {other} is not supported"))),
+    }
+    if out.is_empty() {
+        return Ok(out);
+    }
+    out.replace_range(0..1, "?");
+    Ok(out)
+}
+
+/// The body of a request that has none.
+fn empty() -> RequestBody {
+    http_body_util::Empty::new()
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+async fn dial(call: &Call, target: &Target) -> Result<Stream, Status> {
+    let Some(nodes) = &call.server.nodes else {
+        return Err(Status::failure(
+            Reason::ServiceUnavailable,
+            "this server has no way to its nodes",
+        ));
+    };
+    nodes
+        .dial(&target.node, &target.address, target.port)
+        .await
+        .map_err(|error| {
+            let message = format!(
+                "the kubelet of node {} ({}:{}) cannot be reached: {error}",
+                target.node, target.address, target.port
+            );
+            Status::failure(Reason::ServiceUnavailable, message)
+        })
+}
+
+fn host(target: &Target) -> Result<http::HeaderValue, Status> {
+    http::HeaderValue::from_str(&format!("{}:{}", target.address, target.port)).map_err(Status::internal)
+}
+
+/// A kubelet's refusal as the API tells it: its Status when it sent one, else its text.
+async fn kubelet_error(response: Response<Body>) -> Status {
+    let code = response.status();
+    let bytes = client::collect(response.into_body(), 64 * 1024)
+        .await
+        .unwrap_or_default();
+    if let Ok(status) = serde_json::from_slice::<Status>(&bytes)
+        && status.kind == "Status"
+    {
+        return status;
+    }
+    let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+    let mut status = Status::failure(Reason::InternalError, text);
+    match code {
+        StatusCode::BAD_REQUEST => status.reason = Reason::BadRequest.as_str().into(),
+        StatusCode::NOT_FOUND => status.reason = Reason::NotFound.as_str().into(),
+        StatusCode::FORBIDDEN => status.reason = Reason::Forbidden.as_str().into(),
+        StatusCode::UNAUTHORIZED => status.reason = Reason::Unauthorized.as_str().into(),
+        _ => {}
+    }
+    status.code = code.as_u16();
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn containers_are_chosen() {
+        let pod = |names: &[&str]| {
+            json!({"metadata": {"name": "p"}, "spec": {
+            "containers": names.iter().map(|name| json!({"name": name})).collect::<Vec<_>>(),
+            "initContainers": [{"name": "i"}]}})
+        };
+        assert_eq!(container_of(&pod(&["a"]), "").unwrap(), "a");
+        assert_eq!(container_of(&pod(&["a"]), "i").unwrap(), "i");
+        assert_eq!(
+            container_of(&pod(&["a"]), "x").unwrap_err().message,
+            "container x is not valid for pod p"
+        );
+        assert_eq!(
+            container_of(&pod(&["a", "b"]), "").unwrap_err().message,
+            "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
+        );
+        let mut annotated = pod(&["a", "b"]);
+        annotated["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/default-container": "b"});
+        assert_eq!(container_of(&annotated, "").unwrap(), "b");
+    }
+
+    #[test]
+    fn log_options_are_checked() {
+        for (query, expect) in [
+            ("", Ok("")),
+            ("follow=true&tailLines=0", Ok("?follow=true&tailLines=0")),
+            ("sinceSeconds=0", Err(422)),
+            ("tailLines=x", Err(400)),
+            ("sinceTime=2026-01-01T00:00:00Z&sinceSeconds=1", Err(400)),
+        ] {
+            let got = log_query(&Query::parse(query));
+            assert_eq!(got.as_deref().map_err(|status| status.code), expect, "{query}");
+        }
+    }
+
+    #[test]
+    fn kubelets_are_found() {
+        let node = json!({"status": {"addresses": [{"type": "Hostname", "address": "h"}, {"type": "InternalIP", "address": "10.0.0.1"}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10251}}}});
+        assert_eq!(address_of(&node), ("10.0.0.1".into(), 10251));
+        assert_eq!(address_of(&json!({})), (String::new(), KUBELET_PORT));
+    }
+}

@@ -1,0 +1,68 @@
+//! Subresources with handlers of their own: binding, eviction, tokens, logs, exec and proxies.
+
+pub mod kubelet;
+pub mod pods;
+pub mod proxy;
+pub mod tokens;
+
+use std::sync::Arc;
+
+use http::Response;
+
+use api::{GroupVersionKind, GroupVersionResource, Reason, Status, Value};
+use client::Body;
+
+use crate::call::{Call, RequestBody};
+use crate::pipeline::{Operation, Review};
+use crate::registry::Served;
+use crate::verbs::{method_not_allowed, write};
+
+/// Answers a request for a subresource that a handler serves.
+pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
+    let attributes = &call.attributes;
+    let verb = &*attributes.verb;
+    match (&*attributes.resource, &*attributes.subresource) {
+        ("pods", "binding") if verb == "create" => pods::bind(call, served, body).await,
+        ("pods", "eviction") if verb == "create" => pods::evict(call, served, body).await,
+        ("pods", "log") if verb == "get" => kubelet::log(call, served).await,
+        ("pods", "exec") => kubelet::exec(call, served).await,
+        ("pods", "attach" | "portforward") => Err(unavailable(&attributes.subresource)),
+        ("pods" | "services" | "nodes", "proxy") => proxy::serve(call, served, body).await,
+        ("serviceaccounts", "token") if verb == "create" => tokens::issue(call, served, body).await,
+        _ => Err(method_not_allowed()),
+    }
+}
+
+/// What is not there yet says so, and where that is written down.
+fn unavailable(what: &str) -> Status {
+    let message = format!("{what} is not available in this version of Trireme, see docs/compatibility.md");
+    let mut status = Status::failure(Reason::Unknown, message);
+    status.code = 501;
+    status.reason = "NotImplemented".into();
+    status
+}
+
+/// Runs both admission slots for a connection. The object is the options of the connection.
+pub async fn admit(call: &Call, served: &Served, kind: &str, options: Value) -> Result<(), Status> {
+    if call.query.has("dryRun") {
+        return Err(Status::bad_request("dryRun is not supported"));
+    }
+    let attributes = &call.attributes;
+    let row = &served.kind.row;
+    let review = Review {
+        operation: Operation::Connect,
+        user: call.user.clone(),
+        kind: GroupVersionKind::new("", "v1", kind),
+        resource: GroupVersionResource::new(&row.group, &row.hub, &row.plural),
+        subresource: attributes.subresource.clone(),
+        namespace: attributes.namespace.clone(),
+        name: attributes.name.clone(),
+        dry_run: false,
+        options: Value::Null,
+        cluster: call.server.storage.clone(),
+        warnings: Default::default(),
+    };
+    let mut slot = Some(options);
+    write::run_admit(call, &review, &mut slot, None).await?;
+    write::run_validate(call, &review, slot.as_ref(), None).await
+}

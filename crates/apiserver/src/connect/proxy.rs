@@ -1,0 +1,374 @@
+//! `pods|services|nodes/proxy`: HTTP handed through to a pod, a ready endpoint of a Service, or a kubelet.
+//!
+//! The address that was checked is the address that is dialled (D14). Source:
+//! `k8s.io/apimachinery/pkg/util/proxy/upgradeaware.go` and the `ResourceLocation` functions of core's registries.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::header::{HOST, HeaderMap, HeaderName, LOCATION};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+
+use api::{GroupResource, Reason, Status, Value};
+use client::{Body, TransportError};
+
+use crate::call::{Call, RequestBody};
+use crate::cluster::Cluster;
+use crate::dial::Stream;
+use crate::registry::Served;
+
+use super::kubelet::address_of;
+
+/// Headers that belong to one connection and not to what it carries.
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Sends one request on a fresh connection and returns the answer while its body streams.
+pub async fn send(stream: Stream, request: Request<RequestBody>) -> Result<Response<Body>, Status> {
+    let unreachable = |error: hyper::Error| {
+        let why = format!("error trying to reach service: {error}");
+        let mut status = Status::failure(Reason::ServiceUnavailable, why);
+        status.code = 503;
+        status
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
+    // Ends with its last request; its error is the request's.
+    tokio::spawn(connection.with_upgrades());
+    let response = sender.send_request(request).await.map_err(unreachable)?;
+    Ok(response.map(|body| {
+        body.map_err(|error| TransportError::Lost(error.to_string()))
+            .boxed_unsync()
+    }))
+}
+
+/// Percent-encodes a query's value.
+pub fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte as char),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// Any method on `.../proxy[/path]`.
+pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
+    let attributes = &call.attributes;
+    let base = proxy_base(call);
+    if let Some(redirect) = redirect_to_slash(call, &base) {
+        return Ok(redirect);
+    }
+    let options = serde_json::json!({"kind": "ProxyOptions", "apiVersion": "v1", "path": attributes.rest});
+    super::admit(call, served, "ProxyOptions", options).await?;
+    let (stream, host) = match &*attributes.resource {
+        "nodes" => node(call).await?,
+        "services" => service(call).await?,
+        _ => pod(call).await?,
+    };
+    let rest = call.uri.path().get(base.len()..).unwrap_or("");
+    let mut target = if rest.starts_with('/') {
+        rest.to_owned()
+    } else {
+        format!("/{rest}")
+    };
+    if let Some(query) = call.uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    let mut request = Request::new(body);
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = target
+        .parse()
+        .map_err(|error| Status::bad_request(format!("the path cannot be proxied: {error}")))?;
+    copy_headers(&call.headers, request.headers_mut());
+    let host = http::HeaderValue::from_str(&host).map_err(Status::internal)?;
+    request.headers_mut().insert(HOST, host);
+    let response = send(stream, request).await?;
+    let (parts, body) = response.into_parts();
+    let mut answer = Response::new(body);
+    *answer.status_mut() = parts.status;
+    copy_headers(&parts.headers, answer.headers_mut());
+    rewrite_location(answer.headers_mut(), &base);
+    Ok(answer)
+}
+
+/// The path up to and with `proxy`, as it was sent.
+fn proxy_base(call: &Call) -> String {
+    let path = call.uri.path();
+    let segments = 1 + path
+        .split('/')
+        .position(|segment| segment == "proxy")
+        .filter(|_| call.attributes.subresource == "proxy")
+        .unwrap_or(path.split('/').count());
+    path.split('/').take(segments).collect::<Vec<_>>().join("/")
+}
+
+/// A browser resolves relative links against the path, so `.../proxy` without a slash is answered with one.
+fn redirect_to_slash(call: &Call, base: &str) -> Option<Response<Body>> {
+    if call.uri.path() != base || !matches!(call.method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let query = call.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut response = Response::new(client::body_of(""));
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    let location = http::HeaderValue::from_str(&format!("{base}/{query}")).ok()?;
+    response.headers_mut().insert(LOCATION, location);
+    Some(response)
+}
+
+fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
+    let named: Vec<String> = from
+        .get_all("connection")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(|name| name.trim().to_ascii_lowercase()))
+        .collect();
+    let drop = |name: &HeaderName| {
+        HOP_BY_HOP.contains(&name.as_str()) || named.iter().any(|own| own == name.as_str()) || *name == HOST
+    };
+    for (name, value) in from.iter().filter(|(name, _)| !drop(name)) {
+        to.append(name.clone(), value.clone());
+    }
+}
+
+/// A redirect of the target stays behind the proxy.
+fn rewrite_location(headers: &mut HeaderMap, base: &str) {
+    let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else {
+        return;
+    };
+    if location.starts_with('/')
+        && !location.starts_with("//")
+        && let Ok(value) = http::HeaderValue::from_str(&format!("{base}{location}"))
+    {
+        headers.insert(LOCATION, value);
+    }
+}
+
+/// `[scheme:]name[:port]`.
+fn split_name(name: &str) -> Result<(&str, &str, &str), Status> {
+    let parts: Vec<&str> = name.split(':').collect();
+    match parts.as_slice() {
+        [name] => Ok(("", name, "")),
+        [name, port] => Ok(("", name, port)),
+        [scheme @ ("" | "http" | "https"), name, port] => Ok((scheme, name, port)),
+        _ => Err(Status::bad_request(format!("invalid name {}", api::field::quote(name)))),
+    }
+}
+
+fn core(resource: &str) -> GroupResource {
+    GroupResource {
+        group: String::new(),
+        resource: resource.into(),
+    }
+}
+
+fn unavailable(why: impl Into<String>) -> Status {
+    Status::failure(Reason::ServiceUnavailable, why)
+}
+
+async fn dial_pod(call: &Call, scheme: &str, address: &str, port: u16) -> Result<(Stream, String), Status> {
+    if scheme == "https" {
+        let why = "proxying with TLS to a pod is not available in this version of Trireme, see docs/compatibility.md";
+        return Err(unavailable(why));
+    }
+    let ip: IpAddr = address.parse().map_err(|_| unavailable("address not allowed"))?;
+    // A pod cannot point the server at itself or at the link's own services (upstream: IsProxyableIP).
+    let link_local = matches!(ip, IpAddr::V4(ip) if ip.is_link_local());
+    if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local {
+        return Err(Status::bad_request("address not allowed"));
+    }
+    let services = call
+        .server
+        .services
+        .as_ref()
+        .ok_or_else(|| unavailable("this server has no way to its pods"))?;
+    let address = SocketAddr::new(ip, port);
+    let stream = services
+        .dial(address)
+        .await
+        .map_err(|error| unavailable(format!("error trying to reach service: dial tcp {address}: {error}")))?;
+    Ok((stream, address.to_string()))
+}
+
+async fn pod(call: &Call) -> Result<(Stream, String), Status> {
+    let (scheme, name, port) = split_name(&call.attributes.name)?;
+    let pods = core("pods");
+    let pod = call.server.storage.as_ref();
+    let pod =
+        Cluster::get(pod, &pods, &call.attributes.namespace, name).ok_or_else(|| Status::not_found(&pods, name))?;
+    let pod = pod.value();
+    let port = match port {
+        "" => first_port(&pod).unwrap_or(80),
+        text => text
+            .parse()
+            .map_err(|_| Status::bad_request(format!("invalid port {}", api::field::quote(text))))?,
+    };
+    let address = pod["status"]["podIP"].as_str().unwrap_or("");
+    if address.is_empty() {
+        return Err(unavailable(format!("pod {name} has no address yet")));
+    }
+    dial_pod(call, scheme, address, port).await
+}
+
+/// The first TCP port that a pod declares.
+fn first_port(pod: &Value) -> Option<u16> {
+    let containers = pod["spec"]["containers"].as_array()?;
+    let mut ports = containers
+        .iter()
+        .filter_map(|container| container["ports"].as_array())
+        .flatten();
+    let port = ports.find(|port| port["protocol"] != "UDP")?;
+    port["containerPort"].as_u64().and_then(|port| u16::try_from(port).ok())
+}
+
+async fn service(call: &Call) -> Result<(Stream, String), Status> {
+    let (scheme, name, port) = split_name(&call.attributes.name)?;
+    let services = core("services");
+    let namespace = &call.attributes.namespace;
+    let storage = &*call.server.storage;
+    let service =
+        Cluster::get(storage, &services, namespace, name).ok_or_else(|| Status::not_found(&services, name))?;
+    let port_name = service_port(&service.value(), port).ok_or_else(|| {
+        unavailable(format!(
+            "no service port {} found for service {}",
+            api::field::quote(port),
+            api::field::quote(name)
+        ))
+    })?;
+    let slices = GroupResource {
+        group: "discovery.k8s.io".into(),
+        resource: "endpointslices".into(),
+    };
+    let slices = Cluster::list(storage, &slices, Some(namespace));
+    let mine = slices
+        .iter()
+        .filter(|slice| slice.label("kubernetes.io/service-name") == Some(name));
+    let targets: Vec<(String, u16)> = mine.flat_map(|slice| ready(&slice.value(), &port_name)).collect();
+    if targets.is_empty() {
+        return Err(unavailable(format!(
+            "no endpoints available for service {}",
+            api::field::quote(name)
+        )));
+    }
+    let (address, port) = &targets[call.server.random.index(targets.len())];
+    dial_pod(call, scheme, address, *port).await
+}
+
+/// The name of the service's port that was asked for by name, by number, or by nothing when there is only one.
+fn service_port(service: &Value, wanted: &str) -> Option<String> {
+    let ports = service["spec"]["ports"].as_array()?;
+    let found = match wanted {
+        "" if ports.len() == 1 => ports.first(),
+        "" => ports
+            .iter()
+            .find(|port| port["name"].as_str().unwrap_or("").is_empty())
+            .or(ports.first()),
+        wanted => ports.iter().find(|port| {
+            port["name"] == wanted || port["port"].as_u64().is_some_and(|number| number.to_string() == wanted)
+        }),
+    }?;
+    Some(found["name"].as_str().unwrap_or("").to_owned())
+}
+
+/// The ready addresses of a slice, with the number of the named port.
+fn ready(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
+    let ports = slice["ports"].as_array().into_iter().flatten();
+    let mut ports = ports.filter(|port| port["name"].as_str().unwrap_or("") == port_name);
+    let Some(port) = ports
+        .next()
+        .and_then(|port| port["port"].as_u64())
+        .and_then(|p| u16::try_from(p).ok())
+    else {
+        return Vec::new();
+    };
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"].as_bool().unwrap_or(true));
+    let addresses = ready.filter_map(|endpoint| endpoint["addresses"][0].as_str());
+    addresses.map(|address| (address.to_owned(), port)).collect()
+}
+
+async fn node(call: &Call) -> Result<(Stream, String), Status> {
+    let (_, name, port) = split_name(&call.attributes.name)?;
+    let nodes = core("nodes");
+    let node = Cluster::get(&*call.server.storage, &nodes, "", name).ok_or_else(|| Status::not_found(&nodes, name))?;
+    let (address, kubelet_port) = address_of(&node.value());
+    if !port.is_empty() && port != kubelet_port.to_string() {
+        return Err(Status::bad_request(format!(
+            "only the kubelet's port {kubelet_port} of a node can be proxied"
+        )));
+    }
+    let dialer = call
+        .server
+        .nodes
+        .as_ref()
+        .ok_or_else(|| unavailable("this server has no way to its nodes"))?;
+    let stream = dialer.dial(name, &address, kubelet_port).await.map_err(|error| {
+        unavailable(format!(
+            "error trying to reach service: dial tcp {address}:{kubelet_port}: {error}"
+        ))
+    })?;
+    Ok((stream, format!("{address}:{kubelet_port}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_carry_schemes_and_ports() {
+        for (name, expect) in [
+            ("a", Ok(("", "a", ""))),
+            ("a:80", Ok(("", "a", "80"))),
+            ("https:a:web", Ok(("https", "a", "web"))),
+            ("ftp:a:1", Err(400)),
+        ] {
+            assert_eq!(split_name(name).map_err(|status| status.code), expect, "{name}");
+        }
+    }
+
+    #[test]
+    fn services_lead_to_ready_endpoints() {
+        let service = json!({"spec": {"ports": [{"name": "web", "port": 80}, {"name": "admin", "port": 81}]}});
+        assert_eq!(service_port(&service, "81").as_deref(), Some("admin"));
+        assert_eq!(service_port(&service, "web").as_deref(), Some("web"));
+        assert_eq!(service_port(&service, "x"), None);
+        let slice = json!({"ports": [{"name": "web", "port": 8080}], "endpoints": [
+            {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},
+            {"addresses": ["10.0.0.2"], "conditions": {"ready": false}}]});
+        assert_eq!(ready(&slice, "web"), [("10.0.0.1".to_owned(), 8080)]);
+        assert!(ready(&slice, "admin").is_empty());
+    }
+
+    #[test]
+    fn connection_headers_stay_behind() {
+        let mut from = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "x-mine"),
+            ("x-mine", "1"),
+            ("x-other", "2"),
+            ("upgrade", "h2c"),
+            ("host", "h"),
+        ] {
+            from.insert(name, value.parse().unwrap());
+        }
+        let mut to = HeaderMap::new();
+        copy_headers(&from, &mut to);
+        assert_eq!(to.len(), 1);
+        assert_eq!(encode("a b&c/é"), "a%20b%26c%2F%C3%A9");
+    }
+}

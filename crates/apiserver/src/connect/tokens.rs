@@ -1,0 +1,124 @@
+//! `serviceaccounts/token`: TokenRequest, issued by whoever the composition root gave.
+//!
+//! Source: `k8s.io/kubernetes/pkg/registry/core/serviceaccount/storage/token.go`.
+
+use std::sync::Arc;
+
+use http::Response;
+
+use api::field::{Error, ErrorList, Path};
+use api::schema::SchemaRef;
+use api::{GroupVersionKind, Reason, Status, meta};
+use client::Body;
+
+use crate::call::{Call, RequestBody, read_body};
+use crate::decode;
+use crate::options::WriteOptions;
+use crate::pipeline::{Operation, Review};
+use crate::registry::Served;
+use crate::respond;
+use crate::verbs::write::{run_admit, run_validate};
+
+/// The shortest and the longest life of a token, and the one when none is asked for, in seconds.
+const EXPIRATION_SECONDS_MIN: i64 = 600;
+const EXPIRATION_SECONDS_MAX: i64 = 1 << 32;
+const EXPIRATION_SECONDS_DEFAULT: i64 = 3600;
+
+/// `POST serviceaccounts/<name>/token`.
+pub async fn issue(call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
+    let bytes = read_body(body).await?;
+    let options = WriteOptions::parse(call, "CreateOptions", false)?;
+    let gvk = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
+    let schema = SchemaRef::builtin(&gvk).expect("invariant: the schema has authentication.k8s.io/v1 TokenRequest");
+    let mut request = decode::object(call, &bytes, &gvk, &schema, options.field_validation)?;
+    let attributes = &call.attributes;
+    let Some(issuer) = &call.server.tokens else {
+        return Err(Status::failure(
+            Reason::ServiceUnavailable,
+            "this server issues no tokens",
+        ));
+    };
+    let account = call
+        .server
+        .storage
+        .get(&served.kind, &attributes.namespace, &attributes.name)?;
+    let account = account.ok_or_else(|| Status::not_found(&served.resource(), &attributes.name))?;
+    for (field, expected) in [("name", &attributes.name), ("namespace", &attributes.namespace)] {
+        let given = meta::text(&request, field);
+        if !given.is_empty() && given != expected {
+            let quote = api::field::quote;
+            return Err(Status::bad_request(format!(
+                "metadata.{field} {} must match the service account {field} in URL: {}",
+                quote(given),
+                quote(expected)
+            )));
+        }
+    }
+    meta::set_text(&mut request, "name", &attributes.name);
+    meta::set_text(&mut request, "namespace", &attributes.namespace);
+    meta::set_text(&mut request, "creationTimestamp", &call.now());
+    let seconds = match request["spec"]["expirationSeconds"].as_i64() {
+        None | Some(0) => EXPIRATION_SECONDS_DEFAULT,
+        Some(seconds) => seconds,
+    };
+    request["spec"]["expirationSeconds"] = seconds.into();
+    let errors = check(seconds);
+    if !errors.is_empty() {
+        return Err(Status::invalid(&gvk.group_kind(), &attributes.name, &errors));
+    }
+    let review = Review {
+        operation: Operation::Create,
+        user: call.user.clone(),
+        kind: gvk,
+        resource: served.gvr.clone(),
+        subresource: "token".into(),
+        namespace: attributes.namespace.clone(),
+        name: attributes.name.clone(),
+        dry_run: options.dry_run,
+        options: options.to_value("CreateOptions"),
+        cluster: call.server.storage.clone(),
+        warnings: Default::default(),
+    };
+    let mut slot = Some(request);
+    run_admit(call, &review, &mut slot, None).await?;
+    run_validate(call, &review, slot.as_ref(), None).await?;
+    let request = slot.ok_or_else(|| Status::internal("an admission plug-in removed the object"))?;
+    let answer = if options.dry_run {
+        request
+    } else {
+        issuer.issue(&account, request, &call.user).await?
+    };
+    Ok(respond::tree(call, &answer, 201))
+}
+
+fn check(seconds: i64) -> ErrorList {
+    let path = Path::new("spec").child("expirationSeconds");
+    let mut errors = ErrorList::new();
+    if seconds < EXPIRATION_SECONDS_MIN {
+        errors.push(Error::invalid(
+            &path,
+            seconds,
+            "may not specify a duration less than 10 minutes",
+        ));
+    }
+    if seconds > EXPIRATION_SECONDS_MAX {
+        errors.push(Error::invalid(
+            &path,
+            seconds,
+            "may not specify a duration larger than 2^32 seconds",
+        ));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_are_limited() {
+        for (seconds, count) in [(599, 1), (600, 0), (1 << 32, 0), ((1 << 32) + 1, 1)] {
+            assert_eq!(check(seconds).len(), count, "{seconds}");
+        }
+    }
+}

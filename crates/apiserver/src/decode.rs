@@ -1,0 +1,254 @@
+//! From the bytes of a body to an object in normal form (D2): JSON, YAML or protobuf, checked against the kind.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
+use api::codec::{Limits, MediaType, json, protobuf, yaml};
+use api::normalize::{UnknownFields, normalize};
+use api::schema::SchemaRef;
+use api::{GroupVersionKind, Reason, Status, Value, meta};
+
+use crate::call::Call;
+use crate::options::FieldValidation;
+use crate::respond::view;
+
+/// The media types of objects that a request body may have.
+const OBJECT_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// 415, with what is taken.
+pub fn unsupported_media_type(accepted: &str) -> Status {
+    Status::failure(
+        Reason::UnsupportedMediaType,
+        format!("the body of the request was in an unknown format - accepted media types include: {accepted}"),
+    )
+}
+
+/// The media type of a body of objects; JSON when the header is absent.
+pub fn media_type(headers: &HeaderMap) -> Result<MediaType, Status> {
+    let text = match headers.get(CONTENT_TYPE) {
+        None => return Ok(MediaType::Json),
+        Some(value) => value.to_str().unwrap_or("?"),
+    };
+    match MediaType::parse(text) {
+        Some(media @ (MediaType::Json | MediaType::Yaml | MediaType::Protobuf)) => Ok(media),
+        None if text.is_empty() => Ok(MediaType::Json),
+        _ => Err(unsupported_media_type(OBJECT_TYPES)),
+    }
+}
+
+/// A tree and what strict validation has to say about its syntax.
+struct Syntax {
+    value: Value,
+    strict: Vec<String>,
+    binary: bool,
+}
+
+fn read(media: MediaType, bytes: &Bytes) -> Result<Syntax, api::codec::DecodeError> {
+    let limits = Limits::default();
+    if media == MediaType::Protobuf {
+        let (gvk, mut value) = protobuf::decode(bytes)?;
+        view::set_kind(&mut value, &gvk.api_version(), &gvk.kind);
+        return Ok(Syntax {
+            value,
+            strict: Vec::new(),
+            binary: true,
+        });
+    }
+    let decoded = match media {
+        MediaType::Yaml => yaml::decode(bytes, &limits)?,
+        _ => json::decode(bytes, &limits)?,
+    };
+    let strict = decoded.strict_errors().collect();
+    Ok(Syntax {
+        value: decoded.value,
+        strict,
+        binary: false,
+    })
+}
+
+/// Decodes the object of a create or update: of the expected kind, normal, its unknown fields refused or reported.
+pub fn object(
+    call: &Call,
+    bytes: &Bytes,
+    expected: &GroupVersionKind,
+    schema: &SchemaRef,
+    validation: FieldValidation,
+) -> Result<Value, Status> {
+    let media = media_type(&call.headers)?;
+    let Syntax {
+        mut value,
+        mut strict,
+        binary,
+    } = read(media, bytes).map_err(|error| unrecognized(expected, bytes, &error.to_string()))?;
+    if !value.is_object() {
+        let why = "json: cannot unmarshal a value that is no object into Go value of type runtime.TypeMeta";
+        return Err(Status::bad_request(format!(
+            "couldn't get version/kind; json parse error: {why}"
+        )));
+    }
+    let found = complete_kind(&mut value, expected);
+    if found.kind != expected.kind || found.group_version() != expected.group_version() {
+        return Err(wrong_kind(&found, expected));
+    }
+    let unknown = normalize(&mut value, schema, UnknownFields::Report).map_err(|error| {
+        Status::bad_request(format!(
+            "{} in version {} cannot be handled as a {}: {error}",
+            found.kind,
+            api::field::quote(&found.version),
+            expected.kind
+        ))
+    })?;
+    // Protobuf has no strict mode (upstream falls back to the plain decoder).
+    if !binary {
+        strict.extend(unknown.iter().map(|field| field.to_string()));
+        report(call, &strict, validation).map_err(|why| {
+            Status::bad_request(format!(
+                "{} in version {} cannot be handled as a {}: {why}",
+                found.kind,
+                api::field::quote(&found.version),
+                expected.kind
+            ))
+        })?;
+    }
+    Ok(value)
+}
+
+/// Refuses or warns about what strict validation found.
+pub fn report(call: &Call, strict: &[String], validation: FieldValidation) -> Result<(), String> {
+    if strict.is_empty() {
+        return Ok(());
+    }
+    match validation {
+        FieldValidation::Ignore => Ok(()),
+        FieldValidation::Warn => {
+            strict.iter().for_each(|text| call.warn(text.clone()));
+            Ok(())
+        }
+        FieldValidation::Strict => Err(format!("strict decoding error: {}", strict.join(", "))),
+    }
+}
+
+/// Fills in the kind and version that the body left out; answers with what it says.
+fn complete_kind(value: &mut Value, expected: &GroupVersionKind) -> GroupVersionKind {
+    let api_version = value.get("apiVersion").and_then(Value::as_str).unwrap_or("");
+    let kind = value.get("kind").and_then(Value::as_str).unwrap_or("");
+    let api_version = if api_version.is_empty() {
+        expected.api_version()
+    } else {
+        api_version.into()
+    };
+    let kind = if kind.is_empty() {
+        expected.kind.clone()
+    } else {
+        kind.into()
+    };
+    view::set_kind(value, &api_version, &kind);
+    meta::gvk(value)
+}
+
+fn wrong_kind(found: &GroupVersionKind, expected: &GroupVersionKind) -> Status {
+    if found.kind == expected.kind || found.group != expected.group {
+        return Status::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({})",
+            found.group_version(),
+            expected.group_version()
+        ));
+    }
+    Status::bad_request(format!(
+        "{} in version {} cannot be handled as a {}: converting ({}) to ({}): unknown conversion",
+        found.kind,
+        api::field::quote(&found.version),
+        expected.kind,
+        found.kind,
+        expected.kind
+    ))
+}
+
+/// A body whose kind could not even be read.
+fn unrecognized(expected: &GroupVersionKind, bytes: &Bytes, why: &str) -> Status {
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {why} ({})",
+        expected.kind,
+        summary(bytes)
+    ))
+}
+
+/// How much of a bad body is shown.
+const SUMMARY_BYTES_MAX: usize = 30;
+
+fn summary(bytes: &Bytes) -> String {
+    let more = if bytes.len() > SUMMARY_BYTES_MAX { " ..." } else { "" };
+    let shown = &bytes[..bytes.len().min(SUMMARY_BYTES_MAX)];
+    match bytes.first() {
+        None => "<empty>".into(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(shown)),
+        Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + more,
+    }
+}
+
+/// Decodes an object of options in a body (`DeleteOptions`), of any group version.
+pub fn delete_options(call: &Call, bytes: &Bytes) -> Result<Value, Status> {
+    let media = media_type(&call.headers)?;
+    let bad = |error: &dyn std::fmt::Display| Status::bad_request(error.to_string());
+    let mut value = read(media, bytes).map_err(|error| bad(&error))?.value;
+    let kind = value
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or("DeleteOptions")
+        .to_owned();
+    if !matches!(&*kind, "" | "DeleteOptions") {
+        return Err(Status::bad_request(
+            "decoded object cannot be converted to DeleteOptions",
+        ));
+    }
+    let schema = SchemaRef::builtin_type("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
+        .expect("invariant: the schema has the options of meta/v1");
+    normalize(&mut value, &schema, UnknownFields::Ignore).map_err(|error| bad(&error))?;
+    Ok(value)
+}
+
+/// Reads a patch document in JSON.
+pub fn json_document(bytes: &Bytes) -> Result<(Value, Vec<String>), Status> {
+    let bad = |error: &dyn std::fmt::Display| Status::bad_request(format!("error decoding patch: {error}"));
+    let decoded = json::decode(bytes, &Limits::default()).map_err(|error| bad(&error))?;
+    let strict = decoded.strict_errors().collect();
+    Ok((decoded.value, strict))
+}
+
+/// Reads an apply configuration in YAML (or JSON, which is YAML).
+pub fn apply_document(bytes: &Bytes) -> Result<(Value, Vec<String>), Status> {
+    let bad = |error: &dyn std::fmt::Display| Status::bad_request(format!("error decoding YAML: {error}"));
+    let decoded = yaml::decode(bytes, &Limits::default()).map_err(|error| bad(&error))?;
+    let strict = decoded.strict_errors().collect();
+    Ok((decoded.value, strict))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_bodies_are_summarized() {
+        for (body, expect) in [
+            ("", "<empty>"),
+            ("{\"a\"", "{\"a\""),
+            ("xy", "7879"),
+            ("{234567890123456789012345678901", "{23456789012345678901234567890 ..."),
+        ] {
+            assert_eq!(summary(&Bytes::from(body)), expect);
+        }
+    }
+
+    #[test]
+    fn kinds_are_completed_and_compared() {
+        let expected = GroupVersionKind::new("apps", "v1", "Deployment");
+        let mut value = serde_json::json!({"metadata": {}});
+        assert_eq!(complete_kind(&mut value, &expected), expected);
+        let found = GroupVersionKind::new("apps", "v1beta1", "Deployment");
+        assert_eq!(
+            wrong_kind(&found, &expected).message,
+            "the API version in the data (apps/v1beta1) does not match the expected API version (apps/v1)"
+        );
+    }
+}

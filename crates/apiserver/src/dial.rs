@@ -1,0 +1,28 @@
+//! The ways out of the API server: to kubelets and to pods. Where they lead from (a namespace, a tunnel) is for whoever
+//! implements them to know.
+
+use std::io;
+use std::net::SocketAddr;
+
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A byte stream.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connected stream.
+pub type Stream = Box<dyn Io>;
+
+/// Reaches kubelets.
+pub trait NodeDialer: Send + Sync {
+    /// A connection to the kubelet of a node, with TLS done on it and the API server's client certificate shown.
+    fn dial(&self, node: &str, address: &str, port: u16) -> BoxFuture<'static, io::Result<Stream>>;
+}
+
+/// Reaches pods, from where pods can be reached.
+pub trait ServiceDialer: Send + Sync {
+    /// A plain connection to a pod's address.
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Stream>>;
+}

@@ -1,0 +1,474 @@
+//! Discovery: what is served, in the three shapes that clients ask for: `/api`, `/apis` and their group versions (v1),
+//! and aggregated (`apidiscovery.k8s.io` v2 and v2beta1) with an ETag.
+//!
+//! Made from the registry and kept until it changes.
+
+use http::HeaderMap;
+use http::Response;
+use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use api::{Map, Status, Value};
+use client::{Body, body_of};
+use kinds::row::ServedVersion;
+
+use crate::call::Call;
+use crate::registry::Registry;
+use crate::respond::{body, negotiate};
+use crate::virtuals::{self, Virtual};
+
+/// Upstream's order of groups (`apiVersionPriorities` of kube-aggregator's caller); others follow by name.
+const GROUP_ORDER: [&str; 22] = [
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "internal.apiserver.k8s.io",
+];
+
+/// Everything about discovery for one registry.
+pub struct Discovery {
+    /// The registry's.
+    pub epoch: u64,
+    groups: Vec<Group>,
+    core_v2: Aggregated,
+    apis_v2: Aggregated,
+    core_v2beta1: Aggregated,
+    apis_v2beta1: Aggregated,
+}
+
+struct Group {
+    name: String,
+    /// Preferred first.
+    versions: Vec<Version>,
+}
+
+struct Version {
+    version: String,
+    resources: Vec<Entry>,
+}
+
+struct Aggregated {
+    bytes: bytes::Bytes,
+    etag: String,
+}
+
+/// One resource or virtual resource with its subresources.
+struct Entry {
+    plural: String,
+    singular: String,
+    kind: String,
+    namespaced: bool,
+    verbs: Vec<&'static str>,
+    short_names: &'static [&'static str],
+    categories: &'static [&'static str],
+    subresources: Vec<SubEntry>,
+}
+
+struct SubEntry {
+    name: &'static str,
+    /// The body's group, version and kind; the group version is left out of the v1 shape when it is the resource's own.
+    kind: (String, String, String),
+    verbs: Vec<&'static str>,
+}
+
+impl Discovery {
+    /// Builds all documents.
+    pub fn new(registry: &Registry) -> Discovery {
+        let groups = collect(registry);
+        let aggregated = |core: bool, version: &str| {
+            let items: Vec<Value> = groups
+                .iter()
+                .filter(|group| group.name.is_empty() == core)
+                .map(Group::aggregated)
+                .collect();
+            let document = json!({
+                "kind": "APIGroupDiscoveryList",
+                "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+                "metadata": {},
+                "items": items,
+            });
+            let bytes = body::encode(&document, false);
+            let etag = format!("\"{:X}\"", Sha256::digest(&bytes));
+            Aggregated {
+                bytes: bytes.into(),
+                etag,
+            }
+        };
+        Discovery {
+            epoch: registry.epoch,
+            core_v2: aggregated(true, "v2"),
+            apis_v2: aggregated(false, "v2"),
+            core_v2beta1: aggregated(true, "v2beta1"),
+            apis_v2beta1: aggregated(false, "v2beta1"),
+            groups,
+        }
+    }
+
+    /// `/api`.
+    pub fn core(&self, call: &Call) -> Result<Response<Body>, Status> {
+        let legacy = json!({
+            "kind": "APIVersions",
+            "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": call.server.advertised}],
+        });
+        self.negotiated(call, &legacy, [("v2", &self.core_v2), ("v2beta1", &self.core_v2beta1)])
+    }
+
+    /// `/apis`.
+    pub fn groups(&self, call: &Call) -> Result<Response<Body>, Status> {
+        let groups: Vec<Value> = self
+            .groups
+            .iter()
+            .filter(|group| !group.name.is_empty())
+            .map(|group| group.v1(false))
+            .collect();
+        let legacy = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups});
+        self.negotiated(call, &legacy, [("v2", &self.apis_v2), ("v2beta1", &self.apis_v2beta1)])
+    }
+
+    /// `/apis/<group>`.
+    pub fn group(&self, call: &Call, name: &str) -> Result<Response<Body>, Status> {
+        let group = self.groups.iter().find(|group| group.name == name && !name.is_empty());
+        plain(call, &group.ok_or_else(Status::no_such_path)?.v1(true))
+    }
+
+    /// `/api/v1` and `/apis/<group>/<version>`.
+    pub fn version(&self, call: &Call, group: &str, version: &str) -> Result<Response<Body>, Status> {
+        let group = self
+            .groups
+            .iter()
+            .find(|own| own.name == group)
+            .ok_or_else(Status::no_such_path)?;
+        let version = group
+            .versions
+            .iter()
+            .find(|own| own.version == version)
+            .ok_or_else(Status::no_such_path)?;
+        plain(call, &version.v1(&group.name))
+    }
+
+    /// The group versions, for OpenAPI's index and the path list: `api/v1`, `apis/apps/v1`.
+    pub fn group_versions(&self) -> impl Iterator<Item = String> {
+        self.groups.iter().flat_map(|group| {
+            group.versions.iter().map(|version| match &*group.name {
+                "" => format!("api/{}", version.version),
+                name => format!("apis/{name}/{}", version.version),
+            })
+        })
+    }
+
+    fn negotiated(
+        &self,
+        call: &Call,
+        legacy: &Value,
+        aggregated: [(&str, &Aggregated); 2],
+    ) -> Result<Response<Body>, Status> {
+        let accept = negotiate::accept(&call.headers);
+        for clause in negotiate::clauses(&accept) {
+            if !clause.takes_json() {
+                continue;
+            }
+            if clause.param("as").is_empty() {
+                break;
+            }
+            let ours = clause.param("g") == "apidiscovery.k8s.io" && clause.param("as") == "APIGroupDiscoveryList";
+            let found = aggregated
+                .iter()
+                .find(|(version, _)| ours && *version == clause.param("v"));
+            if let Some((version, document)) = found {
+                return Ok(document.answer(&call.headers, version));
+            }
+        }
+        plain(call, legacy)
+    }
+}
+
+fn plain(call: &Call, document: &Value) -> Result<Response<Body>, Status> {
+    let output = negotiate::negotiate(&call.headers, &call.query, false)?;
+    let mut response = body::value(200, document, output.pretty);
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
+}
+
+impl Aggregated {
+    fn answer(&self, headers: &HeaderMap, version: &str) -> Response<Body> {
+        let known = headers
+            .get(IF_NONE_MATCH)
+            .is_some_and(|value| value.as_bytes() == self.etag.as_bytes());
+        let media = match version {
+            "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        };
+        let mut response = if known {
+            let mut response = Response::new(body_of(""));
+            *response.status_mut() = http::StatusCode::NOT_MODIFIED;
+            response
+        } else {
+            body::compressed(headers, self.bytes.len(), body::typed(200, media, self.bytes.clone()))
+        };
+        let headers = response.headers_mut();
+        if let Ok(etag) = HeaderValue::from_str(&self.etag) {
+            headers.insert(ETAG, etag);
+        }
+        headers.insert(VARY, HeaderValue::from_static("Accept"));
+        headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public"));
+        response
+    }
+}
+
+fn collect(registry: &Registry) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut add = |group: &str, version: &str, entry: Entry| {
+        let index = match groups.iter().position(|own| own.name == group) {
+            Some(index) => index,
+            None => {
+                groups.push(Group {
+                    name: group.to_owned(),
+                    versions: Vec::new(),
+                });
+                groups.len() - 1
+            }
+        };
+        let versions = &mut groups[index].versions;
+        match versions.iter_mut().find(|own| own.version == version) {
+            Some(own) => own.resources.push(entry),
+            None => versions.push(Version {
+                version: version.to_owned(),
+                resources: vec![entry],
+            }),
+        }
+    };
+    for served in registry.served() {
+        add(
+            &served.gvr.group,
+            &served.gvr.version,
+            Entry::of(served.kind.row.singular.as_ref(), served.version(), served),
+        );
+    }
+    for entry in virtuals::ALL {
+        add(entry.group, entry.version, Entry::of_virtual(entry));
+    }
+    let rank = |name: &str| {
+        GROUP_ORDER
+            .iter()
+            .position(|known| *known == name)
+            .unwrap_or(GROUP_ORDER.len())
+    };
+    groups.sort_by(|a, b| rank(&a.name).cmp(&rank(&b.name)).then_with(|| a.name.cmp(&b.name)));
+    for group in &mut groups {
+        group
+            .versions
+            .sort_by_key(|version| std::cmp::Reverse(version_rank(&version.version)));
+        for version in &mut group.versions {
+            version.resources.sort_by(|a, b| a.plural.cmp(&b.plural));
+        }
+    }
+    groups
+}
+
+/// Kubernetes' order of versions: v2, v1, v1beta2, v1beta1, v1alpha1, then others.
+fn version_rank(version: &str) -> (u8, u32, u32) {
+    let Some(rest) = version.strip_prefix('v') else {
+        return (0, 0, 0);
+    };
+    let (stability, major, minor) = match (rest.split_once("alpha"), rest.split_once("beta")) {
+        (Some((major, minor)), _) => (1, major, minor),
+        (_, Some((major, minor))) => (2, major, minor),
+        _ => (3, rest, "0"),
+    };
+    match (major.parse(), minor.parse()) {
+        (Ok(major), Ok(minor)) => (stability, major, minor),
+        _ => (0, 0, 0),
+    }
+}
+
+impl Entry {
+    fn of(singular: &str, version: &ServedVersion, served: &crate::registry::Served) -> Entry {
+        let own = &served.gvk;
+        let subresources = version.subresources.iter().map(|subresource| {
+            let kind = match subresource.kind {
+                Some((group, version, kind)) => (group.into(), version.into(), kind.into()),
+                None => (own.group.clone(), own.version.clone(), own.kind.clone()),
+            };
+            SubEntry {
+                name: subresource.name,
+                kind,
+                verbs: sorted(subresource.verbs),
+            }
+        });
+        let mut subresources: Vec<SubEntry> = subresources.collect();
+        subresources.sort_by_key(|subresource| subresource.name);
+        Entry {
+            plural: served.gvr.resource.clone(),
+            singular: singular.to_owned(),
+            kind: own.kind.clone(),
+            namespaced: served.kind.row.namespaced,
+            verbs: sorted(version.verbs),
+            short_names: version.short_names,
+            categories: version.categories,
+            subresources,
+        }
+    }
+
+    fn of_virtual(entry: &Virtual) -> Entry {
+        Entry {
+            plural: entry.plural.into(),
+            singular: entry.kind.to_lowercase(),
+            kind: entry.kind.into(),
+            namespaced: entry.namespaced,
+            verbs: sorted(entry.verbs),
+            short_names: entry.short_names,
+            categories: &[],
+            subresources: Vec::new(),
+        }
+    }
+}
+
+fn sorted(verbs: &[&'static str]) -> Vec<&'static str> {
+    let mut verbs = verbs.to_vec();
+    verbs.sort_unstable();
+    verbs
+}
+
+impl Group {
+    fn v1(&self, alone: bool) -> Value {
+        let entry = |version: &Version| json!({"groupVersion": format!("{}/{}", self.name, version.version), "version": version.version});
+        let versions: Vec<Value> = self.versions.iter().map(entry).collect();
+        let mut group = json!({"name": self.name, "versions": versions, "preferredVersion": versions.first()});
+        if alone {
+            group["kind"] = "APIGroup".into();
+            group["apiVersion"] = "v1".into();
+        }
+        group
+    }
+
+    fn aggregated(&self) -> Value {
+        let versions: Vec<Value> = self
+            .versions
+            .iter()
+            .map(|version| version.aggregated(&self.name))
+            .collect();
+        let mut metadata = Map::new();
+        if !self.name.is_empty() {
+            metadata.insert("name".into(), self.name.clone().into());
+        }
+        metadata.insert("creationTimestamp".into(), Value::Null);
+        json!({"metadata": metadata, "versions": versions})
+    }
+}
+
+impl Version {
+    fn v1(&self, group: &str) -> Value {
+        let group_version = if group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{group}/{}", self.version)
+        };
+        let mut resources = Vec::new();
+        for entry in &self.resources {
+            let mut resource = json!({
+                "name": entry.plural, "singularName": entry.singular, "namespaced": entry.namespaced,
+                "kind": entry.kind, "verbs": entry.verbs,
+            });
+            if !entry.short_names.is_empty() {
+                resource["shortNames"] = json!(entry.short_names);
+            }
+            if !entry.categories.is_empty() {
+                resource["categories"] = json!(entry.categories);
+            }
+            if entry.verbs.contains(&"list") {
+                resource["storageVersionHash"] = storage_version_hash(group, &self.version, &entry.kind).into();
+            }
+            resources.push(resource);
+            for sub in &entry.subresources {
+                let mut resource = json!({
+                    "name": format!("{}/{}", entry.plural, sub.name), "singularName": "",
+                    "namespaced": entry.namespaced, "kind": sub.kind.2, "verbs": sub.verbs,
+                });
+                if (&*sub.kind.0, &*sub.kind.1) != (group, &*self.version) {
+                    resource["group"] = sub.kind.0.clone().into();
+                    resource["version"] = sub.kind.1.clone().into();
+                }
+                resources.push(resource);
+            }
+        }
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources})
+    }
+
+    fn aggregated(&self, group: &str) -> Value {
+        let resources: Vec<Value> = self
+            .resources
+            .iter()
+            .map(|entry| entry.aggregated(group, &self.version))
+            .collect();
+        json!({"version": self.version, "resources": resources, "freshness": "Current"})
+    }
+}
+
+impl Entry {
+    fn aggregated(&self, group: &str, version: &str) -> Value {
+        let mut resource = json!({
+            "resource": self.plural,
+            "responseKind": {"group": group, "version": version, "kind": self.kind},
+            "scope": if self.namespaced { "Namespaced" } else { "Cluster" },
+            "singularResource": self.singular,
+            "verbs": self.verbs,
+        });
+        if !self.short_names.is_empty() {
+            resource["shortNames"] = json!(self.short_names);
+        }
+        if !self.categories.is_empty() {
+            resource["categories"] = json!(self.categories);
+        }
+        if !self.subresources.is_empty() {
+            let subs = self.subresources.iter().map(|sub| {
+                let (group, version, kind) = &sub.kind;
+                json!({
+                    "subresource": sub.name,
+                    "responseKind": {"group": group, "version": version, "kind": kind},
+                    "verbs": sub.verbs,
+                })
+            });
+            resource["subresources"] = subs.collect();
+        }
+        resource
+    }
+}
+
+/// Upstream's hash of what is stored: the same for the same kind, so that migrators notice changes.
+fn storage_version_hash(group: &str, version: &str, kind: &str) -> String {
+    use base64::Engine as _;
+    let digest = Sha256::digest(format!("{group}/{version}/{kind}"));
+    base64::engine::general_purpose::STANDARD.encode(&digest[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_ordered_as_kubernetes_orders_them() {
+        let mut versions = ["v1alpha1", "v1", "v1beta2", "v2", "foo", "v1beta10"];
+        versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
+        assert_eq!(versions, ["v2", "v1", "v1beta10", "v1beta2", "v1alpha1", "foo"]);
+    }
+}

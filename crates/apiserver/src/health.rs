@@ -1,0 +1,108 @@
+//! `/healthz`, `/livez` and `/readyz`: named checks, each of which can be asked for alone or left out.
+//!
+//! Source: `k8s.io/apiserver/pkg/server/healthz/healthz.go`.
+
+use std::sync::Arc;
+
+use http::Response;
+
+use api::Status;
+use client::Body;
+
+use crate::call::Call;
+use crate::respond::body;
+use crate::server::Server;
+
+/// One check: `Err` says what is wrong. The text goes to the log; answers say only that it was withheld.
+pub type Check = Arc<dyn Fn(&Server) -> Result<(), String> + Send + Sync>;
+
+/// A named check.
+#[derive(Clone)]
+pub struct NamedCheck {
+    /// The name in the path.
+    pub name: String,
+    /// The check.
+    pub check: Check,
+    /// Whether `/livez` asks it too: only what a restart would mend.
+    pub live: bool,
+}
+
+impl NamedCheck {
+    /// A check for `/readyz` and `/healthz`, and for `/livez` when `live`.
+    pub fn new(
+        name: &str,
+        live: bool,
+        check: impl Fn(&Server) -> Result<(), String> + Send + Sync + 'static,
+    ) -> NamedCheck {
+        NamedCheck {
+            name: name.into(),
+            check: Arc::new(check),
+            live,
+        }
+    }
+}
+
+/// What every server checks.
+pub fn defaults() -> Vec<NamedCheck> {
+    vec![
+        NamedCheck::new("ping", true, |_| Ok(())),
+        NamedCheck::new("log", true, |_| Ok(())),
+        NamedCheck::new("etcd", true, |server| server.store_health()),
+        NamedCheck::new("shutdown", false, |server| match server.shutdown.is_triggered() {
+            true => Err("process is shutting down".into()),
+            false => Ok(()),
+        }),
+    ]
+}
+
+/// Answers `/readyz`, `/readyz?verbose`, `/readyz/etcd` and the like.
+pub fn serve(call: &Call, which: &str, single: Option<&str>) -> Result<Response<Body>, Status> {
+    let checks: Vec<&NamedCheck> = call
+        .server
+        .checks
+        .iter()
+        .filter(|check| which != "livez" || check.live)
+        .collect();
+    if let Some(name) = single {
+        let check = checks.iter().find(|check| check.name == name);
+        let check = check.ok_or_else(Status::no_such_path)?;
+        return Ok(match (check.check)(&call.server) {
+            Ok(()) => body::text(200, "ok"),
+            Err(why) => body::text(500, format!("internal server error: {why}\n")),
+        });
+    }
+    let excluded: Vec<&str> = call.query.all("exclude").collect();
+    let mut lines = String::new();
+    let mut failed = Vec::new();
+    for check in &checks {
+        let name = &check.name;
+        if excluded.contains(&&**name) {
+            lines.push_str(&format!("[+]{name} excluded: ok\n"));
+            continue;
+        }
+        match (check.check)(&call.server) {
+            Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
+            Err(why) => {
+                tracing::warn!(check = %name, %why, "a health check fails");
+                lines.push_str(&format!("[-]{name} failed: reason withheld\n"));
+                failed.push(name.clone());
+            }
+        }
+    }
+    if !failed.is_empty() {
+        return Ok(body::text(500, format!("{lines}{which} check failed\n")));
+    }
+    let unknown: Vec<&&str> = excluded
+        .iter()
+        .filter(|name| !checks.iter().any(|c| c.name == ***name))
+        .collect();
+    if !unknown.is_empty() {
+        lines.push_str(&format!(
+            "warn: some health checks cannot be excluded: no matches for {unknown:?}\n"
+        ));
+    }
+    if call.query.has("verbose") {
+        return Ok(body::text(200, format!("{lines}{which} check passed\n")));
+    }
+    Ok(body::text(200, "ok"))
+}

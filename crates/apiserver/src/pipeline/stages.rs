@@ -1,0 +1,208 @@
+//! One request through all stages. Invariant: whatever happens, panics included, exactly one answer comes out.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue};
+use http::{Request, Response};
+use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
+
+use api::Status;
+use client::Body;
+
+use crate::call::{Call, RequestBody, is_long_running, warning_headers};
+use crate::request::{Attributes, Query, UserInfo, parse};
+use crate::respond::body;
+use crate::respond::negotiate::{Form, Output, is_pretty, negotiate};
+use crate::server::Server;
+
+use super::{AuditStage, Credentials, Decision, forbidden, impersonate};
+
+/// How long a request that is neither a watch nor a stream may take (upstream's `--request-timeout`).
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where a request comes from.
+#[derive(Clone)]
+pub enum Peer {
+    /// A connection, with the certificates that its client proved to own.
+    Connection {
+        /// The other side.
+        remote: SocketAddr,
+        /// Leaf first; empty without a client certificate.
+        certificates: Arc<Vec<CertificateDer<'static>>>,
+    },
+    /// A component in this process.
+    InProcess(Arc<UserInfo>),
+}
+
+/// Answers one request.
+pub fn handle(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) -> BoxFuture<'static, Response<Body>> {
+    Box::pin(answer(server, peer, request))
+}
+
+async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) -> Response<Body> {
+    let audit_id = server.random.uuid();
+    let started = tokio::time::Instant::now();
+    let query = Query::parse(request.uri().query().unwrap_or(""));
+    let parsed = parse(request.method(), request.uri().path(), &query);
+    let head = request.method() == http::Method::HEAD;
+    let mut response = match parsed {
+        Err(error) => body::status(&Status::internal(format_args!("failed to create RequestInfo: {error}"))),
+        Ok(attributes) => {
+            let labels = server.metrics.request_labels(&attributes, &query);
+            let in_flight = server.metrics.enter(&attributes, &query);
+            let work = guarded(server.clone(), peer, request, query, attributes, &audit_id);
+            let response = work.await;
+            drop(in_flight);
+            server
+                .metrics
+                .answered(&labels, response.status().as_u16(), started.elapsed());
+            response
+        }
+    };
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&audit_id) {
+        headers.insert("audit-id", id);
+    }
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-cache, private"));
+    if head {
+        *response.body_mut() = client::body_of("");
+    }
+    response
+}
+
+/// The stages, under a deadline and with panics caught.
+async fn guarded(
+    server: Arc<Server>,
+    peer: Peer,
+    request: Request<RequestBody>,
+    query: Query,
+    attributes: Attributes,
+    audit_id: &str,
+) -> Response<Body> {
+    let long = is_long_running(&attributes, &query);
+    let what = format!("{} {}", request.method(), request.uri().path());
+    let stages = AssertUnwindSafe(stages(server, peer, request, query, attributes, audit_id)).catch_unwind();
+    let outcome = if long {
+        Ok(stages.await)
+    } else {
+        tokio::time::timeout(REQUEST_TIMEOUT, stages).await
+    };
+    match outcome {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
+            tracing::error!(request = %what, audit_id, "a request panicked");
+            let why = "This request caused apiserver to panic. Look in the logs for details.";
+            body::status(&Status::internal(why))
+        }
+        Err(_) => {
+            let seconds = REQUEST_TIMEOUT.as_secs();
+            body::status(&Status::timeout(
+                format!("request did not complete within the allotted timeout of {seconds}s"),
+                0,
+            ))
+        }
+    }
+}
+
+async fn stages(
+    server: Arc<Server>,
+    peer: Peer,
+    request: Request<RequestBody>,
+    query: Query,
+    attributes: Attributes,
+    audit_id: &str,
+) -> Response<Body> {
+    let (mut parts, request_body) = request.into_parts();
+    let user = match authenticate(&server, &peer, &mut parts.headers).await {
+        Ok(user) => user,
+        Err(status) => return body::status(&status),
+    };
+    if let Some(sink) = &server.audit {
+        sink.record(audit_id, AuditStage::RequestReceived, &user, &attributes);
+    }
+    let pretty = is_pretty(&parts.headers, &query);
+    let (output, not_acceptable) = match negotiate(&parts.headers, &query, attributes.is_resource) {
+        Ok(output) => (output, None),
+        Err(status) => (
+            Output {
+                form: Form::Plain,
+                pretty,
+            },
+            Some(status),
+        ),
+    };
+    let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let call = Arc::new(Call {
+        registry: server.registry.load_full(),
+        server: server.clone(),
+        method: parts.method,
+        uri: parts.uri,
+        output,
+        not_acceptable,
+        headers: parts.headers,
+        query,
+        attributes,
+        user: Arc::new(user),
+        warnings: Mutex::default(),
+        upgrade: Mutex::new(upgrade),
+    });
+    let mut response = match authorized(&call, request_body).await {
+        Ok(response) => response,
+        Err(status) => body::status(&status),
+    };
+    for warning in warning_headers(&call.warnings.lock()) {
+        response.headers_mut().append("warning", warning);
+    }
+    if let Some(sink) = &server.audit {
+        let stage = AuditStage::ResponseStarted(response.status().as_u16());
+        sink.record(audit_id, stage, &call.user, &call.attributes);
+    }
+    response
+}
+
+/// Authentication and impersonation. The credentials are removed from the headers.
+async fn authenticate(server: &Server, peer: &Peer, headers: &mut http::HeaderMap) -> Result<UserInfo, Status> {
+    let user = match peer {
+        Peer::InProcess(user) => (**user).clone(),
+        Peer::Connection { remote, certificates } => {
+            let credentials = Credentials {
+                peer_certificates: certificates,
+                headers,
+                remote: Some(*remote),
+            };
+            match server.authenticator.authenticate(credentials).await {
+                Ok(Some(identity)) => identity.user,
+                Ok(None) if server.anonymous => UserInfo::anonymous(),
+                Ok(None) => return Err(Status::unauthorized()),
+                Err(why) => {
+                    tracing::info!(%remote, %why, "unable to authenticate the request");
+                    return Err(Status::unauthorized());
+                }
+            }
+        }
+    };
+    headers.remove(AUTHORIZATION);
+    let impersonated = impersonate::impersonate(&*server.authorizer, &user, headers)?;
+    Ok(impersonated.unwrap_or(user))
+}
+
+/// Flow control, authorization, verb.
+async fn authorized(call: &Arc<Call>, body: RequestBody) -> Result<Response<Body>, Status> {
+    let server = &call.server;
+    let attributes = &call.attributes;
+    let _seat = server
+        .flow
+        .enter(&call.user, attributes.is_read_only(), call.is_long_running())?;
+    match server.authorizer.authorize(&call.user, attributes) {
+        Decision::Allow(_) => crate::route::route(call, body).await,
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&call.user, attributes, &reason)),
+    }
+}

@@ -1,0 +1,234 @@
+//! What is served: an immutable index over the rows, replaced as a whole when a row is added or removed (D4).
+//!
+//! Requests take one [`Registry`] and keep it to their end, so a row that goes away never disappears under a request.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use api::schema::SchemaRef;
+use api::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResource, Value};
+use kinds::row::{ServedVersion, StorageKind, Subresource};
+
+/// One storage kind with what the server derives from its row.
+pub struct Kind {
+    /// The row.
+    pub row: Arc<StorageKind>,
+    /// The schema of the stored version.
+    pub schema: SchemaRef,
+    /// Every selectable field of any served version, in the order of [`crate::cluster::Header::fields`].
+    pub fields: Vec<(&'static str, fn(&Value) -> String)>,
+    /// The kind of the stored version.
+    pub hub: GroupVersionKind,
+    /// The resource, whatever the version.
+    pub resource: GroupResource,
+}
+
+impl Kind {
+    fn new(row: Arc<StorageKind>, schema: SchemaRef) -> Kind {
+        let mut fields: Vec<(&'static str, fn(&Value) -> String)> = Vec::new();
+        for (name, read) in row.served.iter().flat_map(|version| version.selectable_fields) {
+            if !fields.iter().any(|(known, _)| known == name) {
+                fields.push((name, *read));
+            }
+        }
+        Kind {
+            hub: GroupVersionKind::new(&row.group, &row.hub, &row.kind),
+            resource: GroupResource {
+                group: row.group.clone().into(),
+                resource: row.plural.clone().into(),
+            },
+            row,
+            schema,
+            fields,
+        }
+    }
+
+    /// The values of the selectable fields of a hub object.
+    pub fn field_values(&self, hub: &Value) -> Box<[Box<str>]> {
+        self.fields.iter().map(|(_, read)| read(hub).into()).collect()
+    }
+
+    /// The kind whatever its version.
+    pub fn group_kind(&self) -> GroupKind {
+        self.hub.group_kind()
+    }
+
+    /// The key of one object.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        match self.row.namespaced {
+            true => format!("{}/{namespace}/{name}", self.row.key_prefix),
+            false => format!("{}/{name}", self.row.key_prefix),
+        }
+    }
+
+    /// The prefix of all keys (with its slash), or of those in one namespace.
+    pub fn prefix(&self, namespace: &str) -> String {
+        match self.row.namespaced && !namespace.is_empty() {
+            true => format!("{}/{namespace}/", self.row.key_prefix),
+            false => format!("{}/", self.row.key_prefix),
+        }
+    }
+}
+
+/// A kind in one of its served versions.
+pub struct Served {
+    /// The kind.
+    pub kind: Arc<Kind>,
+    /// Which of the row's served versions.
+    index: usize,
+    /// The schema of this version.
+    pub schema: SchemaRef,
+    /// The kind in this version.
+    pub gvk: GroupVersionKind,
+    /// The resource in this version.
+    pub gvr: GroupVersionResource,
+}
+
+impl Served {
+    /// The row of this version.
+    pub fn version(&self) -> &ServedVersion {
+        &self.kind.row.served[self.index]
+    }
+
+    /// A subresource by its name.
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.version()
+            .subresources
+            .iter()
+            .find(|subresource| subresource.name == name)
+    }
+
+    /// Whether objects are served as they are stored.
+    pub fn is_hub(&self) -> bool {
+        self.version().conversion.is_none()
+    }
+
+    /// The resource as errors name it: upstream names the group of the request, not of the storage.
+    pub fn resource(&self) -> GroupResource {
+        self.gvr.group_resource()
+    }
+
+    /// Whether a verb is served on the main resource.
+    pub fn allows(&self, verb: &str) -> bool {
+        self.version().verbs.contains(&verb)
+    }
+}
+
+/// Everything that is served at one moment.
+pub struct Registry {
+    /// Raised with every change; part of the key of everything that is derived from the rows.
+    pub epoch: u64,
+    served: Vec<Arc<Served>>,
+    by_resource: HashMap<GroupVersionResource, Arc<Served>>,
+    kinds: BTreeMap<GroupResource, Arc<Kind>>,
+}
+
+/// Why a row cannot be served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// There is no schema for that version.
+    #[error("no schema for {0}")]
+    NoSchema(GroupVersionKind),
+    /// The resource is served already.
+    #[error("{0} is served already")]
+    Duplicate(GroupResource),
+}
+
+impl Registry {
+    /// An index over rows with schemas that `schema` knows.
+    pub fn new(
+        rows: Vec<Arc<StorageKind>>,
+        schema: impl Fn(&GroupVersionKind) -> Option<SchemaRef>,
+    ) -> Result<Registry, RegistryError> {
+        let mut registry = Registry {
+            epoch: 1,
+            served: vec![],
+            by_resource: HashMap::new(),
+            kinds: BTreeMap::new(),
+        };
+        for row in rows {
+            registry.insert(row, &schema)?;
+        }
+        Ok(registry)
+    }
+
+    /// The same with one row more.
+    pub fn with(
+        &self,
+        row: Arc<StorageKind>,
+        schema: impl Fn(&GroupVersionKind) -> Option<SchemaRef>,
+    ) -> Result<Registry, RegistryError> {
+        let mut registry = self.copy();
+        registry.insert(row, &schema)?;
+        Ok(registry)
+    }
+
+    /// The same without the row of that resource.
+    pub fn without(&self, resource: &GroupResource) -> Registry {
+        let mut registry = self.copy();
+        registry.kinds.remove(resource);
+        registry.served.retain(|served| served.kind.resource != *resource);
+        registry
+            .by_resource
+            .retain(|_, served| served.kind.resource != *resource);
+        registry
+    }
+
+    fn copy(&self) -> Registry {
+        Registry {
+            epoch: self.epoch + 1,
+            served: self.served.clone(),
+            by_resource: self.by_resource.clone(),
+            kinds: self.kinds.clone(),
+        }
+    }
+
+    fn insert(
+        &mut self,
+        row: Arc<StorageKind>,
+        schema: &impl Fn(&GroupVersionKind) -> Option<SchemaRef>,
+    ) -> Result<(), RegistryError> {
+        let find = |gvk: GroupVersionKind| schema(&gvk).ok_or(RegistryError::NoSchema(gvk));
+        let hub = find(GroupVersionKind::new(&row.group, &row.hub, &row.kind))?;
+        let kind = Arc::new(Kind::new(row, hub));
+        if self.kinds.contains_key(&kind.resource) {
+            return Err(RegistryError::Duplicate(kind.resource.clone()));
+        }
+        for (index, version) in kind.row.served.iter().enumerate() {
+            let gvk = GroupVersionKind::new(&version.group, &version.version, &kind.row.kind);
+            let gvr = GroupVersionResource::new(&version.group, &version.version, &kind.row.plural);
+            let served = Arc::new(Served {
+                kind: kind.clone(),
+                index,
+                schema: find(gvk.clone())?,
+                gvk,
+                gvr: gvr.clone(),
+            });
+            self.by_resource.insert(gvr, served.clone());
+            self.served.push(served);
+        }
+        self.kinds.insert(kind.resource.clone(), kind);
+        Ok(())
+    }
+
+    /// A resource in a version.
+    pub fn find(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<Served>> {
+        self.by_resource
+            .get(&GroupVersionResource::new(group, version, resource))
+    }
+
+    /// A storage kind by its resource.
+    pub fn kind(&self, resource: &GroupResource) -> Option<&Arc<Kind>> {
+        self.kinds.get(resource)
+    }
+
+    /// All storage kinds.
+    pub fn kinds(&self) -> impl Iterator<Item = &Arc<Kind>> {
+        self.kinds.values()
+    }
+
+    /// Everything that is served.
+    pub fn served(&self) -> &[Arc<Served>] {
+        &self.served
+    }
+}

@@ -1,0 +1,238 @@
+//! Answers: objects and lists in the negotiated shape, and the HTTP around them.
+
+pub mod body;
+pub mod negotiate;
+pub mod table;
+pub mod view;
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::Response;
+
+use api::{Map, Status, Value};
+use client::Body;
+
+use crate::call::Call;
+use crate::cluster::Object;
+use crate::registry::Served;
+
+use negotiate::Form;
+use table::{IncludeObject, TableWriter};
+
+/// How much of a list is encoded at a time: large enough to be cheap, small against a connection's buffers.
+const LIST_CHUNK_BYTES: usize = 64 * 1024;
+
+/// One object as an answer.
+pub fn object(call: &Call, served: &Served, object: &Object, code: u16) -> Result<Response<Body>, Status> {
+    let revision = object.revision();
+    let mut out = BytesMut::with_capacity(object.json_len());
+    match call.output.form {
+        Form::Plain => view::write(served, object, revision, &mut out)?,
+        Form::Partial(version) => table::write_partial(object, revision, version, &mut out),
+        Form::Table(version) => {
+            let include = IncludeObject::parse(&call.query)?;
+            let writer = TableWriter::new(served, include, version, call.now_seconds());
+            let mut metadata = Map::new();
+            metadata.insert("resourceVersion".into(), revision.to_string().into());
+            let table = writer.table(std::iter::once((object, revision)), metadata, true)?;
+            return Ok(sized(call, body::encode(&table, call.output.pretty), code));
+        }
+        Form::PartialList(_) => {
+            return Err(not_acceptable(
+                "you requested PartialObjectMetadataList, but the requested object is not a list",
+            ));
+        }
+    }
+    Ok(sized(call, prettified(out.freeze(), call.output.pretty), code))
+}
+
+/// A tree that is no stored object (a Scale, a review, a dry run's result) as an answer.
+pub fn tree(call: &Call, value: &Value, code: u16) -> Response<Body> {
+    sized(call, body::encode(value, call.output.pretty), code)
+}
+
+/// A status as a successful answer.
+pub fn success(call: &Call, status: &Status) -> Response<Body> {
+    let code = if status.code == 0 { 200 } else { status.code };
+    sized(call, prettified(status.to_json().into(), call.output.pretty), code)
+}
+
+fn sized(call: &Call, bytes: impl Into<Bytes>, code: u16) -> Response<Body> {
+    let bytes = bytes.into();
+    let size = bytes.len();
+    body::compressed(&call.headers, size, body::json(code, bytes))
+}
+
+fn prettified(bytes: Bytes, pretty: bool) -> Bytes {
+    if !pretty {
+        return bytes;
+    }
+    match serde_json::from_slice::<Value>(&bytes) {
+        Ok(value) => body::encode(&value, true).into(),
+        Err(_) => bytes,
+    }
+}
+
+fn not_acceptable(message: &str) -> Status {
+    Status::failure(api::Reason::NotAcceptable, message)
+}
+
+/// One page of a list.
+pub struct Page {
+    /// The objects, already selected. Sharing them keeps the page's snapshot consistent while it is sent.
+    pub objects: Vec<Arc<Object>>,
+    /// The revision of the snapshot.
+    pub revision: u64,
+    /// The token for the next page.
+    pub next: Option<String>,
+    /// How many objects follow, when that is known.
+    pub remaining: Option<u64>,
+}
+
+impl Page {
+    /// The list's metadata.
+    pub fn metadata(&self) -> Map {
+        let mut metadata = Map::new();
+        if let Some(next) = &self.next {
+            metadata.insert("continue".into(), next.clone().into());
+        }
+        if let Some(remaining) = self.remaining {
+            metadata.insert("remainingItemCount".into(), remaining.into());
+        }
+        metadata.insert("resourceVersion".into(), self.revision.to_string().into());
+        metadata
+    }
+}
+
+/// One page of a list as an answer, encoded while it is sent.
+pub fn list(call: &Call, served: &Arc<Served>, page: Page) -> Result<Response<Body>, Status> {
+    let (api_version, kind, item) = match call.output.form {
+        Form::Plain => (
+            served.gvk.api_version(),
+            format!("{}List", served.gvk.kind),
+            Item::Object,
+        ),
+        Form::PartialList(version) => (
+            format!("meta.k8s.io/{version}"),
+            "PartialObjectMetadataList".into(),
+            Item::Partial(version),
+        ),
+        // Upstream's metadata client asks for the item's kind on lists; both words mean the same to it.
+        Form::Partial(_) => {
+            return Err(not_acceptable(
+                "you requested PartialObjectMetadata, but the requested object is a list",
+            ));
+        }
+        Form::Table(version) => return table_list(call, served, version, &page),
+    };
+    if call.output.pretty {
+        return pretty_list(call, served, &page, item, &api_version, &kind);
+    }
+    let size: usize = page.objects.iter().map(|object| object.json_len()).sum();
+    let mut head = BytesMut::new();
+    head.put_slice(br#"{"kind":""#);
+    head.put_slice(kind.as_bytes());
+    head.put_slice(br#"","apiVersion":""#);
+    head.put_slice(api_version.as_bytes());
+    head.put_slice(br#"","metadata":"#);
+    head.put_slice(&body::encode(&Value::Object(page.metadata()), false));
+    head.put_slice(br#","items":["#);
+    let state = ListState {
+        served: served.clone(),
+        objects: page.objects.into_iter(),
+        item,
+        out: head,
+        done: false,
+    };
+    if size <= LIST_CHUNK_BYTES {
+        let mut state = state;
+        let bytes = state.chunk(usize::MAX)?;
+        return Ok(sized(call, bytes, 200));
+    }
+    let chunks = futures::stream::unfold(state, |mut state| async move {
+        if state.done {
+            return None;
+        }
+        let chunk = state.chunk(LIST_CHUNK_BYTES).map_err(|status| {
+            state.done = true;
+            client::TransportError::Lost(status.message)
+        });
+        Some((chunk, state))
+    });
+    Ok(body::compressed(
+        &call.headers,
+        size,
+        body::streaming("application/json", chunks),
+    ))
+}
+
+#[derive(Clone, Copy)]
+enum Item {
+    Object,
+    Partial(&'static str),
+}
+
+struct ListState {
+    served: Arc<Served>,
+    objects: std::vec::IntoIter<Arc<Object>>,
+    item: Item,
+    /// What is encoded and not sent; holds the list's head at the start.
+    out: BytesMut,
+    done: bool,
+}
+
+impl ListState {
+    /// Encodes at least `enough` bytes, or to the end.
+    fn chunk(&mut self, enough: usize) -> Result<Bytes, Status> {
+        while self.out.len() < enough {
+            let Some(object) = self.objects.next() else {
+                self.out.put_slice(b"]}");
+                self.done = true;
+                break;
+            };
+            if self.out.last() != Some(&b'[') || !self.out.ends_with(br#""items":["#) {
+                self.out.put_u8(b',');
+            }
+            match self.item {
+                Item::Object => view::write(&self.served, &object, object.revision(), &mut self.out)?,
+                Item::Partial(version) => table::write_partial(&object, object.revision(), version, &mut self.out),
+            }
+        }
+        Ok(self.out.split().freeze())
+    }
+}
+
+fn pretty_list(
+    call: &Call,
+    served: &Served,
+    page: &Page,
+    item: Item,
+    api_version: &str,
+    kind: &str,
+) -> Result<Response<Body>, Status> {
+    let items: Result<Vec<Value>, Status> = page
+        .objects
+        .iter()
+        .map(|object| match item {
+            Item::Object => view::value(served, object, object.revision()),
+            Item::Partial(version) => {
+                let mut out = BytesMut::new();
+                table::write_partial(object, object.revision(), version, &mut out);
+                serde_json::from_slice(&out).map_err(Status::internal)
+            }
+        })
+        .collect();
+    let list = serde_json::json!({
+        "kind": kind, "apiVersion": api_version, "metadata": page.metadata(), "items": items?,
+    });
+    Ok(tree(call, &list, 200))
+}
+
+fn table_list(call: &Call, served: &Served, version: &'static str, page: &Page) -> Result<Response<Body>, Status> {
+    let include = IncludeObject::parse(&call.query)?;
+    let writer = TableWriter::new(served, include, version, call.now_seconds());
+    let objects = page.objects.iter().map(|object| (&**object, object.revision()));
+    let table = writer.table(objects, page.metadata(), true)?;
+    Ok(tree(call, &table, 200))
+}

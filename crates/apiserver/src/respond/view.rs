@@ -1,0 +1,64 @@
+//! What a reader sees of a stored object: the stored bytes themselves in the stored version, everything else derived on
+//! demand (D1).
+
+use bytes::{BufMut, BytesMut};
+
+use api::normalize::{UnknownFields, normalize};
+use api::{Status, Value};
+
+use crate::cluster::Object;
+use crate::registry::Served;
+
+/// The object in the served version, with a resourceVersion.
+pub fn value(served: &Served, object: &Object, revision: u64) -> Result<Value, Status> {
+    let mut tree = object.value();
+    if revision > 0 {
+        api::meta::set_text(&mut tree, "resourceVersion", &revision.to_string());
+    }
+    from_hub(served, tree)
+}
+
+/// Appends the object's JSON in the served version, with a resourceVersion.
+pub fn write(served: &Served, object: &Object, revision: u64, out: &mut BytesMut) -> Result<(), Status> {
+    if served.is_hub() {
+        object.write_json(revision, out);
+        return Ok(());
+    }
+    let tree = value(served, object, revision)?;
+    serde_json::to_writer(out.writer(), &tree).map_err(Status::internal)
+}
+
+/// Converts a hub object to the served version.
+pub fn from_hub(served: &Served, tree: Value) -> Result<Value, Status> {
+    let Some(conversion) = served.version().conversion else {
+        return Ok(tree);
+    };
+    let mut tree = (conversion.from_hub)(tree)?;
+    set_kind(&mut tree, &served.gvk.api_version(), &served.gvk.kind);
+    renormalize(&mut tree, served)?;
+    Ok(tree)
+}
+
+/// Converts an object of the served version to the hub.
+pub fn to_hub(served: &Served, tree: Value) -> Result<Value, Status> {
+    let Some(conversion) = served.version().conversion else {
+        return Ok(tree);
+    };
+    let mut tree = (conversion.to_hub)(tree)?;
+    set_kind(&mut tree, &served.kind.hub.api_version(), &served.kind.hub.kind);
+    normalize(&mut tree, &served.kind.schema, UnknownFields::Ignore).map_err(Status::internal)?;
+    Ok(tree)
+}
+
+/// Writes `apiVersion` and `kind`.
+pub fn set_kind(tree: &mut Value, api_version: &str, kind: &str) {
+    if let Some(root) = tree.as_object_mut() {
+        root.insert("apiVersion".into(), api_version.into());
+        root.insert("kind".into(), kind.into());
+    }
+}
+
+fn renormalize(tree: &mut Value, served: &Served) -> Result<(), Status> {
+    normalize(tree, &served.schema, UnknownFields::Ignore).map_err(Status::internal)?;
+    Ok(())
+}

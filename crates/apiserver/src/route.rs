@@ -1,0 +1,121 @@
+//! From an authorized request to who answers it: a row, a virtual resource, discovery, health or metrics.
+
+use std::sync::Arc;
+
+use http::{Method, Response};
+
+use api::Status;
+use client::Body;
+
+use crate::call::{Call, RequestBody};
+use crate::respond::body;
+use crate::{health, openapi, reviews, verbs, virtuals};
+
+/// Answers an authorized request.
+pub async fn route(call: &Arc<Call>, request_body: RequestBody) -> Result<Response<Body>, Status> {
+    if call.attributes.is_resource {
+        return resource(call, request_body).await;
+    }
+    if !matches!(call.method, Method::GET | Method::HEAD) {
+        return Err(verbs::method_not_allowed());
+    }
+    plain_path(call)
+}
+
+async fn resource(call: &Arc<Call>, request_body: RequestBody) -> Result<Response<Body>, Status> {
+    let attributes = &call.attributes;
+    let (group, version, plural) = (&*attributes.group, &*attributes.version, &*attributes.resource);
+    // Streams and proxied answers choose their own media type.
+    let own_answer = matches!(
+        &*attributes.subresource,
+        "log" | "exec" | "attach" | "portforward" | "proxy"
+    );
+    if let Some(refused) = call.not_acceptable.as_ref().filter(|_| !own_answer) {
+        return Err(refused.clone());
+    }
+    if let Some(served) = call.registry.find(group, version, plural) {
+        return verbs::serve(call, served, request_body).await;
+    }
+    match virtuals::find(group, version, plural) {
+        Some(entry) => reviews::serve(call, entry, request_body).await,
+        None => Err(Status::no_such_path()),
+    }
+}
+
+fn plain_path(call: &Arc<Call>) -> Result<Response<Body>, Status> {
+    let path = &*call.attributes.path;
+    let trimmed = path.trim_matches('/');
+    let parts: Vec<&str> = trimmed.split('/').collect();
+    let discovery = call.server.discovery(&call.registry);
+    match parts.as_slice() {
+        [""] | ["index.html"] => Ok(paths(call)),
+        ["healthz" | "livez" | "readyz", rest @ ..] if rest.len() <= 1 => {
+            health::serve(call, parts[0], rest.first().copied())
+        }
+        ["metrics"] => Ok(metrics(call)),
+        ["version"] => Ok(body::value(200, &crate::version::document(), true)),
+        ["api"] => discovery.core(call),
+        ["api", version] => discovery.version(call, "", version),
+        ["apis"] => discovery.groups(call),
+        ["apis", group] => discovery.group(call, group),
+        ["apis", group, version] => discovery.version(call, group, version),
+        ["openapi", "v2"] => openapi::v2(call),
+        ["openapi", "v3"] => openapi::v3_index(call),
+        ["openapi", "v3", rest @ ..] => openapi::v3(call, &rest.join("/")),
+        [".well-known", "openid-configuration"] => {
+            let tokens = call.server.tokens.as_ref();
+            optional(
+                tokens.and_then(|tokens| tokens.openid_configuration()),
+                "application/json",
+            )
+        }
+        ["openid", "v1", "jwks"] => {
+            let tokens = call.server.tokens.as_ref();
+            optional(tokens.and_then(|tokens| tokens.jwks()), "application/jwk-set+json")
+        }
+        _ => Ok(body::text(404, "404 page not found\n")),
+    }
+}
+
+fn optional(document: Option<api::Value>, media: &'static str) -> Result<Response<Body>, Status> {
+    let document = document.ok_or_else(Status::no_such_path)?;
+    Ok(body::typed(200, media, body::encode(&document, false)))
+}
+
+fn metrics(call: &Call) -> Response<Body> {
+    let server = &call.server;
+    server.measure();
+    body::typed(
+        200,
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        server.metrics.text(),
+    )
+}
+
+fn paths(call: &Call) -> Response<Body> {
+    let discovery = call.server.discovery(&call.registry);
+    let mut paths: Vec<String> = [
+        "/api",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ]
+    .map(String::from)
+    .to_vec();
+    for group_version in discovery.group_versions() {
+        let path = format!("/{group_version}");
+        if let Some((group, _)) = path.rsplit_once('/')
+            && !paths.iter().any(|known| known == group)
+        {
+            paths.push(group.to_owned());
+        }
+        paths.push(path);
+    }
+    paths.sort();
+    body::value(200, &serde_json::json!({"paths": paths}), true)
+}

@@ -1,0 +1,152 @@
+//! Connections: TLS with optional client certificates, HTTP/1.1 and HTTP/2 by ALPN, upgrades, and limits on all of it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use rustls::ServerConfig;
+use rustls::server::ResolvesServerCert;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::call::BodyError;
+use crate::pipeline::{Peer, handle};
+use crate::server::{Running, Server};
+
+mod verifier;
+
+pub use verifier::AnyClientCertificate;
+
+/// Connections at once: a few thousand nodes with a handful each; past it new ones wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 16_384;
+/// How long a handshake may take: a client that says nothing must not hold a place.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the head of a request may take (upstream: `ReadHeaderTimeout`).
+const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
+/// The largest head of a request, in bytes (upstream: Go's default of 1 MiB; nobody needs it).
+const HEADER_BYTES_MAX: usize = 256 * 1024;
+/// Requests at once on one HTTP/2 connection (upstream: `--http2-max-streams-per-connection`): an informer a resource.
+const HTTP2_STREAMS_MAX: u32 = 250;
+/// Windows of HTTP/2: a list flows at the link's speed, and a stream that nobody reads pins little.
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 25 * 256 * 1024;
+/// What one stream may have waiting to be sent.
+const HTTP2_SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Pings find connections whose other side is gone.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A TLS configuration for the API server: any client certificate is taken (its owner has to prove it has the key), and
+/// what it is worth is for authentication to say. The resolver may change its certificate while running.
+pub fn tls_config(certificates: Arc<dyn ResolvesServerCert>) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("invariant: ring has the default protocol versions")
+        .with_client_cert_verifier(Arc::new(AnyClientCertificate::new(provider)))
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+impl Running {
+    /// Serves HTTPS on a listener until the server ends.
+    pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>) -> io::Result<()> {
+        let acceptor = TlsAcceptor::from(tls);
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let shutdown = self.server.shutdown.clone();
+        while let Some(place) = shutdown.until(places.clone().acquire_owned()).await {
+            let place = place.expect("invariant: the semaphore is never closed");
+            let Some(accepted) = shutdown.until(listener.accept()).await else {
+                break;
+            };
+            let (socket, remote) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, or the client is gone already: others still get through.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                }
+            };
+            let (server, acceptor) = (self.server.clone(), acceptor.clone());
+            shutdown.spawn(async move {
+                if let Err(error) = connection(server, acceptor, socket, remote).await {
+                    tracing::debug!(%remote, error = %error, "a connection ended");
+                }
+                drop(place);
+            });
+        }
+        Ok(())
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn connection(
+    server: Arc<Server>,
+    acceptor: TlsAcceptor,
+    socket: TcpStream,
+    remote: SocketAddr,
+) -> Result<(), BoxError> {
+    socket.set_nodelay(true)?;
+    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await??;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificates = Arc::new(
+        chain
+            .iter()
+            .map(|certificate| certificate.clone().into_owned())
+            .collect::<Vec<_>>(),
+    );
+    let shutdown = server.shutdown.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let peer = Peer::Connection {
+            remote,
+            certificates: certificates.clone(),
+        };
+        let request = request.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync());
+        let answer = handle(server.clone(), peer, request);
+        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+    });
+    let builder = http_builder();
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    // Watches end by themselves when the server ends; whoever does not read their end is cut off.
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, connection).await {
+        Ok(ended) => ended,
+        Err(_) => Ok(()),
+    }
+}
+
+fn http_builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX as u32)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
+        .keep_alive_interval(HTTP2_PING_INTERVAL)
+        .keep_alive_timeout(HTTP2_PING_TIMEOUT);
+    builder
+}

@@ -1,0 +1,291 @@
+//! The server put together: what every request can reach, how it starts, and what a composition root holds of it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use base::{Clock, Random, Shutdown};
+use ipnet::Ipv4Net;
+use kinds::row::StorageKind;
+use store::Engine;
+
+use api::schema::SchemaRef;
+use api::{GroupResource, GroupVersionKind};
+
+use crate::addresses::Addresses;
+use crate::cluster::Cluster;
+use crate::dial::{NodeDialer, ServiceDialer};
+use crate::discovery::Discovery;
+use crate::health::{self, NamedCheck};
+use crate::metrics::{Metrics, ResourceLabels};
+use crate::pipeline::{
+    AuditSink, Authenticator, Authorizer, FlowControl, MUTATING_MAX, Plugin, READ_ONLY_MAX, TokenIssuer,
+};
+use crate::registry::{Registry, RegistryError};
+use crate::storage::Storage;
+
+/// The parts that others bring, made once the cluster's state can be read.
+pub struct Parts {
+    /// Who asks.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Who may.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Admission plug-ins in their order.
+    pub admission: Vec<Arc<dyn Plugin>>,
+    /// Service-account tokens.
+    pub tokens: Option<Arc<dyn TokenIssuer>>,
+}
+
+/// Makes the [`Parts`] when the state is there to be read.
+pub type MakeParts = Box<dyn FnOnce(Arc<dyn Cluster>) -> Parts + Send>;
+
+/// What a server is made of.
+pub struct Config {
+    /// The store.
+    pub engine: Arc<dyn Engine>,
+    /// The rows; `kinds::rows()` for all built-in ones.
+    pub rows: Vec<Arc<StorageKind>>,
+    /// Authentication, authorization, admission, tokens.
+    pub parts: MakeParts,
+    /// Wall time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// Whether requests without credentials are let in as `system:anonymous`.
+    pub anonymous: bool,
+    /// The range of cluster IPs.
+    pub service_range: Ipv4Net,
+    /// `host:port` under which clients reach the server, for discovery.
+    pub advertised: String,
+    /// The way to kubelets; without it logs, exec and node proxies answer 503.
+    pub nodes: Option<Arc<dyn NodeDialer>>,
+    /// The way to pods; without it pod and service proxies answer 503.
+    pub services: Option<Arc<dyn ServiceDialer>>,
+    /// Where audit events go.
+    pub audit: Option<Arc<dyn AuditSink>>,
+    /// Checks of the composition root's own, for `/readyz`.
+    pub checks: Vec<NamedCheck>,
+}
+
+impl Config {
+    /// A configuration with upstream's defaults around what has none.
+    pub fn new(engine: Arc<dyn Engine>, rows: Vec<Arc<StorageKind>>, parts: MakeParts) -> Config {
+        Config {
+            engine,
+            rows,
+            parts,
+            clock: Clock::real(),
+            random: Random::real(),
+            anonymous: true,
+            service_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12),
+            advertised: "127.0.0.1:6443".into(),
+            nodes: None,
+            services: None,
+            audit: None,
+            checks: Vec::new(),
+        }
+    }
+}
+
+/// Why a server does not start, or a row is not added.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The rows contradict each other or have no schema.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The store cannot be read.
+    #[error("the store cannot be read: {0}")]
+    Store(#[from] store::ReplicaError),
+}
+
+/// What every request can reach.
+pub struct Server {
+    /// What is served now.
+    pub registry: ArcSwap<Registry>,
+    /// The state.
+    pub storage: Arc<Storage>,
+    /// Authentication.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Authorization.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Admission.
+    pub admission: Vec<Arc<dyn Plugin>>,
+    /// Service-account tokens.
+    pub tokens: Option<Arc<dyn TokenIssuer>>,
+    /// The way to kubelets.
+    pub nodes: Option<Arc<dyn NodeDialer>>,
+    /// The way to pods.
+    pub services: Option<Arc<dyn ServiceDialer>>,
+    /// Where audit events go.
+    pub audit: Option<Arc<dyn AuditSink>>,
+    /// Cluster IPs.
+    pub addresses: Arc<Addresses>,
+    /// Seats.
+    pub flow: FlowControl,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Health checks.
+    pub checks: Vec<NamedCheck>,
+    /// Wall time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// Whether anonymous requests are let in.
+    pub anonymous: bool,
+    /// `host:port` of the server.
+    pub advertised: String,
+    /// The server's end.
+    pub shutdown: Shutdown,
+    discovery: ArcSwapOption<Discovery>,
+}
+
+impl Server {
+    /// Discovery of a registry, made once for each.
+    pub fn discovery(&self, registry: &Registry) -> Arc<Discovery> {
+        if let Some(made) = self.discovery.load_full()
+            && made.epoch == registry.epoch
+        {
+            return made;
+        }
+        let made = Arc::new(Discovery::new(registry));
+        self.discovery.store(Some(made.clone()));
+        made
+    }
+
+    /// Whether the store takes reads.
+    pub fn store_health(&self) -> Result<(), String> {
+        match self.storage.is_closed() {
+            true => Err("the store is closed".into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Brings gauges up to date.
+    pub fn measure(&self) {
+        self.metrics
+            .store_revision
+            .set(i64::try_from(self.storage.revision()).unwrap_or(i64::MAX));
+        for kind in self.registry.load().kinds() {
+            let Ok(table) = self.storage.table(kind) else { continue };
+            let labels = ResourceLabels {
+                group: kind.resource.group.clone(),
+                resource: kind.resource.resource.clone(),
+            };
+            let count = i64::try_from(table.snapshot().len()).unwrap_or(i64::MAX);
+            self.metrics.store_objects.get_or_create(&labels).set(count);
+        }
+    }
+}
+
+/// The API server.
+pub struct ApiServer;
+
+impl ApiServer {
+    /// Opens the state and puts the server together. It serves nobody until [`Running::serve`] or
+    /// [`Running::transport`] is called.
+    pub async fn start(config: Config) -> Result<Running, StartError> {
+        let registry = Registry::new(config.rows, SchemaRef::builtin)?;
+        let storage = Arc::new(Storage::open(config.engine, config.clock.clone(), &registry).await?);
+        let addresses = Arc::new(Addresses::new(config.service_range, config.random.fork()));
+        let services = GroupResource {
+            group: String::new(),
+            resource: "services".into(),
+        };
+        for service in Cluster::list(&*storage, &services, None) {
+            addresses.recover(&service.value());
+        }
+        let parts = (config.parts)(storage.clone());
+        let mut checks = health::defaults();
+        checks.extend(config.checks);
+        let server = Server {
+            registry: ArcSwap::from_pointee(registry),
+            storage,
+            authenticator: parts.authenticator,
+            authorizer: parts.authorizer,
+            admission: parts.admission,
+            tokens: parts.tokens,
+            nodes: config.nodes,
+            services: config.services,
+            audit: config.audit,
+            addresses,
+            flow: FlowControl::new(READ_ONLY_MAX, MUTATING_MAX),
+            metrics: Metrics::default(),
+            checks,
+            clock: config.clock,
+            random: config.random,
+            anonymous: config.anonymous,
+            advertised: config.advertised,
+            shutdown: Shutdown::new(),
+            discovery: ArcSwapOption::empty(),
+        };
+        Ok(Running {
+            server: Arc::new(server),
+            rows: Arc::default(),
+        })
+    }
+}
+
+/// A started server. Cheap to clone; all clones are the same server.
+#[derive(Clone)]
+pub struct Running {
+    pub(crate) server: Arc<Server>,
+    /// Rows change one at a time.
+    rows: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Running {
+    /// Reads of the state, for the composition root's own parts.
+    pub fn cluster(&self) -> Arc<dyn Cluster> {
+        self.server.storage.clone()
+    }
+
+    /// Serves one more kind from now on: router, discovery, OpenAPI and watches follow. The schema is of all served
+    /// versions.
+    pub async fn add_row(&self, row: Arc<StorageKind>, schema: SchemaRef) -> Result<(), StartError> {
+        let _one = self.rows.lock().await;
+        let resource = GroupResource {
+            group: row.group.clone().into(),
+            resource: row.plural.clone().into(),
+        };
+        let registry = self
+            .server
+            .registry
+            .load()
+            .with(row, |_: &GroupVersionKind| Some(schema.clone()))?;
+        let kind = registry
+            .kind(&resource)
+            .expect("invariant: the row was added above")
+            .clone();
+        self.server.storage.add(&registry, &kind).await?;
+        self.server.registry.store(Arc::new(registry));
+        Ok(())
+    }
+
+    /// Stops serving a kind; its watches end, its objects stay stored. False: it was not served.
+    pub async fn remove_row(&self, resource: &GroupResource) -> bool {
+        let _one = self.rows.lock().await;
+        let current = self.server.registry.load_full();
+        let Some(kind) = current.kind(resource).cloned() else {
+            return false;
+        };
+        let registry = Arc::new(current.without(resource));
+        self.server.registry.store(registry.clone());
+        self.server.storage.remove(&registry, &kind).await;
+        true
+    }
+
+    /// Ends watches, stops accepting connections and waits for what is at work.
+    pub async fn shutdown(&self) {
+        self.server.shutdown.finish().await;
+    }
+
+    /// The handle that ends the server, for tasks that end with it.
+    pub fn shutdown_handle(&self) -> Shutdown {
+        self.server.shutdown.clone()
+    }
+
+    /// The server's address as it is told to clients.
+    pub fn advertised_ip(&self) -> Option<IpAddr> {
+        self.server.advertised.rsplit_once(':')?.0.parse().ok()
+    }
+}

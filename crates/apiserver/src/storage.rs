@@ -1,0 +1,410 @@
+//! The bridge from rows to the store: keys, builders of objects, reads from the replica, writes as transactions.
+//!
+//! The store knows bytes, the verbs know objects; only this file and `verbs/watch.rs` know both.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use store::{
+    CommitError, Cursor, Engine, Entry, Event, Interest, Record, Replica, Snapshot, Stamp, Table, Transaction,
+    Value as StoreValue, WatchError,
+};
+
+use api::{GroupResource, Reason, Status, StatusCause};
+
+use crate::cluster::{Change, Changes, Cluster, Object};
+use crate::registry::{Kind, Registry};
+
+/// How long a read waits for a revision that the client saw elsewhere (upstream: `blockTimeout` of the watch cache).
+const FRESH_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// What the replica holds under a key.
+#[derive(Debug)]
+pub struct Stored {
+    /// The object; `None` when the stored bytes are no object (one bad object never takes its neighbours down).
+    pub object: Option<Arc<Object>>,
+    trigger: Option<Box<str>>,
+}
+
+impl StoreValue for Stored {
+    fn trigger(&self) -> Option<&str> {
+        self.trigger.as_deref()
+    }
+}
+
+/// Kinds by the prefix of their keys, for building objects.
+#[derive(Default)]
+struct Kinds(Vec<(Bytes, Arc<Kind>)>);
+
+impl Kinds {
+    fn of(registry: &Registry) -> Kinds {
+        let mut kinds: Vec<_> = registry
+            .kinds()
+            .map(|kind| (table_prefix(kind), kind.clone()))
+            .collect();
+        kinds.sort_by(|a, b| a.0.cmp(&b.0));
+        Kinds(kinds)
+    }
+
+    fn find(&self, key: &[u8]) -> Option<&Arc<Kind>> {
+        let after = self.0.partition_point(|(prefix, _)| &**prefix <= key);
+        let (prefix, kind) = self.0.get(after.checked_sub(1)?)?;
+        key.starts_with(prefix).then_some(kind)
+    }
+}
+
+fn table_prefix(kind: &Kind) -> Bytes {
+    Bytes::from(kind.prefix(""))
+}
+
+/// The store as the API server sees it.
+pub struct Storage {
+    replica: Replica<Stored>,
+    kinds: Arc<ArcSwap<Kinds>>,
+    tables: ArcSwap<HashMap<GroupResource, Table<Stored>>>,
+}
+
+/// A write that happened.
+#[derive(Debug)]
+pub struct Committed {
+    /// Its revision.
+    pub revision: u64,
+    /// What the first operation wrote.
+    pub object: Option<Arc<Object>>,
+}
+
+/// Why a write did not happen.
+#[derive(Debug)]
+pub enum WriteError {
+    /// Somebody was faster; the write has to be redone on what is there now.
+    Raced,
+    /// It failed for good.
+    Failed(Status),
+}
+
+impl Storage {
+    /// Opens the replica over an engine with a table for each kind.
+    pub async fn open(
+        engine: Arc<dyn Engine>,
+        clock: base::Clock,
+        registry: &Registry,
+    ) -> Result<Storage, store::ReplicaError> {
+        let kinds = Arc::new(ArcSwap::from_pointee(Kinds::of(registry)));
+        let prefixes: Vec<Bytes> = registry.kinds().map(|kind| table_prefix(kind)).collect();
+        let by_prefix = kinds.clone();
+        let replica = Replica::open(engine, clock, prefixes, move |record| build(&by_prefix.load(), record)).await?;
+        let tables = registry.kinds().filter_map(|kind| {
+            let table = replica.table(&table_prefix(kind))?;
+            Some((kind.resource.clone(), table))
+        });
+        let tables = ArcSwap::from_pointee(tables.collect());
+        Ok(Storage { replica, kinds, tables })
+    }
+
+    /// Adds the table of a kind that is served from now on.
+    pub async fn add(&self, registry: &Registry, kind: &Kind) -> Result<(), store::ReplicaError> {
+        self.kinds.store(Arc::new(Kinds::of(registry)));
+        let table = self.replica.add_table(table_prefix(kind)).await?;
+        self.tables.rcu(|tables| {
+            let mut tables = HashMap::clone(tables);
+            tables.insert(kind.resource.clone(), table.clone());
+            tables
+        });
+        Ok(())
+    }
+
+    /// Removes the table of a kind; its watches end. What is stored stays stored.
+    pub async fn remove(&self, registry: &Registry, kind: &Kind) {
+        self.tables.rcu(|tables| {
+            let mut tables = HashMap::clone(tables);
+            tables.remove(&kind.resource);
+            tables
+        });
+        // A replica that has ended has no tables to remove.
+        let _ = self.replica.remove_table(&table_prefix(kind)).await;
+        self.kinds.store(Arc::new(Kinds::of(registry)));
+    }
+
+    /// A kind's table.
+    pub fn table(&self, kind: &Kind) -> Result<Table<Stored>, Status> {
+        self.tables
+            .load()
+            .get(&kind.resource)
+            .cloned()
+            .ok_or_else(Status::no_such_path)
+    }
+
+    fn table_of(&self, resource: &GroupResource) -> Option<Table<Stored>> {
+        self.tables.load().get(resource).cloned()
+    }
+
+    /// Whether the replica has ended: nothing can be written any more.
+    pub fn is_closed(&self) -> bool {
+        // No revision is ever that high: the answer can only be that the replica has ended.
+        matches!(self.replica.wait_for(u64::MAX).now_or_never(), Some(Err(_)))
+    }
+
+    /// The newest revision that readers see.
+    pub fn revision(&self) -> u64 {
+        self.replica.revision()
+    }
+
+    /// One object.
+    pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status> {
+        match self.table(kind)?.get(kind.key(namespace, name).as_bytes()) {
+            None => Ok(None),
+            Some(entry) => object_of(&entry).map(Some),
+        }
+    }
+
+    /// Waits until readers see a revision, for as long as upstream does.
+    pub async fn wait_for(&self, revision: u64) -> Result<(), Status> {
+        if self.revision() >= revision {
+            return Ok(());
+        }
+        match tokio::time::timeout(FRESH_WAIT, self.replica.wait_for(revision)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(too_large_version(revision, self.revision())),
+        }
+    }
+
+    /// Commits a transaction; done when readers see it (or what refused it, so that the next attempt does).
+    pub async fn commit(&self, transaction: Transaction) -> Result<Committed, WriteError> {
+        match self.replica.commit(transaction).await {
+            Ok(written) => {
+                let after = written.entries.into_iter().next().and_then(|entry| entry.after);
+                Ok(Committed {
+                    revision: written.revision,
+                    object: after.and_then(|entry| entry.value.object.clone()),
+                })
+            }
+            Err(CommitError::GuardFailed { .. }) => Err(WriteError::Raced),
+            Err(error) => Err(WriteError::Failed(commit_status(&error))),
+        }
+    }
+
+    /// A cursor over a kind's events.
+    pub fn watch(&self, kind: &Kind, after: u64, interest: Interest) -> Result<Cursor<Stored>, WatchStart> {
+        let table = self.table(kind).map_err(WatchStart::Status)?;
+        table.watch_from(after, interest).map_err(WatchStart::Watch)
+    }
+}
+
+/// Why a watch cannot start.
+#[derive(Debug)]
+pub enum WatchStart {
+    /// There is no such table.
+    Status(Status),
+    /// The history does not reach.
+    Watch(WatchError),
+}
+
+/// The object of an entry, or the error that its bytes are none.
+pub fn object_of(entry: &Entry<Stored>) -> Result<Arc<Object>, Status> {
+    entry.value.object.clone().ok_or_else(|| {
+        let key = String::from_utf8_lossy(entry.key()).into_owned();
+        Status::failure(
+            Reason::StoreReadError,
+            format!("the object stored under {key} cannot be read"),
+        )
+    })
+}
+
+/// The objects before and after an event. Unreadable ones are left out.
+pub fn event_objects(event: &Event<Stored>) -> (Option<Arc<Object>>, Option<Arc<Object>>) {
+    let object = |entry: &Option<Arc<Entry<Stored>>>| entry.as_ref().and_then(|entry| entry.value.object.clone());
+    (object(&event.before), object(&event.after))
+}
+
+/// The stamp of everything that is written: not sealed, and the schema's epoch.
+pub fn stamp() -> Stamp {
+    Stamp {
+        sealing_key: 0,
+        schema_epoch: SCHEMA_EPOCH,
+    }
+}
+
+/// Raised when the normal form of built-in kinds changes; objects of an older epoch are normalized again when read.
+pub const SCHEMA_EPOCH: u32 = 1;
+
+fn build(kinds: &Kinds, record: &Record) -> Stored {
+    let Some(kind) = kinds.find(&record.key) else {
+        return Stored {
+            object: None,
+            trigger: None,
+        };
+    };
+    let mut trigger = None;
+    let mut bytes = record.value.clone();
+    if record.stamp.schema_epoch != SCHEMA_EPOCH
+        && let Some(again) = renormalize(kind, &bytes)
+    {
+        bytes = again;
+    }
+    let object = Object::from_bytes(bytes, record.mod_revision, |value| {
+        trigger = kind
+            .row
+            .trigger
+            .and_then(|read| read(value))
+            .map(String::into_boxed_str);
+        kind.field_values(value)
+    });
+    match object {
+        Ok(object) => Stored {
+            object: Some(Arc::new(object)),
+            trigger,
+        },
+        Err(error) => {
+            tracing::error!(key = %String::from_utf8_lossy(&record.key), %error, "a stored object cannot be read");
+            Stored {
+                object: None,
+                trigger: None,
+            }
+        }
+    }
+}
+
+fn renormalize(kind: &Kind, bytes: &[u8]) -> Option<Bytes> {
+    let mut value = serde_json::from_slice(bytes).ok()?;
+    api::normalize::normalize(&mut value, &kind.schema, api::normalize::UnknownFields::Ignore).ok()?;
+    kind.row.strategy.default(&mut value);
+    Some(crate::cluster::to_stored(&value))
+}
+
+/// The API's word for a failed commit.
+fn commit_status(error: &CommitError) -> Status {
+    match error {
+        CommitError::Overloaded => Status::too_many_requests(error.to_string(), 1),
+        CommitError::TooLarge { .. } => Status::too_large(error),
+        CommitError::UnknownOutcome(_) => Status::timeout(error.to_string(), 1),
+        CommitError::Unavailable(_) | CommitError::Full => {
+            Status::failure(Reason::ServiceUnavailable, error.to_string())
+        }
+        CommitError::GuardFailed { .. } | CommitError::Invalid(_) => Status::internal(error),
+    }
+}
+
+/// 504 for a revision that this server has not seen, worded so that clients recognise it.
+pub fn too_large_version(wanted: u64, current: u64) -> Status {
+    let mut status = Status::timeout(format!("Too large resource version: {wanted}, current: {current}"), 1);
+    if let Some(details) = &mut status.details {
+        details.causes = vec![StatusCause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        }];
+    }
+    status
+}
+
+impl Cluster for Storage {
+    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        let table = self.table_of(resource)?;
+        let key = match namespace {
+            "" => [&**table.prefix(), name.as_bytes()].concat(),
+            _ => [&**table.prefix(), namespace.as_bytes(), b"/", name.as_bytes()].concat(),
+        };
+        table.get(&key)?.value.object.clone()
+    }
+
+    fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<Object>> {
+        let Some(table) = self.table_of(resource) else {
+            return Vec::new();
+        };
+        let prefix = match namespace {
+            None => table.prefix().to_vec(),
+            Some(namespace) => [&**table.prefix(), namespace.as_bytes(), b"/"].concat(),
+        };
+        let snapshot = table.snapshot();
+        snapshot
+            .prefix(&prefix)
+            .filter_map(|entry| entry.value.object.clone())
+            .collect()
+    }
+
+    fn changes(&self, resource: &GroupResource) -> Box<dyn Changes> {
+        Box::new(Follower {
+            table: self.table_of(resource),
+            cursor: None,
+            waiting: Vec::new(),
+        })
+    }
+}
+
+/// Follows a table for an authorizer or a plug-in.
+struct Follower {
+    /// `None`: there is no such resource; nothing ever changes.
+    table: Option<Table<Stored>>,
+    cursor: Option<Cursor<Stored>>,
+    /// Changes taken from the cursor and not handed out, newest first.
+    waiting: Vec<Change>,
+}
+
+impl Follower {
+    /// Starts over: everything, and a cursor from there.
+    fn reset(&mut self) -> Option<Change> {
+        let table = self.table.as_ref()?;
+        let snapshot: Snapshot<Stored> = table.snapshot();
+        self.cursor = table.watch_from(snapshot.revision(), Interest::All).ok();
+        self.cursor.as_ref()?;
+        Some(Change::Reset(
+            snapshot.iter().filter_map(|entry| entry.value.object.clone()).collect(),
+        ))
+    }
+
+    fn keep(&mut self, batch: store::WatchBatch<Stored>) {
+        self.waiting = batch
+            .events
+            .iter()
+            .rev()
+            .map(|event| {
+                let (old, new) = event_objects(event);
+                Change::Changed { old, new }
+            })
+            .collect();
+    }
+}
+
+impl Changes for Follower {
+    fn try_next(&mut self) -> Option<Change> {
+        if let Some(change) = self.waiting.pop() {
+            return Some(change);
+        }
+        let Some(cursor) = &mut self.cursor else {
+            return self.reset();
+        };
+        match cursor.try_next() {
+            Ok(None) => None,
+            Ok(Some(batch)) => {
+                self.keep(batch);
+                self.waiting.pop()
+            }
+            Err(WatchError::Expired { .. }) => self.reset(),
+            Err(WatchError::Closed) => {
+                self.table = None;
+                self.cursor = None;
+                None
+            }
+        }
+    }
+
+    fn next(&mut self) -> BoxFuture<'_, Option<Change>> {
+        Box::pin(async move {
+            loop {
+                if let Some(change) = self.try_next() {
+                    return Some(change);
+                }
+                let cursor = self.cursor.as_mut()?;
+                match cursor.next().await {
+                    Ok(batch) => self.keep(batch),
+                    Err(WatchError::Expired { .. }) => self.cursor = None,
+                    Err(WatchError::Closed) => return None,
+                }
+            }
+        })
+    }
+}

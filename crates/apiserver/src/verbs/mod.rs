@@ -1,0 +1,83 @@
+//! The generic verbs: written once, over rows.
+
+pub mod delete;
+pub mod mutate;
+pub mod read;
+pub mod scale;
+pub mod watch;
+pub mod write;
+
+use std::sync::Arc;
+
+use http::Response;
+
+use api::{Reason, Status};
+use client::Body;
+use kinds::row::SubresourceRole;
+
+use crate::call::{Call, RequestBody};
+use crate::connect;
+use crate::registry::Served;
+
+/// 405, as upstream's router answers it.
+pub fn method_not_allowed() -> Status {
+    Status::failure(
+        Reason::MethodNotAllowed,
+        "the server does not allow this method on the requested resource",
+    )
+}
+
+/// Answers a request for a served resource.
+pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
+    let attributes = &call.attributes;
+    if served.kind.row.namespaced && attributes.namespace.is_empty() && needs_namespace(call) {
+        return Err(method_not_allowed());
+    }
+    if !served.kind.row.namespaced && !attributes.namespace.is_empty() && attributes.resource != "namespaces" {
+        return Err(Status::no_such_path());
+    }
+    if attributes.subresource.is_empty() {
+        return main(call, served, body).await;
+    }
+    let Some(subresource) = served.subresource(&attributes.subresource) else {
+        return Err(Status::no_such_path());
+    };
+    if subresource.role == SubresourceRole::Handler {
+        return connect::serve(call, served, body).await;
+    }
+    if !subresource.verbs.contains(&&*attributes.verb) {
+        return Err(method_not_allowed());
+    }
+    match (subresource.role, &*attributes.verb) {
+        (SubresourceRole::View, "get") => read::get(call, served).await,
+        (SubresourceRole::View, "update") => mutate::update(call, served, body).await,
+        (SubresourceRole::View, "patch") => mutate::patch(call, served, body).await,
+        (SubresourceRole::Scale, "get") => scale::get(call, served).await,
+        (SubresourceRole::Scale, "update") => scale::update(call, served, body).await,
+        (SubresourceRole::Scale, "patch") => scale::patch(call, served, body).await,
+        _ => Err(method_not_allowed()),
+    }
+}
+
+/// Whether the verb is only there inside a namespace: lists, watches and nothing else may span all of them.
+fn needs_namespace(call: &Call) -> bool {
+    !matches!(&*call.attributes.verb, "list" | "watch")
+}
+
+async fn main(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
+    let verb = &*call.attributes.verb;
+    if !served.allows(verb) {
+        return Err(method_not_allowed());
+    }
+    match verb {
+        "get" => read::get(call, served).await,
+        "list" => read::list(call, served).await,
+        "watch" => watch::watch(call, served).await,
+        "create" if call.attributes.name.is_empty() => mutate::create(call, served, body).await,
+        "update" => mutate::update(call, served, body).await,
+        "patch" => mutate::patch(call, served, body).await,
+        "delete" => delete::delete(call, served, body).await,
+        "deletecollection" => delete::delete_collection(call, served, body).await,
+        _ => Err(method_not_allowed()),
+    }
+}

@@ -1,0 +1,283 @@
+//! POST, PUT and PATCH over any row and its view subresources: what is special to each verb before the common stages.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+use http::header::CONTENT_TYPE;
+
+use api::codec::MediaType;
+use api::field::{Error, Path, aggregate};
+use api::normalize::{UnknownFields, normalize};
+use api::patch;
+use api::{Status, Value, meta};
+use client::Body;
+
+use crate::call::{Call, RequestBody, read_body, rfc3339};
+use crate::decode;
+use crate::managed;
+use crate::options::{FieldValidation, WriteOptions};
+use crate::registry::Served;
+use crate::respond::{self, view};
+
+use super::write::{Write, Written};
+
+/// What a patch may be (upstream's list and order).
+const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
+
+/// POST.
+pub async fn create(call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
+    let bytes = read_body(body).await?;
+    let options = WriteOptions::parse(call, "CreateOptions", false)?;
+    let object = decode::object(call, &bytes, &served.gvk, &served.schema, options.field_validation)?;
+    let object = view::to_hub(served, object)?;
+    let write = Write {
+        call,
+        served,
+        subresource: "",
+        name: "",
+        options: &options,
+        options_kind: "CreateOptions",
+    };
+    respond::object(call, served, &*write.create(object).await?.object, 201)
+}
+
+/// PUT.
+pub async fn update(call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
+    let bytes = read_body(body).await?;
+    let options = WriteOptions::parse(call, "UpdateOptions", false)?;
+    let object = decode::object(call, &bytes, &served.gvk, &served.schema, options.field_validation)?;
+    let object = view::to_hub(served, object)?;
+    let write = writer(call, served, &options, "UpdateOptions");
+    let now = rfc3339(call.server.clock.now());
+    let make = |live: Option<&Value>| {
+        let mut object = object.clone();
+        served.kind.row.strategy.default(&mut object);
+        if let Some(live) = live {
+            managed::update(
+                served,
+                write.subresource,
+                Some(live),
+                &mut object,
+                &options.manager,
+                &now,
+            )?;
+        }
+        Ok(object)
+    };
+    let allow_create = served.kind.row.create_on_update && write.subresource.is_empty();
+    let written = write.update(&make, allow_create).await?;
+    answer(call, served, &written)
+}
+
+fn writer<'a>(call: &'a Call, served: &'a Arc<Served>, options: &'a WriteOptions, kind: &'static str) -> Write<'a> {
+    let attributes = &call.attributes;
+    Write {
+        call,
+        served,
+        subresource: &attributes.subresource,
+        name: &attributes.name,
+        options,
+        options_kind: kind,
+    }
+}
+
+fn answer(call: &Call, served: &Served, written: &Written) -> Result<Response<Body>, Status> {
+    respond::object(call, served, &written.object, if written.created { 201 } else { 200 })
+}
+
+/// Which patch a request is.
+pub fn patch_type(call: &Call) -> Result<MediaType, Status> {
+    let text = call
+        .headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
+    match MediaType::parse(text) {
+        Some(
+            media @ (MediaType::JsonPatch
+            | MediaType::MergePatch
+            | MediaType::StrategicMergePatch
+            | MediaType::ApplyYaml),
+        ) => Ok(media),
+        _ => Err(decode::unsupported_media_type(PATCH_TYPES)),
+    }
+}
+
+/// PATCH.
+pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
+    let media = patch_type(call)?;
+    let bytes = read_body(body).await?;
+    let options = WriteOptions::parse(call, "PatchOptions", media == MediaType::ApplyYaml)?;
+    let write = writer(call, served, &options, "PatchOptions");
+    let now = rfc3339(call.server.clock.now());
+    let document = Document::read(call, media, &bytes, &options)?;
+    let written = match media {
+        MediaType::ApplyYaml => {
+            let config = apply_config(call, served, document.value, &options)?;
+            let make = |live: Option<&Value>| {
+                let mut object = managed::apply(served, write.subresource, live, &config, &options, &now)?;
+                served.kind.row.strategy.default(&mut object);
+                Ok(object)
+            };
+            write.update(&make, write.subresource.is_empty()).await?
+        }
+        _ => {
+            let make = |live: Option<&Value>| {
+                let live = live.ok_or_else(|| Status::not_found(&served.resource(), write.name))?;
+                let seen = view::from_hub(served, live.clone())?;
+                let patched = document.patch(call, served, &seen, &options)?;
+                let mut object = view::to_hub(served, patched)?;
+                served.kind.row.strategy.default(&mut object);
+                managed::update(
+                    served,
+                    write.subresource,
+                    Some(live),
+                    &mut object,
+                    &options.manager,
+                    &now,
+                )?;
+                Ok(object)
+            };
+            write.update(&make, false).await?
+        }
+    };
+    answer(call, served, &written)
+}
+
+/// A decoded patch.
+pub struct Document {
+    media: MediaType,
+    value: Value,
+    strict: Vec<String>,
+}
+
+impl Document {
+    /// Reads a patch of that type.
+    pub fn read(call: &Call, media: MediaType, bytes: &Bytes, options: &WriteOptions) -> Result<Document, Status> {
+        if media == MediaType::ApplyYaml {
+            let (value, strict) = decode::apply_document(bytes)?;
+            decode::report(call, &strict, options.field_validation)
+                .map_err(|why| Status::bad_request(format!("error strict decoding patch: {why}")))?;
+            return Ok(Document {
+                media,
+                value,
+                strict: Vec::new(),
+            });
+        }
+        let (value, mut strict) = decode::json_document(bytes)?;
+        if media == MediaType::JsonPatch {
+            strict.extend(patch::json_patch_unknown_fields(&value));
+        } else if !value.is_object() {
+            let why = "error decoding patch: json: cannot unmarshal a value that is no object into Go value of type map[string]interface {}";
+            return Err(Status::bad_request(why));
+        }
+        if options.field_validation == FieldValidation::Ignore {
+            strict.clear();
+        }
+        Ok(Document { media, value, strict })
+    }
+
+    /// The decoded tree.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// Applies the patch to an object of the served version; the result is normal.
+    fn patch(&self, call: &Call, served: &Served, seen: &Value, options: &WriteOptions) -> Result<Value, Status> {
+        let mut patched = self.apply(seen, &served.schema)?;
+        check_unchanged_kind(&patched, seen)?;
+        let shown = || serde_json::to_string(&patched.clone()).unwrap_or_default();
+        let unknown = {
+            let mut normal = patched.clone();
+            let unknown = normalize(&mut normal, &served.schema, UnknownFields::Report)
+                .map_err(|error| invalid_patch(&shown(), &error.to_string()))?;
+            patched = normal;
+            unknown
+        };
+        let strict: Vec<String> = self
+            .strict
+            .iter()
+            .cloned()
+            .chain(unknown.iter().map(|field| field.to_string()))
+            .collect();
+        decode::report(call, &strict, options.field_validation).map_err(|why| {
+            let shown = serde_json::to_string(&patched).unwrap_or_default();
+            invalid_patch(&shown, &why)
+        })?;
+        Ok(patched)
+    }
+
+    /// Applies the patch to any tree with a schema.
+    pub fn apply(&self, seen: &Value, schema: &api::schema::SchemaRef) -> Result<Value, Status> {
+        let patched = match self.media {
+            MediaType::JsonPatch => patch::json_patch(seen, &self.value),
+            MediaType::MergePatch => patch::merge_patch(seen, &self.value),
+            _ => patch::strategic_merge_patch(seen, &self.value, schema),
+        };
+        patched.map_err(|error| error.to_status())
+    }
+}
+
+/// 422 for a patch whose result is no object of the kind.
+fn invalid_patch(patched: &str, why: &str) -> Status {
+    let errors = [Error::invalid(&Path::new("patch"), patched, why)];
+    let mut status = Status::failure(
+        api::Reason::Invalid,
+        format!(" \"\" is invalid: {}", aggregate(&errors)),
+    );
+    status.details = Some(api::StatusDetails {
+        causes: errors.iter().map(Error::cause).collect(),
+        ..api::StatusDetails::default()
+    });
+    status
+}
+
+/// A patch cannot make an object one of another kind.
+fn check_unchanged_kind(patched: &Value, seen: &Value) -> Result<(), Status> {
+    let (now, before) = (meta::gvk(patched), meta::gvk(seen));
+    if now == before {
+        return Ok(());
+    }
+    if now.kind != before.kind {
+        return Err(Status::bad_request(format!(
+            "{} in version {} cannot be handled as a {}: the kind of an object cannot be patched",
+            now.kind,
+            api::field::quote(&now.version),
+            before.kind
+        )));
+    }
+    Err(Status::bad_request(format!(
+        "the API version in the data ({}) does not match the expected API version ({})",
+        now.group_version(),
+        before.group_version()
+    )))
+}
+
+/// An apply configuration: of the right kind, with only known fields (others are refused by their path).
+fn apply_config(call: &Call, served: &Served, mut config: Value, options: &WriteOptions) -> Result<Value, Status> {
+    if !config.is_object() {
+        return Err(Status::bad_request(
+            "error decoding YAML: the apply configuration is no object",
+        ));
+    }
+    let found = meta::gvk(&config);
+    if config.get("kind").and_then(Value::as_str).unwrap_or("").is_empty() {
+        return Err(Status::bad_request("invalid object type: Object 'Kind' is missing"));
+    }
+    if found != served.gvk {
+        return Err(Status::bad_request(format!(
+            "invalid object type: {found}, expected {}",
+            served.gvk
+        )));
+    }
+    let metadata = &config["metadata"];
+    if metadata["managedFields"]
+        .as_array()
+        .is_some_and(|fields| !fields.is_empty())
+    {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    managed::check_config(call, served, &mut config, options)?;
+    Ok(config)
+}

@@ -1,0 +1,186 @@
+//! The `scale` subresource: `autoscaling/v1 Scale` over `spec.replicas`, for any row that has it.
+
+use std::sync::Arc;
+
+use http::Response;
+use serde_json::json;
+
+use api::codec::MediaType;
+use api::field::{Error, Path};
+use api::normalize::{UnknownFields, normalize};
+use api::schema::SchemaRef;
+use api::{GroupVersionKind, Status, Value, meta};
+use client::Body;
+
+use crate::call::{Call, RequestBody, read_body, rfc3339};
+use crate::decode;
+use crate::managed;
+use crate::options::WriteOptions;
+use crate::registry::Served;
+use crate::respond;
+
+use super::mutate::{Document, patch_type};
+use super::read;
+use super::write::Write;
+
+fn scale_kind() -> GroupVersionKind {
+    GroupVersionKind::new("autoscaling", "v1", "Scale")
+}
+
+fn schema() -> SchemaRef {
+    SchemaRef::builtin(&scale_kind()).expect("invariant: the schema has autoscaling/v1 Scale")
+}
+
+/// GET.
+pub async fn get(call: &Call, served: &Arc<Served>) -> Result<Response<Body>, Status> {
+    let object = read::fetch(call, served).await?;
+    Ok(respond::tree(call, &scale_of(&object.value())?, 200))
+}
+
+/// PUT.
+pub async fn update(call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
+    let bytes = read_body(body).await?;
+    let options = WriteOptions::parse(call, "UpdateOptions", false)?;
+    let scale = decode::object(call, &bytes, &scale_kind(), &schema(), options.field_validation)?;
+    write(call, served, &options, "UpdateOptions", &|_| Ok(scale.clone())).await
+}
+
+/// PATCH.
+pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
+    let media = patch_type(call)?;
+    let bytes = read_body(body).await?;
+    let options = WriteOptions::parse(call, "PatchOptions", media == MediaType::ApplyYaml)?;
+    let document = Document::read(call, media, &bytes, &options)?;
+    let make = |live: &Value| {
+        let mut patched = match media {
+            // Only one field can be set: applying it is merging it. Its owner is noted on the scaled object.
+            MediaType::ApplyYaml => {
+                let mut scale = live.clone();
+                scale["spec"]["replicas"] = document.value()["spec"]["replicas"].clone();
+                scale
+            }
+            _ => document.apply(live, &schema())?,
+        };
+        normalize(&mut patched, &schema(), UnknownFields::Ignore)
+            .map_err(|error| Status::bad_request(error.to_string()))?;
+        Ok(patched)
+    };
+    write(call, served, &options, "PatchOptions", &make).await
+}
+
+async fn write(
+    call: &Call,
+    served: &Arc<Served>,
+    options: &WriteOptions,
+    options_kind: &'static str,
+    make_scale: &(dyn Fn(&Value) -> Result<Value, Status> + Send + Sync),
+) -> Result<Response<Body>, Status> {
+    let write = Write {
+        call,
+        served,
+        subresource: "scale",
+        name: &call.attributes.name,
+        options,
+        options_kind,
+    };
+    let now = rfc3339(call.server.clock.now());
+    let make = |live: Option<&Value>| {
+        let live = live.ok_or_else(|| Status::not_found(&served.resource(), write.name))?;
+        let scale = make_scale(&scale_of(live)?)?;
+        let mut object = replicas_set(live, &scale)?;
+        managed::update(served, "scale", Some(live), &mut object, &options.manager, &now)?;
+        Ok(object)
+    };
+    let written = write.update(&make, false).await?;
+    Ok(respond::tree(call, &scale_of(&written.object.value())?, 200))
+}
+
+/// The object with the Scale's replicas; the Scale's version and uid have to be the object's.
+fn replicas_set(live: &Value, scale: &Value) -> Result<Value, Status> {
+    let name = meta::name(scale);
+    if !name.is_empty() && name != meta::name(live) {
+        let expected = meta::name(live);
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({expected})"
+        )));
+    }
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas < 0 {
+        let path = Path::new("spec").child("replicas");
+        let errors = [Error::invalid(&path, replicas, "must be greater than or equal to 0")];
+        return Err(Status::invalid(&scale_kind().group_kind(), name, &errors));
+    }
+    let mut object = live.clone();
+    object["spec"]["replicas"] = replicas.into();
+    for field in ["resourceVersion", "uid"] {
+        meta::set_text(&mut object, field, meta::text(scale, field));
+    }
+    Ok(object)
+}
+
+/// The Scale of a hub object.
+fn scale_of(object: &Value) -> Result<Value, Status> {
+    let metadata = json!({
+        "name": meta::name(object), "namespace": meta::namespace(object), "uid": meta::uid(object),
+        "resourceVersion": meta::resource_version(object),
+        "creationTimestamp": object["metadata"]["creationTimestamp"],
+    });
+    let mut scale = json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
+        "spec": {"replicas": object["spec"]["replicas"].as_i64().unwrap_or(0)},
+        "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0), "selector": selector_text(object)},
+    });
+    normalize(&mut scale, &schema(), UnknownFields::Ignore).map_err(Status::internal)?;
+    Ok(scale)
+}
+
+/// The selector as the text that a list takes. ReplicationControllers have a plain map, the others a LabelSelector.
+fn selector_text(object: &Value) -> String {
+    let selector = &object["spec"]["selector"];
+    let is_object = selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some();
+    let parsed = if is_object {
+        api::selector::LabelSelector::from_object(selector).ok()
+    } else {
+        selector.as_object().map(|labels| {
+            let pairs = labels
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str().unwrap_or("")));
+            api::selector::LabelSelector::from_labels(pairs)
+        })
+    };
+    parsed.map(|selector| selector.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_show_the_replicas_and_the_selector() {
+        for (selector, expect) in [
+            (json!({"matchLabels": {"app": "web"}}), "app=web"),
+            (json!({"app": "web", "tier": "a"}), "app=web,tier=a"),
+        ] {
+            let object = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "7"},
+                "spec": {"replicas": 3, "selector": selector}, "status": {"replicas": 2}});
+            let scale = scale_of(&object).unwrap();
+            assert_eq!(
+                (&scale["spec"]["replicas"], &scale["status"]["replicas"]),
+                (&json!(3), &json!(2))
+            );
+            assert_eq!(scale["status"]["selector"], expect);
+        }
+    }
+
+    #[test]
+    fn replicas_are_written_back() {
+        let live = json!({"metadata": {"name": "a", "uid": "u", "resourceVersion": "7"}, "spec": {"replicas": 3}});
+        let scale = |replicas: i64| json!({"metadata": {"name": "a"}, "spec": {"replicas": replicas}});
+        let object = replicas_set(&live, &scale(5)).unwrap();
+        assert_eq!(
+            (&object["spec"]["replicas"], meta::resource_version(&object)),
+            (&json!(5), "")
+        );
+        assert_eq!(replicas_set(&live, &scale(-1)).unwrap_err().code, 422);
+    }
+}
