@@ -68,9 +68,9 @@ impl<'a> At<'a> {
         }
     }
 
-    /// This value, said to be at another child of its own path.
-    pub fn named(&self, child: &str) -> At<'a> {
-        self.elsewhere(self.path.child(child), self.value)
+    /// The same value at upstream's path without a name, which reads `[]`.
+    pub fn unnamed(&self) -> At<'a> {
+        self.elsewhere(Path::root().key(""), self.value)
     }
 
     /// The elements of a list below this value.
@@ -99,11 +99,6 @@ impl<'a> At<'a> {
     /// The integer here, if there is one.
     pub fn number(&self) -> Option<i64> {
         self.value.as_i64()
-    }
-
-    /// Whether the boolean here is true.
-    pub fn flag(&self) -> bool {
-        self.value.as_bool().unwrap_or(false)
     }
 
     /// Whether there is anything but null here: upstream's pointer that is not nil.

@@ -76,3 +76,6 @@ pub fn rows_without_effect() -> Vec<Arc<StorageKind>> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod testing;

@@ -164,7 +164,8 @@ pub struct WriteContext<'a> {
     pub subresource: &'a str,
     /// Whether the user is known to the pipeline under this name.
     pub user: &'a str,
-    /// The version that the request spoke, for rules that differ by version.
+    /// The version that the request spoke, for rules that differ by version: `v1`, or with its group where that is not
+    /// the hub's (`events.k8s.io/v1`).
     pub version: &'a str,
 }
 

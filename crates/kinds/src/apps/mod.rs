@@ -5,6 +5,7 @@ mod daemonset;
 mod deployment;
 mod replicaset;
 mod statefulset;
+mod workload;
 
 use crate::row::StorageKind;
 

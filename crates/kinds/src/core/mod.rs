@@ -16,6 +16,8 @@ mod secret;
 mod service;
 mod serviceaccount;
 
+pub use service::endpoint_address;
+
 use crate::row::StorageKind;
 
 /// The served kinds.

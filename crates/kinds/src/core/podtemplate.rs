@@ -1,13 +1,16 @@
 //! PodTemplate.
 
+use super::pod;
 use crate::build::Row;
+use crate::generic::Defaulted;
 use crate::print::{NAME, container_images, container_names, labels, name, text};
 use crate::row::{Columns, StorageKind};
-use crate::view::View;
+use crate::view::{Edit, View};
 
 /// The row.
 pub fn row() -> StorageKind {
     Row::namespaced("", "v1", "PodTemplate", "podtemplates")
+        .strategy(Defaulted(|object| pod::default_template(object.existing("template"))))
         .returns_deleted()
         .generation()
         .columns(COLUMNS)

@@ -1,6 +1,8 @@
 //! The rbac.authorization.k8s.io group: Role, ClusterRole and their bindings.
 
+mod bindings;
 mod columns;
+mod roles;
 
 use crate::build::Row;
 use crate::names;
@@ -12,13 +14,19 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 pub fn rows() -> Vec<StorageKind> {
     vec![
         shared(Row::cluster(GROUP, "v1", "ClusterRoleBinding", "clusterrolebindings"))
+            .strategy(bindings::Bindings { namespaced: false })
             .columns(columns::BINDING)
             .build(),
-        shared(Row::cluster(GROUP, "v1", "ClusterRole", "clusterroles")).build(),
+        shared(Row::cluster(GROUP, "v1", "ClusterRole", "clusterroles"))
+            .strategy(roles::Roles { namespaced: false })
+            .build(),
         shared(Row::namespaced(GROUP, "v1", "RoleBinding", "rolebindings"))
+            .strategy(bindings::Bindings { namespaced: true })
             .columns(columns::BINDING)
             .build(),
-        shared(Row::namespaced(GROUP, "v1", "Role", "roles")).build(),
+        shared(Row::namespaced(GROUP, "v1", "Role", "roles"))
+            .strategy(roles::Roles { namespaced: true })
+            .build(),
     ]
 }
 

@@ -1,7 +1,11 @@
 //! Deployment.
 
+mod strategy;
+
+#[cfg(test)]
+mod tests;
+
 use crate::build::Row;
-use crate::generic::WithStatus;
 use crate::print::{
     AGE, CONTAINERS, IMAGES, NAME, SELECTOR, age, container_images, container_names, name, selector_text, text,
 };
@@ -13,7 +17,7 @@ pub fn row() -> StorageKind {
     Row::namespaced("apps", "v1", "Deployment", "deployments")
         .short(&["deploy"])
         .in_all()
-        .strategy(WithStatus::PLAIN)
+        .strategy(strategy::Deployments)
         .generation()
         .scale()
         .status()

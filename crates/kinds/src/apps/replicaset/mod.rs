@@ -1,7 +1,11 @@
 //! ReplicaSet.
 
+mod strategy;
+
+#[cfg(test)]
+mod tests;
+
 use crate::build::Row;
-use crate::generic::WithStatus;
 use crate::print::{
     AGE, CONTAINERS, IMAGES, NAME, SELECTOR, age, container_images, container_names, integer, name, selector,
 };
@@ -13,7 +17,7 @@ pub fn row() -> StorageKind {
     Row::namespaced("apps", "v1", "ReplicaSet", "replicasets")
         .short(&["rs"])
         .in_all()
-        .strategy(WithStatus::PLAIN)
+        .strategy(strategy::ReplicaSets)
         .generation()
         .scale()
         .status()

@@ -2,6 +2,7 @@
 
 mod columns;
 mod conversion;
+mod validation;
 
 use api::Value;
 
@@ -62,6 +63,7 @@ const EVENTS_FIELDS: &[Field] = &[
 pub fn row() -> StorageKind {
     Row::namespaced("", "v1", "Event", "events")
         .short(&["ev"])
+        .strategy(validation::Events)
         .expires_after(KEPT_SECONDS)
         .created_by_put()
         .fields(CORE_FIELDS)

@@ -1,9 +1,12 @@
 //! Node.
 
 mod columns;
+mod strategy;
+
+#[cfg(test)]
+mod tests;
 
 use crate::build::Row;
-use crate::generic::WithStatus;
 use crate::row::StorageKind;
 use crate::view::View;
 
@@ -12,7 +15,7 @@ pub fn row() -> StorageKind {
     Row::cluster("", "v1", "Node", "nodes")
         .short(&["no"])
         .stored_under("minions")
-        .strategy(WithStatus::PLAIN)
+        .strategy(strategy::Nodes)
         .handler(
             "proxy",
             Some(("", "v1", "NodeProxyOptions")),

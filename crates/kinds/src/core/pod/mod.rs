@@ -95,3 +95,8 @@ pub fn default_template(template: Option<&mut Value>) {
 pub fn validate_template(template: &At) {
     spec::template(template);
 }
+
+/// What a user is told of the pod template at a path of an object.
+pub fn template_warnings(path: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
+    warnings::template(path, object.at(path), old.map(|old| old.at(path)))
+}

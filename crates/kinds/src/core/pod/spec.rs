@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 
 use api::Value;
-use api::field::Path;
 use api::validation::{annotations, dns1123_label, dns1123_subdomain, dns1123_subdomain_underscore, ip_legacy, labels};
 
 use super::containers::{self, Pod};
@@ -152,7 +151,7 @@ fn resource_claims(spec: &At, pod: Option<&Value>) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for claim in spec.items("resourceClaims") {
         if pod.is_some_and(is_mirror) {
-            let at = claim.elsewhere(Path::root(), claim.value);
+            let at = claim.unnamed();
             at.forbidden("static pods do not support resource claims");
             continue;
         }

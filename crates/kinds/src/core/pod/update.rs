@@ -159,7 +159,7 @@ pub fn annotations(pod: &At, old: &Value) {
 /// The `ephemeralcontainers` subresource: containers are only added.
 pub fn ephemeral_containers(pod: &At, old: &Value) {
     if is_mirror(old) {
-        let at = pod.elsewhere(Path::root(), pod.value);
+        let at = pod.unnamed();
         return at.forbidden("static pods do not support ephemeral containers");
     }
     spec::pod(pod);
@@ -187,7 +187,7 @@ pub fn ephemeral_containers(pod: &At, old: &Value) {
 
 /// The `resize` subresource: cpu and memory of containers and sidecars, nothing else.
 pub fn resize(pod: &At, old: &Value) {
-    let whole = pod.elsewhere(Path::root(), pod.value);
+    let whole = pod.unnamed();
     if is_mirror(old) {
         return whole.forbidden("static pods cannot be resized");
     }

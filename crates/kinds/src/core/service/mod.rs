@@ -1,9 +1,15 @@
 //! Service.
 
 mod columns;
+mod strategy;
+mod validation;
+
+#[cfg(test)]
+mod tests;
+
+pub use validation::endpoint_address;
 
 use crate::build::Row;
-use crate::generic::WithStatus;
 use crate::names;
 use crate::row::StorageKind;
 use crate::view::View;
@@ -15,7 +21,7 @@ pub fn row() -> StorageKind {
         .in_all()
         .stored_under("services/specs")
         .named(names::label1035)
-        .strategy(WithStatus::PLAIN)
+        .strategy(strategy::Services)
         .handler(
             "proxy",
             Some(("", "v1", "ServiceProxyOptions")),

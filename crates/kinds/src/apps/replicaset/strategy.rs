@@ -1,0 +1,77 @@
+//! Defaults, rules and what happens around a write of a replica set.
+//!
+//! Source: `SetDefaults_ReplicaSet`, `ValidateReplicaSetSpec` and `pkg/registry/apps/replicaset/strategy.go`.
+
+use api::Value;
+use api::field::ErrorList;
+
+use crate::apps::workload;
+use crate::check::Report;
+use crate::core::pod;
+use crate::gates;
+use crate::generic;
+use crate::row::{Strategy, WriteContext};
+use crate::view::{Edit, View};
+
+/// Replica sets.
+pub struct ReplicaSets;
+
+impl Strategy for ReplicaSets {
+    fn default(&self, object: &mut Value) {
+        workload::default_replicas(object);
+        pod::default_template(object.existing("spec.template"));
+    }
+
+    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
+        generic::reset_status(object);
+        drop_disabled(object, None);
+    }
+
+    fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &WriteContext) {
+        generic::keep_apart(object, old, context);
+        drop_disabled(object, Some(old));
+    }
+
+    fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
+        Report::of(object, |object| workload::validate(&object.get("spec"), "ReplicaSet"))
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, context: &WriteContext) -> ErrorList {
+        Report::of(object, |object| match context.subresource {
+            "status" => workload::validate_status(
+                &object.get("status"),
+                &[
+                    "replicas",
+                    "fullyLabeledReplicas",
+                    "readyReplicas",
+                    "availableReplicas",
+                    "terminatingReplicas",
+                    "observedGeneration",
+                ],
+                &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+            ),
+            _ => {
+                workload::validate(&object.get("spec"), "ReplicaSet");
+                workload::selector_unchanged(&object, old);
+            }
+        })
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
+        pod::template_warnings("spec.template", object, old)
+    }
+
+    fn is_deep(&self) -> bool {
+        true
+    }
+}
+
+fn drop_disabled(object: &mut Value, old: Option<&Value>) {
+    if let Some(template) = object.existing("spec.template") {
+        gates::drop_disabled(
+            template,
+            old.map(|old| old.at("spec.template")),
+            "core.v1.PodTemplateSpec",
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! Replicasets, by example.

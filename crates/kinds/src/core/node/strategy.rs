@@ -1,0 +1,158 @@
+//! Defaults, rules and what happens around a write of a node.
+//!
+//! Source: `ValidateNode` and `ValidateNodeUpdate` in `pkg/apis/core/validation/validation.go`,
+//! `pkg/registry/core/node/strategy.go`. Paths that start with `metadata` for taints are upstream's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::Value;
+use api::field::{Error, ErrorList, Path};
+use api::validation::{cidr_legacy, label_name, label_value, parse_cidr_sloppy};
+use serde_json::json;
+
+use crate::check::{At, Report};
+use crate::core::pod::resources;
+use crate::core::pod::scheduling::TAINT_EFFECTS;
+use crate::gates;
+use crate::generic;
+use crate::row::{Strategy, WriteContext};
+use crate::view::{Edit, View};
+
+/// Nodes. A kubelet registers with its status, so that creation keeps it.
+pub struct Nodes;
+
+impl Strategy for Nodes {
+    fn default(&self, node: &mut Value) {
+        node.object("status");
+        let capacity = node.at("status.capacity").clone();
+        let status = &mut node["status"];
+        if !status.has("allocatable") && !capacity.is_null() {
+            status.put("allocatable", capacity);
+        }
+        for list in ["capacity", "allocatable"] {
+            crate::core::pod::round_up(status.existing(list));
+        }
+        pod_ranges(node);
+    }
+
+    fn prepare_for_create(&self, node: &mut Value, _context: &WriteContext) {
+        // Dynamic kubelet configuration is gone; its field is dropped unless an old object has it.
+        node.cut("spec.configSource");
+        gates::drop_disabled(node, None, "core.v1.Node");
+    }
+
+    fn prepare_for_update(&self, node: &mut Value, old: &Value, context: &WriteContext) {
+        generic::keep_apart(node, old, context);
+        if !old.has("spec.configSource") {
+            node.cut("spec.configSource");
+        }
+        if !old.has("status.config") {
+            node.cut("status.config");
+        }
+        gates::drop_disabled(node, Some(old), "core.v1.Node");
+    }
+
+    fn validate_create(&self, node: &Value, _context: &WriteContext) -> ErrorList {
+        Report::of(node, |node| {
+            taints(&node);
+            amounts(&node);
+            ranges(&node);
+        })
+    }
+
+    fn validate_update(&self, node: &Value, old: &Value, _context: &WriteContext) -> ErrorList {
+        Report::of(node, |node| {
+            amounts(&node);
+            addresses(&node);
+            assigned_once(&node, old);
+            taints(&node);
+        })
+    }
+
+    fn is_deep(&self) -> bool {
+        true
+    }
+}
+
+/// `podCIDR` and the first of `podCIDRs` are one fact.
+fn pod_ranges(node: &mut Value) {
+    let first = node.texts("spec.podCIDRs").next().unwrap_or("").to_string();
+    let single = node.text("spec.podCIDR").to_string();
+    if !single.is_empty() && first.is_empty() {
+        node["spec"].put("podCIDRs", json!([single]));
+    } else if single.is_empty() && !first.is_empty() {
+        node["spec"].put("podCIDR", first);
+    }
+}
+
+fn taints(node: &At) {
+    let mut seen: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let path = Path::new("metadata").child("taints");
+    for (index, taint) in node.value.list("spec.taints").iter().enumerate() {
+        let taint = node.elsewhere(path.index(index), taint);
+        let (key, value, effect) = (taint.get("key"), taint.get("value"), taint.get("effect"));
+        key.extend(label_name(key.text(), &key.path));
+        let broken = label_value(value.text());
+        value.ensure(broken.is_empty(), broken.join(";"));
+        effect.required_one_of(&TAINT_EFFECTS);
+        if !seen.entry(effect.text()).or_default().insert(key.text()) {
+            let mut error = Error::duplicate(&taint.path, taint.value.clone());
+            error.detail = "taints must be unique by key and effect pair".into();
+            taint.report.push(error);
+        }
+    }
+}
+
+fn amounts(node: &At) {
+    for list in ["status.capacity", "status.allocatable"] {
+        let at = node.get(list);
+        for (resource, value) in node.entries(list) {
+            resources::amount(resource, &value.elsewhere(at.path.child(resource), value.value));
+        }
+    }
+}
+
+fn ranges(node: &At) {
+    let all = node.items("spec.podCIDRs");
+    for range in &all {
+        range.extend(cidr_legacy(&range.path, range.text(), false, &[]));
+    }
+    if all.len() < 2 {
+        return;
+    }
+    let families: BTreeSet<bool> = all
+        .iter()
+        .filter_map(|range| parse_cidr_sloppy(range.text()))
+        .map(|(address, _)| address.is_ipv4())
+        .collect();
+    if families.len() != 2 || all.len() > 2 {
+        let list = node.get("spec.podCIDRs");
+        list.invalid("may specify no more than one CIDR for each IP family");
+    }
+}
+
+fn addresses(node: &At) {
+    let list = node.items("status.addresses");
+    for (index, address) in list.iter().enumerate() {
+        if list[..index].iter().any(|before| before.value == address.value) {
+            address.duplicate(address.value.clone());
+        }
+    }
+}
+
+/// What a controller or a cloud gives a node is given once.
+fn assigned_once(node: &At, old: &Value) {
+    let (ranges, old_ranges) = (node.get("spec.podCIDRs"), old.list("spec.podCIDRs"));
+    if !old_ranges.is_empty() && node.value.list("spec.podCIDRs") != old_ranges {
+        ranges.forbidden("node updates may not change podCIDR except from \"\" to valid");
+    }
+    let provider = node.get("spec.providerID");
+    let before = old.text("spec.providerID");
+    if !before.is_empty() && before != provider.text() {
+        provider.forbidden("node updates may not change providerID except from \"\" to valid");
+    }
+    let external = node.get("spec.externalID");
+    if external.text() != old.text("spec.externalID") {
+        external.forbidden("may not be updated");
+    }
+}

@@ -1,0 +1,97 @@
+//! Nodes, by example.
+
+use serde_json::json;
+
+use super::strategy::Nodes;
+use crate::testing::{Case, check};
+
+#[test]
+fn defaults() {
+    for case in [
+        Case::new("what fits is what is there")
+            .object("status: {capacity: {cpu: '2'}}")
+            .field("status.allocatable", json!({"cpu": "2"})),
+        Case::new("one range in two fields")
+            .object("spec: {podCIDR: 10.0.0.0/24}")
+            .field("spec.podCIDRs", json!(["10.0.0.0/24"])),
+        Case::new("one range in two fields, the other way")
+            .object("spec: {podCIDRs: [10.0.0.0/24]}")
+            .field("spec.podCIDR", "10.0.0.0/24"),
+        Case::new("a kubelet registers with its status")
+            .object("status: {phase: Running}")
+            .field("status.phase", "Running"),
+    ] {
+        check(&Nodes, case);
+    }
+}
+
+#[test]
+fn create() {
+    for case in [
+        Case::new("taints").object("spec: {taints: [{key: a, effect: NoSchedule}, {key: a, effect: NoExecute}]}"),
+        Case::new("bad taints")
+            .object(
+                "spec: {taints: [{key: a, effect: NoSchedule}, {key: a, effect: NoSchedule}, {key: b}, {key: c, \
+                 effect: X}, {key: d, value: 'a b', effect: NoExecute}]}",
+            )
+            .errors(&[
+                "metadata.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}: taints must be \
+                 unique by key and effect pair",
+                "metadata.taints[2].effect: Required value",
+                "metadata.taints[3].effect: Unsupported value: \"X\": supported values: \"NoSchedule\", \
+                 \"PreferNoSchedule\", \"NoExecute\"",
+                "metadata.taints[4].value: Invalid value: \"a b\": a valid label must be an empty string or consist \
+                 of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character \
+                 (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
+                 '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+            ]),
+        Case::new("amounts")
+            .object("status: {capacity: {cpu: '-1', pods: 500m}, allocatable: {cpu: '1'}}")
+            .errors(&[
+                "status.capacity.cpu: Invalid value: \"-1\": must be greater than or equal to 0",
+                "status.capacity.pods: Invalid value: \"500m\": must be an integer",
+            ]),
+        Case::new("ranges")
+            .object("spec: {podCIDRs: [10.0.0.0/24, 10.0.1.0/24]}")
+            .errors(&[
+                "spec.podCIDRs: Invalid value: [\"10.0.0.0/24\",\"10.0.1.0/24\"]: may specify no more than one CIDR \
+                 for each IP family",
+            ]),
+        Case::new("a range that is none").object("spec: {podCIDRs: [x]}").errors(&[
+            "spec.podCIDRs[0]: Invalid value: \"x\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        ]),
+    ] {
+        check(&Nodes, case);
+    }
+}
+
+#[test]
+fn update() {
+    for case in [
+        Case::new("status is written apart")
+            .old("status: {phase: Running}")
+            .object("spec: {unschedulable: true}\nstatus: {phase: Pending}")
+            .field("spec.unschedulable", true)
+            .field("status.phase", "Running"),
+        Case::new("given once")
+            .old("spec: {podCIDRs: [10.0.0.0/24], providerID: a}")
+            .object("spec: {podCIDRs: [10.0.1.0/24], providerID: b}")
+            .errors(&[
+                "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid",
+                "spec.providerID: Forbidden: node updates may not change providerID except from \"\" to valid",
+            ]),
+        Case::new("external id")
+            .old("spec: {}")
+            .object("spec: {externalID: x}")
+            .errors(&["spec.externalID: Forbidden: may not be updated"]),
+        Case::new("an address twice")
+            .subresource("status")
+            .old("status: {}")
+            .object(
+                "status: {addresses: [{type: InternalIP, address: 10.0.0.1}, {type: InternalIP, address: 10.0.0.1}]}",
+            )
+            .errors(&["status.addresses[1]: Duplicate value: {\"address\":\"10.0.0.1\",\"type\":\"InternalIP\"}"]),
+    ] {
+        check(&Nodes, case);
+    }
+}
