@@ -233,9 +233,9 @@ proptest! {
     #[test]
     fn a_printed_quantity_reads_back(value in any::<i64>(), scale in -9i32..30, kind in 0..3) {
         let format = [D, B, X][kind as usize];
-        let made = Quantity::scaled(value, scale, format);
         // A binary number past the cap is not read back as it was.
-        prop_assume!(format != B || made.sign() == 0 || scale <= 0);
+        let scale = if format == B { scale.min(0) } else { scale };
+        let made = Quantity::scaled(value, scale, format);
         prop_assert_eq!(quantity(&made.to_string()), made);
     }
 
