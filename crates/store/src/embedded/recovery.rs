@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use base::disk::{Disk, DiskFile, DiskLock, OpenMode, read_all};
 
-use super::EmbeddedOptions;
 use super::format::{FORMAT_VERSION, FileKind, HEADER_BYTES, Header, LogRecord, decode_record, is_rot};
 use super::log::{Log, Place, SEGMENT_SUFFIX, Segment, segment_path};
 use super::memory::{Memory, evolve};
 use super::snapshot::{
     ReadError, SNAPSHOT_SUFFIX, SnapshotFile, TEMPORARY_SUFFIX, read_header, read_snapshot, snapshot_path,
 };
+use super::{EmbeddedOptions, Tuning};
 use crate::engine::{Committed, Record};
 use crate::map::Map;
 
@@ -161,7 +161,12 @@ pub(super) fn recover(options: &EmbeddedOptions) -> Result<Recovered, OpenError>
         tail: Vec::new(),
     };
     let kept = replay.run(&*options.disk, directory, &segments)?;
-    replay.memory.trim(options.clock.now_ms(), &options.tuning, None);
+    // Only by age: the rest is bounded by the log, and those who will stream it are not there yet.
+    let unlimited = Tuning {
+        log_floor_bytes: u64::MAX,
+        ..options.tuning
+    };
+    replay.memory.trim(options.clock.now_ms(), &unlimited, None);
 
     // Only now, that everything was understood, are files written or removed.
     let disk = options.disk.clone();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base::disk::Faults;
+use base::disk::{Disk, Faults};
 use base::{Clock, Random};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use store::testing::{EngineFaults, FaultyEngine};
 use store::{
     CommitError, Cursor, Embedded, Engine, EngineError, Event, Guard, Interest, Operation, Put, Replica, Revision,
-    Stamp, Table, Transaction, Tuning, WatchBatch, WatchError,
+    RingLimits, Stamp, Table, Transaction, Tuning, WatchBatch, WatchError,
 };
 use tokio::task::JoinSet;
 
@@ -58,6 +58,11 @@ struct Run {
 }
 
 fn simulate(seed: u64, plan: Plan) -> Vec<String> {
+    simulate_with(seed, plan, |_| {})
+}
+
+/// Runs, shows the finished run to `inspect`, and checks.
+fn simulate_with(seed: u64, plan: Plan, inspect: impl FnOnce(&Run)) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -75,6 +80,7 @@ fn simulate(seed: u64, plan: Plan) -> Vec<String> {
         if tokio::time::timeout(limit, run.lives()).await.is_err() {
             run.history.lock().violation("it hangs".to_owned());
         }
+        inspect(&run);
         let mut history = std::mem::take(&mut *run.history.lock());
         history
             .watches
@@ -100,8 +106,9 @@ impl Run {
         for _ in 0..100 {
             let mut options = self.world.options();
             options.tuning = Tuning {
-                log_floor_bytes: 16_384,
-                batch_bytes_max: 2048,
+                log_floor_bytes: 3072,
+                segment_bytes: 1024,
+                batch_bytes_max: 1024,
                 ..small()
             };
             options.tuning.skip_sync = self.plan.skip_sync;
@@ -233,7 +240,13 @@ impl Run {
                 engine.clone()
             };
             let tables = [Bytes::from_static(b"/a/"), Bytes::from_static(b"/b/")];
-            match Replica::open(shared, self.world.clock.clone(), tables, Text::build).await {
+            // Rings that are too short for the slow in some lives.
+            let events_max = if self.world.random.chance(0.3) { 6 } else { 1000 };
+            let limits = RingLimits {
+                events_max,
+                ..RingLimits::default()
+            };
+            match Replica::open_with(shared, self.world.clock.clone(), limits, tables, Text::build).await {
                 Ok(replica) => return (faulty, replica),
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             }
@@ -421,7 +434,7 @@ impl Watcher {
             let Some(mut cursor) = self.resume() else { return };
             // Watches are dropped and resumed, too.
             for _ in 0..self.random.range(1..10) {
-                tokio::time::sleep(Duration::from_micros(self.random.range(0..5000))).await;
+                tokio::time::sleep(Duration::from_micros(self.random.range(0..8000))).await;
                 let waiting = tokio::time::timeout(Duration::from_millis(10), cursor.next());
                 let result = match waiting.await {
                     Ok(Ok(batch)) => {
@@ -561,6 +574,47 @@ fn a_disk_whose_syncs_lie_is_found_out() {
         ..CRASHING
     });
     assert!(found.len() > 5, "{found:?}");
+}
+
+/// A simulation that no longer reaches its cases checks nothing.
+#[test]
+fn the_runs_reach_what_they_are_for() {
+    let mut counts = [0; 9];
+    let [
+        committed,
+        refused,
+        unknown,
+        unavailable,
+        relists,
+        unbroken,
+        batches,
+        snapshots,
+        expired,
+    ] = &mut counts;
+    for seed in 0..40 {
+        simulate_with(seed, CRASHING, |run| {
+            let history = run.history.lock();
+            for write in &history.writes {
+                match write.outcome {
+                    Outcome::Committed { .. } => *committed += 1,
+                    Outcome::GuardFailed { .. } => *refused += 1,
+                    Outcome::Unknown => *unknown += 1,
+                    Outcome::Refused => *unavailable += 1,
+                }
+            }
+            *relists += history.watches.len();
+            for watch in run.watchers.iter().filter_map(|watch| watch.lock().clone()) {
+                *unbroken += usize::from(watch.start == 0);
+                *batches += watch.batches.len();
+            }
+            let names = run.world.disk.list(std::path::Path::new("/store")).unwrap();
+            *snapshots += names.iter().filter(|name| name.ends_with(".snapshot")).count();
+            let deletes = |changes: &&Vec<(Bytes, Option<Bytes>)>| changes.iter().all(|(_, value)| value.is_none());
+            *expired += history.truth.values().filter(deletes).count();
+        });
+    }
+    println!("{counts:?}");
+    assert!(counts.iter().all(|count| *count > 10), "{counts:?}");
 }
 
 #[test]
