@@ -506,4 +506,20 @@ mod tests {
         render_type(&mut out, name, ty, types, &Map::new()).unwrap();
         assert_eq!(out, "T api.x.v1.Part a\n ports\t[s]m(a,b)\ter\t3\tmerge:a\n");
     }
+
+    #[test]
+    fn the_file_in_the_repository_is_what_the_facts_make() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let facts = root.join("../shared/reference/api-v1.36.json");
+        let Ok(text) = std::fs::read_to_string(&facts) else {
+            println!(
+                "the table of facts is not at {}; nothing to compare with",
+                facts.display()
+            );
+            return;
+        };
+        let made = render(&serde_json::from_str(&text).unwrap()).unwrap();
+        let kept = std::fs::read_to_string(root.join("crates/api/data/schema-v1.36.txt")).unwrap();
+        assert!(made == kept, "run `cargo xtask generate schema`");
+    }
 }

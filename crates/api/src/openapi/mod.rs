@@ -17,8 +17,14 @@ use std::sync::Arc;
 
 use crate::{GroupVersion, GroupVersionKind, Value};
 
-/// The media type of [`v2_protobuf`].
-pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The media types by which clients ask for [`v2_protobuf`].
+pub const V2_PROTOBUF_ACCEPT: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+];
+
+/// The media type of the answer. Go's parser of media types refuses the `@` that its clients ask with.
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// A resource that is served.
 #[derive(Clone, Debug)]
@@ -56,7 +62,7 @@ pub struct Source<'a> {
     /// The version in `info`, such as `v1.36.0`.
     pub version: &'a str,
     /// The description of a type (second argument empty) or of a field, by the definition's name without `io.k8s.`.
-    pub describe: &'a dyn Fn(&str, &str) -> Option<&'a str>,
+    pub describe: &'a dyn Fn(&str, &str) -> Option<String>,
 }
 
 /// The OpenAPI v3 document of a group version.
@@ -75,7 +81,7 @@ pub fn v2_protobuf(document: &Value) -> Vec<u8> {
 }
 
 /// No descriptions.
-pub fn undescribed(_: &str, _: &str) -> Option<&'static str> {
+pub fn undescribed(_: &str, _: &str) -> Option<String> {
     None
 }
 

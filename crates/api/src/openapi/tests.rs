@@ -17,8 +17,8 @@ fn with_widget(check: impl Fn(&Source<'_>)) {
         custom: Some(Arc::new(props)),
     });
     let describe = |ty: &str, field: &str| match (ty, field) {
-        ("api.core.v1.Pod", "") => Some("A pod."),
-        ("api.core.v1.Pod", "spec") => Some("What it is."),
+        ("api.core.v1.Pod", "") => Some("A pod.".to_string()),
+        ("api.core.v1.Pod", "spec") => Some("What it is.".to_string()),
         _ => None,
     };
     check(&Source {

@@ -2,4 +2,5 @@
 
 mod generate;
 mod kinds;
+mod mutations;
 mod roundtrip;
