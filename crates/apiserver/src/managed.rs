@@ -2,13 +2,66 @@
 //!
 //! The bookkeeping itself is `api::apply`; this file knows rows, versions and subresources.
 
-use api::normalize::{UnknownFields, normalize};
+use api::apply::{self, FieldSet, Request, Versions};
+use api::schema::SchemaRef;
 use api::{Status, Value, meta};
+use kinds::row::SubresourceRole;
 
-use crate::call::Call;
 use crate::options::WriteOptions;
 use crate::registry::Served;
 use crate::respond::view;
+
+pub use api::apply::ignore_time_changes as ignore_times;
+
+/// The other versions of a kind, for owners that wrote through them.
+struct Siblings<'a>(&'a Served);
+
+impl Versions for Siblings<'_> {
+    fn convert(&self, object: &Value, api_version: &str) -> Option<(Value, SchemaRef)> {
+        let kind = &self.0.kind;
+        let index = kind
+            .versions
+            .iter()
+            .position(|(gvk, _)| gvk.api_version() == api_version)?;
+        let hub = view::to_hub(self.0, object.clone()).ok()?;
+        let converted = view::from_hub_version(kind, index, hub).ok()?;
+        Some((converted, kind.versions[index].1.clone()))
+    }
+}
+
+/// Fields that a write through this endpoint resets, and so never owns (upstream: GetResetFields).
+fn reset_fields(served: &Served, subresource: &str) -> Option<FieldSet> {
+    let split = served
+        .subresource("status")
+        .is_some_and(|subresource| subresource.role == SubresourceRole::View);
+    match subresource {
+        "" if split => Some(FieldSet::of_fields(&["status"])),
+        "status" => Some(FieldSet::of_fields(&["spec"])),
+        _ => None,
+    }
+}
+
+/// Calls `work` with the request in the terms of `api::apply`.
+fn with_request<T>(
+    served: &Served,
+    subresource: &str,
+    manager: &str,
+    now: &str,
+    work: impl FnOnce(&Request<'_>) -> T,
+) -> T {
+    let reset = reset_fields(served, subresource);
+    let siblings = Siblings(served);
+    let several = served.kind.versions.len() > 1;
+    work(&Request {
+        kind: &served.gvk,
+        schema: &served.schema,
+        manager,
+        subresource,
+        now,
+        reset: reset.as_ref(),
+        versions: several.then_some(&siblings as &dyn Versions),
+    })
+}
 
 /// Notes that `manager` wrote `object` (a hub object) over `live`.
 pub fn update(
@@ -19,11 +72,30 @@ pub fn update(
     manager: &str,
     now: &str,
 ) -> Result<(), Status> {
-    let _ = (served, subresource, live, object, manager, now);
+    let seen = |tree: &Value| match served.is_hub() {
+        true => Ok(tree.clone()),
+        false => view::from_hub(served, tree.clone()),
+    };
+    let live = live.map(seen).transpose()?.unwrap_or_default();
+    if served.is_hub() {
+        with_request(served, subresource, manager, now, |request| {
+            apply::update(&live, object, request)
+        });
+        return Ok(());
+    }
+    let mut new = seen(object)?;
+    with_request(served, subresource, manager, now, |request| {
+        apply::update(&live, &mut new, request)
+    });
+    let metadata = meta::metadata_mut(object);
+    match new["metadata"].get_mut("managedFields").map(Value::take) {
+        Some(fields) if !fields.is_null() => metadata.insert("managedFields".into(), fields),
+        _ => metadata.remove("managedFields"),
+    };
     Ok(())
 }
 
-/// Applies a configuration; the answer is a hub object in normal form.
+/// Applies a configuration; the answer is a hub object in normal form, defaults aside.
 pub fn apply(
     served: &Served,
     subresource: &str,
@@ -32,63 +104,15 @@ pub fn apply(
     options: &WriteOptions,
     now: &str,
 ) -> Result<Value, Status> {
-    let _ = (served, subresource, live, config, options, now);
-    Err(Status::internal("no apply"))
-}
-
-/// Checks a configuration against the schema.
-pub fn check_config(call: &Call, served: &Served, config: &mut Value, options: &WriteOptions) -> Result<(), Status> {
-    let _ = (call, served, config, options);
-    Ok(())
-}
-
-/// When an update changes nothing but the times of managers, it changes nothing.
-pub fn ignore_times(object: &mut Value, old: &Value) {
-    let (Some(new_fields), Some(old_fields)) = (
-        object["metadata"].get("managedFields"),
-        old["metadata"].get("managedFields"),
-    ) else {
-        return;
+    let live = match live {
+        Some(live) => view::from_hub(served, live.clone())?,
+        None => Value::Null,
     };
-    if new_fields == old_fields || !same_but_times(new_fields, old_fields) {
-        return;
-    }
-    let mut candidate = object.clone();
-    meta::metadata_mut(&mut candidate).insert("managedFields".into(), old_fields.clone());
-    if candidate == *old {
-        *object = candidate;
-    }
-}
-
-fn same_but_times(a: &Value, b: &Value) -> bool {
-    let (Some(a), Some(b)) = (a.as_array(), b.as_array()) else {
-        return false;
-    };
-    let without_time = |entry: &Value| {
-        let mut entry = entry.clone();
-        if let Some(entry) = entry.as_object_mut() {
-            entry.remove("time");
-        }
-        entry
-    };
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| without_time(a) == without_time(b))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn times_alone_are_no_change() {
-        let object = |time: &str, data: &str| json!({"data": data, "metadata": {"managedFields": [{"manager": "m", "time": time}]}});
-        let old = object("1", "x");
-        let mut same = object("2", "x");
-        ignore_times(&mut same, &old);
-        assert_eq!(same, old);
-        let mut changed = object("2", "y");
-        ignore_times(&mut changed, &old);
-        assert_eq!(changed, object("2", "y"));
-    }
+    let manager = &options.field_manager;
+    let applied = with_request(served, subresource, manager, now, |request| {
+        apply::apply(&live, config, request, options.force)
+    });
+    let mut object = applied.map_err(|error| error.to_status())?;
+    view::renormalize(&mut object, served).map_err(|status| Status::bad_request(status.message))?;
+    view::to_hub(served, object)
 }

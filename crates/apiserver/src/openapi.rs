@@ -1,27 +1,211 @@
 //! `/openapi/v2` and `/openapi/v3`: the schemas of everything that is served, for `kubectl explain`, apply and diff.
+//!
+//! The documents are large, so each is made when it is first asked for and kept until the rows change.
 
-use http::Response;
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use api::{Reason, Status};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, Response};
+use parking_lot::Mutex;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use api::openapi::{self, OpenApiResource, OpenApiSubresource, Source, V2_PROTOBUF};
+use api::{GroupVersion, GroupVersionKind, Map, Status, Value};
 use client::Body;
 
 use crate::call::Call;
+use crate::registry::{Registry, Served};
+use crate::respond::{body, negotiate};
+use crate::virtuals;
 
-fn not_yet() -> Status {
-    Status::failure(Reason::NotFound, "OpenAPI documents are not available yet")
+/// The documents of one registry.
+pub struct OpenApi {
+    /// The registry's.
+    pub epoch: u64,
+    rows: Vec<OpenApiResource>,
+    made: Mutex<HashMap<String, Document>>,
 }
 
-/// `/openapi/v2`.
-pub fn v2(_call: &Call) -> Result<Response<Body>, Status> {
-    Err(not_yet())
+#[derive(Clone)]
+struct Document {
+    bytes: Bytes,
+    /// Upper-case hexadecimal SHA-256, without quotes.
+    hash: Arc<str>,
 }
 
-/// `/openapi/v3`.
-pub fn v3_index(_call: &Call) -> Result<Response<Body>, Status> {
-    Err(not_yet())
+impl Document {
+    fn new(bytes: Vec<u8>) -> Document {
+        let hash = format!("{:X}", Sha256::digest(&bytes));
+        Document {
+            bytes: bytes.into(),
+            hash: hash.into(),
+        }
+    }
+
+    fn answer(&self, headers: &HeaderMap, media_type: &'static str) -> Response<Body> {
+        let etag = format!("\"{}\"", self.hash);
+        let known = headers
+            .get(IF_NONE_MATCH)
+            .is_some_and(|value| value.as_bytes() == etag.as_bytes());
+        let mut response = if known {
+            let mut response = Response::new(client::body_of(""));
+            *response.status_mut() = http::StatusCode::NOT_MODIFIED;
+            response
+        } else {
+            body::compressed(
+                headers,
+                self.bytes.len(),
+                body::typed(200, media_type, self.bytes.clone()),
+            )
+        };
+        let headers = response.headers_mut();
+        if let Ok(etag) = HeaderValue::from_str(&etag) {
+            headers.insert(ETAG, etag);
+        }
+        headers.append(VARY, HeaderValue::from_static("Accept"));
+        response
+    }
 }
 
-/// `/openapi/v3/<group version>`.
-pub fn v3(_call: &Call, _path: &str) -> Result<Response<Body>, Status> {
-    Err(not_yet())
+impl OpenApi {
+    /// The documents of a registry, none of them made yet.
+    pub fn new(registry: &Registry) -> OpenApi {
+        let mut rows: Vec<OpenApiResource> = registry.served().iter().map(|served| row(served)).collect();
+        rows.extend(virtuals::ALL.iter().map(|entry| OpenApiResource {
+            gvk: GroupVersionKind::new(entry.group, entry.version, entry.kind),
+            plural: entry.plural.into(),
+            namespaced: entry.namespaced,
+            verbs: entry.verbs.iter().map(|verb| (*verb).to_owned()).collect(),
+            subresources: Vec::new(),
+            custom: None,
+        }));
+        OpenApi {
+            epoch: registry.epoch,
+            rows,
+            made: Mutex::default(),
+        }
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source {
+            resources: &self.rows,
+            version: "v1.36.0",
+            describe: &|_, _| None,
+        }
+    }
+
+    fn document(&self, name: &str, make: impl FnOnce() -> Vec<u8>) -> Document {
+        if let Some(made) = self.made.lock().get(name) {
+            return made.clone();
+        }
+        // Made without the lock: another request may make it too, which costs time and harms nobody.
+        let document = Document::new(make());
+        self.made.lock().insert(name.to_owned(), document.clone());
+        document
+    }
+
+    fn v3(&self, path: &str) -> Option<Document> {
+        let group_version = group_version_of(path)?;
+        let of = |row: &OpenApiResource| row.gvk.group_version() == group_version;
+        if !self.rows.iter().any(of) {
+            return None;
+        }
+        Some(self.document(path, || {
+            body::encode(&openapi::v3(&self.source(), &group_version), false)
+        }))
+    }
+}
+
+fn row(served: &Served) -> OpenApiResource {
+    let words = |verbs: &[&str]| verbs.iter().map(|verb| (*verb).to_owned()).collect();
+    let subresources = served
+        .version()
+        .subresources
+        .iter()
+        .map(|subresource| OpenApiSubresource {
+            name: subresource.name.into(),
+            gvk: match subresource.kind {
+                Some((group, version, kind)) => GroupVersionKind::new(group, version, kind),
+                None => served.gvk.clone(),
+            },
+            verbs: words(subresource.verbs),
+        });
+    OpenApiResource {
+        gvk: served.gvk.clone(),
+        plural: served.gvr.resource.clone(),
+        namespaced: served.kind.row.namespaced,
+        verbs: words(served.version().verbs),
+        subresources: subresources.collect(),
+        custom: None,
+    }
+}
+
+/// `api/v1` or `apis/apps/v1`.
+fn group_version_of(path: &str) -> Option<GroupVersion> {
+    match path.split('/').collect::<Vec<_>>().as_slice() {
+        ["api", version] => Some(GroupVersion::new("", *version)),
+        ["apis", group, version] => Some(GroupVersion::new(*group, *version)),
+        _ => None,
+    }
+}
+
+/// `/openapi/v2`, as JSON or as gnostic's protobuf.
+pub fn v2(call: &Call) -> Result<Response<Body>, Status> {
+    let documents = call.server.openapi(&call.registry);
+    let accept = negotiate::accept(&call.headers);
+    let clauses = negotiate::clauses(&accept);
+    let protobuf = clauses
+        .iter()
+        .find(|clause| clause.takes_json() || clause.subkind.starts_with("com.github.proto-openapi.spec.v2"))
+        .is_some_and(|clause| !clause.takes_json());
+    let json = || openapi::v2(&documents.source());
+    if protobuf {
+        let document = documents.document("v2.protobuf", || openapi::v2_protobuf(&json()));
+        return Ok(document.answer(&call.headers, V2_PROTOBUF));
+    }
+    Ok(documents
+        .document("v2", || body::encode(&json(), false))
+        .answer(&call.headers, "application/json"))
+}
+
+/// `/openapi/v3`: where the documents are, with their hashes.
+pub fn v3_index(call: &Call) -> Result<Response<Body>, Status> {
+    let documents = call.server.openapi(&call.registry);
+    let mut paths = Map::new();
+    for path in call.server.discovery(&call.registry).group_versions() {
+        let Some(document) = documents.v3(&path) else { continue };
+        let url = format!("/openapi/v3/{path}?hash={}", document.hash);
+        paths.insert(path, json!({"serverRelativeURL": url}));
+    }
+    let index: Value = json!({"paths": paths});
+    Ok(Document::new(body::encode(&index, false)).answer(&call.headers, "application/json"))
+}
+
+/// `/openapi/v3/<group version>`. With a hash in the query the answer never changes; with an old hash the client is sent
+/// on to the new one.
+pub fn v3(call: &Call, path: &str) -> Result<Response<Body>, Status> {
+    let documents = call.server.openapi(&call.registry);
+    let document = documents.v3(path).ok_or_else(Status::no_such_path)?;
+    match call.query.get("hash") {
+        Some(hash) if hash != &*document.hash => {
+            let mut response = Response::new(client::body_of(""));
+            *response.status_mut() = http::StatusCode::MOVED_PERMANENTLY;
+            let location = format!("/openapi/v3/{path}?hash={}", document.hash);
+            let location = HeaderValue::from_str(&location).map_err(Status::internal)?;
+            response.headers_mut().insert(http::header::LOCATION, location);
+            Ok(response)
+        }
+        hash => {
+            let mut response = document.answer(&call.headers, "application/json");
+            if hash.is_some() {
+                response
+                    .headers_mut()
+                    .insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+            }
+            Ok(response)
+        }
+    }
 }

@@ -21,10 +21,12 @@ pub struct Kind {
     pub hub: GroupVersionKind,
     /// The resource, whatever the version.
     pub resource: GroupResource,
+    /// Every served version with its schema, as in the row.
+    pub versions: Vec<(GroupVersionKind, SchemaRef)>,
 }
 
 impl Kind {
-    fn new(row: Arc<StorageKind>, schema: SchemaRef) -> Kind {
+    fn new(row: Arc<StorageKind>, schema: SchemaRef, versions: Vec<(GroupVersionKind, SchemaRef)>) -> Kind {
         let mut fields: Vec<(&'static str, fn(&Value) -> String)> = Vec::new();
         for (name, read) in row.served.iter().flat_map(|version| version.selectable_fields) {
             if !fields.iter().any(|(known, _)| known == name) {
@@ -40,6 +42,7 @@ impl Kind {
             row,
             schema,
             fields,
+            versions,
         }
     }
 
@@ -85,6 +88,11 @@ pub struct Served {
 }
 
 impl Served {
+    /// Which of the row's served versions this is.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// The row of this version.
     pub fn version(&self) -> &ServedVersion {
         &self.kind.row.served[self.index]
@@ -190,20 +198,25 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let find = |gvk: GroupVersionKind| schema(&gvk).ok_or(RegistryError::NoSchema(gvk));
         let hub = find(GroupVersionKind::new(&row.group, &row.hub, &row.kind))?;
-        let kind = Arc::new(Kind::new(row, hub));
+        let versions = row.served.iter().map(|version| {
+            let gvk = GroupVersionKind::new(&version.group, &version.version, &row.kind);
+            Ok((gvk.clone(), find(gvk)?))
+        });
+        let versions: Vec<_> = versions.collect::<Result<_, RegistryError>>()?;
+        let kind = Arc::new(Kind::new(row, hub, versions));
         if self.kinds.contains_key(&kind.resource) {
             return Err(RegistryError::Duplicate(kind.resource.clone()));
         }
-        for (index, version) in kind.row.served.iter().enumerate() {
-            let gvk = GroupVersionKind::new(&version.group, &version.version, &kind.row.kind);
-            let gvr = GroupVersionResource::new(&version.group, &version.version, &kind.row.plural);
-            let served = Arc::new(Served {
+        for (index, (gvk, schema)) in kind.versions.iter().enumerate() {
+            let gvr = GroupVersionResource::new(&gvk.group, &gvk.version, &kind.row.plural);
+            let served = Served {
                 kind: kind.clone(),
                 index,
-                schema: find(gvk.clone())?,
-                gvk,
+                schema: schema.clone(),
+                gvk: gvk.clone(),
                 gvr: gvr.clone(),
-            });
+            };
+            let served = Arc::new(served);
             self.by_resource.insert(gvr, served.clone());
             self.served.push(served);
         }

@@ -18,6 +18,7 @@ use crate::dial::{NodeDialer, ServiceDialer};
 use crate::discovery::Discovery;
 use crate::health::{self, NamedCheck};
 use crate::metrics::{Metrics, ResourceLabels};
+use crate::openapi::OpenApi;
 use crate::pipeline::{
     AuditSink, Authenticator, Authorizer, FlowControl, MUTATING_MAX, Plugin, READ_ONLY_MAX, TokenIssuer,
 };
@@ -137,6 +138,7 @@ pub struct Server {
     /// The server's end.
     pub shutdown: Shutdown,
     discovery: ArcSwapOption<Discovery>,
+    openapi: ArcSwapOption<OpenApi>,
 }
 
 impl Server {
@@ -149,6 +151,18 @@ impl Server {
         }
         let made = Arc::new(Discovery::new(registry));
         self.discovery.store(Some(made.clone()));
+        made
+    }
+
+    /// OpenAPI of a registry; its documents are made when asked for.
+    pub fn openapi(&self, registry: &Registry) -> Arc<OpenApi> {
+        if let Some(made) = self.openapi.load_full()
+            && made.epoch == registry.epoch
+        {
+            return made;
+        }
+        let made = Arc::new(OpenApi::new(registry));
+        self.openapi.store(Some(made.clone()));
         made
     }
 
@@ -217,6 +231,7 @@ impl ApiServer {
             advertised: config.advertised,
             shutdown: Shutdown::new(),
             discovery: ArcSwapOption::empty(),
+            openapi: ArcSwapOption::empty(),
         };
         Ok(Running {
             server: Arc::new(server),

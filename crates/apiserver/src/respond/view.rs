@@ -7,7 +7,7 @@ use api::normalize::{UnknownFields, normalize};
 use api::{Status, Value};
 
 use crate::cluster::Object;
-use crate::registry::Served;
+use crate::registry::{Kind, Served};
 
 /// The object in the served version, with a resourceVersion.
 pub fn value(served: &Served, object: &Object, revision: u64) -> Result<Value, Status> {
@@ -30,12 +30,18 @@ pub fn write(served: &Served, object: &Object, revision: u64, out: &mut BytesMut
 
 /// Converts a hub object to the served version.
 pub fn from_hub(served: &Served, tree: Value) -> Result<Value, Status> {
-    let Some(conversion) = served.version().conversion else {
+    from_hub_version(&served.kind, served.index(), tree)
+}
+
+/// Converts a hub object to one of its kind's served versions.
+pub fn from_hub_version(kind: &Kind, index: usize, tree: Value) -> Result<Value, Status> {
+    let Some(conversion) = kind.row.served[index].conversion else {
         return Ok(tree);
     };
+    let (gvk, schema) = &kind.versions[index];
     let mut tree = (conversion.from_hub)(tree)?;
-    set_kind(&mut tree, &served.gvk.api_version(), &served.gvk.kind);
-    renormalize(&mut tree, served)?;
+    set_kind(&mut tree, &gvk.api_version(), &gvk.kind);
+    normalize(&mut tree, schema, UnknownFields::Ignore).map_err(Status::internal)?;
     Ok(tree)
 }
 
@@ -58,7 +64,8 @@ pub fn set_kind(tree: &mut Value, api_version: &str, kind: &str) {
     }
 }
 
-fn renormalize(tree: &mut Value, served: &Served) -> Result<(), Status> {
+/// Brings an object of the served version into normal form.
+pub fn renormalize(tree: &mut Value, served: &Served) -> Result<(), Status> {
     normalize(tree, &served.schema, UnknownFields::Ignore).map_err(Status::internal)?;
     Ok(())
 }

@@ -114,7 +114,7 @@ pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
     let document = Document::read(call, media, &bytes, &options)?;
     let written = match media {
         MediaType::ApplyYaml => {
-            let config = apply_config(call, served, document.value, &options)?;
+            let config = apply_config(served, document.value)?;
             let make = |live: Option<&Value>| {
                 let mut object = managed::apply(served, write.subresource, live, &config, &options, &now)?;
                 served.kind.row.strategy.default(&mut object);
@@ -255,7 +255,7 @@ fn check_unchanged_kind(patched: &Value, seen: &Value) -> Result<(), Status> {
 }
 
 /// An apply configuration: of the right kind, with only known fields (others are refused by their path).
-fn apply_config(call: &Call, served: &Served, mut config: Value, options: &WriteOptions) -> Result<Value, Status> {
+fn apply_config(served: &Served, config: Value) -> Result<Value, Status> {
     if !config.is_object() {
         return Err(Status::bad_request(
             "error decoding YAML: the apply configuration is no object",
@@ -278,6 +278,5 @@ fn apply_config(call: &Call, served: &Served, mut config: Value, options: &Write
     {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    managed::check_config(call, served, &mut config, options)?;
     Ok(config)
 }
