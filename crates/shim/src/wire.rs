@@ -1,7 +1,8 @@
 //! Frames on blocking and non-blocking unix sockets, with descriptors beside them.
 //!
-//! Descriptors travel with the first bytes of a frame, so a reader that collects bytes and descriptors in order knows
-//! which frame they belong to as long as a sender waits for the reply before it sends more of them: daemons do.
+//! Descriptors travel with the first bytes of a frame. The kernel may hand out earlier bytes in the same read but never
+//! later ones of another message, so descriptors belong to the frame that holds the last byte of the read they came with.
+//! This file is also compiled into `crates/runtime`.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -53,7 +54,10 @@ pub fn send_all(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'
 #[derive(Default)]
 pub struct Reader {
     bytes: Vec<u8>,
-    fds: Vec<OwnedFd>,
+    /// Bytes of the messages taken so far.
+    consumed: usize,
+    /// Each with the number of bytes received when it came.
+    fds: Vec<(usize, OwnedFd)>,
 }
 
 impl Reader {
@@ -64,19 +68,20 @@ impl Reader {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut slices = [IoSliceMut::new(&mut chunk)];
         let received = recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        self.bytes.extend_from_slice(&chunk[..received.bytes]);
+        let position = self.consumed + self.bytes.len();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
-                self.fds.extend(fds);
+                self.fds.extend(fds.map(|fd| (position, fd)));
             }
         }
-        self.bytes.extend_from_slice(&chunk[..received.bytes]);
         if self.fds.len() > FDS_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "too many descriptors"));
         }
         Ok(received.bytes)
     }
 
-    /// The next complete message and the descriptors received so far.
+    /// The next complete message and the descriptors that came with it.
     pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
         let Some(prefix) = self.bytes.first_chunk::<4>() else {
@@ -91,7 +96,13 @@ impl Reader {
         }
         let message = serde_json::from_slice(&self.bytes[4..4 + length]).map_err(|err| invalid(err.to_string()))?;
         self.bytes.drain(..4 + length);
-        Ok(Some((message, std::mem::take(&mut self.fds))))
+        self.consumed += 4 + length;
+        let end = self.consumed;
+        let (mine, later) = std::mem::take(&mut self.fds)
+            .into_iter()
+            .partition(|(position, _)| *position <= end);
+        self.fds = later;
+        Ok(Some((message, Vec::into_iter(mine).map(|(_, fd)| fd).collect())))
     }
 
     /// Reads one message from a blocking socket.
@@ -125,6 +136,12 @@ mod tests {
         assert_eq!(text, "first");
         let (text, fds) = reader.read::<String>(&right).unwrap();
         assert_eq!((text.len(), fds.len()), (20_000, 1));
+        send_all(&left, &"without", &[]).unwrap();
+        send_all(&left, &"with", &[file.as_fd()]).unwrap();
+        let (_, fds) = reader.read::<String>(&right).unwrap();
+        assert_eq!(fds.len(), 0);
+        let (_, fds) = reader.read::<String>(&right).unwrap();
+        assert_eq!(fds.len(), 1);
         drop(left);
         assert!(reader.read::<String>(&right).is_err());
     }

@@ -1,0 +1,705 @@
+//! Containers: from an image and a request to a process, its end, and its traces.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rpc::cri;
+use rpc::cri::ContainerState::{ContainerCreated, ContainerExited, ContainerRunning};
+
+use crate::error::{Error, Result, doing};
+use crate::image::{ImageError, read_in_root};
+use crate::protocol::{Answer, Call, EXIT_UNKNOWN, Exit, Run};
+use crate::records::{ContainerRecord, required};
+use crate::runtime::{Container, Runtime, Sandbox, blocking};
+use crate::sandbox::{limits, namespace_options};
+use crate::spec::{self, PidNamespace};
+use crate::user::{self, User};
+
+/// Longest wait for a process to end after SIGKILL: one in an uninterruptible wait of the kernel may take long.
+const KILL_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest account file that is read from an image.
+const ACCOUNTS_BYTES_MAX: u64 = 1 << 20;
+/// Exit code of a container that could not be started, as containerd reports it.
+const EXIT_START_ERROR: i32 = 128;
+
+impl Runtime {
+    /// Makes a container: its root file system, user and specification. Nothing runs yet.
+    pub async fn create_container(
+        self: &Arc<Self>,
+        sandbox_id: &str,
+        config: cri::ContainerConfig,
+        sandbox_config: Option<cri::PodSandboxConfig>,
+    ) -> Result<String> {
+        let sandbox = self.sandbox(sandbox_id)?;
+        let metadata = required(config.metadata.clone(), "the container's metadata")?;
+        let image_name = required(config.image.clone(), "the container's image")?.image;
+        let image = self
+            .images
+            .find(&image_name)
+            .ok_or_else(|| ImageError::NotFound(image_name.clone()))?;
+        let _changing = sandbox.changing.lock().await;
+        if !sandbox.record.lock().ready {
+            return Err(Error::State(format!("sandbox container {} is not running", sandbox.id)));
+        }
+        let same = |container: &Arc<Container>| {
+            let record = container.record.lock();
+            record.config.as_ref().and_then(|config| config.metadata.as_ref()) == Some(&metadata)
+        };
+        if let Some(other) = self.containers_of(&sandbox.id).iter().find(|container| same(container)) {
+            let (name, id) = (&metadata.name, &other.id);
+            return Err(Error::Exists(format!(
+                "container {name} attempt {} is there already: {id}",
+                metadata.attempt
+            )));
+        }
+        let id = self.new_id();
+        let sandbox_config = sandbox_config.unwrap_or_else(|| sandbox.record.lock().config());
+        let log_path = match (sandbox_config.log_directory.as_str(), config.log_path.as_str()) {
+            ("", _) | (_, "") => String::new(),
+            (directory, path) => Path::new(directory).join(path).to_string_lossy().into_owned(),
+        };
+        let resources = config.linux.as_ref().and_then(|linux| linux.resources.clone());
+        let record = ContainerRecord {
+            id: id.clone(),
+            sandbox_id: sandbox.id.clone(),
+            image_id: image.id.clone(),
+            image_ref: image.digests.first().cloned().unwrap_or_else(|| image.id.clone()),
+            layers: image.layers.clone(),
+            created_at: self.now_ns(),
+            state: ContainerCreated.into(),
+            log_path,
+            cgroup: format!("{}/{}", sandbox.record.lock().cgroup, id),
+            resources: Some(resources.unwrap_or_default()),
+            stop_signal: stop_signal(config.stop_signal(), &image.config.stop_signal),
+            config: Some(config),
+            ..ContainerRecord::default()
+        };
+        let pid_namespace = self.pid_namespace(&sandbox, record.config.as_ref().unwrap_or(&Default::default()))?;
+        let (runtime, for_sandbox) = (Arc::clone(self), Arc::clone(&sandbox));
+        let prepared = blocking(move || {
+            let id = record.id.clone();
+            let result = runtime.prepare_container(&for_sandbox, &sandbox_config, record, &image.config, pid_namespace);
+            if result.is_err() {
+                runtime.delete_container_files(&id)?;
+            }
+            result
+        });
+        let container = Arc::new(Container::new(prepared.await?));
+        self.containers.lock().insert(id.clone(), container);
+        self.emit(&id, &sandbox.id, cri::ContainerEventType::ContainerCreatedEvent);
+        Ok(id)
+    }
+
+    /// Blocks: root file system, user, specification, record.
+    fn prepare_container(
+        &self,
+        sandbox: &Sandbox,
+        sandbox_config: &cri::PodSandboxConfig,
+        mut record: ContainerRecord,
+        image: &crate::image::ImageConfig,
+        pid_namespace: PidNamespace,
+    ) -> Result<ContainerRecord> {
+        let directory = self.container_dir(&record.id);
+        let rootfs = self.mount_rootfs(&record)?;
+        let config = record.config.clone().unwrap_or_default();
+        let user = self.resolve_user(&config, &image.user, &rootfs)?;
+        (record.uid, record.gid, record.groups) = (user.uid, user.gid, user.groups.clone());
+        let sandbox_dir = self.sandbox_dir(&sandbox.id);
+        let options = namespace_options(sandbox_config);
+        let files = [
+            (sandbox_dir.join("resolv.conf"), "/etc/resolv.conf"),
+            (sandbox_dir.join("hostname"), "/etc/hostname"),
+            (sandbox_dir.join("hosts"), "/etc/hosts"),
+        ];
+        let shm = self.sandbox_run_dir(&sandbox.id).join("shm");
+        let hostname = std::fs::read_to_string(sandbox_dir.join("hostname")).unwrap_or_default();
+        let output = spec::make(&spec::Input {
+            config: &config,
+            image,
+            user: &user,
+            rootfs: &rootfs,
+            cgroup: &self.cgroups.group(&record.cgroup).path(),
+            sandbox_files: &files,
+            shm: (options.ipc() != cri::NamespaceMode::Node).then_some(shm.as_path()),
+            pid_namespace,
+            bounding: &self.bounding,
+            hostname: hostname.trim(),
+        })?;
+        record.seccomp = output.seccomp;
+        crate::image::make_directory_in_root(&rootfs, &output.cwd).map_err(doing("making the working directory"))?;
+        let write = |name: &str, bytes: Vec<u8>| {
+            let path = directory.join(name);
+            std::fs::write(&path, bytes).map_err(doing(path.display()))
+        };
+        let plain = "invariant: specifications are plain data";
+        write("config.json", serde_json::to_vec(&output.spec).expect(plain))?;
+        write("devices.json", serde_json::to_vec(&output.devices).expect(plain))?;
+        crate::records::save(&directory, &record)?;
+        Ok(record)
+    }
+
+    fn mount_rootfs(&self, record: &ContainerRecord) -> Result<PathBuf> {
+        let directory = self.container_dir(&record.id);
+        let path = |name: &str| directory.join(name);
+        for name in ["upper", "work", "rootfs"] {
+            std::fs::create_dir_all(path(name)).map_err(doing(path(name).display()))?;
+        }
+        // The top directory is visible as the container's root to its user.
+        use std::os::unix::fs::PermissionsExt;
+        let readable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(path("upper"), readable).map_err(doing(path("upper").display()))?;
+        let mut lowers = self.images.layer_directories(&record.layers);
+        if lowers.is_empty() {
+            // An image may have nothing in it; an overlay may not.
+            std::fs::create_dir_all(path("empty")).map_err(doing(path("empty").display()))?;
+            lowers.push(path("empty"));
+        }
+        let mounted = sys::mounts::overlay(&lowers, &path("upper"), &path("work"), &path("rootfs"));
+        mounted.map_err(doing("mounting the container's root file system"))?;
+        Ok(path("rootfs"))
+    }
+
+    fn resolve_user(&self, config: &cri::ContainerConfig, image_user: &str, rootfs: &Path) -> Result<User> {
+        let security = config
+            .linux
+            .clone()
+            .unwrap_or_default()
+            .security_context
+            .unwrap_or_default();
+        let read = |path: &str| -> Result<String> {
+            let bytes = read_in_root(rootfs, path, ACCOUNTS_BYTES_MAX).map_err(doing(path))?;
+            Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+        };
+        let wanted = user::Wanted {
+            uid: security.run_as_user.as_ref().map(|user| user.value),
+            gid: security.run_as_group.as_ref().map(|group| group.value),
+            username: &security.run_as_username,
+            image_user,
+            groups: &security.supplemental_groups,
+            merge_groups: security.supplemental_groups_policy() == cri::SupplementalGroupsPolicy::Merge,
+        };
+        user::resolve(&wanted, &read("/etc/passwd")?, &read("/etc/group")?).map_err(Error::Invalid)
+    }
+
+    fn pid_namespace(&self, sandbox: &Sandbox, config: &cri::ContainerConfig) -> Result<PidNamespace> {
+        let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+        let options = security.and_then(|security| security.namespace_options.clone());
+        let options = options.unwrap_or_else(|| namespace_options(&sandbox.record.lock().config()));
+        match options.pid() {
+            cri::NamespaceMode::Container => Ok(PidNamespace::New),
+            cri::NamespaceMode::Node => Ok(PidNamespace::Node),
+            cri::NamespaceMode::Pod => match sandbox.record.lock().pause_pid {
+                0 => Ok(PidNamespace::New),
+                pid => Ok(PidNamespace::Join(pid)),
+            },
+            cri::NamespaceMode::Target => {
+                let target = self.container(&options.target_id)?;
+                let record = target.record.lock();
+                if record.state() != ContainerRunning || record.sandbox_id != sandbox.id {
+                    return Err(Error::State(format!(
+                        "target container {} is not running in this pod",
+                        target.id
+                    )));
+                }
+                Ok(PidNamespace::Join(record.pid))
+            }
+        }
+    }
+
+    /// Starts a container that was created.
+    pub async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        let container = self.container(id)?;
+        let _changing = container.changing.lock().await;
+        let record = container.record.lock().clone();
+        if record.state() != ContainerCreated {
+            return Err(Error::State(format!(
+                "container is in {} state",
+                record.state().as_str_name()
+            )));
+        }
+        let sandbox = self.sandbox(&record.sandbox_id)?;
+        match self.run_container(&sandbox, &record).await {
+            Ok((pid, start_ticks, started_ns)) => {
+                // A short one may have ended, and been recorded, before the answer came.
+                self.update_container(&container, |record| {
+                    (record.pid, record.start_ticks, record.started_at) = (pid, start_ticks, started_ns);
+                    if record.state() == ContainerCreated {
+                        record.set_state(ContainerRunning);
+                    }
+                })?;
+                self.emit(
+                    &container.id,
+                    &sandbox.id,
+                    cri::ContainerEventType::ContainerStartedEvent,
+                );
+                if record_exited(&container) {
+                    self.emit(
+                        &container.id,
+                        &sandbox.id,
+                        cri::ContainerEventType::ContainerStoppedEvent,
+                    );
+                }
+                Ok(())
+            }
+            Err(err) => {
+                let now = self.now_ns();
+                self.update_container(&container, |record| {
+                    record.set_state(ContainerExited);
+                    (record.exit_code, record.finished_at) = (EXIT_START_ERROR, now);
+                    (record.reason, record.message) = ("StartError".into(), err.to_string());
+                })?;
+                self.remove_cgroup(&container).await;
+                self.emit(
+                    &container.id,
+                    &sandbox.id,
+                    cri::ContainerEventType::ContainerStoppedEvent,
+                );
+                Err(err)
+            }
+        }
+    }
+
+    async fn run_container(self: &Arc<Self>, sandbox: &Sandbox, record: &ContainerRecord) -> Result<(i32, u64, i64)> {
+        let client = sandbox.client()?;
+        let config = record.config.clone().unwrap_or_default();
+        let resources = record.resources.clone().unwrap_or_default();
+        let runtime = Arc::clone(self);
+        let prepared = record.clone();
+        let (cgroups, oom_file, devices) = blocking(move || {
+            let group = runtime.cgroups.group(&prepared.cgroup);
+            group.create().map_err(doing("making the container's control group"))?;
+            let resources = prepared.resources.clone().unwrap_or_default();
+            group
+                .apply(&limits(&resources))
+                .map_err(doing("limiting the container"))?;
+            let rootfs = runtime.container_dir(&prepared.id).join("rootfs");
+            let mounted = sys::mounts::list().map_err(doing("reading the mounts"))?;
+            if !mounted.iter().any(|mount| mount.target == rootfs) {
+                runtime.mount_rootfs(&prepared)?;
+            }
+            let log = PathBuf::from(&prepared.log_path);
+            if let Some(parent) = log.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                std::fs::create_dir_all(parent).map_err(doing(parent.display()))?;
+            }
+            // Left behind by a daemon that died while it started this container.
+            let state = runtime.oci_root().join(&prepared.id);
+            crate::files::remove_tree(&state).map_err(doing(state.display()))?;
+            let devices = match runtime.cgroups.version() {
+                sys::cgroup::Version::V1 => None,
+                sys::cgroup::Version::V2 => {
+                    let path = runtime.container_dir(&prepared.id).join("devices.json");
+                    let bytes = std::fs::read(&path).map_err(doing(path.display()))?;
+                    let devices = serde_json::from_slice(&bytes);
+                    Some(devices.map_err(|err| Error::Internal(format!("{}: {err}", path.display())))?)
+                }
+            };
+            Ok((group.directories(), group.oom_file(), devices))
+        })
+        .await?;
+        let private_pid = self.pid_namespace(sandbox, &config)? == PidNamespace::New;
+        let run = Run {
+            container: record.id.clone(),
+            bundle: self.container_dir(&record.id),
+            oci_root: self.oci_root(),
+            tty: config.tty,
+            stdin: config.stdin,
+            log_path: Some(PathBuf::from(&record.log_path)).filter(|path| !path.as_os_str().is_empty()),
+            log_bytes_max: self.config.log_bytes_max,
+            oom_score_adj: Some(i32::try_from(resources.oom_score_adj).unwrap_or_default()),
+            seccomp: record.seccomp,
+            cgroups,
+            oom_file,
+            kill_rest: !private_pid,
+            devices,
+        };
+        match client.call(Call::Run(Box::new(run)), Vec::new()).await?.0 {
+            Answer::Started {
+                pid,
+                start_ticks,
+                started_ns,
+                warnings,
+            } => {
+                for warning in warnings {
+                    self.warn_once(&warning);
+                }
+                Ok((pid, start_ticks, started_ns))
+            }
+            _ => Err(Error::Internal("the pod's shim gave a strange answer".into())),
+        }
+    }
+
+    /// A lacking capability of the node concerns every container alike: said once.
+    fn warn_once(&self, warning: &str) {
+        static SAID: std::sync::Once = std::sync::Once::new();
+        SAID.call_once(|| tracing::warn!("containers: {warning} (said once)"));
+    }
+
+    /// A container ended; its shim wrote the record before it told.
+    pub(crate) async fn container_ended(self: &Arc<Self>, container: &Arc<Container>, exit: Exit) {
+        let (mut news, mut sandbox) = (false, String::new());
+        let updated = self.update_container(container, |record| {
+            sandbox.clone_from(&record.sandbox_id);
+            if record.state() == ContainerExited {
+                return;
+            }
+            // The start's own answer is on its way if it was not running yet.
+            news = record.state() == ContainerRunning;
+            record.set_state(ContainerExited);
+            record.exit_code = exit.code;
+            record.finished_at = exit.finished_ns;
+            record.started_at = if record.started_at == 0 {
+                exit.started_ns
+            } else {
+                record.started_at
+            };
+            let reason = match (exit.oom_killed, exit.code) {
+                (true, code) if code != 0 => "OOMKilled",
+                (_, 0) => "Completed",
+                _ => "Error",
+            };
+            record.reason = reason.into();
+        });
+        if let Err(err) = updated {
+            tracing::warn!(container = %container.id, %err, "cannot write the record");
+        }
+        self.remove_cgroup(container).await;
+        if news {
+            self.emit(&container.id, &sandbox, cri::ContainerEventType::ContainerStoppedEvent);
+        }
+    }
+
+    /// A container whose shim is gone: its end was recorded, or nobody knows it.
+    pub(crate) async fn container_lost(self: &Arc<Self>, container: &Arc<Container>) {
+        let sandbox = container.record.lock().sandbox_id.clone();
+        let record = self.sandbox_run_dir(&sandbox).join("exits").join(&container.id);
+        let known = std::fs::read(record)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Exit>(&bytes).ok());
+        if let Some(exit) = known {
+            return self.container_ended(container, exit).await;
+        }
+        let now = self.now_ns();
+        let updated = self.update_container(container, |record| {
+            record.set_state(ContainerExited);
+            (record.exit_code, record.finished_at) = (EXIT_UNKNOWN, now);
+            record.reason = "Unknown".into();
+            record.message = "the container's supervisor is gone, and with it how the container ended".into();
+        });
+        if let Err(err) = updated {
+            tracing::warn!(container = %container.id, %err, "cannot write the record");
+        }
+        self.remove_cgroup(container).await;
+        self.emit(&container.id, &sandbox, cri::ContainerEventType::ContainerStoppedEvent);
+    }
+
+    async fn remove_cgroup(self: &Arc<Self>, container: &Container) {
+        let (runtime, cgroup) = (Arc::clone(self), container.record.lock().cgroup.clone());
+        let removed = blocking(move || {
+            let group = runtime.cgroups.group(&cgroup);
+            if group.exists() {
+                group.kill_and_remove().map_err(doing("removing the control group"))
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(err) = removed.await {
+            tracing::warn!(container = %container.id, %err, "a control group stays behind");
+        }
+    }
+
+    /// Asks a container to end, and kills it `timeout_seconds` later. Fine if it ended already or is not there.
+    pub async fn stop_container(self: &Arc<Self>, id: &str, timeout_seconds: i64) -> Result<()> {
+        let Ok(container) = self.container(id) else {
+            return Ok(());
+        };
+        let record = container.record.lock().clone();
+        if record.state() != ContainerRunning {
+            // What was created and never started ends without having run.
+            return Ok(());
+        }
+        let client = match self.sandbox(&record.sandbox_id).and_then(|sandbox| sandbox.client()) {
+            Ok(client) => client,
+            Err(_) => {
+                self.container_lost(&container).await;
+                return Ok(());
+            }
+        };
+        let mut state = container.state.subscribe();
+        let kill = |signal: i32| {
+            let (client, container) = (client.clone(), record.id.clone());
+            async move { client.tell(Call::Kill { container, signal }).await }
+        };
+        if timeout_seconds > 0 {
+            kill(record.stop_signal).await?;
+            let grace = Duration::from_secs(timeout_seconds.unsigned_abs());
+            if ended(&mut state, grace).await {
+                return Ok(());
+            }
+        }
+        kill(rustix::process::Signal::KILL.as_raw()).await?;
+        if ended(&mut state, KILL_TIMEOUT).await {
+            return Ok(());
+        }
+        Err(Error::Deadline(format!(
+            "container {} does not end although it was killed",
+            container.id
+        )))
+    }
+
+    /// Removes a container; kills it first if it runs.
+    pub async fn remove_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        let Ok(container) = self.container(id) else {
+            return Ok(());
+        };
+        self.stop_container(&container.id, 0).await?;
+        let _changing = container.changing.lock().await;
+        let sandbox_id = container.record.lock().sandbox_id.clone();
+        if let Ok(sandbox) = self.sandbox(&sandbox_id) {
+            if let Ok(client) = sandbox.client() {
+                client
+                    .tell(Call::Forget {
+                        container: container.id.clone(),
+                    })
+                    .await?;
+            }
+            let exit = self.sandbox_run_dir(&sandbox_id).join("exits").join(&container.id);
+            crate::files::remove_tree(&exit).map_err(doing(exit.display()))?;
+        }
+        self.remove_cgroup(&container).await;
+        let (runtime, id) = (Arc::clone(self), container.id.clone());
+        blocking(move || runtime.delete_container_files(&id)).await?;
+        self.containers.lock().remove(&container.id);
+        self.emit(
+            &container.id,
+            &sandbox_id,
+            cri::ContainerEventType::ContainerDeletedEvent,
+        );
+        Ok(())
+    }
+
+    /// Blocks.
+    fn delete_container_files(&self, id: &str) -> Result<()> {
+        let (directory, state) = (self.container_dir(id), self.oci_root().join(id));
+        let rootfs = directory.join("rootfs");
+        while sys::mounts::detach(&rootfs).map_err(doing(rootfs.display()))? {}
+        for path in [state, directory] {
+            crate::files::remove_tree(&path).map_err(doing(path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Opens a container's log anew after somebody renamed it.
+    pub async fn reopen_log(&self, id: &str) -> Result<()> {
+        let container = self.container(id)?;
+        let record = container.record.lock().clone();
+        if record.state() != ContainerRunning {
+            return Err(Error::State("container is not running".into()));
+        }
+        let client = self.sandbox(&record.sandbox_id)?.client()?;
+        Ok(client
+            .tell(Call::ReopenLog {
+                container: container.id.clone(),
+            })
+            .await?)
+    }
+
+    /// Changes a container's limits; what is zero stays as it is.
+    pub async fn update_resources(self: &Arc<Self>, id: &str, new: cri::LinuxContainerResources) -> Result<()> {
+        let container = self.container(id)?;
+        let _changing = container.changing.lock().await;
+        let record = container.record.lock().clone();
+        let mut merged = record.resources.clone().unwrap_or_default();
+        merge_resources(&mut merged, &new);
+        if record.state() == ContainerRunning {
+            let runtime = Arc::clone(self);
+            let changed = limits(&new);
+            blocking(move || {
+                runtime
+                    .cgroups
+                    .group(&record.cgroup)
+                    .apply(&changed)
+                    .map_err(doing("limiting the container"))
+            })
+            .await?;
+        }
+        self.update_container(&container, |record| record.resources = Some(merged))
+    }
+
+    /// A container as CRI tells it.
+    pub(crate) fn container_status(&self, container: &Container) -> cri::ContainerStatus {
+        let record = container.record.lock();
+        let config = record.config.clone().unwrap_or_default();
+        cri::ContainerStatus {
+            id: container.id.clone(),
+            metadata: config.metadata,
+            state: record.state,
+            created_at: record.created_at,
+            started_at: record.started_at,
+            finished_at: record.finished_at,
+            exit_code: record.exit_code,
+            image: config.image,
+            image_ref: record.image_ref.clone(),
+            reason: record.reason.clone(),
+            message: record.message.clone(),
+            labels: config.labels,
+            annotations: config.annotations,
+            mounts: config.mounts,
+            log_path: record.log_path.clone(),
+            resources: Some(cri::ContainerResources {
+                linux: record.resources.clone(),
+                windows: None,
+            }),
+            image_id: record.image_id.clone(),
+            user: Some(cri::ContainerUser {
+                linux: Some(cri::LinuxContainerUser {
+                    uid: record.uid.into(),
+                    gid: record.gid.into(),
+                    supplemental_groups: record.groups.iter().map(|gid| i64::from(*gid)).collect(),
+                }),
+            }),
+            stop_signal: config.stop_signal,
+        }
+    }
+
+    /// The containers that fit a filter.
+    pub fn list_containers(&self, filter: &cri::ContainerFilter) -> Vec<cri::Container> {
+        let containers: Vec<_> = self.containers.lock().values().cloned().collect();
+        let fits = |container: &cri::Container| {
+            (filter.id.is_empty() || container.id.starts_with(&filter.id))
+                && (filter.pod_sandbox_id.is_empty() || container.pod_sandbox_id.starts_with(&filter.pod_sandbox_id))
+                && filter.state.as_ref().is_none_or(|state| state.state == container.state)
+                && filter
+                    .label_selector
+                    .iter()
+                    .all(|(key, value)| container.labels.get(key) == Some(value))
+        };
+        let listed = containers.iter().map(|container| {
+            let record = container.record.lock();
+            let config = record.config.clone().unwrap_or_default();
+            cri::Container {
+                id: container.id.clone(),
+                pod_sandbox_id: record.sandbox_id.clone(),
+                metadata: config.metadata,
+                image: config.image,
+                image_ref: record.image_ref.clone(),
+                state: record.state,
+                created_at: record.created_at,
+                labels: config.labels,
+                annotations: config.annotations,
+                image_id: record.image_id.clone(),
+            }
+        });
+        listed.filter(fits).collect()
+    }
+}
+
+fn record_exited(container: &Container) -> bool {
+    container.record.lock().state() == ContainerExited
+}
+
+/// Whether the container ends in time.
+async fn ended(state: &mut tokio::sync::watch::Receiver<cri::ContainerState>, within: Duration) -> bool {
+    let wait = state.wait_for(|state| *state == ContainerExited);
+    // The sender lives as long as the container; its end means that the container was removed.
+    tokio::time::timeout(within, wait).await.is_ok()
+}
+
+fn merge_resources(old: &mut cri::LinuxContainerResources, new: &cri::LinuxContainerResources) {
+    macro_rules! take {
+        ($($field:ident),*) => {$(
+            if new.$field != cri::LinuxContainerResources::default().$field {
+                old.$field = new.$field.clone();
+            }
+        )*};
+    }
+    take!(
+        cpu_period,
+        cpu_quota,
+        cpu_shares,
+        memory_limit_in_bytes,
+        oom_score_adj,
+        cpuset_cpus,
+        cpuset_mems
+    );
+    take!(hugepage_limits, memory_swap_limit_in_bytes);
+    old.unified.extend(new.unified.clone());
+}
+
+/// The signal that asks a container to end: CRI's, the image's, or SIGTERM.
+fn stop_signal(asked: cri::Signal, image: &str) -> i32 {
+    const TERM: i32 = 15;
+    if asked != cri::Signal::RuntimeDefault {
+        return signal_number(asked.as_str_name()).unwrap_or(TERM);
+    }
+    image.parse().ok().or_else(|| signal_number(image)).unwrap_or(TERM)
+}
+
+/// A signal's number on x86-64 by its name, with or without `SIG`.
+fn signal_number(name: &str) -> Option<i32> {
+    const NAMES: &[&str] = &[
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+        "WINCH", "IO", "PWR", "SYS",
+    ];
+    const MIN: i32 = 34;
+    const MAX: i32 = 64;
+    let name = name.strip_prefix("SIG").unwrap_or(name);
+    let relative = |rest: &str, words: [&str; 2]| -> Option<i32> {
+        if rest.is_empty() {
+            return Some(0);
+        }
+        words.iter().find_map(|word| rest.strip_prefix(word)?.parse().ok())
+    };
+    if let Some(rest) = name.strip_prefix("RTMIN") {
+        return relative(rest, ["PLUS", "+"]).map(|offset| MIN + offset);
+    }
+    if let Some(rest) = name.strip_prefix("RTMAX") {
+        return relative(rest, ["MINUS", "-"]).map(|offset| MAX - offset);
+    }
+    let alias = match name {
+        "IOT" => "ABRT",
+        "CLD" => "CHLD",
+        "POLL" => "IO",
+        other => other,
+    };
+    NAMES
+        .iter()
+        .position(|known| *known == alias)
+        .map(|index| index as i32 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals() {
+        let check = |asked, image: &str, expect| assert_eq!(stop_signal(asked, image), expect, "{asked:?} {image}");
+        check(cri::Signal::RuntimeDefault, "", 15);
+        check(cri::Signal::RuntimeDefault, "SIGQUIT", 3);
+        check(cri::Signal::RuntimeDefault, "3", 3);
+        check(cri::Signal::RuntimeDefault, "SIGRTMIN+3", 37);
+        check(cri::Signal::RuntimeDefault, "nonsense", 15);
+        check(cri::Signal::Sigusr1, "SIGQUIT", 10);
+        check(cri::Signal::Sigrtminplus2, "", 36);
+        check(cri::Signal::Sigrtmaxminus1, "", 63);
+        check(cri::Signal::Sigrtmax, "", 64);
+        check(cri::Signal::Sigwinch, "", 28);
+    }
+
+    #[test]
+    fn resources_merge() {
+        let mut old = cri::LinuxContainerResources {
+            cpu_shares: 100,
+            memory_limit_in_bytes: 5,
+            ..Default::default()
+        };
+        let new = cri::LinuxContainerResources {
+            cpu_shares: 200,
+            ..Default::default()
+        };
+        merge_resources(&mut old, &new);
+        assert_eq!((old.cpu_shares, old.memory_limit_in_bytes), (200, 5));
+    }
+}
