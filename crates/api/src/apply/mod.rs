@@ -19,6 +19,7 @@ mod update;
 mod validate;
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 pub use conflict::{ApplyError, Conflict};
 pub use element::{PathElement, path_text};
@@ -43,7 +44,8 @@ const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 const KUBECTL: &str = "kubectl";
 
 /// Fields that nobody owns: identity and what the server writes.
-const UNOWNED: [&str; 12] = [
+static UNOWNED: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_fields(&UNOWNED_FIELDS));
+const UNOWNED_FIELDS: [&str; 12] = [
     "apiVersion",
     "kind",
     "metadata",
@@ -57,6 +59,10 @@ const UNOWNED: [&str; 12] = [
     "metadata.managedFields",
     "metadata.resourceVersion",
 ];
+
+/// Objects that nest deeper are not tracked and not applied: their fields stand four levels deeper in
+/// `managedFields`, where a decoder still has to read them.
+const TRACKED_DEPTH_MAX: usize = crate::codec::DEPTH_MAX - 8;
 
 /// Who writes, where and when.
 #[derive(Clone, Copy)]
@@ -187,7 +193,10 @@ pub fn update(live: &Value, new: &mut Value, request: &Request<'_>) {
 fn record_update(live: &Value, new: &Value, request: &Request<'_>, mut managers: Managers, manager: &str) -> Managers {
     let (live, new) = (request.typed(Cow::Borrowed(live)), request.typed(Cow::Borrowed(new)));
     let ty = Type::Node(request.schema.node());
-    if validate::validate(&live.value, ty, true).is_err() || validate::validate(&new.value, ty, true).is_err() {
+    let readable = |object: &Value| {
+        crate::patch::depth(object) <= TRACKED_DEPTH_MAX && validate::validate(object, ty, true).is_ok()
+    };
+    if !readable(&live.value) || !readable(&new.value) {
         // Upstream gives up tracking when it cannot read the object by its schema.
         return Managers::default();
     }
@@ -219,7 +228,11 @@ fn apply_once(
     }
     let ty = Type::Node(request.schema.node());
     let typed = |what: &str, object: &Value, duplicates: bool| {
-        validate::validate(object, ty, duplicates).map_err(|why| {
+        let result = match crate::patch::depth(object) {
+            0..=TRACKED_DEPTH_MAX => validate::validate(object, ty, duplicates),
+            _ => Err("exceeded max depth".into()),
+        };
+        result.map_err(|why| {
             let (namespace, name, kind) = (meta::namespace(object), meta::name(object), request.kind);
             ApplyError::Internal(format!(
                 "failed to create typed {what} object ({namespace}/{name}; {kind}): {why}"
@@ -250,7 +263,7 @@ fn strip(managers: &mut Managers, id: &ManagerId) {
     let Some(owned) = managers.fields.get_mut(id) else {
         return;
     };
-    owned.set = owned.set.difference(&FieldSet::of_fields(&UNOWNED));
+    owned.set = owned.set.difference(&UNOWNED);
     if owned.set.is_empty() {
         managers.fields.remove(id);
     }

@@ -3,10 +3,14 @@
 //! Source of the texts: `sigs.k8s.io/structured-merge-diff/typed/validate.go`. People see them as
 //! `failed to create typed patch object (...): .spec.foo: field not declared in schema`.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use super::element::PathElement;
 use super::types::{Atom, ListOf, MapType, ScalarKind, Type};
 use crate::Value;
 use crate::field::quote;
+use crate::patch::go_value;
 
 /// All that is wrong, each with its path; upstream's text of one or several errors.
 pub(super) fn validate(value: &Value, ty: Type<'_>, allow_duplicates: bool) -> Result<(), String> {
@@ -14,11 +18,30 @@ pub(super) fn validate(value: &Value, ty: Type<'_>, allow_duplicates: bool) -> R
         allow_duplicates,
         errors: Vec::new(),
     };
-    walk.value(value, ty, "");
+    walk.value(value, ty, &At::Root);
     match &walk.errors[..] {
         [] => Ok(()),
         [one] => Err(one.clone()),
         many => Err(format!("errors:\n  {}", many.join("\n  "))),
+    }
+}
+
+/// Where the walk is; put into words only for an error.
+enum At<'a> {
+    Root,
+    Field(&'a At<'a>, &'a str),
+    Element(&'a At<'a>, &'a PathElement),
+    Index(&'a At<'a>, usize),
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            At::Root => Ok(()),
+            At::Field(parent, name) => write!(f, "{parent}.{name}"),
+            At::Element(parent, element) => write!(f, "{parent}{element}"),
+            At::Index(parent, index) => write!(f, "{parent}[{index}]"),
+        }
     }
 }
 
@@ -28,68 +51,61 @@ struct Walk {
 }
 
 impl Walk {
-    fn error(&mut self, path: &str, message: impl std::fmt::Display) {
-        self.errors.push(if path.is_empty() {
-            message.to_string()
-        } else {
-            format!("{path}: {message}")
+    fn error(&mut self, at: &At<'_>, message: impl fmt::Display) {
+        self.errors.push(match at {
+            At::Root => message.to_string(),
+            at => format!("{at}: {message}"),
         });
     }
 
-    fn value(&mut self, value: &Value, ty: Type<'_>, path: &str) {
+    fn value(&mut self, value: &Value, ty: Type<'_>, at: &At<'_>) {
         match (ty.atom(Some(value)), value) {
             (_, Value::Null) => {}
-            (Atom::Map(map), _) => self.map(value, map, path),
-            (Atom::List(list), _) => self.list(value, list, path),
-            (Atom::Scalar(kind), _) => self.scalar(value, kind, path),
+            (Atom::Map(map), _) => self.map(value, map, at),
+            (Atom::List(list), _) => self.list(value, list, at),
+            (Atom::Scalar(kind), _) => self.scalar(value, kind, at),
         }
     }
 
-    fn map(&mut self, value: &Value, ty: MapType<'_>, path: &str) {
+    fn map(&mut self, value: &Value, ty: MapType<'_>, at: &At<'_>) {
         let Value::Object(map) = value else {
-            return self.error(
-                path,
-                format!("expected map, got &{{{}}}", crate::patch::go_value(value)),
-            );
+            return self.error(at, format!("expected map, got &{{{}}}", go_value(value)));
         };
         for (key, value) in map {
-            let path = format!("{path}.{key}");
+            let at = At::Field(at, key);
             match ty.child(key) {
-                Some(child) => self.value(value, child, &path),
+                Some(child) => self.value(value, child, &at),
                 // Upstream stops at the first unknown field of an object.
-                None => return self.error(&path, "field not declared in schema"),
+                None => return self.error(&at, "field not declared in schema"),
             }
         }
     }
 
-    fn list(&mut self, value: &Value, ty: ListOf<'_>, path: &str) {
+    fn list(&mut self, value: &Value, ty: ListOf<'_>, at: &At<'_>) {
         let Value::Array(items) = value else {
-            return self.error(
-                path,
-                format!("expected list, got &{{{}}}", crate::patch::go_value(value)),
-            );
+            return self.error(at, format!("expected list, got &{{{}}}", go_value(value)));
         };
-        let mut seen: Vec<PathElement> = Vec::new();
+        let mut seen: BTreeSet<PathElement> = BTreeSet::new();
         for (index, item) in items.iter().enumerate() {
-            let element = if ty.is_atomic() {
-                PathElement::Index(index as i64)
-            } else {
-                match ty.element(item) {
-                    Ok(element) => element,
-                    Err(why) => return self.error(path, format!("element {index}: {why}")),
-                }
-            };
-            if !ty.is_atomic() && !self.allow_duplicates {
-                match seen.binary_search(&element) {
-                    Ok(_) => self.error(path, format!("duplicate entries for key {element}")),
-                    Err(place) => seen.insert(place, element.clone()),
-                }
+            if ty.is_atomic() {
+                self.value(item, ty.item(), &At::Index(at, index));
+                continue;
             }
-            self.value(item, ty.item(), &format!("{path}{element}"));
+            let element = match ty.element(item) {
+                Ok(element) => element,
+                Err(why) => return self.error(at, format!("element {index}: {why}")),
+            };
+            if !self.allow_duplicates && seen.contains(&element) {
+                self.error(at, format!("duplicate entries for key {element}"));
+            }
+            self.value(item, ty.item(), &At::Element(at, &element));
+            if !self.allow_duplicates {
+                seen.insert(element);
+            }
         }
     }
 
-    fn scalar(&mut self, value: &Value, kind: ScalarKind, path: &str) {
+    fn scalar(&mut self, value: &Value, kind: ScalarKind, at: &At<'_>) {
         let fits = match kind {
             ScalarKind::Numeric => value.is_number(),
             ScalarKind::String => value.is_string(),
@@ -99,7 +115,6 @@ impl Walk {
         if fits {
             return;
         }
-        let printed = || crate::patch::go_value(value);
         let message = match kind {
             ScalarKind::Numeric => format!("expected numeric (int or float), got {}", go_type(value)),
             ScalarKind::String => {
@@ -108,10 +123,10 @@ impl Walk {
                     go_syntax(value)
                 )
             }
-            ScalarKind::Boolean => format!("expected boolean, got &{{{}}}", printed()),
-            ScalarKind::Untyped => format!("expected any scalar, got &{{{}}}", printed()),
+            ScalarKind::Boolean => format!("expected boolean, got &{{{}}}", go_value(value)),
+            ScalarKind::Untyped => format!("expected any scalar, got &{{{}}}", go_value(value)),
         };
-        self.error(path, message);
+        self.error(at, message);
     }
 }
 

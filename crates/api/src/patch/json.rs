@@ -1,8 +1,9 @@
 //! JSON patch, as `evanphx/json-patch` v4 does it: negative indexes count from the end, `replace` of an absent key of
 //! an object adds it, `test` of an absent key equals null, and a path may lack its first slash.
 
-use super::PatchError;
+use super::{PatchError, depth};
 use crate::Value;
+use crate::codec::DEPTH_MAX;
 
 /// A patch has at most this many operations (upstream's `maxJSONPatchOperations`).
 pub const OPERATIONS_MAX: usize = 10_000;
@@ -88,10 +89,12 @@ impl Document {
 
     fn add(&mut self, operation: &Value) -> Result<(), String> {
         let path = path(operation).map_err(|_| "add operation failed to decode path: missing value")?;
+        let value = value(operation);
+        check_depth(path, &value)?;
         let (container, key) = self
             .find(path)
             .ok_or_else(|| format!("add operation does not apply: doc is missing path: \"{path}\": missing value"))?;
-        add(container, &key, value(operation)).map_err(|why| format!("error in add for path: '{path}': {why}"))
+        add(container, &key, value).map_err(|why| format!("error in add for path: '{path}': {why}"))
     }
 
     fn remove(&mut self, operation: &Value) -> Result<(), String> {
@@ -107,6 +110,7 @@ impl Document {
     fn replace(&mut self, operation: &Value) -> Result<(), String> {
         let path = path(operation).map_err(|why| format!("replace operation failed to decode path: {why}"))?;
         let value = value(operation);
+        check_depth(path, &value)?;
         if path.is_empty() {
             if !value.is_object() && !value.is_array() {
                 return Err("replace operation value must be object or array".into());
@@ -138,6 +142,7 @@ impl Document {
             .ok_or_else(|| format!("move operation does not apply: doc is missing from path: {from}: missing value"))?;
         let moved = remove(container, &key).map_err(|why| format!("error in move for path: '{key}': {why}"))?;
         let path = path(operation).map_err(|why| format!("move operation failed to decode path: {why}"))?;
+        check_depth(path, &moved)?;
         let (container, key) = self.find(path).ok_or_else(|| {
             format!("move operation does not apply: doc is missing destination path: {path}: missing value")
         })?;
@@ -179,6 +184,7 @@ impl Document {
         let copy = get(container, &key).expect("invariant: read above").clone();
         self.copied_bytes = copied;
         let path = path(operation).map_err(|_| "copy operation failed to decode path: missing value")?;
+        check_depth(path, &copy)?;
         let (container, key) = self.find(path).ok_or_else(|| {
             format!("copy operation does not apply: doc is missing destination path: {path}: missing value")
         })?;
@@ -202,6 +208,15 @@ impl Document {
         }
         (container.is_object() || container.is_array()).then(|| (container, unescape(last)))
     }
+}
+
+/// A patch may not nest deeper than a decoder would read: every pass over a tree is a recursion, and a few copies into
+/// themselves would make any depth. Upstream's decoder refuses such a result in the same words.
+fn check_depth(path: &str, value: &Value) -> Result<(), String> {
+    if path.matches('/').count() + depth(value) > DEPTH_MAX {
+        return Err("exceeded max depth".into());
+    }
+    Ok(())
 }
 
 fn path(operation: &Value) -> Result<&str, String> {

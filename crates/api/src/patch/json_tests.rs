@@ -253,6 +253,22 @@ fn patches_have_limits() {
 }
 
 #[test]
+fn copies_into_themselves_end() {
+    let nesting: Vec<Value> = vec![json!({"op": "copy", "from": "/a", "path": "/a/a"}); DEPTH_MAX];
+    let live = json!({"a": {"a": {}}});
+    assert_eq!(apply(&live, nesting.into()), Err("exceeded max depth".into()));
+    let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    for (op, levels, good) in [
+        ("add", DEPTH_MAX - 1, true),
+        ("add", DEPTH_MAX, false),
+        ("replace", DEPTH_MAX, false),
+    ] {
+        let patch = json!([{"op": op, "path": "/a", "value": deep(levels)}]);
+        assert_eq!(apply(&live, patch).is_ok(), good, "{op} {levels}");
+    }
+}
+
+#[test]
 fn unknown_members_are_told() {
     let patch = json!([{"op": "add", "path": "/a", "value": 1}, {"op": "add", "pth": "/a"}]);
     assert_eq!(

@@ -72,3 +72,12 @@ pub(crate) fn go_value(value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+/// Levels of objects and lists.
+pub(crate) fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}

@@ -606,3 +606,36 @@ fn ownership_follows_fields_that_became_atomic() {
     world.apply("b", json!({"spec": {"replicas": 1}}));
     assert_eq!(world.managed("a")["f:spec"]["f:selector"], json!({}));
 }
+
+#[test]
+fn the_deepest_tree_fits_a_tasks_stack() {
+    // A custom resource definition's schema nests as deep as a decoder reads; tokio's stacks have 2 MiB.
+    let work = || {
+        let kind = GroupVersionKind::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let mut world = World::new(&kind.group, &kind.version, &kind.kind);
+        let levels = TRACKED_DEPTH_MAX / 2 - 5;
+        let schema = |leaf: &str, levels: usize| {
+            (0..levels).fold(json!({"type": leaf}), |inner, _| json!({"properties": {"p": inner}}))
+        };
+        let nested = |leaf: &str, levels: usize| json!({"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema(leaf, levels)}}]}});
+        let definition = |leaf: &str| nested(leaf, levels);
+        world.update("u", definition("string"));
+        assert_eq!(world.owners().len(), 1);
+        world.try_apply("a", definition("integer"), true).expect("forced");
+        // What is stored can be read again.
+        let text = world.object.to_string();
+        crate::codec::json::decode(text.as_bytes(), &Default::default()).expect("within the decoder's depth");
+        world.apply("a", json!({}));
+        let patch = definition("boolean");
+        let schema = world.schema.clone();
+        crate::patch::strategic_merge_patch(&world.object, &patch, &schema).expect("a patch");
+        crate::patch::merge_patch(&world.object, &patch).expect("a patch");
+        // Deeper objects have no managers, and deeper configurations are refused.
+        let error = world.try_apply("a", nested("string", levels + 4), false).unwrap_err();
+        assert!(error.to_string().ends_with(": exceeded max depth"), "{error}");
+        world.update("u", nested("string", levels + 4));
+        assert_eq!(world.owners(), Vec::<String>::new());
+    };
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(work);
+    thread.expect("a thread").join().expect("no overflow");
+}
