@@ -121,7 +121,9 @@ fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
 
 /// A document in YAML.
 pub fn yaml(text: &str) -> Value {
-    serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    // In examples, y and n are names.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
 /// Messages that many rules give.

@@ -1,0 +1,132 @@
+//! What a kubelet may say.
+
+use serde_json::json;
+
+use super::{Pods, check, pod};
+use crate::testing::{Case, QUALIFIED, SUBDOMAIN};
+
+fn check_status(old: &str, spec: &str, new: &str, errors: &[&str]) {
+    let of = |status: &str| {
+        let pod = pod("", spec);
+        format!("{}, status: {status}}}", &pod[..pod.len() - 1])
+    };
+    let errors: Vec<String> = errors.iter().map(|error| format!("status.{error}")).collect();
+    let errors: Vec<&str> = errors.iter().map(String::as_str).collect();
+    let case = Case::new(new).subresource("status").old(&of(old));
+    check(&Pods, case.object(&of(new)).errors(&errors));
+}
+
+#[test]
+fn the_rest_stays() {
+    let old = "{metadata: {name: p, ownerReferences: [{name: o}]}, spec: {containers: [{name: a, image: i}]}, status: \
+               {qosClass: Burstable}}";
+    let new = "{metadata: {name: p, labels: {a: b}}, spec: {}, status: {phase: Running}}";
+    let case = Case::new("status")
+        .subresource("status")
+        .old(old)
+        .object(new)
+        .field("metadata.ownerReferences", json!([{"name": "o"}]))
+        .field("metadata.labels.a", "b")
+        .field("spec.containers.0.name", "a")
+        .field("status.qosClass", "Burstable")
+        .field("status.phase", "Running");
+    check(&Pods, case);
+}
+
+#[test]
+fn values() {
+    check_status(
+        "{}",
+        "",
+        "{conditions: [{type: Ready}, {type: a.b/C}], nominatedNodeName: n}",
+        &[],
+    );
+    check_status(
+        "{qosClass: Burstable}",
+        "",
+        "{qosClass: BestEffort, observedGeneration: -1, nominatedNodeName: A, conditions: [{type: a b, \
+         observedGeneration: -1}]}",
+        &[
+            "qosClass: Invalid value: \"BestEffort\": field is immutable",
+            "observedGeneration: Invalid value: -1: must be a non-negative integer",
+            &format!("nominatedNodeName: Invalid value: \"A\": {SUBDOMAIN}"),
+            "conditions[0].observedGeneration: Invalid value: -1: must be a non-negative integer",
+            &format!("conditions[0].Type: Invalid value: \"a b\": {QUALIFIED}"),
+        ],
+    );
+    check_status(
+        "{}",
+        "nodeName: n",
+        "{nominatedNodeName: m}",
+        &["nominatedNodeName: Forbidden: may not be set on pods that are already bound to a node"],
+    );
+}
+
+#[test]
+fn addresses() {
+    check_status(
+        "{}",
+        "",
+        "{podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}], hostIP: 1.1.1.1, hostIPs: [{ip: 1.1.1.1}]}",
+        &[],
+    );
+    check_status(
+        "{}",
+        "",
+        "{podIPs: [{ip: x}], hostIP: 1.1.1.1, hostIPs: [{ip: 1.1.1.2}, {ip: 1.1.1.3}]}",
+        &[
+            "podIPs[0]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            "hostIPs[0].ip: Invalid value: \"1.1.1.2\": must be equal to `hostIP`",
+            "hostIPs: Invalid value: [{\"ip\":\"1.1.1.2\"},{\"ip\":\"1.1.1.3\"}]: may specify no more than one IP for each \
+             IP family",
+        ],
+    );
+}
+
+#[test]
+fn what_ended_stays_ended() {
+    let ended =
+        |list: &str, code: i64| format!("{{{list}: [{{name: a, state: {{terminated: {{exitCode: {code}}}}}}}]}}");
+    let running = |list: &str| format!("{{{list}: [{{name: a, state: {{running: {{}}}}}}]}}");
+    let error = |list: &str| format!("{list}[0].state: Forbidden: may not be transitioned to non-terminated state");
+    for (policy, list, code, allowed) in [
+        ("Always", "containerStatuses", 0, true),
+        ("OnFailure", "containerStatuses", 1, true),
+        ("OnFailure", "containerStatuses", 0, false),
+        ("Never", "containerStatuses", 1, false),
+        ("Never", "initContainerStatuses", 0, false),
+        ("Always", "ephemeralContainerStatuses", 1, false),
+    ] {
+        let error = error(list);
+        let errors: &[&str] = if allowed { &[] } else { &[&error] };
+        check_status(
+            &ended(list, code),
+            &format!("restartPolicy: {policy}"),
+            &running(list),
+            errors,
+        );
+    }
+}
+
+#[test]
+fn users() {
+    let range = "must be between 0 and 2147483647, inclusive";
+    let status = "{containerStatuses: [{name: a, user: {linux: {uid: -1, gid: -1, supplementalGroups: [-1]}}}]}";
+    let at = "containerStatuses[0].user.linux";
+    check_status(
+        "{}",
+        "",
+        status,
+        &[
+            &format!("{at}.uid: Invalid value: -1: {range}"),
+            &format!("{at}.gid: Invalid value: -1: {range}"),
+            &format!("{at}.supplementalGroups[0]: Invalid value: -1: {range}"),
+        ],
+    );
+    check_status(
+        "{}",
+        "os: {name: windows}",
+        status,
+        &[&format!("{at}: Forbidden: cannot be set for a windows pod")],
+    );
+}
