@@ -1,1 +1,110 @@
-//! See ARCHITECTURE.md.
+//! The controllers of kube-controller-manager: what makes the cluster follow its objects.
+//!
+//! One module a controller. Each has a pure core that decides from a snapshot what to do (no clock, no socket, no `async`)
+//! and a thin shell that watches, asks the core and performs its actions, under the controller's own identity.
+//!
+//! **Architecture invariant:** this crate talks to the API only, through `client`. It waits for events and deadlines and
+//! polls nothing; a decision that changes nothing writes nothing.
+
+mod backends;
+mod context;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod garbage_collector;
+mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+mod owners;
+mod parallel;
+mod pod_gc;
+mod pods;
+mod replica_set;
+mod root_ca;
+mod service_account;
+mod taint_eviction;
+mod views;
+
+#[cfg(test)]
+mod testkit;
+
+use base::{Clock, Random, Shutdown};
+use client::Client;
+use client::informer::SharedInformers;
+use ipnet::IpNet;
+use tokio::task::JoinHandle;
+
+use context::Context;
+
+/// What the controllers need from whoever starts them.
+pub struct Config {
+    /// Makes the client of a controller; the name is that of its service account in `kube-system`, such as
+    /// `deployment-controller`.
+    pub client_for: Box<dyn Fn(&str) -> Client + Send + Sync>,
+    /// Reads for the informers that all controllers share.
+    pub informers_client: Client,
+    /// Wall time.
+    pub clock: Clock,
+    /// Names of pods, jitter.
+    pub random: Random,
+    /// The ranges pod addresses come from, one of a family; each node gets a part. Empty: nodes get none.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// How long the mask of a node's IPv4 part is (24).
+    pub node_cidr_mask_v4: u8,
+    /// How long the mask of a node's IPv6 part is (64).
+    pub node_cidr_mask_v6: u8,
+    /// The cluster's CA, published in every namespace.
+    pub root_ca_pem: String,
+    /// Finished pods beyond this number are removed, oldest first; zero keeps all. Upstream's default is 12500.
+    pub terminated_pods_max: usize,
+}
+
+impl Config {
+    /// The usual settings over the given clients.
+    pub fn new(
+        client_for: Box<dyn Fn(&str) -> Client + Send + Sync>,
+        informers_client: Client,
+        clock: Clock,
+        root_ca_pem: String,
+    ) -> Config {
+        Config {
+            client_for,
+            informers_client,
+            clock,
+            random: Random::real(),
+            cluster_cidrs: vec!["10.244.0.0/16".parse().expect("invariant: a valid prefix")],
+            node_cidr_mask_v4: 24,
+            node_cidr_mask_v6: 64,
+            root_ca_pem,
+            terminated_pods_max: 12_500,
+        }
+    }
+}
+
+/// Starts all controllers. The task ends after `shutdown` was triggered and all of them have stopped.
+pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
+    let own = shutdown.child();
+    let informers =
+        SharedInformers::new(config.informers_client.clone(), own.clone()).with_random(config.random.fork());
+    let context = |name: &str, component: &str| {
+        Context::new(&config, name, component, informers.clone(), own.clone())
+    };
+    namespace::start(context("namespace-controller", "namespace-controller"));
+    service_account::start(context("service-account-controller", "service-account-controller"));
+    root_ca::start(context("root-ca-cert-publisher", "root-ca-cert-publisher"), config.root_ca_pem.clone());
+    deployment::start(context("deployment-controller", "deployment-controller"));
+    replica_set::start(context("replicaset-controller", "replicaset-controller"));
+    endpoint_slice::start(context("endpointslice-controller", "endpoint-slice-controller"));
+    endpoints::start(context("endpoint-controller", "endpoint-controller"));
+    garbage_collector::start(context("generic-garbage-collector", "garbage-collector-controller"));
+    node_lifecycle::start(context("node-controller", "node-controller"));
+    taint_eviction::start(context("node-controller", "taint-eviction-controller"));
+    pod_gc::start(context("pod-garbage-collector", "pod-garbage-collector"), config.terminated_pods_max);
+    let masks = (config.node_cidr_mask_v4, config.node_cidr_mask_v6);
+    node_ipam::start(context("node-controller", "cidrAllocator"), config.cluster_cidrs.clone(), masks);
+    let ended = shutdown.clone();
+    tokio::spawn(async move {
+        ended.cancelled().await;
+        own.finish().await;
+    })
+}
