@@ -298,7 +298,12 @@ impl Runtime {
     async fn reconnect(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
         let record = sandbox.record.lock().clone();
         if !record.ready {
-            // Its containers were stopped before it was; a crash may have come between.
+            // Half made or half taken apart: whatever there is of it ends here. A shim that was told nothing yet is in no
+            // control group, but it listens.
+            let socket = self.sandbox_run_dir(&sandbox.id).join("shim.sock");
+            if let Ok((client, _)) = Client::connect(&socket, &sandbox.id, self.shim_events()).await {
+                let _ = client.tell(crate::protocol::Call::Shutdown).await;
+            }
             self.shim_lost(sandbox).await;
             return;
         }

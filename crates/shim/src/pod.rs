@@ -216,8 +216,11 @@ impl Pod {
         }
     }
 
-    /// After a shutdown: when everything is dead and the answer is out.
+    /// After a shutdown: when everything is dead and the answer is out. Or when the daemon died before it said what for.
     fn finished(&self) -> bool {
+        if self.sandbox.is_none() && self.connection_next > 1 && self.connections.is_empty() {
+            return true;
+        }
         self.closing && self.connections.values().all(|connection| connection.out.is_empty())
     }
 

@@ -12,17 +12,28 @@ async fn a_restart_finds_everything_as_it_is() {
     let mut node = Node::start("restart").await;
     let pod = node.run_sandbox("web").await;
     let runs = node.run(&pod, container("runs", &["spam", "100000", "1"])).await;
-    let ends = node.run(&pod, container("ends", &["sh", "-c", "sleep 0.3; exit 9"])).await;
+    let ends = node
+        .run(&pod, container("ends", &["sh", "-c", "sleep 0.3; exit 9"]))
+        .await;
     let waits = node.create(&pod, container("waits", &["true"])).await;
     let pid = node.pid(&runs).await;
     let ticks = sys::process::start_ticks(pid).unwrap();
     node.halt().await;
     // While nobody is there, one of them ends.
-    let ended = node.dir.path().join("run/sandboxes").join(&pod.id).join("exits").join(&ends);
+    let ended = node
+        .dir
+        .path()
+        .join("run/sandboxes")
+        .join(&pod.id)
+        .join("exits")
+        .join(&ends);
     wait_for(|| ended.exists()).await;
     let mut node = node.restart().await;
     let status = node.status(&ends).await;
-    assert_eq!((status.exit_code, status.state()), (9, cri::ContainerState::ContainerExited));
+    assert_eq!(
+        (status.exit_code, status.state()),
+        (9, cri::ContainerState::ContainerExited)
+    );
     assert_eq!(node.status(&runs).await.state(), cri::ContainerState::ContainerRunning);
     assert_eq!(node.pid(&runs).await, pid);
     assert_eq!(sys::process::start_ticks(pid), Some(ticks));
@@ -54,8 +65,12 @@ async fn host_of_an_engine() {
         return;
     };
     let dir = std::path::PathBuf::from(dir);
-    let runtime = runtime::Runtime::open(crate::node::config(&dir, &cgroup)).await.unwrap();
-    runtime::serve(runtime, &dir.join("child.sock"), base::Shutdown::new()).await.unwrap();
+    let runtime = runtime::Runtime::open(crate::node::config(&dir, &cgroup))
+        .await
+        .unwrap();
+    runtime::serve(runtime, &dir.join("child.sock"), base::Shutdown::new())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,14 +95,27 @@ async fn kill_nine_at_any_moment() {
         // Killed while it makes pods and containers.
         let config = node.sandbox_config(&format!("victim-{round}"));
         let making = tokio::spawn(async move {
-            let request = cri::RunPodSandboxRequest { config: Some(config), ..Default::default() };
-            let Ok(made) = client.run_pod_sandbox(request).await else { return };
+            let request = cri::RunPodSandboxRequest {
+                config: Some(config),
+                ..Default::default()
+            };
+            let Ok(made) = client.run_pod_sandbox(request).await else {
+                return;
+            };
             let pod_sandbox_id = made.into_inner().pod_sandbox_id;
             let config = Some(container("victim", &["sleep", "1000"]));
-            let request = cri::CreateContainerRequest { pod_sandbox_id, config, sandbox_config: None };
-            let Ok(made) = client.create_container(request).await else { return };
+            let request = cri::CreateContainerRequest {
+                pod_sandbox_id,
+                config,
+                sandbox_config: None,
+            };
+            let Ok(made) = client.create_container(request).await else {
+                return;
+            };
             let container_id = made.into_inner().container_id;
-            let _ = client.start_container(cri::StartContainerRequest { container_id }).await;
+            let _ = client
+                .start_container(cri::StartContainerRequest { container_id })
+                .await;
         });
         tokio::time::sleep(Duration::from_millis(round as u64 * 12)).await;
         host.kill().unwrap();
@@ -98,14 +126,26 @@ async fn kill_nine_at_any_moment() {
     let mut node = node.restart().await;
     assert_eq!(node.status(&runs).await.state(), cri::ContainerState::ContainerRunning);
     assert_eq!(sys::process::start_ticks(pid), ticks);
-    let sandboxes = node.client.list_pod_sandbox(cri::ListPodSandboxRequest { filter: None }).await.unwrap();
+    let sandboxes = node
+        .client
+        .list_pod_sandbox(cri::ListPodSandboxRequest { filter: None })
+        .await
+        .unwrap();
     for sandbox in sandboxes.into_inner().items {
         if sandbox.id == pod.id {
             continue;
         }
         let id = sandbox.id.clone();
-        node.client.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await.unwrap();
-        node.client.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: id }).await.unwrap();
+        node.client
+            .stop_pod_sandbox(cri::StopPodSandboxRequest {
+                pod_sandbox_id: id.clone(),
+            })
+            .await
+            .unwrap();
+        node.client
+            .remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: id })
+            .await
+            .unwrap();
     }
     node.remove_pod(&pod).await;
     node.finish().await;
@@ -117,8 +157,17 @@ async fn a_lost_shim_takes_its_pod_along() {
     let pod = node.run_sandbox("web").await;
     let id = node.run(&pod, container("runs", &["sleep", "1000"])).await;
     let pid = node.pid(&id).await;
-    let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: true };
-    let info = node.client.pod_sandbox_status(request.clone()).await.unwrap().into_inner().info;
+    let request = cri::PodSandboxStatusRequest {
+        pod_sandbox_id: pod.id.clone(),
+        verbose: true,
+    };
+    let info = node
+        .client
+        .pod_sandbox_status(request.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .info;
     let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
     let shim = info["pid"].as_i64().unwrap() as i32;
     let ticks = sys::process::start_ticks(shim).unwrap();
@@ -126,7 +175,14 @@ async fn a_lost_shim_takes_its_pod_along() {
     let status = node.ended(&id).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
     wait_for(|| !std::path::Path::new(&format!("/proc/{pid}/exe")).exists()).await;
-    let status = node.client.pod_sandbox_status(request).await.unwrap().into_inner().status.unwrap();
+    let status = node
+        .client
+        .pod_sandbox_status(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .status
+        .unwrap();
     assert_eq!(status.state(), cri::PodSandboxState::SandboxNotready);
     node.remove_pod(&pod).await;
     node.finish().await;
@@ -138,18 +194,27 @@ async fn after_a_reboot_pods_are_not_ready() {
     let pod = node.run_sandbox("web").await;
     let id = node.run(&pod, container("runs", &["sleep", "1000"])).await;
     let pid = node.pid(&id).await;
+    let ticks = sys::process::start_ticks(pid).unwrap();
     node.halt().await;
     // What a reboot does: everything dies, mounts and the run directory are gone.
     let all = sys::cgroup::Cgroups::detect(std::path::Path::new(&node.cgroup)).unwrap();
     all.group("").kill_and_remove().unwrap();
     sys::mounts::detach_below(node.dir.path()).unwrap();
     std::fs::remove_dir_all(node.dir.path().join("run")).unwrap();
-    assert_eq!(sys::process::start_ticks(pid), None);
+    wait_for(|| !sys::process::is_running(pid, ticks)).await;
     let mut node = node.restart().await;
-    let listed = node.client.list_pod_sandbox(cri::ListPodSandboxRequest { filter: None }).await.unwrap().into_inner();
+    let listed = node
+        .client
+        .list_pod_sandbox(cri::ListPodSandboxRequest { filter: None })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(listed.items[0].state(), cri::PodSandboxState::SandboxNotready);
     let status = node.status(&id).await;
-    assert_eq!((status.state(), status.reason.as_str()), (cri::ContainerState::ContainerExited, "Unknown"));
+    assert_eq!(
+        (status.state(), status.reason.as_str()),
+        (cri::ContainerState::ContainerExited, "Unknown")
+    );
     node.remove_pod(&pod).await;
     // And a new one works.
     let pod = node.run_sandbox("web").await;

@@ -46,7 +46,10 @@ pub async fn connect(socket: &Path) -> Channel {
 
 impl Node {
     pub async fn start(name: &str) -> Node {
-        let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter("runtime=debug").try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_test_writer()
+            .with_env_filter("runtime=debug")
+            .try_init();
         let dir = tempfile::Builder::new().prefix("trt").tempdir().unwrap();
         let cgroup = format!("/trireme-test-{}-{name}", std::process::id());
         let archive = dir.path().join("demo.tar");
@@ -104,7 +107,10 @@ impl Node {
 
     pub fn sandbox_config(&self, name: &str) -> cri::PodSandboxConfig {
         let logs = self.dir.path().join("logs").join(name);
-        let options = cri::NamespaceOption { pid: cri::NamespaceMode::Container.into(), ..Default::default() };
+        let options = cri::NamespaceOption {
+            pid: cri::NamespaceMode::Container.into(),
+            ..Default::default()
+        };
         cri::PodSandboxConfig {
             metadata: Some(cri::PodSandboxMetadata {
                 name: name.into(),
@@ -114,7 +120,10 @@ impl Node {
             }),
             hostname: name.into(),
             log_directory: logs.to_string_lossy().into_owned(),
-            dns_config: Some(cri::DnsConfig { servers: vec!["10.96.0.10".into()], ..Default::default() }),
+            dns_config: Some(cri::DnsConfig {
+                servers: vec!["10.96.0.10".into()],
+                ..Default::default()
+            }),
             labels: [("app".to_owned(), name.to_owned())].into(),
             linux: Some(cri::LinuxPodSandboxConfig {
                 cgroup_parent: format!("/kubepods/besteffort/pod-{name}"),
@@ -134,8 +143,17 @@ impl Node {
     }
 
     pub async fn run_sandbox_with(&mut self, config: cri::PodSandboxConfig) -> Pod {
-        let request = cri::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
-        let id = self.client.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
+        let request = cri::RunPodSandboxRequest {
+            config: Some(config.clone()),
+            ..Default::default()
+        };
+        let id = self
+            .client
+            .run_pod_sandbox(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .pod_sandbox_id;
         Pod { id, config }
     }
 
@@ -145,11 +163,21 @@ impl Node {
             config: Some(config),
             sandbox_config: Some(pod.config.clone()),
         };
-        self.client.create_container(request).await.unwrap().into_inner().container_id
+        self.client
+            .create_container(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .container_id
     }
 
     pub async fn start_container(&mut self, id: &str) {
-        self.client.start_container(cri::StartContainerRequest { container_id: id.into() }).await.unwrap();
+        self.client
+            .start_container(cri::StartContainerRequest {
+                container_id: id.into(),
+            })
+            .await
+            .unwrap();
     }
 
     pub async fn run(&mut self, pod: &Pod, config: cri::ContainerConfig) -> String {
@@ -167,12 +195,24 @@ impl Node {
     }
 
     pub async fn status(&mut self, id: &str) -> cri::ContainerStatus {
-        let request = cri::ContainerStatusRequest { container_id: id.into(), verbose: false };
-        self.client.container_status(request).await.unwrap().into_inner().status.unwrap()
+        let request = cri::ContainerStatusRequest {
+            container_id: id.into(),
+            verbose: false,
+        };
+        self.client
+            .container_status(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .status
+            .unwrap()
     }
 
     pub async fn pid(&mut self, id: &str) -> i32 {
-        let request = cri::ContainerStatusRequest { container_id: id.into(), verbose: true };
+        let request = cri::ContainerStatusRequest {
+            container_id: id.into(),
+            verbose: true,
+        };
         let info = self.client.container_status(request).await.unwrap().into_inner().info;
         let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
         info["pid"].as_i64().unwrap() as i32
@@ -193,18 +233,36 @@ impl Node {
     }
 
     pub async fn stop(&mut self, id: &str, timeout: i64) {
-        self.client.stop_container(cri::StopContainerRequest { container_id: id.into(), timeout }).await.unwrap();
+        self.client
+            .stop_container(cri::StopContainerRequest {
+                container_id: id.into(),
+                timeout,
+            })
+            .await
+            .unwrap();
     }
 
     pub async fn exec(&mut self, id: &str, cmd: &[&str]) -> cri::ExecSyncResponse {
-        let request = cri::ExecSyncRequest { container_id: id.into(), cmd: words(cmd), timeout: 30 };
+        let request = cri::ExecSyncRequest {
+            container_id: id.into(),
+            cmd: words(cmd),
+            timeout: 30,
+        };
         self.client.exec_sync(request).await.unwrap().into_inner()
     }
 
     pub async fn remove_pod(&mut self, pod: &Pod) {
         let id = pod.id.clone();
-        self.client.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await.unwrap();
-        self.client.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: id }).await.unwrap();
+        self.client
+            .stop_pod_sandbox(cri::StopPodSandboxRequest {
+                pod_sandbox_id: id.clone(),
+            })
+            .await
+            .unwrap();
+        self.client
+            .remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: id })
+            .await
+            .unwrap();
     }
 
     /// Ends the engine and asserts that nothing of it is left on the machine.
@@ -220,17 +278,30 @@ pub fn assert_nothing_left(dir: &Path, cgroup: &str) {
     let mounts = sys::mounts::list().unwrap();
     let mounts: Vec<_> = mounts.iter().filter(|mount| mount.target.starts_with(dir)).collect();
     assert!(mounts.is_empty(), "mounts are left: {mounts:?}");
-    for directory in sys::cgroup::Cgroups::detect(Path::new(cgroup)).unwrap().group("").directories() {
+    for directory in sys::cgroup::Cgroups::detect(Path::new(cgroup))
+        .unwrap()
+        .group("")
+        .directories()
+    {
         assert!(!directory.exists(), "{} is left", directory.display());
     }
     for place in ["root/containers", "root/sandboxes", "run/sandboxes", "run/oci"] {
-        let left: Vec<_> = std::fs::read_dir(dir.join(place)).unwrap().flatten().map(|entry| entry.path()).collect();
+        let left: Vec<_> = std::fs::read_dir(dir.join(place))
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
         assert!(left.is_empty(), "{left:?}");
     }
     // Every process of an engine has its directory in a control group that is gone, or among its open files.
     for process in std::fs::read_dir("/proc").unwrap().flatten() {
-        let links = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
-        let uses = links.filter_map(|link| std::fs::read_link(link.path()).ok()).any(|path| path.starts_with(dir));
+        let links = std::fs::read_dir(process.path().join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let uses = links
+            .filter_map(|link| std::fs::read_link(link.path()).ok())
+            .any(|path| path.starts_with(dir));
         let own = process.file_name().to_string_lossy() == std::process::id().to_string();
         assert!(!uses || own, "process {:?} is left", process.file_name());
     }
@@ -250,12 +321,21 @@ pub fn words(words: &[&str]) -> Vec<String> {
 /// A container of the demo image that runs a command of it.
 pub fn container(name: &str, command: &[&str]) -> cri::ContainerConfig {
     cri::ContainerConfig {
-        metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
-        image: Some(cri::ImageSpec { image: IMAGE.into(), ..Default::default() }),
+        metadata: Some(cri::ContainerMetadata {
+            name: name.into(),
+            attempt: 0,
+        }),
+        image: Some(cri::ImageSpec {
+            image: IMAGE.into(),
+            ..Default::default()
+        }),
         command: words(command),
         log_path: format!("{name}/0.log"),
         linux: Some(cri::LinuxContainerConfig {
-            resources: Some(cri::LinuxContainerResources { oom_score_adj: 1000, ..Default::default() }),
+            resources: Some(cri::LinuxContainerResources {
+                oom_score_adj: 1000,
+                ..Default::default()
+            }),
             security_context: Some(cri::LinuxContainerSecurityContext {
                 namespace_options: Some(cri::NamespaceOption {
                     pid: cri::NamespaceMode::Container.into(),

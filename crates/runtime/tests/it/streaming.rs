@@ -18,23 +18,44 @@ async fn synchronous_execs() {
     let output = node.exec(&id, &["spam", "20000"]).await;
     assert_eq!((output.exit_code, output.stderr.as_slice()), (0, &b"done\n"[..]));
     assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 20_000);
-    let request = cri::ExecSyncRequest { container_id: id.clone(), cmd: words(&["nothing"]), timeout: 10 };
+    let request = cri::ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: words(&["nothing"]),
+        timeout: 10,
+    };
     let error = node.client.exec_sync(request).await.unwrap_err();
-    assert!(error.message().contains("executable file not found in $PATH"), "{error}");
-    let request = cri::ExecSyncRequest { container_id: id.clone(), cmd: words(&["sleep", "1000"]), timeout: 1 };
+    assert!(
+        error.message().contains("executable file not found in $PATH"),
+        "{error}"
+    );
+    let request = cri::ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: words(&["sleep", "1000"]),
+        timeout: 1,
+    };
     let error = node.client.exec_sync(request).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::DeadlineExceeded, "{error}");
     // Many at once are all reaped.
     let execs = (0..16).map(|index| {
         let mut client = node.client.clone();
-        let request =
-            cri::ExecSyncRequest { container_id: id.clone(), cmd: words(&["exit", &index.to_string()]), timeout: 30 };
+        let request = cri::ExecSyncRequest {
+            container_id: id.clone(),
+            cmd: words(&["exit", &index.to_string()]),
+            timeout: 30,
+        };
         async move { client.exec_sync(request).await.unwrap().into_inner().exit_code }
     });
     assert_eq!(futures::future::join_all(execs).await, (0..16).collect::<Vec<i32>>());
     node.remove_pod(&pod).await;
-    let request = cri::ExecSyncRequest { container_id: id, cmd: words(&["true"]), timeout: 1 };
-    assert_eq!(node.client.exec_sync(request).await.unwrap_err().code(), tonic::Code::NotFound);
+    let request = cri::ExecSyncRequest {
+        container_id: id,
+        cmd: words(&["true"]),
+        timeout: 1,
+    };
+    assert_eq!(
+        node.client.exec_sync(request).await.unwrap_err().code(),
+        tonic::Code::NotFound
+    );
     node.finish().await;
 }
 
@@ -52,7 +73,9 @@ async fn open(url: &str) -> Socket {
 }
 
 async fn say(socket: &mut Socket, number: u8, data: &[u8]) {
-    let Message::Binary(bytes) = Protocol::V5.encode(number, data) else { panic!("v5 is binary") };
+    let Message::Binary(bytes) = Protocol::V5.encode(number, data) else {
+        panic!("v5 is binary")
+    };
     socket.send(Frame::Binary(bytes)).await.unwrap();
 }
 
@@ -90,7 +113,9 @@ async fn streams_with_and_without_a_terminal() {
     let mut seen: [Vec<u8>; 5] = Default::default();
     say(&mut socket, channel::STDIN, b"hello").await;
     hear(&mut socket, &mut seen, |seen| seen[1] == b"hello").await;
-    let Some(Message::Binary(close)) = Protocol::V5.encode_close(channel::STDIN) else { panic!("v5 closes") };
+    let Some(Message::Binary(close)) = Protocol::V5.encode_close(channel::STDIN) else {
+        panic!("v5 closes")
+    };
     socket.send(Frame::Binary(close)).await.unwrap();
     hear(&mut socket, &mut seen, |_| false).await;
     let status: serde_json::Value = serde_json::from_slice(&seen[usize::from(channel::ERROR)]).unwrap();
@@ -110,7 +135,10 @@ async fn streams_with_and_without_a_terminal() {
     hear(&mut socket, &mut seen, |seen| seen[1].ends_with(b"# ")).await;
     say(&mut socket, channel::RESIZE, br#"{"Width":91,"Height":17}"#).await;
     say(&mut socket, channel::STDIN, b"tty\n").await;
-    hear(&mut socket, &mut seen, |seen| String::from_utf8_lossy(&seen[1]).contains("a terminal 91x17")).await;
+    hear(&mut socket, &mut seen, |seen| {
+        String::from_utf8_lossy(&seen[1]).contains("a terminal 91x17")
+    })
+    .await;
     say(&mut socket, channel::STDIN, b"exit 5\n").await;
     hear(&mut socket, &mut seen, |_| false).await;
     let status: serde_json::Value = serde_json::from_slice(&seen[usize::from(channel::ERROR)]).unwrap();
