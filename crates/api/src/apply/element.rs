@@ -70,7 +70,15 @@ impl PathElement {
 
 /// JSON as Go writes it by default: characters of HTML are escaped.
 pub(super) fn go_json(value: &Value) -> String {
-    let text = value.to_string();
+    // Go writes a whole float without its fraction.
+    const WHOLE_MAX: f64 = 1e15;
+    let text = match value
+        .as_f64()
+        .filter(|number| value.is_f64() && number.abs() < WHOLE_MAX && number.fract() == 0.0)
+    {
+        Some(whole) => format!("{whole:.0}"),
+        None => value.to_string(),
+    };
     if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
         return text;
     }
@@ -229,6 +237,8 @@ mod tests {
             let element = PathElement::parse(text).unwrap().expect("a known kind");
             assert_eq!((&*element.serialize(), &*element.to_string()), (text, path));
         }
+        let float = PathElement::Key([("n".into(), json!(2.0))].into());
+        assert_eq!(float.serialize(), "k:{\"n\":2}");
         assert_eq!(PathElement::parse("z:x"), Ok(None));
         for bad in ["", "f", "fx", "spec:", "v:{", "k:1", "i:x"] {
             assert!(PathElement::parse(bad).is_err(), "{bad}");
