@@ -21,9 +21,9 @@ pub struct Limits {
     pub depth_max: usize,
 }
 
-/// Upstream's decoder gives up at 10,000 levels. Every pass over a tree here is a recursion, and a task's stack has
-/// 2 MiB; no object that means something has more than a hundred levels.
-pub const DEPTH_MAX: usize = 512;
+/// Upstream's decoder gives up at 10,000 levels. Every pass over a tree here is a recursion (4 KiB of stack a level in a
+/// debug build), and a task has 2 MiB for all it does; no object that means something has a hundred levels.
+pub const DEPTH_MAX: usize = 256;
 
 impl Default for Limits {
     fn default() -> Self {

@@ -16,6 +16,9 @@ const GROUP_START: u8 = 3;
 const GROUP_END: u8 = 4;
 const FIXED32: u8 = 5;
 
+/// Messages inside messages. Twice what the deepest CRD has; a debug build takes several KiB of stack for each.
+pub(super) const MESSAGE_DEPTH_MAX: usize = 128;
+
 /// How deep groups of unknown fields may nest; nothing writes groups.
 const GROUP_DEPTH_MAX: usize = 16;
 
@@ -65,7 +68,7 @@ fn object_into(bytes: &[u8], node: Node<'_>, map: &mut Map, depth: usize) -> Res
 }
 
 fn message(bytes: &[u8], node: Node<'_>, steps: &[WireStep], map: &mut Map, depth: usize) -> Result<(), DecodeError> {
-    if depth >= DEPTH_MAX {
+    if depth >= MESSAGE_DEPTH_MAX {
         return Err(DecodeError::too_deep());
     }
     let mut reader = Reader { rest: bytes };
@@ -79,15 +82,22 @@ fn message(bytes: &[u8], node: Node<'_>, steps: &[WireStep], map: &mut Map, dept
             }
             Ok(WireStep::Field { field, .. }) => {
                 let field = node.graph().field_of(node.id(), field);
-                set(&mut reader, wire, field, map, depth + 1)?;
+                set(&mut reader, tag, wire, field, map, depth + 1)?;
             }
         }
     }
     Ok(())
 }
 
-/// Reads one occurrence of a field into the object's map.
-fn set(reader: &mut Reader<'_>, wire: u8, field: Field<'_>, map: &mut Map, depth: usize) -> Result<(), DecodeError> {
+/// Reads a field, and what follows of the same field, into the object's map.
+fn set(
+    reader: &mut Reader<'_>,
+    tag: u64,
+    wire: u8,
+    field: Field<'_>,
+    map: &mut Map,
+    depth: usize,
+) -> Result<(), DecodeError> {
     let name = field.name();
     let node = field.schema();
     match node.shape() {
@@ -96,40 +106,46 @@ fn set(reader: &mut Reader<'_>, wire: u8, field: Field<'_>, map: &mut Map, depth
             map.insert(name.into(), items);
         }
         Shape::List { item, .. } => {
-            let items = slot(map, name, || Value::Array(Vec::new()));
-            let Value::Array(items) = items else {
-                unreachable!("invariant: a list field holds a list")
+            let mut items = match map.remove(name) {
+                Some(Value::Array(items)) => items,
+                _ => Vec::new(),
             };
-            if wire == BYTES && is_numeric(item) {
-                let mut packed = Reader {
-                    rest: reader.bytes_of(name, wire)?,
-                };
-                let wire = if matches!(item.shape(), Shape::Scalar(Scalar::Double)) {
-                    FIXED64
+            loop {
+                if wire == BYTES && is_numeric(item) {
+                    packed(reader.bytes_of(name, wire)?, item, name, &mut items)?;
                 } else {
-                    VARINT
-                };
-                while !packed.rest.is_empty() {
-                    items.push(value(&mut packed, wire, item, name, depth)?);
+                    items.push(value(reader, wire, item, name, depth)?);
                 }
-            } else {
-                items.push(value(reader, wire, item, name, depth)?);
+                if !reader.next_is(tag, wire) {
+                    break;
+                }
             }
+            map.insert(name.into(), Value::Array(items));
         }
         Shape::Map { value: of } => {
-            let entry = reader.bytes_of(name, wire)?;
-            let (key, element) = map_entry(entry, of, field.data().wrapped, name, depth)?;
-            let Value::Object(map) = slot(map, name, || Value::Object(Map::new())) else {
-                unreachable!("invariant: a map field holds an object")
+            let mut entries = match map.remove(name) {
+                Some(Value::Object(entries)) => entries,
+                _ => Map::new(),
             };
-            map.insert(key, element);
+            loop {
+                let entry = reader.bytes_of(name, wire)?;
+                let (key, element) = map_entry(entry, of, field.data().wrapped, name, depth)?;
+                entries.insert(key, element);
+                if !reader.next_is(tag, wire) {
+                    break;
+                }
+            }
+            map.insert(name.into(), Value::Object(entries));
         }
         Shape::Object(_) => {
             let bytes = reader.bytes_of(name, wire)?;
-            let Value::Object(inner) = slot(map, name, || Value::Object(Map::new())) else {
-                unreachable!("invariant: a struct field holds an object")
+            // A message that comes again is merged into the first.
+            let mut inner = match map.remove(name) {
+                Some(Value::Object(inner)) => inner,
+                _ => Map::new(),
             };
-            object_into(bytes, node, inner, depth)?;
+            object_into(bytes, node, &mut inner, depth)?;
+            map.insert(name.into(), Value::Object(inner));
         }
         Shape::Scalar(_) => {
             let read = value(reader, wire, node, name, depth)?;
@@ -139,11 +155,15 @@ fn set(reader: &mut Reader<'_>, wire: u8, field: Field<'_>, map: &mut Map, depth
     Ok(())
 }
 
-fn slot<'a>(map: &'a mut Map, name: &str, make: impl FnOnce() -> Value) -> &'a mut Value {
-    if !map.contains_key(name) {
-        map.insert(name.into(), make());
+/// The elements of a packed list.
+fn packed(bytes: &[u8], item: Node<'_>, name: &str, items: &mut Vec<Value>) -> Result<(), DecodeError> {
+    let is_double = matches!(item.shape(), Shape::Scalar(Scalar::Double));
+    let wire = if is_double { FIXED64 } else { VARINT };
+    let mut reader = Reader { rest: bytes };
+    while !reader.rest.is_empty() {
+        items.push(value(&mut reader, wire, item, name, 0)?);
     }
-    map.get_mut(name).expect("invariant: inserted above")
+    Ok(())
 }
 
 fn is_numeric(node: Node<'_>) -> bool {
@@ -221,7 +241,7 @@ fn value(reader: &mut Reader<'_>, wire: u8, node: Node<'_>, name: &str, depth: u
 
 /// Types that have a message of their own and another form in JSON.
 fn special(bytes: &[u8], scalar: Scalar, node: Node<'_>, name: &str, depth: usize) -> Result<Value, DecodeError> {
-    if depth >= DEPTH_MAX {
+    if depth >= MESSAGE_DEPTH_MAX {
         return Err(DecodeError::too_deep());
     }
     let mut reader = Reader { rest: bytes };
@@ -310,6 +330,16 @@ impl<'a> Reader<'a> {
             )));
         }
         Ok(Some((tag, wire)))
+    }
+
+    /// Steps over the next field's tag when it is this one again.
+    fn next_is(&mut self, tag: u64, wire: u8) -> bool {
+        let before = self.rest;
+        let same = matches!(self.tag(), Ok(Some(next)) if next == (tag, wire));
+        if !same {
+            self.rest = before;
+        }
+        same
     }
 
     fn varint(&mut self) -> Result<u64, DecodeError> {
