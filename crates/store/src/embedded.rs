@@ -76,7 +76,7 @@ pub enum Driver {
 /// Sizes and ages that decide when the engine rolls, snapshots and forgets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// A segment is ended beyond this.
+    /// A segment is ended beyond this, and beyond a sixteenth of the live data.
     pub segment_bytes: u64,
     /// A log below this never causes a snapshot; half of it is always there for history.
     pub log_floor_bytes: u64,
@@ -229,10 +229,11 @@ impl Engine for Embedded {
         range: KeyRange,
         revision: Option<Revision>,
     ) -> BoxFuture<'static, Result<RangeAnswer, EngineError>> {
-        let answer = self
-            .shared
-            .open()
-            .and_then(|()| self.shared.memory.read().range(&range, revision));
+        let answer = self.shared.open().and_then(|()| {
+            // The walk is done without the lock.
+            let view = self.shared.memory.read().view(revision);
+            view.map(|(revision, root)| memory::select(&root, &range, revision))
+        });
         std::future::ready(answer).boxed()
     }
 

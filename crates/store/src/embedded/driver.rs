@@ -11,6 +11,7 @@ use std::time::Duration;
 use base::Random;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot, watch as latest};
+use tokio::time::Instant;
 
 use super::snapshot::{SnapshotError, SnapshotFile, SnapshotJob};
 use super::writer::Writer;
@@ -24,6 +25,9 @@ const QUEUED_MAX: usize = 16_384;
 const QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Transactions in one batch at most, so that the first of them does not wait for checking many others.
 const BATCH_TRANSACTIONS_MAX: usize = 4096;
+/// The part of a sync's time that a batch waits for more, and the longest such wait.
+const GATHER_SHARE: u32 = 8;
+const GATHER_MAX: Duration = Duration::from_millis(1);
 /// The longest pause of a simulated writer.
 const PAUSE_MICROSECONDS_MAX: u64 = 2000;
 
@@ -54,6 +58,15 @@ pub(super) struct Ready {
     /// Not while a snapshot runs.
     pub(super) stop: bool,
     pub(super) batch_bytes_max: usize,
+}
+
+/// Clients that write one thing after the other come back right after their answer. Without a moment's patience they would
+/// fall into two groups that wait for each other's syncs; with it, one sync serves them all.
+#[derive(Clone, Copy, Default)]
+struct Gather {
+    /// As many as the last batch answered and as waited then.
+    expected: usize,
+    patience: Duration,
 }
 
 #[derive(Default)]
@@ -103,9 +116,24 @@ impl Queue {
         self.task.notify_one();
     }
 
-    fn take_blocking(&self, ready: Ready) -> Work {
+    /// Transactions that wait.
+    fn len(&self) -> usize {
+        self.waiting.lock().requests.len()
+    }
+
+    fn take_blocking(&self, ready: Ready, gather: Gather) -> Work {
         let mut waiting = self.waiting.lock();
+        let mut until = None;
         loop {
+            let open = !waiting.closed && waiting.controls.is_empty() && ready.batches;
+            if open && !waiting.requests.is_empty() && waiting.requests.len() < gather.expected {
+                let until = *until.get_or_insert_with(|| Instant::now() + gather.patience);
+                let left = until.saturating_duration_since(Instant::now());
+                if !left.is_zero() {
+                    self.thread.wait_for(&mut waiting, left);
+                    continue;
+                }
+            }
             match waiting.take(ready) {
                 Some(work) => return work,
                 None => self.thread.wait(&mut waiting),
@@ -196,12 +224,21 @@ pub(super) fn start(
 }
 
 fn run_thread(mut writer: Writer, shared: &Arc<Shared>) {
+    let mut gather = Gather::default();
     loop {
-        match shared.queue.take_blocking(writer.ready()) {
+        match shared.queue.take_blocking(writer.ready(), gather) {
             Work::Batch(requests) => {
+                let answered = requests.len();
                 let mut batch = writer.begin(requests);
+                let begun = Instant::now();
                 writer.append(&mut batch);
                 writer.sync(&mut batch);
+                // A share of what a sync costs: whoever comes too late loses little, whoever comes in time gains much.
+                let patience = (begun.elapsed() / GATHER_SHARE).min(GATHER_MAX);
+                gather = Gather {
+                    expected: answered + shared.queue.len(),
+                    patience,
+                };
                 writer.finish(batch);
             }
             Work::Control(control) => writer.control(control),

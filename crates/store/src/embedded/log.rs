@@ -14,6 +14,8 @@ use super::Tuning;
 use super::format::{FileKind, HEADER_BYTES, Header, LogRecord, decode_record};
 use super::snapshot::TEMPORARY_SUFFIX;
 
+/// A segment is read at once when the store is opened, and freed at once.
+const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The suffix of segments.
 pub(super) const SEGMENT_SUFFIX: &str = ".log";
 
@@ -95,11 +97,10 @@ impl Log {
         self.active.as_ref().map(|active| (active.length, active.seed))
     }
 
-    /// Whether the newest segment is long enough.
-    pub(super) fn is_full(&self) -> bool {
-        self.active
-            .as_ref()
-            .is_some_and(|active| active.length >= self.tuning.segment_bytes)
+    /// Whether the newest segment is long enough: a fixed part of the live data, within limits.
+    pub(super) fn is_full(&self, live_bytes: u64) -> bool {
+        let enough = (live_bytes / 16).min(SEGMENT_BYTES_MAX).max(self.tuning.segment_bytes);
+        self.active.as_ref().is_some_and(|active| active.length >= enough)
     }
 
     /// Begins a segment with `records`, which follow the raw revision `base`. The old one is not written any more, unless

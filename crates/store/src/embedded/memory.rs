@@ -201,8 +201,8 @@ impl Memory {
         })
     }
 
-    /// The records of a range at a revision, reached from whichever end of the history is nearer.
-    pub(super) fn range(&self, range: &KeyRange, revision: Option<Revision>) -> Result<RangeAnswer, EngineError> {
+    /// The state at a revision, reached from whichever end of the history is nearer.
+    pub(super) fn view(&self, revision: Option<Revision>) -> Result<(Revision, Map<Arc<Record>>), EngineError> {
         let revision = revision.unwrap_or(self.revision);
         self.reachable(revision)?;
         let index = self.history.partition_point(|commit| commit.revision <= revision);
@@ -220,9 +220,16 @@ impl Memory {
                 }
             }
         }
-        let (lower, upper) = range.bounds();
-        let records = root.range(lower, upper).cloned().collect();
-        Ok(RangeAnswer { revision, records })
+        Ok((revision, root))
+    }
+}
+
+/// The records of a range of a state.
+pub(super) fn select(root: &Map<Arc<Record>>, range: &KeyRange, revision: Revision) -> RangeAnswer {
+    let (lower, upper) = range.bounds();
+    RangeAnswer {
+        revision,
+        records: root.range(lower, upper).cloned().collect(),
     }
 }
 
@@ -257,6 +264,13 @@ mod tests {
             memory.trim(revision as i64, tuning, None);
         }
         memory
+    }
+
+    impl Memory {
+        fn range(&self, range: &KeyRange, revision: Option<Revision>) -> Result<RangeAnswer, EngineError> {
+            self.view(revision)
+                .map(|(revision, root)| select(&root, range, revision))
+        }
     }
 
     fn values(answer: RangeAnswer) -> Vec<(String, Revision, u64)> {

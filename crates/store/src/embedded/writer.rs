@@ -155,7 +155,7 @@ impl Writer {
     /// Sees to a segment that can be written; where it ends, and its seed.
     fn prepare_segment(&mut self, revision: Revision) -> Result<(u64, u32), CommitError> {
         let base = revision - self.log.revision_offset();
-        if self.log.is_full()
+        if self.log.is_full(self.shared.memory.read().live_bytes)
             && let Err(failed) = self.log.start_segment(base, &mut [])
         {
             // Without a name it changes nothing: the old segment goes on growing.

@@ -27,6 +27,17 @@ pub(super) struct Applier<V: Value> {
     next_slot: u32,
 }
 
+/// However the task ends, even by a builder's panic: those who watch learn it.
+impl<V: Value> Drop for Applier<V> {
+    fn drop(&mut self) {
+        let mut wake = Vec::new();
+        for table in self.shared.tables.read().values() {
+            table.ring.lock().close(&mut wake);
+        }
+        wake.iter().for_each(|notify| notify.notify_waiters());
+    }
+}
+
 /// Tables being changed, by slot.
 type Dirty<V> = BTreeMap<u32, Working<V>>;
 
@@ -91,11 +102,6 @@ impl<V: Value> Applier<V> {
                 },
             }
         }
-        let mut wake = Vec::new();
-        for table in self.shared.tables.read().values() {
-            table.ring.lock().close(&mut wake);
-        }
-        wake.iter().for_each(|notify| notify.notify_waiters());
     }
 
     /// Opens the stream where the replica is; reads everything anew when that is no longer possible.

@@ -73,7 +73,6 @@ impl<V: Value> Cursor<V> {
     /// `Expired` and `Closed`; both are final.
     pub async fn next(&mut self) -> Result<WatchBatch<V>, WatchError> {
         let notify = self.position.notify.clone();
-        let mut applied = self.table.handle.shared.applied.clone();
         loop {
             let woken = notify.notified();
             tokio::pin!(woken);
@@ -82,11 +81,7 @@ impl<V: Value> Cursor<V> {
             if let Some(batch) = self.try_next()? {
                 return Ok(batch);
             }
-            tokio::select! {
-                () = woken => {}
-                // Only its end is of interest: a revision never reaches the maximum.
-                _ = applied.wait_for(|revision| *revision == Revision::MAX) => return Err(WatchError::Closed),
-            }
+            woken.await;
         }
     }
 
