@@ -1,0 +1,374 @@
+//! What to do about a pod next: a plain function from what it should be and what it is (D7).
+//!
+//! Source: `pkg/kubelet/kuberuntime/kuberuntime_manager.go` (`computePodActions`) and
+//! `kuberuntime_container.go` (`computeInitContainerActions`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use client::k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::time::Instant;
+
+use crate::observed::{Observed, Run, RunState};
+
+/// What a container is to its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Runs to its end before the next one starts.
+    Init,
+    /// An init container that goes on running.
+    Sidecar,
+    /// One of the pod's own.
+    Main,
+}
+
+/// A container of a pod's definition.
+#[derive(Clone, Copy, Debug)]
+pub struct Defined<'a> {
+    /// What it is to the pod.
+    pub role: Role,
+    /// Its definition.
+    pub container: &'a Container,
+}
+
+/// When a container may be tried again, and how long that pause is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// The end of the pause.
+    pub until: Instant,
+    /// Its whole length in seconds, for the words of the status.
+    pub seconds: u64,
+}
+
+/// What is known besides the definition and the runtime's state.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Runs (by id) that a probe wants ended, and why.
+    pub condemned: BTreeMap<String, String>,
+    /// Containers whose start-up is not over (a startup probe has not passed yet).
+    pub starting: BTreeSet<String>,
+    /// Containers that have to wait after a failure.
+    pub pauses: BTreeMap<String, Pause>,
+    /// Containers that are being started or stopped right now.
+    pub busy: BTreeSet<String>,
+    /// The hash of each definition.
+    pub hashes: BTreeMap<String, String>,
+}
+
+/// A run to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// The run.
+    pub id: String,
+    /// Its container.
+    pub name: String,
+    /// Why, for the event.
+    pub why: String,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// A sandbox is missing: make the one of this attempt, after ending what is left of older ones.
+    pub make_sandbox: Option<u32>,
+    /// Nothing is to be started any more: end what still runs, sidecars last.
+    pub finish: bool,
+    /// Containers to start, with the number of the attempt.
+    pub start: Vec<(String, u32)>,
+    /// Runs to end.
+    pub kill: Vec<Kill>,
+    /// Look again then.
+    pub look_again: Option<Instant>,
+}
+
+/// All containers of a pod's definition, in the order in which they start.
+pub fn defined(pod: &Pod) -> Vec<Defined<'_>> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let init = spec.init_containers.iter().flatten().map(|container| {
+        let sidecar = container.restart_policy.as_deref() == Some("Always");
+        Defined { role: if sidecar { Role::Sidecar } else { Role::Init }, container }
+    });
+    init.chain(spec.containers.iter().map(|container| Defined { role: Role::Main, container })).collect()
+}
+
+/// The pod's restart policy.
+pub fn restart_policy(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always")
+}
+
+/// Whether a run that is over is followed by another.
+pub fn restarts(policy: &str, role: Role, run: &Run) -> bool {
+    match (role, policy) {
+        (Role::Sidecar, _) => true,
+        (Role::Init, "Never") => false,
+        (Role::Init, _) => !run.succeeded(),
+        (Role::Main, "Always") => true,
+        (Role::Main, "OnFailure") => !run.succeeded(),
+        (Role::Main, _) => false,
+    }
+}
+
+/// What to do next about a pod that is not being deleted.
+pub fn plan(pod: &Pod, observed: &Observed, facts: &Facts, now: Instant) -> Plan {
+    let containers = defined(pod);
+    let policy = restart_policy(pod);
+    if is_over(&containers, policy, observed) {
+        return Plan { finish: observed.is_running(), ..Plan::default() };
+    }
+    let Some(sandbox) = observed.ready_sandbox() else {
+        let attempt = observed.sandboxes.first().map_or(0, |sandbox| sandbox.attempt + 1);
+        return Plan { make_sandbox: Some(attempt), ..Plan::default() };
+    };
+    let mut planner = Planner { observed, facts, now, sandbox: &sandbox.id, policy, plan: Plan::default() };
+    // Once a container of the pod's own was started in this sandbox, init containers are behind us.
+    let initialized = containers.iter().any(|defined| {
+        defined.role == Role::Main && planner.current(&defined.container.name).is_some()
+    });
+    for defined in &containers {
+        let go_on = match defined.role {
+            Role::Init => initialized || planner.init(defined.container),
+            Role::Sidecar => planner.sidecar(defined.container) || initialized,
+            Role::Main => {
+                planner.main(defined.container);
+                true
+            }
+        };
+        if !go_on {
+            break;
+        }
+    }
+    planner.plan
+}
+
+/// Whether nothing of the pod will run again.
+fn is_over(containers: &[Defined], policy: &str, observed: &Observed) -> bool {
+    if policy == "Always" {
+        return false;
+    }
+    let failed_init = containers.iter().any(|defined| {
+        let failed = |run: &Run| run.is_over() && !run.succeeded();
+        defined.role == Role::Init && policy == "Never" && observed.latest(&defined.container.name).is_some_and(failed)
+    });
+    let mut own = containers.iter().filter(|defined| defined.role == Role::Main);
+    failed_init
+        || own.all(|defined| {
+            let latest = observed.latest(&defined.container.name);
+            latest.is_some_and(|run| run.is_over() && !restarts(policy, Role::Main, run))
+        })
+}
+
+struct Planner<'a> {
+    observed: &'a Observed,
+    facts: &'a Facts,
+    now: Instant,
+    sandbox: &'a str,
+    policy: &'a str,
+    plan: Plan,
+}
+
+// === impl Planner ===
+
+impl<'a> Planner<'a> {
+    /// The newest run in the present sandbox.
+    fn current(&self, name: &str) -> Option<&'a Run> {
+        self.observed.latest(name).filter(|run| run.sandbox == self.sandbox)
+    }
+
+    /// Answers whether the next container may start.
+    fn init(&mut self, container: &Container) -> bool {
+        match self.current(&container.name) {
+            Some(run) if run.succeeded() => true,
+            Some(run) if run.is_running() => {
+                self.kill_if_condemned(run);
+                false
+            }
+            _ => {
+                self.start(&container.name);
+                false
+            }
+        }
+    }
+
+    /// Answers whether the next container may start.
+    fn sidecar(&mut self, container: &Container) -> bool {
+        match self.current(&container.name) {
+            Some(run) if run.is_running() => {
+                self.kill_if_unwanted(run, container);
+                !self.facts.starting.contains(&container.name)
+            }
+            _ => {
+                self.start(&container.name);
+                false
+            }
+        }
+    }
+
+    fn main(&mut self, container: &Container) {
+        match self.current(&container.name) {
+            Some(run) if run.is_running() => self.kill_if_unwanted(run, container),
+            Some(run) if run.is_over() && !restarts(self.policy, Role::Main, run) => {}
+            _ => self.start(&container.name),
+        }
+    }
+
+    fn kill_if_unwanted(&mut self, run: &Run, container: &Container) {
+        let wanted = self.facts.hashes.get(&container.name);
+        if wanted.is_some_and(|hash| *hash != run.hash) {
+            let why = format!("Container {} definition changed", container.name);
+            return self.kill(run, why);
+        }
+        self.kill_if_condemned(run);
+    }
+
+    fn kill_if_condemned(&mut self, run: &Run) {
+        if let Some(why) = self.facts.condemned.get(&run.id) {
+            self.kill(run, why.clone());
+        }
+    }
+
+    fn kill(&mut self, run: &Run, why: String) {
+        if !self.facts.busy.contains(&run.name) {
+            self.plan.kill.push(Kill { id: run.id.clone(), name: run.name.clone(), why });
+        }
+    }
+
+    fn start(&mut self, name: &str) {
+        if self.facts.busy.contains(name) {
+            return;
+        }
+        if let Some(pause) = self.facts.pauses.get(name).filter(|pause| pause.until > self.now) {
+            let earlier = self.plan.look_again.map_or(pause.until, |at| at.min(pause.until));
+            self.plan.look_again = Some(earlier);
+            return;
+        }
+        // A run that was made and never started is a crash of ours: the next attempt takes its place.
+        let attempt = self.observed.runs_of(name).map(|run| run.attempt + u32::from(run.state != RunState::Created)).max();
+        self.plan.start.push((name.to_owned(), attempt.unwrap_or(0)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::Sandbox;
+    use serde_json::{Value, json};
+    use std::time::Duration;
+
+    fn pod(spec: Value) -> Pod {
+        serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec})).unwrap()
+    }
+
+    /// `name:state` with state `run`, `ok`, `fail`, `new`; a sandbox is there unless `none`.
+    fn observed(text: &str) -> Observed {
+        let mut observed = Observed {
+            sandboxes: vec![Sandbox { id: "s0".into(), ready: true, ..Sandbox::default() }],
+            ..Observed::default()
+        };
+        for (at, word) in text.split_whitespace().enumerate() {
+            let (name, state) = word.split_once(':').unwrap_or((word, ""));
+            if name == "none" {
+                observed.sandboxes.clear();
+                continue;
+            }
+            if name == "dead" {
+                observed.sandboxes[0].ready = false;
+                continue;
+            }
+            let (state, exit_code) = match state {
+                "run" => (RunState::Running, 0),
+                "ok" => (RunState::Exited, 0),
+                "fail" => (RunState::Exited, 1),
+                _ => (RunState::Created, 0),
+            };
+            let attempt = observed.runs_of(name).count() as u32;
+            observed.runs.insert(0, Run {
+                id: format!("{name}{at}"), name: name.into(), sandbox: "s0".into(), state, exit_code, attempt,
+                ..Run::default()
+            });
+        }
+        observed
+    }
+
+    fn words(plan: &Plan) -> String {
+        let mut words = Vec::new();
+        if let Some(attempt) = plan.make_sandbox {
+            words.push(format!("sandbox{attempt}"));
+        }
+        if plan.finish {
+            words.push("finish".into());
+        }
+        words.extend(plan.kill.iter().map(|kill| format!("kill:{}", kill.name)));
+        words.extend(plan.start.iter().map(|(name, attempt)| format!("{name}#{attempt}")));
+        if plan.look_again.is_some() {
+            words.push("later".into());
+        }
+        words.join(" ")
+    }
+
+    #[tokio::test]
+    async fn pods_go_through_their_life() {
+        let two = || json!([{"name": "a"}, {"name": "b"}]);
+        let with_init = |policy: &str| {
+            json!({"restartPolicy": policy, "initContainers": [{"name": "i"}, {"name": "j"}], "containers": two()})
+        };
+        let with_sidecar = |policy: &str| {
+            json!({
+                "restartPolicy": policy, "containers": [{"name": "a"}],
+                "initContainers": [{"name": "s", "restartPolicy": "Always"}, {"name": "i"}],
+            })
+        };
+        let plain = |policy: &str| json!({"restartPolicy": policy, "containers": two()});
+        for (spec, state, expect) in [
+            (plain("Always"), "none", "sandbox0"),
+            (plain("Always"), "dead", "sandbox1"),
+            (plain("Always"), "", "a#0 b#0"),
+            (plain("Always"), "a:run b:run", ""),
+            (plain("Always"), "a:fail b:run", "a#1"),
+            (plain("Always"), "a:fail a:ok b:run", "a#2"),
+            (plain("Always"), "a:new b:run", "a#0"),
+            (plain("OnFailure"), "a:ok b:fail", "b#1"),
+            (plain("OnFailure"), "a:ok b:ok", "finish"),
+            (plain("Never"), "a:ok b:fail", "finish"),
+            (plain("Never"), "dead a:ok b:fail", ""),
+            (plain("Never"), "a:ok b:run", ""),
+            (with_init("Always"), "", "i#0"),
+            (with_init("Always"), "i:run", ""),
+            (with_init("Always"), "i:ok", "j#0"),
+            (with_init("Always"), "i:fail", "i#1"),
+            (with_init("Never"), "i:fail", "finish"),
+            (with_init("Always"), "i:ok j:ok", "a#0 b#0"),
+            (with_init("Always"), "i:ok j:ok a:run b:fail", "b#1"),
+            (with_sidecar("Always"), "", "s#0"),
+            (with_sidecar("Always"), "s:run", "i#0"),
+            (with_sidecar("Always"), "s:run i:ok", "a#0"),
+            (with_sidecar("Always"), "s:fail i:ok a:run", "s#1"),
+            (with_sidecar("Never"), "s:run i:ok a:ok", "finish"),
+        ] {
+            let plan = plan(&pod(spec.clone()), &observed(state), &Facts::default(), Instant::now());
+            assert_eq!(words(&plan), expect, "{state:?} {spec}");
+        }
+    }
+
+    #[tokio::test]
+    async fn facts_change_the_plan() {
+        let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
+        let now = Instant::now();
+        let condemned = Facts { condemned: [("a0".into(), "unhealthy".into())].into(), ..Facts::default() };
+        assert_eq!(words(&plan(&pod, &observed("a:run b:run"), &condemned, now)), "kill:a");
+        let busy = Facts { busy: ["a".into()].into(), ..condemned };
+        assert_eq!(words(&plan(&pod, &observed("a:run b:run"), &busy, now)), "");
+        let pause = Pause { until: now + Duration::from_secs(10), seconds: 10 };
+        let paused = Facts { pauses: [("a".into(), pause)].into(), ..Facts::default() };
+        assert_eq!(words(&plan(&pod, &observed("a:fail b:run"), &paused, now)), "later");
+        assert_eq!(words(&plan(&pod, &observed("a:fail b:run"), &paused, pause.until)), "a#1");
+        let changed = Facts { hashes: [("a".into(), "new".into())].into(), ..Facts::default() };
+        assert_eq!(words(&plan(&pod, &observed("a:run b:run"), &changed, now)), "kill:a");
+    }
+
+    #[tokio::test]
+    async fn a_sidecar_that_starts_up_holds_the_rest_back() {
+        let pod = pod(json!({"initContainers": [{"name": "s", "restartPolicy": "Always"}], "containers": [{"name": "a"}]}));
+        let starting = Facts { starting: ["s".into()].into(), ..Facts::default() };
+        assert_eq!(words(&plan(&pod, &observed("s:run"), &starting, Instant::now())), "");
+        assert_eq!(words(&plan(&pod, &observed("s:run"), &Facts::default(), Instant::now())), "a#0");
+    }
+}

@@ -1,0 +1,247 @@
+//! Probes: whether a container has started, is ready, and lives.
+//!
+//! Each probe of a running container is a task that asks in its period and reports a verdict when it changes. A startup
+//! probe comes first: the others wait for it. Source: `pkg/kubelet/prober/worker.go`.
+
+mod ask;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use base::{Random, Shutdown};
+use client::k8s_openapi::api::core::v1::{Container, Probe};
+use tokio::sync::mpsc;
+
+use crate::cri::Cri;
+
+pub use ask::{Answer, ask};
+
+/// What a probe is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Whether start-up is over.
+    Startup,
+    /// Whether requests may come.
+    Readiness,
+    /// Whether the container is to be kept.
+    Liveness,
+}
+
+impl Kind {
+    /// The word in events.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Startup => "Startup",
+            Kind::Readiness => "Readiness",
+            Kind::Liveness => "Liveness",
+        }
+    }
+}
+
+/// A verdict that changed, or a failure to tell of.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The container.
+    pub container: String,
+    /// The run that was asked.
+    pub run: String,
+    /// The probe.
+    pub kind: Kind,
+    /// The verdict after the thresholds; `None` when it did not change.
+    pub verdict: Option<bool>,
+    /// What the probe got, when it failed.
+    pub failure: Option<String>,
+}
+
+/// Where a run is asked.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The pod's address.
+    pub address: Option<IpAddr>,
+    /// The run.
+    pub run: String,
+    /// The container's definition, for named ports.
+    pub container: Container,
+}
+
+/// The probes of one pod's running containers.
+pub struct Probes {
+    cri: Cri,
+    random: Random,
+    reports: mpsc::UnboundedSender<Report>,
+    running: BTreeMap<String, Shutdown>,
+}
+
+// === impl Probes ===
+
+impl Probes {
+    /// Probes that report there.
+    pub fn new(cri: Cri, random: Random, reports: mpsc::UnboundedSender<Report>) -> Probes {
+        Probes { cri, random, reports, running: BTreeMap::new() }
+    }
+
+    /// Starts asking a run, unless it is asked already.
+    pub fn start(&mut self, target: Target) {
+        if self.running.contains_key(&target.run) {
+            return;
+        }
+        let shutdown = Shutdown::new();
+        self.running.insert(target.run.clone(), shutdown.clone());
+        let container = &target.container;
+        let probe = |kind: Kind, probe: &Option<Probe>| probe.clone().map(|probe| (kind, probe));
+        let startup = probe(Kind::Startup, &container.startup_probe);
+        let rest: Vec<(Kind, Probe)> = [
+            probe(Kind::Readiness, &container.readiness_probe),
+            probe(Kind::Liveness, &container.liveness_probe),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let (cri, reports, random, stop) = (self.cri.clone(), self.reports.clone(), self.random.fork(), shutdown.clone());
+        let work = async move {
+            let asker = Asker { cri, reports, random, target };
+            if let Some((kind, probe)) = startup
+                && !asker.until_started(kind, &probe).await
+            {
+                return;
+            }
+            futures::future::join_all(rest.iter().map(|(kind, probe)| asker.forever(*kind, probe))).await;
+        };
+        shutdown.spawn(async move {
+            let _ = stop.until(work).await;
+        });
+    }
+
+    /// Stops asking a run.
+    pub fn stop(&mut self, run: &str) {
+        if let Some(shutdown) = self.running.remove(run) {
+            shutdown.trigger();
+        }
+    }
+
+    /// Stops asking every run but these.
+    pub fn keep(&mut self, runs: &[&str]) {
+        let gone: Vec<String> = self.running.keys().filter(|run| !runs.contains(&run.as_str())).cloned().collect();
+        gone.iter().for_each(|run| self.stop(run));
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.running.values().for_each(Shutdown::trigger);
+    }
+}
+
+struct Asker {
+    cri: Cri,
+    reports: mpsc::UnboundedSender<Report>,
+    random: Random,
+    target: Target,
+}
+
+/// Turns answers into verdicts: so many in a row are needed.
+struct Counter {
+    in_a_row: i32,
+    last: Option<bool>,
+    success_threshold: i32,
+    failure_threshold: i32,
+}
+
+impl Counter {
+    fn new(probe: &Probe) -> Counter {
+        Counter {
+            in_a_row: 0,
+            last: None,
+            success_threshold: probe.success_threshold.unwrap_or(1).max(1),
+            failure_threshold: probe.failure_threshold.unwrap_or(3).max(1),
+        }
+    }
+
+    /// The verdict, when this answer makes one.
+    fn count(&mut self, success: bool) -> Option<bool> {
+        self.in_a_row = if self.last == Some(success) { self.in_a_row.saturating_add(1) } else { 1 };
+        self.last = Some(success);
+        let needed = if success { self.success_threshold } else { self.failure_threshold };
+        (self.in_a_row >= needed).then_some(success)
+    }
+}
+
+fn seconds(value: Option<i32>, default: u64) -> Duration {
+    Duration::from_secs(value.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default))
+}
+
+// === impl Asker ===
+
+impl Asker {
+    /// Asks until the container has started; false when it is given up (the report condemns the run).
+    async fn until_started(&self, kind: Kind, probe: &Probe) -> bool {
+        let mut counter = Counter::new(probe);
+        tokio::time::sleep(initial(probe)).await;
+        loop {
+            let verdict = self.once(kind, probe, &mut counter, None).await;
+            match verdict {
+                Some(true) => return true,
+                Some(false) => return false,
+                None => tokio::time::sleep(seconds(probe.period_seconds, 10)).await,
+            }
+        }
+    }
+
+    async fn forever(&self, kind: Kind, probe: &Probe) {
+        let mut counter = Counter::new(probe);
+        let mut known = None;
+        tokio::time::sleep(initial(probe)).await;
+        let period = seconds(probe.period_seconds, 10);
+        // Probes of one node are spread over their period; the first answer of readiness is what users wait for.
+        if kind == Kind::Liveness {
+            tokio::time::sleep(period.mul_f64(self.random.unit())).await;
+        }
+        let mut ticks = tokio::time::interval(period);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Some(verdict) = self.once(kind, probe, &mut counter, known).await {
+                known = Some(verdict);
+            }
+        }
+    }
+
+    async fn once(&self, kind: Kind, probe: &Probe, counter: &mut Counter, known: Option<bool>) -> Option<bool> {
+        let limit = seconds(probe.timeout_seconds, 1);
+        let answer = ask(&self.cri, probe, &self.target, limit).await;
+        let success = matches!(answer, Answer::Success);
+        let verdict = counter.count(success);
+        let failure = match answer {
+            Answer::Success => None,
+            Answer::Failure(text) => Some(text),
+        };
+        let changed = verdict.filter(|verdict| known != Some(*verdict));
+        if changed.is_some() || failure.is_some() {
+            let (container, run) = (self.target.container.name.clone(), self.target.run.clone());
+            // The worker that listened is gone when its pod is.
+            let _ = self.reports.send(Report { container, run, kind, verdict: changed, failure });
+        }
+        verdict
+    }
+}
+
+fn initial(probe: &Probe) -> Duration {
+    Duration::from_secs(u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_need_answers_in_a_row() {
+        let probe = Probe { success_threshold: Some(2), failure_threshold: Some(3), ..Probe::default() };
+        let mut counter = Counter::new(&probe);
+        let answers = [true, true, true, false, false, true, false, false, false, false];
+        let verdicts: Vec<Option<bool>> = answers.iter().map(|answer| counter.count(*answer)).collect();
+        let yes = Some(true);
+        let no = Some(false);
+        assert_eq!(verdicts, [None, yes, yes, None, None, None, None, None, no, no]);
+    }
+}

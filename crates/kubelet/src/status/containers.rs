@@ -1,0 +1,144 @@
+//! The status of one container: its state, the state before, and how often it was started.
+
+use serde_json::{Value, json};
+
+use client::k8s_openapi::api::core::v1::Pod;
+
+use super::{Known, nanoseconds};
+use crate::observed::{Observed, Run};
+use crate::plan::{Defined, Role, restart_policy, restarts};
+
+/// Why a container without a run does not start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// In one word: `ErrImagePull`, `CreateContainerConfigError`.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// The name before the ids of containers, as upstream's `docker://`.
+pub const RUNTIME: &str = "trireme";
+
+/// The status of a container; `over`: the pod's phase is final.
+pub fn status(pod: &Pod, defined: &Defined, observed: &Observed, known: &Known, over: bool) -> Value {
+    let name = &defined.container.name;
+    let latest = observed.latest(name);
+    let before = observed.runs_of(name).nth(1);
+    let mut state = state(pod, defined, latest, known, over);
+    let mut last = before.map(|run| terminated(run, known));
+    // While a container waits for its next run, the one that ended is its last state.
+    if state["waiting"].is_object()
+        && let Some(run) = latest.filter(|run| run.is_over())
+    {
+        last = Some(terminated(run, known));
+    }
+    if known.ending && latest.is_none() && state["waiting"].is_object() {
+        state = json!({"waiting": state["waiting"]});
+    }
+    let running = latest.is_some_and(Run::is_running);
+    let started = running && known.started.get(name).copied().unwrap_or(false);
+    // A probe that passed a moment before the end still counts: the pod's Ready condition says what clients act on.
+    let ready = match defined.role {
+        Role::Init => latest.is_some_and(Run::succeeded),
+        _ => running && started && known.ready.get(name).copied().unwrap_or(false),
+    };
+    let image = latest.map(|run| run.image.clone()).filter(|image| !image.is_empty());
+    let mut status = json!({
+        "name": name,
+        "state": state,
+        "lastState": last.map_or(json!({}), |last| json!({"terminated": last})),
+        "ready": ready,
+        "restartCount": latest.map_or(0, |run| run.attempt),
+        "image": image.or_else(|| defined.container.image.clone()).unwrap_or_default(),
+        "imageID": latest.map(|run| run.image_ref.clone()).unwrap_or_default(),
+        "started": if defined.role == Role::Init { latest.is_some_and(Run::is_running) } else { started },
+    });
+    if let Some(run) = latest {
+        status["containerID"] = json!(format!("{RUNTIME}://{}", run.id));
+    }
+    status
+}
+
+fn state(pod: &Pod, defined: &Defined, latest: Option<&Run>, known: &Known, over: bool) -> Value {
+    let name = &defined.container.name;
+    match latest {
+        Some(run) if run.is_running() => json!({"running": {"startedAt": nanoseconds(run.started_at)}}),
+        Some(run) if run.is_over() => {
+            let again = !known.ending && !over && restarts(restart_policy(pod), defined.role, run);
+            if !again {
+                return json!({"terminated": terminated(run, known)});
+            }
+            if let Some(waiting) = known.waiting.get(name) {
+                return waiting_state(waiting);
+            }
+            match known.pauses.get(name) {
+                Some(pause) => json!({"waiting": {
+                    "reason": "CrashLoopBackOff",
+                    "message": format!(
+                        "back-off {} restarting failed container={name} pod={}_{}({})",
+                        duration(pause.seconds),
+                        pod.metadata.name.as_deref().unwrap_or(""),
+                        pod.metadata.namespace.as_deref().unwrap_or(""),
+                        pod.metadata.uid.as_deref().unwrap_or(""),
+                    ),
+                }}),
+                // Between two runs, without a pause: it is as it ended.
+                None => json!({"terminated": terminated(run, known)}),
+            }
+        }
+        _ => match known.waiting.get(name) {
+            Some(waiting) => waiting_state(waiting),
+            None => {
+                let has_init = pod.spec.as_ref().is_some_and(|spec| spec.init_containers.iter().flatten().count() > 0);
+                let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
+                json!({"waiting": {"reason": reason}})
+            }
+        },
+    }
+}
+
+fn waiting_state(waiting: &Waiting) -> Value {
+    let mut state = json!({"waiting": {"reason": waiting.reason}});
+    if !waiting.message.is_empty() {
+        state["waiting"]["message"] = json!(waiting.message);
+    }
+    state
+}
+
+fn terminated(run: &Run, known: &Known) -> Value {
+    let reason = match (&*run.reason, run.exit_code) {
+        ("", 0) => "Completed",
+        ("", _) => "Error",
+        (reason, _) => reason,
+    };
+    let mut terminated = json!({
+        "exitCode": run.exit_code, "reason": reason, "startedAt": nanoseconds(run.started_at),
+        "finishedAt": nanoseconds(run.finished_at), "containerID": format!("{RUNTIME}://{}", run.id),
+    });
+    let words = known.last_words.get(&run.id).filter(|words| !words.is_empty());
+    if let Some(message) = words.or(Some(&run.message)).filter(|message| !message.is_empty()) {
+        terminated["message"] = json!(message);
+    }
+    terminated
+}
+
+/// Seconds as Go writes durations: `10s`, `1m20s`, `5m0s`.
+fn duration(seconds: u64) -> String {
+    match seconds / 60 {
+        0 => format!("{seconds}s"),
+        minutes => format!("{minutes}m{}s", seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        for (seconds, expect) in [(10, "10s"), (80, "1m20s"), (300, "5m0s")] {
+            assert_eq!(duration(seconds), expect);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! `trireme version`.
+
+use crate::cli::{Format, Version};
+use crate::errors::Result;
+
+/// Prints the versions.
+pub fn run(arguments: Version) -> Result {
+    let (own, api) = (env!("CARGO_PKG_VERSION"), apiserver::KUBERNETES_VERSION);
+    match arguments.output {
+        Format::Text => println!("trireme {own} (Kubernetes {api})"),
+        Format::Json => println!("{}", serde_json::json!({"trireme": own, "kubernetes": api})),
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Where a cluster keeps its files. Nobody else puts a path together.
+//!
+//! As root these are the directories of the design (`/var/lib/trireme`, `/run/trireme`); without root they lie under the
+//! XDG ones; with `--dir` everything lies below that directory, which is how tests keep clusters apart.
+
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::errors::{CliError, Result};
+
+/// The directories of one cluster.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    data: PathBuf,
+    run: PathBuf,
+}
+
+// === impl Layout ===
+
+impl Layout {
+    /// The directories for this user, or below `dir`. `variable` reads the environment.
+    pub fn find(dir: Option<&Path>, is_root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Layout> {
+        if let Some(dir) = dir {
+            let dir = std::path::absolute(dir).map_err(|error| CliError::file(dir, &error))?;
+            return Ok(Layout { data: dir.join("data"), run: dir.join("run") });
+        }
+        if is_root {
+            return Ok(Layout { data: "/var/lib/trireme".into(), run: "/run/trireme".into() });
+        }
+        let home = variable("HOME").unwrap_or_else(|| "/".into());
+        let data = variable("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share")).join("trireme");
+        let run = variable("XDG_RUNTIME_DIR").map_or_else(|| data.join("run"), |dir| dir.join("trireme"));
+        Ok(Layout { data, run })
+    }
+
+    /// What survives `down`: the state of the cluster.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// What a reboot may take: sockets and process files.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// The store's directory.
+    pub fn store(&self) -> PathBuf {
+        self.data.join("store")
+    }
+
+    /// Keys and certificates.
+    pub fn pki(&self) -> PathBuf {
+        self.data.join("pki")
+    }
+
+    /// Settings that `up` was called with, for the next `up` and for `status`.
+    pub fn settings(&self) -> PathBuf {
+        self.data.join("settings.json")
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.data.join("admin.kubeconfig")
+    }
+
+    /// Logs of the daemons.
+    pub fn log(&self, daemon: &str) -> PathBuf {
+        self.data.join("log").join(format!("{daemon}.log"))
+    }
+
+    /// The process file of a daemon.
+    pub fn process(&self, daemon: &str) -> PathBuf {
+        self.run.join(format!("{daemon}.process"))
+    }
+
+    /// The socket on which the API is served to nodes on this machine, whatever network they are in.
+    pub fn api_socket(&self) -> PathBuf {
+        self.run.join("api.sock")
+    }
+
+    /// A node's own state.
+    pub fn node_data(&self, node: &str) -> PathBuf {
+        self.data.join("nodes").join(node)
+    }
+
+    /// A node's sockets.
+    pub fn node_run(&self, node: &str) -> PathBuf {
+        self.run.join("nodes").join(node)
+    }
+
+    /// The socket on which a node takes images and tells its state.
+    pub fn node_socket(&self, node: &str) -> PathBuf {
+        self.node_run(node).join("node.sock")
+    }
+
+    /// Makes the directories, closed to others.
+    pub fn create(&self) -> Result {
+        for dir in [&self.data, &self.run, &self.pki(), &self.data.join("log")] {
+            make_private_dir(dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a directory (and what is above it) that only its owner can enter.
+pub fn make_private_dir(dir: &Path) -> Result {
+    let fail = |error: std::io::Error| CliError::file(dir, &error);
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(fail)
+}
+
+/// Writes a file that only its owner can read, whole or not at all: beside it first, synced, then renamed.
+pub fn write_private(path: &Path, contents: &[u8]) -> Result {
+    use std::io::Write as _;
+    let fail = |error: std::io::Error| CliError::file(path, &error);
+    let beside = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)
+        .map_err(fail)?;
+    file.write_all(contents).and_then(|()| file.sync_all()).map_err(fail)?;
+    std::fs::rename(&beside, path).map_err(fail)?;
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    std::fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_a_place() {
+        let none = |_: &str| None;
+        let xdg = |name: &str| (name == "XDG_RUNTIME_DIR").then(|| "/run/user/7".into());
+        let home = |name: &str| (name == "HOME").then(|| "/home/jane".into());
+        for (layout, data, run) in [
+            (Layout::find(None, true, none), "/var/lib/trireme", "/run/trireme"),
+            (Layout::find(None, false, home), "/home/jane/.local/share/trireme", "/home/jane/.local/share/trireme/run"),
+            (Layout::find(None, false, xdg), "/.local/share/trireme", "/run/user/7/trireme"),
+            (Layout::find(Some(Path::new("/x")), true, none), "/x/data", "/x/run"),
+        ] {
+            let layout = layout.unwrap();
+            assert_eq!((layout.data(), layout.run()), (Path::new(data), Path::new(run)));
+        }
+    }
+
+    #[test]
+    fn secrets_are_written_whole_and_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        write_private(&path, b"one").unwrap();
+        write_private(&path, b"two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

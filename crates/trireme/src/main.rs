@@ -1,0 +1,80 @@
+//! `trireme`: the one program. This crate puts the others together and is the only one that reads flags, files and the
+//! environment at start.
+//!
+//! Commands are in `commands/`, one file each; the two daemons are composed in `server/` and `node/`.
+
+mod cli;
+mod commands;
+mod errors;
+mod kubeconfig;
+mod layout;
+mod process;
+mod progress;
+mod server;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+use crate::errors::{CliError, Context as _, Kind, Result};
+use crate::layout::Layout;
+
+/// Threads of a daemon: the API server and the node of a small machine; more cores take more.
+const WORKERS_MIN: usize = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let wrong = error.use_stderr();
+            // A closed pipe is no reason for a panic.
+            let _ = error.print();
+            return if wrong { ExitCode::from(64) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result {
+    let is_root = rustix::process::geteuid().is_root();
+    let layout = Layout::find(cli.dir.as_deref(), is_root, |name| std::env::var_os(name).map(Into::into))?;
+    if cli.command.is_daemon() {
+        let filter = tracing_subscriber::EnvFilter::try_from_env("TRIREME_LOG")
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .map_err(|_| CliError::internal("a cryptography provider was installed twice"))?;
+        let cores = std::thread::available_parallelism().map_or(WORKERS_MIN, usize::from);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores.max(WORKERS_MIN))
+            .enable_all()
+            .build()
+            .doing("starting threads")?;
+        return runtime.block_on(commands::run(cli.command, &layout, cli.quiet, is_root));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing("starting")?;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    runtime.block_on(commands::run(cli.command, &layout, cli.quiet, is_root))
+}
+
+/// A command of the daemon is only for `up` and service managers; everything else is for people.
+impl Command {
+    fn is_daemon(&self) -> bool {
+        matches!(self, Command::Server(_))
+    }
+}
+
+/// The error of a command that needs a cluster where none is.
+pub fn no_cluster(layout: &Layout) -> CliError {
+    let what = format!("no cluster is running from {}", layout.data().display());
+    CliError::new(Kind::Missing, "NO_CLUSTER", what).hint("start one: trireme up")
+}

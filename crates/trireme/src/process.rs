@@ -1,0 +1,155 @@
+//! Daemons: started apart from us, found again by pid *and* start time, and ended.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::errors::{CliError, Context as _, Kind, Result};
+use crate::layout::write_private;
+
+/// For how long a daemon may end by itself before it is killed. Within it the API server lets requests finish.
+pub const END_SECONDS: u64 = 10;
+
+/// A daemon's process. A pid alone may be somebody else's by now; its start time tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// The process id.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+// === impl Process ===
+
+impl Process {
+    /// The process of that id, when there is one.
+    pub fn of(pid: i32) -> Option<Process> {
+        Some(Process { pid, start_ticks: sys::process::start_ticks(pid)? })
+    }
+
+    /// Whether it runs.
+    pub fn is_running(self) -> bool {
+        sys::process::is_running(self.pid, self.start_ticks)
+    }
+
+    /// The process a file tells of, when it runs.
+    pub fn read(path: &Path) -> Option<Process> {
+        let process: Process = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        process.is_running().then_some(process)
+    }
+
+    /// Tells of the process in a file.
+    pub fn write(self, path: &Path) -> Result {
+        write_private(path, &serde_json::to_vec(&self).map_err(CliError::internal)?)
+    }
+
+    /// Asks it to end, waits, and kills it when it does not.
+    pub async fn end(self) -> Result {
+        let signal = |signal| sys::process::kill(self.pid, self.start_ticks, signal).doing("ending a daemon").map(drop);
+        signal(rustix::process::Signal::TERM)?;
+        if self.gone_within(Duration::from_secs(END_SECONDS)).await {
+            return Ok(());
+        }
+        signal(rustix::process::Signal::KILL)?;
+        if self.gone_within(Duration::from_secs(END_SECONDS)).await {
+            return Ok(());
+        }
+        Err(CliError::new(Kind::Machine, "PROCESS_STUCK", format!("process {} cannot be killed", self.pid))
+            .hint(format!("look at it: cat /proc/{}/stack", self.pid)))
+    }
+
+    /// Waits for its end, told by the kernel through a pidfd.
+    async fn gone_within(self, limit: Duration) -> bool {
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return true };
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK) else {
+            return !self.is_running();
+        };
+        if !self.is_running() {
+            return true;
+        }
+        let Ok(waiting) = tokio::io::unix::AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE) else {
+            return !self.is_running();
+        };
+        tokio::time::timeout(limit, waiting.readable()).await.is_ok() || !self.is_running()
+    }
+}
+
+/// Starts a daemon of our own program and waits until it says on its standard output that it is ready: one line of JSON.
+///
+/// # Errors
+/// It ended before it was ready: the end of its log is told.
+pub async fn start(arguments: &[String], log: &Path) -> Result<serde_json::Value> {
+    let own = std::env::current_exe().doing("finding our own program")?;
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(log);
+    let file = file.map_err(|error| CliError::file(log, &error))?;
+    let begin = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
+    let mut child = Command::new(own)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(file)
+        .spawn()
+        .doing("starting a daemon")?;
+    let output = child.stdout.take().ok_or_else(|| CliError::internal("a daemon without output"))?;
+    let line = tokio::task::spawn_blocking(move || {
+        use std::io::BufRead as _;
+        let mut line = String::new();
+        std::io::BufReader::new(output).read_line(&mut line).map(|_| line)
+    });
+    let line = line.await.map_err(CliError::internal)?.doing("waiting for a daemon")?;
+    if let Ok(ready) = serde_json::from_str(&line) {
+        return Ok(ready);
+    }
+    let status = child.wait().doing("waiting for a daemon")?;
+    let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes[begin as usize..]).into_owned());
+    let text = text.unwrap_or_default();
+    // The daemon's own last words are an error of ours already.
+    let last = text.rfind("error[").map(|at| text[at..].trim_end().to_owned());
+    let what = last.unwrap_or_else(|| format!("it ended with {status}\n{}", tail(&text)));
+    Err(CliError::new(Kind::Machine, "DAEMON_FAILED", format!("`trireme {}` did not start: {what}", arguments[0]))
+        .hint(format!("its log: {}", log.display())))
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(10)..].join("\n")
+}
+
+/// Leaves the session of whoever started us, and tells them that we are ready.
+pub fn tell_ready(ready: &serde_json::Value) -> Result {
+    use std::io::Write as _;
+    let mut output = std::io::stdout().lock();
+    // Nobody listens when we were started by hand: that is no failure.
+    let _ = writeln!(output, "{ready}").and_then(|()| output.flush());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start_too() {
+        let own = Process::of(std::process::id() as i32).unwrap();
+        assert!(own.is_running());
+        assert!(!Process { start_ticks: own.start_ticks + 1, ..own }.is_running());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p");
+        own.write(&path).unwrap();
+        assert_eq!(Process::read(&path), Some(own));
+        assert_eq!(Process::read(&dir.path().join("none")), None);
+    }
+
+    #[tokio::test]
+    async fn a_process_is_ended() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let process = Process::of(child.id() as i32).unwrap();
+        // Somebody has to reap it, as init does for daemons.
+        let reaper = tokio::task::spawn_blocking(move || child.wait().unwrap());
+        process.end().await.unwrap();
+        assert!(!reaper.await.unwrap().success());
+        assert!(!process.is_running());
+    }
+}

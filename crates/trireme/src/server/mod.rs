@@ -1,0 +1,199 @@
+//! The control plane put together: store, API server, controllers, scheduler, in the order in which they need each
+//! other. Inside of this process all of them speak to the API through function calls (D6).
+
+pub mod pki;
+mod serving;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use apiserver::authentication::{Authentication, CertificateAuthenticator};
+use apiserver::authorization::{Chain, NodeAuthorizer, Rbac};
+use apiserver::bootstrap;
+use apiserver::cluster::Cluster;
+use apiserver::pipeline::Authorizer;
+use apiserver::request::{SYSTEM_MASTERS, UserInfo};
+use apiserver::tokens::{ClusterObjects, Issuer, Signer, TokenAuthenticator};
+use apiserver::{ApiServer, Config, Parts, Running};
+use base::{Clock, Random, Shutdown};
+use client::Client;
+use client::informer::SharedInformers;
+use serde_json::{Value, json};
+use store::{Embedded, EmbeddedOptions};
+use tokio::net::TcpListener;
+
+use self::pki::Pki;
+use self::serving::Serving;
+use crate::errors::{CliError, Context as _, Kind, Result};
+use crate::kubeconfig::{self, Access};
+use crate::layout::{Layout, write_private};
+
+/// The cluster IP of the API: the first of the service range.
+const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// The cluster IP of DNS.
+const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+/// Where pods of this machine reach the API server: an address that each node forwards to it. It is in no pod's range.
+pub const API_ENDPOINT: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 243, 0, 1), 6443);
+/// The range of pods; each node takes a /24 of it.
+const POD_RANGE: &str = "10.244.0.0/16";
+
+/// A running control plane.
+pub struct ControlPlane {
+    running: Running,
+    store: Arc<Embedded>,
+    components: Shutdown,
+    address: SocketAddr,
+}
+
+// === impl ControlPlane ===
+
+impl ControlPlane {
+    /// Starts everything and answers when the API serves and the cluster has its first shape.
+    pub async fn start(layout: &Layout, api_port: u16) -> Result<ControlPlane> {
+        let (clock, random, components) = (Clock::real(), Random::real(), Shutdown::new());
+        let listener = bind(api_port).await?;
+        let address = listener.local_addr().doing("reading the API's port")?;
+        let pki = Arc::new(Pki::open(layout, &clock, &random)?);
+        let store = open_store(layout, &clock, &random).await?;
+        let running = start_api(&pki, store.clone(), address, &clock, &random).await?;
+
+        let endpoint = (IpAddr::V4(API_ENDPOINT.0), API_ENDPOINT.1);
+        let addresses = bootstrap::Addresses { api_service: API_SERVICE, dns_service: DNS_SERVICE, api_endpoint: endpoint };
+        let own = client_as(&running, UserInfo::new("system:apiserver", [SYSTEM_MASTERS]));
+        bootstrap::ensure(&own, &addresses).await.doing("bringing the cluster into its first shape")?;
+
+        let names = vec![IpAddr::V4(API_SERVICE), IpAddr::V4(API_ENDPOINT.0)];
+        let serving = Serving::start(pki.clone(), names, clock.clone(), &components)?;
+        let tls = apiserver::tls_config(serving);
+        let server = running.clone();
+        components.spawn(async move {
+            if let Err(error) = server.serve(listener, tls).await {
+                tracing::error!(%error, "the API server stopped serving");
+            }
+        });
+        write_admin_kubeconfig(layout, &pki, address, &clock)?;
+        start_components(&running, &pki, &clock, &random, &components);
+        Ok(ControlPlane { running, store, components, address })
+    }
+
+    /// Where the API is served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What `up` needs to know.
+    pub fn describe(&self) -> Value {
+        json!({"apiPort": self.address.port()})
+    }
+
+    /// Ends everything: components first, so that they do not see their server go.
+    pub async fn end(self) {
+        self.components.trigger();
+        self.running.shutdown().await;
+        self.components.finish().await;
+        self.store.close().await;
+    }
+}
+
+async fn bind(api_port: u16) -> Result<TcpListener> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, api_port));
+    TcpListener::bind(address).await.map_err(|error| {
+        let what = format!("the API cannot listen on {address}: {error}");
+        match error.kind() {
+            std::io::ErrorKind::AddrInUse => CliError::new(Kind::Machine, "PORT_TAKEN", what)
+                .hint("another program has that port; take another one: trireme up --api-port 0"),
+            _ => CliError::new(Kind::Machine, "LISTEN", what),
+        }
+    })
+}
+
+async fn open_store(layout: &Layout, clock: &Clock, random: &Random) -> Result<Arc<Embedded>> {
+    let mut options = EmbeddedOptions::new(layout.store());
+    (options.clock, options.random) = (clock.clone(), random.fork());
+    let opened = Embedded::open(options).await.map_err(|error| {
+        CliError::new(Kind::Machine, "STORE", format!("the store in {}: {error}", layout.store().display()))
+            .hint("is another control plane running from this directory? see `trireme status`")
+    });
+    opened.map(Arc::new)
+}
+
+async fn start_api(
+    pki: &Pki,
+    store: Arc<Embedded>,
+    address: SocketAddr,
+    clock: &Clock,
+    random: &Random,
+) -> Result<Running> {
+    let signer = Signer::from_pem(&pki.token_key_pem, random.fork()).doing("reading the key of tokens")?;
+    let signer = Arc::new(signer);
+    let certificates = CertificateAuthenticator::new(pki.ca_pem()).doing("reading the certificate authority")?;
+    let policy = bootstrap::policy::objects().map_err(CliError::internal)?;
+    let is_node_role = |object: &&Value| object["kind"] == "ClusterRole" && object["metadata"]["name"] == "system:node";
+    let node_role = policy.iter().find(is_node_role).cloned().unwrap_or_default();
+    let (parts_clock, parts_random) = (clock.clone(), random.fork());
+    let parts = move |cluster: Arc<dyn Cluster>| {
+        let rbac = Arc::new(Rbac::new(&*cluster));
+        let node = Arc::new(NodeAuthorizer::new(&*cluster, &node_role));
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![node, rbac.clone()]));
+        let objects = Arc::new(ClusterObjects(cluster.clone()));
+        let tokens = TokenAuthenticator::new(signer.clone(), objects);
+        Parts {
+            authenticator: Arc::new(Authentication::new(certificates, tokens, parts_clock.clone())),
+            admission: apiserver::admission::plugins(rbac, authorizer.clone(), parts_random),
+            authorizer,
+            tokens: Some(Arc::new(Issuer::new(signer, cluster, parts_clock))),
+        }
+    };
+    let mut config = Config::new(store, kinds::rows(), Box::new(parts));
+    (config.clock, config.random) = (clock.clone(), random.fork());
+    config.advertised = address.to_string();
+    ApiServer::start(config).await.doing("starting the API server")
+}
+
+fn client_as(running: &Running, user: UserInfo) -> Client {
+    Client::new(running.transport(user))
+}
+
+/// The identity of a controller, as kube-controller-manager gives each of its own.
+fn controller(running: &Running, name: &str) -> Client {
+    let user = format!("system:serviceaccount:kube-system:{name}");
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+    client_as(running, UserInfo::new(user, groups)).with_user_agent(name)
+}
+
+fn start_components(running: &Running, pki: &Pki, clock: &Clock, random: &Random, shutdown: &Shutdown) {
+    let manager = client_as(running, UserInfo::new::<String>("system:kube-controller-manager", []));
+    let informers = SharedInformers::new(manager, shutdown.clone());
+    let server = running.clone();
+    controllers::start(
+        controllers::Config {
+            client_for: Box::new(move |name| controller(&server, name)),
+            informers: informers.clone(),
+            clock: clock.clone(),
+            random: random.fork(),
+            cluster_cidr: POD_RANGE.to_owned(),
+            root_ca_pem: pki.ca_pem().to_owned(),
+        },
+        shutdown.clone(),
+    );
+    let scheduler = client_as(running, UserInfo::new::<String>("system:kube-scheduler", []));
+    let config = scheduler::Config {
+        client: scheduler.clone().with_user_agent("kube-scheduler"),
+        informers: SharedInformers::new(scheduler, shutdown.clone()),
+        clock: clock.clone(),
+        random: random.fork(),
+        name: "default-scheduler".into(),
+    };
+    shutdown.spawn(scheduler::run(config, shutdown.clone()));
+}
+
+fn write_admin_kubeconfig(layout: &Layout, pki: &Pki, address: SocketAddr, clock: &Clock) -> Result {
+    let admin = pki.administrator(clock)?;
+    let config = kubeconfig::make(&Access {
+        server: &format!("https://{address}"),
+        ca_pem: pki.ca_pem(),
+        certificate_pem: &admin.certificate_pem,
+        key_pem: &admin.key_pem,
+    });
+    write_private(&layout.admin_kubeconfig(), kubeconfig::to_text(&config)?.as_bytes())
+}

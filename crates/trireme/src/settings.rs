@@ -1,0 +1,46 @@
+//! What `up` was told, kept for the next `up`, for `status` and for the daemons.
+
+use serde::{Deserialize, Serialize};
+
+use crate::errors::{CliError, Kind, Result};
+use crate::layout::{Layout, write_private};
+
+/// The settings of one cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Settings {
+    /// The port of the API on loopback; 0 lets the kernel choose at the first start.
+    pub api_port: u16,
+    /// The node of this machine; `None` with `--no-node`.
+    pub node: Option<String>,
+    /// Whether pods have no way out of the cluster.
+    pub isolated: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { api_port: 6443, node: None, isolated: true }
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// The settings of the last `up`, if there was one.
+    pub fn read(layout: &Layout) -> Result<Option<Settings>> {
+        let path = layout.settings();
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+                CliError::new(Kind::Machine, "SETTINGS_BROKEN", format!("{}: {error}", path.display()))
+                    .hint("remove that file and call `trireme up` with the flags you want")
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(CliError::file(&path, &error)),
+        }
+    }
+
+    /// Keeps the settings.
+    pub fn write(&self, layout: &Layout) -> Result {
+        write_private(&layout.settings(), &serde_json::to_vec_pretty(self).map_err(CliError::internal)?)
+    }
+}
