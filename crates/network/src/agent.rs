@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use base::{Backoff, Random, Shutdown};
 use client::informer::{Delta, Events, SharedInformers};
-use ipnet::IpNet;
 use parking_lot::RwLock;
 use sys::netns::NetworkNamespace;
 use tokio::sync::watch;
@@ -43,8 +42,6 @@ pub struct AgentConfig {
     pub node_name: String,
     /// The node's addresses; `dns_address` decides whether this agent answers DNS.
     pub network: NodeNetwork,
-    /// The addresses of all pods of the cluster: their reverse names are never asked of anybody else.
-    pub cluster_network: IpNet,
     /// The cluster's domain, usually `cluster.local`.
     pub domain: String,
     /// The link that leads out of the node, if there is one.
@@ -74,7 +71,8 @@ impl Agent {
         let zone = Arc::new(RwLock::new(Zone::new(ZoneConfig {
             domain: config.domain.clone(),
             server,
-            networks: vec![network.service_network.into(), config.cluster_network],
+            // Their reverse names are never asked of anybody else.
+            networks: vec![network.service_network.into(), network.cluster_network.into()],
         })));
         // Bound at once and read later: a query that comes before the names are known waits in the socket instead of being
         // refused.

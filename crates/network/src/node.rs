@@ -23,6 +23,8 @@ pub struct NodeNetwork {
     pub node_address: Ipv4Addr,
     /// The addresses of its pods.
     pub pod_network: Ipv4Net,
+    /// The addresses of all pods of the cluster. What no route of a node takes is unreachable.
+    pub cluster_network: Ipv4Net,
     /// The range of cluster addresses.
     pub service_network: Ipv4Net,
     /// The address of the cluster's DNS, when this node answers on it.
@@ -74,6 +76,7 @@ pub fn setup(namespace: &NetworkNamespace, network: &NodeNetwork, uplink: Option
         socket.transact(messages)?;
 
         let mut messages = Messages::new();
+        route::put_route(&mut messages, &Route::unreachable(destination(network.cluster_network)));
         route::put_route(&mut messages, &Route::unreachable(destination(network.pod_network)));
         route::put_route(&mut messages, &service_route(network));
         socket.transact(messages)?;

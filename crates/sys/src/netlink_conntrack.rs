@@ -22,6 +22,11 @@ const ADDRESS_DESTINATION: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_SOURCE: u16 = 2;
 const PROTOCOL_DESTINATION: u16 = 3;
+const FILTER: u16 = 25;
+const FILTER_ORIGINAL: u16 = 1;
+const FILTER_REPLY: u16 = 2;
+/// `CTA_FILTER_F_CTA_PROTO_NUM` of the kernel's `nf_internals.h`.
+const FILTER_BY_PROTOCOL: u32 = 1 << 3;
 
 /// One direction of a tracked connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,16 +48,36 @@ pub struct Connection {
     pub reply: Tuple,
 }
 
-/// Deletes all IPv4 connections that `unwanted` picks; returns how many. One that ended meanwhile is fine.
-pub fn delete_where(socket: &mut Socket, unwanted: impl Fn(&Connection) -> bool) -> Result<usize, Error> {
+/// The IPv4 connections of a transport protocol. The kernel picks them (since 5.8), so that a hundred thousand TCP
+/// connections cost nothing when a few of UDP are asked for.
+pub fn connections(socket: &mut Socket, protocol: u8) -> Result<Vec<Connection>, Error> {
     let mut request = Messages::new();
     request.begin((SUBSYSTEM << 8) | GET, DUMP);
     request.fixed(&FAMILY_HEADER);
-    let connections = socket.dump(&request)?;
-    let mut messages = Messages::new();
-    for connection in connections
+    request.nested(TUPLE_ORIGINAL, |tuple| {
+        tuple.nested(TUPLE_PROTOCOL, |inner| {
+            inner.attribute(PROTOCOL_NUMBER, &[protocol]);
+        });
+    });
+    request.nested(FILTER, |filter| {
+        filter
+            .number(FILTER_ORIGINAL, FILTER_BY_PROTOCOL)
+            .number(FILTER_REPLY, 0);
+    });
+    let answers = socket.dump(&request)?;
+    // An older kernel does not know the filter and sends all.
+    Ok(answers
         .iter()
         .filter_map(parse)
+        .filter(|connection| connection.original.protocol == protocol)
+        .collect())
+}
+
+/// Deletes the IPv4 connections of a protocol that `unwanted` picks; returns how many. One that ended meanwhile is fine.
+pub fn delete_where(socket: &mut Socket, protocol: u8, unwanted: impl Fn(&Connection) -> bool) -> Result<usize, Error> {
+    let mut messages = Messages::new();
+    for connection in connections(socket, protocol)?
+        .iter()
         .filter(|connection| unwanted(connection))
     {
         messages.begin((SUBSYSTEM << 8) | DELETE, 0);

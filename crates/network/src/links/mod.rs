@@ -132,9 +132,27 @@ impl PodLinks {
         let mut answers = Vec::new();
         let mut fresh = Vec::new();
         for &(netns, key) in pods {
-            if let Some(record) = state.by_key.get(key) {
-                answers.push(Ok(record.address));
-                continue;
+            if let Some(record) = state.by_key.get(key).cloned() {
+                // Written again whether it is there or not: a crash may have come before the pod's side was.
+                let known = NetworkNamespace::open(netns)
+                    .map_err(|source| LinkError::Namespace {
+                        path: netns.to_owned(),
+                        source,
+                    })
+                    .and_then(|namespace| {
+                        state.finish(&record)?;
+                        configure_pod(netns, &namespace, &record)
+                    });
+                match known {
+                    Ok(()) => {
+                        answers.push(Ok(record.address));
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, key, "a pod's link is not as the record says; it is made anew");
+                        state.forget(&[record]);
+                    }
+                }
             }
             match state.reserve(netns, key) {
                 Ok((namespace, record)) => {

@@ -87,6 +87,9 @@ impl Kernel {
             return Ok(());
         }
         let known = self.known.take();
+        if let Some(chains) = rules::chains_first(delta) {
+            chains.commit(&mut self.socket)?;
+        }
         rules::batch(&self.config, delta).commit(&mut self.socket)?;
         let handle = match known {
             Some(known) if !delta.rebuild => known.handle,
@@ -102,7 +105,7 @@ impl Kernel {
 
     fn cut_udp(&mut self, table: &Table) -> Result<(), Error> {
         let range = self.config.service_network;
-        let cut = netlink_conntrack::delete_where(&mut self.socket, |connection| {
+        let cut = netlink_conntrack::delete_where(&mut self.socket, Protocol::Udp.number(), |connection| {
             let (address, port) = connection.original.destination;
             let (source, source_port) = connection.reply.source;
             let frontend = Frontend {
@@ -110,8 +113,7 @@ impl Kernel {
                 protocol: Protocol::Udp,
                 port,
             };
-            connection.original.protocol == Protocol::Udp.number()
-                && range.contains(&address)
+            range.contains(&address)
                 && !table.backends(&frontend).contains(&Backend {
                     address: source,
                     port: source_port,

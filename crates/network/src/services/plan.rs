@@ -6,16 +6,20 @@
 //! elements whatever K is, and no chain is made or walked for it.
 //!
 //! Invariants: of a frontend with K endpoints the indexes 0 to K-1 are written and no others; the chain for K exists
-//! exactly while some frontend has K endpoints; a frontend without endpoints is not written at all, and is therefore
-//! rejected like any unallocated address.
+//! before a frontend has K endpoints and from then on (`rules` says why it stays); a frontend without endpoints is not
+//! written at all, and is therefore rejected like any unallocated address.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
+use std::ops::Range;
 
 use ipnet::Ipv4Net;
 
 use super::{Backend, Frontend};
 use crate::views::{ObjectName, Protocol};
+
+/// Chains for fewer endpoints than this are there from the start. A chain that nothing leads to costs the kernel nothing.
+const CHAINS_MIN: u32 = 65;
 
 /// What decides besides the services.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,14 +39,12 @@ pub struct Delta {
     pub remove_services: Vec<Frontend>,
     /// Elements of the endpoint map to delete.
     pub remove_endpoints: Vec<(Frontend, u32)>,
-    /// Chains to make, by their number of endpoints.
-    pub add_chains: Vec<u32>,
+    /// Chains to make, by their number of endpoints. To be committed before the rest of the change.
+    pub add_chains: Range<u32>,
     /// Elements of the service map to add.
     pub add_services: Vec<(Frontend, u32)>,
     /// Elements of the endpoint map to add.
     pub add_endpoints: Vec<(Frontend, u32, Backend)>,
-    /// Chains to delete.
-    pub remove_chains: Vec<u32>,
     /// Addresses that may meet themselves, to add.
     pub add_hairpins: Vec<Ipv4Addr>,
     /// The same, to delete.
@@ -76,7 +78,8 @@ pub struct Table {
     /// sorts first has it, so that every node decides alike.
     claims: HashMap<Frontend, BTreeSet<ObjectName>>,
     written: HashMap<Frontend, Vec<Backend>>,
-    chain_users: BTreeMap<u32, usize>,
+    /// There are chains for all sizes below this.
+    chains_end: u32,
     hairpin_users: HashMap<Ipv4Addr, usize>,
     own_dns: bool,
     dirty: BTreeSet<Frontend>,
@@ -91,7 +94,7 @@ impl Table {
             wanted: HashMap::new(),
             claims: HashMap::new(),
             written: HashMap::new(),
-            chain_users: BTreeMap::new(),
+            chains_end: CHAINS_MIN,
             hairpin_users: HashMap::new(),
             dirty: BTreeSet::new(),
         }
@@ -124,7 +127,7 @@ impl Table {
     /// next thing to write is [`Table::rebuild`].
     pub fn plan(&mut self) -> Delta {
         let mut delta = Delta::default();
-        let mut chains: BTreeMap<u32, i64> = BTreeMap::new();
+        let mut largest = 0;
         let mut hairpins: BTreeMap<Ipv4Addr, i64> = BTreeMap::new();
         for frontend in std::mem::take(&mut self.dirty) {
             let wanted = self
@@ -135,10 +138,7 @@ impl Table {
             let old = self.written.remove(&frontend).unwrap_or_default();
             let new = wanted.map(|wanted| reindex(&old, wanted)).unwrap_or_default();
             diff(frontend, &old, &new, &mut delta);
-            if old.len() != new.len() {
-                *chains.entry(old.len() as u32).or_default() -= 1;
-                *chains.entry(new.len() as u32).or_default() += 1;
-            }
+            largest = largest.max(new.len() as u32);
             for (backends, change) in [(&old, -1), (&new, 1)] {
                 for backend in backends
                     .iter()
@@ -151,13 +151,11 @@ impl Table {
                 self.written.insert(frontend, new);
             }
         }
-        chains.remove(&0);
-        for (size, change) in chains {
-            match count(&mut self.chain_users, size, change) {
-                Some(true) => delta.add_chains.push(size),
-                Some(false) => delta.remove_chains.push(size),
-                None => {}
-            }
+        if largest >= self.chains_end {
+            // Doubling: a Service that grows one by one needs a new transaction only now and then.
+            let end = (largest + 1).next_power_of_two();
+            delta.add_chains = self.chains_end..end;
+            self.chains_end = end;
         }
         for (address, change) in hairpins {
             let before = self.hairpin_users.get(&address).copied().unwrap_or(0);
@@ -193,7 +191,7 @@ impl Table {
         for (frontend, backends) in &self.written {
             diff(*frontend, &[], backends, &mut delta);
         }
-        delta.add_chains = self.chain_users.keys().copied().collect();
+        delta.add_chains = 1..self.chains_end;
         delta.add_hairpins = self.hairpin_users.keys().copied().collect();
         delta.add_hairpins.sort_unstable();
         delta.own_dns = self.own_dns.then_some(true);
@@ -228,21 +226,6 @@ impl Table {
                 })
             })
         })
-    }
-}
-
-/// Adds `change` to a counter; `Some(true)` when it leaves zero, `Some(false)` when it returns to zero.
-fn count(users: &mut BTreeMap<u32, usize>, size: u32, change: i64) -> Option<bool> {
-    let before = users.get(&size).copied().unwrap_or(0);
-    let after = before.saturating_add_signed(change as isize);
-    match after {
-        0 => users.remove(&size),
-        _ => users.insert(size, after),
-    };
-    match (before, after) {
-        (0, 1..) => Some(true),
-        (1.., 0) => Some(false),
-        _ => None,
     }
 }
 
@@ -334,12 +317,11 @@ mod tests {
     }
 
     #[test]
-    fn a_first_service_makes_its_chain() {
+    fn a_first_service() {
         let mut table = table();
         table.set(&name("x"), want(frontend(7), &[1, 2]));
         let delta = table.plan();
         let expect = Delta {
-            add_chains: vec![2],
             add_services: vec![(frontend(7), 2)],
             add_endpoints: vec![(frontend(7), 0, backend(1)), (frontend(7), 1, backend(2))],
             add_hairpins: vec![backend(1).address, backend(2).address],
@@ -358,10 +340,8 @@ mod tests {
         let expect = Delta {
             remove_services: vec![frontend(7)],
             remove_endpoints: vec![(frontend(7), 0), (frontend(7), 2)],
-            add_chains: vec![2],
             add_services: vec![(frontend(7), 2)],
             add_endpoints: vec![(frontend(7), 0, backend(3))],
-            remove_chains: vec![3],
             remove_hairpins: vec![backend(1).address],
             ..Delta::default()
         };
@@ -379,7 +359,22 @@ mod tests {
         assert_eq!(delta.remove_endpoints, [(frontend(7), 1)]);
         assert_eq!(delta.add_endpoints, [(frontend(7), 1, backend(4))]);
         assert!(delta.add_services.is_empty() && delta.remove_services.is_empty());
-        assert!(delta.add_chains.is_empty() && delta.remove_chains.is_empty());
+        assert!(delta.add_chains.is_empty());
+    }
+
+    #[test]
+    fn chains_come_in_powers_of_two_and_stay() {
+        let lasts: Vec<u8> = (1..=70).collect();
+        let mut table = table();
+        table.set(&name("x"), want(frontend(7), &lasts[..64]));
+        assert!(table.plan().add_chains.is_empty());
+        table.set(&name("x"), want(frontend(7), &lasts[..65]));
+        assert_eq!(table.plan().add_chains, 65..128);
+        table.set(&name("x"), want(frontend(7), &lasts));
+        assert!(table.plan().add_chains.is_empty());
+        table.set(&name("x"), BTreeMap::new());
+        table.plan();
+        assert_eq!(table.rebuild().add_chains, 1..128);
     }
 
     #[test]
@@ -435,7 +430,13 @@ mod tests {
     impl Kernel {
         fn apply(&mut self, delta: &Delta) {
             if delta.rebuild {
-                *self = Self::default();
+                *self = Self {
+                    chains: delta.add_chains.clone().collect(),
+                    ..Self::default()
+                };
+            }
+            for size in delta.add_chains.clone().filter(|_| !delta.rebuild) {
+                assert!(self.chains.insert(size));
             }
             for frontend in &delta.remove_services {
                 assert!(self.services.remove(frontend).is_some());
@@ -443,19 +444,12 @@ mod tests {
             for key in &delta.remove_endpoints {
                 assert!(self.endpoints.remove(key).is_some());
             }
-            for size in &delta.add_chains {
-                assert!(self.chains.insert(*size));
-            }
             for (frontend, size) in &delta.add_services {
                 assert!(self.chains.contains(size));
                 assert!(self.services.insert(*frontend, *size).is_none());
             }
             for (frontend, index, backend) in &delta.add_endpoints {
                 assert!(self.endpoints.insert((*frontend, *index), *backend).is_none());
-            }
-            for size in &delta.remove_chains {
-                assert!(self.chains.remove(size));
-                assert!(!self.services.values().any(|used| used == size));
             }
             for address in &delta.add_hairpins {
                 assert!(self.hairpins.insert(*address));
@@ -473,6 +467,7 @@ mod tests {
         ) {
             let mut table = table();
             let mut kernel = Kernel::default();
+            kernel.apply(&table.rebuild());
             for (service, address, lasts) in steps {
                 let lasts: Vec<u8> = lasts.into_iter().collect();
                 let frontends = if lasts.is_empty() { BTreeMap::new() } else { want(frontend(address), &lasts) };

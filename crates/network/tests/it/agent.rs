@@ -67,7 +67,6 @@ impl Running {
         let config = AgentConfig {
             node_name: "node".to_owned(),
             network: network(),
-            cluster_network: "10.244.0.0/16".parse().unwrap(),
             domain: "cluster.local".to_owned(),
             uplink: None,
         };

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use network::dial_in;
+use network::node::UplinkConfig;
 use network::services::rules;
 use sys::netlink::{Family, Socket};
+use sys::netns::NetworkNamespace;
 
 use crate::world::{
-    DNS, NODE, PATIENCE, UNALLOCATED, WEB, World, answering, ask, connect, exchange, read_line, refusal, udp,
+    DNS, NODE, PATIENCE, UNALLOCATED, WEB, World, answering, ask, connect, exchange, read_line, refusal, serve_in, udp,
 };
 
 /// Of three endpoints, each is missed by all of these with a chance of (2/3)^100, less than once in 10^17 runs.
@@ -199,4 +202,82 @@ fn removal_takes_the_table_away() {
         .unwrap()
         .unwrap();
     assert_eq!(handle, None);
+}
+
+#[test]
+fn a_service_may_end_on_the_node_itself() {
+    // As `kubernetes.default` does, whose endpoint is the API server's address.
+    let mut world = World::new();
+    let client = world.pod("client");
+    serve_in(&world.node, "node");
+    world.service("web", WEB, &[NODE]);
+    assert_eq!(
+        ask(&client.namespace, WEB, 80).unwrap(),
+        format!("node {}", client.address)
+    );
+    assert_eq!(ask(&world.node, WEB, 80).unwrap(), format!("node {NODE}"));
+}
+
+#[test]
+fn connections_never_fail_while_endpoints_are_replaced() {
+    let mut world = World::new();
+    let client = world.pod("client");
+    let pods: Vec<_> = (0..9).map(|place| world.pod(&format!("pod-{place}"))).collect();
+    pods.iter().for_each(|pod| pod.serve());
+    let addresses: Vec<_> = pods.iter().map(|pod| pod.address).collect();
+    world.service("web", WEB, &addresses[..3]);
+    let done = AtomicBool::new(false);
+    let answered = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut answered = 0;
+                    while !done.load(Ordering::Relaxed) || answered == 0 {
+                        ask(&client.namespace, WEB, 80).expect("a connection during a rollout");
+                        answered += 1;
+                    }
+                    answered
+                })
+            })
+            .collect();
+        // Three rollouts back and forth: one endpoint more, one fewer, as a rolling update does.
+        for _ in 0..3 {
+            for first in (0..6).chain((0..6).rev()) {
+                world.service("web", WEB, &addresses[first..first + 4]);
+                world.service("web", WEB, &addresses[first + 1..first + 4]);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).sum::<usize>()
+    });
+    assert!(answered >= 2);
+}
+
+#[test]
+fn an_uplink_lets_pods_out_under_the_nodes_address_and_cluster_addresses_never() {
+    let outside = NetworkNamespace::create().unwrap();
+    let (gateway, address) = (Ipv4Addr::new(172, 31, 0, 1), Ipv4Addr::new(172, 31, 0, 2));
+    let world = World::with_uplink(Some(UplinkConfig {
+        outside: outside.try_clone().unwrap(),
+        outside_link: "tri-node".to_owned(),
+        outside_address: gateway,
+        node_link: "uplink".to_owned(),
+        node_address: address,
+        prefix: 30,
+    }));
+    let pod = world.pod("a");
+    serve_in(&outside, "outside");
+    assert_eq!(
+        ask(&pod.namespace, gateway, 8080).unwrap(),
+        format!("outside {address}")
+    );
+    assert_eq!(ask(&world.node, gateway, 8080).unwrap(), format!("outside {address}"));
+    for from in [&pod.namespace, &world.node] {
+        assert_eq!(refusal(from, UNALLOCATED, 8080), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            refusal(from, Ipv4Addr::new(10, 244, 9, 9), 8080),
+            ErrorKind::HostUnreachable,
+            "a pod of no node"
+        );
+    }
 }

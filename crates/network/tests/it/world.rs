@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use network::catalog::Catalog;
 use network::links::{LinksConfig, PodLinks};
-use network::node::{self, MTU, NodeNetwork};
+use network::node::{self, MTU, NodeNetwork, UplinkConfig};
 use network::services::kernel::Kernel;
 use network::services::plan::{PlanConfig, Table};
 use network::services::rotation::rotation;
@@ -61,6 +61,7 @@ pub fn network() -> NodeNetwork {
     NodeNetwork {
         node_address: NODE,
         pod_network: "10.244.0.0/24".parse().unwrap(),
+        cluster_network: "10.244.0.0/16".parse().unwrap(),
         service_network: "10.96.0.0/12".parse().unwrap(),
         dns_address: Some(DNS),
     }
@@ -77,17 +78,28 @@ pub fn path_of(namespace: &NetworkNamespace) -> PathBuf {
 
 impl World {
     pub fn new() -> Self {
+        Self::with_uplink(None)
+    }
+
+    pub fn with_uplink(uplink: Option<UplinkConfig>) -> Self {
         let node = NetworkNamespace::create().unwrap();
         let network = network();
-        node::setup(&node, &network, None).unwrap();
-        node::setup(&node, &network, None).expect("a second time changes nothing");
+        node::setup(&node, &network, uplink.as_ref()).unwrap();
+        node::setup(&node, &network, uplink.as_ref()).expect("a second time changes nothing");
         let directory = tempfile::tempdir().unwrap();
         let links = PodLinks::open(&node, links_config(&directory)).unwrap();
         let plan = PlanConfig {
             pod_network: network.pod_network,
             dns_address: Some(DNS),
         };
-        let mut kernel = Kernel::open(&node, rules_config()).unwrap();
+        let mut kernel = Kernel::open(
+            &node,
+            RulesConfig {
+                uplink: uplink.map(|uplink| uplink.node_link),
+                ..rules_config()
+            },
+        )
+        .unwrap();
         let mut table = Table::new(plan);
         kernel.sync(&mut table).unwrap();
         Self {
@@ -172,27 +184,31 @@ pub fn views(name: &str, address: Ipv4Addr, endpoints: &[Ipv4Addr]) -> (ServiceV
 }
 
 impl Pod {
-    /// Answers on port 8080, TCP and UDP, with the pod's name and the address it sees; a TCP connection that sends a line
-    /// gets another answer for each. Runs until the test's process ends.
+    /// Serves inside the pod.
     pub fn serve(&self) {
-        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080));
-        let listener = self.namespace.run(|| TcpListener::bind(any)).unwrap().unwrap();
-        let socket = self.namespace.run(|| UdpSocket::bind(any)).unwrap().unwrap();
-        let name = self.name.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (stream, name) = (stream.unwrap(), name.clone());
-                std::thread::spawn(move || greet(stream, &name));
-            }
-        });
-        let name = self.name.clone();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 100];
-            while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-                let _ = socket.send_to(format!("{name} {}", from.ip()).as_bytes(), from);
-            }
-        });
+        serve_in(&self.namespace, &self.name);
     }
+}
+
+/// Answers on port 8080, TCP and UDP, with the name and the address it sees; a TCP connection that sends a byte gets
+/// another answer for each. Runs until the test's process ends.
+pub fn serve_in(namespace: &NetworkNamespace, name: &str) {
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080));
+    let listener = namespace.run(|| TcpListener::bind(any)).unwrap().unwrap();
+    let socket = namespace.run(|| UdpSocket::bind(any)).unwrap().unwrap();
+    let (for_tcp, for_udp) = (name.to_owned(), name.to_owned());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, name) = (stream.unwrap(), for_tcp.clone());
+            std::thread::spawn(move || greet(stream, &name));
+        }
+    });
+    std::thread::spawn(move || {
+        let mut buffer = [0; 100];
+        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(format!("{for_udp} {}", from.ip()).as_bytes(), from);
+        }
+    });
 }
 
 fn greet(mut stream: TcpStream, name: &str) -> io::Result<()> {
