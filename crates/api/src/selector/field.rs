@@ -81,7 +81,7 @@ impl FieldSelector {
         self.terms.iter().all(|term| value(term) == term.equal)
     }
 
-    /// Renames or checks each field; the error of `check` is handed on. Used for a kind's selectable fields.
+    /// Checks each term, such as whether its field is one that the kind can be selected by; hands on the first error.
     pub fn check<E>(&self, mut check: impl FnMut(&FieldTerm) -> Result<(), E>) -> Result<(), E> {
         self.terms.iter().try_for_each(&mut check)
     }

@@ -45,9 +45,7 @@ pub(super) fn scan(text: &str) -> Vec<(Token, &str)> {
         let (token, length) = if is_special(first) { special(rest) } else { word(rest) };
         tokens.push((token, &rest[..length]));
         rest = &rest[length..];
-        if token == Token::Identifier {
-            rest = rest.strip_prefix('\0').unwrap_or(rest);
-        }
+        rest = rest.strip_prefix('\0').unwrap_or(rest);
     }
 }
 
