@@ -3,6 +3,7 @@
 //! Used by `apiserver` only. No IO, no `async`, no clock. Rules are plain functions over hub objects in normal form;
 //! whoever changes an object through a [`row::Strategy`] normalizes it again before it is stored or shown.
 
+pub mod fields;
 pub mod row;
 
 mod admissionregistration;

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::row::{Propagation, StorageKind};
+use api::normalize::{UnknownFields, normalize};
+use api::schema::SchemaRef;
+use api::{GroupVersionKind, Value};
+use serde_json::json;
+
+use crate::row::{Propagation, StorageKind, WriteContext};
 
 fn all() -> Vec<std::sync::Arc<StorageKind>> {
     [crate::rows(), crate::rows_without_effect()].concat()
@@ -62,4 +67,110 @@ fn the_table_names_every_kind() {
     for row in all() {
         assert!(table.contains(&format!("| {} |", row.kind)), "{}", row.kind);
     }
+}
+
+/// Defaults of every kind name fields that exist, change nothing the second time, and agree with the normal form.
+#[test]
+fn defaults_are_in_normal_form() {
+    for row in all() {
+        let mut spec = json!({"template": {"spec": {"containers": [{"name": "a", "image": "i"}]}}, "ports": [{"port": 80}],
+            "parameters": {"kind": "a", "name": "b"}, "behavior": {}, "limited": {"limitResponse": {"queuing": {}}},
+            "devices": {"requests": [{"name": "a", "exactly": {"deviceClassName": "c"}}]},
+            "jobTemplate": {"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "i"}]}}}}});
+        if row.kind != "ResourceClaim" {
+            spec["devices"] = Value::Null;
+        }
+        let mut object =
+            json!({"apiVersion": api_version(&row), "kind": row.kind, "metadata": {"name": "x"}, "spec": spec});
+        // The generous object above has fields that this kind has not; from here on there must be none.
+        normal(&row, &mut object, UnknownFields::Ignore);
+        row.strategy.default(&mut object);
+        normal(&row, &mut object, UnknownFields::Report);
+        let once = object.clone();
+        row.strategy.default(&mut object);
+        normal(&row, &mut object, UnknownFields::Report);
+        assert_eq!(object, once, "{}", row.kind);
+    }
+}
+
+/// What a server does with a new object: the least that upstream accepts of each deep kind is valid, and stays as it
+/// is when it comes back in an update.
+#[test]
+fn the_least_of_every_deep_kind_is_valid() {
+    let template = "{metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: i}]}}";
+    let workload = format!("spec: {{selector: {{matchLabels: {{a: b}}}}, template: {template}}}");
+    let examples = [
+        ("Pod", "spec: {containers: [{name: a, image: i}]}"),
+        ("Deployment", &workload),
+        ("ReplicaSet", &workload),
+        ("Service", "spec: {ports: [{port: 80}]}"),
+        ("ConfigMap", "{}"),
+        ("Secret", "stringData: {a: b}"),
+        ("Namespace", "{}"),
+        ("Node", "status: {capacity: {cpu: '1'}}"),
+        ("ServiceAccount", "secrets: [{name: a}]"),
+        ("Event", "involvedObject: {namespace: n}"),
+        ("Lease", "spec: {holderIdentity: h}"),
+        (
+            "EndpointSlice",
+            "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 80}]",
+        ),
+        (
+            "Endpoints",
+            "subsets: [{addresses: [{ip: 10.0.0.1}], ports: [{port: 80}]}]",
+        ),
+        ("Role", "rules: [{verbs: [get], apiGroups: [''], resources: [pods]}]"),
+        (
+            "ClusterRole",
+            "aggregationRule: {clusterRoleSelectors: [{matchLabels: {a: b}}]}",
+        ),
+        (
+            "RoleBinding",
+            "roleRef: {kind: Role, name: r}\nsubjects: [{kind: User, name: u}]",
+        ),
+        ("ClusterRoleBinding", "roleRef: {kind: ClusterRole, name: r}"),
+        ("PriorityClass", "value: 5"),
+    ];
+    for row in crate::rows().into_iter().filter(|row| row.strategy.is_deep()) {
+        let example = examples.iter().find(|(kind, _)| *kind == row.kind);
+        let (_, example) = example.unwrap_or_else(|| panic!("{} has no example", row.kind));
+        let mut object = crate::testing::yaml(example);
+        object["apiVersion"] = api_version(&row).into();
+        object["kind"] = row.kind.as_ref().into();
+        object["metadata"] = json!({"name": "x", "namespace": "n"});
+        let context = WriteContext {
+            now: crate::testing::NOW,
+            subresource: "",
+            user: "u",
+            version: &row.hub,
+        };
+        normal(&row, &mut object, UnknownFields::Report);
+        row.strategy.default(&mut object);
+        row.strategy.prepare_for_create(&mut object, &context);
+        normal(&row, &mut object, UnknownFields::Report);
+        let errors = row.strategy.validate_create(&object, &context);
+        assert!(errors.is_empty(), "{}: {errors:?}", row.kind);
+        let stored = object.clone();
+        row.strategy.default(&mut object);
+        row.strategy.prepare_for_update(&mut object, &stored, &context);
+        normal(&row, &mut object, UnknownFields::Report);
+        assert_eq!(object, stored, "{}: an update that changes nothing", row.kind);
+        assert!(!row.strategy.generation_changed(&object, &stored), "{}", row.kind);
+        let errors = row.strategy.validate_update(&object, &stored, &context);
+        assert!(errors.is_empty(), "{}: {errors:?}", row.kind);
+    }
+}
+
+fn api_version(row: &StorageKind) -> String {
+    match &*row.group {
+        "" => row.hub.to_string(),
+        group => format!("{group}/{}", row.hub),
+    }
+}
+
+fn normal(row: &StorageKind, object: &mut Value, unknown: UnknownFields) {
+    let gvk = GroupVersionKind::new(&row.group, &row.hub, &row.kind);
+    let schema = SchemaRef::builtin(&gvk).unwrap_or_else(|| panic!("{gvk} has no schema"));
+    let found = normalize(object, &schema, unknown).unwrap_or_else(|error| panic!("{gvk}: {error:?}\n{object:#}"));
+    assert!(found.is_empty(), "{gvk}: {found:?}");
 }

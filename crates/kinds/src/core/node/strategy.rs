@@ -56,6 +56,7 @@ impl Strategy for Nodes {
         Report::of(node, |node| {
             taints(&node);
             amounts(&node);
+            swap(&node);
             ranges(&node);
         })
     }
@@ -109,6 +110,16 @@ fn amounts(node: &At) {
         for (resource, value) in node.entries(list) {
             resources::amount(resource, &value.elsewhere(at.path.child(resource), value.value));
         }
+    }
+}
+
+fn swap(node: &At) {
+    let capacity = node.get("status.nodeInfo.swap.capacity");
+    if capacity.number().is_some_and(|bytes| bytes <= 0) {
+        let path = Path::new("metadata").child("nodeSwapStatus").child("capacity");
+        capacity
+            .elsewhere(path, capacity.value)
+            .invalid("must be greater than zero");
     }
 }
 

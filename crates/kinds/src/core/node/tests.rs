@@ -51,6 +51,9 @@ fn create() {
                 "status.capacity.cpu: Invalid value: \"-1\": must be greater than or equal to 0",
                 "status.capacity.pods: Invalid value: \"500m\": must be an integer",
             ]),
+        Case::new("swap")
+            .object("status: {nodeInfo: {swap: {capacity: 0}}}")
+            .errors(&["metadata.nodeSwapStatus.capacity: Invalid value: 0: must be greater than zero"]),
         Case::new("ranges")
             .object("spec: {podCIDRs: [10.0.0.0/24, 10.0.1.0/24]}")
             .errors(&[
