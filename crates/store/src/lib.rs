@@ -10,15 +10,28 @@
 //!
 //! How they are used:
 //!
-//! ```ignore
-//! let engine = Embedded::open(EmbeddedOptions::new(directory)).await?;
-//! let replica = Replica::open(engine, clock, tables, |record| Object::build(record)).await?;
-//! let pods = replica.table(b"/registry/pods/").unwrap();
-//! let written = replica.commit(Transaction::create(key, bytes)).await?;     // durable, and visible here
-//! let pod = pods.get(&key);                                                // Option<Arc<Entry<Object>>>
-//! let list = pods.snapshot();                                              // O(1), at list.revision()
+//! ```no_run
+//! # use store::*;
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = std::sync::Arc::new(Embedded::open(EmbeddedOptions::new("/var/lib/trireme/store")).await?);
+//! let tables = ["/registry/pods/".into()];
+//! // The value built for each record: here its length, in the API server an object's header.
+//! struct Length(usize);
+//! impl Value for Length {}
+//! let build = |record: &Record| Length(record.value.len());
+//! let replica = Replica::open(engine, base::Clock::real(), tables, build).await?;
+//! let pods = replica.table(b"/registry/pods/").ok_or("no such table")?;
+//! // Durable when it returns, and visible here.
+//! let written = replica.commit(Transaction::create("/registry/pods/default/a", "{}")).await?;
+//! assert_eq!(pods.get(b"/registry/pods/default/a").map(|entry| entry.mod_revision()), Some(written.revision));
+//! // O(1), and it does not change any more.
+//! let list = pods.snapshot();
 //! let mut watch = pods.watch_from(list.revision(), Interest::All)?;
-//! while let Ok(batch) = watch.next().await { /* batch.events: before and after */ }
+//! for event in watch.next().await?.events {
+//!     println!("{} {:?}", event.revision, event.after.as_ref().map(|entry| entry.value.0));
+//! }
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! Guarantees, checked by simulation over crashes of a disk that loses what was not synced (`tests/it`):

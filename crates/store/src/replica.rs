@@ -6,6 +6,7 @@
 //! - a watcher is never ahead of what a reader sees: it delivers only events up to the published revision;
 //! - no reader waits for a writer: reading takes an `Arc`, watching a short lock of one ring.
 
+mod applied;
 mod apply;
 mod ring;
 mod roots;
@@ -21,7 +22,7 @@ use arc_swap::ArcSwap;
 use base::Clock;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{mpsc, oneshot, watch as latest};
+use tokio::sync::{mpsc, oneshot};
 
 pub use ring::RingLimits;
 pub use table::{Snapshot, Table};
@@ -30,6 +31,7 @@ pub use watch::{Cursor, Interest, WatchBatch, WatchError};
 use crate::engine::{Engine, EngineError, Record, Revision};
 use crate::map::{Item, Map};
 use crate::transaction::{CommitError, Operation, Transaction};
+use applied::Applied;
 use apply::Applier;
 use ring::Ring;
 use roots::Roots;
@@ -193,8 +195,8 @@ pub(crate) struct Shared<V> {
     clock: Clock,
     limits: RingLimits,
     state: ArcSwap<State<V>>,
-    /// The published revision; its sender is dropped when the applying task ends.
-    applied: latest::Receiver<Revision>,
+    /// Who waits for which revision; closed when the applying task ends.
+    applied: Applied,
     /// By prefix; prefixes do not overlap.
     tables: RwLock<BTreeMap<Bytes, Arc<TableCore<V>>>>,
 }
@@ -247,7 +249,6 @@ impl<V: Value> Replica<V> {
         tables: impl IntoIterator<Item = Bytes>,
         build: impl Fn(&Record) -> V + Send + Sync + 'static,
     ) -> Result<Self, ReplicaError> {
-        let (publish, applied) = latest::channel(0);
         let shared = Arc::new(Shared {
             engine,
             build: Box::new(build),
@@ -257,10 +258,10 @@ impl<V: Value> Replica<V> {
                 revision: 0,
                 tables: Map::new(),
             }),
-            applied,
+            applied: Applied::default(),
             tables: RwLock::default(),
         });
-        let mut applier = Applier::new(shared.clone(), publish);
+        let mut applier = Applier::new(shared.clone());
         applier.open(tables.into_iter().collect()).await?;
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let task = tokio::spawn(applier.run(receiver)).abort_handle();
@@ -397,12 +398,7 @@ impl<V: Value> ReplicaSnapshot<V> {
 
 impl<V: Value> Shared<V> {
     pub(crate) async fn wait_for(&self, revision: Revision) -> Result<Revision, ReplicaError> {
-        let mut applied = self.applied.clone();
-        let reached = applied
-            .wait_for(|applied| *applied >= revision)
-            .await
-            .map(|applied| *applied);
-        reached.map_err(|_| ReplicaError::Closed)
+        self.applied.wait_for(revision).await.ok_or(ReplicaError::Closed)
     }
 
     /// The table that a key belongs to.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base::Backoff;
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch as latest};
+use tokio::sync::mpsc;
 
 use super::ring::Ring;
 use super::roots::Roots;
@@ -23,13 +23,13 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 
 pub(super) struct Applier<V: Value> {
     shared: Arc<Shared<V>>,
-    publish: latest::Sender<Revision>,
     next_slot: u32,
 }
 
 /// However the task ends, even by a builder's panic: those who watch learn it.
 impl<V: Value> Drop for Applier<V> {
     fn drop(&mut self) {
+        self.shared.applied.close();
         let mut wake = Vec::new();
         for table in self.shared.tables.read().values() {
             table.ring.lock().close(&mut wake);
@@ -48,12 +48,8 @@ struct Working<V> {
 }
 
 impl<V: Value> Applier<V> {
-    pub(super) fn new(shared: Arc<Shared<V>>, publish: latest::Sender<Revision>) -> Self {
-        Self {
-            shared,
-            publish,
-            next_slot: 0,
-        }
+    pub(super) fn new(shared: Arc<Shared<V>>) -> Self {
+        Self { shared, next_slot: 0 }
     }
 
     /// Loads the first tables.
@@ -221,7 +217,7 @@ impl<V: Value> Applier<V> {
             tables.insert(Arc::new(Root { slot, map: working.map }));
         }
         shared.state.store(Arc::new(State { revision, tables }));
-        self.publish.send_replace(revision);
+        shared.applied.publish(revision);
         wake.iter().for_each(|notify| notify.notify_waiters());
     }
 

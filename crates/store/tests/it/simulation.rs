@@ -12,8 +12,8 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use store::testing::{EngineFaults, FaultyEngine};
 use store::{
-    CommitError, Cursor, Embedded, Engine, EngineError, Event, Guard, Interest, Operation, Put, Replica, Revision,
-    RingLimits, Stamp, Table, Transaction, Tuning, WatchBatch, WatchError,
+    CommitError, Cursor, Driver, Embedded, Engine, EngineError, Event, Guard, Interest, Operation, Put, Replica,
+    Revision, RingLimits, Stamp, Table, Transaction, Tuning, WatchBatch, WatchError,
 };
 use tokio::task::JoinSet;
 
@@ -34,6 +34,8 @@ struct Plan {
     engine_faults: bool,
     skip_sync: bool,
     syncs_lie: bool,
+    /// On threads and in real time: other interleavings than a seed has, not repeatable.
+    threads: bool,
 }
 
 const CRASHING: Plan = Plan {
@@ -46,6 +48,7 @@ const CRASHING: Plan = Plan {
     engine_faults: false,
     skip_sync: false,
     syncs_lie: false,
+    threads: false,
 };
 
 struct Run {
@@ -63,11 +66,19 @@ fn simulate(seed: u64, plan: Plan) -> Vec<String> {
 
 /// Runs, shows the finished run to `inspect`, and checks.
 fn simulate_with(seed: u64, plan: Plan, inspect: impl FnOnce(&Run)) -> Vec<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
+    let runtime = if plan.threads {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_all()
+            .build()
+            .unwrap()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
     runtime.block_on(async {
         let mut run = Run {
             world: World::new(seed),
@@ -112,6 +123,9 @@ impl Run {
                 ..small()
             };
             options.tuning.skip_sync = self.plan.skip_sync;
+            if self.plan.threads {
+                options.driver = Driver::Thread;
+            }
             match Embedded::open(options).await {
                 Ok(engine) => return Some(Arc::new(engine)),
                 Err(_) if disk.is_crashed() => self.power(),
@@ -365,12 +379,13 @@ impl Client {
     }
 
     fn read(&self) {
-        let mut history = self.history.lock();
-        let invoked = history.moment();
+        // Not under one lock: with threads, others are at work between the three.
+        let invoked = self.history.lock().moment();
         let prefix = Bytes::from_static([&b"/a/"[..], b"/b/"][self.random.index(2)]);
         let snapshot = self.replica.table(&prefix).unwrap().snapshot();
         let one = |entry: &Arc<store::Entry<Text>>| (entry.key().clone(), entry.bytes().clone(), entry.mod_revision());
         let content = snapshot.iter().map(one).collect();
+        let mut history = self.history.lock();
         let returned = history.moment();
         history.reads.push(Read {
             prefix,
@@ -554,6 +569,21 @@ fn an_engine_that_lags_and_fails() {
         ..CRASHING
     };
     assert_clean(&sweep(0..200, |_| plan));
+}
+
+#[test]
+fn on_threads_in_real_time() {
+    let plan = Plan {
+        lives: 2,
+        operations: 60,
+        threads: true,
+        ..CRASHING
+    };
+    let faulty = |seed: u64| Plan {
+        engine_faults: seed.is_multiple_of(4),
+        ..plan
+    };
+    assert_clean(&sweep(0..24, faulty));
 }
 
 #[test]
