@@ -27,6 +27,7 @@ const STATIC_BAND_MAX: u32 = 256;
 const RANDOM_TRIES: usize = 8;
 
 /// The addresses of one range and who has them.
+#[derive(Debug)]
 pub struct Addresses {
     range: Ipv4Net,
     random: base::Random,
@@ -37,6 +38,7 @@ pub struct Addresses {
 /// What one write reserved, and what it gives back when it happens. Dropped without [`Reservation::keep`], the reserved
 /// addresses are free again.
 #[must_use]
+#[derive(Debug)]
 pub struct Reservation {
     addresses: Option<Arc<Addresses>>,
     reserved: Vec<Ipv4Addr>,

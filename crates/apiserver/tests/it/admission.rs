@@ -1,0 +1,221 @@
+//! The slots: slow, asynchronous, with old and new object, and run again when a write lost its race.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use api::{Status, Value, meta};
+use apiserver::pipeline::{Operation, Plugin, Review};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use crate::world::World;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// Adds a label, and notes every time it is asked; waits for a permit when the object is called `slow`.
+#[derive(Default)]
+struct Labeller {
+    seen: Mutex<Vec<String>>,
+    gate: Option<Arc<Semaphore>>,
+    waiting: AtomicUsize,
+}
+
+impl Plugin for Labeller {
+    fn name(&self) -> &'static str {
+        "Labeller"
+    }
+
+    fn admit<'a>(
+        &'a self,
+        review: &'a Review,
+        object: &'a mut Option<Value>,
+        old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            let seen = format!("{} {} old={}", review.operation.as_str(), review.name, old.is_some());
+            self.seen.lock().push(seen);
+            if let Some(gate) = self.gate.as_ref().filter(|_| review.name == "slow") {
+                self.waiting.fetch_add(1, Ordering::SeqCst);
+                gate.acquire().await.unwrap().forget();
+            }
+            tokio::task::yield_now().await;
+            if let Some(object) = object {
+                let labels = meta::metadata_mut(object).entry("labels").or_insert_with(|| json!({}));
+                labels["admitted"] = "yes".into();
+                review.warn("labelled");
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Refuses what says so, having looked at the cluster.
+struct Guardian;
+
+impl Plugin for Guardian {
+    fn name(&self) -> &'static str {
+        "Guardian"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation != Operation::Connect
+    }
+
+    fn validate<'a>(
+        &'a self,
+        review: &'a Review,
+        object: Option<&'a Value>,
+        old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            if let Some(object) = object {
+                assert_eq!(
+                    meta::label(object, "admitted"),
+                    Some("yes"),
+                    "validation sees what mutation made"
+                );
+            }
+            let about = object.or(old).unwrap();
+            let veto = about["data"]["veto"]
+                .as_str()
+                .is_some_and(|verb| verb == review.operation.as_str());
+            if veto { Err(review.forbidden("vetoed")) } else { Ok(()) }
+        })
+    }
+}
+
+#[tokio::test]
+async fn every_write_passes_both_slots() {
+    let labeller = Arc::new(Labeller::default());
+    let world = World::with_plugins(vec![labeller.clone(), Arc::new(Guardian)]).await;
+    for api in world.both().await {
+        labeller.seen.lock().clear();
+        let answer = api.post(MAPS, &json!({"metadata": {"name": "a"}})).await;
+        assert_eq!(answer.warnings(), ["299 - \"labelled\""]);
+        assert_eq!(answer.ok()["metadata"]["labels"]["admitted"], "yes");
+        api.patch(&format!("{MAPS}/a"), "merge", &json!({"data": {"k": "v"}}))
+            .await
+            .ok();
+        api.delete(&format!("{MAPS}/a")).await.ok();
+        api.post(MAPS, &json!({"metadata": {"name": "b"}, "data": {"veto": "CREATE"}}))
+            .await
+            .refused(403, "configmaps \"b\" is forbidden: vetoed");
+        api.post(MAPS, &json!({"metadata": {"name": "c"}, "data": {"veto": "DELETE"}}))
+            .await
+            .ok();
+        api.delete(&format!("{MAPS}/c")).await.refused(403, "vetoed");
+        api.delete(MAPS).await.refused(403, "vetoed");
+        api.patch(&format!("{MAPS}/c"), "merge", &json!({"data": {"veto": "UPDATE"}}))
+            .await
+            .refused(403, "vetoed");
+        api.patch(&format!("{MAPS}/c"), "merge", &json!({"data": {"veto": null}}))
+            .await
+            .ok();
+        api.delete(MAPS).await.ok();
+        let seen = labeller.seen.lock().clone();
+        let expect = [
+            "CREATE a old=false",
+            "UPDATE a old=true",
+            "DELETE a old=true",
+            "CREATE b old=false",
+            "CREATE c old=false",
+            "DELETE c old=true",
+            "DELETE c old=true",
+            "UPDATE c old=true",
+            "UPDATE c old=true",
+            "DELETE c old=true",
+        ];
+        assert_eq!(seen, expect);
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_lost_its_race_is_admitted_again() {
+    let gate = Arc::new(Semaphore::new(1));
+    let labeller = Arc::new(Labeller {
+        gate: Some(gate.clone()),
+        ..Labeller::default()
+    });
+    let world = World::with_plugins(vec![labeller.clone()]).await;
+    let api = world.api();
+    api.post(MAPS, &json!({"metadata": {"name": "slow"}, "data": {"n": "0"}}))
+        .await
+        .ok();
+    labeller.seen.lock().clear();
+    labeller.waiting.store(0, Ordering::SeqCst);
+    let slow = tokio::spawn({
+        let api = api.clone();
+        async move {
+            api.patch(&format!("{MAPS}/slow"), "merge", &json!({"data": {"mine": "1"}}))
+                .await
+        }
+    });
+    while labeller.waiting.load(Ordering::SeqCst) < 1 {
+        tokio::task::yield_now().await;
+    }
+    // Another write passes while the first one waits in its slot.
+    let fast = tokio::spawn({
+        let api = api.clone();
+        async move {
+            api.patch(&format!("{MAPS}/slow"), "merge", &json!({"data": {"n": "1"}}))
+                .await
+        }
+    });
+    while labeller.waiting.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    gate.add_permits(2);
+    fast.await.unwrap().ok();
+    // Whichever lost waits in its slot once more.
+    gate.add_permits(1);
+    slow.await.unwrap().ok();
+    let object = api.get(&format!("{MAPS}/slow")).await.ok();
+    assert_eq!(
+        (&object["data"]["n"], &object["data"]["mine"]),
+        (&json!("1"), &json!("1"))
+    );
+    assert_eq!(
+        labeller
+            .seen
+            .lock()
+            .iter()
+            .filter(|seen| **seen == "UPDATE slow old=true")
+            .count(),
+        3
+    );
+}
+
+/// Panics for objects called `boom`.
+struct Bomb;
+
+impl Plugin for Bomb {
+    fn name(&self) -> &'static str {
+        "Bomb"
+    }
+
+    fn admit<'a>(
+        &'a self,
+        review: &'a Review,
+        _: &'a mut Option<Value>,
+        _: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            assert_ne!(review.name, "boom");
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_one_requests_affair() {
+    let world = World::with_plugins(vec![Arc::new(Bomb)]).await;
+    for api in world.both().await {
+        let answer = api.post(MAPS, &json!({"metadata": {"name": "boom"}})).await;
+        answer.refused(500, "This request caused apiserver to panic");
+        api.config_map("fine", json!({})).await;
+        api.delete(&format!("{MAPS}/fine")).await.ok();
+    }
+}

@@ -1,0 +1,302 @@
+//! Binding, eviction, logs, exec and proxies, with a kubelet and a pod made of a task each.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use apiserver::dial::{NodeDialer, ServiceDialer, Stream};
+use futures::future::BoxFuture;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::world::{Api, World};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+/// Answers requests with what was asked, and upgrades with an echo.
+struct Fake;
+
+impl Fake {
+    fn connect(&self, who: String) -> Stream {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let who = who.clone();
+            async move { Ok::<_, std::convert::Infallible>(Fake::answer(&who, request).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service);
+        tokio::spawn(connection.with_upgrades());
+        Box::new(ours)
+    }
+
+    async fn answer(who: &str, mut request: Request<Incoming>) -> Response<Full<bytes::Bytes>> {
+        if request.headers().contains_key("upgrade") {
+            let upgraded = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut stream = TokioIo::new(upgraded.await.unwrap());
+                let mut buffer = [0; 64];
+                while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                    stream.write_all(&buffer[..count]).await.unwrap();
+                }
+            });
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+            for (name, value) in [
+                ("upgrade", "websocket"),
+                ("connection", "Upgrade"),
+                ("sec-websocket-protocol", "v5.channel.k8s.io"),
+            ] {
+                response.headers_mut().insert(name, value.parse().unwrap());
+            }
+            response
+                .headers_mut()
+                .insert("x-path", request.uri().to_string().parse().unwrap());
+            return response;
+        }
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let text = format!(
+            "{who} {} {} {}",
+            parts.method,
+            parts.uri,
+            String::from_utf8_lossy(&body)
+        );
+        let mut response = Response::new(Full::from(text));
+        if parts.uri.path().contains("missing") {
+            *response.status_mut() = http::StatusCode::NOT_FOUND;
+        }
+        response
+    }
+}
+
+impl NodeDialer for Fake {
+    fn dial(&self, node: &str, address: &str, port: u16) -> BoxFuture<'static, std::io::Result<Stream>> {
+        let stream = self.connect(format!("{node}@{address}:{port}"));
+        Box::pin(std::future::ready(Ok(stream)))
+    }
+}
+
+impl ServiceDialer for Fake {
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'static, std::io::Result<Stream>> {
+        let stream = self.connect(address.to_string());
+        Box::pin(std::future::ready(Ok(stream)))
+    }
+}
+
+async fn world() -> World {
+    World::with(|config| {
+        config.nodes = Some(Arc::new(Fake));
+        config.services = Some(Arc::new(Fake));
+    })
+    .await
+}
+
+async fn pod(api: &Api, name: &str, node: Value) {
+    let pod = json!({"metadata": {"name": name, "labels": {"app": "web"}}, "spec": {"nodeName": node,
+        "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 8080}]}]}});
+    api.post(PODS, &pod).await.ok();
+}
+
+async fn node(api: &Api, name: &str) {
+    api.post("/api/v1/nodes", &json!({"metadata": {"name": name}}))
+        .await
+        .ok();
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.7"}]}});
+    api.patch(&format!("/api/v1/nodes/{name}/status"), "merge", &status)
+        .await
+        .ok();
+}
+
+#[tokio::test]
+async fn pods_are_bound_and_evicted() {
+    let world = world().await;
+    for (index, api) in world.both().await.into_iter().enumerate() {
+        let name = format!("p{index}");
+        pod(&api, &name, Value::Null).await;
+        let binding = json!({"metadata": {"name": name}, "target": {"kind": "Node", "name": "n1"}});
+        let answer = api.post(&format!("{PODS}/{name}/binding"), &binding).await;
+        assert_eq!((answer.code, &answer.value()["status"]), (201, &json!("Success")));
+        let bound = api.get(&format!("{PODS}/{name}")).await.ok();
+        assert_eq!(bound["spec"]["nodeName"], "n1");
+        let scheduled = bound["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|c| c["type"] == "PodScheduled" && c["status"] == "True");
+        assert!(scheduled, "{bound}");
+        api.post(&format!("{PODS}/{name}/binding"), &binding)
+            .await
+            .refused(409, "is already assigned to node");
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+        let answer = api.post(&format!("{PODS}/{name}/eviction"), &eviction).await;
+        assert_eq!((answer.code, &answer.value()["status"]), (201, &json!("Success")));
+        assert!(api.get(&format!("{PODS}/{name}")).await.ok()["metadata"]["deletionTimestamp"].is_string());
+        pod(&api, &format!("old{index}"), Value::Null).await;
+        let binding = json!({"metadata": {"name": format!("old{index}")}, "target": {"name": "n2"}});
+        assert_eq!(
+            api.post("/api/v1/namespaces/default/bindings", &binding).await.code,
+            201
+        );
+    }
+}
+
+#[tokio::test]
+async fn logs_come_from_the_kubelet() {
+    let world = world().await;
+    let api = world.api();
+    node(&api, "n1").await;
+    pod(&api, "p", json!("n1")).await;
+    pod(&api, "missing", json!("n1")).await;
+    pod(&api, "free", Value::Null).await;
+    for api in world.both().await {
+        let answer = api.get(&format!("{PODS}/p/log?tailLines=5&timestamps=true")).await;
+        assert_eq!(
+            answer.bytes,
+            "n1@192.0.2.7:10250 GET /containerLogs/default/p/c?timestamps=true&tailLines=5 "
+        );
+        assert_eq!(answer.headers["content-type"], "text/plain");
+        api.get(&format!("{PODS}/missing/log")).await.refused(404, "");
+        api.get(&format!("{PODS}/free/log"))
+            .await
+            .refused(400, "is waiting to start");
+        api.get(&format!("{PODS}/p/log?container=x"))
+            .await
+            .refused(400, "container x is not valid for pod p");
+        api.get(&format!("{PODS}/none/log"))
+            .await
+            .refused(404, "pods \"none\" not found");
+    }
+}
+
+#[tokio::test]
+async fn exec_is_an_upgrade_handed_through() {
+    let world = world().await;
+    let api = world.api();
+    node(&api, "n1").await;
+    pod(&api, "p", json!("n1")).await;
+    for (headers, query, message) in [
+        (vec![], "command=sh&stdout=1", "you must specify a WebSocket upgrade"),
+        (
+            vec![("upgrade", "SPDY/3.1"), ("connection", "Upgrade")],
+            "command=sh&stdout=1",
+            "SPDY is not available",
+        ),
+        (
+            vec![("upgrade", "websocket"), ("connection", "Upgrade")],
+            "stdout=1",
+            "at least 1 command",
+        ),
+        (
+            vec![("upgrade", "websocket"), ("connection", "Upgrade")],
+            "command=sh",
+            "at least one of stdin, stdout, stderr",
+        ),
+    ] {
+        let answer = api.call(&format!("GET {PODS}/p/exec?{query}"), &headers, "").await;
+        answer.refused(400, message);
+    }
+    api.call(&format!("POST {PODS}/p/attach"), &[], "")
+        .await
+        .refused(501, "attach is not available");
+
+    let (address, ca) = world.listen().await;
+    let mut stream = tls(address, &ca).await;
+    let request = format!(
+        "GET {PODS}/p/exec?command=sh&command=-c&stdin=1&stdout=1&tty=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tester\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    assert!(
+        head.starts_with("http/1.1 101") && head.contains("sec-websocket-protocol: v5.channel.k8s.io"),
+        "{head}"
+    );
+    stream.write_all(b"hello").await.unwrap();
+    let mut echo = [0; 5];
+    stream.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"hello");
+}
+
+async fn tls(address: SocketAddr, ca: &str) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in rustls_pemfile::certs(&mut ca.as_bytes()) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = rustls::pki_types::ServerName::from(address.ip());
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn proxies_reach_pods_services_and_nodes() {
+    let world = world().await;
+    let api = world.api();
+    node(&api, "n1").await;
+    pod(&api, "p", json!("n1")).await;
+    let status = json!({"status": {"podIP": "10.244.0.9", "podIPs": [{"ip": "10.244.0.9"}]}});
+    api.patch(&format!("{PODS}/p/status"), "merge", &status).await.ok();
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"name": "web", "port": 80}]}});
+    api.post("/api/v1/namespaces/default/services", &service).await.ok();
+    let services = "/api/v1/namespaces/default/services";
+    for api in world.both().await {
+        for (request, expect) in [
+            (format!("GET {PODS}/p/proxy/a/b?x=1"), "10.244.0.9:8080 GET /a/b?x=1 "),
+            (format!("POST {PODS}/p:9090/proxy/"), "10.244.0.9:9090 POST / body"),
+            (
+                format!("DELETE {PODS}/http:p:9090/proxy/x"),
+                "10.244.0.9:9090 DELETE /x body",
+            ),
+            (
+                "GET /api/v1/nodes/n1/proxy/stats".to_owned(),
+                "n1@192.0.2.7:10250 GET /stats ",
+            ),
+        ] {
+            let body = if request.starts_with("GET") { "" } else { "body" };
+            let answer = api.call(&request, &[], body).await;
+            assert_eq!(String::from_utf8_lossy(&answer.bytes), expect, "{request}");
+        }
+        let answer = api.get(&format!("{PODS}/p/proxy")).await;
+        assert_eq!(
+            (answer.code, answer.headers["location"].to_str().unwrap()),
+            (301, &*format!("{PODS}/p/proxy/"))
+        );
+        api.get(&format!("{services}/none/proxy/"))
+            .await
+            .refused(404, "services \"none\" not found");
+        api.get(&format!("{services}/s:81/proxy/"))
+            .await
+            .refused(503, "no service port \"81\" found for service \"s\"");
+    }
+    api.get(&format!("{services}/s/proxy/"))
+        .await
+        .refused(503, "no endpoints available for service \"s\"");
+    let slice = json!({"metadata": {"name": "s-1", "labels": {"kubernetes.io/service-name": "s"}}, "addressType": "IPv4",
+        "ports": [{"name": "web", "port": 8081, "protocol": "TCP"}],
+        "endpoints": [{"addresses": ["10.244.0.9"], "conditions": {"ready": true}}]});
+    api.post("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice)
+        .await
+        .ok();
+    for name in ["s", "s:80", "s:web"] {
+        let answer = api.get(&format!("{services}/{name}/proxy/x")).await;
+        assert_eq!(
+            String::from_utf8_lossy(&answer.bytes),
+            "10.244.0.9:8081 GET /x ",
+            "{name}"
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! Discovery, OpenAPI, version, health and metrics.
+
+use serde_json::json;
+
+use crate::world::World;
+
+#[tokio::test]
+async fn discovery_in_all_its_shapes() {
+    let world = World::start().await;
+    for api in world.both().await {
+        assert_eq!(api.get("/api").await.ok()["versions"], json!(["v1"]));
+        let groups = api.get("/apis").await.ok();
+        let names: Vec<&str> = groups["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|g| g["name"].as_str().unwrap())
+            .collect();
+        assert!(names.contains(&"apps") && !names.contains(&""), "{names:?}");
+        let autoscaling = api.get("/apis/autoscaling").await.ok();
+        assert_eq!(autoscaling["preferredVersion"]["groupVersion"], "autoscaling/v2");
+        let core = api.get("/api/v1").await.ok();
+        let resources = core["resources"].as_array().unwrap();
+        let find = |name: &str| resources.iter().find(|resource| resource["name"] == name).unwrap();
+        assert_eq!(
+            (&find("pods")["shortNames"], &find("pods")["namespaced"]),
+            (&json!(["po"]), &json!(true))
+        );
+        assert_eq!(
+            (&find("pods/eviction")["group"], &find("pods/eviction")["kind"]),
+            (&json!("policy"), &json!("Eviction"))
+        );
+        for path in ["/api", "/apis"] {
+            for version in ["v2", "v2beta1"] {
+                let accept = format!(
+                    "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList,application/json"
+                );
+                let answer = api.call(&format!("GET {path}"), &[("accept", &accept)], "").await;
+                let etag = answer.headers["etag"].to_str().unwrap().to_owned();
+                let list = answer.ok();
+                assert_eq!(
+                    (&list["kind"], &list["apiVersion"]),
+                    (
+                        &json!("APIGroupDiscoveryList"),
+                        &json!(format!("apidiscovery.k8s.io/{version}"))
+                    )
+                );
+                let headers = [("accept", &*accept), ("if-none-match", &*etag)];
+                assert_eq!(api.call(&format!("GET {path}"), &headers, "").await.code, 304);
+            }
+        }
+        assert_eq!(api.get("/apis/none").await.code, 404);
+    }
+}
+
+#[tokio::test]
+async fn openapi_documents_have_hashes() {
+    let world = World::start().await;
+    let api = world.api();
+    let index = api.get("/openapi/v3").await.ok();
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let document = api.get(&url).await;
+    assert!(
+        document.headers["cache-control"]
+            .to_str()
+            .unwrap()
+            .contains("immutable")
+    );
+    let document = document.ok();
+    assert!(document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"].is_object());
+    assert_eq!(api.get("/openapi/v3/apis/apps/v1?hash=old").await.code, 301);
+    assert_eq!(api.get("/openapi/v3/apis/none/v1").await.code, 404);
+    let v2 = api.get("/openapi/v2").await;
+    let etag = v2.headers["etag"].to_str().unwrap().to_owned();
+    assert_eq!(v2.ok()["swagger"], "2.0");
+    assert_eq!(
+        api.call("GET /openapi/v2", &[("if-none-match", &etag)], "").await.code,
+        304
+    );
+    let accept = [("accept", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")];
+    assert_eq!(api.call("GET /openapi/v2", &accept, "").await.code, 200);
+}
+
+#[tokio::test]
+async fn health_version_and_metrics() {
+    let world = World::start().await;
+    for api in world.both().await {
+        let version = api.get("/version").await.ok();
+        assert_eq!((&version["major"], &version["minor"]), (&json!("1"), &json!("36")));
+        for path in ["/healthz", "/livez", "/readyz", "/readyz/etcd", "/healthz?exclude=etcd"] {
+            assert_eq!(api.get(path).await.bytes, "ok", "{path}");
+        }
+        let verbose = api.get("/readyz?verbose").await.bytes;
+        assert!(String::from_utf8_lossy(&verbose).contains("[+]etcd ok\n"));
+        assert_eq!(api.get("/readyz/none").await.code, 404);
+        api.get("/api/v1/namespaces/default/pods/secret-name").await;
+        let metrics = String::from_utf8_lossy(&api.get("/metrics").await.bytes).into_owned();
+        for line in [
+            "apiserver_request_total{verb=\"GET\"",
+            "apiserver_storage_revision",
+            "apiserver_current_inflight_requests",
+        ] {
+            assert!(metrics.contains(line), "{line}");
+        }
+        assert!(!metrics.contains("secret-name"));
+        assert!(
+            api.get("/").await.ok()["paths"]
+                .as_array()
+                .unwrap()
+                .contains(&json!("/apis/apps/v1"))
+        );
+        assert_eq!(api.get("/nonsense").await.code, 404);
+    }
+}
+
+#[tokio::test]
+async fn reviews_are_answered() {
+    let world = World::start().await;
+    for api in world.both().await {
+        let me = api
+            .post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &json!({}))
+            .await
+            .ok();
+        assert_eq!(me["status"]["userInfo"]["username"], "tester");
+        let ask =
+            |user: &str| json!({"spec": {"user": user, "resourceAttributes": {"verb": "get", "resource": "pods"}}});
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        assert_eq!(api.post(path, &ask("jane")).await.ok()["status"]["allowed"], true);
+        let refused = api.post(path, &ask("mallory")).await.ok();
+        assert_eq!(
+            (&refused["status"]["allowed"], &refused["status"]["reason"]),
+            (&json!(false), &json!("no rule"))
+        );
+        assert_eq!(api.post(path, &json!({"spec": {}})).await.code, 422);
+        let own = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
+        let answer = api
+            .post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &own)
+            .await
+            .ok();
+        assert_eq!(answer["status"]["allowed"], true);
+        let local = "/apis/authorization.k8s.io/v1/namespaces/a/localsubjectaccessreviews";
+        assert_eq!(
+            api.post(local, &ask("jane")).await.code,
+            422,
+            "the namespace has to be the path's"
+        );
+        let rules = api
+            .post(
+                "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
+                &json!({"spec": {"namespace": "a"}}),
+            )
+            .await
+            .ok();
+        assert_eq!(rules["status"]["resourceRules"][0]["verbs"], json!(["*"]));
+        let review = "/apis/authentication.k8s.io/v1/tokenreviews";
+        let token = api.post(review, &json!({"spec": {"token": "jane"}})).await.ok();
+        assert_eq!(
+            (&token["status"]["authenticated"], &token["status"]["user"]["username"]),
+            (&json!(true), &json!("jane"))
+        );
+        let token = api.post(review, &json!({"spec": {"token": "bad"}})).await.ok();
+        assert!(token["status"]["authenticated"].is_null() && token["status"]["error"].is_string());
+        assert_eq!(api.get(review).await.code, 405);
+        let components = api.get("/api/v1/componentstatuses").await;
+        assert_eq!(components.warnings().len(), 1);
+        assert_eq!(components.ok()["items"].as_array().unwrap().len(), 3);
+    }
+}

@@ -1,0 +1,229 @@
+//! LIST: selectors, pages, versions, shapes.
+
+use serde_json::{Value, json};
+
+use crate::world::{Api, World};
+
+fn names(list: &Value) -> Vec<String> {
+    let items = list["items"].as_array().unwrap();
+    items
+        .iter()
+        .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+async fn fill(api: &Api) {
+    for (name, labels) in [
+        ("a", json!({"app": "web", "tier": "1"})),
+        ("b", json!({"app": "web", "tier": "2"})),
+        ("c", json!({"app": "db"})),
+        ("d", json!({})),
+    ] {
+        api.config_map(name, labels).await;
+    }
+}
+
+#[tokio::test]
+async fn selectors_select() {
+    let world = World::start().await;
+    fill(&world.api()).await;
+    for api in world.both().await {
+        for (query, expect) in [
+            ("", vec!["a", "b", "c", "d"]),
+            ("labelSelector=app%3Dweb", vec!["a", "b"]),
+            ("labelSelector=app%3Dweb,tier!%3D1", vec!["b"]),
+            ("labelSelector=app+in+(db,x)", vec!["c"]),
+            ("labelSelector=!app", vec!["d"]),
+            ("fieldSelector=metadata.name%3Db", vec!["b"]),
+            ("fieldSelector=metadata.name!%3Db", vec!["a", "c", "d"]),
+            ("fieldSelector=metadata.namespace%3Dother", vec![]),
+            ("labelSelector=app&limit=1", vec!["a"]),
+        ] {
+            let list = api.get(&format!("/api/v1/configmaps?{query}")).await.ok();
+            assert_eq!(names(&list), expect, "{query}");
+            assert_eq!(
+                (&list["kind"], &list["apiVersion"]),
+                (&json!("ConfigMapList"), &json!("v1"))
+            );
+        }
+        assert!(names(&api.get("/api/v1/namespaces/other/configmaps").await.ok()).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn pods_are_selected_by_their_fields() {
+    let world = World::start().await;
+    let api = world.api();
+    for (name, node) in [("a", "n1"), ("b", "n2")] {
+        let pod = json!({"metadata": {"name": name},
+            "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}});
+        api.post("/api/v1/namespaces/default/pods", &pod).await.ok();
+    }
+    for (query, expect) in [
+        ("spec.nodeName%3Dn1", vec!["a"]),
+        ("status.phase%3DPending", vec!["a", "b"]),
+        ("status.phase%3DRunning", vec![]),
+        ("spec.nodeName%3Dn2,status.phase!%3DRunning", vec!["b"]),
+    ] {
+        let list = api.get(&format!("/api/v1/pods?fieldSelector={query}")).await.ok();
+        assert_eq!(names(&list), expect, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn pages_are_of_one_moment() {
+    let world = World::start().await;
+    fill(&world.api()).await;
+    for api in world.both().await {
+        let first = api.get("/api/v1/configmaps?limit=2").await.ok();
+        assert_eq!(
+            (names(&first), &first["metadata"]["remainingItemCount"]),
+            (vec!["a".into(), "b".into()], &json!(2))
+        );
+        // What happens between two pages is on neither.
+        api.delete("/api/v1/namespaces/default/configmaps/c").await.ok();
+        api.config_map("cc", json!({})).await;
+        let next = first["metadata"]["continue"].as_str().unwrap();
+        let second = api
+            .get(&format!("/api/v1/configmaps?limit=2&continue={next}"))
+            .await
+            .ok();
+        assert_eq!(names(&second), ["c", "d"]);
+        assert_eq!(
+            second["metadata"]["resourceVersion"],
+            first["metadata"]["resourceVersion"]
+        );
+        assert!(second["metadata"]["continue"].is_null() && second["metadata"]["remainingItemCount"].is_null());
+        let version = first["metadata"]["resourceVersion"].as_str().unwrap();
+        let exact = api
+            .get(&format!(
+                "/api/v1/configmaps?resourceVersion={version}&resourceVersionMatch=Exact"
+            ))
+            .await
+            .ok();
+        assert_eq!(names(&exact), ["a", "b", "c", "d"]);
+        let newer = api
+            .get(&format!(
+                "/api/v1/configmaps?resourceVersion={version}&resourceVersionMatch=NotOlderThan"
+            ))
+            .await
+            .ok();
+        assert_eq!(names(&newer), ["a", "b", "cc", "d"]);
+        api.get(&format!("/api/v1/configmaps?resourceVersion={version}&continue={next}"))
+            .await
+            .refused(400, "not allowed when using continue");
+        api.delete("/api/v1/namespaces/default/configmaps/cc").await.ok();
+        api.config_map("c", json!({})).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_of_the_future_are_waited_for_and_then_refused() {
+    let world = World::start().await;
+    let answer = world
+        .api()
+        .get("/api/v1/configmaps?resourceVersion=999999&resourceVersionMatch=NotOlderThan")
+        .await;
+    answer.refused(504, "Too large resource version: 999999");
+    assert_eq!(
+        answer.value()["details"]["causes"][0]["reason"],
+        "ResourceVersionTooLarge"
+    );
+}
+
+#[tokio::test]
+async fn tables_and_partial_metadata() {
+    let world = World::start().await;
+    fill(&world.api()).await;
+    for api in world.both().await {
+        let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+        let table = api
+            .call("GET /api/v1/namespaces/default/configmaps", &accept, "")
+            .await
+            .ok();
+        assert_eq!(
+            (&table["kind"], table["rows"].as_array().unwrap().len()),
+            (&json!("Table"), 4)
+        );
+        assert_eq!(table["columnDefinitions"][0]["name"], "Name");
+        assert_eq!(
+            (&table["rows"][0]["cells"][0], &table["rows"][0]["object"]["kind"]),
+            (&json!("a"), &json!("PartialObjectMetadata"))
+        );
+        let table = api
+            .call(
+                "GET /api/v1/namespaces/default/configmaps/a?includeObject=None",
+                &accept,
+                "",
+            )
+            .await
+            .ok();
+        assert!(table["rows"][0]["object"].is_null());
+        let table = api
+            .call(
+                "GET /api/v1/namespaces/default/configmaps/a?includeObject=Object",
+                &accept,
+                "",
+            )
+            .await
+            .ok();
+        assert_eq!(table["rows"][0]["object"]["data"], json!({"k": "v"}));
+        let accept = [(
+            "accept",
+            "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+        )];
+        let list = api.call("GET /api/v1/configmaps", &accept, "").await.ok();
+        assert_eq!(list["kind"], "PartialObjectMetadataList");
+        assert_eq!((names(&list).len(), &list["items"][0]["data"]), (4, &Value::Null));
+        let accept = [("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")];
+        let object = api
+            .call("GET /api/v1/namespaces/default/configmaps/a", &accept, "")
+            .await
+            .ok();
+        assert_eq!(
+            (&object["kind"], &object["metadata"]["labels"]["app"]),
+            (&json!("PartialObjectMetadata"), &json!("web"))
+        );
+        api.call("GET /api/v1/configmaps", &accept, "")
+            .await
+            .refused(406, "the requested object is a list");
+    }
+}
+
+#[tokio::test]
+async fn two_served_versions_are_one_stored_kind() {
+    let world = World::start().await;
+    for (index, api) in world.both().await.into_iter().enumerate() {
+        let name = format!("e{index}");
+        let event = json!({"metadata": {"name": name}, "reason": "Tested", "type": "Normal", "message": "m",
+            "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"},
+            "reportingComponent": "c", "source": {"component": "c"}});
+        api.post("/api/v1/namespaces/default/events", &event).await.ok();
+        let path = format!("/apis/events.k8s.io/v1/namespaces/default/events/{name}");
+        let seen = api.get(&path).await.ok();
+        assert_eq!(
+            (&seen["apiVersion"], &seen["regarding"]["name"], &seen["note"]),
+            (&json!("events.k8s.io/v1"), &json!("p"), &json!("m"))
+        );
+        let list = api
+            .get("/api/v1/events?fieldSelector=involvedObject.name%3Dp")
+            .await
+            .ok();
+        assert_eq!(names(&list).len(), index + 1);
+        let hpa = json!({"metadata": {"name": name}, "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50,
+            "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}}});
+        api.post("/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers", &hpa)
+            .await
+            .ok();
+        let seen = api
+            .get(&format!(
+                "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/{name}"
+            ))
+            .await
+            .ok();
+        assert_eq!(
+            seen["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"],
+            50
+        );
+    }
+}

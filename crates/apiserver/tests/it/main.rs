@@ -1,0 +1,13 @@
+//! The API server as its clients see it: a store in memory below, both transports above (a call in this process, and
+//! HTTPS on loopback), and tables of requests with what they are answered.
+
+mod admission;
+mod connect;
+mod discovery;
+mod lists;
+mod requests;
+mod rows;
+mod services;
+mod watches;
+mod world;
+mod writes;

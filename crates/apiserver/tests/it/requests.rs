@@ -1,0 +1,334 @@
+//! Bad and good requests in tables: who is let in, what is understood, how refusals are worded.
+
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::world::World;
+
+#[tokio::test]
+async fn refusals_are_upstreams() {
+    let world = World::start().await;
+    let json = ("content-type", "application/json");
+    for api in world.both().await {
+        for (request, headers, body, code, message) in [
+            (
+                "GET /api/v1/namespaces/default/pods/x",
+                vec![],
+                "",
+                404,
+                "pods \"x\" not found",
+            ),
+            (
+                "GET /apis/apps/v1/namespaces/default/deployments/x",
+                vec![],
+                "",
+                404,
+                "deployments.apps \"x\" not found",
+            ),
+            (
+                "GET /api/v1/nonsense",
+                vec![],
+                "",
+                404,
+                "the server could not find the requested resource",
+            ),
+            (
+                "GET /apis/none.example/v1/things",
+                vec![],
+                "",
+                404,
+                "the server could not find the requested resource",
+            ),
+            (
+                "POST /api/v1/namespaces/default/pods/x",
+                vec![json],
+                "{}",
+                405,
+                "the server does not allow this method",
+            ),
+            (
+                "PUT /api/v1/namespaces/default/pods",
+                vec![json],
+                "{}",
+                405,
+                "the server does not allow this method",
+            ),
+            (
+                "POST /api/v1/pods",
+                vec![json],
+                "{}",
+                405,
+                "the server does not allow this method",
+            ),
+            (
+                "POST /version",
+                vec![],
+                "",
+                405,
+                "the server does not allow this method",
+            ),
+            (
+                "POST /api/v1/namespaces/default/configmaps",
+                vec![json],
+                "{",
+                400,
+                "must be of type ConfigMap",
+            ),
+            (
+                "POST /api/v1/namespaces/default/configmaps",
+                vec![json],
+                "",
+                400,
+                "(<empty>)",
+            ),
+            ("POST /api/v1/namespaces/default/configmaps", vec![json], "[]", 400, ""),
+            (
+                "POST /api/v1/namespaces/default/configmaps",
+                vec![json],
+                r#"{"kind":"Secret","apiVersion":"v1"}"#,
+                400,
+                "Secret in version \"v1\" cannot be handled as a ConfigMap",
+            ),
+            (
+                "POST /api/v1/namespaces/default/configmaps",
+                vec![json],
+                r#"{"kind":"ConfigMap","apiVersion":"v2"}"#,
+                400,
+                "the API version in the data (v2) does not match the expected API version (v1)",
+            ),
+            (
+                "POST /api/v1/namespaces/default/configmaps",
+                vec![json],
+                r#"{"metadata":{"name":"a","namespace":"other"}}"#,
+                400,
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ),
+            (
+                "POST /api/v1/namespaces/default/configmaps",
+                vec![json],
+                r#"{"metadata":{"name":"Upper"}}"#,
+                422,
+                "ConfigMap \"Upper\" is invalid: metadata.name: Invalid value: \"Upper\"",
+            ),
+            (
+                "POST /api/v1/namespaces/default/configmaps",
+                vec![json],
+                r#"{"metadata":{}}"#,
+                422,
+                "metadata.name: Required value: name or generateName is required",
+            ),
+            (
+                "POST /api/v1/namespaces/default/configmaps",
+                vec![json],
+                r#"{"metadata":{"name":7}}"#,
+                400,
+                "cannot unmarshal number into Go struct field",
+            ),
+            (
+                "POST /api/v1/namespaces/default/configmaps",
+                vec![("content-type", "text/plain")],
+                "x",
+                415,
+                "the body of the request was in an unknown format",
+            ),
+            (
+                "PATCH /api/v1/namespaces/default/configmaps/x",
+                vec![json],
+                "{}",
+                415,
+                "accepted media types include: application/json-patch+json",
+            ),
+            (
+                "GET /api/v1/pods",
+                vec![("accept", "application/vnd.kubernetes.protobuf")],
+                "",
+                406,
+                "only the following media types are accepted",
+            ),
+            ("GET /api/v1/pods?labelSelector=a+b+c", vec![], "", 400, ""),
+            (
+                "GET /api/v1/pods?fieldSelector=spec.none%3Dx",
+                vec![],
+                "",
+                400,
+                "field label not supported: spec.none",
+            ),
+            ("GET /api/v1/pods?limit=x", vec![], "", 400, "strconv.ParseInt"),
+            (
+                "GET /api/v1/pods?resourceVersion=x",
+                vec![],
+                "",
+                400,
+                "resourceVersion: Invalid value",
+            ),
+            (
+                "GET /api/v1/pods?continue=!",
+                vec![],
+                "",
+                400,
+                "continue key is not valid",
+            ),
+            (
+                "GET /api/v1/pods?watch=1&sendInitialEvents=true",
+                vec![],
+                "",
+                422,
+                "sendInitialEvents requires setting resourceVersionMatch",
+            ),
+            (
+                "POST /api/v1/namespaces/default/configmaps?dryRun=some",
+                vec![json],
+                r#"{"metadata":{"name":"a"}}"#,
+                422,
+                "dryRun: Unsupported value",
+            ),
+            (
+                "GET /api/v1/watch",
+                vec![],
+                "",
+                500,
+                "unable to determine kind and namespace",
+            ),
+            ("GET /api/v1/%ff/x", vec![], "", 500, "the path is not valid"),
+        ] {
+            let answer = api.call(request, &headers, body).await;
+            let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+            assert!(
+                answer.code == code && answer.message().contains(message),
+                "{request}: {} {text}",
+                answer.code
+            );
+            assert_eq!(answer.value()["kind"], "Status", "{request}");
+            assert!(answer.headers.contains_key("audit-id"), "{request}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn bodies_over_the_limit_and_too_deep_are_refused() {
+    let world = World::start().await;
+    let json_type = [("content-type", "application/json")];
+    for api in world.both().await {
+        let large = Bytes::from(vec![b' '; 3 * 1024 * 1024 + 1]);
+        let answer = api
+            .call("POST /api/v1/namespaces/default/configmaps", &json_type, large)
+            .await;
+        answer.refused(413, "Request entity is too large: limit is 3145728");
+        let deep = format!(r#"{{"metadata":{}"#, "{\"a\":".repeat(10_000));
+        let answer = api
+            .call("POST /api/v1/namespaces/default/configmaps", &json_type, deep)
+            .await;
+        assert_eq!(answer.code, 400);
+    }
+    assert_eq!(
+        world.api().get("/api/v1/configmaps").await.ok()["items"],
+        json!([]),
+        "nothing was stored"
+    );
+}
+
+#[tokio::test]
+async fn who_asks_decides() {
+    let world = World::start().await;
+    let api = world.https().await;
+    let anonymous = crate::world::Api {
+        token: None,
+        ..api.clone()
+    };
+    anonymous.get("/api/v1/pods").await.refused(403, "pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" at the cluster scope");
+    assert_eq!(anonymous.get("/healthz").await.code, 200);
+    api.as_user("bad")
+        .get("/api/v1/pods")
+        .await
+        .refused(401, "Unauthorized");
+    api.as_user("mallory").get("/api/v1/namespaces/a/pods/x").await.refused(
+        403,
+        "pods \"x\" is forbidden: User \"mallory\" cannot get resource \"pods\" in API group \"\" in the namespace \"a\": no rule",
+    );
+    let impersonated = [("impersonate-user", "mallory")];
+    for api in world.both().await {
+        let answer = api.call("GET /api/v1/pods", &impersonated, "").await;
+        answer.refused(403, "User \"mallory\" cannot list resource \"pods\"");
+    }
+}
+
+#[tokio::test]
+async fn every_encoding_of_a_body_is_the_same_object() {
+    let world = World::start().await;
+    for (index, api) in world.both().await.into_iter().enumerate() {
+        let yaml = format!("metadata:\n  name: yaml-{index}\ndata:\n  on: \"yes\"\n");
+        let path = "POST /api/v1/namespaces/default/configmaps";
+        let made = api.call(path, &[("content-type", "application/yaml")], yaml).await.ok();
+        assert_eq!(made["data"], json!({"on": "yes"}));
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": format!("proto-{index}")}, "data": {"on": "yes"}});
+        let schema = api::schema::SchemaRef::builtin(&api::GroupVersionKind::new("", "v1", "ConfigMap")).unwrap();
+        let bytes = api::codec::protobuf::encode(&object, &schema).unwrap();
+        let made = api
+            .call(path, &[("content-type", "application/vnd.kubernetes.protobuf")], bytes)
+            .await
+            .ok();
+        assert_eq!(
+            (&made["data"], &made["kind"]),
+            (&json!({"on": "yes"}), &json!("ConfigMap"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn unknown_fields_are_ignored_warned_about_or_refused() {
+    let world = World::start().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    for (index, api) in world.both().await.into_iter().enumerate() {
+        let object = json!({"metadata": {"name": format!("a{index}")}, "nonsense": 1});
+        let answer = api.post(&format!("{path}?fieldValidation=Strict"), &object).await;
+        answer.refused(400, "strict decoding error: unknown field \"nonsense\"");
+        let answer = api.post(&format!("{path}?dryRun=All"), &object).await;
+        assert_eq!(answer.warnings(), ["299 - \"unknown field \\\"nonsense\\\"\""]);
+        let answer = api.post(&format!("{path}?fieldValidation=Ignore"), &object).await;
+        assert!(answer.warnings().is_empty());
+        assert_eq!(answer.ok()["nonsense"], json!(null));
+        let twice = r#"{"metadata":{"name":"b"},"data":{"a":"1","a":"2"}}"#;
+        let json = [("content-type", "application/json")];
+        let answer = api
+            .call(&format!("POST {path}?fieldValidation=Strict"), &json, twice)
+            .await;
+        answer.refused(400, "duplicate field \"data.a\"");
+    }
+}
+
+#[tokio::test]
+async fn people_get_indented_answers_and_head_gets_none() {
+    let world = World::start().await;
+    for api in world.both().await {
+        let answer = api.get("/api/v1/pods?pretty=true").await;
+        assert!(answer.bytes.starts_with(b"{\n  \""));
+        let answer = api.call("HEAD /api/v1/pods", &[], "").await;
+        assert_eq!((answer.code, answer.bytes.len()), (200, 0));
+    }
+}
+
+#[tokio::test]
+async fn large_answers_are_compressed_when_asked_for() {
+    let world = World::start().await;
+    let api = world.https().await;
+    let text = "trireme ".repeat(1000);
+    for index in 0..40 {
+        let object = json!({"metadata": {"name": format!("a{index}")}, "data": {"k": text}});
+        api.post("/api/v1/namespaces/default/configmaps", &object).await.ok();
+    }
+    let answer = api
+        .call("GET /api/v1/configmaps", &[("accept-encoding", "gzip")], "")
+        .await;
+    assert_eq!(answer.headers["content-encoding"], "gzip");
+    let mut list = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*answer.bytes), &mut list).unwrap();
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(list["items"].as_array().unwrap().len(), 40);
+    assert!(
+        !api.get("/api/v1/configmaps")
+            .await
+            .headers
+            .contains_key("content-encoding")
+    );
+}

@@ -1,0 +1,88 @@
+//! Cluster IPs: given once, kept, given back, and recovered by the next server over the same store.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+fn service(name: &str, cluster_ip: Value) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"clusterIP": cluster_ip, "ports": [{"port": 80}]}})
+}
+
+#[tokio::test]
+async fn addresses_are_unique_under_races() {
+    let world = World::with(|config| config.service_range = "10.96.0.0/27".parse().unwrap()).await;
+    for api in world.both().await {
+        let makers = (0..40).map(|index| {
+            let api = api.clone();
+            async move { api.post(SERVICES, &service(&format!("s{index}"), Value::Null)).await }
+        });
+        let answers = futures::future::join_all(makers).await;
+        let made: Vec<Value> = answers
+            .iter()
+            .filter(|answer| answer.code == 201)
+            .map(|answer| answer.value())
+            .collect();
+        let addresses: BTreeSet<_> = made
+            .iter()
+            .map(|service| service["spec"]["clusterIP"].to_string())
+            .collect();
+        assert_eq!(
+            (made.len(), addresses.len()),
+            (30, 30),
+            "the range has thirty addresses"
+        );
+        assert!(answers.iter().any(|answer| answer.message().contains("range is full")));
+        // Who wanted the same name got nothing, and took nothing.
+        api.delete(&format!("{SERVICES}/s{}", made.len() - 1)).await;
+        for answer in answers.iter().filter(|answer| answer.code == 201) {
+            let name = answer.value()["metadata"]["name"].as_str().unwrap().to_owned();
+            api.delete(&format!("{SERVICES}/{name}")).await;
+        }
+        let again = api.post(SERVICES, &service("again", Value::Null)).await.ok();
+        assert!(again["spec"]["clusterIPs"][0].is_string());
+        api.delete(&format!("{SERVICES}/again")).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn chosen_addresses_are_honoured_and_recovered() {
+    let world = World::start().await;
+    let api = world.api();
+    let made = api.post(SERVICES, &service("dns", json!("10.96.0.10"))).await.ok();
+    assert_eq!(
+        (
+            &made["spec"]["clusterIPs"],
+            &made["spec"]["ipFamilies"],
+            &made["spec"]["ipFamilyPolicy"]
+        ),
+        (&json!(["10.96.0.10"]), &json!(["IPv4"]), &json!("SingleStack"))
+    );
+    let taken = "failed to allocate IP 10.96.0.10: provided IP is already allocated";
+    api.post(SERVICES, &service("other", json!("10.96.0.10")))
+        .await
+        .refused(422, taken);
+    let next = World::over(world.engine.clone(), Vec::new(), |_| {}).await;
+    let api = next.api();
+    api.post(SERVICES, &service("other", json!("10.96.0.10")))
+        .await
+        .refused(422, taken);
+    let replaced = json!({"metadata": {"name": "dns"}, "spec": {"ports": [{"port": 53, "protocol": "UDP"}]}});
+    assert_eq!(
+        api.put(&format!("{SERVICES}/dns"), &replaced).await.ok()["spec"]["clusterIP"],
+        "10.96.0.10"
+    );
+    api.delete(&format!("{SERVICES}/dns")).await.ok();
+    api.post(SERVICES, &service("other", json!("10.96.0.10"))).await.ok();
+    let headless = api.post(SERVICES, &service("headless", json!("None"))).await.ok();
+    assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
+    let mut outside = service("node", Value::Null);
+    outside["spec"]["type"] = "NodePort".into();
+    api.post(SERVICES, &outside).await.refused(
+        422,
+        "services of type NodePort are not available in this version of Trireme",
+    );
+}

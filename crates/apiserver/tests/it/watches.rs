@@ -1,0 +1,217 @@
+//! WATCH: order, selectors, resuming, bookmarks, ends.
+
+use serde_json::json;
+
+use crate::world::World;
+
+#[tokio::test]
+async fn changes_arrive_once_and_in_order() {
+    let world = World::start().await;
+    for api in world.both().await {
+        let list = api.get("/api/v1/configmaps").await.ok();
+        let from = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+        let mut watch = api
+            .watch(&format!("/api/v1/configmaps?watch=1&resourceVersion={from}"))
+            .await;
+        api.config_map("a", json!({})).await;
+        api.patch(
+            "/api/v1/namespaces/default/configmaps/a",
+            "merge",
+            &json!({"data": {"k": "w"}}),
+        )
+        .await
+        .ok();
+        let gone = api.delete("/api/v1/namespaces/default/configmaps/a").await.ok();
+        assert_eq!(gone["status"], "Success");
+        let mut versions = Vec::new();
+        for expect in ["ADDED", "MODIFIED", "DELETED"] {
+            let frame = watch.next().await.unwrap();
+            assert_eq!(frame["type"], expect);
+            versions.push(
+                frame["object"]["metadata"]["resourceVersion"]
+                    .as_str()
+                    .unwrap()
+                    .parse::<u64>()
+                    .unwrap(),
+            );
+        }
+        assert!(
+            versions.is_sorted() && versions[1] < versions[2],
+            "a deletion has a version of its own: {versions:?}"
+        );
+        // Whoever was away gets the same again.
+        let mut again = api
+            .watch(&format!("/api/v1/configmaps?watch=1&resourceVersion={from}"))
+            .await;
+        assert_eq!(again.words(3).await, ["ADDED a", "MODIFIED a", "DELETED a"]);
+        let mut later = api
+            .watch(&format!("/api/v1/configmaps?watch=1&resourceVersion={}", versions[0]))
+            .await;
+        assert_eq!(later.words(2).await, ["MODIFIED a", "DELETED a"]);
+    }
+}
+
+#[tokio::test]
+async fn selectors_turn_changes_into_comings_and_goings() {
+    let world = World::start().await;
+    for api in world.both().await {
+        let mut watch = api
+            .watch("/api/v1/namespaces/default/configmaps?watch=1&labelSelector=app%3Dweb")
+            .await;
+        api.config_map("a", json!({})).await;
+        for labels in [
+            json!({"app": "web"}),
+            json!({"app": "web", "x": "1"}),
+            json!({"app": "db"}),
+            json!({"app": "web"}),
+        ] {
+            let mut object = api.get("/api/v1/namespaces/default/configmaps/a").await.ok();
+            object["metadata"]["labels"] = labels;
+            api.put("/api/v1/namespaces/default/configmaps/a", &object).await.ok();
+        }
+        api.delete("/api/v1/namespaces/default/configmaps/a").await.ok();
+        assert_eq!(watch.words(3).await, ["ADDED a", "MODIFIED a", "DELETED a"]);
+        assert_eq!(watch.words(2).await, ["ADDED a", "DELETED a"]);
+    }
+}
+
+#[tokio::test]
+async fn watches_of_one_name_one_namespace_and_one_node() {
+    let world = World::start().await;
+    for (index, api) in world.both().await.into_iter().enumerate() {
+        let mut one = api
+            .watch("/api/v1/namespaces/default/pods?watch=1&fieldSelector=metadata.name%3Db")
+            .await;
+        let mut old_form = api.watch("/api/v1/watch/namespaces/default/pods/b").await;
+        let mut node = api.watch("/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Dn2").await;
+        let mut other = api
+            .watch("/api/v1/namespaces/other/pods?watch=1&timeoutSeconds=1")
+            .await;
+        for (name, on) in [("a", "n1"), ("b", "n2")] {
+            let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": on, "containers": [{"name": "c", "image": "i"}]}});
+            api.post("/api/v1/namespaces/default/pods", &pod).await.ok();
+        }
+        assert_eq!(
+            [one.word().await, old_form.word().await, node.word().await],
+            ["ADDED b", "ADDED b", "ADDED b"]
+        );
+        assert_eq!(other.word().await, "END", "transport {index}");
+        for name in ["a", "b"] {
+            api.delete(&format!("/api/v1/namespaces/default/pods/{name}?gracePeriodSeconds=0"))
+                .await
+                .ok();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_list_ends_its_beginning_with_a_bookmark() {
+    let world = World::start().await;
+    world.api().config_map("a", json!({})).await;
+    world.api().config_map("b", json!({"x": "y"})).await;
+    for api in world.both().await {
+        let query = "watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan";
+        let mut watch = api.watch(&format!("/api/v1/configmaps?{query}")).await;
+        assert_eq!(watch.words(2).await, ["ADDED a", "ADDED b"]);
+        let bookmark = watch.next().await.unwrap();
+        assert_eq!(bookmark["type"], "BOOKMARK");
+        assert_eq!(
+            bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+            "true"
+        );
+        assert_eq!(bookmark["object"]["kind"], "ConfigMap");
+        // From the bookmark on nothing is missing and nothing comes twice.
+        let from = bookmark["object"]["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let mut next = api
+            .watch(&format!("/api/v1/configmaps?watch=1&resourceVersion={from}"))
+            .await;
+        api.config_map("c", json!({})).await;
+        assert_eq!([watch.word().await, next.word().await], ["ADDED c", "ADDED c"]);
+        api.delete("/api/v1/namespaces/default/configmaps/c").await.ok();
+        // Nothing selected: the bookmark comes all the same.
+        let mut none = api
+            .watch(&format!("/api/v1/configmaps?{query}&labelSelector=none"))
+            .await;
+        assert_eq!(none.word().await, "BOOKMARK");
+    }
+}
+
+#[tokio::test]
+async fn tables_and_metadata_are_watched_too() {
+    let world = World::start().await;
+    world.api().config_map("a", json!({})).await;
+    let api = world.api();
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let answer = api
+        .call("GET /api/v1/configmaps?watch=1&timeoutSeconds=1", &accept, "")
+        .await;
+    let first: serde_json::Value =
+        serde_json::from_slice(answer.bytes.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["type"], &first["object"]["kind"]),
+        (&json!("ADDED"), &json!("Table"))
+    );
+    assert!(
+        first["object"]["columnDefinitions"]
+            .as_array()
+            .is_some_and(|columns| !columns.is_empty())
+    );
+    let accept = [("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")];
+    let answer = api
+        .call("GET /api/v1/configmaps?watch=1&timeoutSeconds=1", &accept, "")
+        .await;
+    let first: serde_json::Value =
+        serde_json::from_slice(answer.bytes.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["object"]["kind"], &first["object"]["data"]),
+        (&json!("PartialObjectMetadata"), &json!(null))
+    );
+}
+
+#[tokio::test]
+async fn a_start_that_is_too_old_is_gone() {
+    let world = World::start().await;
+    let api = world.api();
+    // The store's history begins somewhere; a table that is loaded at a later revision has none before.
+    let first = api.config_map("a", json!({})).await;
+    let revision: u64 = first["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    for index in 0..10 {
+        let body = json!({"data": {"k": index.to_string()}});
+        api.patch("/api/v1/namespaces/default/configmaps/a", "merge", &body)
+            .await
+            .ok();
+    }
+    world.engine.compact(revision + 5).await.unwrap();
+    let later = World::over(world.engine.clone(), Vec::new(), |_| {}).await;
+    for api in later.both().await {
+        let mut watch = api
+            .watch(&format!("/api/v1/configmaps?watch=1&resourceVersion={revision}"))
+            .await;
+        let frame = watch.next().await.unwrap();
+        assert_eq!(
+            (&frame["type"], &frame["object"]["code"], &frame["object"]["reason"]),
+            (&json!("ERROR"), &json!(410), &json!("Expired"))
+        );
+        assert_eq!(watch.word().await, "END");
+        let path = format!("/api/v1/configmaps?resourceVersion={revision}&resourceVersionMatch=Exact");
+        api.get(&path)
+            .await
+            .refused(410, "The resourceVersion for the provided list is too old.");
+        let token = "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MSwic3RhcnQiOiJhIn0";
+        let answer = api.get(&format!("/api/v1/configmaps?continue={token}")).await;
+        answer.refused(410, "The provided continue parameter is too old");
+        let next = answer.value()["metadata"]["continue"].as_str().unwrap().to_owned();
+        assert_eq!(api.get(&format!("/api/v1/configmaps?continue={next}")).await.code, 200);
+    }
+}
+
+#[tokio::test]
+async fn watches_end_with_the_server() {
+    let world = World::start().await;
+    let mut watch = world.https().await.watch("/api/v1/configmaps?watch=1").await;
+    world.running.shutdown().await;
+    assert_eq!(watch.word().await, "END");
+}
