@@ -225,10 +225,10 @@ impl Runtime {
         self.teardown_network(sandbox, true).await?;
         // Taken out first, so that its end is no surprise.
         let client = sandbox.shim.lock().take();
-        if let Some(client) = client {
-            if let Err(err) = client.tell(Call::Shutdown).await {
-                tracing::debug!(sandbox = %sandbox.id, %err, "the shim ended without saying so");
-            }
+        if let Some(client) = client
+            && let Err(err) = client.tell(Call::Shutdown).await
+        {
+            tracing::debug!(sandbox = %sandbox.id, %err, "the shim ended without saying so");
         }
         let (runtime, sandbox) = (Arc::clone(self), Arc::clone(sandbox));
         blocking(move || {

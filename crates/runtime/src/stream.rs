@@ -318,14 +318,13 @@ async fn finish(sink: &mut SplitSink<Socket, Frame>, protocol: Protocol, outcome
 async fn pump(mut stream: pipe::Receiver, number: u8, sender: Option<mpsc::Sender<Chunk>>) {
     let mut chunk = vec![0; channel::CHUNK_BYTES];
     while let Ok(count @ 1..) = stream.read(&mut chunk).await {
-        if let Some(sender) = &sender {
-            if sender
+        if let Some(sender) = &sender
+            && sender
                 .send((number, Bytes::copy_from_slice(&chunk[..count])))
                 .await
                 .is_err()
-            {
-                return;
-            }
+        {
+            return;
         }
     }
 }

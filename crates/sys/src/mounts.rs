@@ -158,11 +158,12 @@ pub fn tmpfs(target: &Path, size_bytes: u64, mode: u32) -> io::Result<()> {
 
 /// Makes a file or directory visible in a second place.
 pub fn bind(source: &Path, target: &Path, recursive: bool) -> io::Result<()> {
-    Ok(if recursive {
-        mount_bind_recursive(source, target)?
+    if recursive {
+        mount_bind_recursive(source, target)?;
     } else {
-        mount_bind(source, target)?
-    })
+        mount_bind(source, target)?;
+    }
+    Ok(())
 }
 
 /// Makes `directory` a mount of its own whose later mounts reach containers that asked for it.

@@ -202,7 +202,7 @@ async fn limits_stats_and_events() {
                 .into_inner()
                 .stats
                 .unwrap();
-            let memory = stats.memory.clone().unwrap();
+            let memory = stats.memory.unwrap();
             if memory.working_set_bytes.unwrap().value > 8 << 20 {
                 assert!(memory.available_bytes.unwrap().value < 64 << 20);
                 assert!(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value > 0);

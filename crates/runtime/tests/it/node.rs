@@ -56,8 +56,7 @@ impl Node {
         std::fs::write(&archive, runtime::image::demo_image(IMAGE)).unwrap();
         let runtime = Runtime::open(config(dir.path(), &cgroup)).await.unwrap();
         runtime.import_image(&archive).await.unwrap();
-        let node = Node::serve(dir, cgroup, runtime).await;
-        node
+        Node::serve(dir, cgroup, runtime).await
     }
 
     async fn serve(dir: tempfile::TempDir, cgroup: String, runtime: Arc<Runtime>) -> Node {
