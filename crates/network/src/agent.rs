@@ -57,7 +57,7 @@ pub struct Agent {
 
 impl Agent {
     /// Starts the agent of the node in `namespace`, which [`crate::node::setup`] has prepared. Foreign names are asked of
-    /// `upstream`; without one they are refused.
+    /// `upstream`; without one they are refused. Needs a tokio runtime around it.
     pub fn start(
         config: AgentConfig,
         namespace: &NetworkNamespace,

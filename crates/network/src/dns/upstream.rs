@@ -111,6 +111,19 @@ impl Forwarder {
     }
 }
 
+/// The name servers of a `resolv.conf`, as glibc reads it: `nameserver` lines, the first three of them, port 53. Link-local
+/// scopes (`fe80::1%eth0`) name links of another namespace's numbering and are left out.
+pub fn name_servers(resolv_conf: &str) -> Vec<SocketAddr> {
+    /// `MAXNS` of glibc.
+    const SERVERS_MAX: usize = 3;
+    let address = |line: &str| -> Option<SocketAddr> {
+        let mut words = line.split_ascii_whitespace();
+        let address: IpAddr = words.next().filter(|word| *word == "nameserver").and(words.next())?.parse().ok()?;
+        Some(SocketAddr::new(address, 53))
+    };
+    resolv_conf.lines().filter_map(address).take(SERVERS_MAX).collect()
+}
+
 impl Upstream for Forwarder {
     fn ask(&self, query: Vec<u8>, transport: Transport) -> BoxFuture<'static, io::Result<Vec<u8>>> {
         let inner = self.inner.clone();
@@ -219,6 +232,18 @@ mod tests {
         answer.queries[0].set_query_type(RecordType::A);
         assert!(!belongs(&query, &answer.to_vec().unwrap()));
         assert!(!belongs(&query, b""));
+    }
+
+    #[test]
+    fn name_servers_are_read_as_glibc_does() {
+        let check = |text: &str, expect: &[&str]| {
+            let found: Vec<String> = name_servers(text).iter().map(SocketAddr::to_string).collect();
+            assert_eq!(found, expect, "{text}");
+        };
+        check("# c\nsearch a.b\nnameserver 192.0.2.1\n nameserver\t2001:db8::1 # x\n", &["192.0.2.1:53", "[2001:db8::1]:53"]);
+        check("#nameserver 192.0.2.1\nnameserver nonsense\nnameserver fe80::1%eth0\nnameserver", &[]);
+        let four = "nameserver 192.0.2.1\n".repeat(4);
+        assert_eq!(name_servers(&four).len(), 3);
     }
 
     #[test]
