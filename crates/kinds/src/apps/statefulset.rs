@@ -37,10 +37,10 @@ fn default(object: &mut Value) {
         spec["updateStrategy"].put("type", "RollingUpdate");
         spec.object("updateStrategy.rollingUpdate");
     }
-    if spec.text("updateStrategy.type") == "RollingUpdate" {
-        if let Some(rolling) = spec.existing("updateStrategy.rollingUpdate") {
-            rolling.put_default("partition", 0);
-        }
+    if spec.text("updateStrategy.type") == "RollingUpdate"
+        && let Some(rolling) = spec.existing("updateStrategy.rollingUpdate")
+    {
+        rolling.put_default("partition", 0);
     }
     spec.object("persistentVolumeClaimRetentionPolicy");
     spec["persistentVolumeClaimRetentionPolicy"].put_default("whenDeleted", "Retain");

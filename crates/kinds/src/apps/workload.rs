@@ -35,11 +35,11 @@ pub fn validate(spec: &At, kind: &str) {
 fn template(spec: &At, selector: &Value, kind: &str) {
     let template = spec.get("template");
     let labels = template.value.at("metadata.labels");
-    if let Ok(selector) = LabelSelector::from_object(selector) {
-        if !selector.matches(|key| labels.get(key)?.as_str()) {
-            let at = template.get("metadata.labels");
-            at.invalid("`selector` does not match template `labels`");
-        }
+    if let Ok(selector) = LabelSelector::from_object(selector)
+        && !selector.matches(|key| labels.get(key)?.as_str())
+    {
+        let at = template.get("metadata.labels");
+        at.invalid("`selector` does not match template `labels`");
     }
     pod::validate_template(&template);
     let policy = template.get("spec.restartPolicy");

@@ -91,15 +91,14 @@ fn validate(object: &At) {
     let missing = |key: &str| data.elsewhere(data.path.key(key), object.value).missing("");
     let has = |key: &str| data.value.get(key).is_some();
     match object.value.text("type") {
-        "kubernetes.io/service-account-token" => {
+        "kubernetes.io/service-account-token"
             if api::meta::annotation(object.value, ACCOUNT_ANNOTATION)
                 .unwrap_or("")
-                .is_empty()
-            {
-                let annotations = object.get("metadata.annotations");
-                let path = annotations.path.key(ACCOUNT_ANNOTATION);
-                annotations.elsewhere(path, object.value).missing("");
-            }
+                .is_empty() =>
+        {
+            let annotations = object.get("metadata.annotations");
+            let path = annotations.path.key(ACCOUNT_ANNOTATION);
+            annotations.elsewhere(path, object.value).missing("");
         }
         "kubernetes.io/dockercfg" => json_object(&data, ".dockercfg"),
         "kubernetes.io/dockerconfigjson" => json_object(&data, ".dockerconfigjson"),
@@ -107,16 +106,15 @@ fn validate(object: &At) {
             missing("username");
             missing("password");
         }
-        "kubernetes.io/ssh-auth" => {
+        "kubernetes.io/ssh-auth"
             if data
                 .value
                 .get("ssh-privatekey")
                 .and_then(Value::as_str)
                 .unwrap_or("")
-                .is_empty()
-            {
-                missing("ssh-privatekey");
-            }
+                .is_empty() =>
+        {
+            missing("ssh-privatekey");
         }
         "kubernetes.io/tls" => ["tls.crt", "tls.key"]
             .into_iter()

@@ -119,10 +119,10 @@ fn probe(probe: &mut Value) {
         }
     }
     http_get(probe.existing("httpGet"));
-    if let Some(grpc) = probe.existing("grpc") {
-        if !grpc.has("service") {
-            grpc.put("service", "");
-        }
+    if let Some(grpc) = probe.existing("grpc")
+        && !grpc.has("service")
+    {
+        grpc.put("service", "");
     }
 }
 
@@ -245,10 +245,10 @@ pub fn round_up(resources: Option<&mut Value>) {
         return;
     };
     for value in resources.values_mut() {
-        if let Ok(mut quantity) = Quantity::from_value(value) {
-            if !quantity.round_up(-3) {
-                *value = quantity.to_string().into();
-            }
+        if let Ok(mut quantity) = Quantity::from_value(value)
+            && !quantity.round_up(-3)
+        {
+            *value = quantity.to_string().into();
         }
     }
 }

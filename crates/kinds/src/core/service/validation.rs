@@ -59,13 +59,13 @@ pub fn service(service: &At, old: &Value) {
 
 fn topology_annotations(service: &At) {
     let annotation = |key: &str| api::meta::annotation(service.value, key);
-    if let (Some(mode), Some(hints)) = (annotation(MODE_ANNOTATION), annotation(HINTS_ANNOTATION)) {
-        if mode != hints {
-            let annotations = service.get("metadata.annotations");
-            let at = annotations.elsewhere(annotations.path.key(MODE_ANNOTATION), annotations.value);
-            let detail = format!("must match annotations[{HINTS_ANNOTATION}] when both are specified");
-            at.invalid_as(mode, detail);
-        }
+    if let (Some(mode), Some(hints)) = (annotation(MODE_ANNOTATION), annotation(HINTS_ANNOTATION))
+        && mode != hints
+    {
+        let annotations = service.get("metadata.annotations");
+        let at = annotations.elsewhere(annotations.path.key(MODE_ANNOTATION), annotations.value);
+        let detail = format!("must match annotations[{HINTS_ANNOTATION}] when both are specified");
+        at.invalid_as(mode, detail);
     }
 }
 
