@@ -34,7 +34,7 @@ use update::{Typed, Updater};
 
 use crate::schema::SchemaRef;
 use crate::validation::ANNOTATIONS_SIZE_MAX;
-use crate::{GroupVersionKind, Value, meta};
+use crate::{GroupVersionKind, Map, Value, meta};
 
 /// The annotation of client-side apply.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -163,8 +163,20 @@ pub fn apply(live: &Value, config: &Value, request: &Request<'_>, force: bool) -
 /// Records in `new.metadata.managedFields` what a create (`live` is null), an update or a patch changed. Managers
 /// that a client wrote itself are taken when they can be read; through a subresource only the live ones count.
 pub fn update(live: &Value, new: &mut Value, request: &Request<'_>) {
-    let given = new["metadata"]["managedFields"].take();
-    let of_live = || Managers::decode(&live["metadata"]["managedFields"]).unwrap_or_default();
+    let given = new
+        .pointer_mut("/metadata/managedFields")
+        .map(Value::take)
+        .unwrap_or_default();
+    let of_live = &live["metadata"]["managedFields"];
+    if !live.is_null() && (given.is_null() || given == *of_live) && equal_but_managers(live, new) {
+        // Nothing changes, so nobody comes to own anything: the entries stay as they are, unread.
+        match of_live {
+            Value::Null => remove_managed_fields(new),
+            entries => new["metadata"]["managedFields"] = entries.clone(),
+        }
+        return;
+    }
+    let of_live = || Managers::decode(of_live).unwrap_or_default();
     let managers = if !request.subresource.is_empty() {
         of_live()
     } else if is_reset(&given) {
@@ -307,6 +319,23 @@ fn set_last_applied(new: &mut Value, config: &Value) {
     if annotations.iter().map(size).sum::<usize>() > ANNOTATIONS_SIZE_MAX {
         annotations.remove(LAST_APPLIED);
     }
+}
+
+/// Whether two objects are equal, `managedFields` aside.
+fn equal_but_managers(a: &Value, b: &Value) -> bool {
+    let same = |skip: &str, a: &Map, b: &Map, nested: &dyn Fn(&Value, &Value) -> bool| {
+        let others = |map: &'_ Map| map.iter().filter(|(key, _)| *key != skip).count();
+        others(a) == others(b)
+            && a.iter().all(|(key, value)| key == skip || b.get(key) == Some(value))
+            && nested(a.get(skip).unwrap_or(&Value::Null), b.get(skip).unwrap_or(&Value::Null))
+    };
+    let (Value::Object(a), Value::Object(b)) = (a, b) else {
+        return false;
+    };
+    same("metadata", a, b, &|a, b| match (a, b) {
+        (Value::Object(a), Value::Object(b)) => same("managedFields", a, b, &|_, _| true),
+        _ => a == b,
+    })
 }
 
 fn set_managed_fields(object: &mut Value, managers: &Managers) {

@@ -143,3 +143,30 @@ fn the_deepest_tree_fits_a_tasks_stack() {
     let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(work);
     thread.expect("a thread").join().expect("no overflow");
 }
+
+#[test]
+fn trees_that_are_no_objects_do_no_harm() {
+    let mut world = config_map();
+    for tree in [
+        json!(null),
+        json!(1),
+        json!([]),
+        json!("x"),
+        json!({"metadata": "x"}),
+        json!({"metadata": {"labels": 1}}),
+    ] {
+        let mut new = tree.clone();
+        world.with("u", "", |live, request| update(live, &mut new, request));
+        world.with("u", "", |_, request| {
+            update(&tree, &mut json!({"metadata": {}}), request)
+        });
+        ignore_time_changes(&mut tree.clone(), &tree);
+        let config = world.complete(json!({}));
+        assert!(
+            world
+                .with("u", "", |live, request| apply(live, &tree, request, true))
+                .is_err()
+        );
+        let _ = world.with("u", "", |_, request| apply(&tree, &config, request, true));
+    }
+}

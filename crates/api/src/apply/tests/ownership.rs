@@ -431,3 +431,23 @@ fn versions_and_owners_meet_in_a_long_history() {
     let names: Vec<String> = world.owners().iter().map(|line| line[..3].to_string()).collect();
     assert_eq!(names, ["one"]);
 }
+
+#[test]
+fn entries_stay_as_they_are_when_nothing_changes() {
+    let mut world = config_map();
+    world.update("u", json!({"data": {"x": "1"}}));
+    // Not as this server would write it, and not readable either.
+    world.object["metadata"]["managedFields"] = json!([{"operation": "Update", "fieldsV1": {"f:data": {}}}, {"x": 1}]);
+    let entries = world.object["metadata"]["managedFields"].clone();
+    let update_with = |world: &mut World, given: Value, value: &str| {
+        let mut new = world.object.clone();
+        new["metadata"]["managedFields"] = given;
+        new["data"]["x"] = value.into();
+        world.with("u", "", |live, request| update(live, &mut new, request));
+        new["metadata"]["managedFields"].clone()
+    };
+    assert_eq!(update_with(&mut world, Value::Null, "1"), entries);
+    assert_eq!(update_with(&mut world, entries.clone(), "1"), entries);
+    assert_eq!(update_with(&mut world, Value::Null, "2"), Value::Null);
+    assert_eq!(update_with(&mut world, json!([{}]), "1"), Value::Null);
+}
