@@ -28,7 +28,7 @@ struct Plan {
     operations: u64,
     /// Dies within this many changes of the disk, in most lives; 0: never.
     crash_within: u64,
-    /// Dies at exactly this one in the first life.
+    /// Dies at exactly this one of each life, opening included.
     crash_at: Option<u64>,
     disk_faults: bool,
     engine_faults: bool,
@@ -102,8 +102,8 @@ fn simulate_with(seed: u64, plan: Plan, inspect: impl FnOnce(&Run)) -> Vec<Strin
 
 impl Run {
     async fn lives(&mut self) {
-        for life in 0..self.plan.lives {
-            self.life(life).await;
+        for _ in 0..self.plan.lives {
+            self.life().await;
         }
         self.last_life().await;
     }
@@ -150,7 +150,7 @@ impl Run {
         }
     }
 
-    async fn life(&self, life: u64) {
+    async fn life(&self) {
         let (disk, random, plan) = (&self.world.disk, &self.world.random, self.plan);
         if plan.disk_faults && random.chance(0.4) {
             disk.set_faults(Faults {
@@ -165,13 +165,14 @@ impl Run {
                 ..Faults::default()
             });
         }
-        let Some(engine) = self.open(true).await else { return };
-        match plan.crash_at {
-            Some(operation) if life == 0 => disk.crash_at(operation),
-            _ if plan.crash_within > 0 && random.chance(0.8) => {
-                disk.crash_at(disk.operations() + random.range(1..plan.crash_within));
-            }
-            _ => {}
+        if let Some(operation) = plan.crash_at {
+            disk.crash_at(disk.operations() + operation);
+        }
+        let Some(engine) = self.open(plan.crash_at.is_none()).await else {
+            return;
+        };
+        if plan.crash_at.is_none() && plan.crash_within > 0 && random.chance(0.8) {
+            disk.crash_at(disk.operations() + random.range(1..plan.crash_within));
         }
         let mut background = JoinSet::new();
         self.record(&engine, &mut background).await;
@@ -550,8 +551,8 @@ fn a_thousand_seeds_of_crashes() {
 #[test]
 fn a_crash_at_every_operation_of_the_disk() {
     let plan = |operation| Plan {
-        lives: 1,
-        operations: 40,
+        lives: 2,
+        operations: 30,
         crash_at: Some(operation),
         disk_faults: false,
         ..CRASHING
@@ -663,8 +664,8 @@ fn a_seed_repeats_itself() {
                 writes: Arc::default(),
                 watchers: Vec::new(),
             };
-            run.life(0).await;
-            run.life(1).map(|()| run.history.lock().truth.clone()).await
+            run.life().await;
+            run.life().map(|()| run.history.lock().truth.clone()).await
         })
     };
     assert_eq!(trace(7), trace(7));
