@@ -69,7 +69,7 @@ impl Process {
         if !self.is_running() {
             return true;
         }
-        let Ok(waiting) = tokio::io::unix::AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE) else {
+        let Ok(waiting) = tokio::io::unix::AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE) else {
             return !self.is_running();
         };
         tokio::time::timeout(limit, waiting.readable()).await.is_ok() || !self.is_running()

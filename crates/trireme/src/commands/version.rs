@@ -5,7 +5,7 @@ use crate::errors::Result;
 
 /// Prints the versions.
 pub fn run(arguments: Version) -> Result {
-    let (own, api) = (env!("CARGO_PKG_VERSION"), apiserver::KUBERNETES_VERSION);
+    let (own, api) = (env!("CARGO_PKG_VERSION"), apiserver::version::GIT_VERSION);
     match arguments.output {
         Format::Text => println!("trireme {own} (Kubernetes {api})"),
         Format::Json => println!("{}", serde_json::json!({"trireme": own, "kubernetes": api})),

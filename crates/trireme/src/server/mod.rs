@@ -34,8 +34,6 @@ const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// Where pods of this machine reach the API server: an address that each node forwards to it. It is in no pod's range.
 pub const API_ENDPOINT: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 243, 0, 1), 6443);
-/// The range of pods; each node takes a /24 of it.
-const POD_RANGE: &str = "10.244.0.0/16";
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -64,7 +62,7 @@ impl ControlPlane {
 
         let names = vec![IpAddr::V4(API_SERVICE), IpAddr::V4(API_ENDPOINT.0)];
         let serving = Serving::start(pki.clone(), names, clock.clone(), &components)?;
-        let tls = apiserver::tls_config(serving);
+        let tls = apiserver::serve::tls_config(serving);
         let server = running.clone();
         components.spawn(async move {
             if let Err(error) = server.serve(listener, tls).await {
@@ -163,19 +161,11 @@ fn controller(running: &Running, name: &str) -> Client {
 
 fn start_components(running: &Running, pki: &Pki, clock: &Clock, random: &Random, shutdown: &Shutdown) {
     let manager = client_as(running, UserInfo::new::<String>("system:kube-controller-manager", []));
-    let informers = SharedInformers::new(manager, shutdown.clone());
     let server = running.clone();
-    controllers::start(
-        controllers::Config {
-            client_for: Box::new(move |name| controller(&server, name)),
-            informers: informers.clone(),
-            clock: clock.clone(),
-            random: random.fork(),
-            cluster_cidr: POD_RANGE.to_owned(),
-            root_ca_pem: pki.ca_pem().to_owned(),
-        },
-        shutdown.clone(),
-    );
+    let client_for = Box::new(move |name: &str| controller(&server, name));
+    let mut config = controllers::Config::new(client_for, manager, clock.clone(), pki.ca_pem().to_owned());
+    config.random = random.fork();
+    controllers::start(config, shutdown.clone());
     let scheduler = client_as(running, UserInfo::new::<String>("system:kube-scheduler", []));
     let config = scheduler::Config {
         client: scheduler.clone().with_user_agent("kube-scheduler"),
