@@ -455,6 +455,55 @@ mod tests {
         assert!(!is_rot(&file, hole, 4, 5));
     }
 
+    /// The bytes of version 1 are for good: whoever changes them changes the version.
+    #[test]
+    fn the_bytes_are_those_of_version_one() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let (bytes, seed) = header().encode();
+        assert_eq!(
+            hex(&bytes),
+            "54524952454d454c01000000000000000707070707070707070707070707070703000000000000002900000000000000e803000000000000000000000257fb65"
+        );
+        let put = Put {
+            key: "k".into(),
+            value: "v".into(),
+            expires_at_ms: None,
+            stamp: Stamp::default(),
+        };
+        let operations = vec![Operation::Put(put), Operation::Delete("d".into())];
+        let mut bytes = Vec::new();
+        LogRecord {
+            revision: 42,
+            batch_start: 64,
+            time_ms: 5,
+            operations,
+        }
+        .encode(seed, &mut bytes);
+        assert_eq!(
+            hex(&bytes),
+            "3d00000053af77442a00000000000000400000000000000005000000000000000200000001010000006b000000000000000000000000000000800100000076020100000064"
+        );
+        let record = Record {
+            key: "k".into(),
+            value: "v".into(),
+            create_revision: 1001,
+            mod_revision: 1002,
+            version: 2,
+            stamp: Stamp {
+                sealing_key: 3,
+                schema_epoch: 4,
+            },
+            expires_at_ms: Some(5),
+        };
+        let mut bytes = Vec::new();
+        let crc = encode_block(&[Arc::new(record)], 1000, seed, &mut bytes);
+        encode_end(1, crc, &mut bytes);
+        assert_eq!(
+            hex(&bytes),
+            "370000006f5274310101000000010000006b0100000000000000020000000000000002000000000000000300000004000000050000000000000001000000760900000031cd6134020100000000000000"
+        );
+    }
+
     #[test]
     fn a_snapshot_block_is_read_back() {
         let record = Record {

@@ -368,3 +368,138 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Entry;
+    use super::*;
+    use crate::engine::Record;
+    use crate::transaction::Stamp;
+
+    struct Node(Option<&'static str>);
+
+    impl Value for Node {
+        fn trigger(&self) -> Option<&str> {
+            self.0
+        }
+    }
+
+    fn entry(key: &'static str, node: Option<&'static str>) -> Option<Arc<Entry<Node>>> {
+        let record = Record {
+            key: Bytes::from_static(key.as_bytes()),
+            value: Bytes::from_static(b"0123456789"),
+            create_revision: 1,
+            mod_revision: 1,
+            version: 1,
+            stamp: Stamp::default(),
+            expires_at_ms: None,
+        };
+        Some(Arc::new(Entry {
+            record: Arc::new(record),
+            value: Node(node),
+        }))
+    }
+
+    const KEYS: [&str; 4] = ["/a/n1/x", "/a/n1/y", "/a/n2/x", "/a/z"];
+    const NODES: [Option<&str>; 3] = [None, Some("one"), Some("two")];
+
+    fn interests() -> Vec<Interest> {
+        let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+        vec![
+            Interest::All,
+            Interest::Key(bytes("/a/n1/x")),
+            Interest::Namespace(bytes("/a/n1/")),
+            Interest::Namespace(bytes("/a/")),
+            Interest::Trigger("one".to_owned()),
+        ]
+    }
+
+    proptest! {
+        /// Watchers that begin at any time and look at any time see what a filter over all events gives, or are expired,
+        /// and only those are who really missed one.
+        #[test]
+        fn indexes_agree_with_a_filter(
+            steps in prop::collection::vec((0..4usize, 0..3usize, 0..3usize, any::<bool>(), 0..5usize, any::<bool>()), 1..80),
+            events_max in 1..12usize,
+        ) {
+            let limits = RingLimits { events_max, ..RingLimits::default() };
+            let mut ring = Ring::new(limits, 0);
+            let mut all: Vec<Arc<Event<Node>>> = Vec::new();
+            let mut watchers: Vec<(Interest, Position, Revision)> = Vec::new();
+            let mut revision = 0;
+            for (key, before, after, same_revision, which, look) in steps {
+                revision += u64::from(!same_revision || revision == 0);
+                let (before, after) = (entry(KEYS[key], NODES[before]), entry(KEYS[key], NODES[after]));
+                let event = Arc::new(Event { revision, time_ms: 0, before, after });
+                ring.append(vec![event.clone()], 0, &mut Vec::new());
+                all.push(event);
+                let visible = revision - 1;
+                if look && !watchers.is_empty() {
+                    let index = which % watchers.len();
+                    let (interest, position, seen) = &mut watchers[index];
+                    let wanted = |event: &&Arc<Event<Node>>| event.revision > *seen && event.concerns(interest);
+                    let missed = all[..ring.first as usize].iter().any(|event| wanted(&event));
+                    match ring.take(position, interest, visible, usize::MAX) {
+                        Ok((events, drained)) => {
+                            prop_assert!(drained && !missed);
+                            let expect = all.iter().filter(wanted).filter(|event| event.revision <= visible);
+                            let revisions = |events: Vec<&Arc<Event<Node>>>| events.iter().map(|event| Arc::as_ptr(event)).collect::<Vec<_>>();
+                            prop_assert_eq!(revisions(events.iter().collect()), revisions(expect.collect()));
+                            *seen = visible.max(*seen);
+                        }
+                        Err(error) => {
+                            prop_assert!(missed, "{error}");
+                            let (interest, _, _) = watchers.swap_remove(index);
+                            ring.deregister(&interest);
+                        }
+                    }
+                } else {
+                    let interest = interests().swap_remove(which);
+                    match ring.register(visible, &interest) {
+                        Ok(position) => watchers.push((interest, position, visible)),
+                        Err(error) => prop_assert!(visible < ring.start_revision, "{error}"),
+                    }
+                }
+            }
+            for (interest, _, _) in watchers {
+                ring.deregister(&interest);
+            }
+            prop_assert!(ring.keys.is_empty() && ring.namespaces.is_empty() && ring.triggers.is_empty());
+        }
+    }
+
+    #[test]
+    fn bounded_by_bytes_and_age() {
+        let pins = |limits| {
+            let mut ring = Ring::new(limits, 0);
+            for revision in 1..=10 {
+                let event = Event {
+                    revision,
+                    time_ms: revision as i64,
+                    before: entry(KEYS[0], None),
+                    after: None,
+                };
+                ring.append(vec![Arc::new(event)], revision as i64, &mut Vec::new());
+            }
+            ring.events.len()
+        };
+        let each = EVENT_OVERHEAD_BYTES + KEYS[0].len() + 10;
+        assert_eq!(pins(RingLimits::default()), 10);
+        assert_eq!(
+            pins(RingLimits {
+                bytes_max: 3 * each,
+                ..RingLimits::default()
+            }),
+            3
+        );
+        assert_eq!(
+            pins(RingLimits {
+                window_ms: 4,
+                ..RingLimits::default()
+            }),
+            5
+        );
+    }
+}
