@@ -106,7 +106,7 @@ impl DnsServer {
                 Handled::Reply { query, reply } => {
                     if let Some(bytes) = encode_udp(reply, query.as_ref()) {
                         // A client that cannot be reached asks again.
-                        let _ = socket.try_send_to(&bytes, client);
+                        let _ = socket.send_to(&bytes, client).await;
                     }
                 }
                 Handled::Wait { query, wait } => {
@@ -261,6 +261,7 @@ impl DnsServer {
                         reply.metadata.authoritative = false;
                         reply.metadata.response_code = answer.metadata.response_code;
                         reply.answers.extend(answer.answers);
+                        reply.authorities.extend(answer.authorities);
                         Asked::Reply(reply)
                     }
                     Ok(Err(_)) | Err(_) => failed(reply),

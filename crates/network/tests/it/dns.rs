@@ -39,9 +39,9 @@ impl Upstream for Oracle {
     }
 }
 
-fn zone() -> Arc<RwLock<Zone>> {
+fn zone(domain: &str) -> Arc<RwLock<Zone>> {
     let mut zone = Zone::new(ZoneConfig {
-        domain: "cluster.local".to_owned(),
+        domain: domain.to_owned(),
         server: DNS,
         networks: vec!["10.96.0.0/12".parse().unwrap(), "10.244.0.0/16".parse().unwrap()],
     });
@@ -62,8 +62,16 @@ fn zone() -> Arc<RwLock<Zone>> {
     Arc::new(RwLock::new(zone))
 }
 
-/// Serves the zone in the world's node; the runtime must outlive the test.
+/// Serves `cluster.local` in the world's node; the runtime must outlive the test.
 fn serve(node: &NetworkNamespace, upstream: Option<Arc<dyn Upstream>>) -> (tokio::runtime::Runtime, Shutdown) {
+    serve_domain(node, "cluster.local", upstream)
+}
+
+fn serve_domain(
+    node: &NetworkNamespace,
+    domain: &str,
+    upstream: Option<Arc<dyn Upstream>>,
+) -> (tokio::runtime::Runtime, Shutdown) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -73,7 +81,7 @@ fn serve(node: &NetworkNamespace, upstream: Option<Arc<dyn Upstream>>) -> (tokio
     {
         let _guard = runtime.enter();
         let sockets = DnsSockets::bind(node, SocketAddr::from((DNS, 53))).unwrap();
-        DnsServer::new(zone(), upstream, &Random::seeded(1)).start(sockets, &shutdown);
+        DnsServer::new(zone(domain), upstream, &Random::seeded(1)).start(sockets, &shutdown);
     }
     (runtime, shutdown)
 }
@@ -173,6 +181,38 @@ fn foreign_names_are_asked_for() {
     let answer = ask_udp(&pod.namespace, "away.default.svc.cluster.local", RecordType::A);
     assert_eq!(answer.answers.len(), 2, "the alias and its target");
     assert_eq!(addresses(&answer), [FOREIGN]);
+}
+
+#[test]
+fn the_forwarder_asks_the_next_resolver_when_one_is_dead() {
+    // Another cluster plays the outside world; nobody listens on its loopback address.
+    let (world, outside) = (World::new(), World::new());
+    let pod = world.pod("a");
+    let (_outside_runtime, _outside_shutdown) = serve_domain(&outside.node, "example.org", None);
+    let servers = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 53)), SocketAddr::from((DNS, 53))];
+    let own = IpAddr::from([192, 0, 2, 1]);
+    let forwarder = Forwarder::new(outside.node.try_clone().unwrap(), servers, own, Random::seeded(2));
+    let (_runtime, _shutdown) = serve(&world.node, Some(Arc::new(forwarder)));
+    let answer = ask_udp(&pod.namespace, "web.default.svc.example.org", RecordType::A);
+    assert_eq!((addresses(&answer), answer.metadata.id), (vec![WEB], 77));
+    assert!(
+        ask_udp(&pod.namespace, "many.default.svc.example.org", RecordType::A)
+            .metadata
+            .truncation
+    );
+    let answer = ask_tcp(&pod.namespace, "many.default.svc.example.org", RecordType::A);
+    assert_eq!(addresses(&answer).len(), 198);
+    let answer = ask_udp(&pod.namespace, "away.default.svc.cluster.local", RecordType::A);
+    let found = (
+        answer.metadata.response_code,
+        answer.answers.len(),
+        answer.authorities.len(),
+    );
+    assert_eq!(
+        found,
+        (ResponseCode::NoError, 1, 1),
+        "the alias, and the other side's word that its target has no address"
+    );
 }
 
 #[test]
