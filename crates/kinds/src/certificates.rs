@@ -33,8 +33,13 @@ fn row() -> StorageKind {
 struct Requests;
 
 impl Strategy for Requests {
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
+    /// Who asks is what authentication found, not what the request says.
+    fn prepare_for_create(&self, object: &mut Value, context: &WriteContext) {
         generic::reset_status(object);
+        object.object("spec").insert("username".into(), context.user.into());
+        for field in ["uid", "groups", "extra"] {
+            object.cut(&format!("spec.{field}"));
+        }
     }
 
     fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &WriteContext) {

@@ -85,7 +85,9 @@ fn defaults_are_in_normal_form() {
         // The generous object above has fields that this kind has not; from here on there must be none.
         normal(&row, &mut object, UnknownFields::Ignore);
         row.strategy.default(&mut object);
+        let defaulted = object.clone();
         normal(&row, &mut object, UnknownFields::Report);
+        assert_eq!(defaulted, object, "{}: defaults keep the normal form", row.kind);
         let once = object.clone();
         row.strategy.default(&mut object);
         normal(&row, &mut object, UnknownFields::Report);

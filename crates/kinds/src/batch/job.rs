@@ -4,19 +4,19 @@ use api::Value;
 
 use crate::build::Row;
 use crate::core::pod;
-use crate::generic::WithStatus;
+use crate::generic;
 use crate::print::{
     AGE, CONTAINERS, IMAGES, NAME, SELECTOR, age, container_images, container_names, human_duration, name, seconds,
     selector, text,
 };
-use crate::row::{Columns, PrintContext, StorageKind};
+use crate::row::{Columns, PrintContext, StorageKind, Strategy, WriteContext};
 use crate::view::{Edit, View};
 
 /// The row. Deleting one leaves its pods alone, as clients of batch/v1 from before garbage collection expect.
 pub fn row() -> StorageKind {
     Row::namespaced("batch", "v1", "Job", "jobs")
         .in_all()
-        .strategy(WithStatus(default))
+        .strategy(Jobs)
         .generation()
         .orphans()
         .status()
@@ -25,6 +25,43 @@ pub fn row() -> StorageKind {
         })])
         .columns(COLUMNS)
         .build()
+}
+
+/// Labels that tie pods to their job, by their old and new names.
+const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
+const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
+
+struct Jobs;
+
+impl Strategy for Jobs {
+    fn default(&self, object: &mut Value) {
+        default(object);
+    }
+
+    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
+        generic::reset_status(object);
+        if !object.flag("spec.manualSelector") {
+            select_own_pods(object);
+        }
+    }
+
+    fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &WriteContext) {
+        generic::keep_apart(object, old, context);
+    }
+}
+
+/// A job's pods are labelled with its name and uid, and found by the uid.
+fn select_own_pods(object: &mut Value) {
+    let (name, uid) = (api::meta::name(object).to_string(), api::meta::uid(object).to_string());
+    let labels = object.object("spec.template.metadata.labels");
+    for label in NAME_LABELS {
+        labels.entry(label).or_insert_with(|| name.clone().into());
+    }
+    for label in UID_LABELS {
+        labels.entry(label).or_insert_with(|| uid.clone().into());
+    }
+    let selector = object.object("spec.selector.matchLabels");
+    selector.entry(UID_LABELS[1]).or_insert_with(|| uid.into());
 }
 
 fn default(object: &mut Value) {
@@ -123,6 +160,25 @@ fn status(object: &Value) -> &'static str {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_job_selects_its_own_pods() {
+        let case = crate::testing::Case::new("a job")
+            .object("metadata: {name: j, uid: u}\nspec: {template: {spec: {containers: [{name: a, image: i}]}}}")
+            .field(
+                "spec.selector.matchLabels",
+                json!({"batch.kubernetes.io/controller-uid": "u"}),
+            )
+            .field(
+                "spec.template.metadata.labels",
+                json!({
+                "batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "j", "controller-uid": "u",
+                "job-name": "j"}),
+            )
+            .field("spec.completions", 1)
+            .field("spec.backoffLimit", 6);
+        crate::testing::check(&Jobs, case);
+    }
 
     #[test]
     fn completions_and_duration_show() {

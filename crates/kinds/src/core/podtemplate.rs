@@ -1,16 +1,17 @@
 //! PodTemplate.
 
+use api::Value;
+
 use super::pod;
 use crate::build::Row;
-use crate::generic::Defaulted;
 use crate::print::{NAME, container_images, container_names, labels, name, text};
-use crate::row::{Columns, StorageKind};
+use crate::row::{Columns, StorageKind, Strategy};
 use crate::view::{Edit, View};
 
 /// The row.
 pub fn row() -> StorageKind {
     Row::namespaced("", "v1", "PodTemplate", "podtemplates")
-        .strategy(Defaulted(|object| pod::default_template(object.existing("template"))))
+        .strategy(PodTemplates)
         .returns_deleted()
         .generation()
         .columns(COLUMNS)
@@ -34,3 +35,15 @@ const COLUMNS: Columns = Columns {
         ]
     },
 };
+
+struct PodTemplates;
+
+impl Strategy for PodTemplates {
+    fn default(&self, object: &mut Value) {
+        pod::default_template(object.existing("template"));
+    }
+
+    fn generation_changed(&self, object: &Value, old: &Value) -> bool {
+        object.at("template") != old.at("template")
+    }
+}

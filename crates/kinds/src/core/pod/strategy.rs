@@ -6,6 +6,7 @@ use api::Value;
 use api::field::ErrorList;
 use serde_json::json;
 
+use super::security::APPARMOR_ANNOTATION;
 use super::{defaults, resources, spec, status, update};
 use crate::check::Report;
 use crate::gates;
@@ -26,6 +27,7 @@ impl Strategy for Pods {
         pod.put("status", json!({"phase": "Pending", "qosClass": quality}));
         gates::drop_disabled(pod, None, "core.v1.Pod");
         merge_label_keys(pod);
+        profiles_from_annotations(pod);
         if !pod.list("spec.schedulingGates").is_empty() {
             let condition = json!({
                 "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
@@ -46,8 +48,11 @@ impl Strategy for Pods {
                 if pod.text("status.qosClass").is_empty() {
                     pod.copy_from(old, "status.qosClass");
                 }
+                keep_observed_generations(pod, old);
             }
             "ephemeralcontainers" => keep_but(pod, old, |pod, new| pod.copy_from(new, "spec.ephemeralContainers")),
+            // Containers that come, go or change places are left for validation to refuse.
+            "resize" if !same_containers(pod, old) => {}
             "resize" => keep_but(pod, old, |pod, new| {
                 for list in ["spec.containers", "spec.initContainers"] {
                     resize_containers(pod, new, list);
@@ -83,10 +88,11 @@ impl Strategy for Pods {
         })
     }
 
-    fn warnings(&self, pod: &Value, old: Option<&Value>, context: &WriteContext) -> Vec<String> {
-        match context.subresource {
-            "" => super::warnings::pod(pod, old),
-            _ => Vec::new(),
+    /// Updates are left alone: people hardly make them, and they are many.
+    fn warnings(&self, pod: &Value, old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
+        match old {
+            None => super::warnings::pod(pod),
+            Some(_) => Vec::new(),
         }
     }
 
@@ -109,20 +115,76 @@ impl Strategy for Pods {
     }
 }
 
+/// Whether the containers have the same names in the same places.
+fn same_containers(pod: &Value, old: &Value) -> bool {
+    ["spec.containers", "spec.initContainers"].into_iter().all(|list| {
+        let names = |pod: &Value| -> Vec<String> { pod.list(list).iter().map(|c| c.text("name").into()).collect() };
+        names(pod) == names(old)
+    })
+}
+
+/// A client that does not know `observedGeneration` does not clear it.
+fn keep_observed_generations(pod: &mut Value, old: &Value) {
+    if pod.count("status.observedGeneration") == 0 {
+        pod.copy_from(old, "status.observedGeneration");
+    }
+    let mut before: Vec<&Value> = old.list("status.conditions").iter().collect();
+    for condition in pod.elements("status.conditions") {
+        let same = before.iter().position(|old| old.text("type") == condition.text("type"));
+        let Some(old) = same.map(|index| before.remove(index)) else {
+            continue;
+        };
+        if condition.count("observedGeneration") == 0 {
+            condition.copy_from(old, "observedGeneration");
+        }
+    }
+}
+
+/// An AppArmor profile that is named by the annotation of old becomes a field, unless the pod's own is the same.
+fn profiles_from_annotations(pod: &mut Value) {
+    if pod.text("spec.os.name") == "windows" {
+        return;
+    }
+    let annotations = pod.at("metadata.annotations").clone();
+    let of_pod = pod.at("spec.securityContext.appArmorProfile").clone();
+    for list in ["spec.initContainers", "spec.containers", "spec.ephemeralContainers"] {
+        for container in pod.elements(list) {
+            let key = format!("{APPARMOR_ANNOTATION}{}", container.text("name"));
+            let profile = match annotations.get(&key).and_then(Value::as_str) {
+                Some("unconfined") => json!({"type": "Unconfined"}),
+                Some("runtime/default") => json!({"type": "RuntimeDefault"}),
+                Some(name) => match name.strip_prefix("localhost/").filter(|name| !name.is_empty()) {
+                    Some(name) => json!({"type": "Localhost", "localhostProfile": name}),
+                    None => continue,
+                },
+                None => continue,
+            };
+            if !container.has("securityContext.appArmorProfile") && profile != of_pod {
+                container
+                    .object("securityContext")
+                    .insert("appArmorProfile".into(), profile);
+            }
+        }
+    }
+}
+
 /// The old pod with the part of the new one that a subresource may write; of the metadata, only what guards the write.
 fn keep_but(pod: &mut Value, old: &Value, edit: impl FnOnce(&mut Value, &Value)) {
     let new = std::mem::replace(pod, old.clone());
-    for field in [
-        "apiVersion",
-        "kind",
-        "metadata.name",
-        "metadata.namespace",
-        "metadata.resourceVersion",
-    ] {
+    for field in ["apiVersion", "kind", "metadata"] {
         pod.copy_from(&new, field);
     }
-    // What the field manager wrote about this very request stays.
-    pod.copy_from(&new, "metadata.managedFields");
+    // What upstream's ResetObjectMetaForStatus keeps; managers are written by the caller.
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "labels",
+        "annotations",
+        "finalizers",
+        "ownerReferences",
+    ] {
+        pod.copy_from(old, &format!("metadata.{field}"));
+    }
     edit(pod, &new);
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::Value;
 use api::field::Path;
-use api::validation::ip_warnings;
+use api::validation::{dns1123_label, ip_warnings};
 
 use crate::view::View;
 
@@ -22,11 +22,18 @@ const DEPRECATED_NODE_LABELS: [(&str, &str); 5] = [
     ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
 ];
 
-/// Of a pod; those that its old self deserved too are not repeated.
-pub fn pod(pod: &Value, old: Option<&Value>) -> Vec<String> {
-    let known: Vec<String> = old.map(|old| of_spec("spec", old.at("spec"))).unwrap_or_default();
-    let mut warnings = of_spec("spec", pod.at("spec"));
-    warnings.retain(|warning| !known.contains(warning));
+/// Of a new pod.
+pub fn pod(pod: &Value) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let broken = dns1123_label(pod.text("metadata.name"));
+    if !broken.is_empty() {
+        warnings.push(format!(
+            "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is \
+             recommended: [{}]",
+            broken.join(" ")
+        ));
+    }
+    warnings.extend(of_spec("spec", pod.at("spec")));
     warnings
 }
 
@@ -146,13 +153,13 @@ mod tests {
 
     #[test]
     fn warnings_are_told_once() {
-        let pod = json!({"spec": {
+        let pod = json!({"metadata": {"name": "a"}, "spec": {
             "terminationGracePeriodSeconds": -1, "nodeSelector": {"beta.kubernetes.io/os": "linux"},
             "volumes": [{"name": "a", "rbd": {}}],
             "containers": [{"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"},
                 {"name": "A", "value": "$(A):3"}], "resources": {"limits": {"memory": "100m"}}}]}});
         assert_eq!(
-            self::pod(&pod, None),
+            self::pod(&pod),
             [
                 "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
                 "spec.volumes[0].rbd: deprecated in v1.28, non-functional in v1.31+",
@@ -162,6 +169,11 @@ mod tests {
                 "spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1",
             ]
         );
-        assert!(self::pod(&pod, Some(&pod)).is_empty());
+        assert!(template("spec.template", &pod, Some(&pod)).is_empty());
+        let dotted = self::pod(&json!({"metadata": {"name": "a.b"}}));
+        assert!(
+            dotted[0].starts_with("metadata.name: this is used in the Pod's hostname"),
+            "{dotted:?}"
+        );
     }
 }

@@ -221,3 +221,31 @@ fn a_gated_pod_says_so() {
         .field("status.conditions.0.lastTransitionTime", crate::testing::NOW);
     check(&Pods, case);
 }
+
+#[test]
+fn profiles_come_from_annotations() {
+    let key = "container.apparmor.security.beta.kubernetes.io/a";
+    for (annotation, context, expect) in [
+        (
+            "localhost/x",
+            "{}",
+            json!({"type": "Localhost", "localhostProfile": "x"}),
+        ),
+        (
+            "runtime/default",
+            "{appArmorProfile: {type: RuntimeDefault}}",
+            json!(null),
+        ),
+        ("unconfined", "{}", json!({"type": "Unconfined"})),
+    ] {
+        let object = format!(
+            "{{metadata: {{name: p, annotations: {{{key}: {annotation}}}}}, spec: {{securityContext: {context}, containers: \
+             [{{name: a, image: i}}]}}}}"
+        );
+        let case = Case::new(annotation).object(&object);
+        check(
+            &Pods,
+            case.field("spec.containers.0.securityContext.appArmorProfile", expect),
+        );
+    }
+}

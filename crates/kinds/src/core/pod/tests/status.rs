@@ -34,6 +34,19 @@ fn the_rest_stays() {
 }
 
 #[test]
+fn observed_generations_stay() {
+    let old = "{metadata: {name: p}, spec: {containers: [{name: a, image: i}]}, status: {observedGeneration: 2, conditions: \
+               [{type: Ready, observedGeneration: 2}]}}";
+    let case = Case::new("observed").subresource("status").old(old);
+    let case = case
+        .object("{metadata: {name: p}, status: {conditions: [{type: Initialized}, {type: Ready, status: 'True'}]}}")
+        .field("status.observedGeneration", 2)
+        .field("status.conditions.0.observedGeneration", ())
+        .field("status.conditions.1.observedGeneration", 2);
+    check(&Pods, case);
+}
+
+#[test]
 fn values() {
     check_status(
         "{}",

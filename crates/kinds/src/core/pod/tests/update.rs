@@ -259,6 +259,11 @@ fn resize() {
         &init.replace("cpu: 1", "cpu: 2"),
         &["spec: Forbidden: resources for non-sidecar init containers are immutable"],
     );
+    check(
+        &old,
+        &old.replace("name: a", "name: b"),
+        &["spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize"],
+    );
     let case = Case::new("nothing else is written").subresource("resize").old(&old);
     super::check(
         &Pods,
