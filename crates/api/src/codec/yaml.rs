@@ -337,6 +337,19 @@ mod tests {
     }
 
     #[test]
+    fn what_only_looks_like_a_number_is_text() {
+        check(
+            "a: 12:30:45\nb: 10:20\nc: 1.2.3\nd: 0xZZ\ne: 1e5x\nf: '-'\ng: 192.168.0.1\nh: 1 000\ni: v1",
+            json!({"a": "12:30:45", "b": "10:20", "c": "1.2.3", "d": "0xZZ", "e": "1e5x", "f": "-",
+                "g": "192.168.0.1", "h": "1 000", "i": "v1"}),
+        );
+        check(
+            "a: +1\nb: 08\nc: 1.\nd: .5\ne: 0b11\nf: -0x10\ng: 9223372036854775808\nh: 1e2",
+            json!({"a": 1, "b": 8, "c": 1, "d": 0.5, "e": 3, "f": -16, "g": 9223372036854775808.0, "h": 100}),
+        );
+    }
+
+    #[test]
     fn keys_are_strings() {
         check(
             "1: a\nyes: b\n1.5: c\nx y: d",

@@ -106,6 +106,8 @@ impl Writer<'_, '_> {
     /// A type that has a name.
     fn definition(&mut self, name: &str, node: Node<'_>) -> Value {
         let mut schema = match node.shape() {
+            // A patch may be a list too, but upstream's document says this.
+            Shape::Scalar(_) if name.ends_with(".meta.v1.Patch") => scalar_definition(Scalar::RawObject, self.dialect),
             Shape::Scalar(scalar) => scalar_definition(scalar, self.dialect),
             _ => self.object(node),
         };
