@@ -1,3 +1,5 @@
+//! Normal form by example.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The documents hold what kubectl looks for, and every reference in them leads somewhere.
+
 use serde_json::json;
 
 use super::*;
@@ -106,7 +108,10 @@ fn pods_are_what_kubectl_looks_for() {
         );
 
         let schemas = &document["components"]["schemas"];
-        assert_eq!(schemas["io.k8s.apimachinery.pkg.apis.meta.v1.Patch"], json!({"type": "object"}));
+        assert_eq!(
+            schemas["io.k8s.apimachinery.pkg.apis.meta.v1.Patch"],
+            json!({"type": "object"})
+        );
         let pod = &schemas["io.k8s.api.core.v1.Pod"];
         assert_eq!(pod["description"], "A pod.");
         assert_eq!(

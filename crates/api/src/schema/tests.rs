@@ -1,3 +1,5 @@
+//! The schema of built-in types, looked at from outside.
+
 use super::*;
 use crate::GroupVersion;
 

@@ -1,3 +1,5 @@
+//! Bytes written by hand, malformed input, and random bytes.
+
 use serde_json::json;
 
 use super::*;
