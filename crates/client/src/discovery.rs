@@ -7,8 +7,7 @@ use serde::Deserialize;
 use crate::resource::Resource;
 use crate::{Client, Error, Result};
 
-const AGGREGATED: &str =
-    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// A resource the server has, and what it can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +75,8 @@ impl Client {
                     for group in answer.groups {
                         for version in &group.versions {
                             let preferred = version.version == group.preferred_version.version;
-                            self.discover_version(&group.name, &version.version, preferred, &mut found).await;
+                            self.discover_version(&group.name, &version.version, preferred, &mut found)
+                                .await;
                         }
                     }
                 }
@@ -107,7 +107,10 @@ impl Client {
                 kind: row.kind.clone().into(),
                 namespaced: row.namespaced,
             };
-            let subresources = list.iter().filter_map(|other| other.name.strip_prefix(&prefix)).map(String::from);
+            let subresources = list
+                .iter()
+                .filter_map(|other| other.name.strip_prefix(&prefix))
+                .map(String::from);
             found.resources.push(ServedResource {
                 resource,
                 verbs: row.verbs.clone(),
@@ -204,7 +207,11 @@ impl Group {
         let group = self.metadata.name;
         for (index, version) in self.versions.into_iter().enumerate() {
             if version.freshness == "Stale" {
-                let name = if group.is_empty() { version.version.clone() } else { format!("{group}/{}", version.version) };
+                let name = if group.is_empty() {
+                    version.version.clone()
+                } else {
+                    format!("{group}/{}", version.version)
+                };
                 found.failed.push((name, "stale GroupVersion discovery".to_string()));
             }
             for row in version.resources {
@@ -218,7 +225,12 @@ impl Group {
                     namespaced: row.scope == "Namespaced",
                 };
                 let subresources = row.subresources.into_iter().map(|sub| sub.subresource).collect();
-                found.resources.push(ServedResource { resource, verbs: row.verbs, subresources, preferred: index == 0 });
+                found.resources.push(ServedResource {
+                    resource,
+                    verbs: row.verbs,
+                    subresources,
+                    preferred: index == 0,
+                });
             }
         }
     }

@@ -25,7 +25,10 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn decode(what: impl Into<String>, error: serde_json::Error) -> Error {
-        Error::Decode { what: what.into(), error }
+        Error::Decode {
+            what: what.into(),
+            error,
+        }
     }
 
     /// The server's answer, when there was one.

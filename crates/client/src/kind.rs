@@ -63,7 +63,11 @@ impl Meta for ObjectMeta {
     }
 
     fn owner_uids(&self) -> Vec<&str> {
-        self.owner_references.iter().flatten().map(|owner| owner.uid.as_str()).collect()
+        self.owner_references
+            .iter()
+            .flatten()
+            .map(|owner| owner.uid.as_str())
+            .collect()
     }
 
     fn is_deleting(&self) -> bool {
@@ -104,8 +108,14 @@ impl Meta for Value {
     }
 
     fn owner_uids(&self) -> Vec<&str> {
-        let owners = api::meta::metadata(self).and_then(|meta| meta.get("ownerReferences")).and_then(Value::as_array);
-        owners.into_iter().flatten().filter_map(|owner| owner.get("uid")?.as_str()).collect()
+        let owners = api::meta::metadata(self)
+            .and_then(|meta| meta.get("ownerReferences"))
+            .and_then(Value::as_array);
+        owners
+            .into_iter()
+            .flatten()
+            .filter_map(|owner| owner.get("uid")?.as_str())
+            .collect()
     }
 
     fn is_deleting(&self) -> bool {
@@ -130,8 +140,7 @@ pub struct PartialObject {
 }
 
 impl Object for PartialObject {
-    const ACCEPT: &'static str =
-        "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+    const ACCEPT: &'static str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
     fn decode(json: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(json)

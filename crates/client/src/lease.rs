@@ -56,7 +56,10 @@ enum Verdict {
 
 fn decide(lease: Option<&Value>, unchanged_for: Duration, config: &LeaderConfig) -> Verdict {
     let Some(lease) = lease else { return Verdict::Create };
-    let holder = lease.pointer("/spec/holderIdentity").and_then(Value::as_str).unwrap_or("");
+    let holder = lease
+        .pointer("/spec/holderIdentity")
+        .and_then(Value::as_str)
+        .unwrap_or("");
     let seconds = lease.pointer("/spec/leaseDurationSeconds").and_then(Value::as_u64);
     let duration = seconds.map_or(config.lease_duration, Duration::from_secs);
     if holder == config.identity {
@@ -81,7 +84,13 @@ pub async fn run_as_leader<F, Fut>(
     F: FnOnce(Shutdown) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let mut elector = Elector { client, config, clock, random, seen: None };
+    let mut elector = Elector {
+        client,
+        config,
+        clock,
+        random,
+        seen: None,
+    };
     loop {
         match shutdown.until(elector.attempt()).await {
             None => return,
@@ -94,7 +103,11 @@ pub async fn run_as_leader<F, Fut>(
             return;
         }
     }
-    tracing::info!(lease = elector.config.name, identity = elector.config.identity, "leading");
+    tracing::info!(
+        lease = elector.config.name,
+        identity = elector.config.identity,
+        "leading"
+    );
     let term = shutdown.child();
     let mut work = term.spawn(lead(term.clone()));
     let mut renewed = Instant::now();
@@ -141,7 +154,10 @@ impl Elector {
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
-        let revision = lease.as_ref().map(|lease| api::meta::resource_version(lease).to_string()).unwrap_or_default();
+        let revision = lease
+            .as_ref()
+            .map(|lease| api::meta::resource_version(lease).to_string())
+            .unwrap_or_default();
         let since = match &self.seen {
             Some((seen, since)) if *seen == revision => *since,
             _ => {
@@ -169,7 +185,9 @@ impl Elector {
             }
             Verdict::Renew => self.edit(&revision, spec).await,
             Verdict::TakeOver => {
-                let transitions = lease.as_ref().and_then(|lease| lease.pointer("/spec/leaseTransitions")?.as_u64());
+                let transitions = lease
+                    .as_ref()
+                    .and_then(|lease| lease.pointer("/spec/leaseTransitions")?.as_u64());
                 spec["acquireTime"] = now.into();
                 spec["leaseTransitions"] = (transitions.unwrap_or(0) + 1).into();
                 self.edit(&revision, spec).await
@@ -188,7 +206,9 @@ impl Elector {
     async fn edit(&self, revision: &str, spec: Value) -> Result<Value> {
         let LeaderConfig { namespace, name, .. } = &self.config;
         let body = json!({"metadata": {"resourceVersion": revision}, "spec": spec});
-        self.client.patch(&resources::LEASES, namespace, name, None, &Patch::Merge, &body).await
+        self.client
+            .patch(&resources::LEASES, namespace, name, None, &Patch::Merge, &body)
+            .await
     }
 
     /// Gives the lease back, so that the next one need not wait.

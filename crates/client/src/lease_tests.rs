@@ -19,7 +19,11 @@ fn verdicts() {
         (Some(lease("you")), secs(15), Verdict::TakeOver),
         (Some(lease("")), secs(0), Verdict::TakeOver),
     ] {
-        assert_eq!(decide(lease.as_ref(), unchanged, &config("me")), expect, "{lease:?} {unchanged:?}");
+        assert_eq!(
+            decide(lease.as_ref(), unchanged, &config("me")),
+            expect,
+            "{lease:?} {unchanged:?}"
+        );
     }
 }
 
@@ -70,7 +74,11 @@ async fn who_cannot_renew_stops_before_another_begins() {
     first.wait_for(|leads| !*leads).await.unwrap();
     let stopped = start.elapsed();
     second.wait_for(|leads| *leads).await.unwrap();
-    assert!(stopped < start.elapsed() && stopped <= Duration::from_secs(13), "{stopped:?} {:?}", start.elapsed());
+    assert!(
+        stopped < start.elapsed() && stopped <= Duration::from_secs(13),
+        "{stopped:?} {:?}",
+        start.elapsed()
+    );
     first_end.finish().await;
     second_end.finish().await;
 }

@@ -20,16 +20,26 @@ pub struct ListParams {
 impl ListParams {
     /// Only objects with these labels.
     pub fn labels(selector: impl Into<String>) -> ListParams {
-        ListParams { label_selector: selector.into(), ..Default::default() }
+        ListParams {
+            label_selector: selector.into(),
+            ..Default::default()
+        }
     }
 
     /// Only objects with these fields.
     pub fn fields(selector: impl Into<String>) -> ListParams {
-        ListParams { field_selector: selector.into(), ..Default::default() }
+        ListParams {
+            field_selector: selector.into(),
+            ..Default::default()
+        }
     }
 
     pub(crate) fn query(&self) -> Vec<(&'static str, String)> {
-        let limit = if self.limit == 0 { String::new() } else { self.limit.to_string() };
+        let limit = if self.limit == 0 {
+            String::new()
+        } else {
+            self.limit.to_string()
+        };
         present([
             ("labelSelector", self.label_selector.clone()),
             ("fieldSelector", self.field_selector.clone()),
@@ -70,9 +80,17 @@ pub struct WatchParams {
 
 impl WatchParams {
     pub(crate) fn query(&self) -> Vec<(&'static str, String)> {
-        let timeout = if self.timeout_seconds == 0 { String::new() } else { self.timeout_seconds.to_string() };
+        let timeout = if self.timeout_seconds == 0 {
+            String::new()
+        } else {
+            self.timeout_seconds.to_string()
+        };
         let flag = |on: bool| if on { "true".to_string() } else { String::new() };
-        let matching = if self.send_initial_events { "NotOlderThan".to_string() } else { String::new() };
+        let matching = if self.send_initial_events {
+            "NotOlderThan".to_string()
+        } else {
+            String::new()
+        };
         present([
             ("watch", "true".to_string()),
             ("labelSelector", self.label_selector.clone()),
@@ -80,7 +98,10 @@ impl WatchParams {
             ("resourceVersion", self.resource_version.clone()),
             ("resourceVersionMatch", matching),
             ("sendInitialEvents", flag(self.send_initial_events)),
-            ("allowWatchBookmarks", flag(self.allow_bookmarks || self.send_initial_events)),
+            (
+                "allowWatchBookmarks",
+                flag(self.allow_bookmarks || self.send_initial_events),
+            ),
             ("timeoutSeconds", timeout),
         ])
     }
@@ -111,7 +132,10 @@ pub enum Patch {
 impl Patch {
     /// Applies with force, as controllers do.
     pub fn apply(manager: impl Into<String>) -> Patch {
-        Patch::Apply { manager: manager.into(), force: true }
+        Patch::Apply {
+            manager: manager.into(),
+            force: true,
+        }
     }
 
     pub(crate) fn content_type(&self) -> &'static str {
@@ -170,8 +194,14 @@ pub struct DeleteParams {
 impl DeleteParams {
     /// Only the object with this uid.
     pub fn uid(uid: impl Into<String>) -> DeleteParams {
-        let preconditions = Preconditions { uid: Some(uid.into()), resource_version: None };
-        DeleteParams { preconditions, ..Default::default() }
+        let preconditions = Preconditions {
+            uid: Some(uid.into()),
+            resource_version: None,
+        };
+        DeleteParams {
+            preconditions,
+            ..Default::default()
+        }
     }
 
     /// With this propagation.

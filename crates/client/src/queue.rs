@@ -30,7 +30,9 @@ pub struct WorkQueue<K: Key> {
 
 impl<K: Key> Clone for WorkQueue<K> {
     fn clone(&self) -> Self {
-        WorkQueue { shared: self.shared.clone() }
+        WorkQueue {
+            shared: self.shared.clone(),
+        }
     }
 }
 
@@ -77,7 +79,12 @@ impl<K: Key> WorkQueue<K> {
             retry: (initial, max),
             shut: false,
         };
-        WorkQueue { shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }) }
+        WorkQueue {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                changed: Notify::new(),
+            }),
+        }
     }
 
     /// Asks for work on a key now.
@@ -118,7 +125,9 @@ impl<K: Key> WorkQueue<K> {
             let mut state = self.shared.state.lock();
             let (initial, max) = state.retry;
             let failures = state.failures.entry(key.clone()).or_insert(0);
-            let delay = initial.saturating_mul(1u32.checked_shl(*failures).unwrap_or(u32::MAX)).min(max);
+            let delay = initial
+                .saturating_mul(1u32.checked_shl(*failures).unwrap_or(u32::MAX))
+                .min(max);
             *failures = failures.saturating_add(1);
             delay
         };
@@ -156,7 +165,10 @@ impl<K: Key> WorkQueue<K> {
                     if more {
                         self.shared.changed.notify_one();
                     }
-                    return Some(Item { key, shared: self.shared.clone() });
+                    return Some(Item {
+                        key,
+                        shared: self.shared.clone(),
+                    });
                 }
                 state.delayed.first().map(|(at, _)| *at)
             };

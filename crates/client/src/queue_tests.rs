@@ -134,7 +134,10 @@ mod worker {
         tokio::time::sleep(MS(1000)).await;
         let mut seen = log.lock().unwrap().clone();
         seen.sort_unstable();
-        assert_eq!(seen, ["again", "again", "fails", "fails", "fails", "panics", "panics", "works"]);
+        assert_eq!(
+            seen,
+            ["again", "again", "fails", "fails", "fails", "panics", "panics", "works"]
+        );
         assert!(queue.is_idle() && start.elapsed() == MS(1000));
         shutdown.finish().await;
     }

@@ -28,7 +28,9 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("user_agent", &self.user_agent).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("user_agent", &self.user_agent)
+            .finish_non_exhaustive()
     }
 }
 
@@ -44,7 +46,11 @@ pub(crate) struct Call<'a> {
 impl Client {
     /// A client over a transport; who it is decides the transport.
     pub fn new(transport: Arc<dyn Transport>) -> Client {
-        Client { transport, user_agent: "trireme".into(), timeout: REQUEST_TIMEOUT }
+        Client {
+            transport,
+            user_agent: "trireme".into(),
+            timeout: REQUEST_TIMEOUT,
+        }
     }
 
     /// Names the program in the server's audit log, and as the field manager of its writes.
@@ -71,8 +77,13 @@ impl Client {
 
     /// Reads any path, such as `/version`. A failure answer is an error.
     pub async fn get_raw(&self, path_and_query: &str, accept: &'static str) -> Result<Bytes> {
-        let call =
-            Call { method: Method::GET, path: path_and_query.to_string(), query: Vec::new(), accept, body: None };
+        let call = Call {
+            method: Method::GET,
+            path: path_and_query.to_string(),
+            query: Vec::new(),
+            accept,
+            body: None,
+        };
         self.call(call).await
     }
 
@@ -131,7 +142,9 @@ impl Client {
             builder = builder.header(header::CONTENT_TYPE, *content_type);
         }
         let body = call.body.as_ref().map(|(_, bytes)| bytes.clone()).unwrap_or_default();
-        builder.body(body).map_err(|error| TransportError::Invalid(error.to_string()).into())
+        builder
+            .body(body)
+            .map_err(|error| TransportError::Invalid(error.to_string()).into())
     }
 }
 

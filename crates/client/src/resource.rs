@@ -40,12 +40,19 @@ impl Resource {
 
     /// `apps/v1`, or `v1` for the core group.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_string()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// The resource whatever its version.
     pub fn group_resource(&self) -> GroupResource {
-        GroupResource { group: self.group.to_string(), resource: self.plural.to_string() }
+        GroupResource {
+            group: self.group.to_string(),
+            resource: self.plural.to_string(),
+        }
     }
 
     /// The path of one object (or, without a name, of the collection), without a query. An empty namespace names the
@@ -73,7 +80,11 @@ impl Resource {
 impl fmt::Display for Resource {
     /// `deployments.apps`, or `pods` for the core group.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.group.is_empty() { f.write_str(&self.plural) } else { write!(f, "{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            f.write_str(&self.plural)
+        } else {
+            write!(f, "{}.{}", self.plural, self.group)
+        }
     }
 }
 
@@ -135,16 +146,27 @@ pub mod resources {
         Resource::new("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", false);
     pub const CSI_DRIVERS: Resource = Resource::new("storage.k8s.io", "v1", "csidrivers", "CSIDriver", false);
     pub const CSI_NODES: Resource = Resource::new("storage.k8s.io", "v1", "csinodes", "CSINode", false);
-    pub const STORAGE_CLASSES: Resource = Resource::new("storage.k8s.io", "v1", "storageclasses", "StorageClass", false);
+    pub const STORAGE_CLASSES: Resource =
+        Resource::new("storage.k8s.io", "v1", "storageclasses", "StorageClass", false);
     pub const VOLUME_ATTACHMENTS: Resource =
         Resource::new("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", false);
 
-    pub const CERTIFICATE_SIGNING_REQUESTS: Resource =
-        Resource::new("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", false);
+    pub const CERTIFICATE_SIGNING_REQUESTS: Resource = Resource::new(
+        "certificates.k8s.io",
+        "v1",
+        "certificatesigningrequests",
+        "CertificateSigningRequest",
+        false,
+    );
     pub const TOKEN_REVIEWS: Resource =
         Resource::new("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", false);
-    pub const SUBJECT_ACCESS_REVIEWS: Resource =
-        Resource::new("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", false);
+    pub const SUBJECT_ACCESS_REVIEWS: Resource = Resource::new(
+        "authorization.k8s.io",
+        "v1",
+        "subjectaccessreviews",
+        "SubjectAccessReview",
+        false,
+    );
 }
 
 #[cfg(test)]
@@ -159,10 +181,19 @@ mod tests {
         for (got, expect) in [
             (pods.path("", None, None), "/api/v1/pods"),
             (pods.path("a", None, None), "/api/v1/namespaces/a/pods"),
-            (pods.path("a", Some("b"), Some("status")), "/api/v1/namespaces/a/pods/b/status"),
-            (leases.path("a", Some("b"), None), "/apis/coordination.k8s.io/v1/namespaces/a/leases/b"),
+            (
+                pods.path("a", Some("b"), Some("status")),
+                "/api/v1/namespaces/a/pods/b/status",
+            ),
+            (
+                leases.path("a", Some("b"), None),
+                "/apis/coordination.k8s.io/v1/namespaces/a/leases/b",
+            ),
             (nodes.path("ignored", Some("n"), None), "/api/v1/nodes/n"),
-            (pods.path("a", Some("../x?y"), None), "/api/v1/namespaces/a/pods/..%2Fx%3Fy"),
+            (
+                pods.path("a", Some("../x?y"), None),
+                "/api/v1/namespaces/a/pods/..%2Fx%3Fy",
+            ),
         ] {
             assert_eq!(got, expect);
         }

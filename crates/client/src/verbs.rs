@@ -39,8 +39,15 @@ impl Client {
     /// Reads one object of a resource known only now.
     pub async fn get_in<T: Object>(&self, resource: &Resource, namespace: &str, name: &str) -> Result<T> {
         let path = resource.path(namespace, Some(name), None);
-        let bytes =
-            self.call(Call { method: Method::GET, path, query: Vec::new(), accept: T::ACCEPT, body: None }).await?;
+        let bytes = self
+            .call(Call {
+                method: Method::GET,
+                path,
+                query: Vec::new(),
+                accept: T::ACCEPT,
+                body: None,
+            })
+            .await?;
         decode(resource, &bytes)
     }
 
@@ -58,7 +65,11 @@ impl Client {
     ) -> Result<List<T>> {
         let list = self.list_each(resource, namespace, params).await?;
         let items = list.items.into_iter().collect::<Result<_>>()?;
-        Ok(List { resource_version: list.resource_version, continue_token: list.continue_token, items })
+        Ok(List {
+            resource_version: list.resource_version,
+            continue_token: list.continue_token,
+            items,
+        })
     }
 
     /// Like [`Client::list_in`], but leaves out objects that cannot be read, so that one does not hide its neighbours.
@@ -77,7 +88,11 @@ impl Client {
             }
         });
         let items = readable.collect();
-        Ok(List { resource_version: list.resource_version, continue_token: list.continue_token, items })
+        Ok(List {
+            resource_version: list.resource_version,
+            continue_token: list.continue_token,
+            items,
+        })
     }
 
     async fn list_each<T: Object>(
@@ -88,7 +103,15 @@ impl Client {
     ) -> Result<List<Result<T>>> {
         let path = resource.path(namespace, None, None);
         let query = params.query();
-        let bytes = self.call(Call { method: Method::GET, path, query, accept: list_accept::<T>(), body: None }).await?;
+        let bytes = self
+            .call(Call {
+                method: Method::GET,
+                path,
+                query,
+                accept: list_accept::<T>(),
+                body: None,
+            })
+            .await?;
         let raw: RawList<'_> =
             serde_json::from_slice(&bytes).map_err(|error| Error::decode(format!("list of {resource}"), error))?;
         let items = raw.items.unwrap_or_default().into_iter();
@@ -113,19 +136,43 @@ impl Client {
     ) -> Result<WatchStream<T>> {
         let path = resource.path(namespace, None, None);
         let query = params.query();
-        let body = self.stream(Call { method: Method::GET, path, query, accept: T::ACCEPT, body: None }).await?;
+        let body = self
+            .stream(Call {
+                method: Method::GET,
+                path,
+                query,
+                accept: T::ACCEPT,
+                body: None,
+            })
+            .await?;
         Ok(WatchStream::new(body, resource.to_string()))
     }
 
     /// Creates an object and reads it back.
     pub async fn create<T: Kind>(&self, namespace: &str, object: &Value) -> Result<T> {
-        let bytes = self.write(Method::POST, T::RESOURCE.path(namespace, None, None), Vec::new(), JSON, object).await?;
+        let bytes = self
+            .write(
+                Method::POST,
+                T::RESOURCE.path(namespace, None, None),
+                Vec::new(),
+                JSON,
+                object,
+            )
+            .await?;
         decode(&T::RESOURCE, &bytes)
     }
 
     /// Creates an object of a resource known only now.
     pub async fn create_in(&self, resource: &Resource, namespace: &str, object: &Value) -> Result<Value> {
-        let bytes = self.write(Method::POST, resource.path(namespace, None, None), Vec::new(), JSON, object).await?;
+        let bytes = self
+            .write(
+                Method::POST,
+                resource.path(namespace, None, None),
+                Vec::new(),
+                JSON,
+                object,
+            )
+            .await?;
         decode(resource, &bytes)
     }
 
@@ -154,7 +201,9 @@ impl Client {
             binding["metadata"]["uid"] = uid.into();
         }
         let path = crate::resources::PODS.path(namespace, Some(pod), Some("binding"));
-        self.write(Method::POST, path, Vec::new(), JSON, &binding).await.map(drop)
+        self.write(Method::POST, path, Vec::new(), JSON, &binding)
+            .await
+            .map(drop)
     }
 
     /// Replaces an object, or with a subresource a part of it. Prefer [`Client::patch`]: an edit does not lose what the
@@ -191,7 +240,9 @@ impl Client {
                 query.push(("force", "true".to_string()));
             }
         }
-        let bytes = self.write(Method::PATCH, path, query, patch.content_type(), body).await?;
+        let bytes = self
+            .write(Method::PATCH, path, query, patch.content_type(), body)
+            .await?;
         decode(resource, &bytes)
     }
 
@@ -229,7 +280,14 @@ impl Client {
         body: &Value,
     ) -> Result<Bytes> {
         let bytes = serde_json::to_vec(body).expect("invariant: a Value has only text keys");
-        self.call(Call { method, path, query, accept: JSON, body: Some((content_type, bytes.into())) }).await
+        self.call(Call {
+            method,
+            path,
+            query,
+            accept: JSON,
+            body: Some((content_type, bytes.into())),
+        })
+        .await
     }
 }
 
@@ -238,7 +296,13 @@ fn delete_call<'a>(path: String, query: Vec<(&'static str, String)>, params: &De
         let bytes = serde_json::to_vec(&body).expect("invariant: a Value has only text keys");
         (JSON, bytes.into())
     });
-    Call { method: Method::DELETE, path, query, accept: JSON, body }
+    Call {
+        method: Method::DELETE,
+        path,
+        query,
+        accept: JSON,
+        body,
+    }
 }
 
 /// A list of partial objects has a name of its own in the Accept header.

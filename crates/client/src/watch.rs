@@ -97,7 +97,11 @@ impl<T: Object> WatchStream<T> {
 
     /// Events that came together with the last one and wait already; lets a reader apply a burst at once.
     pub fn next_ready(&mut self) -> Option<Result<Event<T>>> {
-        if matches!(self.ready.front(), Some(Ok(_))) { self.ready.pop_front() } else { None }
+        if matches!(self.ready.front(), Some(Ok(_))) {
+            self.ready.pop_front()
+        } else {
+            None
+        }
     }
 
     fn take_lines(&mut self, data: &[u8]) {
@@ -113,7 +117,8 @@ impl<T: Object> WatchStream<T> {
         }
         self.searched = self.buffer.len();
         if self.buffer.len() > FRAME_BYTES_MAX {
-            self.ready.push_back(Err(TransportError::TooLarge(FRAME_BYTES_MAX).into()));
+            self.ready
+                .push_back(Err(TransportError::TooLarge(FRAME_BYTES_MAX).into()));
         }
     }
 

@@ -35,8 +35,12 @@ where
     let seats = Arc::new(Semaphore::new(concurrency));
     let work = Arc::new(work);
     loop {
-        let Some(Ok(seat)) = shutdown.until(seats.clone().acquire_owned()).await else { break };
-        let Some(Some(item)) = shutdown.until(queue.next()).await else { break };
+        let Some(Ok(seat)) = shutdown.until(seats.clone().acquire_owned()).await else {
+            break;
+        };
+        let Some(Some(item)) = shutdown.until(queue.next()).await else {
+            break;
+        };
         let (queue, work, stop) = (queue.clone(), work.clone(), shutdown.clone());
         shutdown.spawn(async move {
             let key = item.key().clone();

@@ -62,7 +62,9 @@ impl Service {
     pub(crate) fn selects(&self, pod: &Pod) -> bool {
         let labels = pod.metadata.labels.as_ref();
         self.spec.selector.as_ref().is_some_and(|selector| {
-            selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+            selector
+                .iter()
+                .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
         })
     }
 
@@ -72,7 +74,11 @@ impl Service {
             let v6 = self.spec.cluster_ip.contains(':');
             return vec![if v6 { Family::V6 } else { Family::V4 }];
         }
-        self.spec.ip_families.iter().map(|family| if family == "IPv6" { Family::V6 } else { Family::V4 }).collect()
+        self.spec
+            .ip_families
+            .iter()
+            .map(|family| if family == "IPv6" { Family::V6 } else { Family::V4 })
+            .collect()
     }
 }
 
@@ -94,8 +100,14 @@ impl Family {
 
     /// The pod's address of this family.
     pub(crate) fn address(self, pod: &Pod) -> Option<&str> {
-        let all = pod.status.pod_ips.iter().map(|ip| ip.ip.as_str()).chain(std::iter::once(pod.status.pod_ip.as_str()));
-        all.filter(|ip| !ip.is_empty()).find(|ip| ip.contains(':') == (self == Family::V6))
+        let all = pod
+            .status
+            .pod_ips
+            .iter()
+            .map(|ip| ip.ip.as_str())
+            .chain(std::iter::once(pod.status.pod_ip.as_str()));
+        all.filter(|ip| !ip.is_empty())
+            .find(|ip| ip.contains(':') == (self == Family::V6))
     }
 }
 
@@ -104,9 +116,24 @@ pub(crate) fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     match &port.target_port {
         Value::Number(number) if number.as_i64() != Some(0) => i32::try_from(number.as_i64()?).ok(),
         Value::String(name) if !name.is_empty() => {
-            let sidecars = pod.spec.init_containers.iter().filter(|container| container.restart_policy == "Always");
-            let ports = pod.spec.containers.iter().chain(sidecars).flat_map(|container| &container.ports);
-            let protocol = |text: &str| if text.is_empty() { "TCP".to_string() } else { text.to_string() };
+            let sidecars = pod
+                .spec
+                .init_containers
+                .iter()
+                .filter(|container| container.restart_policy == "Always");
+            let ports = pod
+                .spec
+                .containers
+                .iter()
+                .chain(sidecars)
+                .flat_map(|container| &container.ports);
+            let protocol = |text: &str| {
+                if text.is_empty() {
+                    "TCP".to_string()
+                } else {
+                    text.to_string()
+                }
+            };
             let mut matching =
                 ports.filter(|one| one.name == *name && protocol(&one.protocol) == protocol(&port.protocol));
             matching.next().map(|one| one.container_port)
@@ -131,7 +158,9 @@ pub(crate) fn hostname(service: &Service, pod: &Pod) -> Option<String> {
 fn matters(old: &Pod, new: &Pod) -> bool {
     let ready = |pod: &Pod| condition(&pod.status.conditions, "Ready").map(|ready| ready.status.clone());
     let ips = |pod: &Pod| -> Vec<String> {
-        std::iter::once(pod.status.pod_ip.clone()).chain(pod.status.pod_ips.iter().map(|ip| ip.ip.clone())).collect()
+        std::iter::once(pod.status.pod_ip.clone())
+            .chain(pod.status.pod_ips.iter().map(|ip| ip.ip.clone()))
+            .collect()
     };
     ready(old) != ready(new)
         || ips(old) != ips(new)
@@ -162,7 +191,9 @@ pub(crate) fn watch(context: &Context, services: &Informer<Service>, pods: &Info
             };
             let namespace = pods[0].metadata.namespace();
             let services = services.list_namespace(namespace);
-            let concerned = services.iter().filter(|service| pods.iter().any(|pod| service.selects(pod)));
+            let concerned = services
+                .iter()
+                .filter(|service| pods.iter().any(|pod| service.selects(pod)));
             concerned.for_each(|service| queue.add(name_of(&**service)));
         }
     });

@@ -37,15 +37,18 @@ impl Context {
     ) -> Context {
         let client = (config.client_for)(account).with_user_agent(component);
         let recorder = Recorder::start(client.clone(), component, "", config.clock.clone(), &shutdown);
-        Context { client, informers, recorder, clock: config.clock.clone(), random: config.random.fork(), shutdown }
+        Context {
+            client,
+            informers,
+            recorder,
+            clock: config.clock.clone(),
+            random: config.random.fork(),
+            shutdown,
+        }
     }
 
     /// Calls `on_news` for everything that happens to the informer's objects, the initial ones included.
-    pub(crate) fn watch<T: Object>(
-        &self,
-        informer: &Informer<T>,
-        mut on_news: impl FnMut(Delta<T>) + Send + 'static,
-    ) {
+    pub(crate) fn watch<T: Object>(&self, informer: &Informer<T>, mut on_news: impl FnMut(Delta<T>) + Send + 'static) {
         let mut events = informer.subscribe();
         let stop = self.shutdown.clone();
         self.shutdown.spawn(async move {
@@ -56,8 +59,13 @@ impl Context {
     }
 
     /// Works on the queue's keys once all `ready` are.
-    pub(crate) fn work<K, F, Fut, E>(&self, queue: WorkQueue<K>, ready: Vec<BoxFuture<'static, bool>>, workers: usize, work: F)
-    where
+    pub(crate) fn work<K, F, Fut, E>(
+        &self,
+        queue: WorkQueue<K>,
+        ready: Vec<BoxFuture<'static, bool>>,
+        workers: usize,
+        work: F,
+    ) where
         K: Key + Debug,
         F: Fn(K) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Next, E>> + Send + 'static,
@@ -66,7 +74,11 @@ impl Context {
         let stop = self.shutdown.clone();
         self.shutdown.spawn(async move {
             let all = futures::future::join_all(ready);
-            if stop.until(all).await.is_some_and(|synced| synced.into_iter().all(|synced| synced)) {
+            if stop
+                .until(all)
+                .await
+                .is_some_and(|synced| synced.into_iter().all(|synced| synced))
+            {
                 run(queue, workers, stop, work).await;
             }
         });

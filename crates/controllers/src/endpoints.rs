@@ -47,7 +47,11 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<Value>, bool) {
             .ports
             .iter()
             .filter_map(|port| {
-                let protocol = if port.protocol.is_empty() { "TCP" } else { &port.protocol };
+                let protocol = if port.protocol.is_empty() {
+                    "TCP"
+                } else {
+                    &port.protocol
+                };
                 let mut value = json!({"port": target_port(pod, port)?, "protocol": protocol});
                 if !port.name.is_empty() {
                     value["name"] = port.name.as_str().into();
@@ -72,13 +76,23 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<Value>, bool) {
             entry["hostname"] = hostname.into();
         }
         let ports = Value::Array(ports);
-        let group = groups.entry(ports.to_string()).or_insert_with(|| (ports, Vec::new(), Vec::new()));
+        let group = groups
+            .entry(ports.to_string())
+            .or_insert_with(|| (ports, Vec::new(), Vec::new()));
         let ready = service.spec.publish_not_ready_addresses || is_ready(pod);
-        if ready { group.1.push(entry) } else { group.2.push(entry) }
+        if ready {
+            group.1.push(entry)
+        } else {
+            group.2.push(entry)
+        }
     }
     let subsets = groups.into_values().map(|(ports, ready, not_ready)| {
         let mut subset = json!({});
-        for (key, values) in [("addresses", Value::Array(ready)), ("notReadyAddresses", Value::Array(not_ready)), ("ports", ports)] {
+        for (key, values) in [
+            ("addresses", Value::Array(ready)),
+            ("notReadyAddresses", Value::Array(not_ready)),
+            ("ports", ports),
+        ] {
             if values.as_array().is_some_and(|values| !values.is_empty()) {
                 subset[key] = values;
             }
@@ -121,7 +135,8 @@ fn decide(service: &Service, pods: &[Arc<Pod>], current: Option<&Endpoints>) -> 
         return Action::Create(body);
     };
     let mut edit = json!({});
-    let have = serde_json::to_value(current.subsets.clone().unwrap_or_default()).expect("invariant: subsets are a tree");
+    let have =
+        serde_json::to_value(current.subsets.clone().unwrap_or_default()).expect("invariant: subsets are a tree");
     if have != Value::Array(subsets.clone()) {
         edit["subsets"] = subsets.into();
     }
@@ -130,12 +145,21 @@ fn decide(service: &Service, pods: &[Arc<Pod>], current: Option<&Endpoints>) -> 
     let changed: Map<String, Value> = keys
         .into_iter()
         .filter(|key| old.get(*key) != labels.get(*key))
-        .map(|key| (key.clone(), labels.get(key).map_or(Value::Null, |value| value.as_str().into())))
+        .map(|key| {
+            (
+                key.clone(),
+                labels.get(key).map_or(Value::Null, |value| value.as_str().into()),
+            )
+        })
         .collect();
     if !changed.is_empty() {
         edit["metadata"]["labels"] = Value::Object(changed);
     }
-    let marked = current.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(OVER_CAPACITY));
+    let marked = current
+        .metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|all| all.contains_key(OVER_CAPACITY));
     if marked != too_many {
         edit["metadata"]["annotations"][OVER_CAPACITY] = if too_many { "truncated".into() } else { Value::Null };
     }
@@ -195,7 +219,11 @@ async fn sync(
     let outcome = match decide(&service, &backends::selected(&service, pods), current.as_deref()) {
         Action::Nothing => return Ok(Next::Wait),
         Action::Create(body) => client.create_in(&resources::ENDPOINTS, &key.0, &body).await,
-        Action::Edit(edit) => client.patch(&resources::ENDPOINTS, &key.0, &key.1, None, &Patch::Merge, &edit).await,
+        Action::Edit(edit) => {
+            client
+                .patch(&resources::ENDPOINTS, &key.0, &key.1, None, &Patch::Merge, &edit)
+                .await
+        }
     };
     match outcome {
         Ok(written) => {
@@ -229,14 +257,20 @@ mod tests {
         start(bench.context("endpoint-controller"));
         bench.api.put(service());
         bench.idle().await;
-        let subsets = |bench: &Bench| bench.api.get(&resources::ENDPOINTS, "default", "web").unwrap()["subsets"].clone();
+        let subsets =
+            |bench: &Bench| bench.api.get(&resources::ENDPOINTS, "default", "web").unwrap()["subsets"].clone();
         assert_eq!(subsets(&bench), json!([]));
         for (name, number) in [("a", 80), ("b", 80), ("c", 8080)] {
             bench.api.put(pod(name, number));
         }
         bench.run_pod("default", "a", "10.0.0.1");
         bench.run_pod("default", "c", "10.0.0.3");
-        bench.set_status(&resources::PODS, "default", "b", json!({"podIP": "10.0.0.2", "phase": "Running"}));
+        bench.set_status(
+            &resources::PODS,
+            "default",
+            "b",
+            json!({"podIP": "10.0.0.2", "phase": "Running"}),
+        );
         bench.idle().await;
         let lines: Vec<String> = subsets(&bench)
             .as_array()
@@ -247,7 +281,12 @@ mod tests {
                     let all = subset[key].as_array().cloned().unwrap_or_default();
                     all.iter().map(|one| one["ip"].as_str().unwrap().to_string()).collect()
                 };
-                format!("{} {:?} {:?}", subset["ports"][0]["port"], ips("addresses"), ips("notReadyAddresses"))
+                format!(
+                    "{} {:?} {:?}",
+                    subset["ports"][0]["port"],
+                    ips("addresses"),
+                    ips("notReadyAddresses")
+                )
             })
             .collect();
         assert_eq!(lines, [r#"80 ["10.0.0.1"] ["10.0.0.2"]"#, r#"8080 ["10.0.0.3"] []"#]);

@@ -86,12 +86,13 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
     let own = shutdown.child();
     let informers =
         SharedInformers::new(config.informers_client.clone(), own.clone()).with_random(config.random.fork());
-    let context = |name: &str, component: &str| {
-        Context::new(&config, name, component, informers.clone(), own.clone())
-    };
+    let context = |name: &str, component: &str| Context::new(&config, name, component, informers.clone(), own.clone());
     namespace::start(context("namespace-controller", "namespace-controller"));
     service_account::start(context("service-account-controller", "service-account-controller"));
-    root_ca::start(context("root-ca-cert-publisher", "root-ca-cert-publisher"), config.root_ca_pem.clone());
+    root_ca::start(
+        context("root-ca-cert-publisher", "root-ca-cert-publisher"),
+        config.root_ca_pem.clone(),
+    );
     deployment::start(context("deployment-controller", "deployment-controller"));
     replica_set::start(context("replicaset-controller", "replicaset-controller"));
     endpoint_slice::start(context("endpointslice-controller", "endpoint-slice-controller"));
@@ -99,9 +100,16 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
     garbage_collector::start(context("generic-garbage-collector", "garbage-collector-controller"));
     node_lifecycle::start(context("node-controller", "node-controller"));
     taint_eviction::start(context("node-controller", "taint-eviction-controller"));
-    pod_gc::start(context("pod-garbage-collector", "pod-garbage-collector"), config.terminated_pods_max);
+    pod_gc::start(
+        context("pod-garbage-collector", "pod-garbage-collector"),
+        config.terminated_pods_max,
+    );
     let masks = (config.node_cidr_mask_v4, config.node_cidr_mask_v6);
-    node_ipam::start(context("node-controller", "cidrAllocator"), config.cluster_cidrs.clone(), masks);
+    node_ipam::start(
+        context("node-controller", "cidrAllocator"),
+        config.cluster_cidrs.clone(),
+        masks,
+    );
     let ended = shutdown.clone();
     tokio::spawn(async move {
         ended.cancelled().await;

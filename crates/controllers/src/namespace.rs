@@ -48,15 +48,25 @@ impl Findings {
     /// The conditions that tell it: type, status, reason, message.
     fn conditions(&self) -> [(&'static str, bool, &'static str, String); 5] {
         let counted = |counts: &BTreeMap<String, usize>, word: &str| {
-            let parts: Vec<String> =
-                counts.iter().map(|(what, count)| format!("{what} {word} {count} resource instances")).collect();
+            let parts: Vec<String> = counts
+                .iter()
+                .map(|(what, count)| format!("{what} {word} {count} resource instances"))
+                .collect();
             parts.join(", ")
         };
         let discovery = match self.discovery_failures.len() {
-            0 => ("NamespaceDeletionDiscoveryFailure", false, "ResourcesDiscovered", "All resources successfully discovered".into()),
+            0 => (
+                "NamespaceDeletionDiscoveryFailure",
+                false,
+                "ResourcesDiscovered",
+                "All resources successfully discovered".into(),
+            ),
             count => {
-                let parts: Vec<String> =
-                    self.discovery_failures.iter().map(|(group, why)| format!("{group}: {why}")).collect();
+                let parts: Vec<String> = self
+                    .discovery_failures
+                    .iter()
+                    .map(|(group, why)| format!("{group}: {why}"))
+                    .collect();
                 let text = format!(
                     "Discovery failed for some groups, {count} failing: unable to retrieve the complete list of server APIs: {}",
                     parts.join(", ")
@@ -76,12 +86,20 @@ impl Findings {
                 ("NamespaceDeletionContentFailure", false, "ContentDeleted", text.into())
             }
             count => {
-                let text = format!("Failed to delete all resource types, {count} remaining: {}", self.delete_errors.join(", "));
+                let text = format!(
+                    "Failed to delete all resource types, {count} remaining: {}",
+                    self.delete_errors.join(", ")
+                );
                 ("NamespaceDeletionContentFailure", true, "ContentDeletionFailed", text)
             }
         };
         let content = match self.remaining.is_empty() {
-            true => ("NamespaceContentRemaining", false, "ContentRemoved", "All content successfully removed".into()),
+            true => (
+                "NamespaceContentRemaining",
+                false,
+                "ContentRemoved",
+                "All content successfully removed".into(),
+            ),
             false => {
                 let text = format!("Some resources are remaining: {}", counted(&self.remaining, "has"));
                 ("NamespaceContentRemaining", true, "SomeResourcesRemain", text)
@@ -90,7 +108,12 @@ impl Findings {
         let finalizers = match self.finalizers.is_empty() {
             true => {
                 let text = "All content-preserving finalizers finished";
-                ("NamespaceFinalizersRemaining", false, "ContentHasNoFinalizers", text.into())
+                (
+                    "NamespaceFinalizersRemaining",
+                    false,
+                    "ContentHasNoFinalizers",
+                    text.into(),
+                )
             }
             false => {
                 let counts = counted(&self.finalizers, "in");
@@ -105,7 +128,11 @@ impl Findings {
 /// The conditions after what was found; `None` when they say it already.
 fn next_conditions(namespace: &Namespace, findings: &Findings, now: Timestamp) -> Option<Vec<Value>> {
     let empty = Vec::new();
-    let current = namespace.status.as_ref().and_then(|status| status.conditions.as_ref()).unwrap_or(&empty);
+    let current = namespace
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref())
+        .unwrap_or(&empty);
     let find = |kind: &str| current.iter().find(|condition| condition.type_ == kind);
     let mut changed = false;
     let mut conditions: Vec<Value> = current
@@ -126,7 +153,9 @@ fn next_conditions(namespace: &Namespace, findings: &Findings, now: Timestamp) -
         }
         changed = true;
         let since = find(kind).filter(|current| current.status == status);
-        let since = since.and_then(|current| current.last_transition_time.as_ref()).map_or(now, |time| time.0);
+        let since = since
+            .and_then(|current| current.last_transition_time.as_ref())
+            .map_or(now, |time| time.0);
         conditions.push(json!({
             "type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": time_text(since),
         }));
@@ -140,7 +169,9 @@ fn content(found: &Discovered) -> Vec<ServedResource> {
     let mut content: Vec<ServedResource> = found
         .resources
         .iter()
-        .filter(|served| served.resource.namespaced && served.supports(&["delete"]) && wanted.contains(&served.resource))
+        .filter(|served| {
+            served.resource.namespaced && served.supports(&["delete"]) && wanted.contains(&served.resource)
+        })
         .cloned()
         .collect();
     content.sort_by_key(|served| served.resource != resources::PODS);
@@ -166,7 +197,9 @@ pub(crate) fn start(context: Context) {
         // The last pod's end is what a namespace mostly waits for.
         move |delta| {
             if let Delta::Deleted(pod) = delta
-                && namespaces.get("", pod.metadata.namespace()).is_some_and(|home| home.metadata.is_deleting())
+                && namespaces
+                    .get("", pod.metadata.namespace())
+                    .is_some_and(|home| home.metadata.is_deleting())
             {
                 queue.add(pod.metadata.namespace().to_string());
             }
@@ -181,7 +214,9 @@ pub(crate) fn start(context: Context) {
 }
 
 async fn sync(context: &Context, namespaces: &Informer<Namespace>, name: &str) -> Result<Next, Error> {
-    let Some(seen) = namespaces.get("", name) else { return Ok(Next::Wait) };
+    let Some(seen) = namespaces.get("", name) else {
+        return Ok(Next::Wait);
+    };
     if !seen.metadata.is_deleting() || finalizers(&seen).is_empty() {
         return Ok(Next::Wait);
     }
@@ -202,7 +237,10 @@ async fn sync(context: &Context, namespaces: &Informer<Namespace>, name: &str) -
             "status": {"phase": "Terminating", "conditions": conditions},
         });
         let client = &context.client;
-        match client.patch(&resources::NAMESPACES, "", name, Some("status"), &Patch::Merge, &edit).await {
+        match client
+            .patch(&resources::NAMESPACES, "", name, Some("status"), &Patch::Merge, &edit)
+            .await
+        {
             Ok(_) => {}
             Err(error) if error.is_not_found() => return Ok(Next::Wait),
             Err(error) if error.is_conflict() => {}
@@ -213,15 +251,27 @@ async fn sync(context: &Context, namespaces: &Informer<Namespace>, name: &str) -
 }
 
 fn finalizers(namespace: &Namespace) -> &[String] {
-    namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_deref()).unwrap_or(&[])
+    namespace
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.finalizers.as_deref())
+        .unwrap_or(&[])
 }
 
 /// Asks everything in the namespace to go, and looks what is still there.
 async fn empty(context: &Context, namespace: &str) -> Result<Findings, Error> {
     let found = context.client.discover().await?;
-    let mut findings = Findings { discovery_failures: found.failed.clone(), ..Default::default() };
+    let mut findings = Findings {
+        discovery_failures: found.failed.clone(),
+        ..Default::default()
+    };
     let content = content(&found);
-    let (pods, rest) = content.split_at(content.iter().take_while(|served| served.resource == resources::PODS).count());
+    let (pods, rest) = content.split_at(
+        content
+            .iter()
+            .take_while(|served| served.resource == resources::PODS)
+            .count(),
+    );
     for served in pods {
         delete_all(context, namespace, served, &mut findings).await;
     }
@@ -263,7 +313,9 @@ async fn delete_all(context: &Context, namespace: &str, served: &ServedResource,
         false => Vec::new(),
     };
     let outcome = if served.supports(&["deletecollection"]) {
-        client.delete_collection(resource, namespace, &how, &ListParams::default()).await
+        client
+            .delete_collection(resource, namespace, &how, &ListParams::default())
+            .await
     } else {
         let each = crate::parallel::all(&before, |object| async {
             match client.delete(resource, namespace, object.metadata.name(), &how).await {
@@ -286,7 +338,11 @@ async fn delete_all(context: &Context, namespace: &str, served: &ServedResource,
         Ok(list) => {
             let name = format!("{}.{}", resource.plural, resource.group);
             findings.remaining.insert(name, list.items.len());
-            for finalizer in list.items.iter().flat_map(|object| object.metadata.finalizers.iter().flatten()) {
+            for finalizer in list
+                .items
+                .iter()
+                .flat_map(|object| object.metadata.finalizers.iter().flatten())
+            {
                 *findings.finalizers.entry(finalizer.clone()).or_default() += 1;
             }
         }
@@ -303,11 +359,18 @@ fn is_gone(error: &Error) -> bool {
 /// Lets the namespace go.
 async fn finalize(context: &Context, namespace: &Namespace) -> Result<Next, Error> {
     let name = namespace.metadata.name();
-    let kept: Vec<&String> = finalizers(namespace).iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+    let kept: Vec<&String> = finalizers(namespace)
+        .iter()
+        .filter(|finalizer| *finalizer != FINALIZER)
+        .collect();
     // This subresource takes only a whole object; read as a tree, nothing in it is lost.
     let mut whole: Value = context.client.get_in(&resources::NAMESPACES, "", name).await?;
     whole["spec"]["finalizers"] = json!(kept);
-    match context.client.update(&resources::NAMESPACES, "", name, Some("finalize"), &whole).await {
+    match context
+        .client
+        .update(&resources::NAMESPACES, "", name, Some("finalize"), &whole)
+        .await
+    {
         Ok(_) => Ok(Next::Wait),
         Err(error) if error.is_not_found() => Ok(Next::Wait),
         Err(error) if error.is_conflict() => Ok(Next::Retry),
@@ -334,7 +397,13 @@ mod tests {
         let conditions = next_conditions(&namespace, &findings, now).unwrap();
         let lines: Vec<String> = conditions
             .iter()
-            .map(|one| format!("{} {}", one["status"].as_str().unwrap(), one["message"].as_str().unwrap()))
+            .map(|one| {
+                format!(
+                    "{} {}",
+                    one["status"].as_str().unwrap(),
+                    one["message"].as_str().unwrap()
+                )
+            })
             .collect();
         assert_eq!(
             lines,
@@ -354,7 +423,10 @@ mod tests {
         let client = api.client();
         let name = name.to_string();
         async move {
-            client.delete(&resources::NAMESPACES, "", &name, &DeleteParams::default()).await.unwrap();
+            client
+                .delete(&resources::NAMESPACES, "", &name, &DeleteParams::default())
+                .await
+                .unwrap();
         }
     }
 
@@ -369,10 +441,16 @@ mod tests {
             }
         }
         delete(&bench.api, "a").await;
-        bench.until(|api| api.get(&resources::NAMESPACES, "", "a").is_none()).await;
+        bench
+            .until(|api| api.get(&resources::NAMESPACES, "", "a").is_none())
+            .await;
         for resource in [resources::CONFIG_MAPS, resources::DEPLOYMENTS, resources::PODS] {
-            let homes: Vec<String> =
-                bench.api.list(&resource).iter().map(|object| api::meta::namespace(object).to_string()).collect();
+            let homes: Vec<String> = bench
+                .api
+                .list(&resource)
+                .iter()
+                .map(|object| api::meta::namespace(object).to_string())
+                .collect();
             assert_eq!(homes, ["other"], "{resource}");
         }
         bench.end().await;
@@ -394,8 +472,14 @@ mod tests {
             let one = conditions.into_iter().find(|one| one["type"] == kind).unwrap();
             one["message"].as_str().unwrap().to_string()
         };
-        assert_eq!(message(&bench, "NamespaceContentRemaining"), "Some resources are remaining: pods. has 1 resource instances");
-        assert!(!api::meta::is_deleting(&bench.api.get(&resources::CONFIG_MAPS, "a", "held").unwrap()), "pods go first");
+        assert_eq!(
+            message(&bench, "NamespaceContentRemaining"),
+            "Some resources are remaining: pods. has 1 resource instances"
+        );
+        assert!(
+            !api::meta::is_deleting(&bench.api.get(&resources::CONFIG_MAPS, "a", "held").unwrap()),
+            "pods go first"
+        );
         bench.api.remove(&resources::PODS, "a", "p");
         bench.idle().await;
         assert_eq!(
@@ -405,7 +489,9 @@ mod tests {
         bench.api.edit(&resources::CONFIG_MAPS, "a", "held", |map| {
             map["metadata"].as_object_mut().unwrap().remove("finalizers");
         });
-        bench.until(|api| api.get(&resources::NAMESPACES, "", "a").is_none()).await;
+        bench
+            .until(|api| api.get(&resources::NAMESPACES, "", "a").is_none())
+            .await;
         bench.end().await;
     }
 }

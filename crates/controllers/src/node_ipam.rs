@@ -6,9 +6,9 @@
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use client::events::ObjectReference;
 use client::informer::{Delta, Informer};
 use client::queue::WorkQueue;
-use client::events::ObjectReference;
 use client::worker::Next;
 use client::{Error, Meta, Patch, resources};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -40,14 +40,18 @@ fn parts(range: IpNet, mask: u8) -> Box<dyn Iterator<Item = IpNet>> {
             let step = 32 - u32::from(mask);
             Box::new((0..count).filter_map(move |index| {
                 let offset = u32::try_from(index).ok()?.checked_shl(step).unwrap_or(0);
-                Ipv4Net::new(Ipv4Addr::from(base.wrapping_add(offset)), mask).ok().map(IpNet::V4)
+                Ipv4Net::new(Ipv4Addr::from(base.wrapping_add(offset)), mask)
+                    .ok()
+                    .map(IpNet::V4)
             }))
         }
         IpNet::V6(range) => {
             let base = u128::from(range.network());
             Box::new((0..count).filter_map(move |index| {
                 let offset = index.checked_shl(step).unwrap_or(0);
-                Ipv6Net::new(Ipv6Addr::from(base.wrapping_add(offset)), mask).ok().map(IpNet::V6)
+                Ipv6Net::new(Ipv6Addr::from(base.wrapping_add(offset)), mask)
+                    .ok()
+                    .map(IpNet::V6)
             }))
         }
     }
@@ -56,9 +60,16 @@ fn parts(range: IpNet, mask: u8) -> Box<dyn Iterator<Item = IpNet>> {
 /// What the nodes have.
 fn taken<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> HashSet<IpNet> {
     let texts = nodes.into_iter().flat_map(|node| {
-        node.spec.pod_cidrs.iter().map(String::as_str).chain(std::iter::once(node.spec.pod_cidr.as_str()))
+        node.spec
+            .pod_cidrs
+            .iter()
+            .map(String::as_str)
+            .chain(std::iter::once(node.spec.pod_cidr.as_str()))
     });
-    texts.filter_map(|text| text.parse::<IpNet>().ok()).map(|part| part.trunc()).collect()
+    texts
+        .filter_map(|text| text.parse::<IpNet>().ok())
+        .map(|part| part.trunc())
+        .collect()
 }
 
 /// Starts the controller.
@@ -95,11 +106,17 @@ async fn sync(
     masks: (u8, u8),
     name: &str,
 ) -> Result<Next, Error> {
-    let Some(node) = nodes.get("", name).filter(|node| node.spec.pod_cidr.is_empty()) else { return Ok(Next::Wait) };
+    let Some(node) = nodes.get("", name).filter(|node| node.spec.pod_cidr.is_empty()) else {
+        return Ok(Next::Wait);
+    };
     let all = nodes.list();
     let about = || ObjectReference::to(&resources::NODES, &node.metadata);
     let Some(parts) = allocate(ranges, masks, &taken(all.iter().map(|node| &**node))) else {
-        context.recorder.normal(about(), "CIDRNotAvailable", format!("Node {name} status is now: CIDRNotAvailable"));
+        context.recorder.normal(
+            about(),
+            "CIDRNotAvailable",
+            format!("Node {name} status is now: CIDRNotAvailable"),
+        );
         // A node that goes makes room, and asks for this one again.
         return Ok(Next::Wait);
     };
@@ -108,7 +125,11 @@ async fn sync(
         "metadata": {"uid": node.metadata.uid(), "resourceVersion": node.metadata.resource_version()},
         "spec": {"podCIDR": texts[0], "podCIDRs": texts},
     });
-    match context.client.patch(&resources::NODES, "", name, None, &Patch::Merge, &edit).await {
+    match context
+        .client
+        .patch(&resources::NODES, "", name, None, &Patch::Merge, &edit)
+        .await
+    {
         Ok(written) => {
             nodes.seen(api::meta::resource_version(&written)).await;
             Ok(Next::Wait)
@@ -133,18 +154,42 @@ mod tests {
     #[test]
     fn parts_do_not_overlap() {
         check(&["10.244.0.0/16"], (24, 64), &[], Some(&["10.244.0.0/24"]));
-        check(&["10.244.0.0/16"], (24, 64), &["10.244.0.0/24", "10.244.2.0/24"], Some(&["10.244.1.0/24"]));
-        check(&["10.244.0.0/16"], (24, 64), &["10.244.0.0/23"], Some(&["10.244.2.0/24"]));
-        check(&["10.244.0.0/16"], (24, 64), &["10.244.0.16/28"], Some(&["10.244.1.0/24"]));
+        check(
+            &["10.244.0.0/16"],
+            (24, 64),
+            &["10.244.0.0/24", "10.244.2.0/24"],
+            Some(&["10.244.1.0/24"]),
+        );
+        check(
+            &["10.244.0.0/16"],
+            (24, 64),
+            &["10.244.0.0/23"],
+            Some(&["10.244.2.0/24"]),
+        );
+        check(
+            &["10.244.0.0/16"],
+            (24, 64),
+            &["10.244.0.16/28"],
+            Some(&["10.244.1.0/24"]),
+        );
         check(&["10.0.0.0/25"], (26, 64), &["10.0.0.0/26", "10.0.0.64/26"], None);
         check(&["10.0.0.0/24"], (24, 64), &[], Some(&["10.0.0.0/24"]));
-        check(&["10.244.0.0/16", "fd00::/56"], (24, 64), &["fd00::/64"], Some(&["10.244.0.0/24", "fd00:0:0:1::/64"]));
+        check(
+            &["10.244.0.0/16", "fd00::/56"],
+            (24, 64),
+            &["fd00::/64"],
+            Some(&["10.244.0.0/24", "fd00:0:0:1::/64"]),
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn each_node_gets_one_and_a_free_one_is_used_again() {
         let bench = Bench::new();
-        start(bench.context("node-controller"), vec!["10.244.0.0/23".parse().unwrap()], (24, 64));
+        start(
+            bench.context("node-controller"),
+            vec!["10.244.0.0/23".parse().unwrap()],
+            (24, 64),
+        );
         let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {}});
         for name in ["a", "b", "c"] {
             bench.api.put(node(name));
@@ -152,10 +197,16 @@ mod tests {
         }
         let parts = |bench: &Bench| -> Vec<String> {
             let nodes = bench.api.list(&resources::NODES);
-            nodes.iter().map(|node| node["spec"]["podCIDR"].as_str().unwrap_or("").to_string()).collect()
+            nodes
+                .iter()
+                .map(|node| node["spec"]["podCIDR"].as_str().unwrap_or("").to_string())
+                .collect()
         };
         assert_eq!(parts(&bench), ["10.244.0.0/24", "10.244.1.0/24", ""]);
-        assert_eq!(bench.events(), ["CIDRNotAvailable: Node c status is now: CIDRNotAvailable"]);
+        assert_eq!(
+            bench.events(),
+            ["CIDRNotAvailable: Node c status is now: CIDRNotAvailable"]
+        );
         bench.api.remove(&resources::NODES, "", "a");
         bench.idle().await;
         assert_eq!(parts(&bench), ["10.244.1.0/24", "10.244.0.0/24"]);

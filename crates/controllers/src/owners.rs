@@ -13,7 +13,11 @@ use crate::views::Selector;
 
 /// The reference to the controller of an object.
 pub(crate) fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
-    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+    metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true))
 }
 
 /// The reference that makes `owner` the controller of an object.
@@ -45,7 +49,11 @@ pub(crate) fn claim<T: Object>(
     candidates: impl IntoIterator<Item = Arc<T>>,
     metadata: impl Fn(&T) -> &ObjectMeta,
 ) -> Claims<T> {
-    let mut claims = Claims { own: Vec::new(), adopt: Vec::new(), release: Vec::new() };
+    let mut claims = Claims {
+        own: Vec::new(),
+        adopt: Vec::new(),
+        release: Vec::new(),
+    };
     for candidate in candidates {
         let meta = metadata(&candidate);
         let matches = selector.matches(meta);
@@ -90,8 +98,14 @@ mod tests {
         let selector: crate::views::ReplicaSet =
             serde_json::from_value(json!({"spec": {"selector": {"matchLabels": {"app": "web"}}}})).unwrap();
         let pod: Pod = serde_json::from_value(json!({"metadata": pod})).unwrap();
-        let claims = claim(&owner, &selector.spec.selector, [Arc::new(pod.clone())], |pod| &pod.metadata);
-        assert_eq!((claims.own.len(), claims.adopt.len(), claims.release.len()), expect, "{pod:?}");
+        let claims = claim(&owner, &selector.spec.selector, [Arc::new(pod.clone())], |pod| {
+            &pod.metadata
+        });
+        assert_eq!(
+            (claims.own.len(), claims.adopt.len(), claims.release.len()),
+            expect,
+            "{pod:?}"
+        );
     }
 
     #[test]
@@ -99,14 +113,34 @@ mod tests {
         let owner = |uid: &str| json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": uid, "controller": true}]);
         let web = json!({"app": "web"});
         let db = json!({"app": "db"});
-        check(json!({"labels": web, "ownerReferences": owner("rs-1")}), false, (1, 0, 0));
-        check(json!({"labels": web, "ownerReferences": owner("rs-1")}), true, (1, 0, 0));
-        check(json!({"labels": db, "ownerReferences": owner("rs-1")}), false, (0, 0, 1));
+        check(
+            json!({"labels": web, "ownerReferences": owner("rs-1")}),
+            false,
+            (1, 0, 0),
+        );
+        check(
+            json!({"labels": web, "ownerReferences": owner("rs-1")}),
+            true,
+            (1, 0, 0),
+        );
+        check(
+            json!({"labels": db, "ownerReferences": owner("rs-1")}),
+            false,
+            (0, 0, 1),
+        );
         check(json!({"labels": db, "ownerReferences": owner("rs-1")}), true, (0, 0, 0));
-        check(json!({"labels": web, "ownerReferences": owner("other")}), false, (0, 0, 0));
+        check(
+            json!({"labels": web, "ownerReferences": owner("other")}),
+            false,
+            (0, 0, 0),
+        );
         check(json!({"labels": web}), false, (0, 1, 0));
         check(json!({"labels": web}), true, (0, 0, 0));
-        check(json!({"labels": web, "deletionTimestamp": "2026-01-01T00:00:00Z"}), false, (0, 0, 0));
+        check(
+            json!({"labels": web, "deletionTimestamp": "2026-01-01T00:00:00Z"}),
+            false,
+            (0, 0, 0),
+        );
         check(json!({"labels": db}), false, (0, 0, 0));
     }
 }

@@ -47,7 +47,11 @@ enum Verdict {
 
 fn judge(pod: &Pod, node: Option<&Node>) -> Verdict {
     if pod.spec.node_name.is_empty() {
-        return if pod.metadata.is_deleting() { Verdict::Remove(None) } else { Verdict::Leave };
+        return if pod.metadata.is_deleting() {
+            Verdict::Remove(None)
+        } else {
+            Verdict::Leave
+        };
     }
     let Some(node) = node else { return Verdict::Quarantine };
     let ready = condition(&node.status.conditions, "Ready").is_some_and(|ready| ready.status == "True");
@@ -64,7 +68,12 @@ fn surplus(mut ended: Vec<Arc<Pod>>, max: usize) -> Vec<Arc<Pod>> {
     if max == 0 || ended.len() <= max {
         return Vec::new();
     }
-    ended.sort_by_key(|pod| (pod.metadata.creation_timestamp.as_ref().map(|time| time.0), pod.metadata.name.clone()));
+    ended.sort_by_key(|pod| {
+        (
+            pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            pod.metadata.name.clone(),
+        )
+    });
     ended.truncate(ended.len() - max);
     ended
 }
@@ -105,12 +114,17 @@ pub(crate) fn start(context: Context, terminated_max: usize) {
         move |delta| {
             let concerned = match &delta {
                 Delta::Deleted(node) => Some(node),
-                Delta::Added(node) | Delta::Updated { new: node, .. } => {
-                    node.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE).then_some(node)
-                }
+                Delta::Added(node) | Delta::Updated { new: node, .. } => node
+                    .spec
+                    .taints
+                    .iter()
+                    .any(|taint| taint.key == OUT_OF_SERVICE)
+                    .then_some(node),
                 Delta::Synced => None,
             };
-            let pods = concerned.map(|node| pods.indexed(NODE_INDEX, node.metadata.name())).unwrap_or_default();
+            let pods = concerned
+                .map(|node| pods.indexed(NODE_INDEX, node.metadata.name()))
+                .unwrap_or_default();
             pods.iter().for_each(|pod| queue.add(name_of(&**pod)));
         }
     });
@@ -139,10 +153,14 @@ struct Collector {
 
 impl Collector {
     async fn sync(&self, key: &Name) -> Result<Next, Error> {
-        let Some(pod) = self.pods.get(&key.0, &key.1) else { return Ok(Next::Wait) };
+        let Some(pod) = self.pods.get(&key.0, &key.1) else {
+            return Ok(Next::Wait);
+        };
         let ended = self.pods.indexed(TERMINAL_INDEX, "");
         if is_terminal(&pod)
-            && surplus(ended, self.terminated_max).iter().any(|surplus| surplus.metadata.uid == pod.metadata.uid)
+            && surplus(ended, self.terminated_max)
+                .iter()
+                .any(|surplus| surplus.metadata.uid == pod.metadata.uid)
         {
             return self.remove(&pod, None).await;
         }
@@ -165,7 +183,8 @@ impl Collector {
                 match self.context.client.get::<Node>("", node_name).await {
                     Ok(_) => Ok(Next::Wait),
                     Err(error) if error.is_not_found() => {
-                        self.remove(&pod, Some(("DeletionByPodGC", "PodGC: node no longer exists"))).await
+                        self.remove(&pod, Some(("DeletionByPodGC", "PodGC: node no longer exists")))
+                            .await
                     }
                     Err(error) => Err(error),
                 }
@@ -181,7 +200,17 @@ impl Collector {
                 "phase": "Failed",
                 "conditions": [disruption(&self.context.now_text(), reason, message)],
             }});
-            match client.patch(&resources::PODS, namespace, name, Some("status"), &Patch::Strategic, &edit).await {
+            match client
+                .patch(
+                    &resources::PODS,
+                    namespace,
+                    name,
+                    Some("status"),
+                    &Patch::Strategic,
+                    &edit,
+                )
+                .await
+            {
                 Ok(_) => {}
                 Err(error) if error.is_not_found() => return Ok(Next::Wait),
                 Err(error) => return Err(error),
@@ -237,7 +266,11 @@ mod tests {
             (read(pod("a", "", "Pending")), None, Verdict::Leave),
             (read(going), None, Verdict::Remove(None)),
             (read(pod("a", "n", "Running")), None, Verdict::Quarantine),
-            (read(pod("a", "n", "Running")), Some(node("Unknown", OUT_OF_SERVICE)), Verdict::Leave),
+            (
+                read(pod("a", "n", "Running")),
+                Some(node("Unknown", OUT_OF_SERVICE)),
+                Verdict::Leave,
+            ),
             (read(stuck.clone()), Some(node("Unknown", OUT_OF_SERVICE)), out),
             (read(stuck.clone()), Some(node("True", OUT_OF_SERVICE)), Verdict::Leave),
             (read(stuck), Some(node("Unknown", "other")), Verdict::Leave),
@@ -250,12 +283,16 @@ mod tests {
     async fn pods_of_a_missing_node_go_after_the_quarantine() {
         let bench = Bench::new();
         start(bench.context("pod-garbage-collector"), 2);
-        bench.api.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}}));
+        bench
+            .api
+            .put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}}));
         bench.api.put(pod("stays", "n", "Running"));
         bench.api.put(pod("late", "other", "Running"));
         bench.api.put(pod("orphan", "gone", "Running"));
         tokio::time::sleep(Duration::from_secs(39)).await;
-        bench.api.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "other"}}));
+        bench
+            .api
+            .put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "other"}}));
         assert_eq!(bench.pod_names().len(), 3);
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(bench.pod_names(), ["late", "stays"]);
@@ -266,7 +303,9 @@ mod tests {
     async fn finished_pods_beyond_the_limit_go_oldest_first() {
         let bench = Bench::new();
         start(bench.context("pod-garbage-collector"), 2);
-        bench.api.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}}));
+        bench
+            .api
+            .put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}}));
         for name in ["a", "b", "c", "d"] {
             bench.api.put(pod(name, "n", "Succeeded"));
             tokio::time::sleep(Duration::from_secs(1)).await;

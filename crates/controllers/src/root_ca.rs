@@ -25,7 +25,9 @@ enum Action {
 }
 
 fn decide(namespace: Option<&Namespace>, published: Option<&ConfigMap>, ca_pem: &str) -> Action {
-    let Some(namespace) = namespace.filter(|namespace| is_open(namespace)) else { return Action::Nothing };
+    let Some(namespace) = namespace.filter(|namespace| is_open(namespace)) else {
+        return Action::Nothing;
+    };
     let Some(published) = published else {
         return Action::Create(json!({
             "apiVersion": "v1", "kind": "ConfigMap",
@@ -97,7 +99,9 @@ async fn sync(
         Action::Nothing => return Ok(Next::Wait),
         Action::Create(map) => client.create_in(&resources::CONFIG_MAPS, namespace, &map).await,
         Action::Edit(edit) => {
-            client.patch(&resources::CONFIG_MAPS, namespace, NAME, None, &Patch::Merge, &edit).await
+            client
+                .patch(&resources::CONFIG_MAPS, namespace, NAME, None, &Patch::Merge, &edit)
+                .await
         }
     };
     match outcome {
@@ -121,10 +125,19 @@ mod tests {
         let bench = Bench::new();
         bench.namespace("a");
         start(bench.context("root-ca-cert-publisher"), "PEM".into());
-        bench.until(|api| api.get(&resources::CONFIG_MAPS, "a", NAME).is_some()).await;
-        let data = |bench: &Bench| bench.api.get(&resources::CONFIG_MAPS, "a", NAME).map(|map| map["data"].clone());
+        bench
+            .until(|api| api.get(&resources::CONFIG_MAPS, "a", NAME).is_some())
+            .await;
+        let data = |bench: &Bench| {
+            bench
+                .api
+                .get(&resources::CONFIG_MAPS, "a", NAME)
+                .map(|map| map["data"].clone())
+        };
         assert_eq!(data(&bench), Some(json!({"ca.crt": "PEM"})));
-        bench.api.edit(&resources::CONFIG_MAPS, "a", NAME, |map| map["data"] = json!({"ca.crt": "other", "x": "y"}));
+        bench.api.edit(&resources::CONFIG_MAPS, "a", NAME, |map| {
+            map["data"] = json!({"ca.crt": "other", "x": "y"})
+        });
         bench.idle().await;
         assert_eq!(data(&bench), Some(json!({"ca.crt": "PEM"})));
         bench.api.remove(&resources::CONFIG_MAPS, "a", NAME);

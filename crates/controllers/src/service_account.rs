@@ -68,7 +68,11 @@ async fn sync(
     let account = json!({
         "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": DEFAULT, "namespace": namespace},
     });
-    match context.client.create_in(&resources::SERVICE_ACCOUNTS, namespace, &account).await {
+    match context
+        .client
+        .create_in(&resources::SERVICE_ACCOUNTS, namespace, &account)
+        .await
+    {
         Ok(created) => {
             accounts.seen(api::meta::resource_version(&created)).await;
             Ok(Next::Wait)
@@ -109,11 +113,15 @@ mod tests {
         let bench = Bench::new();
         start(bench.context("service-account-controller"));
         bench.namespace("a");
-        bench.until(|api| api.get(&resources::SERVICE_ACCOUNTS, "a", DEFAULT).is_some()).await;
+        bench
+            .until(|api| api.get(&resources::SERVICE_ACCOUNTS, "a", DEFAULT).is_some())
+            .await;
         bench.idle().await;
         assert_eq!(bench.api.take_writes(), ["create serviceaccounts a/"]);
         bench.api.remove(&resources::SERVICE_ACCOUNTS, "a", DEFAULT);
-        bench.until(|api| api.get(&resources::SERVICE_ACCOUNTS, "a", DEFAULT).is_some()).await;
+        bench
+            .until(|api| api.get(&resources::SERVICE_ACCOUNTS, "a", DEFAULT).is_some())
+            .await;
         bench.end().await;
     }
 }

@@ -33,7 +33,12 @@ impl Bench {
         config.random = Random::seeded(7);
         let informers =
             SharedInformers::new(config.informers_client.clone(), shutdown.clone()).with_random(Random::seeded(3));
-        Bench { api, shutdown, config, informers }
+        Bench {
+            api,
+            shutdown,
+            config,
+            informers,
+        }
     }
 
     pub(crate) fn context(&self, name: &str) -> Context {
@@ -43,7 +48,9 @@ impl Bench {
     /// Returns when `enough` says yes; fails after an hour of paused time.
     pub(crate) async fn until(&self, enough: impl Fn(&FakeApi) -> bool) {
         let waiting = tokio::time::timeout(Duration::from_secs(3600), self.api.until(enough));
-        waiting.await.unwrap_or_else(|_| panic!("never; requests: {:#?}", self.lines()));
+        waiting
+            .await
+            .unwrap_or_else(|_| panic!("never; requests: {:#?}", self.lines()));
     }
 
     /// Lets everything that can happen happen: two seconds in which whatever is ready runs.
@@ -52,11 +59,16 @@ impl Bench {
     }
 
     fn lines(&self) -> Vec<String> {
-        self.api.take_requests().iter().map(|seen| format!("{} {}", seen.line(), seen.body)).collect()
+        self.api
+            .take_requests()
+            .iter()
+            .map(|seen| format!("{} {}", seen.line(), seen.body))
+            .collect()
     }
 
     pub(crate) fn namespace(&self, name: &str) -> Value {
-        self.api.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+        self.api
+            .put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
     }
 
     pub(crate) fn set_status(&self, resource: &Resource, namespace: &str, name: &str, status: Value) {
@@ -78,7 +90,11 @@ impl Bench {
     }
 
     pub(crate) fn pod_names(&self) -> Vec<String> {
-        self.api.list(&resources::PODS).iter().map(|pod| api::meta::name(pod).to_string()).collect()
+        self.api
+            .list(&resources::PODS)
+            .iter()
+            .map(|pod| api::meta::name(pod).to_string())
+            .collect()
     }
 
     /// Reasons and messages of the events so far.
@@ -86,7 +102,10 @@ impl Bench {
         let mut events = self.api.list(&resources::EVENTS);
         events.sort_by_key(|event| api::meta::resource_version(event).parse::<u64>().unwrap_or(0));
         let text = |event: &Value, key: &str| event[key].as_str().unwrap_or("").to_string();
-        events.iter().map(|event| format!("{}: {}", text(event, "reason"), text(event, "message"))).collect()
+        events
+            .iter()
+            .map(|event| format!("{}: {}", text(event, "reason"), text(event, "message")))
+            .collect()
     }
 
     pub(crate) async fn end(self) {

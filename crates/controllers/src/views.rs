@@ -103,7 +103,11 @@ impl IntOrPercent {
             IntOrPercent::Percent(text) => {
                 let percent: i64 = text.strip_suffix('%').and_then(|text| text.parse().ok()).unwrap_or(0);
                 let hundredfold = percent * i64::from(total);
-                let whole = if round_up { (hundredfold + 99).div_euclid(100) } else { hundredfold.div_euclid(100) };
+                let whole = if round_up {
+                    (hundredfold + 99).div_euclid(100)
+                } else {
+                    hundredfold.div_euclid(100)
+                };
                 i32::try_from(whole).unwrap_or(i32::MAX)
             }
         }
@@ -213,7 +217,10 @@ pub(crate) struct Selector {
 
 impl Default for Selector {
     fn default() -> Self {
-        Selector { written: Value::Null, parsed: LabelSelector::nothing() }
+        Selector {
+            written: Value::Null,
+            parsed: LabelSelector::nothing(),
+        }
     }
 }
 
@@ -221,7 +228,8 @@ impl Selector {
     /// Whether the object's labels match.
     pub(crate) fn matches(&self, metadata: &ObjectMeta) -> bool {
         let labels = metadata.labels.as_ref();
-        self.parsed.matches(|key| labels.and_then(|labels| labels.get(key)).map(String::as_str))
+        self.parsed
+            .matches(|key| labels.and_then(|labels| labels.get(key)).map(String::as_str))
     }
 }
 

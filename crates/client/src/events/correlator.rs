@@ -41,6 +41,8 @@ pub(super) struct Correlator {
     seen: Remembered<Occurrence, Seen>,
     similar: Remembered<Occurrence, Similar>,
     buckets: Remembered<ObjectReference, Bucket>,
+    /// The time in the last event's name; names must differ even within one tick of the clock.
+    last_name: i128,
 }
 
 struct Seen {
@@ -67,6 +69,7 @@ impl Correlator {
             seen: Remembered::default(),
             similar: Remembered::default(),
             buckets: Remembered::default(),
+            last_name: 0,
         }
     }
 
@@ -75,13 +78,15 @@ impl Correlator {
         // The revision of the object is no part of what makes events the same.
         let mut about = occurrence.about.clone();
         about.resource_version = String::new();
-        let key = Occurrence { about: about.clone(), ..occurrence.clone() };
+        let key = Occurrence {
+            about: about.clone(),
+            ..occurrence.clone()
+        };
         let (key, message) = self.combine(key, occurrence.message.clone(), now);
         if !self.allowed(about, now) {
             return None;
         }
-        let seen = self.seen.get(&key);
-        let (count, first, existing) = match seen {
+        let (count, first, existing) = match self.seen.get(&key) {
             Some(seen) => {
                 seen.count += 1;
                 (seen.count, seen.first, Some(seen.name.clone()))
@@ -92,7 +97,8 @@ impl Correlator {
             "" => "default",
             namespace => namespace,
         };
-        let name = format!("{}.{:x}", occurrence.about.name, now.as_nanosecond());
+        self.last_name = now.as_nanosecond().max(self.last_name + 1);
+        let name = format!("{}.{:x}", occurrence.about.name, self.last_name);
         let time = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let mut source = json!({"component": self.component});
         if !self.host.is_empty() {
@@ -107,10 +113,22 @@ impl Correlator {
             "source": source, "reportingComponent": self.component, "reportingInstance": self.host,
         });
         if existing.is_none() {
-            self.seen.insert(key.clone(), Seen { name: String::new(), count, first });
+            self.seen.insert(
+                key.clone(),
+                Seen {
+                    name: String::new(),
+                    count,
+                    first,
+                },
+            );
         }
         let existing = existing.filter(|name| !name.is_empty());
-        Some(Write { key, namespace: namespace.into(), body, existing })
+        Some(Write {
+            key,
+            namespace: namespace.into(),
+            body,
+            existing,
+        })
     }
 
     /// An event was created under this name; repeats will raise its count.
@@ -122,7 +140,10 @@ impl Correlator {
 
     /// The key under which the occurrence is counted, and its message.
     fn combine(&mut self, key: Occurrence, message: String, now: Timestamp) -> (Occurrence, String) {
-        let group = Occurrence { message: String::new(), ..key.clone() };
+        let group = Occurrence {
+            message: String::new(),
+            ..key.clone()
+        };
         match self.similar.get(&group) {
             Some(similar) if now.duration_since(similar.last).as_secs() <= SIMILAR_SECONDS => {
                 similar.last = now;
@@ -133,7 +154,13 @@ impl Correlator {
                     return (group, format!("{COMBINED}{message}"));
                 }
             }
-            _ => self.similar.insert(group, Similar { messages: vec![message.clone()], last: now }),
+            _ => self.similar.insert(
+                group,
+                Similar {
+                    messages: vec![message.clone()],
+                    last: now,
+                },
+            ),
         }
         (key, message)
     }
@@ -151,7 +178,13 @@ impl Correlator {
                 allowed
             }
             None => {
-                self.buckets.insert(about, Bucket { tokens: BURST - 1.0, last: now });
+                self.buckets.insert(
+                    about,
+                    Bucket {
+                        tokens: BURST - 1.0,
+                        last: now,
+                    },
+                );
                 true
             }
         }
@@ -166,7 +199,10 @@ struct Remembered<K, V> {
 
 impl<K, V> Default for Remembered<K, V> {
     fn default() -> Self {
-        Remembered { entries: HashMap::new(), uses: 0 }
+        Remembered {
+            entries: HashMap::new(),
+            uses: 0,
+        }
     }
 }
 

@@ -89,7 +89,11 @@ impl ObjectReference {
             ("resourceVersion", &self.resource_version),
             ("fieldPath", &self.field_path),
         ];
-        fields.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key, value.as_str())).collect()
+        fields
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| (key, value.as_str()))
+            .collect()
     }
 }
 
@@ -122,7 +126,9 @@ impl Recorder {
         let stop = shutdown.clone();
         shutdown.spawn(async move {
             while let Some(Some(occurrence)) = stop.until(waiting.recv()).await {
-                let Some(write) = correlator.observe(&occurrence, clock.now()) else { continue };
+                let Some(write) = correlator.observe(&occurrence, clock.now()) else {
+                    continue;
+                };
                 if let Some(outcome) = stop.until(perform(&client, &mut correlator, write)).await
                     && let Err(error) = outcome
                 {
@@ -131,14 +137,22 @@ impl Recorder {
                 }
             }
         });
-        Recorder { queue, dropped: Arc::default() }
+        Recorder {
+            queue,
+            dropped: Arc::default(),
+        }
     }
 
     /// Records an event.
     pub fn event(&self, about: ObjectReference, event_type: EventType, reason: &str, message: impl Into<String>) {
         let mut message: String = message.into();
         truncate(&mut message);
-        let occurrence = Occurrence { about, event_type, reason: reason.into(), message };
+        let occurrence = Occurrence {
+            about,
+            event_type,
+            reason: reason.into(),
+            message,
+        };
         if self.queue.try_send(occurrence).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -161,12 +175,20 @@ impl Recorder {
 }
 
 async fn perform(client: &Client, correlator: &mut Correlator, write: Write) -> crate::Result<()> {
-    let Write { key, namespace, body, existing } = write;
+    let Write {
+        key,
+        namespace,
+        body,
+        existing,
+    } = write;
     if let Some(name) = existing {
         let edit = json!({
             "count": body["count"], "lastTimestamp": body["lastTimestamp"], "message": body["message"],
         });
-        match client.patch(&resources::EVENTS, &namespace, &name, None, &Patch::Merge, &edit).await {
+        match client
+            .patch(&resources::EVENTS, &namespace, &name, None, &Patch::Merge, &edit)
+            .await
+        {
             Err(error) if error.is_not_found() => {}
             outcome => return outcome.map(drop),
         }

@@ -39,7 +39,15 @@ async fn check(occurrences: Vec<(&str, &str, String)>, expect: &[&str]) {
 
 #[tokio::test(start_paused = true)]
 async fn a_repeat_raises_the_count() {
-    check(vec![("a", "R", "m".into()), ("a", "R", "m".into()), ("a", "R", "other".into())], &["1 other", "2 m"]).await;
+    check(
+        vec![
+            ("a", "R", "m".into()),
+            ("a", "R", "m".into()),
+            ("a", "R", "other".into()),
+        ],
+        &["1 other", "2 m"],
+    )
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,7 +73,10 @@ async fn a_counted_event_that_is_gone_is_made_again() {
     recorder.warning(about("a"), "R", "m");
     api.until(|api| api.list(&resources::EVENTS).len() == 1).await;
     let event = api.list(&resources::EVENTS).remove(0);
-    assert_eq!(event["source"], json!({"component": "test-controller", "host": "node-1"}));
+    assert_eq!(
+        event["source"],
+        json!({"component": "test-controller", "host": "node-1"})
+    );
     assert_eq!(event["involvedObject"]["kind"], "Pod");
     assert_eq!(event["type"], "Warning");
     api.remove(&resources::EVENTS, "default", api::meta::name(&event));

@@ -92,11 +92,16 @@ impl HttpsTransport {
         credentials: Credentials,
         connector: Arc<dyn Connector>,
     ) -> Result<HttpsTransport, TransportError> {
-        let uri: http::Uri = server.parse().map_err(|error| invalid(format!("server {server:?}: {error}")))?;
+        let uri: http::Uri = server
+            .parse()
+            .map_err(|error| invalid(format!("server {server:?}: {error}")))?;
         if uri.scheme_str() != Some("https") {
             return Err(invalid(format!("server {server:?}: only https is spoken")));
         }
-        let host = uri.host().ok_or_else(|| invalid(format!("server {server:?} has no host")))?.to_string();
+        let host = uri
+            .host()
+            .ok_or_else(|| invalid(format!("server {server:?} has no host")))?
+            .to_string();
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(443));
         let (identity, token) = match credentials {
             Credentials::Anonymous => (None, None),
@@ -105,7 +110,9 @@ impl HttpsTransport {
         };
         let tls = tls::Tls::new(ca_pem, &host, identity)?;
         let pool = Pool::new(connector, authority, tls);
-        Ok(HttpsTransport { shared: Arc::new(Shared { pool, token }) })
+        Ok(HttpsTransport {
+            shared: Arc::new(Shared { pool, token }),
+        })
     }
 
     /// Uses another client certificate from now on: new requests get new connections; what runs ends as it would have.

@@ -64,7 +64,13 @@ impl Lease {
 impl Pool {
     pub(super) fn new(connector: Arc<dyn Connector>, authority: String, tls: Tls) -> Pool {
         let connections = Mutex::new(Vec::new());
-        Pool { connector, authority, tls, connections, making: tokio::sync::Mutex::new(()) }
+        Pool {
+            connector,
+            authority,
+            tls,
+            connections,
+            making: tokio::sync::Mutex::new(()),
+        }
     }
 
     pub(super) fn authority(&self) -> &str {
@@ -90,7 +96,10 @@ impl Pool {
             return Ok(lease);
         }
         let sender = self.connect().await?;
-        let shared = Shared { sender, used: Arc::new(AtomicUsize::new(0)) };
+        let shared = Shared {
+            sender,
+            used: Arc::new(AtomicUsize::new(0)),
+        };
         let lease = shared.take();
         self.connections.lock().push(shared);
         Ok(lease)
@@ -99,13 +108,22 @@ impl Pool {
     fn free(&self) -> Option<Lease> {
         let mut connections = self.connections.lock();
         connections.retain(|connection| !connection.sender.is_closed());
-        let free = connections.iter().find(|connection| connection.used.load(Ordering::Acquire) < STREAMS_PER_CONNECTION);
+        let free = connections
+            .iter()
+            .find(|connection| connection.used.load(Ordering::Acquire) < STREAMS_PER_CONNECTION);
         free.map(Shared::take)
     }
 
     async fn connect(&self) -> Result<http2::SendRequest<Full<Bytes>>, TransportError> {
-        let failed = |why: String| TransportError::Connect { server: self.authority.clone(), why };
-        let stream = self.connector.connect(&self.authority).await.map_err(|error| failed(error.to_string()))?;
+        let failed = |why: String| TransportError::Connect {
+            server: self.authority.clone(),
+            why,
+        };
+        let stream = self
+            .connector
+            .connect(&self.authority)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         let stream = self.tls.wrap(stream).await.map_err(|error| failed(error.to_string()))?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -130,6 +148,9 @@ impl Pool {
 impl Shared {
     fn take(&self) -> Lease {
         self.used.fetch_add(1, Ordering::AcqRel);
-        Lease { sender: self.sender.clone(), used: self.used.clone() }
+        Lease {
+            sender: self.sender.clone(),
+            used: self.used.clone(),
+        }
     }
 }

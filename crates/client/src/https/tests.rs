@@ -22,7 +22,9 @@ impl Authority {
     fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Authority { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+        Authority {
+            issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap(),
+        }
     }
 
     fn issue(&self, name: &str) -> (String, KeyPair) {
@@ -49,7 +51,9 @@ async fn serve(authority: &Authority) -> (SocketAddr, Arc<Log>) {
         .allow_unauthenticated()
         .build()
         .unwrap();
-    let chain = rustls_pemfile::certs(&mut chain.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
+    let chain = rustls_pemfile::certs(&mut chain.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .unwrap();
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -66,12 +70,17 @@ async fn serve(authority: &Authority) -> (SocketAddr, Arc<Log>) {
         while let Ok((stream, _)) = listener.accept().await {
             let (acceptor, log) = (acceptor.clone(), log.clone());
             tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
                 log.connections.fetch_add(1, Ordering::SeqCst);
                 let peer = stream.get_ref().1.peer_certificates();
                 let peer = peer.map(|chain| chain[0].to_vec()).unwrap_or_default();
                 let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                    let token = request.headers().get("authorization").map(|v| v.to_str().unwrap().to_string());
+                    let token = request
+                        .headers()
+                        .get("authorization")
+                        .map(|v| v.to_str().unwrap().to_string());
                     log.requests.lock().push((peer.clone(), token.unwrap_or_default()));
                     let answer = format!("{} {}", request.method(), request.uri().path());
                     async move { Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(Bytes::from(answer)))) }
@@ -91,20 +100,39 @@ async fn certificates_are_used_and_exchanged() {
     let (address, log) = serve(&authority).await;
     let (chain, key) = authority.issue("first");
     let server = format!("https://localhost:{}", address.port());
-    let credentials = Credentials::Certificate { chain_pem: chain.clone(), key_pem: key.serialize_pem() };
+    let credentials = Credentials::Certificate {
+        chain_pem: chain.clone(),
+        key_pem: key.serialize_pem(),
+    };
     let transport = Arc::new(HttpsTransport::new(&server, &authority.issuer.pem(), credentials).unwrap());
     let client = Client::new(transport.clone());
     for _ in 0..3 {
-        assert_eq!(client.get_raw("/version?x=1", "application/json").await.unwrap(), "GET /version");
+        assert_eq!(
+            client.get_raw("/version?x=1", "application/json").await.unwrap(),
+            "GET /version"
+        );
     }
     assert_eq!(log.connections.load(Ordering::SeqCst), 1, "one connection serves all");
     let (second, second_key) = authority.issue("second");
-    transport.set_client_certificate(&second, &second_key.serialize_pem()).unwrap();
+    transport
+        .set_client_certificate(&second, &second_key.serialize_pem())
+        .unwrap();
     client.get_raw("/version", "application/json").await.unwrap();
     let seen: Vec<Vec<u8>> = log.requests.lock().iter().map(|(peer, _)| peer.clone()).collect();
-    let der = |pem: &str| rustls_pemfile::certs(&mut pem.as_bytes()).next().unwrap().unwrap().to_vec();
+    let der = |pem: &str| {
+        rustls_pemfile::certs(&mut pem.as_bytes())
+            .next()
+            .unwrap()
+            .unwrap()
+            .to_vec()
+    };
     assert_eq!(seen, [der(&chain), der(&chain), der(&chain), der(&second)]);
-    assert!(transport.set_client_certificate(&chain, &second_key.serialize_pem()).is_err(), "key of another");
+    assert!(
+        transport
+            .set_client_certificate(&chain, &second_key.serialize_pem())
+            .is_err(),
+        "key of another"
+    );
 }
 
 #[tokio::test]
@@ -134,7 +162,9 @@ async fn strangers_are_not_trusted() {
     let server = format!("https://localhost:{}", address.port());
     let transport = HttpsTransport::new(&server, &other.issuer.pem(), Credentials::Anonymous).unwrap();
     let request = Request::builder().uri("/x").body(Bytes::new()).unwrap();
-    let Err(error) = transport.send(request).await else { panic!("trusted a stranger") };
+    let Err(error) = transport.send(request).await else {
+        panic!("trusted a stranger")
+    };
     assert!(matches!(error, TransportError::Connect { .. }), "{error}");
 }
 
@@ -142,7 +172,15 @@ async fn strangers_are_not_trusted() {
 fn what_cannot_be_used_is_refused_at_once() {
     let authority = Authority::new();
     let ca = authority.issuer.pem();
-    for (server, ca) in [("http://a", ca.as_str()), ("https://", &ca), ("https://a", ""), ("https://a", "nonsense")] {
-        assert!(HttpsTransport::new(server, ca, Credentials::Anonymous).is_err(), "{server}");
+    for (server, ca) in [
+        ("http://a", ca.as_str()),
+        ("https://", &ca),
+        ("https://a", ""),
+        ("https://a", "nonsense"),
+    ] {
+        assert!(
+            HttpsTransport::new(server, ca, Credentials::Anonymous).is_err(),
+            "{server}"
+        );
     }
 }

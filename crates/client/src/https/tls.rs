@@ -35,33 +35,35 @@ pub(super) fn identity(chain_pem: &str, key_pem: &str) -> Result<Arc<CertifiedKe
     let key = rustls::crypto::ring::sign::any_supported_type(&key)
         .map_err(|error| super::invalid(format!("client key: {error}")))?;
     let identity = CertifiedKey::new(chain, key);
-    identity.keys_match().map_err(|error| super::invalid(format!("client certificate and key: {error}")))?;
+    identity
+        .keys_match()
+        .map_err(|error| super::invalid(format!("client certificate and key: {error}")))?;
     Ok(Arc::new(identity))
 }
 
 impl Tls {
-    pub(super) fn new(
-        ca_pem: &str,
-        host: &str,
-        identity: Option<Arc<CertifiedKey>>,
-    ) -> Result<Tls, TransportError> {
+    pub(super) fn new(ca_pem: &str, host: &str, identity: Option<Arc<CertifiedKey>>) -> Result<Tls, TransportError> {
         let mut roots = RootCertStore::empty();
         for certificate in rustls_pemfile::certs(&mut ca_pem.as_bytes()) {
             let certificate = certificate.map_err(|error| super::invalid(format!("CA: {error}")))?;
-            roots.add(certificate).map_err(|error| super::invalid(format!("CA: {error}")))?;
+            roots
+                .add(certificate)
+                .map_err(|error| super::invalid(format!("CA: {error}")))?;
         }
         if roots.is_empty() {
             return Err(super::invalid("CA: the PEM holds no certificate"));
         }
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_string();
-        let name = ServerName::try_from(bare).map_err(|error| super::invalid(format!("server name {host}: {error}")))?;
+        let name =
+            ServerName::try_from(bare).map_err(|error| super::invalid(format!("server name {host}: {error}")))?;
         let roots = Arc::new(roots);
         let connector = ArcSwap::from_pointee(Connector(connector(&roots, identity)?));
         Ok(Tls { roots, name, connector })
     }
 
     pub(super) fn set_identity(&self, identity: Arc<CertifiedKey>) -> Result<(), TransportError> {
-        self.connector.store(Arc::new(Connector(connector(&self.roots, Some(identity))?)));
+        self.connector
+            .store(Arc::new(Connector(connector(&self.roots, Some(identity))?)));
         Ok(())
     }
 
@@ -71,10 +73,7 @@ impl Tls {
     }
 }
 
-fn connector(
-    roots: &Arc<RootCertStore>,
-    identity: Option<Arc<CertifiedKey>>,
-) -> Result<TlsConnector, TransportError> {
+fn connector(roots: &Arc<RootCertStore>, identity: Option<Arc<CertifiedKey>>) -> Result<TlsConnector, TransportError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

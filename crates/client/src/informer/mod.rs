@@ -46,17 +46,26 @@ impl Selection {
 
     /// Objects with these fields, such as `spec.nodeName=here`.
     pub fn fields(selector: impl Into<String>) -> Selection {
-        Selection { fields: selector.into(), ..Default::default() }
+        Selection {
+            fields: selector.into(),
+            ..Default::default()
+        }
     }
 
     /// Objects with these labels.
     pub fn labels(selector: impl Into<String>) -> Selection {
-        Selection { labels: selector.into(), ..Default::default() }
+        Selection {
+            labels: selector.into(),
+            ..Default::default()
+        }
     }
 
     /// Objects of this namespace.
     pub fn namespace(namespace: impl Into<String>) -> Selection {
-        Selection { namespace: namespace.into(), ..Default::default() }
+        Selection {
+            namespace: namespace.into(),
+            ..Default::default()
+        }
     }
 }
 
@@ -78,7 +87,9 @@ pub struct Informer<T> {
 
 impl<T> Clone for Informer<T> {
     fn clone(&self) -> Self {
-        Informer { inner: self.inner.clone() }
+        Informer {
+            inner: self.inner.clone(),
+        }
     }
 }
 
@@ -101,7 +112,9 @@ impl<T: Object> Informer<T> {
         shutdown: Shutdown,
     ) -> Informer<T> {
         let mut store = Store::default();
-        store.add_index(OWNER_INDEX, |object: &T, add| object.meta().owner_uids().into_iter().for_each(add));
+        store.add_index(OWNER_INDEX, |object: &T, add| {
+            object.meta().owner_uids().into_iter().for_each(add)
+        });
         let inner = Arc::new(Inner {
             resource,
             selection,
@@ -191,7 +204,9 @@ impl<T: Object> Informer<T> {
     ///
     /// Only for informers of everything: a selection need not contain the write.
     pub async fn seen(&self, resource_version: &str) -> bool {
-        let Ok(revision) = resource_version.parse::<u64>() else { return true };
+        let Ok(revision) = resource_version.parse::<u64>() else {
+            return true;
+        };
         self.wait(|progress| progress.revision >= revision).await
     }
 
@@ -220,7 +235,9 @@ impl<T: Object> Informer<T> {
         let changes = store.replace(objects.into_iter().map(Arc::new).collect());
         let subscribers = self.subscribers();
         for (old, new) in changes {
-            subscribers.iter().for_each(|subscriber| subscriber.change(old.clone(), new.clone()));
+            subscribers
+                .iter()
+                .for_each(|subscriber| subscriber.change(old.clone(), new.clone()));
         }
         subscribers.iter().for_each(|subscriber| subscriber.sync());
         // Told while the lock is held, so that nobody subscribes between the change and the news of it.
@@ -245,13 +262,17 @@ impl<T: Object> Informer<T> {
         };
         if old.is_some() || new.is_some() {
             let subscribers = self.subscribers();
-            subscribers.iter().for_each(|subscriber| subscriber.change(old.clone(), new.clone()));
+            subscribers
+                .iter()
+                .for_each(|subscriber| subscriber.change(old.clone(), new.clone()));
         }
         self.advance(revision);
     }
 
     fn advance(&self, revision: u64) {
-        self.inner.progress.send_modify(|progress| progress.revision = progress.revision.max(revision));
+        self.inner
+            .progress
+            .send_modify(|progress| progress.revision = progress.revision.max(revision));
     }
 
     fn end(&self) {

@@ -33,13 +33,22 @@ pub(super) struct Reflector<T> {
 impl<T: Object> Reflector<T> {
     pub(super) fn new(client: Client, informer: Informer<T>, random: Random, shutdown: Shutdown) -> Self {
         let backoff = Backoff::new(RECONNECT_INITIAL, RECONNECT_MAX).with_jitter(RECONNECT_JITTER, random);
-        Reflector { client, informer, backoff, shutdown, revision: None, plain_lists: false }
+        Reflector {
+            client,
+            informer,
+            backoff,
+            shutdown,
+            revision: None,
+            plain_lists: false,
+        }
     }
 
     pub(super) async fn run(mut self) {
         let shutdown = self.shutdown.clone();
         while !shutdown.is_triggered() {
-            let Some(outcome) = shutdown.until(self.follow()).await else { break };
+            let Some(outcome) = shutdown.until(self.follow()).await else {
+                break;
+            };
             let resource = self.informer.resource();
             match outcome {
                 Ok(()) => tracing::debug!(%resource, "the server ended the watch"),
@@ -61,7 +70,10 @@ impl<T: Object> Reflector<T> {
     async fn follow(&mut self) -> Result<(), Error> {
         let mut stream = match &self.revision {
             Some(revision) => {
-                let params = WatchParams { resource_version: revision.clone(), ..self.params() };
+                let params = WatchParams {
+                    resource_version: revision.clone(),
+                    ..self.params()
+                };
                 self.open(&params).await?
             }
             None => self.begin().await?,
@@ -92,15 +104,27 @@ impl<T: Object> Reflector<T> {
             field_selector: selection.fields.clone(),
             ..Default::default()
         };
-        let list = self.client.list_lenient::<T>(self.informer.resource(), &selection.namespace, &params).await?;
+        let list = self
+            .client
+            .list_lenient::<T>(self.informer.resource(), &selection.namespace, &params)
+            .await?;
         self.informer.replace(list.items, &list.resource_version);
         self.revision = Some(list.resource_version.clone());
         self.backoff.reset();
-        self.open(&WatchParams { resource_version: list.resource_version, ..self.params() }).await
+        self.open(&WatchParams {
+            resource_version: list.resource_version,
+            ..self.params()
+        })
+        .await
     }
 
     async fn streaming_list(&mut self) -> Result<WatchStream<T>, Error> {
-        let mut stream = self.open(&WatchParams { send_initial_events: true, ..self.params() }).await?;
+        let mut stream = self
+            .open(&WatchParams {
+                send_initial_events: true,
+                ..self.params()
+            })
+            .await?;
         let mut objects = BTreeMap::new();
         loop {
             let Some(event) = stream.next().await else {
@@ -115,8 +139,12 @@ impl<T: Object> Reflector<T> {
                     let meta = object.meta();
                     objects.remove(&(meta.namespace().to_string(), meta.name().to_string()));
                 }
-                Ok(Event::Bookmark { resource_version, initial_events_end: true }) => {
-                    self.informer.replace(objects.into_values().collect(), &resource_version);
+                Ok(Event::Bookmark {
+                    resource_version,
+                    initial_events_end: true,
+                }) => {
+                    self.informer
+                        .replace(objects.into_values().collect(), &resource_version);
                     self.revision = Some(resource_version);
                     self.backoff.reset();
                     return Ok(stream);
@@ -162,7 +190,13 @@ impl<T: Object> Reflector<T> {
     }
 
     async fn open(&self, params: &WatchParams) -> Result<WatchStream<T>, Error> {
-        self.client.watch_in(self.informer.resource(), &self.informer.inner.selection.namespace, params).await
+        self.client
+            .watch_in(
+                self.informer.resource(),
+                &self.informer.inner.selection.namespace,
+                params,
+            )
+            .await
     }
 
     fn params(&self) -> WatchParams {
@@ -178,6 +212,13 @@ impl<T: Object> Reflector<T> {
 
 /// Whether the server does not know streaming lists. Upstream answers 422 when they are disabled; servers before them 400.
 fn refuses_streaming(error: &Error) -> bool {
-    let reasons = [Reason::Invalid, Reason::BadRequest, Reason::MethodNotAllowed, Reason::NotAcceptable];
-    error.status().is_some_and(|status| reasons.into_iter().any(|reason| status.is(reason)))
+    let reasons = [
+        Reason::Invalid,
+        Reason::BadRequest,
+        Reason::MethodNotAllowed,
+        Reason::NotAcceptable,
+    ];
+    error
+        .status()
+        .is_some_and(|status| reasons.into_iter().any(|reason| status.is(reason)))
 }

@@ -25,7 +25,12 @@ pub struct SharedInformers {
 impl SharedInformers {
     /// Informers that read through this client and end with `shutdown`.
     pub fn new(client: Client, shutdown: Shutdown) -> SharedInformers {
-        SharedInformers { client, random: Random::real(), shutdown, informers: Arc::default() }
+        SharedInformers {
+            client,
+            random: Random::real(),
+            shutdown,
+            informers: Arc::default(),
+        }
     }
 
     /// Draws the jitter of reconnects from here (a simulation's seed).
@@ -52,7 +57,10 @@ impl SharedInformers {
             let (client, random, shutdown) = (self.client.clone(), self.random.fork(), self.shutdown.clone());
             Box::new(Informer::<T>::start(client, resource, selection, random, shutdown))
         });
-        informer.downcast_ref::<Informer<T>>().expect("invariant: the key holds the type").clone()
+        informer
+            .downcast_ref::<Informer<T>>()
+            .expect("invariant: the key holds the type")
+            .clone()
     }
 
     /// The client they read through.

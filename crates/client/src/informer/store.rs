@@ -26,7 +26,11 @@ struct Index<T> {
 
 impl<T> Default for Store<T> {
     fn default() -> Self {
-        Store { objects: BTreeMap::new(), count: 0, indexes: Vec::new() }
+        Store {
+            objects: BTreeMap::new(),
+            count: 0,
+            indexes: Vec::new(),
+        }
     }
 }
 
@@ -40,7 +44,12 @@ impl<T: Object> Store<T> {
     }
 
     pub(super) fn list_namespace(&self, namespace: &str) -> Vec<Arc<T>> {
-        self.objects.get(namespace).into_iter().flat_map(BTreeMap::values).cloned().collect()
+        self.objects
+            .get(namespace)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .cloned()
+            .collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -50,14 +59,21 @@ impl<T: Object> Store<T> {
     pub(super) fn indexed(&self, name: &str, key: &str) -> Vec<Arc<T>> {
         let index = self.indexes.iter().find(|index| index.name == name);
         let keys = index.and_then(|index| index.entries.get(key));
-        keys.into_iter().flatten().filter_map(|(namespace, name)| self.get(namespace, name)).collect()
+        keys.into_iter()
+            .flatten()
+            .filter_map(|(namespace, name)| self.get(namespace, name))
+            .collect()
     }
 
     pub(super) fn add_index(&mut self, name: &'static str, keys_of: IndexFn<T>) {
         if self.indexes.iter().any(|index| index.name == name) {
             return;
         }
-        let mut index = Index { name, keys_of, entries: HashMap::new() };
+        let mut index = Index {
+            name,
+            keys_of,
+            entries: HashMap::new(),
+        };
         for (namespace, objects) in &self.objects {
             for (name, object) in objects {
                 index.insert(object, (namespace.clone(), name.clone()));
@@ -74,7 +90,11 @@ impl<T: Object> Store<T> {
             None => Arc::from(meta.namespace()),
         };
         let name: Arc<str> = Arc::from(meta.name());
-        let old = self.objects.entry(namespace.clone()).or_default().insert(name.clone(), object.clone());
+        let old = self
+            .objects
+            .entry(namespace.clone())
+            .or_default()
+            .insert(name.clone(), object.clone());
         let key = (namespace, name);
         for index in &mut self.indexes {
             if let Some(old) = &old {
@@ -102,10 +122,15 @@ impl<T: Object> Store<T> {
     /// Makes the store hold just these objects; returns what that changed. Equal revisions change nothing.
     pub(super) fn replace(&mut self, objects: Vec<Arc<T>>) -> Vec<Change<T>> {
         let mut changes = Vec::new();
-        let kept: BTreeSet<Key> =
-            objects.iter().map(|object| (Arc::from(object.meta().namespace()), Arc::from(object.meta().name()))).collect();
-        let present: Vec<Key> =
-            self.objects.iter().flat_map(|(ns, names)| names.keys().map(|name| (ns.clone(), name.clone()))).collect();
+        let kept: BTreeSet<Key> = objects
+            .iter()
+            .map(|object| (Arc::from(object.meta().namespace()), Arc::from(object.meta().name())))
+            .collect();
+        let present: Vec<Key> = self
+            .objects
+            .iter()
+            .flat_map(|(ns, names)| names.keys().map(|name| (ns.clone(), name.clone())))
+            .collect();
         for key in present.into_iter().filter(|key| !kept.contains(key)) {
             changes.push((self.remove(&key.0, &key.1), None));
         }

@@ -68,9 +68,17 @@ pub(super) struct Subscription<T> {
 
 impl<T: Object> Subscription<T> {
     pub(super) fn new(objects: Vec<Arc<T>>, synced: bool, ended: bool) -> Self {
-        let waiting =
-            Waiting { order: VecDeque::new(), changes: HashMap::new(), next: None, synced: false, ended };
-        let subscription = Subscription { waiting: Mutex::new(waiting), news: Notify::new() };
+        let waiting = Waiting {
+            order: VecDeque::new(),
+            changes: HashMap::new(),
+            next: None,
+            synced: false,
+            ended,
+        };
+        let subscription = Subscription {
+            waiting: Mutex::new(waiting),
+            news: Notify::new(),
+        };
         for object in objects {
             subscription.change(None, Some(object));
         }
@@ -81,7 +89,9 @@ impl<T: Object> Subscription<T> {
     }
 
     pub(super) fn change(&self, old: Option<Arc<T>>, new: Option<Arc<T>>) {
-        let Some(meta) = new.as_ref().or(old.as_ref()).map(|object| object.meta()) else { return };
+        let Some(meta) = new.as_ref().or(old.as_ref()).map(|object| object.meta()) else {
+            return;
+        };
         let key: Key = (Arc::from(meta.namespace()), Arc::from(meta.name()));
         let mut waiting = self.waiting.lock();
         let Waiting { order, changes, .. } = &mut *waiting;
@@ -92,7 +102,14 @@ impl<T: Object> Subscription<T> {
             }
             None => {
                 order.push_back(Slot::Object(key.clone()));
-                changes.insert(key, Pending { told: old.clone(), last: new.clone().or(old), now: new });
+                changes.insert(
+                    key,
+                    Pending {
+                        told: old.clone(),
+                        last: new.clone().or(old),
+                        now: new,
+                    },
+                );
             }
         }
         drop(waiting);
@@ -125,7 +142,10 @@ impl<T: Object> Subscription<T> {
             Some(Slot::Synced) => return Ok(Delta::Synced),
             Some(Slot::Object(key)) => key,
         };
-        let pending: Pending<T> = waiting.changes.remove(&key).expect("invariant: each slot has its change");
+        let pending: Pending<T> = waiting
+            .changes
+            .remove(&key)
+            .expect("invariant: each slot has its change");
         let (change, last): (Change<T>, _) = ((pending.told, pending.now), pending.last);
         Ok(match change {
             (Some(old), Some(new)) if old.meta().uid() == new.meta().uid() => Delta::Updated { old, new },

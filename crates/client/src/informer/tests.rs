@@ -23,7 +23,11 @@ impl Bench {
         let informers = SharedInformers::new(api.client(), shutdown.clone()).with_random(Random::seeded(1));
         let informer = informers.informer_of::<Value>(resources::CONFIG_MAPS, Selection::all());
         assert!(informer.synced().await);
-        Bench { api, shutdown, informer }
+        Bench {
+            api,
+            shutdown,
+            informer,
+        }
     }
 
     fn put(&self, name: &str) -> Value {
@@ -31,7 +35,9 @@ impl Bench {
     }
 
     fn set(&self, name: &str, value: &str) {
-        self.api.edit(&resources::CONFIG_MAPS, "default", name, |object| object["data"]["v"] = value.into());
+        self.api.edit(&resources::CONFIG_MAPS, "default", name, |object| {
+            object["data"]["v"] = value.into()
+        });
     }
 
     fn remove(&self, name: &str) {
@@ -78,7 +84,11 @@ async fn tells_what_is_there_and_what_changes() {
     bench.settle().await;
     bench.remove("b");
     bench.settle().await;
-    assert_eq!(news(&mut events), ["-b 0", "~a 0>1"], "b came and went before the subscriber looked");
+    assert_eq!(
+        news(&mut events),
+        ["-b 0", "~a 0>1"],
+        "b came and went before the subscriber looked"
+    );
     bench.shutdown.finish().await;
     assert!(events.next().await.is_none());
 }
@@ -125,8 +135,17 @@ async fn resumes_where_the_watch_ended() {
     bench.put("b");
     bench.remove("a");
     bench.settle().await;
-    assert_eq!(news(&mut events), ["-a 0", "synced", "+b 0"], "the news of one object in the place of its first");
-    let requests: Vec<String> = bench.api.take_requests().iter().map(crate::testing::Seen::line).collect();
+    assert_eq!(
+        news(&mut events),
+        ["-a 0", "synced", "+b 0"],
+        "the news of one object in the place of its first"
+    );
+    let requests: Vec<String> = bench
+        .api
+        .take_requests()
+        .iter()
+        .map(crate::testing::Seen::line)
+        .collect();
     assert_eq!(requests, ["watch configmaps /"], "no list");
 }
 
@@ -171,7 +190,10 @@ async fn reconnects_with_growing_delays() {
     bench.put("a");
     bench.settle().await;
     let elapsed = start.elapsed();
-    assert!(elapsed >= Duration::from_millis(500) && elapsed < Duration::from_secs(4), "{elapsed:?}");
+    assert!(
+        elapsed >= Duration::from_millis(500) && elapsed < Duration::from_secs(4),
+        "{elapsed:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +202,10 @@ async fn waits_for_a_revision() {
     bench.api.freeze_watches();
     let stored = bench.put("a");
     let seen = bench.informer.seen(api::meta::resource_version(&stored));
-    assert!(tokio::time::timeout(Duration::from_secs(10), seen).await.is_err(), "the copy is behind");
+    assert!(
+        tokio::time::timeout(Duration::from_secs(10), seen).await.is_err(),
+        "the copy is behind"
+    );
     assert!(bench.informer.get("default", "a").is_none());
     bench.api.thaw_watches();
     assert!(bench.informer.seen(api::meta::resource_version(&stored)).await);
@@ -194,9 +219,16 @@ async fn indexes_follow() {
     let bench = Bench::new(FakeApi::new()).await;
     bench.put("a");
     bench.settle().await;
-    bench.informer.add_index("value", |object, add| add(object["data"]["v"].as_str().unwrap_or("")));
+    bench
+        .informer
+        .add_index("value", |object, add| add(object["data"]["v"].as_str().unwrap_or("")));
     let names = |key: &str| -> Vec<String> {
-        bench.informer.indexed("value", key).iter().map(|object| object.name().to_string()).collect()
+        bench
+            .informer
+            .indexed("value", key)
+            .iter()
+            .map(|object| object.name().to_string())
+            .collect()
     };
     bench.put("b");
     bench.settle().await;
@@ -225,10 +257,17 @@ async fn selections_are_watches_of_their_own() {
     api.put(object("a"));
     assert!(all.until("default", "a", |object| object.is_some()).await);
     assert!(one.is_empty());
-    api.edit(&resources::CONFIG_MAPS, "default", "a", |object| object["data"]["v"] = "1".into());
+    api.edit(&resources::CONFIG_MAPS, "default", "a", |object| {
+        object["data"]["v"] = "1".into()
+    });
     assert!(one.until("default", "a", |object| object.is_some()).await);
-    api.edit(&resources::CONFIG_MAPS, "default", "a", |object| object["data"]["v"] = "2".into());
-    assert!(one.until("default", "a", |object| object.is_none()).await, "it left the selection");
+    api.edit(&resources::CONFIG_MAPS, "default", "a", |object| {
+        object["data"]["v"] = "2".into()
+    });
+    assert!(
+        one.until("default", "a", |object| object.is_none()).await,
+        "it left the selection"
+    );
     let watches = api.take_requests().iter().filter(|seen| seen.verb == "watch").count();
     assert_eq!(watches, 2);
     shutdown.finish().await;

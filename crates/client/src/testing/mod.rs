@@ -47,7 +47,10 @@ impl Seen {
     /// `verb resource[/subresource] namespace/name`, for assertions.
     pub fn line(&self) -> String {
         let slash = if self.subresource.is_empty() { "" } else { "/" };
-        format!("{} {}{slash}{} {}/{}", self.verb, self.resource, self.subresource, self.namespace, self.name)
+        format!(
+            "{} {}{slash}{} {}/{}",
+            self.verb, self.resource, self.subresource, self.namespace, self.name
+        )
     }
 
     /// Whether it changes anything.
@@ -84,10 +87,12 @@ struct Shared {
     valve: watch::Sender<Valve>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Valve {
     /// Watches show nothing after this revision.
     limit: u64,
+    /// The limit holds for this resource only; empty: for all.
+    limited: String,
     /// Watches opened before the present number end.
     generation: u64,
     /// Watches refuse streaming lists.
@@ -113,9 +118,16 @@ impl FakeApi {
             state: Mutex::new(State::new(clock, Random::seeded(1))),
             saboteur: Mutex::new(None),
             revision: watch::Sender::new(0),
-            valve: watch::Sender::new(Valve { limit: u64::MAX, generation: 0, plain_lists: false }),
+            valve: watch::Sender::new(Valve {
+                limit: u64::MAX,
+                limited: String::new(),
+                generation: 0,
+                plain_lists: false,
+            }),
         };
-        FakeApi { shared: Arc::new(shared) }
+        FakeApi {
+            shared: Arc::new(shared),
+        }
     }
 
     /// The server's clock.
@@ -130,7 +142,11 @@ impl FakeApi {
 
     /// A client with this identity.
     pub fn client_as(&self, user: &str) -> Client {
-        Client::new(Arc::new(FakeTransport { api: self.clone(), user: user.into() })).with_user_agent(user)
+        Client::new(Arc::new(FakeTransport {
+            api: self.clone(),
+            user: user.into(),
+        }))
+        .with_user_agent(user)
     }
 
     /// Serves one more resource (a custom one), with the usual verbs.
@@ -154,7 +170,12 @@ impl FakeApi {
     /// # Panics
     /// When the kind is not served or the name is taken.
     pub fn put(&self, object: Value) -> Value {
-        let stored = self.shared.state.lock().put(object).unwrap_or_else(|status| panic!("put: {status}"));
+        let stored = self
+            .shared
+            .state
+            .lock()
+            .put(object)
+            .unwrap_or_else(|status| panic!("put: {status}"));
         self.announce();
         stored
     }
@@ -199,7 +220,11 @@ impl FakeApi {
     /// The writes since the last call to this or [`FakeApi::take_requests`], as lines; events left out.
     pub fn take_writes(&self) -> Vec<String> {
         let requests = self.take_requests();
-        requests.iter().filter(|seen| seen.is_write() && seen.resource != "events").map(Seen::line).collect()
+        requests
+            .iter()
+            .filter(|seen| seen.is_write() && seen.resource != "events")
+            .map(Seen::line)
+            .collect()
     }
 
     /// Asks this closure about every request from now on.
@@ -215,7 +240,17 @@ impl FakeApi {
     /// Watches show nothing that happens from now on: whoever reads through them reads the past.
     pub fn freeze_watches(&self) {
         let revision = self.revision();
-        self.shared.valve.send_modify(|valve| valve.limit = revision);
+        self.shared
+            .valve
+            .send_modify(|valve| (valve.limit, valve.limited) = (revision, String::new()));
+    }
+
+    /// The same for one resource.
+    pub fn freeze_watches_of(&self, resource: &Resource) {
+        let revision = self.revision();
+        self.shared
+            .valve
+            .send_modify(|valve| (valve.limit, valve.limited) = (revision, resource.to_string()));
     }
 
     /// Watches show everything again.

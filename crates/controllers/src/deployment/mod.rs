@@ -79,7 +79,12 @@ pub(crate) fn start(context: Context) {
         }
     });
     let ready = vec![synced(&deployments), synced(&sets), synced(&pods)];
-    let controller = Arc::new(Controller { context: context.clone(), deployments, sets, pods });
+    let controller = Arc::new(Controller {
+        context: context.clone(),
+        deployments,
+        sets,
+        pods,
+    });
     context.work(queue, ready, WORKERS, move |key| {
         let controller = controller.clone();
         async move { controller.sync(&key).await }
@@ -94,7 +99,10 @@ fn on_set(queue: &WorkQueue<Name>, deployments: &Informer<Deployment>, set: &Rep
         None if set.metadata.is_deleting() => {}
         None => {
             let deployments = deployments.list_namespace(namespace);
-            for deployment in deployments.iter().filter(|one| one.spec.selector.matches(&set.metadata)) {
+            for deployment in deployments
+                .iter()
+                .filter(|one| one.spec.selector.matches(&set.metadata))
+            {
                 queue.add(name_of(&**deployment));
             }
         }
@@ -110,22 +118,37 @@ struct Controller {
 
 impl Controller {
     async fn sync(&self, key: &Name) -> Result<Next, Error> {
-        let Some(deployment) = self.deployments.get(&key.0, &key.1) else { return Ok(Next::Wait) };
+        let Some(deployment) = self.deployments.get(&key.0, &key.1) else {
+            return Ok(Next::Wait);
+        };
         let owned = self.sets.owned_by(deployment.metadata.uid());
         let orphans = self.sets.indexed(ORPHAN_INDEX, &key.0);
         let candidates = owned.into_iter().chain(orphans);
-        let claims =
-            owners::claim(&deployment.metadata, &deployment.spec.selector, candidates, |set: &ReplicaSet| &set.metadata);
+        let claims = owners::claim(
+            &deployment.metadata,
+            &deployment.spec.selector,
+            candidates,
+            |set: &ReplicaSet| &set.metadata,
+        );
         if !claims.adopt.is_empty() || !claims.release.is_empty() {
             self.reown(&deployment, claims.adopt, claims.release).await?;
             return Ok(Next::Retry);
         }
         let pods: Vec<Arc<Pod>> = match sets::is_rolling(&deployment) {
             true => Vec::new(),
-            false => claims.own.iter().flat_map(|set| self.pods.owned_by(set.metadata.uid())).collect(),
+            false => claims
+                .own
+                .iter()
+                .flat_map(|set| self.pods.owned_by(set.metadata.uid()))
+                .collect(),
         };
         let now = self.context.clock.now();
-        let plan = decide(&Snapshot { deployment: &deployment, sets: &claims.own, pods: &pods, now });
+        let plan = decide(&Snapshot {
+            deployment: &deployment,
+            sets: &claims.own,
+            pods: &pods,
+            now,
+        });
         for action in plan.actions {
             match self.perform(&deployment, action).await {
                 Ok(()) => {}
@@ -152,12 +175,24 @@ impl Controller {
                 Ok(())
             }
             Action::Edit { set, edit } => self.edit_set(namespace, &set, &edit).await,
-            Action::Delete { set, uid, resource_version } => {
-                let preconditions = Preconditions { uid: Some(uid), resource_version: Some(resource_version) };
-                let params = DeleteParams { preconditions, ..Default::default() };
+            Action::Delete {
+                set,
+                uid,
+                resource_version,
+            } => {
+                let preconditions = Preconditions {
+                    uid: Some(uid),
+                    resource_version: Some(resource_version),
+                };
+                let params = DeleteParams {
+                    preconditions,
+                    ..Default::default()
+                };
                 match client.delete(&resources::REPLICA_SETS, namespace, &set, &params).await {
                     Ok(_) => {
-                        self.sets.until(namespace, &set, |set| set.is_none_or(|set| set.metadata.is_deleting())).await;
+                        self.sets
+                            .until(namespace, &set, |set| set.is_none_or(|set| set.metadata.is_deleting()))
+                            .await;
                         Ok(())
                     }
                     Err(error) if error.is_not_found() => Ok(()),
@@ -169,7 +204,9 @@ impl Controller {
                     "uid": deployment.metadata.uid(), "annotations": {sets::REVISION: revision},
                 }});
                 let name = deployment.metadata.name();
-                let written = client.patch(&resources::DEPLOYMENTS, namespace, name, None, &Patch::Merge, &edit).await?;
+                let written = client
+                    .patch(&resources::DEPLOYMENTS, namespace, name, None, &Patch::Merge, &edit)
+                    .await?;
                 self.deployments.seen(api::meta::resource_version(&written)).await;
                 Ok(())
             }
@@ -183,8 +220,11 @@ impl Controller {
     }
 
     async fn edit_set(&self, namespace: &str, set: &str, edit: &Value) -> Result<(), Error> {
-        let written =
-            self.context.client.patch(&resources::REPLICA_SETS, namespace, set, None, &Patch::Merge, edit).await?;
+        let written = self
+            .context
+            .client
+            .patch(&resources::REPLICA_SETS, namespace, set, None, &Patch::Merge, edit)
+            .await?;
         self.sets.seen(api::meta::resource_version(&written)).await;
         Ok(())
     }
@@ -192,7 +232,12 @@ impl Controller {
     async fn create(&self, deployment: &Deployment, name: &str, body: &Value, replicas: i32) -> Result<(), Error> {
         let namespace = deployment.metadata.namespace();
         let about = || ObjectReference::to(&resources::DEPLOYMENTS, &deployment.metadata);
-        match self.context.client.create_in(&resources::REPLICA_SETS, namespace, body).await {
+        match self
+            .context
+            .client
+            .create_in(&resources::REPLICA_SETS, namespace, body)
+            .await
+        {
             Ok(created) => {
                 self.sets.seen(api::meta::resource_version(&created)).await;
                 if replicas > 0 {
@@ -211,14 +256,19 @@ impl Controller {
                 }
                 // Another template has the same hash: the next name is another one.
                 let collisions = deployment.status.collision_count.unwrap_or(0) + 1;
-                let status = DeploymentStatus { collision_count: Some(collisions), ..deployment.status.clone() };
+                let status = DeploymentStatus {
+                    collision_count: Some(collisions),
+                    ..deployment.status.clone()
+                };
                 self.write_status(deployment, &status).await?;
                 Err(error)
             }
             Err(error) if error.is_namespace_terminating() => Err(error),
             Err(error) => {
                 let message = format!("Failed to create new replica set {name:?}: {error}");
-                self.context.recorder.warning(about(), "ReplicaSetCreateError", message.clone());
+                self.context
+                    .recorder
+                    .warning(about(), "ReplicaSetCreateError", message.clone());
                 if status::has_deadline(deployment) {
                     let now = self.context.clock.now();
                     let status = status::progressing(deployment, "False", "ReplicaSetCreateError", message, now);
@@ -240,7 +290,14 @@ impl Controller {
         let written = self
             .context
             .client
-            .patch(&resources::DEPLOYMENTS, namespace, name, Some("status"), &Patch::Merge, &edit)
+            .patch(
+                &resources::DEPLOYMENTS,
+                namespace,
+                name,
+                Some("status"),
+                &Patch::Merge,
+                &edit,
+            )
             .await?;
         self.deployments.seen(api::meta::resource_version(&written)).await;
         Ok(())
@@ -262,14 +319,27 @@ impl Controller {
         let edit = |set: &Arc<ReplicaSet>, body: Value| (set.metadata.name().to_string(), body);
         let mut edits = Vec::new();
         for set in &adopt {
-            edits.push(edit(set, owners::adoption(&resources::DEPLOYMENTS, &deployment.metadata, &set.metadata)));
+            edits.push(edit(
+                set,
+                owners::adoption(&resources::DEPLOYMENTS, &deployment.metadata, &set.metadata),
+            ));
         }
         for set in &release {
             edits.push(edit(set, owners::release(deployment.metadata.uid(), &set.metadata)));
         }
         let (_, error) = parallel::all(edits, |(name, body)| async move {
             let client = &self.context.client;
-            match client.patch(&resources::REPLICA_SETS, namespace, &name, None, &Patch::Strategic, &body).await {
+            match client
+                .patch(
+                    &resources::REPLICA_SETS,
+                    namespace,
+                    &name,
+                    None,
+                    &Patch::Strategic,
+                    &body,
+                )
+                .await
+            {
                 Ok(written) => {
                     self.sets.seen(api::meta::resource_version(&written)).await;
                     Ok(())

@@ -50,7 +50,9 @@ pub(super) fn annotation<'a>(annotations: &'a Option<BTreeMap<String, String>>, 
 
 /// The set's revision; zero when it has none.
 pub(super) fn revision(set: &ReplicaSet) -> i64 {
-    annotation(&set.metadata.annotations, REVISION).and_then(|text| text.parse().ok()).unwrap_or(0)
+    annotation(&set.metadata.annotations, REVISION)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 pub(super) fn number_annotation(set: &ReplicaSet, key: &str) -> Option<i32> {
@@ -61,7 +63,9 @@ pub(super) fn number_annotation(set: &ReplicaSet, key: &str) -> Option<i32> {
 pub(super) fn by_age(sets: &mut [Set]) {
     sets.sort_by(|a, b| {
         let created = |set: &Set| set.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        created(a).cmp(&created(b)).then_with(|| a.metadata.name().cmp(b.metadata.name()))
+        created(a)
+            .cmp(&created(b))
+            .then_with(|| a.metadata.name().cmp(b.metadata.name()))
     });
 }
 
@@ -87,7 +91,8 @@ fn without_hash(template: &Value) -> Value {
 pub(super) fn current(deployment: &Deployment, sets: &[Set]) -> Option<Set> {
     let mut sets = sets.to_vec();
     by_age(&mut sets);
-    sets.into_iter().find(|set| same_template(&set.spec.template, &deployment.spec.template))
+    sets.into_iter()
+        .find(|set| same_template(&set.spec.template, &deployment.spec.template))
 }
 
 /// The annotations a set takes over.
@@ -107,15 +112,26 @@ pub(super) fn is_rolling(deployment: &Deployment) -> bool {
 pub(super) fn fenceposts(deployment: &Deployment) -> (i32, i32) {
     let rolling = deployment.spec.strategy.rolling_update.as_ref();
     let total = wanted(deployment);
-    let surge = rolling.and_then(|rolling| rolling.max_surge.as_ref()).map_or(0, |surge| surge.of(total, true));
-    let unavailable =
-        rolling.and_then(|rolling| rolling.max_unavailable.as_ref()).map_or(0, |number| number.of(total, false));
-    if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
+    let surge = rolling
+        .and_then(|rolling| rolling.max_surge.as_ref())
+        .map_or(0, |surge| surge.of(total, true));
+    let unavailable = rolling
+        .and_then(|rolling| rolling.max_unavailable.as_ref())
+        .map_or(0, |number| number.of(total, false));
+    if surge == 0 && unavailable == 0 {
+        (0, 1)
+    } else {
+        (surge, unavailable)
+    }
 }
 
 /// Pods beyond the wanted number that may be there.
 pub(super) fn max_surge(deployment: &Deployment) -> i32 {
-    if is_rolling(deployment) { fenceposts(deployment).0 } else { 0 }
+    if is_rolling(deployment) {
+        fenceposts(deployment).0
+    } else {
+        0
+    }
 }
 
 /// Pods of the wanted number that may be unavailable.
@@ -132,5 +148,9 @@ pub(super) fn current_size(deployment: &Deployment, total: i32, current: i32) ->
         return wanted(deployment);
     }
     let room = wanted(deployment) + max_surge(deployment) - total;
-    if room <= 0 { current } else { current + room.min(wanted(deployment) - current) }
+    if room <= 0 {
+        current
+    } else {
+        current + room.min(wanted(deployment) - current)
+    }
 }

@@ -58,7 +58,10 @@ fn remove(status: &mut DeploymentStatus, kind: &str) {
 
 /// Whether a deadline is set; the largest number means none.
 pub(super) fn has_deadline(deployment: &Deployment) -> bool {
-    deployment.spec.progress_deadline_seconds.is_some_and(|seconds| seconds != i32::MAX)
+    deployment
+        .spec
+        .progress_deadline_seconds
+        .is_some_and(|seconds| seconds != i32::MAX)
 }
 
 /// The status with a Progressing condition of this reason.
@@ -83,23 +86,26 @@ pub(super) fn pause(deployment: &Deployment, now: Timestamp) -> Option<Deploymen
     }
     let noted = current.is_some_and(|condition| condition.reason == PAUSED);
     match (deployment.spec.paused, noted) {
-        (true, false) => {
-            Some(progressing(deployment, "Unknown", PAUSED, "Deployment is paused".into(), now))
-        }
-        (false, true) => {
-            Some(progressing(deployment, "Unknown", "DeploymentResumed", "Deployment is resumed".into(), now))
-        }
+        (true, false) => Some(progressing(
+            deployment,
+            "Unknown",
+            PAUSED,
+            "Deployment is paused".into(),
+            now,
+        )),
+        (false, true) => Some(progressing(
+            deployment,
+            "Unknown",
+            "DeploymentResumed",
+            "Deployment is resumed".into(),
+            now,
+        )),
         _ => None,
     }
 }
 
 /// The counts and the Available condition. Source: `calculateStatus`.
-pub(super) fn counted(
-    deployment: &Deployment,
-    all: &[Set],
-    current: Option<&Set>,
-    now: Timestamp,
-) -> DeploymentStatus {
+pub(super) fn counted(deployment: &Deployment, all: &[Set], current: Option<&Set>, now: Timestamp) -> DeploymentStatus {
     let available = sum(all, |set| set.status.available_replicas);
     let total = sum(all, replicas);
     let mut status = DeploymentStatus {
@@ -115,8 +121,16 @@ pub(super) fn counted(
     };
     let enough = available >= wanted(deployment) - max_unavailable(deployment);
     let (word, reason, text) = match enough {
-        true => ("True", "MinimumReplicasAvailable", "Deployment has minimum availability."),
-        false => ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability."),
+        true => (
+            "True",
+            "MinimumReplicasAvailable",
+            "Deployment has minimum availability.",
+        ),
+        false => (
+            "False",
+            "MinimumReplicasUnavailable",
+            "Deployment does not have minimum availability.",
+        ),
     };
     set(&mut status, condition(AVAILABLE, word, reason, text.into(), now));
     status
@@ -142,7 +156,11 @@ fn has_progressed(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
 fn deadline(deployment: &Deployment, status: &DeploymentStatus) -> Option<Timestamp> {
     let current = find(status, PROGRESSING)?;
     let seconds = deployment.spec.progress_deadline_seconds?;
-    let since = current.last_update_time.as_ref().or(current.last_transition_time.as_ref())?.0;
+    let since = current
+        .last_update_time
+        .as_ref()
+        .or(current.last_transition_time.as_ref())?
+        .0;
     since.checked_add(SignedDuration::from_secs(seconds.into())).ok()
 }
 
@@ -156,12 +174,7 @@ fn has_timed_out(deployment: &Deployment, status: &DeploymentStatus, now: Timest
 }
 
 /// The status during a rollout. Source: `syncRolloutStatus`.
-pub(super) fn rollout(
-    deployment: &Deployment,
-    all: &[Set],
-    current: Option<&Set>,
-    now: Timestamp,
-) -> DeploymentStatus {
+pub(super) fn rollout(deployment: &Deployment, all: &[Set], current: Option<&Set>, now: Timestamp) -> DeploymentStatus {
     let mut status = counted(deployment, all, current, now);
     let subject = match current {
         Some(set) => format!("ReplicaSet {:?}", set.metadata.name()),
@@ -172,13 +185,24 @@ pub(super) fn rollout(
     }
     let before = find(&deployment.status, PROGRESSING).cloned();
     let was_complete = status.replicas == status.updated_replicas
-        && before.as_ref().is_some_and(|condition| condition.reason == NEW_SET_AVAILABLE);
+        && before
+            .as_ref()
+            .is_some_and(|condition| condition.reason == NEW_SET_AVAILABLE);
     if has_deadline(deployment) && !was_complete {
         if is_complete(deployment, &status) {
             let text = format!("{subject} has successfully progressed.");
-            set(&mut status, condition(PROGRESSING, "True", NEW_SET_AVAILABLE, text, now));
+            set(
+                &mut status,
+                condition(PROGRESSING, "True", NEW_SET_AVAILABLE, text, now),
+            );
         } else if has_progressed(&deployment.status, &status) {
-            let mut new = condition(PROGRESSING, "True", "ReplicaSetUpdated", format!("{subject} is progressing."), now);
+            let mut new = condition(
+                PROGRESSING,
+                "True",
+                "ReplicaSetUpdated",
+                format!("{subject} is progressing."),
+                now,
+            );
             // The time of the update moves with each step, so that the deadline counts from the last one.
             if let Some(before) = &before {
                 if before.status == "True" {
@@ -201,7 +225,13 @@ pub(super) fn rollout(
 
 /// What a set says goes wrong with its pods, the present set's word first.
 fn failure(all: &[Set], current: Option<&Set>) -> Option<WorkloadCondition> {
-    let of = |set: &Set| set.status.conditions.iter().find(|condition| condition.kind == REPLICA_FAILURE).cloned();
+    let of = |set: &Set| {
+        set.status
+            .conditions
+            .iter()
+            .find(|condition| condition.kind == REPLICA_FAILURE)
+            .cloned()
+    };
     let mut failure = current.and_then(of).or_else(|| all.iter().find_map(of))?;
     failure.last_update_time = failure.last_transition_time.clone();
     Some(failure)
@@ -210,7 +240,8 @@ fn failure(all: &[Set], current: Option<&Set>) -> Option<WorkloadCondition> {
 /// When to look again whether the rollout is stuck. Source: `requeueStuckDeployment`.
 pub(super) fn look_again(deployment: &Deployment, status: &DeploymentStatus, now: Timestamp) -> Option<Duration> {
     let current = find(status, PROGRESSING)?;
-    let over = is_complete(deployment, status) || matches!(current.reason.as_str(), TIMED_OUT | NEW_SET_AVAILABLE | PAUSED);
+    let over =
+        is_complete(deployment, status) || matches!(current.reason.as_str(), TIMED_OUT | NEW_SET_AVAILABLE | PAUSED);
     if !has_deadline(deployment) || over {
         return None;
     }

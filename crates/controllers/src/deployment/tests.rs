@@ -29,7 +29,9 @@ fn edit(bench: &Bench, change: impl FnOnce(&mut Value)) {
 }
 
 fn set_image(bench: &Bench, image: &str) {
-    edit(bench, |one| one["spec"]["template"]["spec"]["containers"][0]["image"] = image.into());
+    edit(bench, |one| {
+        one["spec"]["template"]["spec"]["containers"][0]["image"] = image.into()
+    });
 }
 
 fn live(bench: &Bench) -> Value {
@@ -37,8 +39,14 @@ fn live(bench: &Bench) -> Value {
 }
 
 fn condition(bench: &Bench, kind: &str) -> (String, String, String) {
-    let conditions = live(bench)["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let one = conditions.into_iter().find(|one| one["type"] == kind).unwrap_or_default();
+    let conditions = live(bench)["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let one = conditions
+        .into_iter()
+        .find(|one| one["type"] == kind)
+        .unwrap_or_default();
     let text = |key: &str| one[key].as_str().unwrap_or("").to_string();
     (text("status"), text("reason"), text("message"))
 }
@@ -46,11 +54,22 @@ fn condition(bench: &Bench, kind: &str) -> (String, String, String) {
 /// `image revision replicas` of each set, by revision.
 fn sets(bench: &Bench) -> Vec<String> {
     let mut sets = bench.api.list(&resources::REPLICA_SETS);
-    sets.sort_by_key(|set| api::meta::annotation(set, sets::REVISION).unwrap().parse::<i64>().unwrap());
+    sets.sort_by_key(|set| {
+        api::meta::annotation(set, sets::REVISION)
+            .unwrap()
+            .parse::<i64>()
+            .unwrap()
+    });
     sets.iter()
         .map(|set| {
-            let image = set["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap();
-            format!("{image} {} {}", api::meta::annotation(set, sets::REVISION).unwrap(), set["spec"]["replicas"])
+            let image = set["spec"]["template"]["spec"]["containers"][0]["image"]
+                .as_str()
+                .unwrap();
+            format!(
+                "{image} {} {}",
+                api::meta::annotation(set, sets::REVISION).unwrap(),
+                set["spec"]["replicas"]
+            )
         })
         .collect()
 }
@@ -64,7 +83,9 @@ async fn run_all(bench: &Bench, at_most: usize, available_at_least: usize) {
         assert!(pods.len() <= at_most, "round {round}: {} pods", pods.len());
         let available = pods.iter().filter(|pod| ready(pod)).count();
         assert!(available >= available_at_least, "round {round}: {available} available");
-        let Some(next) = pods.iter().find(|pod| !ready(pod)) else { return };
+        let Some(next) = pods.iter().find(|pod| !ready(pod)) else {
+            return;
+        };
         bench.run_pod("default", api::meta::name(next), "10.0.0.1");
     }
     panic!("it never ended");
@@ -79,18 +100,36 @@ async fn rolls_out_within_its_limits_and_tells() {
     let set = &bench.api.list(&resources::REPLICA_SETS)[0];
     let hash = api::meta::label(set, "pod-template-hash").unwrap();
     assert_eq!(api::meta::name(set), format!("web-{hash}"));
-    assert_eq!(set["spec"]["selector"]["matchLabels"], json!({"app": "web", "pod-template-hash": hash}));
+    assert_eq!(
+        set["spec"]["selector"]["matchLabels"],
+        json!({"app": "web", "pod-template-hash": hash})
+    );
     assert_eq!(api::meta::annotation(set, "note"), Some("x"));
     assert_eq!(condition(&bench, "Available").1, "MinimumReplicasUnavailable");
     run_all(&bench, 4, 0).await;
     bench.idle().await;
     let name = api::meta::name(set);
-    assert_eq!(condition(&bench, "Available"), ("True".into(), "MinimumReplicasAvailable".into(), "Deployment has minimum availability.".into()));
+    assert_eq!(
+        condition(&bench, "Available"),
+        (
+            "True".into(),
+            "MinimumReplicasAvailable".into(),
+            "Deployment has minimum availability.".into()
+        )
+    );
     assert_eq!(
         condition(&bench, "Progressing"),
-        ("True".into(), "NewReplicaSetAvailable".into(), format!("ReplicaSet {name:?} has successfully progressed."))
+        (
+            "True".into(),
+            "NewReplicaSetAvailable".into(),
+            format!("ReplicaSet {name:?} has successfully progressed.")
+        )
     );
-    assert!(bench.events().contains(&format!("ScalingReplicaSet: Scaled up replica set {name} from 0 to 4")));
+    assert!(
+        bench
+            .events()
+            .contains(&format!("ScalingReplicaSet: Scaled up replica set {name} from 0 to 4"))
+    );
     set_image(&bench, "two");
     run_all(&bench, 5, 3).await;
     bench.idle().await;
@@ -98,7 +137,12 @@ async fn rolls_out_within_its_limits_and_tells() {
     assert_eq!(api::meta::annotation(&live(&bench), sets::REVISION), Some("2"));
     let status = &live(&bench)["status"];
     assert_eq!(
-        (&status["replicas"], &status["updatedReplicas"], &status["availableReplicas"], &status["unavailableReplicas"]),
+        (
+            &status["replicas"],
+            &status["updatedReplicas"],
+            &status["availableReplicas"],
+            &status["unavailableReplicas"]
+        ),
         (&json!(4), &json!(4), &json!(4), &json!(0))
     );
     bench.api.take_requests();
@@ -203,7 +247,10 @@ async fn a_rollout_that_stands_still_is_told() {
     assert_eq!(condition(&bench, "Progressing").1, "ReplicaSetUpdated");
     tokio::time::sleep(Duration::from_secs(10)).await;
     let (status, reason, message) = condition(&bench, "Progressing");
-    assert_eq!((status.as_str(), reason.as_str()), ("False", "ProgressDeadlineExceeded"));
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", "ProgressDeadlineExceeded")
+    );
     assert!(message.ends_with("has timed out progressing."), "{message}");
     run_all(&bench, 2, 0).await;
     bench.idle().await;
@@ -227,12 +274,20 @@ fn a_changed_number_is_spread() {
         one["spec"]["strategy"]["rollingUpdate"] = json!({"maxSurge": 3, "maxUnavailable": 2});
         one["spec"]["template"] = json!({"metadata": {}, "spec": {"containers": [{"image": "new"}]}});
         let one: Deployment = serde_json::from_value(one).unwrap();
-        let all: Vec<Arc<ReplicaSet>> = [set("old", 8, 13, "2026-01-01T00:00:00Z"), set("new", 5, 13, "2026-01-02T00:00:00Z")]
-            .into_iter()
-            .map(|set| Arc::new(serde_json::from_value(set).unwrap()))
-            .collect();
+        let all: Vec<Arc<ReplicaSet>> = [
+            set("old", 8, 13, "2026-01-01T00:00:00Z"),
+            set("new", 5, 13, "2026-01-02T00:00:00Z"),
+        ]
+        .into_iter()
+        .map(|set| Arc::new(serde_json::from_value(set).unwrap()))
+        .collect();
         let now = "2026-01-03T00:00:00Z".parse().unwrap();
-        let plan = decide(&Snapshot { deployment: &one, sets: &all, pods: &[], now });
+        let plan = decide(&Snapshot {
+            deployment: &one,
+            sets: &all,
+            pods: &[],
+            now,
+        });
         let mut got: Vec<(String, i32, i32)> = plan
             .actions
             .into_iter()
@@ -242,7 +297,10 @@ fn a_changed_number_is_spread() {
             })
             .collect();
         got.sort_by(|a, b| b.0.cmp(&a.0));
-        let expect: Vec<_> = expect.iter().map(|(name, from, to)| (name.to_string(), *from, *to)).collect();
+        let expect: Vec<_> = expect
+            .iter()
+            .map(|(name, from, to)| (name.to_string(), *from, *to))
+            .collect();
         assert_eq!(got, expect, "to {wanted}");
     };
     // Progressing is noted in a step before; here it is there already because the condition is of no interest.
@@ -315,7 +373,10 @@ async fn stale_copies_do_not_overshoot() {
         bench.api.freeze_watches();
         tokio::time::sleep(Duration::from_secs(30)).await;
         let pods = bench.api.list(&resources::PODS);
-        let ready = pods.iter().filter(|pod| pod.pointer("/status/conditions/0/status") == Some(&json!("True"))).count();
+        let ready = pods
+            .iter()
+            .filter(|pod| pod.pointer("/status/conditions/0/status") == Some(&json!("True")))
+            .count();
         assert!(pods.len() <= 5 && ready >= 3, "{} pods, {ready} ready", pods.len());
         bench.api.thaw_watches();
         run_all(&bench, 5, 3).await;

@@ -43,13 +43,24 @@ pub(super) fn decide(
 ) -> Vec<Action> {
     let mut actions = Vec::new();
     let families = service.families();
-    for slice in slices.iter().filter(|slice| !families.iter().any(|family| family.as_str() == slice.address_type)) {
+    for slice in slices
+        .iter()
+        .filter(|slice| !families.iter().any(|family| family.as_str() == slice.address_type))
+    {
         actions.push(delete(slice));
     }
     for family in families {
-        let existing: Vec<&EndpointSlice> =
-            slices.iter().map(|slice| &**slice).filter(|slice| slice.address_type == family.as_str()).collect();
-        actions.extend(reconcile(service, family, wanted(service, pods, family, &zone), &existing));
+        let existing: Vec<&EndpointSlice> = slices
+            .iter()
+            .map(|slice| &**slice)
+            .filter(|slice| slice.address_type == family.as_str())
+            .collect();
+        actions.extend(reconcile(
+            service,
+            family,
+            wanted(service, pods, family, &zone),
+            &existing,
+        ));
     }
     actions
 }
@@ -62,15 +73,19 @@ fn wanted(service: &Service, pods: &[Arc<Pod>], family: Family, zone: &impl Fn(&
     for pod in pods.iter().filter(|pod| counts(pod, true)) {
         let Some(address) = family.address(pod) else { continue };
         let ports = Value::Array(
-            service.spec.ports.iter().filter_map(|port| {
-                let number = target_port(pod, port)?;
-                let mut value = json!({"name": port.name, "port": number, "protocol": protocol(&port.protocol)});
-                if let Some(app_protocol) = &port.app_protocol {
-                    value["appProtocol"] = app_protocol.as_str().into();
-                }
-                Some(value)
-            })
-            .collect(),
+            service
+                .spec
+                .ports
+                .iter()
+                .filter_map(|port| {
+                    let number = target_port(pod, port)?;
+                    let mut value = json!({"name": port.name, "port": number, "protocol": protocol(&port.protocol)});
+                    if let Some(app_protocol) = &port.app_protocol {
+                        value["appProtocol"] = app_protocol.as_str().into();
+                    }
+                    Some(value)
+                })
+                .collect(),
         );
         let serving = is_ready(pod);
         let terminating = pod.metadata.is_deleting();
@@ -91,7 +106,11 @@ fn wanted(service: &Service, pods: &[Arc<Pod>], family: Family, zone: &impl Fn(&
         if let Some(hostname) = hostname(service, pod) {
             endpoint["hostname"] = hostname.into();
         }
-        wanted.entry(ports.to_string()).or_insert_with(|| (ports, Vec::new())).1.push(endpoint);
+        wanted
+            .entry(ports.to_string())
+            .or_insert_with(|| (ports, Vec::new()))
+            .1
+            .push(endpoint);
     }
     wanted
 }
@@ -112,7 +131,11 @@ fn reconcile(service: &Service, family: Family, mut wanted: ByPorts, existing: &
     let mut by_ports: BTreeMap<String, Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in existing.iter().filter(|slice| !slice.metadata.is_deleting()) {
         let key = ports_of(slice).to_string();
-        if wanted.contains_key(&key) { by_ports.entry(key).or_default().push(slice) } else { empty_slices.push(slice) }
+        if wanted.contains_key(&key) {
+            by_ports.entry(key).or_default().push(slice)
+        } else {
+            empty_slices.push(slice)
+        }
     }
     if wanted.is_empty() {
         // A service without endpoints keeps one empty slice, so that readers tell "none" from "not yet".
@@ -127,7 +150,15 @@ fn reconcile(service: &Service, family: Family, mut wanted: ByPorts, existing: &
     }
     for (key, (ports, endpoints)) in std::mem::take(&mut wanted) {
         let slices = by_ports.remove(&key).unwrap_or_default();
-        actions.extend(fill(service, family, &labels, &ports, endpoints, slices, &mut empty_slices));
+        actions.extend(fill(
+            service,
+            family,
+            &labels,
+            &ports,
+            endpoints,
+            slices,
+            &mut empty_slices,
+        ));
     }
     actions.extend(empty_slices.into_iter().map(delete));
     actions
@@ -148,7 +179,10 @@ fn fill(
     let mut plans: Vec<(&EndpointSlice, Vec<Value>)> = Vec::new();
     for slice in slices {
         let have = endpoints_of(slice);
-        let kept: Vec<Value> = have.iter().filter_map(|endpoint| left.remove(&identity(endpoint))).collect();
+        let kept: Vec<Value> = have
+            .iter()
+            .filter_map(|endpoint| left.remove(&identity(endpoint)))
+            .collect();
         plans.push((slice, kept));
     }
     let mut new: Vec<Value> = order.into_iter().filter_map(|key| left.remove(&key)).collect();
@@ -181,7 +215,12 @@ fn fill(
 }
 
 fn endpoints_of(slice: &EndpointSlice) -> Vec<Value> {
-    slice.endpoints.iter().flatten().map(|one| serde_json::to_value(one).expect("invariant: an endpoint is a tree")).collect()
+    slice
+        .endpoints
+        .iter()
+        .flatten()
+        .map(|one| serde_json::to_value(one).expect("invariant: an endpoint is a tree"))
+        .collect()
 }
 
 /// The slice's ports in the form they are made in here.
@@ -214,7 +253,13 @@ fn labels(service: &Service) -> Map<String, Value> {
     labels
 }
 
-fn create(service: &Service, family: Family, labels: &Map<String, Value>, ports: &Value, endpoints: &[Value]) -> Action {
+fn create(
+    service: &Service,
+    family: Family,
+    labels: &Map<String, Value>,
+    ports: &Value,
+    endpoints: &[Value],
+) -> Action {
     let name = service.metadata.name();
     Action::Create(json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
@@ -227,11 +272,19 @@ fn create(service: &Service, family: Family, labels: &Map<String, Value>, ports:
 }
 
 fn delete(slice: &EndpointSlice) -> Action {
-    Action::Delete { name: slice.metadata.name().into(), uid: slice.metadata.uid().into() }
+    Action::Delete {
+        name: slice.metadata.name().into(),
+        uid: slice.metadata.uid().into(),
+    }
 }
 
 /// The edit of a slice, when it differs.
-fn edit(slice: &EndpointSlice, labels: &Map<String, Value>, endpoints: &[Value], ports: Option<&Value>) -> Option<Action> {
+fn edit(
+    slice: &EndpointSlice,
+    labels: &Map<String, Value>,
+    endpoints: &[Value],
+    ports: Option<&Value>,
+) -> Option<Action> {
     let mut edit = json!({});
     if endpoints_of(slice) != endpoints {
         edit["endpoints"] = endpoints.into();
@@ -255,5 +308,8 @@ fn edit(slice: &EndpointSlice, labels: &Map<String, Value>, endpoints: &[Value],
         return None;
     }
     edit["metadata"]["resourceVersion"] = slice.metadata.resource_version().into();
-    Some(Action::Edit { name: slice.metadata.name().into(), edit })
+    Some(Action::Edit {
+        name: slice.metadata.name().into(),
+        edit,
+    })
 }

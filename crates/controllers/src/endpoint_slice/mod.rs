@@ -58,13 +58,22 @@ pub(crate) fn start(context: Context) {
             {
                 for pod in pods.indexed(NODE_INDEX, new.metadata.name()) {
                     let services = services.list_namespace(pod.metadata.namespace());
-                    services.iter().filter(|one| one.selects(&pod)).for_each(|one| queue.add(name_of(&**one)));
+                    services
+                        .iter()
+                        .filter(|one| one.selects(&pod))
+                        .for_each(|one| queue.add(name_of(&**one)));
                 }
             }
         }
     });
     let ready = vec![synced(&services), synced(&pods), synced(&nodes), synced(&slices)];
-    let controller = Arc::new(Controller { context: context.clone(), services, pods, nodes, slices });
+    let controller = Arc::new(Controller {
+        context: context.clone(),
+        services,
+        pods,
+        nodes,
+        slices,
+    });
     context.work(queue, ready, WORKERS, move |key| {
         let controller = controller.clone();
         async move { controller.sync(&key).await }
@@ -88,7 +97,9 @@ struct Controller {
 impl Controller {
     async fn sync(&self, key: &Name) -> Result<Next, Error> {
         // The slices of a service that is gone go with it by their owner reference.
-        let Some(service) = self.services.get(&key.0, &key.1) else { return Ok(Next::Wait) };
+        let Some(service) = self.services.get(&key.0, &key.1) else {
+            return Ok(Next::Wait);
+        };
         if !service.is_managed() || service.metadata.is_deleting() {
             return Ok(Next::Wait);
         }
@@ -110,15 +121,29 @@ impl Controller {
         let written = match action {
             Action::Create(body) => client.create_in(&resources::ENDPOINT_SLICES, namespace, &body).await?,
             Action::Edit { name, edit } => {
-                client.patch(&resources::ENDPOINT_SLICES, namespace, &name, None, &Patch::Merge, &edit).await?
+                client
+                    .patch(
+                        &resources::ENDPOINT_SLICES,
+                        namespace,
+                        &name,
+                        None,
+                        &Patch::Merge,
+                        &edit,
+                    )
+                    .await?
             }
             Action::Delete { name, uid } => {
                 let params = DeleteParams::uid(uid.clone());
-                match client.delete(&resources::ENDPOINT_SLICES, namespace, &name, &params).await {
+                match client
+                    .delete(&resources::ENDPOINT_SLICES, namespace, &name, &params)
+                    .await
+                {
                     Err(error) if !error.is_not_found() => return Err(error),
                     _ => {}
                 }
-                let gone = |slice: Option<&EndpointSlice>| slice.is_none_or(|slice| slice.metadata.uid() != uid || slice.metadata.is_deleting());
+                let gone = |slice: Option<&EndpointSlice>| {
+                    slice.is_none_or(|slice| slice.metadata.uid() != uid || slice.metadata.is_deleting())
+                };
                 self.slices.until(namespace, &name, gone).await;
                 return Ok(());
             }

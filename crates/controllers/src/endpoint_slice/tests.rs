@@ -27,17 +27,26 @@ fn pod(name: &str, ip: &str, ready: bool) -> Value {
 }
 
 fn read(pods: &[Value]) -> Vec<Arc<Pod>> {
-    pods.iter().map(|pod| Arc::new(serde_json::from_value(pod.clone()).unwrap())).collect()
+    pods.iter()
+        .map(|pod| Arc::new(serde_json::from_value(pod.clone()).unwrap()))
+        .collect()
 }
 
 /// The endpoints of the only action, a create, as `address ready serving terminating`.
 fn endpoints(service: &Service, pods: &[Value]) -> Vec<String> {
-    let actions = decide(service, &read(pods), &[], |node| (node == "n1").then(|| "z1".to_string()));
-    let [Action::Create(slice)] = actions.as_slice() else { panic!("{actions:?}") };
+    let actions = decide(service, &read(pods), &[], |node| {
+        (node == "n1").then(|| "z1".to_string())
+    });
+    let [Action::Create(slice)] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
     let flag = |endpoint: &Value, key: &str| endpoint["conditions"][key].as_bool().unwrap();
     let line = |endpoint: &Value| {
         let [ready, serving, terminating] = ["ready", "serving", "terminating"].map(|key| flag(endpoint, key));
-        format!("{} {ready} {serving} {terminating}", endpoint["addresses"][0].as_str().unwrap())
+        format!(
+            "{} {ready} {serving} {terminating}",
+            endpoint["addresses"][0].as_str().unwrap()
+        )
     };
     slice["endpoints"].as_array().unwrap().iter().map(line).collect()
 }
@@ -48,13 +57,30 @@ fn conditions_of_endpoints() {
     terminating["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     let mut ended = pod("e", "10.0.0.4", true);
     ended["status"]["phase"] = "Succeeded".into();
-    let pods = [pod("a", "10.0.0.1", true), pod("b", "10.0.0.2", false), terminating, ended, pod("c", "", true)];
+    let pods = [
+        pod("a", "10.0.0.1", true),
+        pod("b", "10.0.0.2", false),
+        terminating,
+        ended,
+        pod("c", "", true),
+    ];
     let plain = service(json!({}));
-    assert_eq!(endpoints(&plain, &pods), ["10.0.0.1 true true false", "10.0.0.2 false false false", "10.0.0.3 false true true"]);
+    assert_eq!(
+        endpoints(&plain, &pods),
+        [
+            "10.0.0.1 true true false",
+            "10.0.0.2 false false false",
+            "10.0.0.3 false true true"
+        ]
+    );
     let publishing = service(json!({"publishNotReadyAddresses": true}));
     assert_eq!(
         endpoints(&publishing, &pods),
-        ["10.0.0.1 true true false", "10.0.0.2 true false false", "10.0.0.3 true true true"]
+        [
+            "10.0.0.1 true true false",
+            "10.0.0.2 true false false",
+            "10.0.0.3 true true true"
+        ]
     );
 }
 
@@ -65,13 +91,18 @@ fn labels_owner_zone_and_hostname() {
     named["spec"]["subdomain"] = "web".into();
     let headless = service(json!({"clusterIP": "None"}));
     let actions = decide(&headless, &read(&[named]), &[], |_| Some("z1".into()));
-    let [Action::Create(slice)] = actions.as_slice() else { panic!("{actions:?}") };
+    let [Action::Create(slice)] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
     assert_eq!(
         slice["metadata"]["labels"],
         json!({SERVICE_NAME: "web", MANAGED_BY: MANAGER, "service.kubernetes.io/headless": ""})
     );
     assert_eq!(slice["metadata"]["ownerReferences"][0]["uid"], "s1");
-    assert_eq!((&slice["endpoints"][0]["zone"], &slice["endpoints"][0]["hostname"]), (&json!("z1"), &json!("first")));
+    assert_eq!(
+        (&slice["endpoints"][0]["zone"], &slice["endpoints"][0]["hostname"]),
+        (&json!("z1"), &json!("first"))
+    );
     assert_eq!(slice["ports"], json!([{"name": "http", "port": 80, "protocol": "TCP"}]));
 }
 
@@ -83,14 +114,19 @@ fn named_ports_may_differ_between_pods() {
         pod["spec"]["containers"] = json!([{"ports": [{"name": "web", "containerPort": number}]}]);
         pod
     };
-    let pods = [with_port("a", "10.0.0.1", 8080), with_port("b", "10.0.0.2", 9090), with_port("c", "10.0.0.3", 8080)];
+    let pods = [
+        with_port("a", "10.0.0.1", 8080),
+        with_port("b", "10.0.0.2", 9090),
+        with_port("c", "10.0.0.3", 8080),
+    ];
     let actions = decide(&service, &read(&pods), &[], |_| None);
     let slices: BTreeMap<i64, usize> = actions
         .iter()
         .map(|action| match action {
-            Action::Create(slice) => {
-                (slice["ports"][0]["port"].as_i64().unwrap(), slice["endpoints"].as_array().unwrap().len())
-            }
+            Action::Create(slice) => (
+                slice["ports"][0]["port"].as_i64().unwrap(),
+                slice["endpoints"].as_array().unwrap().len(),
+            ),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -123,14 +159,23 @@ fn apply(slices: &mut Vec<Arc<EndpointSlice>>, actions: Vec<Action>) {
 #[test]
 fn a_change_touches_few_slices() {
     let service = service(json!({}));
-    let mut pods: Vec<Value> = (0..250).map(|n| pod(&format!("p{n:03}"), &format!("10.0.{}.{}", n / 200, n % 200), true)).collect();
+    let mut pods: Vec<Value> = (0..250)
+        .map(|n| pod(&format!("p{n:03}"), &format!("10.0.{}.{}", n / 200, n % 200), true))
+        .collect();
     let mut slices = Vec::new();
     let sizes = |slices: &[Arc<EndpointSlice>]| -> Vec<usize> {
-        slices.iter().map(|slice| slice.endpoints.as_ref().map_or(0, Vec::len)).collect()
+        slices
+            .iter()
+            .map(|slice| slice.endpoints.as_ref().map_or(0, Vec::len))
+            .collect()
     };
     apply(&mut slices, decide(&service, &read(&pods), &[], |_| None));
     assert_eq!(sizes(&slices), [100, 100, 50]);
-    assert_eq!(decide(&service, &read(&pods), &slices, |_| None), [], "nothing changed, nothing to do");
+    assert_eq!(
+        decide(&service, &read(&pods), &slices, |_| None),
+        [],
+        "nothing changed, nothing to do"
+    );
     pods.remove(120);
     let actions = decide(&service, &read(&pods), &slices, |_| None);
     assert_eq!(actions.len(), 1);
@@ -142,7 +187,8 @@ fn a_change_touches_few_slices() {
     apply(&mut slices, actions);
     assert_eq!(sizes(&slices), [100, 100, 50]);
     pods.clear();
-    apply(&mut slices, decide(&service, &read(&pods), &slices, |_| None));
+    let actions = decide(&service, &read(&pods), &slices, |_| None);
+    apply(&mut slices, actions);
     assert_eq!(sizes(&slices), [0], "one empty slice stays");
 }
 
@@ -150,11 +196,15 @@ fn a_change_touches_few_slices() {
 async fn follows_pods_within_one_write() {
     let bench = Bench::new();
     start(bench.context("endpointslice-controller"));
-    bench.api.put(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
-        "spec": {"selector": {"app": "web"}, "clusterIP": "10.96.0.5", "ports": [{"port": 80, "protocol": "TCP"}]}}));
+    bench.api.put(
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"selector": {"app": "web"}, "clusterIP": "10.96.0.5", "ports": [{"port": 80, "protocol": "TCP"}]}}),
+    );
     bench.idle().await;
     for name in ["a", "b"] {
-        bench.api.put(json!({"apiVersion": "v1", "kind": "Pod", "spec": {"nodeName": "n"},
+        bench
+            .api
+            .put(json!({"apiVersion": "v1", "kind": "Pod", "spec": {"nodeName": "n"},
             "metadata": {"name": name, "namespace": "default", "labels": {"app": "web"}}}));
     }
     bench.run_pod("default", "a", "10.0.0.1");
@@ -163,13 +213,17 @@ async fn follows_pods_within_one_write() {
     let slices = bench.api.list(&resources::ENDPOINT_SLICES);
     assert_eq!((slices.len(), slices[0]["endpoints"].as_array().unwrap().len()), (1, 2));
     bench.api.take_requests();
-    bench.api.edit(&resources::PODS, "default", "a", |pod| pod["status"]["conditions"][0]["status"] = "False".into());
+    bench.api.edit(&resources::PODS, "default", "a", |pod| {
+        pod["status"]["conditions"][0]["status"] = "False".into()
+    });
     bench.idle().await;
     assert_eq!(bench.api.take_writes().len(), 1);
     let slice = &bench.api.list(&resources::ENDPOINT_SLICES)[0];
     assert_eq!(slice["endpoints"][0]["conditions"]["ready"], false);
     // Somebody takes the slice away: it comes back.
-    bench.api.remove(&resources::ENDPOINT_SLICES, "default", api::meta::name(slice));
+    bench
+        .api
+        .remove(&resources::ENDPOINT_SLICES, "default", api::meta::name(slice));
     bench.idle().await;
     assert_eq!(bench.api.list(&resources::ENDPOINT_SLICES).len(), 1);
     bench.end().await;

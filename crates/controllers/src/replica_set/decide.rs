@@ -81,11 +81,18 @@ fn phase_rank(pod: &Pod) -> u8 {
 
 fn deletion_cost(pod: &Pod) -> i32 {
     let annotations = pod.metadata.annotations.as_ref();
-    annotations.and_then(|annotations| annotations.get(DELETION_COST)?.parse().ok()).unwrap_or(0)
+    annotations
+        .and_then(|annotations| annotations.get(DELETION_COST)?.parse().ok())
+        .unwrap_or(0)
 }
 
 fn restarts(pod: &Pod) -> i64 {
-    pod.status.container_statuses.iter().map(|status| status.restart_count).max().unwrap_or(0)
+    pod.status
+        .container_statuses
+        .iter()
+        .map(|status| status.restart_count)
+        .max()
+        .unwrap_or(0)
 }
 
 fn created(pod: &Pod) -> Option<Timestamp> {
@@ -104,7 +111,11 @@ fn younger(a: Option<Timestamp>, b: Option<Timestamp>, compare: bool, now: Times
     };
     let rank = |at: Timestamp| {
         let nanoseconds = now.as_nanosecond() - at.as_nanosecond();
-        if nanoseconds > 0 { i64::from(nanoseconds.ilog2()) } else { -1 }
+        if nanoseconds > 0 {
+            i64::from(nanoseconds.ilog2())
+        } else {
+            -1
+        }
     };
     rank(a).cmp(&rank(b))
 }
@@ -119,7 +130,10 @@ pub(super) fn status(
 ) -> ReplicaSetStatus {
     let labels = set.spec.template.pointer("/metadata/labels").and_then(Value::as_object);
     let fully_labeled = |pod: &Arc<Pod>| {
-        labels.into_iter().flatten().all(|(key, value)| value.as_str() == pod.metadata.label(key))
+        labels
+            .into_iter()
+            .flatten()
+            .all(|(key, value)| value.as_str() == pod.metadata.label(key))
     };
     let count = |wanted: &dyn Fn(&Arc<Pod>) -> bool| {
         i32::try_from(active.iter().filter(|pod| wanted(pod)).count()).unwrap_or(i32::MAX)
@@ -151,7 +165,9 @@ pub(super) fn status(
 
 /// When the next ready pod becomes available.
 pub(super) fn next_available(set: &ReplicaSet, active: &[Arc<Pod>], now: Timestamp) -> Option<Timestamp> {
-    let times = active.iter().filter_map(|pod| available_at(pod, set.spec.min_ready_seconds));
+    let times = active
+        .iter()
+        .filter_map(|pod| available_at(pod, set.spec.min_ready_seconds));
     times.filter(|at| *at > now).min()
 }
 

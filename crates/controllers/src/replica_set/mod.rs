@@ -22,8 +22,8 @@ use crate::owners::{self, ORPHAN_INDEX, controller_of};
 use crate::parallel;
 use crate::pods::is_active;
 use crate::views::{Pod, ReplicaSet};
-pub(crate) use decide::condition_value;
 use decide::Scale;
+pub(crate) use decide::condition_value;
 
 /// Sets that are worked on side by side; waiting for the pods' copy takes a place too.
 const WORKERS: usize = 32;
@@ -52,7 +52,12 @@ pub(crate) fn start(context: Context) {
     });
     let ready = vec![synced(&sets), synced(&pods)];
     let unsettled = Arc::default();
-    let controller = Arc::new(Controller { context: context.clone(), sets, pods, unsettled });
+    let controller = Arc::new(Controller {
+        context: context.clone(),
+        sets,
+        pods,
+        unsettled,
+    });
     context.work(queue, ready, WORKERS, move |key| {
         let controller = controller.clone();
         async move { controller.sync(&key).await }
@@ -112,7 +117,9 @@ struct Controller {
 impl Controller {
     async fn sync(&self, key: &Name) -> Result<Next, Error> {
         self.settle(key).await?;
-        let Some(set) = self.sets.get(&key.0, &key.1) else { return Ok(Next::Wait) };
+        let Some(set) = self.sets.get(&key.0, &key.1) else {
+            return Ok(Next::Wait);
+        };
         let uid = set.metadata.uid();
         let owned = self.pods.owned_by(uid);
         let terminating = owned
@@ -139,7 +146,14 @@ impl Controller {
             let written = self
                 .context
                 .client
-                .patch(&resources::REPLICA_SETS, &key.0, &key.1, Some("status"), &Patch::Merge, &body)
+                .patch(
+                    &resources::REPLICA_SETS,
+                    &key.0,
+                    &key.1,
+                    Some("status"),
+                    &Patch::Merge,
+                    &body,
+                )
                 .await;
             match written {
                 Ok(written) => drop(self.sets.seen(api::meta::resource_version(&written)).await),
@@ -179,9 +193,14 @@ impl Controller {
 
     /// The active pods of all sets with the same controller: a node with several of them can spare one.
     fn related(&self, set: &ReplicaSet, active: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
-        let Some(controller) = controller_of(&set.metadata) else { return active.to_vec() };
+        let Some(controller) = controller_of(&set.metadata) else {
+            return active.to_vec();
+        };
         let siblings = self.sets.owned_by(&controller.uid);
-        siblings.iter().flat_map(|sibling| self.pods.owned_by(sibling.metadata.uid())).collect()
+        siblings
+            .iter()
+            .flat_map(|sibling| self.pods.owned_by(sibling.metadata.uid()))
+            .collect()
     }
 
     async fn reown(&self, set: &ReplicaSet, adopt: Vec<Arc<Pod>>, release: Vec<Arc<Pod>>) -> Result<(), Error> {
@@ -196,14 +215,20 @@ impl Controller {
         let edit = |pod: &Arc<Pod>, body: Value| (pod.metadata.name().to_string(), body);
         let mut edits = Vec::new();
         for pod in &adopt {
-            edits.push(edit(pod, owners::adoption(&resources::REPLICA_SETS, &set.metadata, &pod.metadata)));
+            edits.push(edit(
+                pod,
+                owners::adoption(&resources::REPLICA_SETS, &set.metadata, &pod.metadata),
+            ));
         }
         for pod in &release {
             edits.push(edit(pod, owners::release(set.metadata.uid(), &pod.metadata)));
         }
         let (written, error) = parallel::all(edits, |(name, body)| async move {
-            let outcome =
-                self.context.client.patch(&resources::PODS, namespace, &name, None, &Patch::Strategic, &body).await;
+            let outcome = self
+                .context
+                .client
+                .patch(&resources::PODS, namespace, &name, None, &Patch::Strategic, &body)
+                .await;
             match outcome {
                 Ok(written) => Ok(api::meta::resource_version(&written).to_string()),
                 // Gone meanwhile (404), or another pod of that name (422: the uid differs): nothing to own.
@@ -230,7 +255,9 @@ impl Controller {
                     let is_going = |seen: Option<&Pod>| {
                         seen.is_none_or(|seen| seen.metadata.is_deleting() || seen.metadata.uid != pod.metadata.uid)
                     };
-                    self.pods.until(pod.metadata.namespace(), pod.metadata.name(), is_going).await;
+                    self.pods
+                        .until(pod.metadata.namespace(), pod.metadata.name(), is_going)
+                        .await;
                 }
                 error.map_or(Ok(()), |error| Err(("FailedDelete", error)))
             }
@@ -247,7 +274,9 @@ impl Controller {
             let pod = decide::new_pod(set, &name);
             match self.context.client.create_in(&resources::PODS, &key.0, &pod).await {
                 Ok(created) => {
-                    self.context.recorder.normal(about(), "SuccessfulCreate", format!("Created pod: {name}"));
+                    self.context
+                        .recorder
+                        .normal(about(), "SuccessfulCreate", format!("Created pod: {name}"));
                     return Ok(api::meta::resource_version(&created).to_string());
                 }
                 Err(error) if error.is_already_exists() => {}
@@ -256,7 +285,9 @@ impl Controller {
                     if matches!(error, Error::Transport(_)) {
                         self.unsettled.lock().entry(key.clone()).or_default().push(name);
                     }
-                    self.context.recorder.warning(about(), "FailedCreate", format!("Error creating: {error}"));
+                    self.context
+                        .recorder
+                        .warning(about(), "FailedCreate", format!("Error creating: {error}"));
                     return Err(error);
                 }
             }
@@ -267,21 +298,33 @@ impl Controller {
         let about = ObjectReference::to(&resources::REPLICA_SETS, &set.metadata);
         let (namespace, name) = (pod.metadata.namespace(), pod.metadata.name());
         let params = DeleteParams::uid(pod.metadata.uid());
-        match self.context.client.delete(&resources::PODS, namespace, name, &params).await {
+        match self
+            .context
+            .client
+            .delete(&resources::PODS, namespace, name, &params)
+            .await
+        {
             Ok(_) => {
-                self.context.recorder.normal(about, "SuccessfulDelete", format!("Deleted pod: {name}"));
+                self.context
+                    .recorder
+                    .normal(about, "SuccessfulDelete", format!("Deleted pod: {name}"));
                 Ok(pod)
             }
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(pod),
             Err(error) => {
-                self.context.recorder.warning(about, "FailedDelete", format!("Error deleting: {error}"));
+                self.context
+                    .recorder
+                    .warning(about, "FailedDelete", format!("Error deleting: {error}"));
                 Err(error)
             }
         }
     }
 
     async fn wait_for(&self, revisions: Vec<String>) {
-        let newest = revisions.iter().filter_map(|revision| revision.parse::<u64>().ok()).max();
+        let newest = revisions
+            .iter()
+            .filter_map(|revision| revision.parse::<u64>().ok())
+            .max();
         if let Some(newest) = newest {
             self.pods.seen(&newest.to_string()).await;
         }
