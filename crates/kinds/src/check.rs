@@ -131,9 +131,20 @@ impl<'a> At<'a> {
         self.report.push(Error::required(&self.path, detail));
     }
 
-    /// `Invalid value`.
+    /// `Invalid value`. A pointer that is not set is shown as `"null"`.
     pub fn invalid(&self, detail: impl Into<String>) {
-        self.invalid_as(self.value.clone(), detail);
+        match self.value {
+            Value::Null => self.invalid_as("null", detail),
+            value => self.invalid_as(value.clone(), detail),
+        }
+    }
+
+    /// The value of a field that upstream holds as a string, not as a pointer: empty when absent.
+    fn shown_text(&self) -> Value {
+        match self.value {
+            Value::Null => "".into(),
+            value => value.clone(),
+        }
     }
 
     /// `Invalid value`, showing another value than the one here.
@@ -151,7 +162,7 @@ impl<'a> At<'a> {
     /// `Invalid value` once for each message.
     pub fn check(&self, messages: Vec<String>) {
         for message in messages {
-            self.invalid(message);
+            self.invalid_as(self.shown_text(), message);
         }
     }
 
@@ -188,7 +199,7 @@ impl<'a> At<'a> {
 
     /// `Not found`.
     pub fn not_found(&self) {
-        self.report.push(Error::not_found(&self.path, self.value.clone()));
+        self.report.push(Error::not_found(&self.path, self.shown_text()));
     }
 
     /// `Too long`.
@@ -200,7 +211,7 @@ impl<'a> At<'a> {
     /// `Unsupported value`.
     pub fn not_supported(&self, supported: &[&str]) {
         self.report
-            .push(Error::not_supported(&self.path, self.value.clone(), supported));
+            .push(Error::not_supported(&self.path, self.shown_text(), supported));
     }
 
     /// `Unsupported value` unless the text is one of these.

@@ -18,6 +18,7 @@ pub fn rows() -> Vec<StorageKind> {
 fn device_class() -> StorageKind {
     Row::cluster(GROUP, "v1", "DeviceClass", "deviceclasses")
         .generation()
+        .returns_deleted()
         .columns(NAME_AND_AGE)
         .build()
 }

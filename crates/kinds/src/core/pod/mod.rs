@@ -96,7 +96,12 @@ pub fn validate_template(template: &At) {
     spec::template(template);
 }
 
-/// What a user is told of the pod template at a path of an object.
+/// What a user is told of an object that makes pods from the template at a path.
 pub fn template_warnings(path: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
-    warnings::template(path, object.at(path), old.map(|old| old.at(path)))
+    let mut told = match old {
+        None => warnings::name(object, "Pod names and hostnames"),
+        Some(_) => Vec::new(),
+    };
+    told.extend(warnings::template(path, object.at(path), old.map(|old| old.at(path))));
+    told
 }

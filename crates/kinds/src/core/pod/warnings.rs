@@ -24,17 +24,22 @@ const DEPRECATED_NODE_LABELS: [(&str, &str); 5] = [
 
 /// Of a new pod.
 pub fn pod(pod: &Value) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let broken = dns1123_label(pod.text("metadata.name"));
-    if !broken.is_empty() {
-        warnings.push(format!(
-            "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is \
-             recommended: [{}]",
-            broken.join(" ")
-        ));
-    }
+    let mut warnings = name(pod, "the Pod's hostname");
     warnings.extend(of_spec("spec", pod.at("spec")));
     warnings
+}
+
+/// Of a name that becomes part of others.
+pub fn name(object: &Value, used_in: &str) -> Vec<String> {
+    let broken = dns1123_label(object.text("metadata.name"));
+    if broken.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "metadata.name: this is used in {used_in}, which can result in surprising behavior; a DNS label is recommended: \
+         [{}]",
+        broken.join(" ")
+    )]
 }
 
 /// Of a pod template at a path: `spec.template`.

@@ -225,7 +225,7 @@ fn mounts() {
         "volumeMounts: [{}, {name: x, mountPath: /a}, {name: v, mountPath: /a, subPath: /b, subPathExpr: ../c}]",
         &[
             "volumeMounts[0].name: Required value",
-            "volumeMounts[0].name: Not found: null",
+            "volumeMounts[0].name: Not found: \"\"",
             "volumeMounts[0].mountPath: Required value",
             "volumeMounts[1].name: Not found: \"x\"",
             "volumeMounts[2].mountPath: Invalid value: \"/a\": must be unique",
@@ -270,7 +270,7 @@ fn devices() {
             "volumeDevices[3].name: Invalid value: \"w\": must not already exist in volumeMounts",
             "volumeDevices[3].devicePath: Invalid value: \"/dev/a\": must be unique",
             "volumeDevices[4].name: Required value",
-            "volumeDevices[4].name: Not found: null",
+            "volumeDevices[4].name: Not found: \"\"",
             "volumeDevices[4].devicePath: Required value",
         ],
     );

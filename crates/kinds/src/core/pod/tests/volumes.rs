@@ -172,7 +172,7 @@ fn csi() {
         "csi: {nodePublishSecretRef: {}}",
         &[
             "csi.driver: Required value",
-            &format!("csi.driver: Invalid value: null: {SUBDOMAIN}"),
+            &format!("csi.driver: Invalid value: \"\": {SUBDOMAIN}"),
             "csi.nodePublishSecretRef.name: Required value",
         ],
     );
