@@ -69,8 +69,10 @@ pub struct EmbeddedOptions {
 pub enum Driver {
     /// A thread of its own, which may block: the real thing.
     Thread,
-    /// A task that pauses at random between its steps, for simulations in one thread. The disk must not block.
+    /// A task of the runtime. The disk must not block: for tests that want a store in memory.
     Task,
+    /// A task that pauses at random between its steps, for simulations in one thread.
+    PausingTask,
 }
 
 /// Sizes and ages that decide when the engine rolls, snapshots and forgets.
@@ -128,7 +130,7 @@ impl EmbeddedOptions {
             disk,
             clock,
             random,
-            driver: Driver::Task,
+            driver: Driver::PausingTask,
             ..Self::new("/store")
         }
     }
@@ -155,7 +157,7 @@ impl Embedded {
     /// Another process has it open; files of another version or with rot; the disk.
     pub async fn open(options: EmbeddedOptions) -> Result<Self, OpenError> {
         let recovered = match options.driver {
-            Driver::Task => recovery::recover(&options)?,
+            Driver::Task | Driver::PausingTask => recovery::recover(&options)?,
             Driver::Thread => {
                 let options = options.clone();
                 let recovering = tokio::task::spawn_blocking(move || recovery::recover(&options));

@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::embedded::{Embedded, EmbeddedOptions};
+use crate::embedded::{Driver, Embedded, EmbeddedOptions};
 use crate::engine::{CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Revision, StreamBatch};
 use crate::transaction::{Commit, CommitError, Transaction};
 
@@ -26,7 +26,12 @@ use crate::transaction::{Commit, CommitError, Transaction};
 /// When the simulated disk does what no one told it to.
 pub async fn engine_in_memory(clock: Clock, random: Random) -> Arc<Embedded> {
     let disk = Arc::new(SimDisk::new(random.fork()));
-    let opened = Embedded::open(EmbeddedOptions::simulated(disk, clock, random)).await;
+    let simulated = EmbeddedOptions::simulated(disk, clock, random);
+    let opened = Embedded::open(EmbeddedOptions {
+        driver: Driver::Task,
+        ..simulated
+    })
+    .await;
     Arc::new(opened.expect("invariant: an empty simulated disk has no faults"))
 }
 

@@ -61,6 +61,8 @@ struct Inode {
     content: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<ContentChange>,
+    /// Files open on it.
+    open: usize,
 }
 
 enum ContentChange {
@@ -168,6 +170,23 @@ impl State {
             .filter_map(|inode| self.inodes.get(inode))
             .map(|inode| inode.content.len() as u64)
             .sum()
+    }
+
+    /// Frees what has neither a name, now or after the loss of power, nor an open file.
+    fn free_inodes(&mut self) {
+        let links = self.pending_names.iter().filter_map(|change| match change {
+            NameChange::Link { inode, .. } => Some(*inode),
+            _ => None,
+        });
+        let named: HashSet<u64> = self
+            .names
+            .values()
+            .chain(self.durable_names.values())
+            .copied()
+            .chain(links)
+            .collect();
+        self.inodes
+            .retain(|number, inode| inode.open > 0 || named.contains(number));
     }
 
     fn alive(&self) -> io::Result<()> {
@@ -298,6 +317,7 @@ impl Disk for SimDisk {
             (_, Some(inode)) => inode,
             (_, None) => return Err(ErrorKind::NotFound.into()),
         };
+        self::inode(&mut state, inode).open += 1;
         Ok(Box::new(SimFile {
             state: self.state.clone(),
             inode,
@@ -355,6 +375,7 @@ impl Disk for SimDisk {
         for change in done {
             apply_name(&mut state.durable_names, &change);
         }
+        state.free_inodes();
         Ok(())
     }
 
@@ -391,6 +412,14 @@ struct SimFile {
     life: u64,
 }
 
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        if let Some(inode) = self.state.lock().inodes.get_mut(&self.inode) {
+            inode.open -= 1;
+        }
+    }
+}
+
 impl SimFile {
     /// Runs `change` on the inode of a file that is still of this life.
     fn with<T>(&self, change: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
@@ -406,7 +435,7 @@ fn inode(state: &mut State, number: u64) -> &mut Inode {
     state
         .inodes
         .get_mut(&number)
-        .expect("invariant: inodes are never freed")
+        .expect("invariant: an inode that is named or open is there")
 }
 
 impl DiskFile for SimFile {

@@ -210,8 +210,8 @@ pub(super) fn start(
             };
             std::thread::Builder::new().name("store-writer".into()).spawn(run)?;
         }
-        Driver::Task => {
-            let random = options.random.fork();
+        Driver::Task | Driver::PausingTask => {
+            let random = (options.driver == Driver::PausingTask).then(|| options.random.fork());
             tokio::spawn(async move {
                 let ending = Ending(shared.clone());
                 run_task(writer, shared, random).await;
@@ -264,32 +264,32 @@ fn run_thread(mut writer: Writer, shared: &Arc<Shared>) {
     }
 }
 
-async fn run_task(mut writer: Writer, shared: Arc<Shared>, random: Random) {
+async fn run_task(mut writer: Writer, shared: Arc<Shared>, random: Option<Random>) {
     loop {
         match shared.queue.take(writer.ready()).await {
             Work::Batch(requests) => {
                 let mut batch = writer.begin(requests);
-                pause(&random).await;
+                pause(random.as_ref()).await;
                 writer.append(&mut batch);
-                pause(&random).await;
+                pause(random.as_ref()).await;
                 writer.sync(&mut batch);
-                pause(&random).await;
+                pause(random.as_ref()).await;
                 writer.finish(batch);
             }
             Work::Control(control) => writer.control(control),
             Work::Stop => return,
         }
         if let Some(job) = writer.snapshot_due() {
-            tokio::spawn(run_snapshot(job, shared.clone(), random.fork()));
+            tokio::spawn(run_snapshot(job, shared.clone(), random.as_ref().map(Random::fork)));
         }
     }
 }
 
-async fn run_snapshot(mut job: SnapshotJob, shared: Arc<Shared>, random: Random) {
+async fn run_snapshot(mut job: SnapshotJob, shared: Arc<Shared>, random: Option<Random>) {
     let done = loop {
         match job.step() {
             Ok(Some(file)) => break Ok(file),
-            Ok(None) => pause(&random).await,
+            Ok(None) => pause(random.as_ref()).await,
             Err(error) => break Err(error),
         }
     };
@@ -297,11 +297,13 @@ async fn run_snapshot(mut job: SnapshotJob, shared: Arc<Shared>, random: Random)
     shared.queue.control(Control::SnapshotDone(done));
 }
 
-/// Lets others run: at once, or after a while.
-async fn pause(random: &Random) {
-    match random.range(0..4) {
-        0 => {}
-        1 => tokio::task::yield_now().await,
-        _ => tokio::time::sleep(Duration::from_micros(random.range(1..PAUSE_MICROSECONDS_MAX))).await,
+/// Lets others run; in a simulation at once, or after a while.
+async fn pause(random: Option<&Random>) {
+    match random.map(|random| (random, random.range(0..4))) {
+        Some((_, 0)) => {}
+        None | Some((_, 1)) => tokio::task::yield_now().await,
+        Some((random, _)) => {
+            tokio::time::sleep(Duration::from_micros(random.range(1..PAUSE_MICROSECONDS_MAX))).await;
+        }
     }
 }

@@ -33,7 +33,10 @@ impl<V> Roots<V> {
     }
 
     pub(crate) fn keep(&mut self, revision: Revision, map: Map<Arc<Entry<V>>>, now_ms: i64, total_bytes: u64) {
-        self.kept.retain(|kept| kept.revision != revision);
+        if self.kept.iter().any(|kept| kept.revision == revision) {
+            // Its age and what it pins count from the first time.
+            return;
+        }
         self.kept.push_back(Kept {
             revision,
             map,
@@ -96,6 +99,8 @@ mod tests {
             [Some(7), Some(9), None]
         );
         roots.keep(11, Map::new(), 900, 60);
+        // Asked for again, it does not become younger.
+        roots.keep(11, Map::new(), 1900, 200);
         assert_eq!(found(&roots, 1), Some(7));
         roots.evict(900, 111);
         assert_eq!(found(&roots, 1), Some(11));

@@ -389,6 +389,19 @@ async fn a_failed_sync_is_an_unknown_outcome_and_the_log_goes_on_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_store_in_memory() {
+    let world = World::new(12);
+    let engine = store::testing::engine_in_memory(world.clock, world.random).await;
+    for index in 0..100 {
+        put(&*engine, &format!("{}", index % 10), "v").await;
+    }
+    assert_eq!(
+        (dump(&*engine).await.len(), engine.progress().await.unwrap().revision),
+        (10, 100)
+    );
+}
+
+#[tokio::test]
 async fn the_real_thing_on_the_real_disk() {
     let directory = tempfile::tempdir().unwrap();
     let options = EmbeddedOptions {

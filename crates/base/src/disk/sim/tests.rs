@@ -145,3 +145,18 @@ fn a_full_disk_says_so() {
     assert_eq!(disk.free_bytes(Path::new(ROOT)).unwrap(), 0);
     assert_eq!(file.append(b"5").unwrap_err().kind(), ErrorKind::StorageFull);
 }
+
+#[test]
+fn removed_files_are_freed_when_nobody_can_see_them_any_more() {
+    let disk = SimDisk::new(Random::seeded(1));
+    let file = disk.open(&path("a"), OpenMode::CreateNew).unwrap();
+    let inodes = || disk.state.lock().inodes.len();
+    disk.sync_directory(Path::new(ROOT)).unwrap();
+    disk.remove(&path("a")).unwrap();
+    disk.sync_directory(Path::new(ROOT)).unwrap();
+    assert_eq!(inodes(), 1);
+    assert_eq!(file.length().unwrap(), 0);
+    drop(file);
+    disk.sync_directory(Path::new(ROOT)).unwrap();
+    assert_eq!(inodes(), 0);
+}
