@@ -27,6 +27,8 @@ mod views;
 
 #[cfg(test)]
 mod testkit;
+#[cfg(test)]
+mod tests;
 
 use base::{Clock, Random, Shutdown};
 use client::Client;
