@@ -70,6 +70,7 @@ fn main() {
             engine.live_bytes(),
             files as f64 / engine.live_bytes() as f64
         );
+        println!("resident: {}", resident());
         watchers.iter().for_each(|watcher| watcher.abort());
         drop((replica, table));
         engine.close().await;
@@ -78,6 +79,13 @@ fn main() {
             .await
             .expect("a store");
         println!("opened again in {:?}", started.elapsed());
+        let tables = [Bytes::from_static(b"/bench/")];
+        let engine = Arc::new(engine);
+        let started = Instant::now();
+        let replica = Replica::open(engine.clone(), Clock::real(), tables, |_| ())
+            .await
+            .expect("a replica");
+        println!("replica in {:?}, revision {}", started.elapsed(), replica.revision());
         engine.close().await;
     });
 }
@@ -135,6 +143,13 @@ where
         "{name}: {:.0} commits/s, slowest {slowest:?}, {each:.1} us CPU each (clients included)",
         commits / seconds
     );
+}
+
+/// Kilobytes of memory of this process.
+fn resident() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    line.unwrap_or_default().trim().to_owned()
 }
 
 /// Seconds of processor time of this process.

@@ -192,6 +192,28 @@ impl<T: Item> Map<T> {
     }
 }
 
+impl<T: Item> Map<T> {
+    /// The map of items that are already in order, without a search or a copy for each.
+    ///
+    /// # Panics
+    /// When the keys do not strictly ascend.
+    pub fn from_sorted(items: Vec<T>) -> Self {
+        let ascending = items.windows(2).all(|pair| pair[0].key() < pair[1].key());
+        assert!(ascending, "invariant: keys handed over as sorted ascend");
+        if items.is_empty() {
+            return Self::new();
+        }
+        let mut capacity = ITEMS_MAX;
+        while capacity < items.len() {
+            capacity = (capacity + 1) * (ITEMS_MAX + 1) - 1;
+        }
+        let size = items.len();
+        Self {
+            root: Some(Arc::new(Node::from_sorted(&mut items.into_iter(), size, capacity))),
+        }
+    }
+}
+
 impl<T: Item> FromIterator<T> for Map<T> {
     fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
         let mut map = Self::new();
@@ -209,6 +231,35 @@ impl<T: Item> Node<T> {
             children: Vec::new(),
             size: 0,
         }
+    }
+
+    /// A subtree of the next `size` items, of the height that holds `capacity` of them at most: as few children as can hold
+    /// them, evenly filled, which leaves each at least half full.
+    fn from_sorted(items: &mut impl Iterator<Item = T>, size: usize, capacity: usize) -> Self {
+        if capacity == ITEMS_MAX {
+            return Self {
+                items: items.take(size).collect(),
+                children: Vec::new(),
+                size,
+            };
+        }
+        let child_capacity = (capacity + 1) / (ITEMS_MAX + 1) - 1;
+        let count = (size + 1).div_ceil(child_capacity + 1);
+        let below = size + 1 - count;
+        let mut node = Self {
+            items: Vec::with_capacity(count),
+            children: Vec::with_capacity(count),
+            size,
+        };
+        for index in 0..count {
+            if index > 0 {
+                node.items.extend(items.next());
+            }
+            let size = below / count + usize::from(index < below % count);
+            node.children
+                .push(Arc::new(Self::from_sorted(items, size, child_capacity)));
+        }
+        node
     }
 
     fn is_leaf(&self) -> bool {
@@ -461,6 +512,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn built_from_what_is_sorted() {
+        for size in (0..1200).chain([5_000, 35_936, 35_937, 65_000]) {
+            let items: Vec<Pair> = (0..size).map(|key| Pair(key as u16, size)).collect();
+            let map = Map::from_sorted(items.clone());
+            check_shape(&map);
+            assert!(map.iter().eq(items.iter()), "{size}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "ascend")]
+    fn what_is_not_sorted_is_not_taken_as_such() {
+        Map::from_sorted(vec![Pair(1, 0), Pair(1, 0)]);
     }
 
     #[test]

@@ -201,8 +201,7 @@ pub(super) fn read_snapshot(file: &dyn DiskFile, revision_offset: u64) -> Result
     let (_, mut seed) = read_header(file, FileKind::Snapshot)?;
     let length = file.length()?;
     let mut offset = HEADER_BYTES as u64;
-    let mut root = Map::new();
-    let mut entries = 0;
+    let mut root: Vec<Arc<Record>> = Vec::new();
     loop {
         let broken = || ReadError::NotWhole(offset);
         let mut head = [0; FRAME_BYTES];
@@ -218,15 +217,15 @@ pub(super) fn read_snapshot(file: &dyn DiskFile, revision_offset: u64) -> Result
         let (payload, crc, size) = format::frame_at(&frame, 0, seed).ok_or_else(broken)?;
         seed = crc;
         match format::decode_snapshot(payload, revision_offset).ok_or_else(broken)? {
-            SnapshotFrame::Block(records) => {
-                entries += records.len() as u64;
-                for record in records {
-                    root.insert(Arc::new(record));
-                }
-            }
+            SnapshotFrame::Block(records) => root.extend(records.into_iter().map(Arc::new)),
             SnapshotFrame::End(expected) => {
-                let whole = expected == entries && root.len() as u64 == entries && offset + size as u64 == length;
-                return if whole { Ok(root) } else { Err(broken()) };
+                let ordered = root.windows(2).all(|pair| pair[0].key < pair[1].key);
+                let whole = ordered && expected == root.len() as u64 && offset + size as u64 == length;
+                return if whole {
+                    Ok(Map::from_sorted(root))
+                } else {
+                    Err(broken())
+                };
             }
         }
         offset += size as u64;

@@ -294,13 +294,21 @@ impl<V: Value> Applier<V> {
         tables.values().map(|core| (core.slot, working(core))).collect()
     }
 
+    /// Fills empty tables with the records, in key order, that belong to them.
     fn fill(&self, records: Vec<Arc<Record>>, dirty: &mut Dirty<V>) {
-        for record in records {
-            if let Some(core) = self.shared.route(&record.key)
-                && let Some(working) = dirty.get_mut(&core.slot)
-            {
-                working.map.insert(self.entry(&record));
+        let mut rest = records.as_slice();
+        while let Some(first) = rest.first() {
+            // The keys of a table follow one another.
+            let core = self.shared.route(&first.key);
+            let same = |record: &Arc<Record>| match &core {
+                Some(core) => record.key.starts_with(&core.prefix),
+                None => record.key == first.key,
+            };
+            let (records, others) = rest.split_at(rest.partition_point(same));
+            if let Some(working) = core.and_then(|core| dirty.get_mut(&core.slot)) {
+                working.map = Map::from_sorted(records.iter().map(|record| self.entry(record)).collect());
             }
+            rest = others;
         }
     }
 
