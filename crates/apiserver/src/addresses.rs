@@ -6,7 +6,7 @@
 //!
 //! Source: `k8s.io/kubernetes/pkg/registry/core/service/{storage/alloc.go,ipallocator}`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -17,7 +17,9 @@ use serde_json::json;
 use api::field::{Error, Path};
 use api::{Status, Value, meta};
 
+use crate::cluster::Cluster;
 use crate::registry::Kind;
+use crate::storage::Storage;
 
 /// Addresses at the start of the range that are given out last, so that people can choose fixed ones from them
 /// (upstream: `calculateRangeOffset`: between 16 and 256, a sixteenth of the range).
@@ -25,6 +27,10 @@ const STATIC_BAND_MIN: u32 = 16;
 const STATIC_BAND_MAX: u32 = 256;
 /// How many addresses are tried at random before the range is searched from there on.
 const RANDOM_TRIES: usize = 8;
+
+/// First and longest wait before a store that did not answer is asked again what became of a write.
+const SETTLE_RETRY_INITIAL: std::time::Duration = std::time::Duration::from_millis(100);
+const SETTLE_RETRY_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The addresses of one range and who has them.
 #[derive(Debug)]
@@ -73,6 +79,40 @@ impl Reservation {
         if let Some(addresses) = &self.addresses {
             addresses.free(&self.released);
         }
+    }
+}
+
+impl Reservation {
+    /// After a write whose outcome is unknown: asks the store until it knows, and frees what nobody has. The replica
+    /// fails only when it has ended, and then addresses do not matter any more.
+    pub async fn settle(mut self, storage: &Storage) {
+        let reserved = std::mem::take(&mut self.reserved);
+        let released = std::mem::take(&mut self.released);
+        let Some(addresses) = self.addresses.clone() else {
+            return;
+        };
+        let mut backoff = base::Backoff::new(SETTLE_RETRY_INITIAL, SETTLE_RETRY_MAX);
+        while let Err(error) = storage.consistent().await {
+            if matches!(error, store::ReplicaError::Closed) {
+                return;
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+        let services = api::GroupResource {
+            group: String::new(),
+            resource: "services".into(),
+        };
+        let stored = Cluster::list(storage, &services, None);
+        let stored: HashSet<Ipv4Addr> = stored
+            .iter()
+            .flat_map(|service| addresses_of(&service.value()))
+            .collect();
+        let free: Vec<Ipv4Addr> = reserved
+            .into_iter()
+            .chain(released)
+            .filter(|address| !stored.contains(address))
+            .collect();
+        addresses.free(&free);
     }
 }
 

@@ -23,7 +23,10 @@ pub async fn commit(
         match &outcome {
             Ok(_) => reservation.keep(),
             // It may have happened: the addresses stay taken until what is stored says otherwise.
-            Err(WriteError::Failed(status)) if status.code == 504 => reservation.keep(),
+            Err(WriteError::Failed(status)) if status.code == 504 => {
+                let storage = server.storage.clone();
+                server.shutdown.spawn(async move { reservation.settle(&storage).await });
+            }
             Err(_) => drop(reservation),
         }
         outcome

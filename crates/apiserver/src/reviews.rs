@@ -20,6 +20,7 @@ use crate::options::WriteOptions;
 use crate::pipeline::Decision;
 use crate::request::{Attributes, UserInfo};
 use crate::respond;
+use crate::respond::negotiate::Form;
 use crate::verbs;
 use crate::virtuals::Virtual;
 
@@ -258,8 +259,29 @@ fn component_statuses(call: &Call) -> Result<Response<Body>, Status> {
         let found = found.ok_or_else(|| Status::not_found(&call.attributes.group_resource(), name))?;
         return Ok(respond::tree(call, &found, 200));
     }
+    if let Form::Table(version) = call.output.form {
+        return Ok(respond::tree(call, &component_table(&items, version), 200));
+    }
     let list = json!({"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": items});
     Ok(respond::tree(call, &list, 200))
+}
+
+fn component_table(items: &[Value], version: &str) -> Value {
+    let column = |name: &str, format: &str| json!({"name": name, "type": "string", "format": format, "priority": 0, "description": ""});
+    let row = |item: &Value| {
+        let condition = &item["conditions"][0];
+        let state = if condition["status"] == "True" {
+            "Healthy"
+        } else {
+            "Unhealthy"
+        };
+        let cells = json!([item["metadata"]["name"], state, condition["message"], ""]);
+        json!({"cells": cells, "object": {"kind": "PartialObjectMetadata",
+            "apiVersion": format!("meta.k8s.io/{version}"), "metadata": item["metadata"]}})
+    };
+    json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": {},
+        "columnDefinitions": [column("Name", "name"), column("Status", ""), column("Message", ""), column("Error", "")],
+        "rows": items.iter().map(row).collect::<Vec<_>>()})
 }
 
 #[cfg(test)]

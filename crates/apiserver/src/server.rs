@@ -94,6 +94,9 @@ pub enum StartError {
     /// The rows contradict each other or have no schema.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The store cannot be written.
+    #[error("the store cannot be written: {0}")]
+    Write(String),
     /// The store cannot be read.
     #[error("the store cannot be read: {0}")]
     Store(#[from] store::ReplicaError),
@@ -200,6 +203,10 @@ impl ApiServer {
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let registry = Registry::new(config.rows, SchemaRef::builtin)?;
         let storage = Arc::new(Storage::open(config.engine, config.clock.clone(), &registry).await?);
+        storage
+            .begin(config.clock.now_ms())
+            .await
+            .map_err(|status| StartError::Write(status.message))?;
         let addresses = Arc::new(Addresses::new(config.service_range, config.random.fork()));
         let services = GroupResource {
             group: String::new(),

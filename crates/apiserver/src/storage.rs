@@ -19,6 +19,9 @@ use api::{GroupResource, Reason, Status, StatusCause};
 use crate::cluster::{Change, Changes, Cluster, Object};
 use crate::registry::{Kind, Registry};
 
+/// Written once, with the time in milliseconds, when a store is new. Belongs to no kind.
+const BORN_KEY: &str = "/trireme/born";
+
 /// How long a read waits for a revision that the client saw elsewhere (upstream: `blockTimeout` of the watch cache).
 const FRESH_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -140,6 +143,23 @@ impl Storage {
 
     fn table_of(&self, resource: &GroupResource) -> Option<Table<Stored>> {
         self.tables.load().get(resource).cloned()
+    }
+
+    /// Waits until readers see everything that was acknowledged before the call, by whichever server.
+    pub async fn consistent(&self) -> Result<u64, store::ReplicaError> {
+        self.replica.consistent().await
+    }
+
+    /// Clients take version 0 for "any": the first thing in a new store is a record that it is one.
+    pub async fn begin(&self, now_ms: i64) -> Result<(), Status> {
+        if self.revision() > 0 {
+            return Ok(());
+        }
+        let transaction = Transaction::create(BORN_KEY, now_ms.to_string());
+        match self.commit(transaction).await {
+            Ok(_) | Err(WriteError::Raced) => Ok(()),
+            Err(WriteError::Failed(status)) => Err(status),
+        }
     }
 
     /// Whether the replica has ended: nothing can be written any more.

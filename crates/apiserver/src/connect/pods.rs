@@ -13,12 +13,12 @@ use client::Body;
 
 use crate::call::{Call, RequestBody, read_body, rfc3339};
 use crate::decode;
-use crate::managed;
 use crate::options::{DeleteOptions, WriteOptions};
+use crate::pipeline::{Operation, Review};
 use crate::registry::Served;
 use crate::respond;
 use crate::verbs::delete::delete_object;
-use crate::verbs::write::Write;
+use crate::verbs::write::{Write, run_admit, run_validate};
 
 /// `POST pods/<name>/binding`.
 pub async fn bind(call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
@@ -66,6 +66,7 @@ async fn bind_pod(
     if !errors.is_empty() {
         return Err(Status::invalid(&gvk.group_kind(), name, &errors));
     }
+    admit_binding(call, served, name, binding, options).await?;
     let write = Write {
         call,
         served,
@@ -73,18 +74,43 @@ async fn bind_pod(
         name,
         options,
         options_kind: "CreateOptions",
+        internal: true,
     };
     let now = rfc3339(call.server.clock.now());
     let make = |live: Option<&Value>| {
         let pod = live.ok_or_else(|| Status::not_found(&served.resource(), name))?;
-        let mut bound = assign(pod, binding, &node, &now, &served.resource())?;
-        managed::update(served, "binding", Some(pod), &mut bound, &options.manager, &now)?;
-        Ok(bound)
+        assign(pod, binding, &node, &now, &served.resource())
     };
     write.update(&make, false).await?;
     let mut status = Status::success(None);
     status.code = 201;
     Ok(respond::success(call, &status))
+}
+
+/// Admission sees the binding, not the pod (upstream: `pods/binding` is created).
+async fn admit_binding(
+    call: &Call,
+    served: &Served,
+    name: &str,
+    binding: &Value,
+    options: &WriteOptions,
+) -> Result<(), Status> {
+    let review = Review {
+        operation: Operation::Create,
+        user: call.user.clone(),
+        kind: GroupVersionKind::new("", "v1", "Binding"),
+        resource: served.gvr.clone(),
+        subresource: "binding".into(),
+        namespace: call.attributes.namespace.clone(),
+        name: name.into(),
+        dry_run: options.dry_run,
+        options: options.to_value("CreateOptions"),
+        cluster: call.server.storage.clone(),
+        warnings: Default::default(),
+    };
+    let mut slot = Some(binding.clone());
+    run_admit(call, &review, &mut slot, None).await?;
+    run_validate(call, &review, slot.as_ref(), None).await
 }
 
 /// The pod on its node. Pure.

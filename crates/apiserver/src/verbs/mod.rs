@@ -31,7 +31,11 @@ pub fn method_not_allowed() -> Status {
 pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
     let attributes = &call.attributes;
     if served.kind.row.namespaced && attributes.namespace.is_empty() && needs_namespace(call) {
-        return Err(method_not_allowed());
+        return Err(if attributes.name.is_empty() {
+            method_not_allowed()
+        } else {
+            Status::no_such_path()
+        });
     }
     if !served.kind.row.namespaced && !attributes.namespace.is_empty() && attributes.resource != "namespaces" {
         return Err(Status::no_such_path());
@@ -69,13 +73,14 @@ async fn main(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Resu
     if !served.allows(verb) {
         return Err(method_not_allowed());
     }
+    let named = !call.attributes.name.is_empty();
     match verb {
         "get" => read::get(call, served).await,
         "list" => read::list(call, served).await,
         "watch" => watch::watch(call, served).await,
-        "create" if call.attributes.name.is_empty() => mutate::create(call, served, body).await,
-        "update" => mutate::update(call, served, body).await,
-        "patch" => mutate::patch(call, served, body).await,
+        "create" if !named => mutate::create(call, served, body).await,
+        "update" if named => mutate::update(call, served, body).await,
+        "patch" if named => mutate::patch(call, served, body).await,
         "delete" => delete::delete(call, served, body).await,
         "deletecollection" => delete::delete_collection(call, served, body).await,
         _ => Err(method_not_allowed()),

@@ -20,7 +20,8 @@ use crate::options::{FieldValidation, WriteOptions};
 use crate::registry::Served;
 use crate::respond::{self, view};
 
-use super::write::{Write, Written};
+use super::read::scope;
+use super::write::{Write, Written, check_name, ensure_namespace};
 
 /// What a patch may be (upstream's list and order).
 const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
@@ -38,6 +39,7 @@ pub async fn create(call: &Call, served: &Arc<Served>, body: RequestBody) -> Res
         name: "",
         options: &options,
         options_kind: "CreateOptions",
+        internal: false,
     };
     respond::object(call, served, &*write.create(object).await?.object, 201)
 }
@@ -47,8 +49,10 @@ pub async fn update(call: &Call, served: &Arc<Served>, body: RequestBody) -> Res
     let bytes = read_body(body).await?;
     let options = WriteOptions::parse(call, "UpdateOptions", false)?;
     let object = decode::object(call, &bytes, &served.gvk, &served.schema, options.field_validation)?;
-    let object = view::to_hub(served, object)?;
+    let mut object = view::to_hub(served, object)?;
     let write = writer(call, served, &options, "UpdateOptions");
+    ensure_namespace(&mut object, scope(&served.kind, &call.attributes.namespace))?;
+    check_name(&object, write.name)?;
     let now = rfc3339(call.server.clock.now());
     let make = |live: Option<&Value>| {
         let mut object = object.clone();
@@ -79,6 +83,7 @@ fn writer<'a>(call: &'a Call, served: &'a Arc<Served>, options: &'a WriteOptions
         name: &attributes.name,
         options,
         options_kind: kind,
+        internal: false,
     }
 }
 

@@ -82,6 +82,7 @@ async fn write(
         name: &call.attributes.name,
         options,
         options_kind,
+        internal: false,
     };
     let now = rfc3339(call.server.clock.now());
     let make = |live: Option<&Value>| {

@@ -47,6 +47,9 @@ pub struct Write<'a> {
     pub options: &'a WriteOptions,
     /// `CreateOptions`, `UpdateOptions` or `PatchOptions`.
     pub options_kind: &'static str,
+    /// The write is the server's own consequence of a request that was admitted and checked by itself (a binding): no
+    /// strategy, no validation, no admission of the object.
+    pub internal: bool,
 }
 
 /// What a write came to.
@@ -131,6 +134,18 @@ impl Write<'_> {
     /// Creates a hub object that was decoded and converted.
     pub async fn create(&self, mut object: Value) -> Result<Written, Status> {
         self.prepare_new(&mut object)?;
+        managed::update(
+            self.served,
+            self.subresource,
+            None,
+            &mut object,
+            &self.options.manager,
+            &self.now(),
+        )?;
+        self.create_prepared(object).await
+    }
+
+    async fn create_prepared(&self, object: Value) -> Result<Written, Status> {
         let fresh = object;
         let generated = meta::name(&fresh).is_empty() && !meta::text(&fresh, "generateName").is_empty();
         let mut names = 0;
@@ -153,7 +168,7 @@ impl Write<'_> {
         Err(Status::modified(&self.resource(), self.name))
     }
 
-    /// What happens once: system fields wiped, the namespace of the path, defaults, the first manager.
+    /// What happens once: system fields wiped, the namespace of the path, defaults.
     fn prepare_new(&self, object: &mut Value) -> Result<(), Status> {
         if !meta::resource_version(object).is_empty() {
             return Err(Status::internal(
@@ -171,14 +186,7 @@ impl Write<'_> {
         }
         self.settle(object)?;
         dedup_owners(self.call, object, false);
-        managed::update(
-            self.served,
-            self.subresource,
-            None,
-            object,
-            &self.options.manager,
-            &self.now(),
-        )
+        Ok(())
     }
 
     /// One attempt. `None`: the namespace changed meanwhile, run again.
@@ -336,7 +344,13 @@ impl Write<'_> {
                         return Err(self.uid_conflict_on_create(uid));
                     }
                     meta::set_text(&mut object, "resourceVersion", "");
-                    match self.create(object).await {
+                    self.prepare_new(&mut object)?;
+                    // `make` has noted its manager where there was an object to compare with; an apply always has.
+                    if meta::metadata(&object).is_some_and(|metadata| !metadata.contains_key("managedFields")) {
+                        let (manager, now) = (&self.options.manager, self.now());
+                        managed::update(self.served, self.subresource, None, &mut object, manager, &now)?;
+                    }
+                    match self.create_prepared(object).await {
                         Err(status) if status.is(Reason::AlreadyExists) => {}
                         other => return other,
                     }
@@ -384,6 +398,9 @@ impl Write<'_> {
             );
             return Err(Status::conflict(&self.resource(), self.name, &why));
         }
+        if self.internal {
+            return self.store_update(live, &old, object, Reservation::none()).await;
+        }
         let review = self.review(Operation::Update, self.name);
         let mut object = self.admit(&review, object, Some(&old)).await?;
         self.check_version(&mut object, live)?;
@@ -416,10 +433,21 @@ impl Write<'_> {
         }
         kind.row.strategy.canonicalize(&mut object);
         run_validate(call, &review, Some(&object), Some(&old)).await?;
+        self.store_update(live, &old, object, reservation).await
+    }
 
+    /// The last stage of an update: nothing, a put, or a delete. `None`: somebody was faster, run again.
+    async fn store_update(
+        &self,
+        live: &Arc<Object>,
+        old: &Value,
+        object: Value,
+        reservation: Reservation,
+    ) -> Result<Option<Written>, Status> {
+        let (call, kind) = (self.call, self.kind());
         let key = kind.key(self.namespace(), self.name);
         let guard = Guard::ModRevision(key.clone().into(), live.revision());
-        let gone = deletes_during_update(kind, &object, &old);
+        let gone = deletes_during_update(kind, &object, old);
         if self.options.dry_run {
             return Ok(Some(Written {
                 object: self.as_object(&object, live.revision())?,
@@ -428,7 +456,7 @@ impl Write<'_> {
         }
         let operation = if gone {
             StoreOperation::Delete(key.into())
-        } else if object == old {
+        } else if object == *old {
             // Nothing changed: nothing is written, and nobody is woken (D10).
             return Ok(Some(Written {
                 object: live.clone(),
@@ -441,10 +469,9 @@ impl Write<'_> {
             guards: vec![guard],
             operations: vec![operation],
         };
-        let reservation = if gone {
-            Reservation::releasing(&call.server.addresses, kind, &old, true)
-        } else {
-            reservation
+        let reservation = match gone {
+            true => Reservation::releasing(&call.server.addresses, kind, old, true),
+            false => reservation,
         };
         match crate::commit::commit(&call.server, transaction, reservation).await {
             Ok(committed) => {
@@ -541,7 +568,7 @@ fn take_warnings(call: &Call, review: &Review) {
 }
 
 /// The object's namespace is the request's; a different one in the body is refused.
-fn ensure_namespace(object: &mut Value, namespace: &str) -> Result<(), Status> {
+pub fn ensure_namespace(object: &mut Value, namespace: &str) -> Result<(), Status> {
     let own = meta::namespace(object);
     if own == namespace {
         return Ok(());
@@ -554,7 +581,7 @@ fn ensure_namespace(object: &mut Value, namespace: &str) -> Result<(), Status> {
     Err(Status::bad_request(why))
 }
 
-fn check_name(object: &Value, name: &str) -> Result<(), Status> {
+pub fn check_name(object: &Value, name: &str) -> Result<(), Status> {
     let own = meta::name(object);
     if own == name {
         return Ok(());

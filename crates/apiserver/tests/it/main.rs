@@ -4,6 +4,7 @@
 mod admission;
 mod connect;
 mod discovery;
+mod faults;
 mod lists;
 mod requests;
 mod rows;

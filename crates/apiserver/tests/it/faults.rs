@@ -1,0 +1,128 @@
+//! The server over an engine that lags, forgets answers and fails at will: what was acknowledged is there, and whoever
+//! watches sees each change once and in order, or is told to start over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::{Clock, Random};
+use serde_json::{Value, json};
+use store::testing::{EngineFaults, FaultyEngine, engine_in_memory};
+
+use crate::world::{Api, World};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const SEEDS: u64 = 8;
+const WRITERS: usize = 4;
+const WRITES: usize = 12;
+
+fn version(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+}
+
+fn name(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap().to_owned()
+}
+
+/// Keeps one copy of the collection, as an informer does, until it has seen the object `end`.
+async fn follow(api: Api) -> BTreeMap<String, u64> {
+    'relist: loop {
+        let list = api.get(MAPS).await;
+        if list.code != 200 {
+            continue;
+        }
+        let list = list.value();
+        let mut seen = version(&list);
+        let mut copy: BTreeMap<String, u64> = list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| (name(item), version(item)))
+            .collect();
+        if copy.contains_key("end") {
+            return copy;
+        }
+        let mut watch = api.watch(&format!("{MAPS}?watch=1&resourceVersion={seen}")).await;
+        while let Some(frame) = watch.next().await {
+            let object = &frame["object"];
+            match frame["type"].as_str().unwrap() {
+                "ERROR" => {
+                    assert_eq!(object["code"], 410);
+                    continue 'relist;
+                }
+                "DELETED" => assert!(copy.remove(&name(object)).is_some(), "deleted twice: {object}"),
+                "ADDED" => assert!(
+                    copy.insert(name(object), version(object)).is_none(),
+                    "added twice: {object}"
+                ),
+                _ => assert!(
+                    copy.insert(name(object), version(object)).is_some(),
+                    "changed before it was: {object}"
+                ),
+            }
+            assert!(version(object) > seen, "out of order: {} after {seen}", version(object));
+            seen = version(object);
+            if copy.contains_key("end") {
+                return copy;
+            }
+        }
+    }
+}
+
+/// Creates, changes and deletes; answers with what was acknowledged.
+async fn write(api: Api, writer: usize) -> BTreeMap<String, Option<String>> {
+    let mut acknowledged = BTreeMap::new();
+    for index in 0..WRITES {
+        let name = format!("w{writer}-{}", index % 5);
+        let path = format!("{MAPS}/{name}");
+        let value = index.to_string();
+        // A failure says nothing about what happened; the next attempt finds out.
+        loop {
+            let answer = if index % 7 == 6 {
+                api.delete(&path).await
+            } else {
+                let config =
+                    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": value}});
+                api.patch(&format!("{path}?fieldManager=w&force=true"), "apply", &config)
+                    .await
+            };
+            match answer.code {
+                200 | 201 if index % 7 == 6 => acknowledged.insert(name.clone(), None),
+                200 | 201 => acknowledged.insert(name.clone(), Some(value.clone())),
+                404 if index % 7 == 6 => acknowledged.insert(name.clone(), None),
+                409 | 429 | 500 | 503 | 504 => continue,
+                other => panic!("{other}: {}", String::from_utf8_lossy(&answer.bytes)),
+            };
+            break;
+        }
+    }
+    acknowledged
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_is_there() {
+    for seed in 0..SEEDS {
+        let random = Random::seeded(seed);
+        let engine = engine_in_memory(Clock::real(), random.fork()).await;
+        let faulty = FaultyEngine::new(engine, random.fork(), EngineFaults::default());
+        let world = World::over(Arc::new(faulty.clone()), Vec::new(), |_| {}).await;
+        faulty.set_faults(EngineFaults::some());
+        let follower = tokio::spawn(follow(world.api()));
+        let writers = (0..WRITERS).map(|writer| tokio::spawn(write(world.api(), writer)));
+        let mut acknowledged = BTreeMap::new();
+        for writer in writers.collect::<Vec<_>>() {
+            acknowledged.extend(writer.await.unwrap());
+        }
+        faulty.set_faults(EngineFaults::default());
+        world.api().config_map("end", json!({})).await;
+        let copy = follower.await.unwrap();
+        let list = world.api().get(MAPS).await.ok();
+        let items = list["items"].as_array().unwrap();
+        let stored: BTreeMap<String, u64> = items.iter().map(|item| (name(item), version(item))).collect();
+        assert_eq!(copy, stored, "seed {seed}");
+        for (object, value) in acknowledged {
+            let found = items.iter().find(|item| name(item) == object);
+            let found = found.map(|item| item["data"]["k"].as_str().unwrap().to_owned());
+            assert_eq!(found, value, "seed {seed}: {object}");
+        }
+    }
+}
