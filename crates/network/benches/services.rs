@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use network::services::kernel::Kernel;
 use network::services::plan::{PlanConfig, Table};
 use network::services::rules::RulesConfig;
-use network::services::{Backend, Frontend};
+use network::services::{Backend, Frontend, Wanted};
 use network::views::{ObjectName, Protocol};
 use sys::netns::NetworkNamespace;
 
@@ -92,7 +92,7 @@ fn name(service: u32) -> ObjectName {
 }
 
 /// `endpoints` endpoints of a service, without the first `skipped`.
-fn wanted(service: u32, endpoints: u32, skipped: u32) -> BTreeMap<Frontend, BTreeSet<Backend>> {
+fn wanted(service: u32, endpoints: u32, skipped: u32) -> BTreeMap<Frontend, Wanted> {
     let address = Ipv4Addr::from(u32::from(SERVICES) + service + 1);
     let backends = (skipped..endpoints).map(|endpoint| Backend {
         address: Ipv4Addr::from(u32::from(PODS) + service * 16 + endpoint),
@@ -104,7 +104,7 @@ fn wanted(service: u32, endpoints: u32, skipped: u32) -> BTreeMap<Frontend, BTre
             protocol: Protocol::Tcp,
             port: 80,
         },
-        backends.collect(),
+        backends.collect::<BTreeSet<_>>().into(),
     )])
 }
 

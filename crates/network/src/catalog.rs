@@ -116,6 +116,7 @@ mod tests {
             kind: ServiceKind::Headless,
             ports: Vec::new(),
             local_only: false,
+            affinity_seconds: None,
             foreign_proxy: false,
         }
     }

@@ -176,10 +176,15 @@ fn add_uplink(node: &mut Socket, uplink: &UplinkConfig) -> io::Result<()> {
     );
     route::set_link_up(&mut messages, index);
     route::put_route(&mut messages, &Route::default_over(uplink.outside_address, index));
-    Ok(node.transact(messages)?)
+    node.transact(messages)?;
+    // `add_veth` says why the far end is read last.
+    uplink.outside.run(|| -> io::Result<()> {
+        let mut outside = Socket::open(Family::Route)?;
+        link_index(&mut outside, &uplink.outside_link).map(drop)
+    })?
 }
 
-fn link_index(socket: &mut Socket, name: &str) -> io::Result<u32> {
+pub(crate) fn link_index(socket: &mut Socket, name: &str) -> io::Result<u32> {
     let found = route::links_named(socket, &[name])?;
     found
         .first()

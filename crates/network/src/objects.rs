@@ -14,6 +14,9 @@ const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// A Service with this label is served by somebody else (upstream: kube-proxy's informers leave it out).
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
+/// `DefaultClientIPServiceAffinitySeconds` of the API: three hours.
+const AFFINITY_SECONDS_DEFAULT: u32 = 10_800;
+
 /// A Service.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -58,7 +61,22 @@ struct Spec {
     cluster_ips: Option<Vec<String>>,
     external_name: Option<String>,
     internal_traffic_policy: Option<String>,
+    session_affinity: Option<String>,
+    session_affinity_config: Option<AffinityConfig>,
     ports: Option<Vec<Port>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AffinityConfig {
+    #[serde(rename = "clientIP")]
+    client_ip: Option<ClientAffinity>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ClientAffinity {
+    timeout_seconds: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -137,6 +155,7 @@ impl ServiceObject {
             kind: self.spec.service_kind(),
             ports: ports.collect(),
             local_only: self.spec.internal_traffic_policy.as_deref() == Some("Local"),
+            affinity_seconds: self.spec.affinity_seconds(),
             foreign_proxy: self.metadata.label(PROXY_NAME_LABEL).is_some(),
         }
     }
@@ -196,6 +215,23 @@ impl Spec {
         } else {
             ServiceKind::Cluster(addresses)
         }
+    }
+}
+
+impl Spec {
+    fn affinity_seconds(&self) -> Option<u32> {
+        if self.session_affinity.as_deref() != Some("ClientIP") {
+            return None;
+        }
+        let config = self
+            .session_affinity_config
+            .as_ref()
+            .and_then(|config| config.client_ip.as_ref());
+        Some(
+            config
+                .and_then(|config| config.timeout_seconds)
+                .unwrap_or(AFFINITY_SECONDS_DEFAULT),
+        )
     }
 }
 
@@ -273,6 +309,29 @@ mod tests {
             .collect();
         assert_eq!(ports, [("", Protocol::Tcp, 80), ("d", Protocol::Udp, 53)]);
         assert!(view.local_only && view.foreign_proxy);
+    }
+
+    #[test]
+    fn affinity_has_a_default() {
+        let check = |spec: Value, expect: Option<u32>| {
+            let object = json!({"metadata": {"namespace": "a", "name": "b"}, "spec": spec}).to_string();
+            assert_eq!(
+                ServiceObject::decode(object.as_bytes())
+                    .unwrap()
+                    .view()
+                    .affinity_seconds,
+                expect,
+                "{spec}"
+            );
+        };
+        check(json!({}), None);
+        check(json!({"sessionAffinity": "None"}), None);
+        check(json!({"sessionAffinity": "ClientIP"}), Some(10_800));
+        let config = json!({"clientIP": {"timeoutSeconds": 5}});
+        check(
+            json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": config}),
+            Some(5),
+        );
     }
 
     fn slice(labels: Value, kind: &str, endpoints: Value) -> Option<SliceView> {

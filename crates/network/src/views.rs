@@ -107,6 +107,8 @@ pub struct ServiceView {
     pub ports: Vec<ServicePort>,
     /// `internalTrafficPolicy: Local`: only endpoints of the client's node.
     pub local_only: bool,
+    /// `sessionAffinity: ClientIP`: how long a client stays with its endpoint after its last new connection, in seconds.
+    pub affinity_seconds: Option<u32>,
     /// The service rules are somebody else's (DNS is still ours).
     pub foreign_proxy: bool,
 }

@@ -150,10 +150,14 @@ pub struct VethEnd<'a> {
     pub namespace: Option<BorrowedFd<'a>>,
 }
 
-/// Adds a veth pair; the near end is brought up at once. Both must be new.
+/// Adds a veth pair, both ends down. Both must be new.
+///
+/// A link that comes up before its peer gets its carrier from a work queue later, and drops what is sent until then. So
+/// bring the far end up first and the near one last, and read the far one with [`links_named`] afterwards: since Linux 6.8
+/// that waits for its carrier.
 pub fn add_veth(messages: &mut Messages, near: &VethEnd<'_>, far: &VethEnd<'_>, mtu: u32) {
     messages.begin(RTM_NEWLINK, CREATE | EXCLUSIVE);
-    messages.fixed(&link_header(0, IFF_UP, IFF_UP));
+    messages.fixed(&link_header(0, 0, 0));
     veth_end(messages, near, mtu);
     messages.nested(IFLA_LINKINFO, |info| {
         info.attribute(IFLA_INFO_KIND, b"veth");
@@ -429,6 +433,7 @@ mod tests {
 
                 let index = links_named(&mut socket, &["tri0"]).unwrap()[0].index;
                 let mut messages = Messages::new();
+                set_link_up(&mut messages, index);
                 put_route(&mut messages, &Route::host(address, index));
                 put_neighbour(&mut messages, index, address, [2, 0, 0, 0, 0, 1]);
                 put_route(

@@ -7,7 +7,7 @@
 //!
 //! Invariant: a batch is applied whole or not at all.
 
-pub use crate::nftables_expression::{Expression, HeaderBase, MetaKey, Register, Verdict};
+pub use crate::nftables_expression::{Expression, HeaderBase, Learn, MetaKey, Register, Verdict};
 
 use crate::netlink::{ACK, APPEND, Answer, Attributes, CREATE, EXCLUSIVE, Error, Messages, Socket};
 use crate::nftables_expression::{write_expression, write_verdict};
@@ -31,6 +31,8 @@ const GET_GENERATION: u16 = 16;
 const DELETE_RULE: u16 = 8;
 
 const SET_IS_MAP: u32 = 8;
+const SET_HAS_TIMEOUTS: u32 = 0x10;
+const SET_IS_WRITTEN_BY_RULES: u32 = 0x20;
 const DATA_TYPE_VERDICT: u32 = 0xffff_ff00;
 /// An element list is one attribute, whose length is a 16 bit number; this leaves room for one more element.
 const ELEMENTS_BYTES_MAX: usize = 60 << 10;
@@ -124,6 +126,17 @@ pub struct Set<'a> {
     pub key_length: u32,
     /// Values.
     pub data: SetData,
+    /// Whether rules add elements to it, and how that is bounded.
+    pub learned: Option<Learned>,
+}
+
+/// A set whose elements are added by rules and end by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Learned {
+    /// The most elements it holds.
+    pub elements_max: u32,
+    /// How often the kernel clears away the ones that ended.
+    pub sweep_interval_ms: u32,
 }
 
 /// The value of an element.
@@ -216,7 +229,10 @@ impl Batch {
         self.sets += 1;
         self.begin(NEW_SET, CREATE | EXCLUSIVE);
         self.messages.text(1, &self.table).text(2, set.name);
-        let flags = if set.data == SetData::None { 0 } else { SET_IS_MAP };
+        let mut flags = if set.data == SetData::None { 0 } else { SET_IS_MAP };
+        if set.learned.is_some() {
+            flags |= SET_HAS_TIMEOUTS | SET_IS_WRITTEN_BY_RULES;
+        }
         self.messages
             .number_be(3, flags)
             .number_be(4, set.key_type)
@@ -229,6 +245,12 @@ impl Batch {
             SetData::Value(data_type, length) => {
                 self.messages.number_be(6, data_type).number_be(7, length);
             }
+        }
+        if let Some(learned) = set.learned {
+            self.messages.nested(9, |description| {
+                description.number_be(1, learned.elements_max);
+            });
+            self.messages.number_be(12, learned.sweep_interval_ms);
         }
         self.messages.number_be(10, self.sets);
     }

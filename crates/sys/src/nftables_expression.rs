@@ -53,6 +53,18 @@ pub enum MetaKey {
     TransportProtocol = 16,
 }
 
+/// What a rule does with an element of a learned set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Learn {
+    /// Adds it; goes on when it is there then.
+    Add = 0,
+    /// Adds it, or begins its time anew.
+    Update = 1,
+    /// Deletes it if it is there.
+    Delete = 2,
+}
+
 /// One step of a rule; a rule ends at the first step that does not match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expression {
@@ -107,6 +119,19 @@ pub enum Expression {
         key: Register,
         /// First register of the value.
         to: Register,
+    },
+    /// Writes an element of a learned map.
+    Learn {
+        /// What to do.
+        operation: Learn,
+        /// Map.
+        map: String,
+        /// First register of the key.
+        key: Register,
+        /// First register of the value; ignored by a deletion.
+        value: Register,
+        /// How long the element lasts; ignored by a deletion.
+        lifetime_ms: u64,
     },
     /// Follows the verdict a map has for a key.
     VerdictMap {
@@ -176,6 +201,7 @@ pub(crate) fn write_expression(element: &mut Messages, expression: &Expression) 
         Expression::Compare { .. } => "cmp",
         Expression::Mask { .. } => "bitwise",
         Expression::InSet { .. } | Expression::Map { .. } | Expression::VerdictMap { .. } => "lookup",
+        Expression::Learn { .. } => "dynset",
         Expression::Random { .. } => "numgen",
         Expression::DestinationNat { .. } | Expression::SourceNat { .. } => "nat",
         Expression::Masquerade => "masq",
@@ -222,6 +248,22 @@ fn write_expression_data(data: &mut Messages, expression: &Expression) {
         }
         Expression::Map { map, key, to } => {
             data.text(1, map).number_be(2, key.number()).number_be(3, to.number());
+        }
+        Expression::Learn {
+            operation,
+            map,
+            key,
+            value,
+            lifetime_ms,
+        } => {
+            data.text(1, map)
+                .number_be(3, *operation as u32)
+                .number_be(4, key.number());
+            // A map's value register is asked for even where it is not read.
+            data.number_be(5, value.number());
+            if *operation != Learn::Delete {
+                data.attribute(6, &lifetime_ms.to_be_bytes());
+            }
         }
         Expression::VerdictMap { map, key } => {
             data.text(1, map)

@@ -292,6 +292,7 @@ mod tests {
                 kind,
                 ports: Vec::new(),
                 local_only: false,
+                affinity_seconds: None,
                 foreign_proxy: false,
             }),
             slices: vec![Arc::new(SliceView {

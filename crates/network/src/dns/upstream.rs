@@ -118,7 +118,12 @@ pub fn name_servers(resolv_conf: &str) -> Vec<SocketAddr> {
     const SERVERS_MAX: usize = 3;
     let address = |line: &str| -> Option<SocketAddr> {
         let mut words = line.split_ascii_whitespace();
-        let address: IpAddr = words.next().filter(|word| *word == "nameserver").and(words.next())?.parse().ok()?;
+        let address: IpAddr = words
+            .next()
+            .filter(|word| *word == "nameserver")
+            .and(words.next())?
+            .parse()
+            .ok()?;
         Some(SocketAddr::new(address, 53))
     };
     resolv_conf.lines().filter_map(address).take(SERVERS_MAX).collect()
@@ -240,8 +245,14 @@ mod tests {
             let found: Vec<String> = name_servers(text).iter().map(SocketAddr::to_string).collect();
             assert_eq!(found, expect, "{text}");
         };
-        check("# c\nsearch a.b\nnameserver 192.0.2.1\n nameserver\t2001:db8::1 # x\n", &["192.0.2.1:53", "[2001:db8::1]:53"]);
-        check("#nameserver 192.0.2.1\nnameserver nonsense\nnameserver fe80::1%eth0\nnameserver", &[]);
+        check(
+            "# c\nsearch a.b\nnameserver 192.0.2.1\n nameserver\t2001:db8::1 # x\n",
+            &["192.0.2.1:53", "[2001:db8::1]:53"],
+        );
+        check(
+            "#nameserver 192.0.2.1\nnameserver nonsense\nnameserver fe80::1%eth0\nnameserver",
+            &[],
+        );
         let four = "nameserver 192.0.2.1\n".repeat(4);
         assert_eq!(name_servers(&four).len(), 3);
     }

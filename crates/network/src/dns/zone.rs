@@ -424,6 +424,7 @@ mod tests {
                     port: 80,
                 }],
                 local_only: false,
+                affinity_seconds: None,
                 foreign_proxy: false,
             }),
             slices: vec![Arc::new(SliceView {

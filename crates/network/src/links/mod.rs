@@ -22,7 +22,7 @@ use sys::netlink::{self, Family, Messages, Socket};
 use sys::netlink_route::{self as route, LOOPBACK_INDEX, Route, Scope, VethEnd};
 use sys::netns::NetworkNamespace;
 
-use crate::node::hardware_address;
+use crate::node::{hardware_address, link_index};
 use pool::{AddressPool, Exhausted};
 use record::{Record, Records};
 
@@ -139,10 +139,7 @@ impl PodLinks {
                         path: netns.to_owned(),
                         source,
                     })
-                    .and_then(|namespace| {
-                        state.finish(&record)?;
-                        configure_pod(netns, &namespace, &record)
-                    });
+                    .and_then(|namespace| connect(&mut state.node, netns, &namespace, &record));
                 match known {
                     Ok(()) => {
                         answers.push(Ok(record.address));
@@ -181,9 +178,9 @@ impl PodLinks {
                     key: record.key.clone(),
                     source: io::Error::from_raw_os_error(errno),
                 }),
-                (None, Err(netlink::Error::Refused(_)) | Ok(())) => state
-                    .finish(&record)
-                    .and_then(|()| configure_pod(netns, &namespace, &record)),
+                (None, Err(netlink::Error::Refused(_)) | Ok(())) => {
+                    connect(&mut state.node, netns, &namespace, &record)
+                }
                 (None, Err(error)) => Err(LinkError::Kernel {
                     key: record.key.clone(),
                     source: io::Error::other(error.to_string()),
@@ -265,22 +262,6 @@ impl State {
         Ok((namespace, record))
     }
 
-    /// Writes the node's side of a link that exists.
-    fn finish(&mut self, record: &Record) -> Result<(), LinkError> {
-        let kernel = |source: netlink::Error| LinkError::Kernel {
-            key: record.key.clone(),
-            source: source.into(),
-        };
-        let links = route::links_named(&mut self.node, &[&record.link]).map_err(kernel)?;
-        let index = links
-            .first()
-            .map(|link| link.index)
-            .expect("invariant: as many links as names");
-        let mut messages = Messages::new();
-        write_host_side(&mut messages, index, record.address);
-        self.node.transact(messages).map_err(kernel)
-    }
-
     /// Undoes a reservation. What cannot be undone now is undone by the next recovery.
     fn forget(&mut self, records: &[Record]) {
         for record in records {
@@ -360,27 +341,22 @@ fn is_absent(errno: i32) -> bool {
 }
 
 fn write_host_side(messages: &mut Messages, index: u32, address: Ipv4Addr) {
+    route::set_link_up(messages, index);
     route::put_route(messages, &Route::host(address.into(), index));
     route::put_neighbour(messages, index, address.into(), hardware_address(address));
 }
 
-/// Writes the pod's side, from inside its namespace.
-fn configure_pod(netns: &Path, namespace: &NetworkNamespace, record: &Record) -> Result<(), LinkError> {
+/// Writes both sides of a link that exists. When it returns, the first packet either way arrives: the order is that of
+/// [`route::add_veth`].
+fn connect(node: &mut Socket, netns: &Path, namespace: &NetworkNamespace, record: &Record) -> Result<(), LinkError> {
     let inside = || -> io::Result<()> {
-        let mut socket = Socket::open(Family::Route)?;
-        let links = route::links_named(&mut socket, &[POD_LINK])?;
-        let index = links
-            .first()
-            .map(|link| link.index)
-            .expect("invariant: as many links as names");
+        let mut pod = Socket::open(Family::Route)?;
+        configure_pod(&mut pod, record.address)?;
         let mut messages = Messages::new();
-        route::set_link_up(&mut messages, LOOPBACK_INDEX);
-        route::add_address(&mut messages, index, record.address.into(), 32, Scope::Universe);
-        route::set_link_up(&mut messages, index);
-        route::put_route(&mut messages, &Route::host(GATEWAY.into(), index));
-        route::put_route(&mut messages, &Route::default_over(GATEWAY, index));
-        route::put_neighbour(&mut messages, index, GATEWAY.into(), HOST_HARDWARE_ADDRESS);
-        Ok(socket.transact(messages)?)
+        let index = link_index(node, &record.link)?;
+        write_host_side(&mut messages, index, record.address);
+        node.transact(messages)?;
+        link_index(&mut pod, POD_LINK).map(drop)
     };
     namespace
         .run(inside)
@@ -392,6 +368,18 @@ fn configure_pod(netns: &Path, namespace: &NetworkNamespace, record: &Record) ->
             key: record.key.clone(),
             source,
         })
+}
+
+fn configure_pod(pod: &mut Socket, address: Ipv4Addr) -> io::Result<()> {
+    let index = link_index(pod, POD_LINK)?;
+    let mut messages = Messages::new();
+    route::set_link_up(&mut messages, LOOPBACK_INDEX);
+    route::add_address(&mut messages, index, address.into(), 32, Scope::Universe);
+    route::set_link_up(&mut messages, index);
+    route::put_route(&mut messages, &Route::host(GATEWAY.into(), index));
+    route::put_route(&mut messages, &Route::default_over(GATEWAY, index));
+    route::put_neighbour(&mut messages, index, GATEWAY.into(), HOST_HARDWARE_ADDRESS);
+    Ok(pod.transact(messages)?)
 }
 
 /// `tri` and twelve digits of a hash of the key (FNV-1a, which never changes); the next free one when it is taken.

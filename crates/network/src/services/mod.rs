@@ -4,15 +4,15 @@
 //! written before, [`rules`] spells a change out for nftables, [`kernel`] commits it and finds out when somebody else
 //! touched the table.
 //!
-//! What is served today: cluster addresses over IPv4 (TCP, UDP, SCTP), hairpin, `internalTrafficPolicy`, the fallback to
-//! terminating endpoints. `sessionAffinity: ClientIP` is served *without* affinity; node ports, external addresses and load
-//! balancers are not served (see `docs/compatibility.md`).
+//! What is served today: cluster addresses over IPv4 (TCP, UDP, SCTP), hairpin, `internalTrafficPolicy`, session affinity,
+//! the fallback to terminating endpoints. Node ports, external addresses and load balancers are not served.
 
 pub mod kernel;
 pub mod plan;
 pub mod rotation;
 pub mod rules;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::views::Protocol;
@@ -35,4 +35,31 @@ pub struct Backend {
     pub address: Ipv4Addr,
     /// Port.
     pub port: u16,
+}
+
+/// What a Service wants for one of its addresses and ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The endpoints that take new connections.
+    pub backends: BTreeSet<Backend>,
+    /// How long a client stays with its endpoint, in seconds.
+    pub affinity_seconds: Option<u32>,
+}
+
+impl From<BTreeSet<Backend>> for Wanted {
+    fn from(backends: BTreeSet<Backend>) -> Self {
+        Self {
+            backends,
+            affinity_seconds: None,
+        }
+    }
+}
+
+/// The chain that serves a frontend: shared by all frontends with as many endpoints and the same affinity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceChain {
+    /// Number of endpoints.
+    pub size: u32,
+    /// How long a client stays with its endpoint, in seconds.
+    pub affinity_seconds: Option<u32>,
 }

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use ipnet::Ipv4Net;
 
-use super::{Backend, Frontend};
+use super::{Backend, Frontend, ServiceChain, Wanted};
 use crate::views::{ObjectName, Protocol};
 
 /// Chains for fewer endpoints than this are there from the start. A chain that nothing leads to costs the kernel nothing.
@@ -42,9 +42,15 @@ pub struct Delta {
     /// Chains to make, by their number of endpoints. To be committed before the rest of the change.
     pub add_chains: Range<u32>,
     /// Elements of the service map to add.
-    pub add_services: Vec<(Frontend, u32)>,
+    pub add_services: Vec<(Frontend, ServiceChain)>,
     /// Elements of the endpoint map to add.
     pub add_endpoints: Vec<(Frontend, u32, Backend)>,
+    /// Chains with affinity to make, before the rest of the change as well.
+    pub add_affinity_chains: Vec<ServiceChain>,
+    /// Endpoints that clients may stay with, to add.
+    pub add_affinities: Vec<(Frontend, Backend)>,
+    /// The same, to delete.
+    pub remove_affinities: Vec<(Frontend, Backend)>,
     /// Addresses that may meet themselves, to add.
     pub add_hairpins: Vec<Ipv4Addr>,
     /// The same, to delete.
@@ -66,6 +72,7 @@ impl Delta {
         self.remove_endpoints.sort_unstable();
         self.add_services.sort_unstable();
         self.add_endpoints.sort_unstable();
+        self.add_affinities.sort_unstable();
     }
 }
 
@@ -73,13 +80,15 @@ impl Delta {
 #[derive(Debug)]
 pub struct Table {
     config: PlanConfig,
-    wanted: HashMap<ObjectName, BTreeMap<Frontend, BTreeSet<Backend>>>,
+    wanted: HashMap<ObjectName, BTreeMap<Frontend, Wanted>>,
     /// Services that claim a frontend. Two do while one is replaced by another with the same address; the one whose name
     /// sorts first has it, so that every node decides alike.
     claims: HashMap<Frontend, BTreeSet<ObjectName>>,
-    written: HashMap<Frontend, Vec<Backend>>,
+    written: HashMap<Frontend, Written>,
     /// There are chains for all sizes below this.
     chains_end: u32,
+    /// The chains with affinity that there are.
+    affinity_chains: BTreeSet<ServiceChain>,
     hairpin_users: HashMap<Ipv4Addr, usize>,
     own_dns: bool,
     dirty: BTreeSet<Frontend>,
@@ -95,13 +104,14 @@ impl Table {
             claims: HashMap::new(),
             written: HashMap::new(),
             chains_end: CHAINS_MIN,
+            affinity_chains: BTreeSet::new(),
             hairpin_users: HashMap::new(),
             dirty: BTreeSet::new(),
         }
     }
 
     /// Says what a Service wants now; empty when it is gone.
-    pub fn set(&mut self, service: &ObjectName, frontends: BTreeMap<Frontend, BTreeSet<Backend>>) {
+    pub fn set(&mut self, service: &ObjectName, frontends: BTreeMap<Frontend, Wanted>) {
         let before = self.wanted.remove(service).unwrap_or_default();
         for frontend in before.keys().filter(|frontend| !frontends.contains_key(frontend)) {
             if let Some(claimants) = self.claims.get_mut(frontend) {
@@ -112,8 +122,8 @@ impl Table {
             }
             self.dirty.insert(*frontend);
         }
-        for (frontend, backends) in &frontends {
-            if before.get(frontend) != Some(backends) {
+        for (frontend, wanted) in &frontends {
+            if before.get(frontend) != Some(wanted) {
                 self.claims.entry(*frontend).or_default().insert(service.clone());
                 self.dirty.insert(*frontend);
             }
@@ -136,10 +146,13 @@ impl Table {
                 .and_then(|claimants| claimants.first())
                 .and_then(|service| self.wanted.get(service)?.get(&frontend));
             let old = self.written.remove(&frontend).unwrap_or_default();
-            let new = wanted.map(|wanted| reindex(&old, wanted)).unwrap_or_default();
+            let new = wanted.map(|wanted| old.become_like(wanted)).unwrap_or_default();
             diff(frontend, &old, &new, &mut delta);
-            largest = largest.max(new.len() as u32);
-            for (backends, change) in [(&old, -1), (&new, 1)] {
+            largest = largest.max(new.backends.len() as u32);
+            if new.affinity_seconds.is_some() && self.affinity_chains.insert(new.chain()) {
+                delta.add_affinity_chains.push(new.chain());
+            }
+            for (backends, change) in [(&old.backends, -1), (&new.backends, 1)] {
                 for backend in backends
                     .iter()
                     .filter(|backend| self.config.pod_network.contains(&backend.address))
@@ -147,7 +160,7 @@ impl Table {
                     *hairpins.entry(backend.address).or_default() += change;
                 }
             }
-            if !new.is_empty() {
+            if !new.backends.is_empty() {
                 self.written.insert(frontend, new);
             }
         }
@@ -188,9 +201,17 @@ impl Table {
             udp_left: true,
             ..Delta::default()
         };
-        for (frontend, backends) in &self.written {
-            diff(*frontend, &[], backends, &mut delta);
+        for (frontend, written) in &self.written {
+            diff(*frontend, &Written::default(), written, &mut delta);
         }
+        // Nothing leads to the chains of affinities that are no longer wanted, so this is the time to forget them.
+        self.affinity_chains = self
+            .written
+            .values()
+            .filter(|it| it.affinity_seconds.is_some())
+            .map(Written::chain)
+            .collect();
+        delta.add_affinity_chains = self.affinity_chains.iter().copied().collect();
         delta.add_chains = 1..self.chains_end;
         delta.add_hairpins = self.hairpin_users.keys().copied().collect();
         delta.add_hairpins.sort_unstable();
@@ -211,7 +232,7 @@ impl Table {
 
     /// Where a new connection to `frontend` may end up; empty means it is rejected.
     pub fn backends(&self, frontend: &Frontend) -> &[Backend] {
-        self.written.get(frontend).map_or(&[], Vec::as_slice)
+        self.written.get(frontend).map_or(&[], |written| &written.backends)
     }
 
     fn wants_own_dns(&self) -> bool {
@@ -226,6 +247,42 @@ impl Table {
                 })
             })
         })
+    }
+}
+
+/// A frontend as it was written. Without endpoints, nothing was.
+#[derive(Debug, Default)]
+struct Written {
+    /// By their index.
+    backends: Vec<Backend>,
+    affinity_seconds: Option<u32>,
+}
+
+impl Written {
+    fn chain(&self) -> ServiceChain {
+        ServiceChain {
+            size: self.backends.len() as u32,
+            affinity_seconds: self.affinity_seconds,
+        }
+    }
+
+    fn become_like(&self, wanted: &Wanted) -> Written {
+        let backends = reindex(&self.backends, &wanted.backends);
+        let affinity_seconds = wanted.affinity_seconds.filter(|_| !backends.is_empty());
+        Written {
+            backends,
+            affinity_seconds,
+        }
+    }
+
+    /// The endpoints that clients may stay with.
+    fn affinities(&self) -> BTreeSet<Backend> {
+        let backends = self.backends.iter().copied();
+        if self.affinity_seconds.is_some() {
+            backends.collect()
+        } else {
+            BTreeSet::new()
+        }
     }
 }
 
@@ -254,9 +311,9 @@ fn reindex(old: &[Backend], wanted: &BTreeSet<Backend>) -> Vec<Backend> {
     new
 }
 
-fn diff(frontend: Frontend, old: &[Backend], new: &[Backend], delta: &mut Delta) {
-    for index in 0..old.len().max(new.len()) {
-        let (before, after) = (old.get(index), new.get(index));
+fn diff(frontend: Frontend, old: &Written, new: &Written, delta: &mut Delta) {
+    for index in 0..old.backends.len().max(new.backends.len()) {
+        let (before, after) = (old.backends.get(index), new.backends.get(index));
         if before == after {
             continue;
         }
@@ -267,17 +324,24 @@ fn diff(frontend: Frontend, old: &[Backend], new: &[Backend], delta: &mut Delta)
             delta.add_endpoints.push((frontend, index as u32, *after));
         }
     }
-    if old.len() != new.len() {
-        if !old.is_empty() {
+    if old.chain() != new.chain() {
+        if !old.backends.is_empty() {
             delta.remove_services.push(frontend);
         }
-        if !new.is_empty() {
-            delta.add_services.push((frontend, new.len() as u32));
+        if !new.backends.is_empty() {
+            delta.add_services.push((frontend, new.chain()));
         }
     }
+    let (before, after) = (old.affinities(), new.affinities());
+    delta
+        .remove_affinities
+        .extend(before.difference(&after).map(|backend| (frontend, *backend)));
+    delta
+        .add_affinities
+        .extend(after.difference(&before).map(|backend| (frontend, *backend)));
     if frontend.protocol == Protocol::Udp {
-        let staying: BTreeSet<&Backend> = new.iter().collect();
-        delta.udp_left |= old.iter().any(|backend| !staying.contains(backend));
+        let staying: BTreeSet<&Backend> = new.backends.iter().collect();
+        delta.udp_left |= old.backends.iter().any(|backend| !staying.contains(backend));
     }
 }
 
@@ -308,8 +372,18 @@ mod tests {
         }
     }
 
-    fn want(frontend: Frontend, lasts: &[u8]) -> BTreeMap<Frontend, BTreeSet<Backend>> {
-        BTreeMap::from([(frontend, lasts.iter().map(|last| backend(*last)).collect())])
+    fn chain(size: u32) -> ServiceChain {
+        ServiceChain {
+            size,
+            affinity_seconds: None,
+        }
+    }
+
+    fn want(frontend: Frontend, lasts: &[u8]) -> BTreeMap<Frontend, Wanted> {
+        BTreeMap::from([(
+            frontend,
+            lasts.iter().map(|last| backend(*last)).collect::<BTreeSet<_>>().into(),
+        )])
     }
 
     fn name(name: &str) -> ObjectName {
@@ -322,7 +396,7 @@ mod tests {
         table.set(&name("x"), want(frontend(7), &[1, 2]));
         let delta = table.plan();
         let expect = Delta {
-            add_services: vec![(frontend(7), 2)],
+            add_services: vec![(frontend(7), chain(2))],
             add_endpoints: vec![(frontend(7), 0, backend(1)), (frontend(7), 1, backend(2))],
             add_hairpins: vec![backend(1).address, backend(2).address],
             ..Delta::default()
@@ -340,7 +414,7 @@ mod tests {
         let expect = Delta {
             remove_services: vec![frontend(7)],
             remove_endpoints: vec![(frontend(7), 0), (frontend(7), 2)],
-            add_services: vec![(frontend(7), 2)],
+            add_services: vec![(frontend(7), chain(2))],
             add_endpoints: vec![(frontend(7), 0, backend(3))],
             remove_hairpins: vec![backend(1).address],
             ..Delta::default()
@@ -360,6 +434,38 @@ mod tests {
         assert_eq!(delta.add_endpoints, [(frontend(7), 1, backend(4))]);
         assert!(delta.add_services.is_empty() && delta.remove_services.is_empty());
         assert!(delta.add_chains.is_empty());
+    }
+
+    #[test]
+    fn affinity_has_chains_of_its_own_and_lists_its_endpoints() {
+        let mut table = table();
+        let mut frontends = want(frontend(7), &[1, 2]);
+        frontends
+            .values_mut()
+            .for_each(|wanted| wanted.affinity_seconds = Some(60));
+        table.set(&name("x"), frontends);
+        let delta = table.plan();
+        let sticky = ServiceChain {
+            size: 2,
+            affinity_seconds: Some(60),
+        };
+        assert_eq!(delta.add_affinity_chains, [sticky]);
+        assert_eq!(delta.add_services, [(frontend(7), sticky)]);
+        assert_eq!(
+            delta.add_affinities,
+            [(frontend(7), backend(1)), (frontend(7), backend(2))]
+        );
+        table.set(&name("x"), want(frontend(7), &[1, 2]));
+        let delta = table.plan();
+        assert_eq!(
+            (delta.remove_services, delta.add_services),
+            (vec![frontend(7)], vec![(frontend(7), chain(2))])
+        );
+        assert_eq!(
+            delta.remove_affinities,
+            [(frontend(7), backend(1)), (frontend(7), backend(2))]
+        );
+        assert!(delta.remove_endpoints.is_empty() && delta.add_endpoints.is_empty());
     }
 
     #[test]
@@ -423,6 +529,7 @@ mod tests {
     struct Kernel {
         chains: BTreeSet<u32>,
         services: BTreeMap<Frontend, u32>,
+        affinities: BTreeSet<(Frontend, Backend)>,
         endpoints: BTreeMap<(Frontend, u32), Backend>,
         hairpins: BTreeSet<Ipv4Addr>,
     }
@@ -444,9 +551,15 @@ mod tests {
             for key in &delta.remove_endpoints {
                 assert!(self.endpoints.remove(key).is_some());
             }
-            for (frontend, size) in &delta.add_services {
-                assert!(self.chains.contains(size));
-                assert!(self.services.insert(*frontend, *size).is_none());
+            for (frontend, chain) in &delta.add_services {
+                assert!(self.chains.contains(&chain.size));
+                assert!(self.services.insert(*frontend, chain.size).is_none());
+            }
+            for affinity in &delta.remove_affinities {
+                assert!(self.affinities.remove(affinity));
+            }
+            for affinity in &delta.add_affinities {
+                assert!(self.affinities.insert(*affinity));
             }
             for (frontend, index, backend) in &delta.add_endpoints {
                 assert!(self.endpoints.insert((*frontend, *index), *backend).is_none());
@@ -463,14 +576,15 @@ mod tests {
     proptest! {
         #[test]
         fn any_sequence_of_changes_ends_where_a_rebuild_begins(
-            steps in prop::collection::vec((0u8..4, 0u8..4, prop::collection::btree_set(1u8..9, 0..6)), 1..40)
+            steps in prop::collection::vec((0u8..4, 0u8..4, prop::collection::btree_set(1u8..9, 0..6), any::<bool>()), 1..40)
         ) {
             let mut table = table();
             let mut kernel = Kernel::default();
             kernel.apply(&table.rebuild());
-            for (service, address, lasts) in steps {
+            for (service, address, lasts, affinity) in steps {
                 let lasts: Vec<u8> = lasts.into_iter().collect();
-                let frontends = if lasts.is_empty() { BTreeMap::new() } else { want(frontend(address), &lasts) };
+                let mut frontends = if lasts.is_empty() { BTreeMap::new() } else { want(frontend(address), &lasts) };
+                frontends.values_mut().for_each(|wanted| wanted.affinity_seconds = affinity.then_some(10));
                 table.set(&name(&service.to_string()), frontends);
                 kernel.apply(&table.plan());
                 for (frontend, size) in &kernel.services {

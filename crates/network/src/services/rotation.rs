@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Backend, Frontend};
+use super::{Backend, Frontend, Wanted};
 use crate::catalog::ServiceWithSlices;
 use crate::views::{EndpointView, ServiceKind, ServicePort};
 
 /// The endpoints of each address and port of a Service. A port without endpoints is listed with none.
-pub fn rotation(found: &ServiceWithSlices, node: &str) -> BTreeMap<Frontend, BTreeSet<Backend>> {
+pub fn rotation(found: &ServiceWithSlices, node: &str) -> BTreeMap<Frontend, Wanted> {
     let service = &found.service;
     let ServiceKind::Cluster(addresses) = &service.kind else {
         return BTreeMap::new();
@@ -22,7 +22,10 @@ pub fn rotation(found: &ServiceWithSlices, node: &str) -> BTreeMap<Frontend, BTr
     }
     let mut frontends = BTreeMap::new();
     for port in &service.ports {
-        let backends = backends(found, port, node);
+        let wanted = Wanted {
+            backends: backends(found, port, node),
+            affinity_seconds: service.affinity_seconds,
+        };
         for address in addresses {
             // IPv6 joins here, as a table of its own.
             let IpAddr::V4(address) = *address else { continue };
@@ -32,7 +35,7 @@ pub fn rotation(found: &ServiceWithSlices, node: &str) -> BTreeMap<Frontend, BTr
                     protocol: port.protocol,
                     port: port.port,
                 },
-                backends.clone(),
+                wanted.clone(),
             );
         }
     }
@@ -99,6 +102,7 @@ mod tests {
                 kind: ServiceKind::Cluster(vec![IpAddr::from([10, 96, 0, 7])]),
                 ports: vec![port],
                 local_only,
+                affinity_seconds: None,
                 foreign_proxy: false,
             }),
             slices: vec![Arc::new(SliceView {
@@ -125,7 +129,7 @@ mod tests {
     fn ready_first_terminating_only_when_nothing_else_is_left() {
         let check = |states: &str, local_only: bool, expect: &[u8]| {
             let rotation = rotation(&found(states, local_only), "here");
-            let backends = rotation.values().next().expect("one port");
+            let backends = &rotation.values().next().expect("one port").backends;
             let last: Vec<u8> = backends.iter().map(|backend| backend.address.octets()[3]).collect();
             assert_eq!(last, expect, "{states} {local_only}");
             assert!(backends.iter().all(|backend| backend.port == 8080));

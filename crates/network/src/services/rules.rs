@@ -5,6 +5,8 @@
 //! ```text
 //! map services   { addr . proto . port         : verdict }   -> goto endpoints-K
 //! map endpoints  { addr . proto . port . index : addr . port }
+//! map affinity   { addr . addr . proto . port  : addr . port }   client, frontend: endpoint; written by the rules
+//! set affinities { addr . proto . port . addr . port }       frontend, endpoint: may be stayed with
 //! set hairpin    { addr . addr }                             a local pod with itself
 //! set own-dns    { addr }                                    the DNS address while it is ours
 //!
@@ -30,12 +32,12 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use sys::nftables::{
-    Base, Batch, ChainKind, ElementValue, Expression, HeaderBase, Hook, MetaKey, Register, Set, SetData, TableFamily,
-    Verdict, types,
+    Base, Batch, ChainKind, ElementValue, Expression, HeaderBase, Hook, Learn, Learned, MetaKey, Register, Set,
+    SetData, TableFamily, Verdict, types,
 };
 
 use super::plan::Delta;
-use super::{Backend, Frontend};
+use super::{Backend, Frontend, ServiceChain};
 
 /// Name of the table.
 pub const TABLE: &str = "trireme";
@@ -45,6 +47,13 @@ pub const FAMILY: TableFamily = TableFamily::Ip;
 const SERVICES: &str = "services";
 const ENDPOINTS: &str = "endpoints";
 const HAIRPIN: &str = "hairpin";
+const AFFINITY: &str = "affinity";
+const AFFINITIES: &str = "affinities";
+/// Clients that are remembered at once, each once a Service port; 200 bytes each. Beyond it new clients are not remembered.
+const AFFINITY_MAX: u32 = 1 << 17;
+/// How often the kernel clears away clients whose time is over. It looks at that time in each lookup, so nothing depends on
+/// this but memory.
+const AFFINITY_SWEEP_MS: u32 = 60_000;
 const OWN_DNS: &str = "own-dns";
 const REJECT: &str = "reject-unserved";
 const RAW_PRIORITY: i32 = -300;
@@ -79,7 +88,7 @@ pub struct RulesConfig {
 
 /// The chains that have to be there before the change is committed; nothing when it needs none.
 pub fn chains_first(delta: &Delta) -> Option<Batch> {
-    if delta.rebuild || delta.add_chains.is_empty() {
+    if delta.rebuild || (delta.add_chains.is_empty() && delta.add_affinity_chains.is_empty()) {
         return None;
     }
     let mut batch = Batch::new(FAMILY, TABLE);
@@ -113,10 +122,10 @@ pub fn batch(config: &RulesConfig, delta: &Delta) -> Batch {
     );
     batch.add_elements(
         SERVICES,
-        delta.add_services.iter().map(|(frontend, size)| {
+        delta.add_services.iter().map(|(frontend, chain)| {
             (
                 service_key(frontend),
-                ElementValue::Verdict(Verdict::Goto(chain_name(*size))),
+                ElementValue::Verdict(Verdict::Goto(service_chain_name(chain))),
             )
         }),
     );
@@ -131,6 +140,14 @@ pub fn batch(config: &RulesConfig, delta: &Delta) -> Batch {
             .iter()
             .map(|address| (hairpin_key(*address), ElementValue::None)),
     );
+    batch.delete_elements(AFFINITIES, delta.remove_affinities.iter().map(affinity_key));
+    batch.add_elements(
+        AFFINITIES,
+        delta
+            .add_affinities
+            .iter()
+            .map(|pair| (affinity_key(pair), ElementValue::None)),
+    );
     if let (Some(own), Some(address)) = (delta.own_dns, config.dns_address) {
         match own {
             true => batch.add_elements(OWN_DNS, [(address.octets(), ElementValue::None)]),
@@ -144,6 +161,15 @@ fn add_chains(batch: &mut Batch, delta: &Delta) {
     for size in delta.add_chains.clone() {
         batch.add_chain(&chain_name(size), None);
         batch.add_rule(&chain_name(size), &endpoint_rule(size));
+    }
+    for chain in &delta.add_affinity_chains {
+        let name = service_chain_name(chain);
+        batch.add_chain(&name, None);
+        let seconds = chain.affinity_seconds.unwrap_or_default();
+        batch.add_rule(&name, &stay_rule(seconds));
+        batch.add_rule(&name, &choose_rule(chain.size, seconds));
+        // The map is full: better another endpoint each time than none.
+        batch.add_rule(&name, &endpoint_rule(chain.size));
     }
 }
 
@@ -166,24 +192,54 @@ fn rebuild(batch: &mut Batch, config: &RulesConfig) {
         key_type: types::concatenation(&key[..3]),
         key_length: 12,
         data: SetData::Verdict,
+        learned: None,
     });
     batch.add_set(&Set {
         name: ENDPOINTS,
         key_type: types::concatenation(&key),
         key_length: 16,
         data: SetData::Value(types::concatenation(&[types::IPV4_ADDRESS, types::PORT]), 8),
+        learned: None,
     });
     batch.add_set(&Set {
         name: HAIRPIN,
         key_type: types::concatenation(&[types::IPV4_ADDRESS, types::IPV4_ADDRESS]),
         key_length: 8,
         data: SetData::None,
+        learned: None,
     });
     batch.add_set(&Set {
         name: OWN_DNS,
         key_type: types::IPV4_ADDRESS,
         key_length: 4,
         data: SetData::None,
+        learned: None,
+    });
+
+    let client = [types::IPV4_ADDRESS, types::IPV4_ADDRESS, types::PROTOCOL, types::PORT];
+    batch.add_set(&Set {
+        name: AFFINITY,
+        key_type: types::concatenation(&client),
+        key_length: 16,
+        data: SetData::Value(types::concatenation(&[types::IPV4_ADDRESS, types::PORT]), 8),
+        learned: Some(Learned {
+            elements_max: AFFINITY_MAX,
+            sweep_interval_ms: AFFINITY_SWEEP_MS,
+        }),
+    });
+    let pair = [
+        types::IPV4_ADDRESS,
+        types::PROTOCOL,
+        types::PORT,
+        types::IPV4_ADDRESS,
+        types::PORT,
+    ];
+    batch.add_set(&Set {
+        name: AFFINITIES,
+        key_type: types::concatenation(&pair),
+        key_length: 20,
+        data: SetData::None,
+        learned: None,
     });
 
     batch.add_chain(SERVICES, None);
@@ -271,22 +327,22 @@ fn base_chain(batch: &mut Batch, name: &str, kind: ChainKind, hook: Hook, priori
     batch.add_chain(name, Some(Base { kind, hook, priority }));
 }
 
-/// Reads (address, protocol, port) into registers 0 to 2.
-fn frontend_registers() -> [Expression; 3] {
+/// Reads (address, protocol, port) into three registers from `first` on.
+fn frontend_registers(first: u8) -> [Expression; 3] {
     [
-        address(DESTINATION_ADDRESS, 0),
-        transport_protocol(Register(1)),
+        address(DESTINATION_ADDRESS, first),
+        transport_protocol(Register(first + 1)),
         Expression::Payload {
             base: HeaderBase::Transport,
             offset: DESTINATION_PORT,
             length: 2,
-            to: Register(2),
+            to: Register(first + 2),
         },
     ]
 }
 
 fn services_rule() -> Vec<Expression> {
-    let mut rule = frontend_registers().to_vec();
+    let mut rule = frontend_registers(0).to_vec();
     rule.push(Expression::VerdictMap {
         map: SERVICES.to_owned(),
         key: Register(0),
@@ -295,7 +351,7 @@ fn services_rule() -> Vec<Expression> {
 }
 
 fn endpoint_rule(size: u32) -> Vec<Expression> {
-    let mut rule = frontend_registers().to_vec();
+    let mut rule = frontend_registers(0).to_vec();
     rule.push(Expression::Random {
         modulus: size,
         to: Register(3),
@@ -310,6 +366,62 @@ fn endpoint_rule(size: u32) -> Vec<Expression> {
         port: Register(5),
     });
     rule
+}
+
+/// A client that is remembered, and whose endpoint still takes connections, stays. Registers: 0 client, 1 to 3 frontend, 4
+/// and 5 endpoint; so 0 to 3 are the map's key and 1 to 5 the set's.
+fn stay_rule(seconds: u32) -> Vec<Expression> {
+    let mut rule = vec![address(SOURCE_ADDRESS, 0)];
+    rule.extend(frontend_registers(1));
+    rule.push(Expression::Map {
+        map: AFFINITY.to_owned(),
+        key: Register(0),
+        to: Register(4),
+    });
+    rule.push(Expression::InSet {
+        set: AFFINITIES.to_owned(),
+        key: Register(1),
+    });
+    rule.push(learn(Learn::Update, seconds));
+    rule.push(Expression::DestinationNat {
+        address: Register(4),
+        port: Register(5),
+    });
+    rule
+}
+
+/// Any other client gets an endpoint and is remembered; whom it was with before has to be forgotten first, because the
+/// kernel does not overwrite. Registers: as in [`stay_rule`], and 6 to 9 the key of the endpoint map.
+fn choose_rule(size: u32, seconds: u32) -> Vec<Expression> {
+    let mut rule = vec![address(SOURCE_ADDRESS, 0)];
+    rule.extend(frontend_registers(1));
+    rule.extend(frontend_registers(6));
+    rule.push(Expression::Random {
+        modulus: size,
+        to: Register(9),
+    });
+    rule.push(Expression::Map {
+        map: ENDPOINTS.to_owned(),
+        key: Register(6),
+        to: Register(4),
+    });
+    rule.push(learn(Learn::Delete, seconds));
+    rule.push(learn(Learn::Add, seconds));
+    rule.push(Expression::DestinationNat {
+        address: Register(4),
+        port: Register(5),
+    });
+    rule
+}
+
+fn learn(operation: Learn, seconds: u32) -> Expression {
+    Expression::Learn {
+        operation,
+        map: AFFINITY.to_owned(),
+        key: Register(0),
+        value: Register(4),
+        lifetime_ms: u64::from(seconds) * 1000,
+    }
 }
 
 fn reject_range(range: Ipv4Net) -> Vec<Expression> {
@@ -380,6 +492,13 @@ fn chain_name(size: u32) -> String {
     format!("endpoints-{size}")
 }
 
+fn service_chain_name(chain: &ServiceChain) -> String {
+    match chain.affinity_seconds {
+        None => chain_name(chain.size),
+        Some(seconds) => format!("endpoints-{}-affinity-{seconds}", chain.size),
+    }
+}
+
 /// Each part of a concatenation is padded to four bytes.
 fn service_key(frontend: &Frontend) -> [u8; 12] {
     let mut key = [0; 12];
@@ -402,6 +521,13 @@ fn backend_value(backend: &Backend) -> [u8; 8] {
     value[..4].copy_from_slice(&backend.address.octets());
     value[4..6].copy_from_slice(&backend.port.to_be_bytes());
     value
+}
+
+fn affinity_key((frontend, backend): &(Frontend, Backend)) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..12].copy_from_slice(&service_key(frontend));
+    key[12..].copy_from_slice(&backend_value(backend));
+    key
 }
 
 fn hairpin_key(address: Ipv4Addr) -> [u8; 8] {

@@ -185,3 +185,32 @@ fn a_pod_cannot_speak_with_another_pods_address() {
     let (length, from) = receiver.recv_from(&mut buffer).unwrap();
     assert_eq!((&buffer[..length], from.ip()), (&b"honest"[..], a.address.into()));
 }
+
+#[test]
+fn the_very_first_packet_arrives_in_both_directions() {
+    let world = World::new();
+    let outside = world
+        .node
+        .run(|| std::net::UdpSocket::bind((NODE, 9000)).unwrap())
+        .unwrap();
+    outside.set_read_timeout(Some(crate::world::PATIENCE)).unwrap();
+    for round in 0..40 {
+        let namespace = NetworkNamespace::create().unwrap();
+        let inside = namespace
+            .run(|| std::net::UdpSocket::bind("0.0.0.0:9000").unwrap())
+            .unwrap();
+        inside.set_read_timeout(Some(crate::world::PATIENCE)).unwrap();
+        let address = world.links.add(&path_of(&namespace), &format!("pod-{round}")).unwrap();
+        let mut buffer = [0; 10];
+        // Which side speaks first differs, so that neither warms the other up.
+        let sides = [(&outside, address, &inside), (&inside, NODE, &outside)];
+        for place in [round % 2, (round + 1) % 2] {
+            let (from, to, at) = sides[place];
+            from.send_to(b"first", (to, 9000)).unwrap();
+            let (length, _) = at
+                .recv_from(&mut buffer)
+                .unwrap_or_else(|error| panic!("round {round}, {place}: {error}"));
+            assert_eq!(&buffer[..length], b"first");
+        }
+    }
+}

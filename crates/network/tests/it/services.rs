@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use network::dial_in;
 use network::node::UplinkConfig;
 use network::services::rules;
+use network::views::ServiceView;
 use sys::netlink::{Family, Socket};
 use sys::netns::NetworkNamespace;
 
 use crate::world::{
     DNS, NODE, PATIENCE, UNALLOCATED, WEB, World, answering, ask, connect, exchange, read_line, refusal, serve_in, udp,
+    views,
 };
 
 /// Of three endpoints, each is missed by all of these with a chance of (2/3)^100, less than once in 10^17 runs.
@@ -280,4 +282,41 @@ fn an_uplink_lets_pods_out_under_the_nodes_address_and_cluster_addresses_never()
             "a pod of no node"
         );
     }
+}
+
+#[test]
+fn clients_with_affinity_stay_until_their_endpoint_leaves() {
+    let mut world = World::new();
+    let client = world.pod("client");
+    let pods: Vec<_> = (0..4).map(|place| world.pod(&format!("pod-{place}"))).collect();
+    pods.iter().for_each(|pod| pod.serve());
+    let all: Vec<_> = pods.iter().map(|pod| pod.address).collect();
+    let set = |world: &mut World, endpoints: &[Ipv4Addr], affinity_seconds| {
+        let (service, slice) = views("web", WEB, endpoints);
+        world.catalog.set_service(ServiceView {
+            affinity_seconds,
+            ..service
+        });
+        world.catalog.set_slice(slice);
+        world.sync();
+    };
+    set(&mut world, &all, Some(10_800));
+    let first = answering(&client.namespace, WEB, TRIES);
+    assert_eq!(first.len(), 1, "{first:?}");
+    let at = pods.iter().position(|pod| first.contains(&pod.name)).unwrap();
+
+    // Others come and go.
+    let others: Vec<_> = all.iter().copied().filter(|address| *address != all[at]).collect();
+    set(&mut world, &[all[at], others[0]], Some(10_800));
+    assert_eq!(answering(&client.namespace, WEB, 20), first);
+    // The client's own leaves: it gets another one, and stays with that when the first is back.
+    set(&mut world, &others, Some(10_800));
+    let second = answering(&client.namespace, WEB, TRIES);
+    assert_eq!(second.len(), 1);
+    assert_ne!(second, first);
+    set(&mut world, &all, Some(10_800));
+    assert_eq!(answering(&client.namespace, WEB, TRIES), second);
+    // Without affinity all take part again.
+    set(&mut world, &all, None);
+    assert_eq!(answering(&client.namespace, WEB, TRIES).len(), 4);
 }

@@ -157,6 +157,7 @@ pub fn views(name: &str, address: Ipv4Addr, endpoints: &[Ipv4Addr]) -> (ServiceV
             })
             .collect(),
         local_only: false,
+        affinity_seconds: None,
         foreign_proxy: false,
     };
     let endpoints = endpoints.iter().map(|address| EndpointView {
