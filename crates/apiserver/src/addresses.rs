@@ -339,9 +339,7 @@ fn normalize_addresses(service: &mut Value, old: Option<&Value>) {
         // A replace without addresses keeps them (upstream: patchAllocatedValues).
         service["spec"]["clusterIP"] = text(old).into();
         service["spec"]["clusterIPs"] = Value::Array(list(old));
-    } else if changed_one && !changed_list {
-        service["spec"]["clusterIPs"] = json!([text(service)]);
-    } else if list(service).is_empty() && !text(service).is_empty() {
+    } else if (changed_one && !changed_list) || (list(service).is_empty() && !text(service).is_empty()) {
         service["spec"]["clusterIPs"] = json!([text(service)]);
     }
 }

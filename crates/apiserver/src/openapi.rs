@@ -153,7 +153,7 @@ fn group_version_of(path: &str) -> Option<GroupVersion> {
 }
 
 /// `/openapi/v2`, as JSON or as gnostic's protobuf.
-pub fn v2(call: &Call) -> Result<Response<Body>, Status> {
+pub async fn v2(call: &Call) -> Result<Response<Body>, Status> {
     let documents = call.server.openapi(&call.registry);
     let accept = negotiate::accept(&call.headers);
     let clauses = negotiate::clauses(&accept);
@@ -171,24 +171,36 @@ pub fn v2(call: &Call) -> Result<Response<Body>, Status> {
         .answer(&call.headers, "application/json"))
 }
 
+/// Makes a document on a thread that may be busy: the workers have requests to answer meanwhile.
+async fn aside<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(make).await.map_err(Status::internal)
+}
+
 /// `/openapi/v3`: where the documents are, with their hashes.
-pub fn v3_index(call: &Call) -> Result<Response<Body>, Status> {
+pub async fn v3_index(call: &Call) -> Result<Response<Body>, Status> {
     let documents = call.server.openapi(&call.registry);
-    let mut paths = Map::new();
-    for path in call.server.discovery(&call.registry).group_versions() {
-        let Some(document) = documents.v3(&path) else { continue };
-        let url = format!("/openapi/v3/{path}?hash={}", document.hash);
-        paths.insert(path, json!({"serverRelativeURL": url}));
-    }
-    let index: Value = json!({"paths": paths});
-    Ok(Document::new(body::encode(&index, false)).answer(&call.headers, "application/json"))
+    let group_versions: Vec<String> = call.server.discovery(&call.registry).group_versions().collect();
+    let made = aside(move || {
+        let mut paths = Map::new();
+        for path in group_versions {
+            let Some(document) = documents.v3(&path) else { continue };
+            let url = format!("/openapi/v3/{path}?hash={}", document.hash);
+            paths.insert(path, json!({"serverRelativeURL": url}));
+        }
+        let index: Value = json!({"paths": paths});
+        Document::new(body::encode(&index, false))
+    });
+    Ok(made.await?.answer(&call.headers, "application/json"))
 }
 
 /// `/openapi/v3/<group version>`. With a hash in the query the answer never changes; with an old hash the client is sent
 /// on to the new one.
-pub fn v3(call: &Call, path: &str) -> Result<Response<Body>, Status> {
+pub async fn v3(call: &Call, path: &str) -> Result<Response<Body>, Status> {
     let documents = call.server.openapi(&call.registry);
-    let document = documents.v3(path).ok_or_else(Status::no_such_path)?;
+    let wanted = path.to_owned();
+    let document = aside(move || documents.v3(&wanted))
+        .await?
+        .ok_or_else(Status::no_such_path)?;
     match call.query.get("hash") {
         Some(hash) if hash != &*document.hash => {
             let mut response = Response::new(client::body_of(""));

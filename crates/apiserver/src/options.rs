@@ -6,15 +6,12 @@ use serde_json::json;
 
 use api::field::{Error, ErrorList, Path};
 use api::selector::{FieldSelector, LabelSelector};
-use api::{GroupKind, Map, Status, Value};
+use api::{GroupKind, Map, Status, Value, validation};
 use kinds::row::Propagation;
 
 use crate::call::Call;
 use crate::registry::Served;
 use crate::request::Query;
-
-/// The longest field manager (upstream: `FieldManagerMaxLength`).
-const FIELD_MANAGER_BYTES_MAX: usize = 128;
 
 /// What to do about unknown and duplicate fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,45 +43,35 @@ impl WriteOptions {
     /// Reads them. `kind` is `CreateOptions`, `UpdateOptions` or `PatchOptions`; `apply` marks an apply patch.
     pub fn parse(call: &Call, kind: &str, apply: bool) -> Result<WriteOptions, Status> {
         let query = &call.query;
-        let mut errors = ErrorList::new();
+        let mut options = Map::new();
+        let dry_run: Vec<&str> = query.all("dryRun").filter(|value| !value.is_empty()).collect();
+        let field_manager = query.text("fieldManager");
+        let field_validation = query.text("fieldValidation");
         let force = query.flag("force");
-        let manager = query.text("fieldManager").to_owned();
-        if kind == "PatchOptions" {
-            if apply && manager.is_empty() {
-                errors.push(Error::required(
-                    &Path::new("fieldManager"),
-                    "is required for apply patch",
-                ));
-            }
-            if !apply && force.is_some() {
-                errors.push(Error::forbidden(
-                    &Path::new("force"),
-                    "may not be specified for non-apply patch",
-                ));
-            }
+        options.insert("dryRun".into(), json!(dry_run));
+        options.insert("fieldManager".into(), field_manager.into());
+        options.insert("fieldValidation".into(), field_validation.into());
+        if let Some(force) = force {
+            options.insert("force".into(), force.into());
         }
-        check_manager(&manager, &mut errors);
-        let dry_run = check_dry_run(query.all("dryRun"), &mut errors);
-        let field_validation = match query.text("fieldValidation") {
-            "" | "Warn" => FieldValidation::Warn,
-            "Ignore" => FieldValidation::Ignore,
-            "Strict" => FieldValidation::Strict,
-            other => {
-                let supported = ["", "Ignore", "Strict", "Warn"];
-                errors.push(Error::not_supported(&Path::new("fieldValidation"), other, &supported));
-                FieldValidation::Warn
-            }
+        let options = Value::Object(options);
+        let errors = match kind {
+            "PatchOptions" => validation::patch_options(&options, apply),
+            _ => validation::create_options(&options),
         };
         refuse(kind, &errors)?;
         Ok(WriteOptions {
-            dry_run,
-            manager: if manager.is_empty() {
-                manager_of_agent(call.user_agent())
-            } else {
-                manager.clone()
+            dry_run: !dry_run.is_empty(),
+            manager: match field_manager {
+                "" => manager_of_agent(call.user_agent()),
+                manager => manager.to_owned(),
             },
-            field_manager: manager,
-            field_validation,
+            field_manager: field_manager.to_owned(),
+            field_validation: match field_validation {
+                "Ignore" => FieldValidation::Ignore,
+                "Strict" => FieldValidation::Strict,
+                _ => FieldValidation::Warn,
+            },
             force: force.unwrap_or(false),
         })
     }
@@ -101,28 +88,6 @@ impl WriteOptions {
             options.insert("fieldManager".into(), self.field_manager.clone().into());
         }
         Value::Object(options)
-    }
-}
-
-/// `dryRun=All`, given any number of times.
-fn check_dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut ErrorList) -> bool {
-    let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
-    if values.iter().any(|value| *value != "All") {
-        errors.push(Error::not_supported(&Path::new("dryRun"), json!(values), &["All"]));
-    }
-    !values.is_empty()
-}
-
-fn check_manager(manager: &str, errors: &mut ErrorList) {
-    let path = Path::new("fieldManager");
-    if manager.len() > FIELD_MANAGER_BYTES_MAX {
-        errors.push(Error::too_long(&path, FIELD_MANAGER_BYTES_MAX as i64));
-    }
-    for (position, character) in manager.char_indices() {
-        if character.is_control() || (character.is_whitespace() && character != ' ') {
-            let detail = format!("invalid character U+{:04X} (at position {position})", character as u32);
-            errors.push(Error::invalid(&path, manager, detail));
-        }
     }
 }
 
@@ -147,7 +112,7 @@ fn manager_of_agent(agent: &str) -> String {
         .chars()
         .filter(|c| !c.is_control())
     {
-        if manager.len() + character.len_utf8() > FIELD_MANAGER_BYTES_MAX {
+        if manager.len() + character.len_utf8() > validation::FIELD_MANAGER_LENGTH_MAX {
             break;
         }
         manager.push(character);
@@ -189,36 +154,14 @@ impl DeleteOptions {
         if let Some(policy) = query.get("propagationPolicy").filter(|text| !text.is_empty()) {
             options.insert("propagationPolicy".into(), policy.into());
         }
-        let dry_run: Vec<&str> = query.all("dryRun").collect();
+        let dry_run: Vec<&str> = query.all("dryRun").filter(|value| !value.is_empty()).collect();
         options.insert("dryRun".into(), json!(dry_run));
         DeleteOptions::from_value(&Value::Object(options))
     }
 
     /// Reads them from a decoded body in normal form.
     pub fn from_value(value: &Value) -> Result<DeleteOptions, Status> {
-        let mut errors = ErrorList::new();
-        let orphan_dependents = value.get("orphanDependents").and_then(Value::as_bool);
-        let policy = value.get("propagationPolicy").and_then(Value::as_str);
-        if orphan_dependents.is_some()
-            && let Some(policy) = policy
-        {
-            let detail = "orphanDependents and deletionPropagation cannot be both set";
-            errors.push(Error::invalid(&Path::new("propagationPolicy"), policy, detail));
-        }
-        let propagation = match policy {
-            None => None,
-            Some("Orphan") => Some(Propagation::Orphan),
-            Some("Background") => Some(Propagation::Background),
-            Some("Foreground") => Some(Propagation::Foreground),
-            Some(other) => {
-                let supported = ["Foreground", "Background", "Orphan", "nil"];
-                errors.push(Error::not_supported(&Path::new("propagationPolicy"), other, &supported));
-                None
-            }
-        };
-        let dry_run = value.get("dryRun").and_then(Value::as_array).into_iter().flatten();
-        let dry_run = check_dry_run(dry_run.filter_map(Value::as_str), &mut errors);
-        refuse("DeleteOptions", &errors)?;
+        refuse("DeleteOptions", &validation::delete_options(value))?;
         let precondition = |name: &str| {
             let text = value
                 .get("preconditions")
@@ -227,14 +170,22 @@ impl DeleteOptions {
             text.map(str::to_owned)
         };
         Ok(DeleteOptions {
-            dry_run,
+            dry_run: value
+                .get("dryRun")
+                .and_then(Value::as_array)
+                .is_some_and(|values| !values.is_empty()),
             // A negative period is one second (upstream: BeforeDelete).
             grace_period_seconds: value
                 .get("gracePeriodSeconds")
                 .and_then(Value::as_i64)
                 .map(|seconds| if seconds < 0 { 1 } else { seconds }),
-            orphan_dependents,
-            propagation,
+            orphan_dependents: value.get("orphanDependents").and_then(Value::as_bool),
+            propagation: match value.get("propagationPolicy").and_then(Value::as_str) {
+                Some("Orphan") => Some(Propagation::Orphan),
+                Some("Background") => Some(Propagation::Background),
+                Some("Foreground") => Some(Propagation::Foreground),
+                _ => None,
+            },
             uid: precondition("uid"),
             resource_version: precondition("resourceVersion"),
         })
@@ -526,7 +477,12 @@ mod tests {
             ),
         ] {
             let errors = check_list(watch, initial, matching, version, next);
-            assert_eq!(api::field::aggregate(&errors), expect, "{matching} {version} {next}");
+            let got = if errors.is_empty() {
+                String::new()
+            } else {
+                api::field::aggregate(&errors)
+            };
+            assert_eq!(got, expect, "{matching} {version} {next}");
         }
     }
 
@@ -568,6 +524,9 @@ mod tests {
         ] {
             assert_eq!(manager_of_agent(agent), expect);
         }
-        assert_eq!(manager_of_agent(&"x".repeat(500)).len(), FIELD_MANAGER_BYTES_MAX);
+        assert_eq!(
+            manager_of_agent(&"x".repeat(500)).len(),
+            validation::FIELD_MANAGER_LENGTH_MAX
+        );
     }
 }

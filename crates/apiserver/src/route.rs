@@ -19,7 +19,7 @@ pub async fn route(call: &Arc<Call>, request_body: RequestBody) -> Result<Respon
     if !matches!(call.method, Method::GET | Method::HEAD) {
         return Err(verbs::method_not_allowed());
     }
-    plain_path(call)
+    plain_path(call).await
 }
 
 async fn resource(call: &Arc<Call>, request_body: RequestBody) -> Result<Response<Body>, Status> {
@@ -42,7 +42,7 @@ async fn resource(call: &Arc<Call>, request_body: RequestBody) -> Result<Respons
     }
 }
 
-fn plain_path(call: &Arc<Call>) -> Result<Response<Body>, Status> {
+async fn plain_path(call: &Arc<Call>) -> Result<Response<Body>, Status> {
     let path = &*call.attributes.path;
     let trimmed = path.trim_matches('/');
     let parts: Vec<&str> = trimmed.split('/').collect();
@@ -59,9 +59,9 @@ fn plain_path(call: &Arc<Call>) -> Result<Response<Body>, Status> {
         ["apis"] => discovery.groups(call),
         ["apis", group] => discovery.group(call, group),
         ["apis", group, version] => discovery.version(call, group, version),
-        ["openapi", "v2"] => openapi::v2(call),
-        ["openapi", "v3"] => openapi::v3_index(call),
-        ["openapi", "v3", rest @ ..] => openapi::v3(call, &rest.join("/")),
+        ["openapi", "v2"] => openapi::v2(call).await,
+        ["openapi", "v3"] => openapi::v3_index(call).await,
+        ["openapi", "v3", rest @ ..] => openapi::v3(call, &rest.join("/")).await,
         [".well-known", "openid-configuration"] => {
             let tokens = call.server.tokens.as_ref();
             optional(

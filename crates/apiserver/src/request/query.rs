@@ -55,7 +55,7 @@ impl Query {
 pub mod percent {
     /// Decodes `%41`, and `+` as a space where `plus` says so. `None` for a broken escape or bytes that are not UTF-8.
     pub fn decode(text: &str, plus: bool) -> Option<String> {
-        if !text.contains('%') && !(plus && text.contains('+')) {
+        if !(text.contains('%') || plus && text.contains('+')) {
             return Some(text.into());
         }
         let bytes = text.as_bytes();

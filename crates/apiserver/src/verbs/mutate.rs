@@ -41,7 +41,7 @@ pub async fn create(call: &Call, served: &Arc<Served>, body: RequestBody) -> Res
         options_kind: "CreateOptions",
         internal: false,
     };
-    respond::object(call, served, &*write.create(object).await?.object, 201)
+    respond::object(call, served, &write.create(object).await?.object, 201)
 }
 
 /// PUT.
