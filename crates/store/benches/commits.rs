@@ -74,18 +74,23 @@ fn main() {
         watchers.iter().for_each(|watcher| watcher.abort());
         drop((replica, table));
         engine.close().await;
-        let started = Instant::now();
+        let (started, used) = (Instant::now(), cpu());
         let engine = Embedded::open(EmbeddedOptions::new(path.join("store")))
             .await
             .expect("a store");
-        println!("opened again in {:?}", started.elapsed());
+        println!("opened again in {:?}, {:.2} s CPU", started.elapsed(), cpu() - used);
         let tables = [Bytes::from_static(b"/bench/")];
         let engine = Arc::new(engine);
-        let started = Instant::now();
+        let (started, used) = (Instant::now(), cpu());
         let replica = Replica::open(engine.clone(), Clock::real(), tables, |_| ())
             .await
             .expect("a replica");
-        println!("replica in {:?}, revision {}", started.elapsed(), replica.revision());
+        println!(
+            "replica in {:?}, {:.2} s CPU, revision {}",
+            started.elapsed(),
+            cpu() - used,
+            replica.revision()
+        );
         engine.close().await;
     });
 }

@@ -244,18 +244,13 @@ fn run_thread(mut writer: Writer, shared: &Arc<Shared>) {
             Work::Control(control) => writer.control(control),
             Work::Stop => return,
         }
-        if let Some(mut job) = writer.snapshot_due() {
-            let queue = shared.clone();
+        if let Some(job) = writer.snapshot_due() {
+            let shared = shared.clone();
             let run = move || {
-                let done = loop {
-                    match job.step() {
-                        Ok(Some(file)) => break Ok(file),
-                        Ok(None) => {}
-                        Err(error) => break Err(error),
-                    }
-                };
-                drop(job);
-                queue.queue.control(Control::SnapshotDone(done));
+                let mut running = RunningSnapshot::new(shared);
+                // Declared second, so that it has let go of the directory when the writer hears of its end.
+                let mut job = job;
+                while !running.step(&mut job) {}
             };
             if let Err(error) = std::thread::Builder::new().name("store-snapshot".into()).spawn(run) {
                 writer.control(Control::SnapshotDone(Err(error)));
@@ -285,16 +280,40 @@ async fn run_task(mut writer: Writer, shared: Arc<Shared>, random: Option<Random
     }
 }
 
-async fn run_snapshot(mut job: SnapshotJob, shared: Arc<Shared>, random: Option<Random>) {
-    let done = loop {
-        match job.step() {
-            Ok(Some(file)) => break Ok(file),
-            Ok(None) => pause(random.as_ref()).await,
-            Err(error) => break Err(error),
-        }
-    };
-    drop(job);
-    shared.queue.control(Control::SnapshotDone(done));
+async fn run_snapshot(job: SnapshotJob, shared: Arc<Shared>, random: Option<Random>) {
+    let mut running = RunningSnapshot::new(shared);
+    let mut job = job;
+    while !running.step(&mut job) {
+        pause(random.as_ref()).await;
+    }
+}
+
+/// However a snapshot ends, even by a panic: the writer hears of it, which may be waiting for that.
+struct RunningSnapshot {
+    shared: Arc<Shared>,
+    done: Option<Result<SnapshotFile, SnapshotError>>,
+}
+
+impl RunningSnapshot {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, done: None }
+    }
+
+    /// True: that was the last step.
+    fn step(&mut self, job: &mut SnapshotJob) -> bool {
+        self.done = job.step().transpose();
+        self.done.is_some()
+    }
+}
+
+impl Drop for RunningSnapshot {
+    fn drop(&mut self) {
+        let done = self
+            .done
+            .take()
+            .unwrap_or_else(|| Err(io::Error::other("the snapshot did not end")));
+        self.shared.queue.control(Control::SnapshotDone(done));
+    }
 }
 
 /// Lets others run; in a simulation at once, or after a while.

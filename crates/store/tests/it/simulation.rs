@@ -1,5 +1,14 @@
 //! A store's life under a seed: clients and watchers at work, the disk failing, the machine losing power, again and again;
 //! then the history is checked. Taking the sync out must turn the check red.
+//!
+//! What else was taken out by hand, each of which turned it red within seconds: the sync of the directory after a rename;
+//! writing the last batch again when opening; removing segments only when a snapshot has them; waiting for the published
+//! revision before delivering an event; giving a segment up after a failed sync; remembering what a ring's index lost;
+//! taking the snapshot at the history's start; cutting a segment at its successor's base.
+//!
+//! | found by tests here | what it was |
+//! |---|---|
+//! | one large transaction ended all watches with 410 | history was forgotten before the replica had streamed it |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
