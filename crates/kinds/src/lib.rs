@@ -76,6 +76,8 @@ pub fn rows_without_effect() -> Vec<Arc<StorageKind>> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 #[cfg(test)]

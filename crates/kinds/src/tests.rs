@@ -176,3 +176,79 @@ fn normal(row: &StorageKind, object: &mut Value, unknown: UnknownFields) {
     let found = normalize(object, &schema, unknown).unwrap_or_else(|error| panic!("{gvk}: {error:?}\n{object:#}"));
     assert!(found.is_empty(), "{gvk}: {found:?}");
 }
+
+/// Nothing that upstream serves in a stable version and stores is missing, and nothing is there besides; verbs and
+/// subresources are upstream's.
+#[test]
+fn rows_are_what_upstream_serves() {
+    let proxied = ["create", "delete", "get", "patch", "update"].map(String::from);
+    let mut expected = BTreeSet::new();
+    for fact in api::schema::resources() {
+        let stable = !fact.group_version.version.contains("alpha") && !fact.group_version.version.contains("beta");
+        if !stable || !fact.verbs.iter().any(|verb| verb == "watch") {
+            continue;
+        }
+        expected.insert(line(
+            &fact.group_version.to_string(),
+            fact.plural,
+            &fact.kind,
+            fact.namespaced,
+            &fact.verbs,
+        ));
+        for (name, subresource) in &fact.subresources {
+            // Discovery words `connect` as the methods that connect.
+            let verbs = match (subresource.verbs[0].as_str(), name.as_str()) {
+                ("connect", "proxy") => proxied.to_vec(),
+                ("connect", _) => vec!["create".to_string(), "get".to_string()],
+                _ => subresource.verbs.clone(),
+            };
+            let path = format!("{}/{name}", fact.plural);
+            // OpenAPI names the object there, discovery the options: `PodExecOptions`.
+            let kind = match subresource.verbs[0].as_str() {
+                "connect" => format!("{}{}Options", fact.kind, connected(name)),
+                _ => subresource.gvk.kind.to_string(),
+            };
+            expected.insert(line(
+                &fact.group_version.to_string(),
+                &path,
+                &kind,
+                fact.namespaced,
+                &verbs,
+            ));
+        }
+    }
+    let mut found = BTreeSet::new();
+    for row in all() {
+        for served in &row.served {
+            let version = match &*served.group {
+                "" => served.version.to_string(),
+                group => format!("{group}/{}", served.version),
+            };
+            found.insert(line(&version, &row.plural, &row.kind, row.namespaced, served.verbs));
+            for subresource in &served.subresources {
+                let path = format!("{}/{}", row.plural, subresource.name);
+                let kind = subresource.kind.map_or(&*row.kind, |(_, _, kind)| kind);
+                found.insert(line(&version, &path, kind, row.namespaced, subresource.verbs));
+            }
+        }
+    }
+    let missing: Vec<_> = expected.difference(&found).collect();
+    let besides: Vec<_> = found.difference(&expected).collect();
+    assert!(
+        missing.is_empty() && besides.is_empty(),
+        "missing {missing:#?}\nbesides {besides:#?}"
+    );
+}
+
+fn line(version: &str, path: &str, kind: &str, namespaced: bool, verbs: &[impl AsRef<str> + Ord]) -> String {
+    let verbs: BTreeSet<&str> = verbs.iter().map(AsRef::as_ref).collect();
+    format!("{version} {path} {kind} namespaced={namespaced} {verbs:?}")
+}
+
+/// The subresource as its options are called: `PortForward`.
+fn connected(name: &str) -> String {
+    match name {
+        "portforward" => "PortForward".into(),
+        name => name[..1].to_uppercase() + &name[1..],
+    }
+}
