@@ -334,6 +334,17 @@ impl<V: Value> Replica<V> {
         self.handle.shared.wait_for(revision).await
     }
 
+    /// Whether it has ended: it shows its last state, and nothing can be written any more.
+    pub fn is_closed(&self) -> bool {
+        self.handle.shared.applied.is_closed()
+    }
+
+    /// Returns when it has ended.
+    pub async fn closed(&self) {
+        // No revision is ever that high, so this ends with the replica.
+        let _ = self.wait_for(Revision::MAX).await;
+    }
+
     /// Asks the engine how far it is and waits until readers see that: what is read afterwards is as new as anything
     /// acknowledged before the call, by whichever server.
     ///

@@ -43,6 +43,10 @@ impl Applied {
         waiting.values().for_each(|notify| notify.notify_waiters());
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Waits for a revision; the one that is reached then. None: it will not come.
     pub(crate) async fn wait_for(&self, revision: Revision) -> Option<Revision> {
         loop {

@@ -375,7 +375,10 @@ async fn waiting_for_a_revision_and_for_the_end() {
     let revision = put(&*engine, "/a/x", "behind the replica's back").await;
     assert!(replica.consistent().await.unwrap() >= revision);
     let mut cursor = table(&replica).watch_from(replica.revision(), Interest::All).unwrap();
+    assert!(!replica.is_closed());
     engine.close().await;
+    replica.closed().await;
+    assert!(replica.is_closed());
     assert_eq!(cursor.next().await.err(), Some(WatchError::Closed));
     assert!(matches!(replica.wait_for(100).await, Err(ReplicaError::Closed)));
     let dyn_engine: Arc<dyn Engine> = engine;
