@@ -21,6 +21,7 @@ const NEW_TABLE: u16 = 0;
 const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
+const GET_CHAIN: u16 = 4;
 const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
 const NEW_SET: u16 = 9;
@@ -270,6 +271,12 @@ impl Batch {
         );
     }
 
+    /// Deletes all elements of a set.
+    pub fn flush_set(&mut self, set: &str) {
+        self.begin(DELETE_ELEMENT, 0);
+        self.messages.text(1, &self.table).text(2, set);
+    }
+
     /// Number of messages so far, without the frame.
     pub fn count(&self) -> usize {
         self.messages.count() - 1
@@ -371,6 +378,21 @@ pub fn table_handle(socket: &mut Socket, family: TableFamily, table: &str) -> Re
         Some(u64::from_be_bytes(value.try_into().ok()?))
     });
     handle.map(Some).ok_or(Error::Protocol("a table without a handle"))
+}
+
+/// Whether a table has a chain of this name.
+pub fn has_chain(socket: &mut Socket, family: TableFamily, table: &str, chain: &str) -> Result<bool, Error> {
+    let mut messages = Messages::new();
+    messages.begin((SUBSYSTEM << 8) | GET_CHAIN, ACK);
+    messages
+        .fixed(&family_header(family as u8, 0))
+        .text(1, table)
+        .text(3, chain);
+    match socket.transact_acknowledged(messages, 0) {
+        Ok(_) => Ok(true),
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn attribute_u32_be(answer: &Answer, kind: u16) -> Option<u32> {

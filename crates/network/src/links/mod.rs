@@ -382,13 +382,16 @@ fn configure_pod(pod: &mut Socket, address: Ipv4Addr) -> io::Result<()> {
     Ok(pod.transact(messages)?)
 }
 
-/// `tri` and twelve digits of a hash of the key (FNV-1a, which never changes); the next free one when it is taken.
-fn link_name(key: &str, taken: &HashSet<&str>) -> String {
+/// A hash that is the same in every version of this program.
+pub(crate) fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x100_0000_01b3;
-    let hash = key
-        .bytes()
-        .fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
+    bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+}
+
+/// `tri` and twelve digits of a hash of the key (FNV-1a, which never changes); the next free one when it is taken.
+fn link_name(key: &str, taken: &HashSet<&str>) -> String {
+    let hash = fnv1a(key.bytes());
     (0u64..)
         .map(|salt| format!("{LINK_PREFIX}{:012x}", hash.wrapping_add(salt) & 0xffff_ffff_ffff))
         .find(|name| !taken.contains(name.as_str()))

@@ -51,12 +51,14 @@ impl Kernel {
             table.rebuild()
         };
         let udp_left = delta.udp_left;
-        match self.commit(&delta) {
+        let refill =
+            delta.rebuild && nftables::has_chain(&mut self.socket, FAMILY, TABLE, &rules::shape(&self.config))?;
+        match self.commit(&delta, refill) {
             Ok(()) => {}
-            Err(error) if delta.rebuild => return Err(error),
+            Err(error) if delta.rebuild && !refill => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, "a change of the service rules was refused; writing all of them anew");
-                self.commit(&table.rebuild())?;
+                self.commit(&table.rebuild(), false)?;
             }
         }
         if udp_left { self.cut_udp(table) } else { Ok(()) }
@@ -82,7 +84,7 @@ impl Kernel {
         Ok(false)
     }
 
-    fn commit(&mut self, delta: &Delta) -> Result<(), Error> {
+    fn commit(&mut self, delta: &Delta, refill: bool) -> Result<(), Error> {
         if delta.is_empty() {
             return Ok(());
         }
@@ -90,7 +92,7 @@ impl Kernel {
         if let Some(chains) = rules::chains_first(delta) {
             chains.commit(&mut self.socket)?;
         }
-        rules::batch(&self.config, delta).commit(&mut self.socket)?;
+        rules::batch(&self.config, delta, refill).commit(&mut self.socket)?;
         let handle = match known {
             Some(known) if !delta.rebuild => known.handle,
             _ => nftables::table_handle(&mut self.socket, FAMILY, TABLE)?

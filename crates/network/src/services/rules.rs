@@ -96,11 +96,38 @@ pub fn chains_first(delta: &Delta) -> Option<Batch> {
     Some(batch)
 }
 
-/// Spells a change out.
-pub fn batch(config: &RulesConfig, delta: &Delta) -> Batch {
+/// The name of a chain without rules that says which standing rules the table has: a hash of how they are written. A daemon
+/// that starts over a table with the same ones fills its maps again instead of making it anew, so that no connection meets
+/// the moment in between and clients stay with their endpoints.
+pub fn shape(config: &RulesConfig) -> String {
+    let mut batch = Batch::new(FAMILY, TABLE);
+    standing_rules(&mut batch, config);
+    add_chains(
+        &mut batch,
+        &Delta {
+            add_chains: 1..2,
+            ..Delta::default()
+        },
+    );
+    format!("shape-{:016x}", crate::links::fnv1a(batch.finished().iter().copied()))
+}
+
+/// Spells a change out. `refill`: the table is there and has the right [`shape`].
+pub fn batch(config: &RulesConfig, delta: &Delta, refill: bool) -> Batch {
     let mut batch = Batch::new(FAMILY, TABLE);
     if delta.rebuild {
-        rebuild(&mut batch, config);
+        if refill {
+            for set in [SERVICES, ENDPOINTS, HAIRPIN, OWN_DNS, AFFINITIES] {
+                batch.flush_set(set);
+            }
+        } else {
+            // Adding first makes the deletion valid whether the table was there or not.
+            batch.add_table();
+            batch.delete_table();
+            batch.add_table();
+            standing_rules(&mut batch, config);
+            batch.add_chain(&shape(config), None);
+        }
         add_chains(&mut batch, delta);
     }
     batch.delete_elements(SERVICES, delta.remove_services.iter().map(service_key));
@@ -160,11 +187,14 @@ pub fn batch(config: &RulesConfig, delta: &Delta) -> Batch {
 fn add_chains(batch: &mut Batch, delta: &Delta) {
     for size in delta.add_chains.clone() {
         batch.add_chain(&chain_name(size), None);
+        // It may be there from before a restart.
+        batch.flush_chain(&chain_name(size));
         batch.add_rule(&chain_name(size), &endpoint_rule(size));
     }
     for chain in &delta.add_affinity_chains {
         let name = service_chain_name(chain);
         batch.add_chain(&name, None);
+        batch.flush_chain(&name);
         let seconds = chain.affinity_seconds.unwrap_or_default();
         batch.add_rule(&name, &stay_rule(seconds));
         batch.add_rule(&name, &choose_rule(chain.size, seconds));
@@ -181,11 +211,7 @@ pub fn removal() -> Batch {
     batch
 }
 
-fn rebuild(batch: &mut Batch, config: &RulesConfig) {
-    // Adding first makes the deletion valid whether the table was there or not.
-    batch.add_table();
-    batch.delete_table();
-    batch.add_table();
+fn standing_rules(batch: &mut Batch, config: &RulesConfig) {
     let key = [types::IPV4_ADDRESS, types::PROTOCOL, types::PORT, types::MARK];
     batch.add_set(&Set {
         name: SERVICES,
@@ -567,14 +593,20 @@ mod tests {
             dns_address: None,
             uplink: None,
         };
-        assert!(batch(&config, &Delta::default()).is_empty());
-        let rebuilt = batch(
-            &config,
-            &Delta {
-                rebuild: true,
-                ..Delta::default()
-            },
-        );
+        assert!(batch(&config, &Delta::default(), false).is_empty());
+        let whole = Delta {
+            rebuild: true,
+            ..Delta::default()
+        };
+        let rebuilt = batch(&config, &whole, false);
         assert!(!rebuilt.is_empty());
+        assert_ne!(
+            shape(&config),
+            shape(&RulesConfig {
+                uplink: Some("up".to_owned()),
+                ..config.clone()
+            })
+        );
+        assert_eq!(shape(&config), shape(&config));
     }
 }

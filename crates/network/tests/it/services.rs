@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use network::dial_in;
 use network::node::UplinkConfig;
-use network::services::rules;
+use network::services::kernel::Kernel;
+use network::services::rules::{self, RulesConfig};
 use network::views::ServiceView;
 use sys::netlink::{Family, Socket};
 use sys::netns::NetworkNamespace;
 
 use crate::world::{
-    DNS, NODE, PATIENCE, UNALLOCATED, WEB, World, answering, ask, connect, exchange, read_line, refusal, serve_in, udp,
-    views,
+    DNS, NODE, PATIENCE, UNALLOCATED, WEB, World, answering, ask, connect, exchange, read_line, refusal, rules_config,
+    serve_in, udp, views,
 };
 
 /// Of three endpoints, each is missed by all of these with a chance of (2/3)^100, less than once in 10^17 runs.
@@ -319,4 +320,49 @@ fn clients_with_affinity_stay_until_their_endpoint_leaves() {
     // Without affinity all take part again.
     set(&mut world, &all, None);
     assert_eq!(answering(&client.namespace, WEB, TRIES).len(), 4);
+}
+
+#[test]
+fn a_restart_keeps_connections_and_affinity() {
+    let mut world = World::new();
+    let client = world.pod("client");
+    let pods: Vec<_> = (0..3).map(|place| world.pod(&format!("pod-{place}"))).collect();
+    pods.iter().for_each(|pod| pod.serve());
+    let addresses: Vec<_> = pods.iter().map(|pod| pod.address).collect();
+    let (service, slice) = views("web", WEB, &addresses);
+    world.catalog.set_service(ServiceView {
+        affinity_seconds: Some(10_800),
+        ..service
+    });
+    world.catalog.set_slice(slice);
+    world.sync();
+    let (other, slice) = views("other", UNALLOCATED, &addresses);
+    world.catalog.set_service(other);
+    world.catalog.set_slice(slice);
+    world.sync();
+    let before = answering(&client.namespace, WEB, 5);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                ask(&client.namespace, UNALLOCATED, 80).expect("a connection during a restart");
+            }
+        });
+        for _ in 0..20 {
+            // A new daemon: nothing of the record is left, the table is.
+            world.kernel = Kernel::open(&world.node, rules_config()).unwrap();
+            world.kernel.sync(&mut world.table).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        asking.join().unwrap();
+    });
+    assert_eq!(answering(&client.namespace, WEB, 20), before);
+    // A daemon with other standing rules makes the table anew.
+    let other = RulesConfig {
+        uplink: Some("elsewhere".to_owned()),
+        ..rules_config()
+    };
+    world.kernel = Kernel::open(&world.node, other).unwrap();
+    world.kernel.sync(&mut world.table).unwrap();
+    assert_eq!(answering(&client.namespace, WEB, 20).len(), 1);
 }
