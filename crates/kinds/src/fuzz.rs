@@ -147,7 +147,7 @@ fn object(row: &StorageKind, version: (&str, &str), random: &mut Random) -> Opti
     Some(object)
 }
 
-fn normal(row: &StorageKind, version: (&str, &str), object: &mut Value) {
+pub fn normal(row: &StorageKind, version: (&str, &str), object: &mut Value) {
     let gvk = GroupVersionKind::new(version.0, version.1, &row.kind);
     object["apiVersion"] = gvk.group_version().to_string().into();
     let schema = SchemaRef::builtin(&gvk).expect("it was found before");
@@ -239,6 +239,75 @@ fn nothing_makes_a_rule_fall_over() {
             }
             old = new;
         }
+    }
+}
+
+/// Replaces something in `object` by what stands there in `from`.
+fn graft(object: &mut Value, from: &Value, random: &mut Random) {
+    let deeper = random.below(4) != 0;
+    match (object, from) {
+        (Value::Object(object), Value::Object(from)) if !from.is_empty() => {
+            let (key, some) = from.iter().nth(random.below(from.len())).expect("it has as many");
+            match object.get_mut(key) {
+                Some(at @ (Value::Object(_) | Value::Array(_))) if deeper => graft(at, some, random),
+                _ => {
+                    object.insert(key.clone(), some.clone());
+                }
+            }
+        }
+        (Value::Array(object), Value::Array(from)) if !from.is_empty() => match object.first_mut() {
+            Some(first) if deeper => graft(first, &from[0], random),
+            _ => object.push(from[0].clone()),
+        },
+        _ => {}
+    }
+}
+
+/// What was accepted once is accepted again, and comes out as it went in.
+#[test]
+fn what_is_valid_stays_valid() {
+    let mut random = Random(0x2545_F491_4F6C_DD1D);
+    for row in crate::rows().into_iter().filter(|row| row.strategy.is_deep()) {
+        let hub = (row.group.as_ref(), row.hub.as_ref());
+        let context = WriteContext {
+            now: crate::testing::NOW,
+            subresource: "",
+            user: "u",
+            version: "v1",
+        };
+        let least = crate::tests::least(&row);
+        let (mut accepted, mut tried) = (0, 0);
+        for _ in 0..ROUNDS * 10 {
+            let Some(from) = object(&row, hub, &mut random) else {
+                continue;
+            };
+            let mut new = least.clone();
+            for _ in 0..=random.below(3) {
+                match (new.get_mut("spec"), from.get("spec")) {
+                    (Some(spec), Some(from)) => graft(spec, from, &mut random),
+                    _ => graft(&mut new, &from, &mut random),
+                }
+            }
+            new["metadata"] = least["metadata"].clone();
+            row.strategy.default(&mut new);
+            row.strategy.prepare_for_create(&mut new, &context);
+            normal(&row, hub, &mut new);
+            tried += 1;
+            if !row.strategy.validate_create(&new, &context).is_empty() {
+                continue;
+            }
+            accepted += 1;
+            let mut again = new.clone();
+            row.strategy.default(&mut again);
+            row.strategy.prepare_for_update(&mut again, &new, &context);
+            normal(&row, hub, &mut again);
+            assert_eq!(again, new, "{}", row.kind);
+            let mut errors = row.strategy.validate_update(&again, &new, &context);
+            // Upstream looks for these in updates only.
+            errors.retain(|error| !(row.kind == "Node" && error.field.starts_with("status.addresses")));
+            assert!(errors.is_empty(), "{}: {errors:?}\n{new:#}", row.kind);
+        }
+        assert!(accepted > tried / 4, "{}: {accepted} of {tried}", row.kind);
     }
 }
 
