@@ -19,6 +19,7 @@ use client::Body;
 use crate::call::Call;
 use crate::registry::{Registry, Served};
 use crate::respond::{body, negotiate};
+use crate::server::Describe;
 use crate::virtuals;
 
 /// The documents of one registry.
@@ -27,6 +28,7 @@ pub struct OpenApi {
     pub epoch: u64,
     rows: Vec<OpenApiResource>,
     made: Mutex<HashMap<String, Document>>,
+    describe: Describe,
 }
 
 #[derive(Clone)]
@@ -72,7 +74,7 @@ impl Document {
 
 impl OpenApi {
     /// The documents of a registry, none of them made yet.
-    pub fn new(registry: &Registry) -> OpenApi {
+    pub fn new(registry: &Registry, describe: Describe) -> OpenApi {
         let mut rows: Vec<OpenApiResource> = registry.served().iter().map(|served| row(served)).collect();
         rows.extend(virtuals::ALL.iter().map(|entry| OpenApiResource {
             gvk: GroupVersionKind::new(entry.group, entry.version, entry.kind),
@@ -86,6 +88,7 @@ impl OpenApi {
             epoch: registry.epoch,
             rows,
             made: Mutex::default(),
+            describe,
         }
     }
 
@@ -93,7 +96,7 @@ impl OpenApi {
         Source {
             resources: &self.rows,
             version: "v1.36.0",
-            describe: &|_, _| None,
+            describe: &self.describe,
         }
     }
 

@@ -66,7 +66,15 @@ pub struct Config {
     pub audit: Option<Arc<dyn AuditSink>>,
     /// Checks of the composition root's own, for `/readyz`.
     pub checks: Vec<NamedCheck>,
+    /// Reads at work at once, and writes; more of them get 429.
+    pub inflight: (usize, usize),
+    /// Descriptions for OpenAPI: of a type (second argument empty) or of a field, by the definition's name without
+    /// `io.k8s.`.
+    pub describe: Describe,
 }
+
+/// See [`Config::describe`].
+pub type Describe = fn(&str, &str) -> Option<String>;
 
 impl Config {
     /// A configuration with upstream's defaults around what has none.
@@ -84,6 +92,8 @@ impl Config {
             services: None,
             audit: None,
             checks: Vec::new(),
+            inflight: (READ_ONLY_MAX, MUTATING_MAX),
+            describe: api::openapi::undescribed,
         }
     }
 }
@@ -134,6 +144,8 @@ pub struct Server {
     pub clock: Clock,
     /// Randomness.
     pub random: Random,
+    /// Descriptions for OpenAPI.
+    pub describe: Describe,
     /// Whether anonymous requests are let in.
     pub anonymous: bool,
     /// `host:port` of the server.
@@ -164,7 +176,7 @@ impl Server {
         {
             return made;
         }
-        let made = Arc::new(OpenApi::new(registry));
+        let made = Arc::new(OpenApi::new(registry, self.describe));
         self.openapi.store(Some(made.clone()));
         made
     }
@@ -229,11 +241,12 @@ impl ApiServer {
             services: config.services,
             audit: config.audit,
             addresses,
-            flow: FlowControl::new(READ_ONLY_MAX, MUTATING_MAX),
+            flow: FlowControl::new(config.inflight.0, config.inflight.1),
             metrics: Metrics::default(),
             checks,
             clock: config.clock,
             random: config.random,
+            describe: config.describe,
             anonymous: config.anonymous,
             advertised: config.advertised,
             shutdown: Shutdown::new(),

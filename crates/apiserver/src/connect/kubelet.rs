@@ -60,16 +60,6 @@ pub async fn log(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body
 
 /// `GET|POST pods/<name>/exec`: an upgrade to WebSocket.
 pub async fn exec(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body>, Status> {
-    let upgrade = call.header("upgrade").to_ascii_lowercase();
-    if upgrade.starts_with("spdy/") {
-        let why = "SPDY is not available in this version of Trireme, see docs/compatibility.md; use a client that speaks WebSocket (kubectl 1.31 or newer)";
-        return Err(Status::bad_request(why));
-    }
-    if upgrade != "websocket" {
-        return Err(Status::bad_request(
-            "you must specify a WebSocket upgrade: the request has no Upgrade header",
-        ));
-    }
     if !call.query.has("command") {
         return Err(invalid_option("command", "you must specify at least 1 command"));
     }
@@ -82,6 +72,18 @@ pub async fn exec(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bod
         ));
     }
     let target = target(call, served, true).await?;
+    // Only now: a client that falls back to SPDY shows this answer and not the first one, so what is wrong with the
+    // request itself is told before.
+    let upgrade = call.header("upgrade").to_ascii_lowercase();
+    if upgrade.starts_with("spdy/") {
+        let why = "SPDY is not available in this version of Trireme, see docs/compatibility.md; use a client that speaks WebSocket (kubectl 1.31 or newer)";
+        return Err(Status::bad_request(why));
+    }
+    if upgrade != "websocket" {
+        return Err(Status::bad_request(
+            "you must specify a WebSocket upgrade: the request has no Upgrade header",
+        ));
+    }
     let options = serde_json::json!({
         "kind": "PodExecOptions", "apiVersion": "v1", "stdin": wants("stdin"), "stdout": wants("stdout"),
         "stderr": wants("stderr"), "tty": tty, "container": target.container,

@@ -177,6 +177,12 @@ async fn exec_is_an_upgrade_handed_through() {
     let api = world.api();
     node(&api, "n1").await;
     pod(&api, "p", json!("n1")).await;
+    pod(&api, "free", Value::Null).await;
+    let spdy = [("upgrade", "SPDY/3.1"), ("connection", "Upgrade")];
+    let answer = api
+        .call(&format!("POST {PODS}/free/exec?command=sh&stdout=1"), &spdy, "")
+        .await;
+    answer.refused(400, "pod free does not have a host assigned");
     for (headers, query, message) in [
         (vec![], "command=sh&stdout=1", "you must specify a WebSocket upgrade"),
         (

@@ -5,6 +5,7 @@ mod admission;
 mod connect;
 mod discovery;
 mod faults;
+mod identity;
 mod lists;
 mod requests;
 mod rows;

@@ -208,6 +208,29 @@ async fn a_start_that_is_too_old_is_gone() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn bookmarks_say_how_far_a_quiet_watch_is() {
+    let world = World::start().await;
+    let api = world.api();
+    let mut watch = api
+        .watch("/api/v1/secrets?watch=1&resourceVersion=1&allowWatchBookmarks=true")
+        .await;
+    let other = api.config_map("a", json!({})).await;
+    // What happens elsewhere moves the watch on, at the next minute.
+    let frame = watch.next().await.unwrap();
+    assert_eq!(frame["type"], "BOOKMARK");
+    assert_eq!(
+        frame["object"]["metadata"]["resourceVersion"],
+        other["metadata"]["resourceVersion"]
+    );
+    assert!(frame["object"]["metadata"]["annotations"].is_null());
+    // A watch without bookmarks ends by itself, after half an hour at least.
+    let began = tokio::time::Instant::now();
+    let mut plain = api.watch("/api/v1/secrets?watch=1").await;
+    assert_eq!(plain.word().await, "END");
+    assert!(began.elapsed() >= std::time::Duration::from_secs(1800));
+}
+
 #[tokio::test]
 async fn watches_end_with_the_server() {
     let world = World::start().await;
