@@ -529,7 +529,15 @@ impl Runtime {
     /// A container as CRI tells it.
     pub(crate) fn container_status(&self, container: &Container) -> cri::ContainerStatus {
         let record = container.record.lock();
-        let config = record.config.clone().unwrap_or_default();
+        let mut config = record.config.clone().unwrap_or_default();
+        // A kubelet asks with the image's id and shows the name that it reads here.
+        let tag = self
+            .images
+            .find(&record.image_id)
+            .and_then(|image| image.tags.into_iter().next());
+        if let (Some(image), Some(tag)) = (&mut config.image, tag) {
+            image.image = tag;
+        }
         cri::ContainerStatus {
             id: container.id.clone(),
             metadata: config.metadata,

@@ -129,8 +129,12 @@ impl Runtime {
     pub async fn exec_sync(self: &Arc<Self>, id: &str, args: Vec<String>, timeout: Duration) -> Result<ExecOutput> {
         let command = args.join(" ");
         let mut session = self.exec(id, args, false, false).await?;
-        let (stdout, stderr) = (session.stdout.take(), session.stderr.take());
-        let reading = tokio::spawn(async move { tokio::join!(collect(stdout), collect(stderr)) });
+        let (stdout, stderr) = (Output::default(), Output::default());
+        let mut reading = tokio::spawn({
+            let out = collect(session.stdout.take(), Arc::clone(&stdout));
+            let err = collect(session.stderr.take(), Arc::clone(&stderr));
+            async move { tokio::join!(out, err) }
+        });
         let code = if timeout.is_zero() {
             session.wait().await?
         } else {
@@ -147,23 +151,27 @@ impl Runtime {
                 }
             }
         };
-        let output = tokio::time::timeout(DRAIN_TIMEOUT, reading).await;
-        let (stdout, stderr) = output.ok().and_then(std::result::Result::ok).unwrap_or_default();
+        if tokio::time::timeout(DRAIN_TIMEOUT, &mut reading).await.is_err() {
+            reading.abort();
+        }
+        let take = |output: &Output| std::mem::take(&mut *output.lock());
         Ok(ExecOutput {
-            stdout,
-            stderr,
+            stdout: take(&stdout),
+            stderr: take(&stderr),
             exit_code: code,
         })
     }
 }
 
-async fn collect(stream: Option<pipe::Receiver>) -> Vec<u8> {
-    let mut output = Vec::new();
-    let Some(mut stream) = stream else { return output };
+/// What was read so far: kept even if the stream never ends.
+type Output = Arc<parking_lot::Mutex<Vec<u8>>>;
+
+async fn collect(stream: Option<pipe::Receiver>, output: Output) {
+    let Some(mut stream) = stream else { return };
     let mut chunk = vec![0; 32 * 1024];
     while let Ok(count @ 1..) = stream.read(&mut chunk).await {
+        let mut output = output.lock();
         let room = OUTPUT_BYTES_MAX - output.len();
         output.extend_from_slice(&chunk[..count.min(room)]);
     }
-    output
 }

@@ -90,6 +90,8 @@ pub struct Runtime {
     pub(crate) events: broadcast::Sender<cri::ContainerEventResponse>,
     pub(crate) streams: crate::stream::Tokens,
     pub(crate) weak: Weak<Runtime>,
+    /// Held as long as the engine lives.
+    _lock: std::fs::File,
 }
 
 impl Runtime {
@@ -103,6 +105,7 @@ impl Runtime {
         ] {
             std::fs::create_dir_all(&directory).map_err(doing(directory.display()))?;
         }
+        let lock = lock(&config.root_dir)?;
         let cgroups = Cgroups::detect(&config.cgroup_root).map_err(doing("finding the control groups"))?;
         let images = ImageStore::open(&config.root_dir.join("images"))?;
         let executable = Executable::new().map_err(doing("making the shim's executable"))?;
@@ -121,6 +124,7 @@ impl Runtime {
             streams: crate::stream::Tokens::default(),
             weak: weak.clone(),
             config,
+            _lock: lock,
         });
         runtime.recover().await?;
         Ok(runtime)
@@ -445,6 +449,20 @@ impl Events for ShimEvents {
             tracing::error!(sandbox = %sandbox.id, "the pod's shim died");
             tokio::spawn(async move { runtime.shim_lost(&sandbox).await });
         }
+    }
+}
+
+/// Two engines over one directory would take each other's containers for lost.
+fn lock(root_dir: &Path) -> Result<std::fs::File> {
+    let path = root_dir.join("lock");
+    let file = std::fs::File::create(&path).map_err(doing(path.display()))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::State(format!(
+            "another container engine uses {}: end it first",
+            root_dir.display()
+        ))),
+        Err(err) => Err(doing(path.display())(err.into())),
     }
 }
 

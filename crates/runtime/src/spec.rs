@@ -141,7 +141,7 @@ pub fn make(input: &Input<'_>) -> Result<Output> {
         PidNamespace::Node => {}
         PidNamespace::Join(pid) => namespaces.push(json!({"type": "pid", "path": format!("/proc/{pid}/ns/pid")})),
     }
-    let (mounts, shared) = mounts(input, security.privileged)?;
+    let (mounts, propagation) = mounts(input, security.privileged)?;
     let mut rules = vec![json!({"allow": security.privileged, "access": "rwm"})];
     rules.extend(devices.iter().filter(|rule| rule.kind != 'a').map(|rule| {
         let kind = rule.kind.to_string();
@@ -153,9 +153,7 @@ pub fn make(input: &Input<'_>) -> Result<Output> {
         "resources": {"devices": rules},
         "devices": device_nodes,
     });
-    if shared {
-        linux["rootfsPropagation"] = json!("shared");
-    }
+    linux["rootfsPropagation"] = json!(propagation);
     if !security.privileged {
         let or_default = |asked: &[String], default: &[&str]| -> Vec<String> {
             if asked.is_empty() {
@@ -379,8 +377,9 @@ fn collect_devices(directory: &Path, depth: usize, nodes: &mut Vec<Value>) {
     }
 }
 
-/// The mounts, and whether any of them is to be seen on the node.
-fn mounts(input: &Input<'_>, privileged: bool) -> Result<(Vec<Value>, bool)> {
+/// The mounts, and how mounts spread between node and container: libcontainer sets it for all of them together, so the
+/// mount that needs most decides (`private`, `slave` for what comes from the node, `shared` for both ways).
+fn mounts(input: &Input<'_>, privileged: bool) -> Result<(Vec<Value>, &'static str)> {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
     let system = if privileged { "rw" } else { "ro" };
     let mut list = vec![
@@ -450,7 +449,7 @@ fn mounts(input: &Input<'_>, privileged: bool) -> Result<(Vec<Value>, bool)> {
     let mut asked: Vec<&cri::Mount> = input.config.mounts.iter().collect();
     // Outer ones first, otherwise they would hide the inner ones.
     asked.sort_by_key(|mount| Path::new(&mount.container_path).components().count());
-    let mut shared = false;
+    let mut propagation = "private";
     for wanted in asked {
         if wanted.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
             return Err(Error::Unsupported(
@@ -464,14 +463,12 @@ fn mounts(input: &Input<'_>, privileged: bool) -> Result<(Vec<Value>, bool)> {
             )));
         }
         let mut options = vec!["rbind"];
-        options.push(match wanted.propagation() {
-            cri::MountPropagation::PropagationPrivate => "rprivate",
-            cri::MountPropagation::PropagationHostToContainer => "rslave",
-            cri::MountPropagation::PropagationBidirectional => {
-                shared = true;
-                "rshared"
-            }
-        });
+        match wanted.propagation() {
+            cri::MountPropagation::PropagationPrivate => {}
+            cri::MountPropagation::PropagationHostToContainer if propagation == "shared" => {}
+            cri::MountPropagation::PropagationHostToContainer => propagation = "slave",
+            cri::MountPropagation::PropagationBidirectional => propagation = "shared",
+        }
         options.push(if wanted.readonly { "ro" } else { "rw" });
         if wanted.recursive_read_only {
             options.push("rro");
@@ -486,7 +483,7 @@ fn mounts(input: &Input<'_>, privileged: bool) -> Result<(Vec<Value>, bool)> {
             &options,
         ));
     }
-    Ok((list, shared))
+    Ok((list, propagation))
 }
 
 #[cfg(test)]
@@ -612,6 +609,31 @@ mod tests {
         .unwrap();
         assert!(!output.seccomp && output.spec["linux"].get("maskedPaths").is_none());
         serde_json::from_value::<oci_spec::runtime::Spec>(output.spec).unwrap();
+    }
+
+    #[test]
+    fn the_mount_that_needs_most_decides_how_mounts_spread() {
+        use cri::MountPropagation::{PropagationBidirectional, PropagationHostToContainer, PropagationPrivate};
+        let check = |wanted: &[cri::MountPropagation], expect: &str| {
+            let mount = |(index, propagation): (usize, &cri::MountPropagation)| cri::Mount {
+                container_path: format!("/m{index}"),
+                host_path: "/tmp".into(),
+                propagation: (*propagation).into(),
+                ..Default::default()
+            };
+            let mounts = wanted.iter().enumerate().map(mount).collect();
+            let spec = output(&cri::ContainerConfig {
+                mounts,
+                ..Default::default()
+            })
+            .unwrap()
+            .spec;
+            assert_eq!(spec["linux"]["rootfsPropagation"], expect, "{wanted:?}");
+        };
+        check(&[], "private");
+        check(&[PropagationPrivate], "private");
+        check(&[PropagationPrivate, PropagationHostToContainer], "slave");
+        check(&[PropagationBidirectional, PropagationHostToContainer], "shared");
     }
 
     #[test]

@@ -139,6 +139,50 @@ pub fn assemble(rules: &[DeviceRule]) -> Vec<u64> {
 mod tests {
     use super::*;
 
+    /// The unified hierarchy is there on v1 machines too, without controllers; device programs need none.
+    fn unified() -> std::path::PathBuf {
+        let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let line = table.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
+        line.expect("cgroup v2 is mounted").split(' ').nth(1).unwrap().into()
+    }
+
+    #[test]
+    fn the_kernel_takes_the_program_and_obeys_it() {
+        let group = unified().join(format!("trireme-test-devices-{}", std::process::id()));
+        let rule = DeviceRule {
+            kind: 'c',
+            major: Some(1),
+            minor: Some(3),
+            access: "rw".into(),
+        };
+        attach(&group, &[rule]).unwrap();
+        let open = |path: &str| {
+            let procs = group.join("cgroup.procs");
+            let script = format!("echo 0 > {} && exec 3<{path}", procs.display());
+            std::process::Command::new("/bin/sh")
+                .args(["-c", &script])
+                .stderr(std::process::Stdio::null())
+                .status()
+                .unwrap()
+        };
+        let (null, zero) = (open("/dev/null").success(), open("/dev/zero").success());
+        std::fs::remove_dir(&group).unwrap();
+        assert!(null && !zero, "null {null}, zero {zero}");
+        attach(
+            &group,
+            &[DeviceRule {
+                kind: 'a',
+                major: None,
+                minor: None,
+                access: "rwm".into(),
+            }],
+        )
+        .unwrap();
+        let everything = open("/dev/zero").success();
+        std::fs::remove_dir(&group).unwrap();
+        assert!(everything);
+    }
+
     #[test]
     fn programs() {
         let rule = |kind, major, minor, access: &str| DeviceRule {

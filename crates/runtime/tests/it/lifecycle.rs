@@ -370,3 +370,108 @@ async fn a_shared_pid_namespace() {
     node.remove_pod(&pod).await;
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn namespaces_of_pod_and_node() {
+    let mut node = Node::start("nodens").await;
+    let own = |name: &str| {
+        std::fs::read_link(format!("/proc/self/ns/{name}"))
+            .unwrap()
+            .to_string_lossy()
+            .into_owned()
+    };
+    let command = &[
+        "sh",
+        "-c",
+        "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; readlink /proc/self/ns/uts; readlink /proc/self/ns/pid",
+    ];
+    let mut config = node.sandbox_config("host");
+    let everything = cri::NamespaceOption {
+        network: cri::NamespaceMode::Node.into(),
+        pid: cri::NamespaceMode::Node.into(),
+        ipc: cri::NamespaceMode::Node.into(),
+        ..Default::default()
+    };
+    config
+        .linux
+        .as_mut()
+        .unwrap()
+        .security_context
+        .as_mut()
+        .unwrap()
+        .namespace_options = Some(everything.clone());
+    let host = node.run_sandbox_with(config).await;
+    let mut inside = container("looks", command);
+    security(&mut inside).namespace_options = Some(everything.clone());
+    let (_, log) = node.run_to_end(&host, inside).await;
+    assert_eq!(texts(&log, "stdout"), ["net", "ipc", "uts", "pid"].map(own), "{log}");
+    // What a container of the node's processes leaves behind ends with it.
+    let mut leaves = container("leaves", &["sh", "-c", "orphan 1000000"]);
+    security(&mut leaves).namespace_options = Some(everything);
+    let (status, _) = node.run_to_end(&host, leaves).await;
+    assert_eq!(status.exit_code, 0);
+    let request = cri::PodSandboxStatusRequest {
+        pod_sandbox_id: host.id.clone(),
+        verbose: false,
+    };
+    let network = node
+        .client
+        .pod_sandbox_status(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .status
+        .unwrap()
+        .network
+        .unwrap();
+    assert_eq!(network.ip, "", "the node's own address is nobody else's to tell");
+    let pod = node.run_sandbox("web").await;
+    let (_, first) = node.run_to_end(&pod, container("first", command)).await;
+    let (_, second) = node.run_to_end(&pod, container("second", command)).await;
+    let (first, second) = (texts(&first, "stdout"), texts(&second, "stdout"));
+    assert_eq!(
+        first[..3],
+        second[..3],
+        "a pod's containers share network, IPC and name"
+    );
+    for (index, name) in ["net", "ipc", "uts", "pid"].into_iter().enumerate() {
+        assert_ne!(first[index], own(name));
+    }
+    node.remove_pod(&host).await;
+    node.remove_pod(&pod).await;
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_are_reopened_and_engines_exclude_each_other() {
+    let mut node = Node::start("reopen").await;
+    let pod = node.run_sandbox("web").await;
+    let id = node.run(&pod, container("spam", &["spam", "100000", "1"])).await;
+    let path = std::path::PathBuf::from(node.status(&id).await.log_path);
+    let rotated = path.with_extension("log.1");
+    std::fs::rename(&path, &rotated).unwrap();
+    node.client
+        .reopen_container_log(cri::ReopenContainerLogRequest {
+            container_id: id.clone(),
+        })
+        .await
+        .unwrap();
+    let wait = async {
+        while std::fs::metadata(&path).map_or(0, |meta| meta.len()) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(crate::node::PATIENCE, wait)
+        .await
+        .expect("the new file is written");
+    node.stop(&id, 0).await;
+    let both = std::fs::read_to_string(&rotated).unwrap() + &std::fs::read_to_string(&path).unwrap();
+    let lines = texts(&both, "stdout");
+    let expect: Vec<String> = (0..lines.len()).map(|index| format!("line {index}")).collect();
+    assert_eq!(lines, expect);
+    let second = runtime::Runtime::open(crate::node::config(node.dir.path(), &node.cgroup)).await;
+    let error = second.err().expect("there is one already").to_string();
+    assert!(error.contains("another container engine"), "{error}");
+    node.remove_pod(&pod).await;
+    node.finish().await;
+}
