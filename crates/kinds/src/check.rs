@@ -54,7 +54,8 @@ impl<'a> At<'a> {
     pub fn get(&self, path: &str) -> At<'a> {
         At {
             value: self.value.at(path),
-            path: path.split('.').fold(self.path.clone(), |path, name| path.child(name)),
+            // Dots join names in a path just as they do here.
+            path: self.path.child(path),
             report: self.report,
         }
     }
