@@ -1,7 +1,9 @@
 //! What every controller's shell works with.
 
+use std::collections::HashMap;
 use std::fmt::{Debug, Display};
 use std::future::Future;
+use std::time::Duration;
 
 use base::{Clock, Random, Shutdown};
 use client::events::Recorder;
@@ -10,6 +12,8 @@ use client::queue::{Key, WorkQueue};
 use client::worker::{Next, run};
 use client::{Client, Object};
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::Config;
 
@@ -99,6 +103,39 @@ pub(crate) fn time_text(at: jiff::Timestamp) -> String {
 pub(crate) fn synced<T: Object>(informer: &Informer<T>) -> BoxFuture<'static, bool> {
     let informer = informer.clone();
     Box::pin(async move { informer.synced().await })
+}
+
+/// The time between two writes for an object, for each thing it counts: a write about a hundred pods costs a hundred times
+/// one about one, so when the pods change one after the other, each hundredth of them may be told with the next ones.
+const PACE_A_DEPENDENT: Duration = Duration::from_millis(1);
+/// And no longer than this, however many there are.
+const PACE_MAX: Duration = Duration::from_millis(500);
+
+/// Spaces out writes that only count things. The first one is made at once.
+#[derive(Default)]
+pub(crate) struct Pace {
+    last: Mutex<HashMap<Name, Instant>>,
+}
+
+impl Pace {
+    /// How long to wait before the next write for the key; `None`: write now.
+    pub(crate) fn wait(&self, key: &Name, dependents: usize) -> Option<Duration> {
+        let now = Instant::now();
+        let pace = (PACE_A_DEPENDENT * u32::try_from(dependents).unwrap_or(u32::MAX)).min(PACE_MAX);
+        let mut last = self.last.lock();
+        match last.get(key) {
+            Some(at) if *at + pace > now => Some(*at + pace - now),
+            _ => {
+                last.insert(key.clone(), now);
+                None
+            }
+        }
+    }
+
+    /// The object is gone.
+    pub(crate) fn forget(&self, key: &Name) {
+        self.last.lock().remove(key);
+    }
 }
 
 /// The key of an object.

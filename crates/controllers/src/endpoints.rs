@@ -13,7 +13,7 @@ use client::{DeleteParams, Error, Meta, Patch, resources};
 use serde_json::{Map, json};
 
 use crate::backends::{self, Service, counts, hostname, target_port};
-use crate::context::{Context, Name, name_of, synced};
+use crate::context::{Context, Name, Pace, name_of, synced};
 use crate::pods::is_ready;
 use crate::views::Pod;
 
@@ -186,23 +186,39 @@ pub(crate) fn start(context: Context) {
         }
     });
     let ready = vec![synced(&services), synced(&pods), synced(&endpoints)];
-    let shell = context.clone();
+    let controller = Arc::new(Controller {
+        context: context.clone(),
+        services,
+        pods,
+        endpoints,
+        pace: Pace::default(),
+    });
     context.work(queue, ready, WORKERS, move |key| {
-        let (context, services, pods, endpoints) = (shell.clone(), services.clone(), pods.clone(), endpoints.clone());
-        async move { sync(&context, &services, &pods, &endpoints, &key).await }
+        let controller = controller.clone();
+        async move { sync(&controller, &key).await }
     });
 }
 
-async fn sync(
-    context: &Context,
-    services: &Informer<Service>,
-    pods: &Informer<Pod>,
-    endpoints: &Informer<Endpoints>,
-    key: &Name,
-) -> Result<Next, Error> {
+struct Controller {
+    context: Context,
+    services: Informer<Service>,
+    pods: Informer<Pod>,
+    endpoints: Informer<Endpoints>,
+    pace: Pace,
+}
+
+async fn sync(controller: &Controller, key: &Name) -> Result<Next, Error> {
+    let Controller {
+        context,
+        services,
+        pods,
+        endpoints,
+        pace,
+    } = controller;
     let client = &context.client;
     let current = endpoints.get(&key.0, &key.1);
     let Some(service) = services.get(&key.0, &key.1) else {
+        pace.forget(key);
         // Endpoints have no owner reference upstream; those of this controller go when their service does.
         let Some(current) = current.filter(|one| one.metadata.label(MANAGED_BY) == Some(MANAGER)) else {
             return Ok(Next::Wait);
@@ -216,7 +232,14 @@ async fn sync(
     if !service.is_managed() || service.metadata.is_deleting() {
         return Ok(Next::Wait);
     }
-    let outcome = match decide(&service, &backends::selected(&service, pods), current.as_deref()) {
+    let pods = backends::selected(&service, pods);
+    let action = decide(&service, &pods, current.as_deref());
+    if action != Action::Nothing
+        && let Some(wait) = pace.wait(key, pods.len())
+    {
+        return Ok(Next::After(wait));
+    }
+    let outcome = match action {
         Action::Nothing => return Ok(Next::Wait),
         Action::Create(body) => client.create_in(&resources::ENDPOINTS, &key.0, &body).await,
         Action::Edit(edit) => {

@@ -281,7 +281,11 @@ impl State {
                         None => drop(object.remove("status")),
                     }
                 }
-                if edited.get("spec") != live.get("spec") && live["metadata"].get("generation").is_some() {
+                // Upstream's deployments count annotations as well.
+                let annotated = resource.plural == "deployments"
+                    && edited["metadata"].get("annotations") != live["metadata"].get("annotations");
+                let changed = edited.get("spec") != live.get("spec") || annotated;
+                if changed && live["metadata"].get("generation").is_some() {
                     let generation = live["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
                     edited["metadata"]["generation"] = generation.into();
                 }

@@ -47,10 +47,12 @@ pub(super) enum Action {
         uid: String,
         resource_version: String,
     },
-    /// Note the revision at the deployment.
-    Revision(String),
-    /// Write the status.
-    Status(Box<DeploymentStatus>),
+    /// Write the status, and note the revision at the deployment when it is another. Both in one write of the status, as
+    /// upstream: an annotation written elsewhere would raise the deployment's generation.
+    Status {
+        status: Box<DeploymentStatus>,
+        revision: Option<String>,
+    },
     /// Tell people that the selector selects everything.
     WarnSelectsAll,
 }
@@ -73,6 +75,32 @@ impl Plan {
 
 /// Decides the next step.
 pub(super) fn decide(snapshot: &Snapshot<'_>) -> Plan {
+    let mut plan = step(snapshot);
+    let (mut last, mut noted) = (None, None);
+    plan.actions.retain(|action| match action {
+        Action::Status { status, revision } => {
+            noted = noted.take().or(revision.clone());
+            last = Some(status.clone());
+            false
+        }
+        _ => true,
+    });
+    // One write, after everything else, of the last word on the status.
+    plan.actions.extend(last.map(|status| Action::Status {
+        status,
+        revision: noted,
+    }));
+    plan
+}
+
+fn write(status: DeploymentStatus) -> Action {
+    Action::Status {
+        status: Box::new(status),
+        revision: None,
+    }
+}
+
+fn step(snapshot: &Snapshot<'_>) -> Plan {
     let Snapshot {
         deployment, sets, now, ..
     } = *snapshot;
@@ -84,7 +112,7 @@ pub(super) fn decide(snapshot: &Snapshot<'_>) -> Plan {
                 observed_generation: generation,
                 ..deployment.status.clone()
             };
-            actions.push(Action::Status(Box::new(status)));
+            actions.push(write(status));
         }
         return Plan::of(actions);
     }
@@ -94,7 +122,7 @@ pub(super) fn decide(snapshot: &Snapshot<'_>) -> Plan {
         return Plan::of(status_action(deployment, status));
     }
     if let Some(status) = status::pause(deployment, now) {
-        return Plan::of(vec![Action::Status(Box::new(status))]);
+        return Plan::of(vec![write(status)]);
     }
     let step = Step {
         snapshot,
@@ -128,7 +156,7 @@ fn status_action(deployment: &Deployment, status: DeploymentStatus) -> Vec<Actio
     if status::same(&status, &deployment.status) {
         Vec::new()
     } else {
-        vec![Action::Status(Box::new(status))]
+        vec![write(status)]
     }
 }
 
@@ -219,17 +247,16 @@ impl Step<'_> {
         if settled && status::is_complete(deployment, &deployment.status) {
             actions.extend(self.clean_up());
         }
-        let noted = actions.iter().find_map(|action| match action {
-            Action::Status(status) => Some(Deployment {
-                status: (**status).clone(),
-                ..deployment.clone()
-            }),
-            _ => None,
-        });
-        actions.retain(|action| !matches!(action, Action::Status(_)));
-        let base = noted.as_ref().unwrap_or(deployment);
-        let status = status::rollout(base, self.all(), self.current.as_ref(), self.snapshot.now);
+        // What was noted so far is part of the status that is written now.
+        let mut base = deployment.clone();
+        for action in &actions {
+            if let Action::Status { status, revision: None } = action {
+                base.status = (**status).clone();
+            }
+        }
+        let status = status::rollout(&base, self.all(), self.current.as_ref(), self.snapshot.now);
         let look_again = status::look_again(deployment, &status, self.snapshot.now);
+        actions.retain(|action| !matches!(action, Action::Status { revision: None, .. }));
         actions.extend(status_action(deployment, status));
         Plan { actions, look_again }
     }
@@ -278,13 +305,16 @@ impl Step<'_> {
             });
         }
         if annotation(&deployment.metadata.annotations, REVISION) != Some(own.to_string().as_str()) {
-            actions.push(Action::Revision(own.to_string()));
+            actions.push(Action::Status {
+                status: Box::new(deployment.status.clone()),
+                revision: Some(own.to_string()),
+            });
         }
         if note_progress && status::has_deadline(deployment) && status::find(&deployment.status, PROGRESSING).is_none()
         {
             let text = format!("Found new replica set {:?}", set.metadata.name());
             let status = status::progressing(deployment, "True", "FoundNewReplicaSet", text, self.snapshot.now);
-            actions.push(Action::Status(Box::new(status)));
+            actions.push(write(status));
         }
         actions
     }
@@ -325,12 +355,15 @@ impl Step<'_> {
         }];
         let revision = self.next_revision().to_string();
         if annotation(&deployment.metadata.annotations, REVISION) != Some(revision.as_str()) {
-            actions.push(Action::Revision(revision));
+            actions.push(Action::Status {
+                status: Box::new(deployment.status.clone()),
+                revision: Some(revision),
+            });
         }
         if status::has_deadline(deployment) {
             let text = format!("Created new replica set {name:?}");
             let status = status::progressing(deployment, "True", "NewReplicaSetCreated", text, self.snapshot.now);
-            actions.push(Action::Status(Box::new(status)));
+            actions.push(write(status));
         }
         Plan::of(actions)
     }

@@ -16,9 +16,9 @@ use client::informer::{Delta, Informer};
 use client::queue::WorkQueue;
 use client::worker::Next;
 use client::{DeleteParams, Error, Meta, Patch, Preconditions, resources};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::context::{Context, Name, name_of, synced};
+use crate::context::{Context, Name, Pace, name_of, synced};
 use crate::owners::{self, ORPHAN_INDEX, controller_of};
 use crate::parallel;
 use crate::views::{Deployment, DeploymentStatus, Pod, ReplicaSet};
@@ -84,6 +84,7 @@ pub(crate) fn start(context: Context) {
         deployments,
         sets,
         pods,
+        pace: Pace::default(),
     });
     context.work(queue, ready, WORKERS, move |key| {
         let controller = controller.clone();
@@ -114,11 +115,13 @@ struct Controller {
     deployments: Informer<Deployment>,
     sets: Informer<ReplicaSet>,
     pods: Informer<Pod>,
+    pace: Pace,
 }
 
 impl Controller {
     async fn sync(&self, key: &Name) -> Result<Next, Error> {
         let Some(deployment) = self.deployments.get(&key.0, &key.1) else {
+            self.pace.forget(key);
             return Ok(Next::Wait);
         };
         let owned = self.sets.owned_by(deployment.metadata.uid());
@@ -149,6 +152,12 @@ impl Controller {
             pods: &pods,
             now,
         });
+        if let [Action::Status { status, revision: None }] = plan.actions.as_slice()
+            && status::only_counts_differ(status, &deployment.status)
+            && let Some(wait) = self.pace.wait(key, status.replicas.unsigned_abs() as usize)
+        {
+            return Ok(Next::After(wait));
+        }
         for action in plan.actions {
             match self.perform(&deployment, action).await {
                 Ok(()) => {}
@@ -199,18 +208,7 @@ impl Controller {
                     Err(error) => Err(error),
                 }
             }
-            Action::Revision(revision) => {
-                let edit = json!({"metadata": {
-                    "uid": deployment.metadata.uid(), "annotations": {sets::REVISION: revision},
-                }});
-                let name = deployment.metadata.name();
-                let written = client
-                    .patch(&resources::DEPLOYMENTS, namespace, name, None, &Patch::Merge, &edit)
-                    .await?;
-                self.deployments.seen(api::meta::resource_version(&written)).await;
-                Ok(())
-            }
-            Action::Status(status) => self.write_status(deployment, &status).await,
+            Action::Status { status, revision } => self.write_status(deployment, &status, revision.as_deref()).await,
             Action::WarnSelectsAll => {
                 let text = "This deployment is selecting all pods. A non-empty selector is required.";
                 self.context.recorder.warning(about(), "SelectingAll", text);
@@ -260,7 +258,7 @@ impl Controller {
                     collision_count: Some(collisions),
                     ..deployment.status.clone()
                 };
-                self.write_status(deployment, &status).await?;
+                self.write_status(deployment, &status, None).await?;
                 Err(error)
             }
             Err(error) if error.is_namespace_terminating() => Err(error),
@@ -272,7 +270,7 @@ impl Controller {
                 if status::has_deadline(deployment) {
                     let now = self.context.clock.now();
                     let status = status::progressing(deployment, "False", "ReplicaSetCreateError", message, now);
-                    self.write_status(deployment, &status).await?;
+                    self.write_status(deployment, &status, None).await?;
                 }
                 Err(error)
             }
@@ -280,13 +278,18 @@ impl Controller {
     }
 
     /// Writes the status on top of the deployment as the copy shows it now: this step may have noted a revision before.
-    async fn write_status(&self, deployment: &Deployment, status: &DeploymentStatus) -> Result<(), Error> {
+    async fn write_status(
+        &self,
+        deployment: &Deployment,
+        status: &DeploymentStatus,
+        revision: Option<&str>,
+    ) -> Result<(), Error> {
         let (namespace, name) = (deployment.metadata.namespace(), deployment.metadata.name());
         let now = self.deployments.get(namespace, name);
         let base = now.filter(|now| {
             now.metadata.uid == deployment.metadata.uid && now.metadata.generation == deployment.metadata.generation
         });
-        let edit = status::edit(base.as_deref().unwrap_or(deployment), status);
+        let edit = status::edit(base.as_deref().unwrap_or(deployment), status, revision);
         let written = self
             .context
             .client

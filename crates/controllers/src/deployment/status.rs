@@ -259,9 +259,20 @@ pub(super) fn same(a: &DeploymentStatus, b: &DeploymentStatus) -> bool {
     known(a) == known(b)
 }
 
-/// The edit of the status.
-pub(super) fn edit(deployment: &Deployment, status: &DeploymentStatus) -> Value {
-    json!({
+/// Whether only numbers differ: news that can wait a moment.
+pub(super) fn only_counts_differ(a: &DeploymentStatus, b: &DeploymentStatus) -> bool {
+    let words = |status: &DeploymentStatus| -> Vec<(String, String, String)> {
+        let words = |one: &WorkloadCondition| (one.kind.clone(), one.status.clone(), one.reason.clone());
+        let mut all: Vec<_> = status.conditions.iter().map(words).collect();
+        all.sort();
+        all
+    };
+    a.observed_generation == b.observed_generation && a.collision_count == b.collision_count && words(a) == words(b)
+}
+
+/// The edit of the status, and of the revision when one is given.
+pub(super) fn edit(deployment: &Deployment, status: &DeploymentStatus, revision: Option<&str>) -> Value {
+    let mut edit = json!({
         "metadata": {"resourceVersion": deployment.metadata.resource_version(), "uid": deployment.metadata.uid()},
         "status": {
             "observedGeneration": status.observed_generation, "replicas": status.replicas,
@@ -270,5 +281,9 @@ pub(super) fn edit(deployment: &Deployment, status: &DeploymentStatus) -> Value 
             "terminatingReplicas": status.terminating_replicas, "collisionCount": status.collision_count,
             "conditions": status.conditions.iter().map(condition_value).collect::<Vec<_>>(),
         },
-    })
+    });
+    if let Some(revision) = revision {
+        edit["metadata"]["annotations"] = json!({super::sets::REVISION: revision});
+    }
+    edit
 }

@@ -130,6 +130,11 @@ async fn rolls_out_within_its_limits_and_tells() {
             .events()
             .contains(&format!("ScalingReplicaSet: Scaled up replica set {name} from 0 to 4"))
     );
+    assert_eq!(
+        live(&bench)["metadata"]["generation"],
+        1,
+        "noting the revision is no change"
+    );
     set_image(&bench, "two");
     run_all(&bench, 5, 3).await;
     bench.idle().await;

@@ -13,7 +13,7 @@ use client::worker::Next;
 use client::{DeleteParams, Error, Meta, Patch, resources};
 
 use crate::backends::{self, Service};
-use crate::context::{Context, Name, name_of, synced};
+use crate::context::{Context, Name, Pace, name_of, synced};
 use crate::parallel;
 use crate::pod_gc::{NODE_INDEX, add_node_index};
 use crate::views::{Node, Pod};
@@ -73,6 +73,7 @@ pub(crate) fn start(context: Context) {
         pods,
         nodes,
         slices,
+        pace: Pace::default(),
     });
     context.work(queue, ready, WORKERS, move |key| {
         let controller = controller.clone();
@@ -92,12 +93,14 @@ struct Controller {
     pods: Informer<Pod>,
     nodes: Informer<Node>,
     slices: Informer<EndpointSlice>,
+    pace: Pace,
 }
 
 impl Controller {
     async fn sync(&self, key: &Name) -> Result<Next, Error> {
         // The slices of a service that is gone go with it by their owner reference.
         let Some(service) = self.services.get(&key.0, &key.1) else {
+            self.pace.forget(key);
             return Ok(Next::Wait);
         };
         if !service.is_managed() || service.metadata.is_deleting() {
@@ -107,6 +110,12 @@ impl Controller {
         let slices = self.slices.indexed(SERVICE_INDEX, &format!("{}/{}", key.0, key.1));
         let zone = |node: &str| Some(self.nodes.get("", node)?.metadata.label(ZONE)?.to_string());
         let actions = decide(&service, &pods, &slices, zone);
+        if actions.is_empty() {
+            return Ok(Next::Wait);
+        }
+        if let Some(wait) = self.pace.wait(key, pods.len()) {
+            return Ok(Next::After(wait));
+        }
         let (_, error) = parallel::all(actions, |action| self.perform(&key.0, action)).await;
         match error {
             None => Ok(Next::Wait),

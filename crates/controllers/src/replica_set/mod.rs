@@ -13,11 +13,11 @@ use client::events::ObjectReference;
 use client::informer::{Delta, Informer};
 use client::queue::WorkQueue;
 use client::worker::Next;
-use client::{DeleteParams, Error, Meta, Patch, resources};
+use client::{DeleteParams, Error, ListParams, Meta, Patch, resources};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::context::{Context, Name, name_of, synced};
+use crate::context::{Context, Name, Pace, name_of, synced};
 use crate::owners::{self, ORPHAN_INDEX, controller_of};
 use crate::parallel;
 use crate::pods::is_active;
@@ -57,6 +57,7 @@ pub(crate) fn start(context: Context) {
         sets,
         pods,
         unsettled,
+        pace: Pace::default(),
     });
     context.work(queue, ready, WORKERS, move |key| {
         let controller = controller.clone();
@@ -112,12 +113,14 @@ struct Controller {
     pods: Informer<Pod>,
     /// Names of pods whose creation may or may not have happened, by set.
     unsettled: Arc<Mutex<HashMap<Name, Vec<String>>>>,
+    pace: Pace,
 }
 
 impl Controller {
     async fn sync(&self, key: &Name) -> Result<Next, Error> {
         self.settle(key).await?;
         let Some(set) = self.sets.get(&key.0, &key.1) else {
+            self.pace.forget(key);
             return Ok(Next::Wait);
         };
         let uid = set.metadata.uid();
@@ -141,6 +144,15 @@ impl Controller {
             Err((reason, error)) => (Some((reason, error.to_string())), Some(error)),
         };
         let status = decide::status(&set, &active, terminating, failure, now);
+        let counts =
+            status.observed_generation == set.status.observed_generation && status.conditions == set.status.conditions;
+        if error.is_none()
+            && counts
+            && !decide::same_status(&status, &set.status)
+            && let Some(wait) = self.pace.wait(key, active.len())
+        {
+            return Ok(Next::After(wait));
+        }
         if !decide::same_status(&status, &set.status) {
             let body = decide::status_edit(&set, &status);
             let written = self
@@ -175,10 +187,11 @@ impl Controller {
     async fn settle(&self, key: &Name) -> Result<(), Error> {
         let names = self.unsettled.lock().get(key).cloned().unwrap_or_default();
         for name in names {
-            match self.context.client.get::<Pod>(&key.0, &name).await {
-                Ok(pod) => drop(self.pods.seen(pod.metadata.resource_version()).await),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
+            // By name, but as a list: this controller's role has no `get` of pods, as upstream's has none.
+            let by_name = ListParams::fields(format!("metadata.name={name}"));
+            let found = self.context.client.list::<Pod>(&key.0, &by_name).await?;
+            for pod in found.items {
+                self.pods.seen(pod.metadata.resource_version()).await;
             }
             let mut unsettled = self.unsettled.lock();
             if let Some(names) = unsettled.get_mut(key) {
