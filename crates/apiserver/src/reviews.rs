@@ -20,7 +20,7 @@ use crate::options::WriteOptions;
 use crate::pipeline::Decision;
 use crate::request::{Attributes, UserInfo};
 use crate::respond;
-use crate::respond::negotiate::Form;
+use crate::respond::negotiate::{Form, negotiate};
 use crate::verbs;
 use crate::virtuals::Virtual;
 
@@ -34,6 +34,8 @@ pub async fn serve(call: &Arc<Call>, entry: &Virtual, body: RequestBody) -> Resu
     if entry.plural == "componentstatuses" {
         return component_statuses(call);
     }
+    // What is not stored has no metadata to show: no Table, no PartialObjectMetadata.
+    negotiate(&call.headers, &call.query, false)?;
     let bytes = read_body(body).await?;
     let options = WriteOptions::parse(call, "CreateOptions", false)?;
     let gvk = GroupVersionKind::new(entry.group, entry.version, entry.kind);

@@ -26,6 +26,9 @@ use super::{AuditStage, Credentials, Decision, forbidden, impersonate};
 /// How long a request that is neither a watch nor a stream may take (upstream's `--request-timeout`).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A client may name its requests; longer names are replaced (upstream: `maxAuditIDLength` of logs).
+const AUDIT_ID_BYTES_MAX: usize = 64;
+
 /// Where a request comes from.
 #[derive(Clone)]
 pub enum Peer {
@@ -46,7 +49,9 @@ pub fn handle(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) ->
 }
 
 async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) -> Response<Body> {
-    let audit_id = server.random.uuid();
+    let given = request.headers().get("audit-id").and_then(|value| value.to_str().ok());
+    let given = given.filter(|id| !id.is_empty() && id.len() <= AUDIT_ID_BYTES_MAX);
+    let audit_id = given.map_or_else(|| server.random.uuid(), str::to_owned);
     let started = tokio::time::Instant::now();
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let parsed = parse(request.method(), request.uri().path(), &query);
@@ -78,6 +83,53 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
     response
 }
 
+/// How long a request may take: what its `timeout` says, and never longer than [`REQUEST_TIMEOUT`].
+fn deadline(query: &Query) -> Result<Duration, Status> {
+    let text = query.text("timeout");
+    if text.is_empty() {
+        return Ok(REQUEST_TIMEOUT);
+    }
+    let Some(asked) = parse_duration(text) else {
+        let why = format!(
+            "invalid timeout specified in the request URL - time: invalid duration {}",
+            api::field::quote(text)
+        );
+        return Err(Status::bad_request(why));
+    };
+    Ok(if asked.is_zero() {
+        REQUEST_TIMEOUT
+    } else {
+        asked.min(REQUEST_TIMEOUT)
+    })
+}
+
+/// A duration as Go writes it: `1h2m3.5s`, `300ms`. Negative ones are none.
+fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let (mut rest, mut seconds) = (text, 0.0);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        let end = rest[digits..]
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .map_or(rest.len(), |end| digits + end);
+        seconds += number
+            * match &rest[digits..end] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" => 1e-6,
+                "ns" => 1e-9,
+                _ => return None,
+            };
+        rest = &rest[end..];
+    }
+    Duration::try_from_secs_f64(seconds).ok().filter(|_| !text.is_empty())
+}
+
 /// The stages, under a deadline and with panics caught.
 async fn guarded(
     server: Arc<Server>,
@@ -88,12 +140,16 @@ async fn guarded(
     audit_id: &str,
 ) -> Response<Body> {
     let long = is_long_running(&attributes, &query);
+    let deadline = match deadline(&query) {
+        Ok(deadline) => deadline,
+        Err(status) => return body::status(&status),
+    };
     let what = format!("{} {}", request.method(), request.uri().path());
     let stages = AssertUnwindSafe(stages(server, peer, request, query, attributes, audit_id)).catch_unwind();
     let outcome = if long {
         Ok(stages.await)
     } else {
-        tokio::time::timeout(REQUEST_TIMEOUT, stages).await
+        tokio::time::timeout(deadline, stages).await
     };
     match outcome {
         Ok(Ok(response)) => response,
@@ -103,7 +159,7 @@ async fn guarded(
             body::status(&Status::internal(why))
         }
         Err(_) => {
-            let seconds = REQUEST_TIMEOUT.as_secs();
+            let seconds = deadline.as_secs();
             body::status(&Status::timeout(
                 format!("request did not complete within the allotted timeout of {seconds}s"),
                 0,
@@ -204,5 +260,32 @@ async fn authorized(call: &Arc<Call>, body: RequestBody) -> Result<Response<Body
     match server.authorizer.authorize(&call.user, attributes) {
         Decision::Allow(_) => crate::route::route(call, body).await,
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&call.user, attributes, &reason)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_read_as_go_writes_them() {
+        for (text, expect) in [
+            ("", Some(60_000)),
+            ("0", Some(60_000)),
+            ("2s", Some(2000)),
+            ("1m0s", Some(60_000)),
+            ("1.5s", Some(1500)),
+            ("300ms", Some(300)),
+            ("2h", Some(60_000)),
+            ("2", None),
+            ("s", None),
+            ("-2s", None),
+            ("2x", None),
+            ("1..5s", None),
+        ] {
+            let query = Query::parse(&format!("timeout={text}"));
+            let got = deadline(&query).map(|deadline| deadline.as_millis());
+            assert_eq!(got.ok(), expect, "{text}");
+        }
     }
 }

@@ -207,4 +207,37 @@ mod tests {
         assert!(parse(&Method::GET, "/api/v1/watch", &Query::default()).is_err());
         assert!(parse(&Method::GET, "/api/v1/%ff", &Query::default()).is_err());
     }
+
+    #[test]
+    fn no_path_is_too_strange() {
+        let random = base::Random::seeded(1);
+        let pieces = [
+            "api",
+            "apis",
+            "v1",
+            "namespaces",
+            "watch",
+            "proxy",
+            "pods",
+            "",
+            "%2e",
+            "%",
+            "%ff",
+            "status",
+            ".",
+            "..",
+            "ä",
+            "x",
+        ];
+        for _ in 0..20_000 {
+            let path: String = (0..random.index(9))
+                .map(|_| format!("/{}", pieces[random.index(pieces.len())]))
+                .collect();
+            let query = Query::parse(pieces[random.index(pieces.len())]);
+            if let Ok(info) = parse(&Method::GET, &path, &query) {
+                assert_eq!(info.is_resource, matches!(&*info.prefix, "api" | "apis"), "{path}");
+                assert!(info.is_resource || info.resource.is_empty(), "{path}");
+            }
+        }
+    }
 }

@@ -10,6 +10,7 @@ use api::codec::MediaType;
 use api::field::{Error, Path, aggregate};
 use api::normalize::{UnknownFields, normalize};
 use api::patch;
+use api::schema::SchemaRef;
 use api::{Status, Value, meta};
 use client::Body;
 
@@ -112,6 +113,12 @@ pub fn patch_type(call: &Call) -> Result<MediaType, Status> {
 /// PATCH.
 pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
     let media = patch_type(call)?;
+    // Strategic merge needs the types of built-in kinds (upstream: custom resources do not take it).
+    if media == MediaType::StrategicMergePatch && SchemaRef::builtin(&served.gvk).is_none() {
+        return Err(decode::unsupported_media_type(
+            &PATCH_TYPES.replace("application/strategic-merge-patch+json, ", ""),
+        ));
+    }
     let bytes = read_body(body).await?;
     let options = WriteOptions::parse(call, "PatchOptions", media == MediaType::ApplyYaml)?;
     let write = writer(call, served, &options, "PatchOptions");
@@ -214,7 +221,7 @@ impl Document {
     }
 
     /// Applies the patch to any tree with a schema.
-    pub fn apply(&self, seen: &Value, schema: &api::schema::SchemaRef) -> Result<Value, Status> {
+    pub fn apply(&self, seen: &Value, schema: &SchemaRef) -> Result<Value, Status> {
         let patched = match self.media {
             MediaType::JsonPatch => patch::json_patch(seen, &self.value),
             MediaType::MergePatch => patch::merge_patch(seen, &self.value),

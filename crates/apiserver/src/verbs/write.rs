@@ -111,6 +111,15 @@ impl Write<'_> {
 
     /// The mutating slot, with everything again afterwards that a mutation can spoil.
     async fn admit(&self, review: &Review, object: Value, old: Option<&Value>) -> Result<Value, Status> {
+        if !self
+            .call
+            .server
+            .admission
+            .iter()
+            .any(|plugin| plugin.handles(review.operation))
+        {
+            return Ok(object);
+        }
         let before = object.clone();
         let mut slot = Some(object);
         run_admit(self.call, review, &mut slot, old).await?;

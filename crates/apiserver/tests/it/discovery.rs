@@ -164,6 +164,14 @@ async fn reviews_are_answered() {
         let token = api.post(review, &json!({"spec": {"token": "bad"}})).await.ok();
         assert!(token["status"]["authenticated"].is_null() && token["status"]["error"].is_string());
         assert_eq!(api.get(review).await.code, 405);
+        let table = [
+            ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io"),
+            ("content-type", "application/json"),
+        ];
+        let answer = api
+            .call("POST /apis/authentication.k8s.io/v1/selfsubjectreviews", &table, "{}")
+            .await;
+        answer.refused(406, "only the following media types are accepted");
         let components = api.get("/api/v1/componentstatuses").await;
         assert_eq!(components.warnings().len(), 1);
         assert_eq!(components.ok()["items"].as_array().unwrap().len(), 3);

@@ -125,7 +125,8 @@ async fn a_row_is_added_and_removed() {
         let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
         let table = api.call(&format!("GET {path}"), &accept, "").await.ok();
         assert_eq!(table["rows"][round]["cells"][0], json!(name));
-        api.as_user("mallory");
+        let answer = api.patch(&format!("{path}/{name}"), "strategic", &json!({})).await;
+        answer.refused(415, "the body of the request was in an unknown format");
 
         assert!(world.running.remove_row(&resource).await);
         assert!(!world.running.remove_row(&resource).await);

@@ -457,6 +457,41 @@ async fn namespaces_wait_until_they_are_empty() {
 }
 
 #[tokio::test]
+async fn a_put_creates_where_the_kind_says_so() {
+    let world = World::start().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    for (index, api) in world.both().await.into_iter().enumerate() {
+        let lease = json!({"metadata": {"name": format!("l{index}")}, "spec": {"holderIdentity": "me"}});
+        let answer = api.put(&format!("{leases}/l{index}"), &lease).await;
+        assert_eq!(answer.code, 201);
+        assert_eq!(answer.ok()["metadata"]["managedFields"][0]["operation"], "Update");
+        // A Lease is what elections are made of: whoever changes it has to have seen it.
+        let answer = api.put(&format!("{leases}/l{index}"), &lease).await;
+        answer.refused(
+            422,
+            "metadata.resourceVersion: Invalid value: 0: must be specified for an update",
+        );
+    }
+}
+
+#[tokio::test]
+async fn options_of_a_deletion_in_protobuf() {
+    let world = World::start().await;
+    let schema = api::schema::SchemaRef::builtin_type("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions").unwrap();
+    for (index, api) in world.both().await.into_iter().enumerate() {
+        for (round, version) in ["v1", "meta.k8s.io/v1", "apps/v1"].into_iter().enumerate() {
+            let name = format!("a{index}{round}");
+            api.config_map(&name, json!({})).await;
+            let options = json!({"kind": "DeleteOptions", "apiVersion": version, "preconditions": {"uid": "wrong"}});
+            let bytes = api::codec::protobuf::encode(&options, &schema).unwrap();
+            let media = [("content-type", "application/vnd.kubernetes.protobuf")];
+            let answer = api.call(&format!("DELETE {MAPS}/{name}"), &media, bytes).await;
+            answer.refused(409, "the UID in the precondition (wrong)");
+        }
+    }
+}
+
+#[tokio::test]
 async fn collections_are_deleted_by_selector() {
     let world = World::start().await;
     for api in world.both().await {
