@@ -3,8 +3,10 @@
 //! An [`Object`] can be decoded from JSON and knows its identity; a [`Kind`] is an object of one resource. Implement both
 //! for a view with [`view_kind!`](crate::view_kind): decoding it skips at memory speed what it does not name.
 
+use std::collections::BTreeMap;
+
 use api::Value;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::Deserialize;
 
 use crate::Resource;
@@ -45,39 +47,67 @@ pub trait Kind: Object {
     const RESOURCE: Resource;
 }
 
-impl Meta for ObjectMeta {
-    fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or("")
-    }
-
-    fn namespace(&self) -> &str {
-        self.namespace.as_deref().unwrap_or("")
-    }
-
-    fn uid(&self) -> &str {
-        self.uid.as_deref().unwrap_or("")
-    }
-
-    fn resource_version(&self) -> &str {
-        self.resource_version.as_deref().unwrap_or("")
-    }
-
-    fn owner_uids(&self) -> Vec<&str> {
-        self.owner_references
-            .iter()
-            .flatten()
-            .map(|owner| owner.uid.as_str())
-            .collect()
-    }
-
-    fn is_deleting(&self) -> bool {
-        self.deletion_timestamp.is_some()
-    }
-
-    fn label(&self, key: &str) -> Option<&str> {
-        self.labels.as_ref()?.get(key).map(String::as_str)
-    }
+/// The metadata of an object in a view: all of `ObjectMeta` that programs decide by. `managedFields`, which is often larger
+/// than the rest of the object, is skipped while decoding.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct Metadata {
+    pub name: Option<String>,
+    pub generate_name: Option<String>,
+    pub namespace: Option<String>,
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+    pub generation: Option<i64>,
+    pub creation_timestamp: Option<Time>,
+    pub deletion_timestamp: Option<Time>,
+    pub deletion_grace_period_seconds: Option<i64>,
+    pub labels: Option<BTreeMap<String, String>>,
+    pub annotations: Option<BTreeMap<String, String>>,
+    pub owner_references: Option<Vec<OwnerReference>>,
+    pub finalizers: Option<Vec<String>>,
 }
+
+macro_rules! meta {
+    ($metadata:ty) => {
+        impl Meta for $metadata {
+            fn name(&self) -> &str {
+                self.name.as_deref().unwrap_or("")
+            }
+
+            fn namespace(&self) -> &str {
+                self.namespace.as_deref().unwrap_or("")
+            }
+
+            fn uid(&self) -> &str {
+                self.uid.as_deref().unwrap_or("")
+            }
+
+            fn resource_version(&self) -> &str {
+                self.resource_version.as_deref().unwrap_or("")
+            }
+
+            fn owner_uids(&self) -> Vec<&str> {
+                self.owner_references
+                    .iter()
+                    .flatten()
+                    .map(|owner| owner.uid.as_str())
+                    .collect()
+            }
+
+            fn is_deleting(&self) -> bool {
+                self.deletion_timestamp.is_some()
+            }
+
+            fn label(&self, key: &str) -> Option<&str> {
+                self.labels.as_ref()?.get(key).map(String::as_str)
+            }
+        }
+    };
+}
+
+meta!(ObjectMeta);
+meta!(Metadata);
 
 /// A whole object as a tree.
 impl Object for Value {
@@ -136,7 +166,7 @@ pub struct PartialObject {
     /// `kind` of the object, or `PartialObjectMetadata`.
     pub kind: String,
     /// The metadata.
-    pub metadata: ObjectMeta,
+    pub metadata: Metadata,
 }
 
 impl Object for PartialObject {
@@ -152,7 +182,7 @@ impl Object for PartialObject {
 }
 
 /// Makes a view a [`Kind`]: `view_kind!(MyPod, client::resources::PODS);`. The struct derives `Deserialize` and has a
-/// field `metadata` whose type implements [`Meta`] (`ObjectMeta`, or a smaller one).
+/// field `metadata` whose type implements [`Meta`]: [`Metadata`], or a smaller one.
 #[macro_export]
 macro_rules! view_kind {
     ($view:ty, $resource:expr) => {

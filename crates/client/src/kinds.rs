@@ -1,5 +1,6 @@
 //! The typed structs of `k8s-openapi` as kinds. Their decoders are instantiated here, once, behind plain functions, and
-//! not in every crate that reads a Pod (they are large).
+//! not in every crate that reads a Pod (they are large). `managedFields` is dropped: it is often half of an object, and
+//! nobody who reads a typed object looks at it (whoever does, reads a `Value`).
 
 use k8s_openapi::api::{apps, batch, coordination, core, discovery, networking, node, policy, scheduling, storage};
 
@@ -11,7 +12,9 @@ macro_rules! kinds {
         impl Object for $kind {
             #[inline(never)]
             fn decode(json: &[u8]) -> Result<Self, serde_json::Error> {
-                serde_json::from_slice(json)
+                let mut object: Self = serde_json::from_slice(json)?;
+                object.metadata.managed_fields = None;
+                Ok(object)
             }
 
             fn meta(&self) -> &dyn Meta {

@@ -27,7 +27,7 @@ pub mod worker;
 
 pub use error::Error;
 pub use k8s_openapi;
-pub use kind::{Kind, Meta, Object, PartialObject};
+pub use kind::{Kind, Meta, Metadata, Object, PartialObject};
 pub use params::{DeleteParams, List, ListParams, Patch, Preconditions, Propagation, WatchParams};
 pub use request::Client;
 pub use resource::{Resource, resources};

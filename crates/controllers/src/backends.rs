@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::Value;
 use client::informer::{Delta, Informer};
-use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use client::Metadata;
 use client::queue::WorkQueue;
 use client::{Meta, resources, view_kind};
 use serde::Deserialize;
@@ -18,7 +18,7 @@ use crate::views::{Pod, condition};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Service {
-    pub metadata: ObjectMeta,
+    pub metadata: Metadata,
     pub spec: ServiceSpec,
 }
 

@@ -5,14 +5,15 @@
 use std::sync::Arc;
 
 use api::Value;
-use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use client::Metadata;
+use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use client::{Meta, Object, Resource};
 use serde_json::json;
 
 use crate::views::Selector;
 
 /// The reference to the controller of an object.
-pub(crate) fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+pub(crate) fn controller_of(metadata: &Metadata) -> Option<&OwnerReference> {
     metadata
         .owner_references
         .iter()
@@ -21,7 +22,7 @@ pub(crate) fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
 }
 
 /// The reference that makes `owner` the controller of an object.
-pub(crate) fn controller_reference(resource: &Resource, owner: &ObjectMeta) -> Value {
+pub(crate) fn controller_reference(resource: &Resource, owner: &Metadata) -> Value {
     json!({
         "apiVersion": resource.api_version(), "kind": resource.kind, "name": owner.name(), "uid": owner.uid(),
         "controller": true, "blockOwnerDeletion": true,
@@ -44,10 +45,10 @@ pub(crate) struct Claims<T> {
 
 /// Decides which of the candidates belong to the owner.
 pub(crate) fn claim<T: Object>(
-    owner: &ObjectMeta,
+    owner: &Metadata,
     selector: &Selector,
     candidates: impl IntoIterator<Item = Arc<T>>,
-    metadata: impl Fn(&T) -> &ObjectMeta,
+    metadata: impl Fn(&T) -> &Metadata,
 ) -> Claims<T> {
     let mut claims = Claims {
         own: Vec::new(),
@@ -71,12 +72,12 @@ pub(crate) fn claim<T: Object>(
 }
 
 /// The patch that adopts.
-pub(crate) fn adoption(resource: &Resource, owner: &ObjectMeta, object: &ObjectMeta) -> Value {
+pub(crate) fn adoption(resource: &Resource, owner: &Metadata, object: &Metadata) -> Value {
     json!({"metadata": {"uid": object.uid(), "ownerReferences": [controller_reference(resource, owner)]}})
 }
 
 /// The patch that lets go.
-pub(crate) fn release(owner_uid: &str, object: &ObjectMeta) -> Value {
+pub(crate) fn release(owner_uid: &str, object: &Metadata) -> Value {
     json!({"metadata": {"uid": object.uid(), "ownerReferences": [{"$patch": "delete", "uid": owner_uid}]}})
 }
 
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
     use crate::views::Pod;
 
-    fn meta(value: Value) -> ObjectMeta {
+    fn meta(value: Value) -> Metadata {
         serde_json::from_value(value).unwrap()
     }
 

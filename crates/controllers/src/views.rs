@@ -5,7 +5,8 @@
 use api::Value;
 use api::selector::LabelSelector;
 use client::k8s_openapi::api::core::v1::Toleration;
-use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use client::Metadata;
+use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use client::{resources, view_kind};
 use serde::{Deserialize, Deserializer};
 
@@ -13,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Pod {
-    pub metadata: ObjectMeta,
+    pub metadata: Metadata,
     pub spec: PodSpec,
     pub status: PodStatus,
 }
@@ -117,7 +118,7 @@ impl IntOrPercent {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Deployment {
-    pub metadata: ObjectMeta,
+    pub metadata: Metadata,
     pub spec: DeploymentSpec,
     pub status: DeploymentStatus,
 }
@@ -181,7 +182,7 @@ pub(crate) struct WorkloadCondition {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct ReplicaSet {
-    pub metadata: ObjectMeta,
+    pub metadata: Metadata,
     pub spec: ReplicaSetSpec,
     pub status: ReplicaSetStatus,
 }
@@ -226,7 +227,7 @@ impl Default for Selector {
 
 impl Selector {
     /// Whether the object's labels match.
-    pub(crate) fn matches(&self, metadata: &ObjectMeta) -> bool {
+    pub(crate) fn matches(&self, metadata: &Metadata) -> bool {
         let labels = metadata.labels.as_ref();
         self.parsed
             .matches(|key| labels.and_then(|labels| labels.get(key)).map(String::as_str))
@@ -243,7 +244,7 @@ fn selector<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Selector, D::E
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Node {
-    pub metadata: ObjectMeta,
+    pub metadata: Metadata,
     pub spec: NodeSpec,
     pub status: NodeStatus,
 }

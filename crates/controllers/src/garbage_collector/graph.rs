@@ -7,7 +7,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use client::Resource;
-use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use client::Metadata;
+use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 /// The finalizer of an object that waits for its dependents to be deleted.
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
@@ -107,7 +108,7 @@ impl Graph {
     }
 
     /// An object was seen, new or changed.
-    pub(super) fn observe(&mut self, resource: &Resource, meta: &ObjectMeta) -> Vec<Work> {
+    pub(super) fn observe(&mut self, resource: &Resource, meta: &Metadata) -> Vec<Work> {
         let uid = meta.uid.clone().unwrap_or_default();
         let mut work = Vec::new();
         if uid.is_empty() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use client::events::ObjectReference;
 use client::informer::{Delta, Informer, Selection};
-use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use client::Metadata;
 use client::queue::WorkQueue;
 use client::worker::Next;
 use client::{Error, Meta, Patch, resources, view_kind};
@@ -39,7 +39,7 @@ const LEASES: &str = "kube-node-lease";
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Heartbeat {
-    metadata: ObjectMeta,
+    metadata: Metadata,
     spec: HeartbeatSpec,
 }
 
