@@ -1,0 +1,234 @@
+//! `kill -9` of the control plane at twenty moments under writes.
+//!
+//! What has to hold: every acknowledged write is there after `up`; a watcher that resumes where it was sees each
+//! revision exactly once and in order, and never has to list again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base::Random;
+use client::resource::resources::CONFIG_MAPS;
+use client::{Client, DeleteParams, Event, ListParams, WatchParams};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::cluster::Cluster;
+
+/// How often the control plane dies.
+const CRASHES: u64 = 20;
+/// Tasks that write through HTTPS.
+const WRITERS: u64 = 4;
+/// Names each writer writes to; few, so that creates, updates and deletes follow each other on one object.
+const NAMES: u64 = 5;
+/// A crash comes at most so long after the control plane has answered a write.
+const CRASH_AFTER_MS_MAX: u64 = 80;
+const NAMESPACE: &str = "default";
+
+/// An acknowledged write: the revision the server told, and what it said of the object (`None`: gone).
+type Acknowledged = Arc<Mutex<BTreeMap<u64, (String, Option<String>)>>>;
+
+fn revision(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+}
+
+fn value_of(object: &Value) -> String {
+    object["data"]["value"].as_str().unwrap_or("").to_owned()
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_and_no_event_repeated() {
+    let seed = std::env::var("TRIREME_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    println!("TRIREME_SEED={seed}");
+    let cluster = Cluster::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(crash_and_check(&cluster, seed));
+}
+
+async fn crash_and_check(cluster: &Cluster, seed: u64) {
+    let random = Random::seeded(seed);
+    let acknowledged = Acknowledged::default();
+    let count = Arc::new(AtomicU64::new(0));
+    // The number of times the control plane was started; `u64::MAX` ends the writers.
+    let (starts, started) = watch::channel(1_u64);
+
+    let client = cluster.client();
+    let present = client.list_in::<Value>(&CONFIG_MAPS, NAMESPACE, &ListParams::default()).await.unwrap();
+    let watcher = tokio::spawn(record(client.clone(), present.resource_version.clone(), started.clone()));
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let random = Random::seeded(seed * 1000 + writer);
+            tokio::spawn(write(client.clone(), writer, random, acknowledged.clone(), count.clone(), started.clone()))
+        })
+        .collect();
+    let typist = tokio::spawn(type_kubectl(cluster.kubeconfig(), cluster.dir.clone(), started.clone()));
+
+    for start in 2..=CRASHES + 1 {
+        let before = count.load(Ordering::SeqCst);
+        while count.load(Ordering::SeqCst) == before {
+            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(random.range(0..CRASH_AFTER_MS_MAX))).await;
+        let pid = rustix::process::Pid::from_raw(cluster.server_pid()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        tokio::task::block_in_place(|| cluster.up());
+        starts.send(start).unwrap();
+    }
+    starts.send(u64::MAX).unwrap();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let typed = typist.await.unwrap();
+    // The last event that the watcher has to see.
+    let end = client.create_in(&CONFIG_MAPS, NAMESPACE, &object("end", "end")).await.unwrap();
+    let events = tokio::time::timeout(Duration::from_secs(30), watcher).await.expect("the watcher sees the end").unwrap();
+
+    let acknowledged = acknowledged.lock().unwrap();
+    assert!(acknowledged.len() as u64 > CRASHES, "only {} writes", acknowledged.len());
+    let mut seen: BTreeMap<u64, (String, Option<String>)> = BTreeMap::new();
+    let mut last = present.resource_version.parse::<u64>().unwrap();
+    for (revision, name, value) in &events {
+        assert!(*revision > last, "revision {revision} after {last}");
+        last = *revision;
+        seen.insert(*revision, (name.clone(), value.clone()));
+    }
+    for (revision, write) in acknowledged.iter() {
+        assert_eq!(seen.get(revision), Some(write), "acknowledged revision {revision}");
+    }
+    // The history of events leads to exactly the state that is there.
+    let mut state: BTreeMap<String, String> =
+        present.items.iter().map(|item| (item["metadata"]["name"].as_str().unwrap().to_owned(), value_of(item))).collect();
+    for (name, value) in seen.into_values() {
+        match value {
+            Some(value) => state.insert(name, value),
+            None => state.remove(&name),
+        };
+    }
+    let list = client.list_in::<Value>(&CONFIG_MAPS, NAMESPACE, &ListParams::default()).await.unwrap();
+    let there: BTreeMap<String, String> =
+        list.items.iter().map(|item| (item["metadata"]["name"].as_str().unwrap().to_owned(), value_of(item))).collect();
+    assert_eq!(there, state);
+    for name in &typed {
+        assert!(there.contains_key(name), "kubectl was told that {name} is created");
+    }
+    assert_eq!(last, revision(&end));
+    println!("{} writes acknowledged, {} by kubectl, {} events", acknowledged.len(), typed.len(), events.len());
+}
+
+fn object(name: &str, value: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"value": value}})
+}
+
+/// Waits until the control plane was started again; false: it is over.
+async fn next_start(started: &mut watch::Receiver<u64>) -> bool {
+    started.changed().await.is_ok() && *started.borrow() != u64::MAX
+}
+
+/// Creates, updates and deletes, and keeps what was acknowledged. A write without an answer is unknown, and forgotten.
+async fn write(
+    client: Client,
+    writer: u64,
+    random: Random,
+    acknowledged: Acknowledged,
+    count: Arc<AtomicU64>,
+    mut started: watch::Receiver<u64>,
+) {
+    for number in 0_u64.. {
+        if *started.borrow() == u64::MAX {
+            return;
+        }
+        let (name, value) = (format!("w{writer}-{}", random.range(0..NAMES)), format!("{writer}.{number}"));
+        let answer = match random.range(0..4) {
+            0 => client.delete(&CONFIG_MAPS, NAMESPACE, &name, &DeleteParams::default()).await.map(|_| None),
+            1 => client.create_in(&CONFIG_MAPS, NAMESPACE, &object(&name, &value)).await.map(Some),
+            _ => client.update(&CONFIG_MAPS, NAMESPACE, &name, None, &object(&name, &value)).await.map(Some),
+        };
+        match answer {
+            Ok(Some(written)) => {
+                acknowledged.lock().unwrap().insert(revision(&written), (name, Some(value)));
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(None) => {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+            // It exists already, or it does not: both are answers.
+            Err(error) if error.status().is_some_and(|status| matches!(status.code, 404 | 409)) => {}
+            Err(error) => {
+                assert!(error.status().is_none_or(|status| status.code >= 500), "{error}");
+                if !next_start(&mut started).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What `kubectl create` said to have created.
+async fn type_kubectl(
+    kubeconfig: std::path::PathBuf,
+    home: std::path::PathBuf,
+    started: watch::Receiver<u64>,
+) -> BTreeSet<String> {
+    let mut created = BTreeSet::new();
+    for number in 0_u64.. {
+        if *started.borrow() == u64::MAX {
+            break;
+        }
+        let name = format!("typed-{number}");
+        let status = tokio::process::Command::new("kubectl")
+            .args(["create", "configmap", &name])
+            .env("KUBECONFIG", &kubeconfig)
+            .env("HOME", &home)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status()
+            .await
+            .unwrap();
+        if status.success() {
+            created.insert(name);
+        }
+    }
+    created
+}
+
+/// Watches from a revision, through every crash, to the object `end`. A 410 or any other refusal fails.
+async fn record(client: Client, from: String, mut started: watch::Receiver<u64>) -> Vec<(u64, String, Option<String>)> {
+    let mut events = Vec::new();
+    let mut from = from;
+    loop {
+        let params = WatchParams { resource_version: from.clone(), ..WatchParams::default() };
+        // Taken before the request: a start that comes while it fails is not missed.
+        let seen = *started.borrow_and_update();
+        match client.watch_in::<Value>(&CONFIG_MAPS, NAMESPACE, &params).await {
+            Ok(mut watch) => {
+                while let Some(event) = watch.next().await {
+                    let (object, gone) = match event {
+                        Ok(Event::Added(object) | Event::Modified(object)) => (object, false),
+                        Ok(Event::Deleted(object)) => (object, true),
+                        Ok(Event::Bookmark { .. }) => continue,
+                        Err(error) => {
+                            assert!(error.status().is_none(), "the watch at {from} was refused: {error}");
+                            break;
+                        }
+                    };
+                    let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+                    let value = (!gone).then(|| value_of(&object));
+                    from = revision(&object).to_string();
+                    events.push((revision(&object), name.clone(), value));
+                    if name == "end" {
+                        return events;
+                    }
+                }
+            }
+            Err(error) => assert!(
+                error.status().is_none_or(|status| status.code >= 500),
+                "the watch at {from} was refused: {error}"
+            ),
+        }
+        if seen != u64::MAX && started.changed().await.is_err() {
+            panic!("the watch ended at {from}");
+        }
+    }
+}

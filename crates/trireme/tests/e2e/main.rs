@@ -1,0 +1,16 @@
+//! The control plane from the outside: the built program, the real `kubectl` of `PATH`, and HTTPS.
+//!
+//! Every cluster here has a directory of its own, a port of the kernel's choice and no node; where pods have to run, a
+//! stand-in ([`node`]) reports them as a kubelet would. A cluster ends when the last of it is dropped, or when this
+//! program does, however it ends (see [`cluster::Cluster`]).
+
+// mod access;
+// mod bad_input;
+mod cluster;
+// mod command_line;
+// mod crash;
+// mod examples;
+mod node;
+mod transcript;
+mod transcripts;
+// mod workloads;

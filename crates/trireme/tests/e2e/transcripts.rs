@@ -1,0 +1,41 @@
+//! One transcript a command of kubectl. The expected text of each names the upstream source that it follows.
+
+use crate::cluster::Cluster;
+use crate::transcript::check;
+
+/// A test for each transcript, in a namespace of its own.
+macro_rules! transcripts {
+    ($($name:ident)*) => {$(
+        #[test]
+        fn $name() {
+            let name = stringify!($name);
+            check(&Cluster::shared().workplace(&format!("t-{}", name.replace('_', "-"))), name);
+        }
+    )*};
+}
+
+transcripts! {
+    annotate
+    api_resources
+    apply
+    apply_server_side
+    auth
+    cluster_info
+    create
+    delete
+    describe
+    diff
+    edit
+    explain
+    expose
+    get
+    get_output
+    label
+    patch
+    replace
+    rollout
+    run
+    scale
+    tokens
+    wait
+}
