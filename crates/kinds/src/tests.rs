@@ -103,6 +103,7 @@ pub fn least(row: &StorageKind) -> Value {
         ("Pod", "spec: {containers: [{name: a, image: i}]}"),
         ("Deployment", &workload),
         ("ReplicaSet", &workload),
+        ("DaemonSet", &workload),
         ("Service", "spec: {ports: [{port: 80}]}"),
         ("ConfigMap", "{}"),
         ("Secret", "stringData: {a: b}"),

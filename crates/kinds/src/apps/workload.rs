@@ -1,51 +1,96 @@
-//! Rules that deployments and replica sets share.
+//! Rules that deployments, replica sets and daemon sets share.
 //!
 //! Source: `pkg/apis/apps/validation/validation.go`.
 
 use api::Value;
 use api::selector::LabelSelector;
-use api::validation::label_selector;
+use api::validation::{label_selector, percent};
 
 use crate::check::At;
 use crate::core::pod;
+use crate::gates;
 use crate::view::{Edit, View};
 
-/// `replicas` and `minReadySeconds` are not negative; the selector is there, well formed, not empty, and matches the
-/// template, whose pods run forever.
-pub fn validate(spec: &At, kind: &str) {
-    spec.get("replicas").non_negative();
+/// `replicas` is not negative; the selector is there, well formed, not empty, and matches the template, whose pods run
+/// forever.
+pub fn validate(spec: &At) {
     let selector = spec.get("selector");
     if !selector.is_set() {
         selector.missing("");
-    } else {
+    }
+    // Upstream says "deployment" of replica sets too.
+    well_formed(&selector, "deployment");
+    if LabelSelector::from_object(selector.value).is_err() {
+        selector.invalid("invalid label selector");
+        return;
+    }
+    selected(spec);
+    let template = spec.get("template");
+    pod::validate_template(&template);
+    runs_forever(&template, "ReplicaSet");
+}
+
+/// A selector, if there is one, obeys the rules of selectors and selects something.
+pub fn well_formed(selector: &At, kind: &str) {
+    if selector.is_set() {
         selector.extend(label_selector(selector.value, false, &selector.path));
         let requirements =
             selector.value.entries("matchLabels").count() + selector.value.list("matchExpressions").len();
-        // Upstream says "deployment" of replica sets too.
-        selector.ensure(requirements > 0, "empty selector is invalid for deployment");
-        if LabelSelector::from_object(selector.value).is_err() {
-            selector.invalid("invalid label selector");
-        } else {
-            template(spec, selector.value, kind);
-        }
+        selector.ensure(requirements > 0, format!("empty selector is invalid for {kind}"));
     }
-    spec.get("minReadySeconds").non_negative();
 }
 
-fn template(spec: &At, selector: &Value, kind: &str) {
-    let template = spec.get("template");
-    let labels = template.value.at("metadata.labels");
-    if let Ok(selector) = LabelSelector::from_object(selector)
-        && !selector.matches(|key| labels.get(key)?.as_str())
-    {
-        let at = template.get("metadata.labels");
-        at.invalid("`selector` does not match template `labels`");
+/// The selector matches the template. Without one nothing matches.
+pub fn selected(spec: &At) {
+    let labels = spec.value.at("template.metadata.labels");
+    let Ok(selector) = LabelSelector::from_object(spec.value.at("selector")) else {
+        return;
+    };
+    let absent = spec.value.at("selector").is_null();
+    if absent || !selector.matches(|key| labels.get(key)?.as_str()) {
+        let at = spec.get("template.metadata.labels");
+        at.invalid_as(labels.clone(), "`selector` does not match template `labels`");
     }
-    pod::validate_template(&template);
-    let policy = template.get("spec.restartPolicy");
-    policy.one_of(&["Always"]);
+}
+
+/// Pods of the template are always restarted.
+pub fn runs_forever(template: &At, kind: &str) {
+    template.get("spec.restartPolicy").one_of(&["Always"]);
     let deadline = template.get("spec.activeDeadlineSeconds");
     deadline.forbidden_when_set(&format!("activeDeadlineSeconds in {kind} is not Supported"));
+}
+
+/// A counter of name collisions that only grows.
+pub fn collisions(status: &At, old: &Value) {
+    let collisions = status.get("collisionCount");
+    let before = old.number("status.collisionCount");
+    let kept = before.is_none() || collisions.number() >= before;
+    if !kept {
+        collisions.invalid_as(collisions.number().unwrap_or(0), "cannot be decremented");
+    }
+}
+
+/// Drops what disabled features would keep in the template.
+pub fn drop_disabled(object: &mut Value, old: Option<&Value>) {
+    if let Some(template) = object.existing("spec.template") {
+        let old = old.map(|old| old.at("spec.template"));
+        gates::drop_disabled(template, old, "core.v1.PodTemplateSpec");
+    }
+}
+
+/// The number of an amount, or its percentage's number.
+pub fn amount(value: &Value) -> i64 {
+    match value {
+        Value::String(text) if percent(text).is_empty() => text.trim_end_matches('%').parse().unwrap_or(0),
+        value => value.as_i64().unwrap_or(0),
+    }
+}
+
+/// A percentage is at most all.
+pub fn at_most_all(at: &At) {
+    if at.value.is_string() && amount(at.value) > 100 {
+        at.invalid("must not be greater than 100%");
+    }
 }
 
 /// Counters of a status: none negative, parts not larger than the whole.

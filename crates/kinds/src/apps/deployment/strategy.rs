@@ -4,12 +4,11 @@
 
 use api::Value;
 use api::field::ErrorList;
-use api::validation::{int_or_percent, percent};
+use api::validation::int_or_percent;
 
-use crate::apps::workload;
+use crate::apps::workload::{self, amount, at_most_all};
 use crate::check::{At, Report};
 use crate::core::pod;
-use crate::gates;
 use crate::generic;
 use crate::row::{Strategy, WriteContext};
 use crate::view::{Edit, View};
@@ -40,7 +39,7 @@ impl Strategy for Deployments {
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
         generic::reset_status(object);
-        drop_disabled(object, None);
+        workload::drop_disabled(object, None);
     }
 
     fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &WriteContext) {
@@ -48,7 +47,7 @@ impl Strategy for Deployments {
         if context.subresource == "status" {
             object.copy_from(old, "metadata.labels");
         }
-        drop_disabled(object, Some(old));
+        workload::drop_disabled(object, Some(old));
     }
 
     /// Annotations count too: the controller copies them to replica sets.
@@ -79,19 +78,11 @@ impl Strategy for Deployments {
     }
 }
 
-fn drop_disabled(object: &mut Value, old: Option<&Value>) {
-    if let Some(template) = object.existing("spec.template") {
-        gates::drop_disabled(
-            template,
-            old.map(|old| old.at("spec.template")),
-            "core.v1.PodTemplateSpec",
-        );
-    }
-}
-
 fn spec(spec: &At) {
-    workload::validate(spec, "ReplicaSet");
+    spec.get("replicas").non_negative();
+    workload::validate(spec);
     strategy(&spec.get("strategy"));
+    spec.get("minReadySeconds").non_negative();
     spec.get("revisionHistoryLimit").non_negative();
     let progress = spec.get("progressDeadlineSeconds");
     if let Some(seconds) = progress.number() {
@@ -125,17 +116,7 @@ fn rolling_update(rolling: &At) {
     if amount(unavailable.value) == 0 && amount(surge.value) == 0 {
         unavailable.invalid("may not be 0 when `maxSurge` is 0");
     }
-    if unavailable.value.is_string() && amount(unavailable.value) > 100 {
-        unavailable.invalid("must not be greater than 100%");
-    }
-}
-
-/// The number, or the percentage's number.
-fn amount(value: &Value) -> i64 {
-    match value {
-        Value::String(text) if percent(text).is_empty() => text.trim_end_matches('%').parse().unwrap_or(0),
-        value => value.as_i64().unwrap_or(0),
-    }
+    at_most_all(&unavailable);
 }
 
 fn status(status: &At, old: &Value) {
@@ -153,9 +134,5 @@ fn status(status: &At, old: &Value) {
         ],
         &["updatedReplicas", "readyReplicas", "availableReplicas"],
     );
-    let collisions = status.get("collisionCount");
-    if let Some(before) = old.number("status.collisionCount") {
-        let kept = collisions.number().is_some_and(|now| now >= before);
-        collisions.ensure(kept, "cannot be decremented");
-    }
+    workload::collisions(status, old);
 }

@@ -80,7 +80,14 @@ fn create() {
                     .into(),
             ],
         ),
-        ("selector: null", vec!["spec.selector: Required value".into()]),
+        (
+            "selector: null",
+            vec![
+                "spec.selector: Required value".into(),
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`"
+                    .into(),
+            ],
+        ),
         (
             "selector: {}",
             vec!["spec.selector: Invalid value: {}: empty selector is invalid for deployment".into()],

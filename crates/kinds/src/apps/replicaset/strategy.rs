@@ -6,12 +6,11 @@ use api::Value;
 use api::field::ErrorList;
 
 use crate::apps::workload;
-use crate::check::Report;
+use crate::check::{At, Report};
 use crate::core::pod;
-use crate::gates;
 use crate::generic;
 use crate::row::{Strategy, WriteContext};
-use crate::view::{Edit, View};
+use crate::view::Edit;
 
 /// Replica sets.
 pub struct ReplicaSets;
@@ -24,16 +23,16 @@ impl Strategy for ReplicaSets {
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
         generic::reset_status(object);
-        drop_disabled(object, None);
+        workload::drop_disabled(object, None);
     }
 
     fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &WriteContext) {
         generic::keep_apart(object, old, context);
-        drop_disabled(object, Some(old));
+        workload::drop_disabled(object, Some(old));
     }
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| workload::validate(&object.get("spec"), "ReplicaSet"))
+        Report::of(object, |object| spec(&object.get("spec")))
     }
 
     fn validate_update(&self, object: &Value, old: &Value, context: &WriteContext) -> ErrorList {
@@ -51,7 +50,7 @@ impl Strategy for ReplicaSets {
                 &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
             ),
             _ => {
-                workload::validate(&object.get("spec"), "ReplicaSet");
+                spec(&object.get("spec"));
                 workload::selector_unchanged(&object, old);
             }
         })
@@ -66,12 +65,8 @@ impl Strategy for ReplicaSets {
     }
 }
 
-fn drop_disabled(object: &mut Value, old: Option<&Value>) {
-    if let Some(template) = object.existing("spec.template") {
-        gates::drop_disabled(
-            template,
-            old.map(|old| old.at("spec.template")),
-            "core.v1.PodTemplateSpec",
-        );
-    }
+fn spec(spec: &At) {
+    spec.get("replicas").non_negative();
+    spec.get("minReadySeconds").non_negative();
+    workload::validate(spec);
 }
