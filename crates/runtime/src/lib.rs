@@ -19,6 +19,7 @@ mod sandbox;
 mod seccomp;
 mod serve;
 pub mod shim;
+mod signals;
 mod spec;
 mod stats;
 mod stream;

@@ -5,32 +5,31 @@
 //! - what a container wrote before it ended is in its log before its exit is told;
 //! - nothing a daemon does or stops doing (not reading, dying, sending nonsense) holds a container up.
 
+mod container;
+mod spawn;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::log::{LogFile, Splitter};
 use crate::protocol::{
-    Answer, Call, ContainerState, Exec, Exit, HelperReply, HelperRequest, Message, Request, Run, Sandbox, State,
-    VERSION, VERSION_MIN,
+    Answer, Call, ContainerState, Exec, HelperReply, HelperRequest, Message, Request, Run, Sandbox, State, VERSION,
+    VERSION_MIN,
 };
 use crate::wire::{Reader, encode, send};
 use crate::{clock, kernel};
+use container::{Container, Output, Streams, exit_of, kill_cgroup, oom_kills, write_exit};
+use spawn::{spawn_helper, spawn_pause, start};
 
 /// Daemons that may be connected at once: one, and those that died a moment ago.
 const CONNECTIONS_MAX: usize = 8;
 /// Bytes that wait for a daemon which does not read before it is dropped; it asks for the state when it comes back.
 const BACKLOG_BYTES_MAX: usize = 4 << 20;
-/// Read at a time from a container's output.
-const CHUNK_BYTES: usize = 32 * 1024;
-/// Chunks read from one stream after its container ended, or in one turn: more than a pipe holds.
-const CHUNKS_MAX: usize = 64;
 
 /// The role's entry: listens on descriptor 0 until it is told to end.
 pub fn shim() -> i32 {
@@ -74,23 +73,6 @@ struct Connection {
     out_bytes: usize,
     sent: usize,
     version: u32,
-}
-
-struct Container {
-    run: Run,
-    pid: i32,
-    start_ticks: u64,
-    started_ns: i64,
-    exit: Option<Exit>,
-    log: Option<LogFile>,
-    streams: Vec<Output>,
-    /// Held open for a container that wants a stdin.
-    _stdin: Option<OwnedFd>,
-}
-
-struct Output {
-    fd: OwnedFd,
-    splitter: Splitter,
 }
 
 struct Running {
@@ -705,164 +687,5 @@ impl Connection {
             }
         }
         Ok(())
-    }
-}
-
-impl Container {
-    /// Reads what one stream has, up to a turn's share; forgets the stream at its end.
-    fn pump(&mut self, index: usize) {
-        let Some(stream) = self.streams.get_mut(index) else {
-            return;
-        };
-        let mut chunk = [0u8; CHUNK_BYTES];
-        let mut records = Vec::new();
-        let mut lines = 0;
-        let mut ended = false;
-        for _ in 0..CHUNKS_MAX {
-            match rustix::io::read(&stream.fd, &mut chunk) {
-                Ok(0) => ended = true,
-                Ok(count) => {
-                    let time = clock::rfc3339(clock::now_ns());
-                    lines += stream.splitter.push(&chunk[..count], &time, &mut records);
-                    continue;
-                }
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(rustix::io::Errno::AGAIN) => {}
-                // A terminal whose other side is closed says EIO.
-                Err(_) => ended = true,
-            }
-            break;
-        }
-        if ended {
-            lines += stream.splitter.finish(&clock::rfc3339(clock::now_ns()), &mut records);
-            self.streams.remove(index);
-        }
-        if let (Some(log), false) = (&mut self.log, records.is_empty()) {
-            log.append(&records, lines);
-        }
-    }
-
-    fn drain(&mut self) {
-        for index in (0..self.streams.len()).rev() {
-            self.pump(index);
-        }
-    }
-}
-
-/// A container's standard streams: what the helper gets and what the shim keeps.
-struct Streams {
-    child: [Option<OwnedFd>; 3],
-    readers: Vec<(OwnedFd, &'static str)>,
-    stdin_writer: Option<OwnedFd>,
-}
-
-impl Streams {
-    fn new(tty: bool, stdin: bool) -> io::Result<Streams> {
-        let mut streams = Streams {
-            child: [const { None }; 3],
-            readers: Vec::new(),
-            stdin_writer: None,
-        };
-        if tty {
-            return Ok(streams);
-        }
-        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
-        if stdin {
-            let (reader, writer) = pipe()?;
-            streams.child[0] = Some(reader);
-            streams.stdin_writer = Some(writer);
-        }
-        for (index, name) in [(1, "stdout"), (2, "stderr")] {
-            let (reader, writer) = pipe()?;
-            rustix::io::ioctl_fionbio(&reader, true)?;
-            streams.child[index] = Some(writer);
-            streams.readers.push((reader, name));
-        }
-        Ok(streams)
-    }
-}
-
-/// Starts the one-shot helper, which finds its request on a socket it inherits; the container inherits the helper's
-/// standard streams.
-fn spawn_helper(request: &HelperRequest, stdio: [Option<OwnedFd>; 3]) -> io::Result<(i32, UnixStream)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    // Its number is told by an argument; one thread, so no other child can inherit it by accident.
-    kernel::set_cloexec(theirs.as_fd(), false)?;
-    let mut command = Command::new("/proc/self/exe");
-    let number = std::os::fd::AsRawFd::as_raw_fd(&theirs);
-    command.arg0("trireme-oci").args(["oci", &number.to_string()]);
-    let [stdin, stdout, stderr] = stdio.map(|fd| fd.map_or_else(Stdio::null, Stdio::from));
-    command.stdin(stdin).stdout(stdout).stderr(stderr);
-    let child = command.spawn()?;
-    drop(command);
-    drop(theirs);
-    // Small against the socket's buffer except for huge exec arguments, which the helper reads at once.
-    crate::wire::send_all(&ours, request, &[])?;
-    // Reaped by the loop with every other child.
-    Ok((child.id() as i32, ours))
-}
-
-/// Starts the first process of a PID namespace that all containers of the pod share.
-fn spawn_pause() -> io::Result<i32> {
-    let pid = kernel::fork(libc::CLONE_NEWPID as u64)?;
-    if pid == 0 {
-        let args = ["/proc/self/exe".to_owned(), "pause".to_owned()];
-        let _ = kernel::exec(&args, &[]);
-        kernel::exit_now(127);
-    }
-    Ok(pid)
-}
-
-/// Tells libcontainer's waiting init to go on.
-fn start(state: &Path) -> io::Result<()> {
-    // Through the directory's descriptor: the path may be longer than a socket address.
-    let directory = std::fs::File::open(state)?;
-    let number = std::os::fd::AsRawFd::as_raw_fd(&directory);
-    let mut stream = UnixStream::connect(format!("/proc/self/fd/{number}/notify.sock"))?;
-    stream.write_all(b"start container")
-}
-
-fn exit_of(ended: kernel::Ended, started_ns: i64, oom_killed: bool) -> Exit {
-    Exit {
-        code: ended.code,
-        signal: ended.signal,
-        oom_killed,
-        finished_ns: clock::now_ns(),
-        started_ns,
-    }
-}
-
-/// Written beside and renamed: a reader sees a whole record or none.
-fn write_exit(directory: &Path, id: &str, exit: &Exit) -> io::Result<()> {
-    let part = directory.join(format!(".{id}"));
-    std::fs::write(&part, serde_json::to_vec(exit)?)?;
-    std::fs::rename(part, directory.join(id))
-}
-
-/// How often the out-of-memory killer struck: `oom_kill N` in v1's `memory.oom_control` and v2's `memory.events`.
-fn oom_kills(file: &Path) -> u64 {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    text.lines()
-        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-        .unwrap_or_default()
-}
-
-/// Kills what is left in a container's control group.
-fn kill_cgroup(cgroups: &[PathBuf]) {
-    // A fork bomb makes new processes while we kill: a few rounds, then the group's own limit has to do.
-    const ROUNDS_MAX: usize = 16;
-    let Some(cgroup) = cgroups.first() else { return };
-    if std::fs::write(cgroup.join("cgroup.kill"), "1").is_ok() {
-        return;
-    }
-    for _ in 0..ROUNDS_MAX {
-        let pids = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-        let killed = pids
-            .lines()
-            .filter_map(|pid| pid.parse().ok())
-            .filter(|pid| kernel::kill(*pid, libc::SIGKILL).is_ok());
-        if killed.count() == 0 {
-            return;
-        }
     }
 }

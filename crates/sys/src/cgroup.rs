@@ -14,6 +14,8 @@ use crate::process::kill_number;
 
 /// Rounds of killing and removing before a group is given up; processes end asynchronously.
 const KILL_ROUNDS_MAX: usize = 64;
+/// Attempts to make a group while others remove its parents.
+const CREATE_ATTEMPTS_MAX: usize = 16;
 const KILL_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// Which kind of control groups the machine has.
@@ -208,6 +210,17 @@ impl<'a> Group<'a> {
 
     /// Makes the group and its parents up to the delegated root, with every controller usable in it.
     pub fn create(&self) -> io::Result<()> {
+        for _ in 1..CREATE_ATTEMPTS_MAX {
+            match self.try_create() {
+                // Somebody else's last group went, and took the parents that were empty at that moment along.
+                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+                other => return other,
+            }
+        }
+        self.try_create()
+    }
+
+    fn try_create(&self) -> io::Result<()> {
         for (mount, controllers) in &self.all.hierarchies {
             let mut directory = mount.clone();
             for part in self.path.components() {
@@ -221,7 +234,8 @@ impl<'a> Group<'a> {
                 if controllers.iter().any(|name| name == "cpuset") {
                     // A new group has neither processors nor memory, and nothing can enter it so.
                     for file in ["cpuset.cpus", "cpuset.mems"] {
-                        let value = std::fs::read_to_string(parent.join(file))?;
+                        let value =
+                            std::fs::read_to_string(parent.join(file)).map_err(|err| at(&parent.join(file), err))?;
                         std::fs::write(directory.join(file), value.trim()).map_err(|err| at(&directory, err))?;
                     }
                 }
@@ -550,6 +564,24 @@ mod tests {
         assert_eq!(read("unified/trireme/a/memory.max"), "1048576");
         assert_eq!(read("unified/trireme/a/cpu.max"), "max 100000");
         assert_eq!(read("unified/trireme/a/cpu.weight"), "20");
+    }
+
+    #[test]
+    fn groups_are_made_while_others_go() {
+        let root = format!("trireme-test-race-{}", std::process::id());
+        let all = Cgroups::detect(Path::new(&root)).unwrap();
+        std::thread::scope(|scope| {
+            for name in ["a/b", "a/c", "d"] {
+                let group = all.group(name);
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        group.create().unwrap();
+                        group.remove_with_empty_parents();
+                    }
+                });
+            }
+        });
+        assert!(!all.group("").exists());
     }
 
     #[test]

@@ -119,6 +119,24 @@ async fn users_environment_and_mounts() {
     assert_eq!(status.exit_code, 1, "{log}");
     assert!(texts(&log, "stderr")[0].contains("Read-only"), "{log}");
     assert_eq!(std::fs::read_to_string(volume.join("new")).unwrap(), "x\n");
+    // What the kubelet gives to every container: a message file among the devices, a token where /var/run may be.
+    let message = node.dir.path().join("message");
+    std::fs::write(&message, "").unwrap();
+    let mut config = container(
+        "message",
+        &[
+            "sh",
+            "-c",
+            "write /dev/termination-log bye; cat /var/run/secrets/token/file",
+        ],
+    );
+    let mut termination = mount("/dev/termination-log", false);
+    termination.host_path = message.to_string_lossy().into_owned();
+    config.mounts = vec![termination, mount("/var/run/secrets/token", true)];
+    let (status, log) = node.run_to_end(&pod, config).await;
+    assert_eq!(status.exit_code, 0, "{log}");
+    assert_eq!(texts(&log, "stdout"), ["from outside"]);
+    assert_eq!(std::fs::read_to_string(&message).unwrap(), "bye\n");
     let mut config = container("readonly", &["touch", "/file"]);
     security(&mut config).readonly_rootfs = true;
     let (status, log) = node.run_to_end(&pod, config).await;
