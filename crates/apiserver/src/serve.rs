@@ -1,7 +1,7 @@
 //! Connections: TLS with optional client certificates, HTTP/1.1 and HTTP/2 by ALPN, upgrades, and limits on all of it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
 use rustls::server::ResolvesServerCert;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
@@ -60,6 +61,15 @@ pub fn tls_config(certificates: Arc<dyn ResolvesServerCert>) -> Arc<ServerConfig
 impl Running {
     /// Serves HTTPS on a listener until the server ends.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>) -> io::Result<()> {
+        self.serve_on(listener, tls).await
+    }
+
+    /// Serves HTTPS on a Unix socket: for nodes of this machine, whose networks lead nowhere else.
+    pub async fn serve_unix(&self, listener: UnixListener, tls: Arc<ServerConfig>) -> io::Result<()> {
+        self.serve_on(listener, tls).await
+    }
+
+    async fn serve_on<L: Listen>(&self, listener: L, tls: Arc<ServerConfig>) -> io::Result<()> {
         let acceptor = TlsAcceptor::from(tls);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let shutdown = self.server.shutdown.clone();
@@ -91,13 +101,40 @@ impl Running {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn connection(
+/// Where connections come from.
+trait Listen: Send + Sync {
+    type Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next one, and the address of its other side.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, SocketAddr)>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Socket = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (socket, remote) = TcpListener::accept(self).await?;
+        socket.set_nodelay(true)?;
+        Ok((socket, remote))
+    }
+}
+
+impl Listen for UnixListener {
+    type Socket = UnixStream;
+
+    /// Whoever opens the socket is on this machine.
+    async fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        let (socket, _) = UnixListener::accept(self).await?;
+        Ok((socket, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
+    }
+}
+
+async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     server: Arc<Server>,
     acceptor: TlsAcceptor,
-    socket: TcpStream,
+    socket: S,
     remote: SocketAddr,
 ) -> Result<(), BoxError> {
-    socket.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await??;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificates = Arc::new(

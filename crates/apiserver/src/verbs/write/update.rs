@@ -1,0 +1,202 @@
+//! Updating: the new object is made from the one that is there, and made again when that one has changed.
+
+use std::sync::Arc;
+
+use store::{Guard, Operation as StoreOperation, Transaction};
+
+use api::field::{Error, Path};
+use api::{Reason, Status, Value, meta, validation};
+
+use super::metadata::{check_name, deletes_during_update, ensure_namespace, keep_field, keep_system_fields};
+use super::{ATTEMPTS_MAX, Make, Write, Written, run_validate};
+use crate::addresses::Reservation;
+use crate::cluster::Object;
+use crate::managed;
+use crate::pipeline::{Decision, Operation, forbidden};
+use crate::request::Attributes;
+use crate::storage::WriteError;
+
+impl Write<'_> {
+    /// Updates the object with what `make` says; creates it when it is absent and `allow_create`.
+    pub async fn update(&self, make: Make<'_>, allow_create: bool) -> Result<Written, Status> {
+        let (call, kind) = (self.call, self.kind());
+        for attempt in 0..ATTEMPTS_MAX {
+            if attempt > 0 {
+                call.server.metrics.write_retries.inc();
+            }
+            let live = call.server.storage.get(kind, self.namespace(), self.name)?;
+            match live {
+                None if !allow_create => return Err(Status::not_found(&self.resource(), self.name)),
+                None => {
+                    self.authorize_create()?;
+                    let mut object = make(None)?;
+                    let uid = meta::uid(&object);
+                    if !uid.is_empty() {
+                        return Err(self.uid_conflict_on_create(uid));
+                    }
+                    meta::set_text(&mut object, "resourceVersion", "");
+                    self.prepare_new(&mut object)?;
+                    // `make` has noted its manager where there was an object to compare with; an apply always has.
+                    if meta::metadata(&object).is_some_and(|metadata| !metadata.contains_key("managedFields")) {
+                        let (manager, now) = (&self.options.manager, self.now());
+                        managed::update(self.served, self.subresource, None, &mut object, manager, &now)?;
+                    }
+                    match self.create_prepared(object).await {
+                        Err(status) if status.is(Reason::AlreadyExists) => {}
+                        other => return other,
+                    }
+                }
+                Some(live) => {
+                    if let Some(written) = self.try_update(&live, make).await? {
+                        return Ok(written);
+                    }
+                }
+            }
+        }
+        Err(Status::modified(&self.resource(), self.name))
+    }
+
+    fn uid_conflict_on_create(&self, uid: &str) -> Status {
+        let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+        Status::conflict(&self.resource(), self.name, &why)
+    }
+
+    fn authorize_create(&self) -> Result<(), Status> {
+        let attributes = Attributes {
+            verb: "create".into(),
+            ..self.call.attributes.clone()
+        };
+        match self.call.server.authorizer.authorize(&self.call.user, &attributes) {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+                Err(forbidden(&self.call.user, &attributes, &reason))
+            }
+        }
+    }
+
+    /// One attempt. `None`: somebody was faster, run again.
+    async fn try_update(&self, live: &Arc<Object>, make: Make<'_>) -> Result<Option<Written>, Status> {
+        let (call, kind) = (self.call, self.kind());
+        let old = live.value();
+        let mut object = make(Some(&old))?;
+        ensure_namespace(&mut object, self.namespace())?;
+        check_name(&object, self.name)?;
+        let uid = meta::uid(&object);
+        if !uid.is_empty() && uid != live.uid() {
+            let why = format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                live.uid()
+            );
+            return Err(Status::conflict(&self.resource(), self.name, &why));
+        }
+        if self.internal {
+            return self.store_update(live, &old, object, Reservation::none()).await;
+        }
+        let review = self.review(Operation::Update, self.name);
+        let mut object = self.admit(&review, object, Some(&old)).await?;
+        self.check_version(&mut object, live)?;
+
+        let now = self.now();
+        let context = self.context(&now);
+        let reservation = call
+            .server
+            .addresses
+            .begin(kind, &mut object, Some(&old), self.options.dry_run)?;
+        keep_field(&mut object, &old, "generation");
+        kind.row.strategy.prepare_for_update(&mut object, &old, &context);
+        keep_system_fields(&mut object, &old);
+        self.settle(&mut object)?;
+        if kind.row.has_generation && kind.row.strategy.generation_changed(&object, &old) {
+            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
+            meta::metadata_mut(&mut object).insert("generation".into(), (generation + 1).into());
+        }
+        managed::ignore_times(&mut object, &old);
+        let mut errors = self.validate_meta(&object);
+        errors.extend(validation::object_meta_update(
+            &object["metadata"],
+            &old["metadata"],
+            &Path::new("metadata"),
+        ));
+        errors.extend(kind.row.strategy.validate_update(&object, &old, &context));
+        self.refuse(&object, &errors)?;
+        for warning in kind.row.strategy.warnings(&object, Some(&old), &context) {
+            call.warn(warning);
+        }
+        kind.row.strategy.canonicalize(&mut object);
+        run_validate(call, &review, Some(&object), Some(&old)).await?;
+        self.store_update(live, &old, object, reservation).await
+    }
+
+    /// The last stage of an update: nothing, a put, or a delete. `None`: somebody was faster, run again.
+    async fn store_update(
+        &self,
+        live: &Arc<Object>,
+        old: &Value,
+        object: Value,
+        reservation: Reservation,
+    ) -> Result<Option<Written>, Status> {
+        let (call, kind) = (self.call, self.kind());
+        let key = kind.key(self.namespace(), self.name);
+        let guard = Guard::ModRevision(key.clone().into(), live.revision());
+        let gone = deletes_during_update(kind, &object, old);
+        if self.options.dry_run {
+            return Ok(Some(Written {
+                object: self.as_object(&object, live.revision())?,
+                created: false,
+            }));
+        }
+        let operation = if gone {
+            StoreOperation::Delete(key.into())
+        } else if object == *old {
+            // Nothing changed: nothing is written, and nobody is woken (D10).
+            return Ok(Some(Written {
+                object: live.clone(),
+                created: false,
+            }));
+        } else {
+            self.put(&key, &object)
+        };
+        let transaction = Transaction {
+            guards: vec![guard],
+            operations: vec![operation],
+        };
+        let reservation = match gone {
+            true => Reservation::releasing(&call.server.addresses, kind, old, true),
+            false => reservation,
+        };
+        match crate::commit::commit(&call.server, transaction, reservation).await {
+            Ok(committed) => {
+                let object = match committed.object {
+                    Some(object) => object,
+                    None => self.as_object(&object, committed.revision)?,
+                };
+                Ok(Some(Written { object, created: false }))
+            }
+            Err(WriteError::Raced) => Ok(None),
+            Err(WriteError::Failed(status)) => Err(status),
+        }
+    }
+
+    /// The version that the request saw has to be the one that is there.
+    fn check_version(&self, object: &mut Value, live: &Object) -> Result<(), Status> {
+        let current = live.revision().to_string();
+        match meta::resource_version(object) {
+            "" | "0" if self.kind().row.unconditional_update => {
+                meta::set_text(object, "resourceVersion", &current);
+                Ok(())
+            }
+            "" | "0" => {
+                let path = Path::new("metadata").child("resourceVersion");
+                let errors = [Error::invalid(&path, 0, "must be specified for an update")];
+                let resource = self.resource();
+                let kind = api::GroupKind {
+                    group: resource.group,
+                    kind: resource.resource,
+                };
+                Err(Status::invalid(&kind, self.name, &errors))
+            }
+            version if *version == *current => Ok(()),
+            _ => Err(Status::modified(&self.resource(), self.name)),
+        }
+    }
+}
