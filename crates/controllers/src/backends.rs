@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::Value;
-use client::informer::{Delta, Informer};
 use client::Metadata;
+use client::informer::{Delta, Informer};
 use client::queue::WorkQueue;
 use client::{Meta, resources, view_kind};
 use serde::Deserialize;

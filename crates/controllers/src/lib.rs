@@ -10,6 +10,7 @@ mod backends;
 mod context;
 mod deployment;
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage_collector;
 mod namespace;
@@ -98,6 +99,10 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
     deployment::start(context("deployment-controller", "deployment-controller"));
     replica_set::start(context("replicaset-controller", "replicaset-controller"));
     endpoint_slice::start(context("endpointslice-controller", "endpoint-slice-controller"));
+    endpoint_slice_mirroring::start(context(
+        "endpointslicemirroring-controller",
+        "endpoint-slice-mirroring-controller",
+    ));
     endpoints::start(context("endpoint-controller", "endpoint-controller"));
     garbage_collector::start(context("generic-garbage-collector", "garbage-collector-controller"));
     node_lifecycle::start(context("node-controller", "node-controller"));

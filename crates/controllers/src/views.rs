@@ -4,8 +4,8 @@
 
 use api::Value;
 use api::selector::LabelSelector;
-use client::k8s_openapi::api::core::v1::Toleration;
 use client::Metadata;
+use client::k8s_openapi::api::core::v1::Toleration;
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use client::{resources, view_kind};
 use serde::{Deserialize, Deserializer};

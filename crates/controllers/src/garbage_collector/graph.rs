@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
-use client::Resource;
 use client::Metadata;
+use client::Resource;
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 /// The finalizer of an object that waits for its dependents to be deleted.

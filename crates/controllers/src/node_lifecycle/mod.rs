@@ -10,9 +10,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Metadata;
 use client::events::ObjectReference;
 use client::informer::{Delta, Informer, Selection};
-use client::Metadata;
 use client::queue::WorkQueue;
 use client::worker::Next;
 use client::{Error, Meta, Patch, resources, view_kind};
