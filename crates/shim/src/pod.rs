@@ -580,10 +580,10 @@ impl Pod {
             .is_some_and(|file| oom_kills(file) > 0);
         let exit = exit_of(ended, container.started_ns, oom_killed);
         container.exit = Some(exit);
-        if let Some(sandbox) = &self.sandbox {
-            if let Err(err) = write_exit(&sandbox.exits, &id, &exit) {
-                eprintln!("shim: cannot write the exit record of {id}: {err}");
-            }
+        if let Some(sandbox) = &self.sandbox
+            && let Err(err) = write_exit(&sandbox.exits, &id, &exit)
+        {
+            eprintln!("shim: cannot write the exit record of {id}: {err}");
         }
         self.broadcast(&Message::ContainerExited { container: id, exit });
         true
@@ -634,10 +634,9 @@ impl Pod {
             }
         }
         // It may have ended before its helper was reaped.
-        if let Some(index) = self.ended_early.iter().position(|ended| ended.pid == pid) {
-            if let Some(ended) = self.ended_early.remove(index) {
-                self.process_ended(ended);
-            }
+        let early = self.ended_early.iter().position(|ended| ended.pid == pid);
+        if let Some(ended) = early.and_then(|index| self.ended_early.remove(index)) {
+            self.process_ended(ended);
         }
     }
 

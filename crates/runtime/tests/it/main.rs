@@ -7,4 +7,5 @@ mod confinement;
 mod durability;
 mod lifecycle;
 mod node;
+mod roles;
 mod streaming;

@@ -176,3 +176,36 @@ fn unpack(base: &Path, input: &mut impl Read) -> io::Result<()> {
         io::copy(&mut body.into_inner().take(padding(size) as u64), &mut io::sink())?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_is_unpacked() {
+        let dir = std::env::temp_dir().join(format!("shim-tar-{}", std::process::id()));
+        let (from, to) = (dir.join("from"), dir.join("to"));
+        let long = "d".repeat(60) + "/" + &"f".repeat(80);
+        fs::create_dir_all(from.join(&long).parent().unwrap()).unwrap();
+        fs::create_dir_all(&to).unwrap();
+        fs::write(from.join(&long), vec![7; 1000]).unwrap();
+        fs::write(from.join("empty"), "").unwrap();
+        std::os::unix::fs::symlink("empty", from.join("link")).unwrap();
+        let mut archive = Vec::new();
+        pack(&from, Path::new("."), &mut archive).unwrap();
+        archive.extend([0; 2 * BLOCK]);
+        unpack(&to, &mut archive.as_slice()).unwrap();
+        assert_eq!(fs::read(to.join(&long)).unwrap(), vec![7; 1000]);
+        assert_eq!(fs::read(to.join("empty")).unwrap(), b"");
+        assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("empty"));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_unpacked_outside() {
+        let mut archive = header("../evil", 0o644, 0, 0, b'0', "").to_vec();
+        archive.extend([0; 2 * BLOCK]);
+        let error = unpack(Path::new("/nonexistent"), &mut archive.as_slice()).unwrap_err();
+        assert!(error.to_string().contains("leads out"), "{error}");
+    }
+}
