@@ -23,6 +23,9 @@ use pool::Pool;
 /// A connection is made in this time or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A request that did not leave is sent over another connection, but not more often than this.
+const SEND_ATTEMPTS: u32 = 3;
+
 /// Bytes in both directions.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
@@ -145,10 +148,23 @@ impl Transport for HttpsTransport {
                 .parse()
                 .map_err(|error| invalid(format!("path {path:?}: {error}")))?;
             head.version = http::Version::HTTP_2;
-            let mut connection = tokio::time::timeout(CONNECT_TIMEOUT, shared.pool.connection())
-                .await
-                .map_err(|_| TransportError::Timeout(CONNECT_TIMEOUT))??;
-            let response = connection.send(Request::from_parts(head, Full::new(body))).await?;
+            let mut request = Request::from_parts(head, Full::new(body));
+            let mut attempts = 0;
+            let (connection, response) = loop {
+                attempts += 1;
+                let mut connection = tokio::time::timeout(CONNECT_TIMEOUT, shared.pool.connection())
+                    .await
+                    .map_err(|_| TransportError::Timeout(CONNECT_TIMEOUT))??;
+                match connection.send(request).await {
+                    Ok(response) => break (connection, response),
+                    // The server was about to close this connection; another one will do.
+                    Err((_, Some(unsent))) if attempts < SEND_ATTEMPTS => {
+                        shared.pool.discard(&connection);
+                        request = unsent;
+                    }
+                    Err((error, _)) => return Err(error),
+                }
+            };
             // The connection counts as used until the body is at its end.
             let body = response.map(|body| {
                 body.map_frame(move |frame| {

@@ -54,12 +54,21 @@ impl Drop for Lease {
 }
 
 impl Lease {
-    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, TransportError> {
-        let lost = |error: hyper::Error| TransportError::Lost(error.to_string());
-        self.sender.ready().await.map_err(lost)?;
-        self.sender.send_request(request).await.map_err(lost)
+    /// Sends a request. One that certainly did not leave comes back with the error.
+    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unsent> {
+        let lost = |error: &hyper::Error| TransportError::Lost(error.to_string());
+        if let Err(error) = self.sender.ready().await {
+            return Err((lost(&error), Some(request)));
+        }
+        self.sender.try_send_request(request).await.map_err(|mut error| {
+            let request = error.take_message();
+            (lost(error.error()), request)
+        })
     }
 }
+
+/// Why a request failed, and the request itself when the server has not seen any of it.
+pub(super) type Unsent = (TransportError, Option<Request<Full<Bytes>>>);
 
 impl Pool {
     pub(super) fn new(connector: Arc<dyn Connector>, authority: String, tls: Tls) -> Pool {
@@ -103,6 +112,13 @@ impl Pool {
         let lease = shared.take();
         self.connections.lock().push(shared);
         Ok(lease)
+    }
+
+    /// Uses this connection no more for new requests.
+    pub(super) fn discard(&self, lease: &Lease) {
+        self.connections
+            .lock()
+            .retain(|connection| !Arc::ptr_eq(&connection.used, &lease.used));
     }
 
     fn free(&self) -> Option<Lease> {

@@ -40,6 +40,8 @@ struct Log {
     connections: AtomicUsize,
     /// The client certificate's DER and the Authorization header of each request.
     requests: Mutex<Vec<(Vec<u8>, String)>>,
+    /// Tells all connections that the server wants to end them.
+    going: tokio::sync::Notify,
 }
 
 async fn serve(authority: &Authority) -> (SocketAddr, Arc<Log>) {
@@ -76,6 +78,7 @@ async fn serve(authority: &Authority) -> (SocketAddr, Arc<Log>) {
                 log.connections.fetch_add(1, Ordering::SeqCst);
                 let peer = stream.get_ref().1.peer_certificates();
                 let peer = peer.map(|chain| chain[0].to_vec()).unwrap_or_default();
+                let log_of_connection = log.clone();
                 let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
                     let token = request
                         .headers()
@@ -85,9 +88,14 @@ async fn serve(authority: &Authority) -> (SocketAddr, Arc<Log>) {
                     let answer = format!("{} {}", request.method(), request.uri().path());
                     async move { Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(Bytes::from(answer)))) }
                 });
-                let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
+                let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service);
+                let mut serving = std::pin::pin!(serving);
+                tokio::select! {
+                    _ = serving.as_mut() => return,
+                    () = log_of_connection.going.notified() => serving.as_mut().graceful_shutdown(),
+                }
+                let _ = serving.await;
             });
         }
     });
@@ -153,6 +161,28 @@ async fn tokens_are_asked_for_each_time() {
     }
     let tokens: Vec<String> = log.requests.lock().iter().map(|(_, token)| token.clone()).collect();
     assert_eq!(tokens, ["Bearer t0", "Bearer t1"]);
+}
+
+/// A server that restarts says goodbye at any moment; no request may be lost by that.
+#[tokio::test]
+async fn a_goodbye_costs_no_request() {
+    let authority = Authority::new();
+    let (address, log) = serve(&authority).await;
+    let server = format!("https://localhost:{}", address.port());
+    let transport = HttpsTransport::new(&server, &authority.issuer.pem(), Credentials::Anonymous).unwrap();
+    let client = Client::new(Arc::new(transport));
+    for round in 0..50 {
+        let answer = client.get_raw("/x", "application/json").await;
+        assert_eq!(
+            answer.unwrap_or_else(|error| panic!("round {round}: {error}")),
+            "GET /x"
+        );
+        log.going.notify_waiters();
+        if round % 2 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(log.connections.load(Ordering::SeqCst) > 1);
 }
 
 #[tokio::test]
