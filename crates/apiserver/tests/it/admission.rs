@@ -188,6 +188,31 @@ async fn a_write_that_lost_its_race_is_admitted_again() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_takes_too_long_is_given_up() {
+    let labeller = Arc::new(Labeller {
+        gate: Some(Arc::new(Semaphore::new(0))),
+        ..Labeller::default()
+    });
+    let world = World::with_plugins(vec![labeller]).await;
+    let api = world.api();
+    for (query, seconds) in [("", 60), ("?timeout=2s", 2), ("?timeout=5m", 60)] {
+        let began = tokio::time::Instant::now();
+        let answer = api
+            .post(&format!("{MAPS}{query}"), &json!({"metadata": {"name": "slow"}}))
+            .await;
+        answer.refused(
+            504,
+            &format!("Timeout: request did not complete within the allotted timeout of {seconds}s"),
+        );
+        assert_eq!(began.elapsed().as_secs(), seconds);
+    }
+    assert_eq!(api.get(&format!("{MAPS}/slow")).await.code, 404);
+    api.get(&format!("{MAPS}?timeout=soon"))
+        .await
+        .refused(400, "invalid timeout specified in the request URL");
+}
+
 #[tokio::test]
 async fn too_many_writes_at_once_are_sent_away() {
     let gate = Arc::new(Semaphore::new(0));

@@ -151,6 +151,34 @@ async fn certificates_and_roles_decide() {
 }
 
 #[tokio::test]
+async fn rights_reach_rows_that_come_later() {
+    let identities = Identities::start().await;
+    let [admin, _] = identities.both("admin", Some(SYSTEM_MASTERS));
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let role = json!({"metadata": {"name": "sailor"}, "rules": [{"apiGroups": ["sea.example"], "resources": ["boats"], "verbs": ["list"]}]});
+    let binding = json!({"metadata": {"name": "sailor"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "sailor"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "jason"}]});
+    admin.post(&format!("{rbac}/roles"), &role).await.ok();
+    admin.post(&format!("{rbac}/rolebindings"), &binding).await.ok();
+    let boats = "/apis/sea.example/v1/namespaces/default/boats";
+    for jason in identities.both("jason", None) {
+        jason
+            .get(boats)
+            .await
+            .refused(404, "the server could not find the requested resource");
+        let (row, schema) = crate::rows::boats();
+        identities.world.running.add_row(row, schema).await.unwrap();
+        assert_eq!(jason.get(boats).await.code, 200);
+        assert_eq!(jason.get(&format!("{boats}/argo")).await.code, 403);
+        let resource = api::GroupResource {
+            group: "sea.example".into(),
+            resource: "boats".into(),
+        };
+        assert!(identities.world.running.remove_row(&resource).await);
+    }
+}
+
+#[tokio::test]
 async fn admission_is_upstreams() {
     let identities = Identities::start().await;
     for (index, admin) in identities.both("admin", Some(SYSTEM_MASTERS)).into_iter().enumerate() {

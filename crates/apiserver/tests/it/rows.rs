@@ -15,7 +15,7 @@ struct Plain;
 impl Strategy for Plain {}
 
 /// `boats.sea.example/v1`, which no generated table knows.
-fn boats() -> (Arc<StorageKind>, SchemaRef) {
+pub fn boats() -> (Arc<StorageKind>, SchemaRef) {
     let served = ServedVersion {
         group: "sea.example".into(),
         version: "v1".into(),

@@ -231,6 +231,28 @@ async fn bookmarks_say_how_far_a_quiet_watch_is() {
     assert!(began.elapsed() >= std::time::Duration::from_secs(1800));
 }
 
+#[tokio::test(start_paused = true)]
+async fn events_go_by_themselves() {
+    let clock = base::Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap());
+    let engine = store::testing::engine_in_memory(clock.clone(), base::Random::seeded(1)).await;
+    let world = World::over(engine, Vec::new(), |config| config.clock = clock).await;
+    let api = world.api();
+    let event = json!({"metadata": {"name": "e"}, "reason": "Tested", "type": "Normal",
+        "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"}});
+    let made = api.post("/api/v1/namespaces/default/events", &event).await.ok();
+    assert_eq!(made["metadata"]["creationTimestamp"], "2026-01-01T00:00:00Z");
+    let began = tokio::time::Instant::now();
+    let mut watch = api
+        .watch("/apis/events.k8s.io/v1/events?watch=1&timeoutSeconds=7200")
+        .await;
+    assert_eq!(watch.words(2).await, ["ADDED e", "DELETED e"]);
+    assert!(
+        (3600..3700).contains(&began.elapsed().as_secs()),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
 #[tokio::test]
 async fn watches_end_with_the_server() {
     let world = World::start().await;

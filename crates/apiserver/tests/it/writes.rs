@@ -281,6 +281,53 @@ async fn applied_fields_have_owners() {
 }
 
 #[tokio::test]
+async fn owners_remember_the_version_they_wrote() {
+    let world = World::start().await;
+    for (index, api) in world.both().await.into_iter().enumerate() {
+        let name = format!("h{index}");
+        let path = |version: &str| format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers");
+        let target = json!({"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"});
+        let config = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": name},
+            "spec": {"maxReplicas": 3, "scaleTargetRef": target, "targetCPUUtilizationPercentage": 50}});
+        let apply = format!("{}/{name}?fieldManager=one", path("v1"));
+        let made = api.patch(&apply, "apply", &config).await.ok();
+        assert_eq!(made["spec"]["targetCPUUtilizationPercentage"], 50);
+        let patched = api
+            .patch(
+                &format!("{}/{name}?fieldManager=two", path("v2")),
+                "merge",
+                &json!({"spec": {"minReplicas": 2}}),
+            )
+            .await
+            .ok();
+        let owners: Vec<String> = patched["metadata"]["managedFields"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| {
+                format!(
+                    "{} {}",
+                    entry["manager"].as_str().unwrap(),
+                    entry["apiVersion"].as_str().unwrap()
+                )
+            })
+            .collect();
+        assert_eq!(owners, ["one autoscaling/v1", "two autoscaling/v2"]);
+        // The owner of v1 still owns the field that is a list of metrics in v2.
+        let metrics = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": name},
+            "spec": {"maxReplicas": 9, "scaleTargetRef": target}});
+        let answer = api
+            .patch(&format!("{}/{name}?fieldManager=three", path("v2")), "apply", &metrics)
+            .await;
+        answer.refused(409, "conflict with \"one\": .spec.maxReplicas");
+        let without = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": name},
+            "spec": {"maxReplicas": 3, "scaleTargetRef": target}});
+        let answer = api.patch(&apply, "apply", &without).await.ok();
+        assert!(answer["spec"]["targetCPUUtilizationPercentage"].is_null(), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn status_and_spec_are_written_apart() {
     let world = World::start().await;
     for (index, api) in world.both().await.into_iter().enumerate() {
