@@ -102,6 +102,7 @@ pub struct Output {
 pub fn make(input: &Input<'_>) -> Result<Output> {
     let linux = input.config.linux.clone().unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
+    refuse_unsupported(input.config, &security)?;
     let capabilities = capabilities(&security, input.bounding)?;
     let profile = seccomp_profile(&security, &capabilities)?;
     let cwd = [input.config.working_dir.as_str(), input.image.working_dir.as_str(), "/"];
@@ -184,6 +185,41 @@ pub fn make(input: &Input<'_>) -> Result<Output> {
     })
 }
 
+/// What would be silently left out is refused: somebody relies on it.
+fn refuse_unsupported(config: &cri::ContainerConfig, security: &cri::LinuxContainerSecurityContext) -> Result<()> {
+    use cri::security_profile::ProfileType;
+    let unsupported = |what: &str| {
+        Err(Error::Unsupported(format!(
+            "{what} are not supported by this runtime yet"
+        )))
+    };
+    if security
+        .apparmor
+        .as_ref()
+        .is_some_and(|profile| profile.profile_type() == ProfileType::Localhost)
+    {
+        return unsupported("AppArmor profiles");
+    }
+    if !config.cdi_devices.is_empty() {
+        return unsupported("CDI devices");
+    }
+    if config
+        .mounts
+        .iter()
+        .any(|mount| !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty())
+    {
+        return unsupported("mounts with mapped user ids");
+    }
+    if config
+        .mounts
+        .iter()
+        .any(|mount| mount.image.as_ref().is_some_and(|image| !image.image.is_empty()))
+    {
+        return unsupported("image volumes");
+    }
+    Ok(())
+}
+
 fn groups(user: &User) -> Vec<u32> {
     let mut groups = vec![user.gid];
     groups.extend(user.groups.iter().filter(|gid| **gid != user.gid));
@@ -253,16 +289,19 @@ fn capabilities(security: &cri::LinuxContainerSecurityContext, bounding: &[&str]
     if let Some(unknown) = add.iter().chain(&drop).find(|name| !known(name)) {
         return Err(Error::Invalid(format!("unknown capability {unknown:?}")));
     }
-    let mut set: Vec<String> = if security.privileged || all(&add) {
-        bounding.iter().map(|name| (*name).to_owned()).collect()
-    } else if all(&drop) {
-        Vec::new()
-    } else {
-        DEFAULT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect()
-    };
-    if !security.privileged {
-        set.retain(|name| !drop.contains(name) || (all(&add) && !drop.contains(name)));
-        set.extend(add.into_iter().filter(|name| name != "CAP_ALL"));
+    let every = || bounding.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let mut set: Vec<String> = DEFAULT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
+    // In containerd's order: dropping ALL outdoes adding ALL, dropping one outdoes adding it.
+    if all(&add) {
+        set = every();
+    }
+    if all(&drop) {
+        set.clear();
+    }
+    set.extend(add.into_iter().filter(|name| name != "CAP_ALL"));
+    set.retain(|name| !drop.contains(name));
+    if security.privileged {
+        set = every();
     }
     // What the node itself does not have cannot be given.
     set.retain(|name| bounding.contains(&name.as_str()));
@@ -451,11 +490,6 @@ fn mounts(input: &Input<'_>, privileged: bool) -> Result<(Vec<Value>, &'static s
     asked.sort_by_key(|mount| Path::new(&mount.container_path).components().count());
     let mut propagation = "private";
     for wanted in asked {
-        if wanted.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-            return Err(Error::Unsupported(
-                "image volumes are not supported by this runtime yet".into(),
-            ));
-        }
         if !wanted.container_path.starts_with('/') {
             return Err(Error::Invalid(format!(
                 "mount path {:?} is not absolute",
@@ -589,6 +623,8 @@ mod tests {
         check(&[], &["ALL"], 0);
         check(&["ALL"], &[], 41);
         check(&["ALL"], &["CAP_SYS_ADMIN"], 40);
+        check(&["ALL"], &["ALL"], 0);
+        check(&["NET_ADMIN"], &["NET_ADMIN"], 14);
         let bad = cri::Capability {
             add_capabilities: vec!["NONSENSE".into()],
             ..Default::default()
@@ -598,6 +634,69 @@ mod tests {
             ..Default::default()
         };
         assert!(output(&with(security)).is_err());
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused() {
+        let check = |config: cri::ContainerConfig, expect: &str| {
+            let error = output(&config).err().expect("a refusal").to_string();
+            assert!(error.contains(expect), "{error}");
+        };
+        let apparmor = cri::SecurityProfile {
+            profile_type: cri::security_profile::ProfileType::Localhost.into(),
+            localhost_ref: "x".into(),
+        };
+        check(
+            with(cri::LinuxContainerSecurityContext {
+                apparmor: Some(apparmor),
+                ..Default::default()
+            }),
+            "AppArmor",
+        );
+        let image = Some(cri::ImageSpec {
+            image: "x".into(),
+            ..Default::default()
+        });
+        let mounts = vec![cri::Mount {
+            image,
+            ..Default::default()
+        }];
+        check(
+            cri::ContainerConfig {
+                mounts,
+                ..Default::default()
+            },
+            "image volumes",
+        );
+        let mounts = vec![cri::Mount {
+            uid_mappings: vec![cri::IdMapping::default()],
+            ..Default::default()
+        }];
+        check(
+            cri::ContainerConfig {
+                mounts,
+                ..Default::default()
+            },
+            "mapped user ids",
+        );
+        let mounts = vec![cri::Mount {
+            container_path: "relative".into(),
+            ..Default::default()
+        }];
+        check(
+            cri::ContainerConfig {
+                mounts,
+                ..Default::default()
+            },
+            "not absolute",
+        );
+        check(
+            cri::ContainerConfig {
+                working_dir: "relative".into(),
+                ..Default::default()
+            },
+            "not an absolute path",
+        );
     }
 
     #[test]
