@@ -211,6 +211,13 @@ impl Cri {
         Ok(self.images.clone().pull_image(request).await?.into_inner().image_ref)
     }
 
+    /// Removes an image from the node.
+    pub async fn remove_image(&self, image: &str) -> Result<()> {
+        let spec = cri::ImageSpec { image: image.into(), ..cri::ImageSpec::default() };
+        let request = cri::RemoveImageRequest { image: Some(spec) };
+        Ok(self.images.clone().remove_image(timed(request)).await.map(drop)?)
+    }
+
     /// What containers use now.
     pub async fn container_stats(&self) -> Result<Vec<cri::ContainerStats>> {
         let request = cri::ListContainerStatsRequest { filter: None };

@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 pub mod mounts;
+pub mod namespaces;
 pub mod netlink;
 pub mod netlink_conntrack;
 pub mod netlink_message;

@@ -30,10 +30,22 @@ pub enum Command {
     Reset(Reset),
     /// Tells what runs
     Status(Status),
+    /// Shows and changes the images of the node
+    #[command(subcommand)]
+    Image(Image),
     /// Prints the administrator's kubeconfig
     Kubeconfig(Kubeconfig),
     /// Runs the control plane in the foreground, for service managers
     Server(Server),
+    /// Runs the node's daemon inside of its namespaces
+    #[command(hide = true)]
+    Node(Node),
+    /// Makes the node's namespaces
+    #[command(hide = true)]
+    NodeHold,
+    /// Starts the node's daemon inside of its namespaces
+    #[command(hide = true)]
+    NodeEnter(NodeEnter),
     /// Tells the versions of this program and of the API it serves
     Version(Version),
 }
@@ -44,6 +56,12 @@ pub struct Up {
     /// Only the control plane: an API server with controllers, without a node; works without root
     #[arg(long)]
     pub no_node: bool,
+    /// Runs the demo on it and tells what it looks like from the outside
+    #[arg(long)]
+    pub demo: bool,
+    /// Gives pods no way out of the cluster (this version knows no other way)
+    #[arg(long)]
+    pub isolated: bool,
     /// The port of the API on loopback; 0 takes any free one
     #[arg(long, value_name = "PORT")]
     pub api_port: Option<u16>,
@@ -66,6 +84,44 @@ pub struct Status {
     /// The form of the answer
     #[arg(long, short, value_enum, default_value_t = Format::Text)]
     pub output: Format,
+}
+
+/// `trireme image`
+#[derive(Subcommand, Debug)]
+pub enum Image {
+    /// Takes images from archives: `docker save`, or an OCI layout in a tar
+    Import {
+        /// The archives
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Lists the images
+    Ls,
+    /// Removes images
+    Rm {
+        /// Their names or ids
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// `trireme node`
+#[derive(Args, Debug)]
+pub struct Node {
+    /// The node's name
+    #[arg(long)]
+    pub name: String,
+}
+
+/// `trireme node-enter`
+#[derive(Args, Debug)]
+pub struct NodeEnter {
+    /// The process that holds the namespaces
+    #[arg(long)]
+    pub holder: i32,
+    /// The node's name
+    #[arg(long)]
+    pub name: String,
 }
 
 /// `trireme kubeconfig`

@@ -33,6 +33,14 @@ impl Layout {
         Ok(Layout { data, run })
     }
 
+    /// The flags by which another process of ours finds the same directories.
+    pub fn flags(&self) -> Vec<String> {
+        match self.data.parent().filter(|parent| parent.join("data") == self.data && parent.join("run") == self.run) {
+            Some(parent) => vec!["--dir".into(), parent.display().to_string()],
+            None => Vec::new(),
+        }
+    }
+
     /// What survives `down`: the state of the cluster.
     pub fn data(&self) -> &Path {
         &self.data

@@ -8,6 +8,7 @@ mod commands;
 mod errors;
 mod kubeconfig;
 mod layout;
+mod node;
 mod process;
 mod progress;
 mod server;
@@ -21,6 +22,8 @@ use crate::cli::{Cli, Command};
 use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::layout::Layout;
 
+/// The control group below which the node's pods live.
+pub const CGROUP_ROOT: &str = "/trireme";
 /// Threads of a daemon: the API server and the node of a small machine; more cores take more.
 const WORKERS_MIN: usize = 2;
 
@@ -46,6 +49,11 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result {
     let is_root = rustix::process::geteuid().is_root();
     let layout = Layout::find(cli.dir.as_deref(), is_root, |name| std::env::var_os(name).map(Into::into))?;
+    match &cli.command {
+        Command::NodeHold => return commands::node::hold(),
+        Command::NodeEnter(arguments) => return commands::node::enter(arguments, &layout.flags()),
+        _ => {}
+    }
     if cli.command.is_daemon() {
         let filter = tracing_subscriber::EnvFilter::try_from_env("TRIREME_LOG")
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
@@ -69,7 +77,7 @@ fn run(cli: Cli) -> Result {
 /// A command of the daemon is only for `up` and service managers; everything else is for people.
 impl Command {
     fn is_daemon(&self) -> bool {
-        matches!(self, Command::Server(_))
+        matches!(self, Command::Server(_) | Command::Node(_))
     }
 }
 

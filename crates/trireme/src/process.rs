@@ -52,7 +52,12 @@ impl Process {
         if self.gone_within(Duration::from_secs(END_SECONDS)).await {
             return Ok(());
         }
-        signal(rustix::process::Signal::KILL)?;
+        self.kill().await
+    }
+
+    /// Kills it and waits for its end.
+    pub async fn kill(self) -> Result {
+        sys::process::kill(self.pid, self.start_ticks, rustix::process::Signal::KILL).doing("ending a process")?;
         if self.gone_within(Duration::from_secs(END_SECONDS)).await {
             return Ok(());
         }
@@ -63,16 +68,19 @@ impl Process {
     /// Waits for its end, told by the kernel through a pidfd.
     async fn gone_within(self, limit: Duration) -> bool {
         let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return true };
-        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK) else {
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
             return !self.is_running();
         };
+        // The pidfd may have been opened on a later process of that id.
         if !self.is_running() {
             return true;
         }
-        let Ok(waiting) = tokio::io::unix::AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE) else {
-            return !self.is_running();
-        };
-        tokio::time::timeout(limit, waiting.readable()).await.is_ok() || !self.is_running()
+        let waiting = tokio::task::spawn_blocking(move || {
+            let mut entry = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+            let limit = rustix::event::Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: 0 };
+            rustix::event::poll(&mut entry, Some(&limit)).is_ok_and(|ready| ready > 0)
+        });
+        waiting.await.unwrap_or(false) || !self.is_running()
     }
 }
 

@@ -1,7 +1,10 @@
 //! One command a file.
 
+mod demo;
 mod down;
+mod image;
 mod kubeconfig;
+pub mod node;
 mod reset;
 mod server;
 mod status;
@@ -9,7 +12,7 @@ mod up;
 mod version;
 
 use crate::cli::Command;
-use crate::errors::Result;
+use crate::errors::{CliError, Context as _, Result};
 use crate::layout::Layout;
 
 /// Runs a command.
@@ -19,8 +22,41 @@ pub async fn run(command: Command, layout: &Layout, quiet: bool, is_root: bool) 
         Command::Down => down::run(layout, quiet).await,
         Command::Reset(arguments) => reset::run(arguments, layout, quiet).await,
         Command::Status(arguments) => status::run(arguments, layout).await,
+        Command::Image(command) => image::run(command, layout, quiet).await,
+        Command::Node(arguments) => node::run(arguments, layout).await,
+        Command::NodeHold | Command::NodeEnter(_) => Err(CliError::internal("this command runs before any thread")),
         Command::Kubeconfig(arguments) => kubeconfig::run(arguments, layout),
         Command::Server(arguments) => server::run(arguments, layout).await,
         Command::Version(arguments) => version::run(arguments),
+    }
+}
+
+/// The name of the process that holds a node's namespaces.
+pub fn holder_name(node: &str) -> String {
+    format!("node-{node}")
+}
+
+/// The signals that ask a daemon to end.
+pub struct Ends {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+// === impl Ends ===
+
+impl Ends {
+    /// Listens from now on.
+    pub fn listen() -> Result<Ends> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).doing("listening for signals");
+        Ok(Ends { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// The first of them.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "terminated",
+            _ = self.interrupt.recv() => "interrupted",
+        }
     }
 }

@@ -5,6 +5,9 @@ use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::layout::Layout;
 use crate::process::{Process, tell_ready};
 use crate::server::ControlPlane;
+use crate::settings::Settings;
+
+use super::Ends;
 
 /// Runs until it is asked to end.
 pub async fn run(arguments: Server, layout: &Layout) -> Result {
@@ -22,7 +25,8 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         .hint("look at it: trireme status; end it: trireme down"));
     }
     let mut ends = Ends::listen()?;
-    let plane = ControlPlane::start(layout, arguments.api_port).await?;
+    let node = Settings::read(layout)?.and_then(|settings| settings.node);
+    let plane = ControlPlane::start(layout, arguments.api_port, node.as_deref()).await?;
     let own = Process::of(std::process::id() as i32).ok_or_else(|| CliError::internal("our own process is unknown"))?;
     own.write(&process_file)?;
     tell_ready(&plane.describe())?;
@@ -33,25 +37,4 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
     // A file that is gone already was somebody's reset.
     let _ = std::fs::remove_file(&process_file);
     Ok(())
-}
-
-/// The signals that ask a daemon to end.
-struct Ends {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Ends {
-    fn listen() -> Result<Ends> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).doing("listening for signals");
-        Ok(Ends { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "terminated",
-            _ = self.interrupt.recv() => "interrupted",
-        }
-    }
 }

@@ -10,64 +10,119 @@ use crate::process::{self, Process};
 use crate::progress::{Progress, seconds};
 use crate::settings::Settings;
 
+use super::{demo, holder_name, node};
+
+/// The port of the API when nobody says otherwise.
+const API_PORT: u16 = 6443;
+
 /// Starts what is not running.
-pub async fn run(arguments: Up, layout: &Layout, quiet: bool, _is_root: bool) -> Result {
-    if !arguments.no_node {
-        return Err(CliError::new(
-            Kind::Usage,
-            "NO_NODE_YET",
-            "this version starts the control plane only: it has no node to run pods on yet",
-        )
-        .hint("start the control plane: trireme up --no-node"));
+pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> Result {
+    if !arguments.no_node && !is_root {
+        return Err(CliError::new(Kind::Machine, "NEEDS_ROOT", "a node needs root: it makes namespaces and containers")
+            .hint("run it with sudo, or start the control plane alone: trireme up --no-node"));
     }
     let mut progress = Progress::start(quiet);
     layout.create()?;
-    let kept = Settings::read(layout)?;
-    let mut settings = kept.unwrap_or_default();
-    if let Some(port) = arguments.api_port {
-        settings.api_port = port;
-    }
-    let running = Process::read(&layout.process("server"));
-    if running.is_none() {
-        let server = start_server(layout, &settings).await?;
-        settings.api_port = port_of(&server).unwrap_or(settings.api_port);
+    let before = Settings::read(layout)?;
+    let settings = wanted(&arguments, before.as_ref())?;
+    if before.as_ref() != Some(&settings) {
         settings.write(layout)?;
-        progress.done("control plane answering");
-    } else if !quiet {
-        eprintln!("  the control plane is running already");
+    }
+    match Process::read(&layout.process("server")) {
+        None => {
+            start_server(layout, settings).await?;
+            progress.done("control plane answering");
+        }
+        Some(_) if !quiet => eprintln!("  the control plane is running already"),
+        Some(_) => {}
+    }
+    let settings = Settings::read(layout)?.ok_or_else(|| CliError::internal("the settings went away"))?;
+    if let Some(name) = &settings.node {
+        match start_node(layout, name).await? {
+            true => drop(progress.done("node ready")),
+            false if !quiet => eprintln!("  the node {name} is running already"),
+            false => {}
+        }
     }
     if !arguments.no_kubeconfig {
         install_kubeconfig(layout)?;
         progress.done("kubeconfig merged, context trireme");
     }
+    if arguments.demo {
+        return demo::run(layout, &settings, &mut progress).await;
+    }
     if !quiet {
         eprintln!("ready after {}. Try:", seconds(progress.total()));
-        for line in ["kubectl get namespaces", "kubectl apply -f examples/", "trireme status"] {
+        let first = if settings.node.is_some() { "kubectl get nodes" } else { "kubectl get namespaces" };
+        for line in [first, "kubectl apply -f examples/", "trireme status"] {
             eprintln!("  {line}");
         }
     }
     Ok(())
 }
 
-async fn start_server(layout: &Layout, settings: &Settings) -> Result<Value> {
-    let mut words = directory_flag(layout);
-    words.extend(["server", "--detached", "--api-port"].map(str::to_owned));
-    words.push(settings.api_port.to_string());
-    words.rotate_left(directory_flag(layout).len());
-    // The subcommand first: `process::start` names it in its error.
-    process::start(&words, &layout.log("server")).await
-}
-
-/// How a daemon is told the directories that we use.
-fn directory_flag(layout: &Layout) -> Vec<String> {
-    match layout.data().parent().filter(|parent| parent.join("data") == layout.data()) {
-        Some(parent) => vec!["--dir".into(), parent.display().to_string()],
-        None => Vec::new(),
+/// The settings of this call: what was not said stays as it was.
+fn wanted(arguments: &Up, before: Option<&Settings>) -> Result<Settings> {
+    let mut settings = before.cloned().unwrap_or(Settings { api_port: API_PORT, ..Settings::default() });
+    if let Some(port) = arguments.api_port {
+        settings.api_port = port;
     }
+    if !arguments.no_node && settings.node.is_none() {
+        if before.is_some() {
+            return Err(CliError::new(
+                Kind::Usage,
+                "SHAPE",
+                "this cluster was started without a node, and a node cannot be added to it yet",
+            )
+            .hint("go on without one: trireme up --no-node; or start over: trireme reset"));
+        }
+        settings.node = Some(host_name());
+    }
+    Ok(settings)
 }
 
-fn port_of(ready: &Value) -> Option<u16> {
-    ready["apiPort"].as_u64().and_then(|port| u16::try_from(port).ok())
+/// The machine's name as a node's: lower case, and nothing that a DNS name cannot have.
+fn host_name() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy().to_lowercase();
+    let fits = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+    let name: String = name.chars().map(fits).collect();
+    let name = name.trim_matches(['-', '.']).to_owned();
+    if name.is_empty() { "trireme".into() } else { name }
+}
+
+async fn start_server(layout: &Layout, mut settings: Settings) -> Result {
+    let mut words = vec!["server".to_owned(), "--detached".into(), "--api-port".into(), settings.api_port.to_string()];
+    words.extend(layout.flags());
+    let ready = process::start(&words, &layout.log("server")).await?;
+    if let Some(port) = ready["apiPort"].as_u64().and_then(|port| u16::try_from(port).ok()) {
+        // Port 0 is chosen once: clients keep what their kubeconfig says.
+        settings.api_port = port;
+        settings.write(layout)?;
+    }
+    Ok(())
+}
+
+/// Starts the node's namespaces and its daemon, whichever is not there. Answers whether something was started.
+async fn start_node(layout: &Layout, name: &str) -> Result<bool> {
+    let holder = match node::holder(layout, name) {
+        Some(holder) => holder,
+        None => {
+            let made = process::start(&["node-hold".to_owned()], &layout.log("node")).await?;
+            let holder: Process = serde_json::from_value(made).map_err(CliError::internal)?;
+            holder.write(&layout.process(&holder_name(name)))?;
+            holder
+        }
+    };
+    // The socket is the daemon's, and answers only while it lives.
+    if tokio::net::UnixStream::connect(layout.node_socket(name)).await.is_ok() {
+        return Ok(false);
+    }
+    let mut words: Vec<String> =
+        ["node-enter", "--name", name, "--holder", &holder.pid.to_string()].map(str::to_owned).into();
+    words.extend(layout.flags());
+    process::start(&words, &layout.log("node")).await?;
+    Ok(true)
 }
 
 /// Merges the administrator's access into the user's kubeconfig.

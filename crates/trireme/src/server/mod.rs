@@ -2,6 +2,8 @@
 //! other. Inside of this process all of them speak to the API through function calls (D6).
 
 pub mod pki;
+mod dial;
+mod node_identity;
 mod serving;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,7 +22,7 @@ use client::Client;
 use client::informer::SharedInformers;
 use serde_json::{Value, json};
 use store::{Embedded, EmbeddedOptions};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 
 use self::pki::Pki;
 use self::serving::Serving;
@@ -31,9 +33,14 @@ use crate::layout::{Layout, write_private};
 /// The cluster IP of the API: the first of the service range.
 const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// The cluster IP of DNS.
-const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// Where pods of this machine reach the API server: an address that each node forwards to it. It is in no pod's range.
 pub const API_ENDPOINT: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 243, 0, 1), 6443);
+
+/// The range of pods; each node takes a /24 of it.
+pub const POD_RANGE: &str = "10.244.0.0/16";
+/// The range of cluster IPs.
+pub const SERVICE_RANGE: &str = "10.96.0.0/12";
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -47,13 +54,16 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Starts everything and answers when the API serves and the cluster has its first shape.
-    pub async fn start(layout: &Layout, api_port: u16) -> Result<ControlPlane> {
+    pub async fn start(layout: &Layout, api_port: u16, node: Option<&str>) -> Result<ControlPlane> {
         let (clock, random, components) = (Clock::real(), Random::real(), Shutdown::new());
         let listener = bind(api_port).await?;
         let address = listener.local_addr().doing("reading the API's port")?;
         let pki = Arc::new(Pki::open(layout, &clock, &random)?);
         let store = open_store(layout, &clock, &random).await?;
-        let running = start_api(&pki, store.clone(), address, &clock, &random).await?;
+        if let Some(node) = node {
+            node_identity::issue(layout, &pki, node, &clock)?;
+        }
+        let running = start_api(layout, &pki, store.clone(), address, &clock, &random).await?;
 
         let endpoint = (IpAddr::V4(API_ENDPOINT.0), API_ENDPOINT.1);
         let addresses = bootstrap::Addresses { api_service: API_SERVICE, dns_service: DNS_SERVICE, api_endpoint: endpoint };
@@ -63,6 +73,15 @@ impl ControlPlane {
         let names = vec![IpAddr::V4(API_SERVICE), IpAddr::V4(API_ENDPOINT.0)];
         let serving = Serving::start(pki.clone(), names, clock.clone(), &components)?;
         let tls = apiserver::serve::tls_config(serving);
+        if node.is_some() {
+            let socket = listen_for_nodes(layout)?;
+            let (server, tls) = (running.clone(), tls.clone());
+            components.spawn(async move {
+                if let Err(error) = server.serve_unix(socket, tls).await {
+                    tracing::error!(%error, "the API server stopped serving nodes");
+                }
+            });
+        }
         let server = running.clone();
         components.spawn(async move {
             if let Err(error) = server.serve(listener, tls).await {
@@ -105,6 +124,14 @@ async fn bind(api_port: u16) -> Result<TcpListener> {
     })
 }
 
+/// The socket through which nodes of this machine come: their networks lead nowhere else.
+fn listen_for_nodes(layout: &Layout) -> Result<UnixListener> {
+    let path = layout.api_socket();
+    // A socket of a daemon that was killed is in the way.
+    let _ = std::fs::remove_file(&path);
+    UnixListener::bind(&path).map_err(|error| CliError::file(&path, &error))
+}
+
 async fn open_store(layout: &Layout, clock: &Clock, random: &Random) -> Result<Arc<Embedded>> {
     let mut options = EmbeddedOptions::new(layout.store());
     (options.clock, options.random) = (clock.clone(), random.fork());
@@ -116,6 +143,7 @@ async fn open_store(layout: &Layout, clock: &Clock, random: &Random) -> Result<A
 }
 
 async fn start_api(
+    layout: &Layout,
     pki: &Pki,
     store: Arc<Embedded>,
     address: SocketAddr,
@@ -145,6 +173,9 @@ async fn start_api(
     let mut config = Config::new(store, kinds::rows(), Box::new(parts));
     (config.clock, config.random) = (clock.clone(), random.fork());
     config.advertised = address.to_string();
+    let node = dial::NodeNamespace::new(layout.clone());
+    config.services = Some(Arc::new(dial::ToPods(node.clone())));
+    config.nodes = Some(Arc::new(dial::ToKubelets::new(node, pki, clock)?));
     ApiServer::start(config).await.doing("starting the API server")
 }
 

@@ -1,0 +1,208 @@
+//! The sandbox of a pod.
+//!
+//! Source: `pkg/kubelet/kuberuntime/kuberuntime_sandbox.go` and `pkg/kubelet/network/dns/dns.go`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use client::k8s_openapi::api::core::v1::Pod;
+use rpc::cri;
+
+use super::{cgroup_parent, identity, security};
+use crate::cri::{LABEL_POD_NAME, LABEL_POD_NAMESPACE, LABEL_POD_UID};
+
+/// The longest host name that the kernel takes.
+const HOSTNAME_BYTES_MAX: usize = 63;
+/// What pods of the cluster's DNS search with: a name with fewer dots is tried with the search paths first.
+const NDOTS: &str = "ndots:5";
+
+/// What the node gives to its pods.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Where logs of pods go.
+    pub log_root: PathBuf,
+    /// The control group below which pods live.
+    pub cgroup_root: String,
+    /// Its memory.
+    pub memory_bytes: i64,
+    /// The cluster's DNS.
+    pub cluster_dns: Vec<IpAddr>,
+    /// `cluster.local`.
+    pub cluster_domain: String,
+    /// The node's own resolver.
+    pub resolver: Resolver,
+}
+
+/// A resolver's settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolver {
+    /// Servers.
+    pub servers: Vec<String>,
+    /// Search domains.
+    pub searches: Vec<String>,
+    /// Options.
+    pub options: Vec<String>,
+}
+
+/// What the runtime is asked for.
+pub fn sandbox(pod: &Pod, attempt: u32, node: &Node) -> cri::PodSandboxConfig {
+    let (namespace, name, uid) = identity(pod);
+    let resolver = resolver(pod, node);
+    let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
+    let mut labels: std::collections::HashMap<String, String> =
+        pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
+    labels.extend([(LABEL_POD_NAME, name), (LABEL_POD_NAMESPACE, namespace), (LABEL_POD_UID, uid)].map(own));
+    let sysctls = pod.spec.iter().filter_map(|spec| spec.security_context.as_ref()?.sysctls.as_ref()).flatten();
+    cri::PodSandboxConfig {
+        metadata: Some(cri::PodSandboxMetadata {
+            name: name.into(),
+            uid: uid.into(),
+            namespace: namespace.into(),
+            attempt,
+        }),
+        hostname: if host_network { String::new() } else { hostname(pod) },
+        log_directory: log_directory(pod, node).display().to_string(),
+        dns_config: Some(cri::DnsConfig {
+            servers: resolver.servers,
+            searches: resolver.searches,
+            options: resolver.options,
+        }),
+        labels,
+        annotations: pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect(),
+        linux: Some(cri::LinuxPodSandboxConfig {
+            cgroup_parent: cgroup_parent(&node.cgroup_root, pod),
+            security_context: Some(security::of_pod(pod)),
+            sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+            ..cri::LinuxPodSandboxConfig::default()
+        }),
+        ..cri::PodSandboxConfig::default()
+    }
+}
+
+fn own((key, value): (&str, &str)) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+/// Where the logs of a pod's containers are: `NAMESPACE_NAME_UID`.
+pub fn log_directory(pod: &Pod, node: &Node) -> PathBuf {
+    let (namespace, name, uid) = identity(pod);
+    node.log_root.join(format!("{namespace}_{name}_{uid}"))
+}
+
+/// The pod's host name: its own wish, or its name, cut to what the kernel takes.
+pub fn hostname(pod: &Pod) -> String {
+    let wish = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
+    let mut name = wish.unwrap_or_else(|| identity(pod).1).to_owned();
+    name.truncate(HOSTNAME_BYTES_MAX);
+    name.trim_end_matches(['-', '.']).to_owned()
+}
+
+fn resolver(pod: &Pod, node: &Node) -> Resolver {
+    let Some(spec) = &pod.spec else { return node.resolver.clone() };
+    let (namespace, ..) = identity(pod);
+    let host_network = spec.host_network.unwrap_or(false);
+    let mut resolver = match spec.dns_policy.as_deref() {
+        Some("None") => Resolver::default(),
+        Some("Default") => node.resolver.clone(),
+        Some("ClusterFirst") | None if host_network => node.resolver.clone(),
+        _ if node.cluster_dns.is_empty() => node.resolver.clone(),
+        _ => {
+            let domain = &node.cluster_domain;
+            let own = [format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
+            Resolver {
+                servers: node.cluster_dns.iter().map(IpAddr::to_string).collect(),
+                searches: own.into_iter().chain(node.resolver.searches.iter().cloned()).collect(),
+                options: vec![NDOTS.into()],
+            }
+        }
+    };
+    if let Some(config) = &spec.dns_config {
+        append(&mut resolver.servers, config.nameservers.iter().flatten().cloned());
+        append(&mut resolver.searches, config.searches.iter().flatten().cloned());
+        for option in config.options.iter().flatten() {
+            let Some(name) = &option.name else { continue };
+            resolver.options.retain(|own| own.split(':').next() != Some(name));
+            resolver.options.push(match &option.value {
+                Some(value) => format!("{name}:{value}"),
+                None => name.clone(),
+            });
+        }
+    }
+    resolver
+}
+
+fn append(list: &mut Vec<String>, more: impl Iterator<Item = String>) {
+    for item in more {
+        if !list.contains(&item) {
+            list.push(item);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    pub(crate) fn node() -> Node {
+        Node {
+            name: "n".into(),
+            log_root: "/logs".into(),
+            cgroup_root: "/t".into(),
+            memory_bytes: 1 << 32,
+            cluster_dns: vec!["10.96.0.10".parse().unwrap()],
+            cluster_domain: "cluster.local".into(),
+            resolver: Resolver { servers: vec!["1.1.1.1".into()], searches: vec!["home".into()], options: vec![] },
+        }
+    }
+
+    fn pod(spec: Value) -> Pod {
+        serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "ns", "uid": "u"}, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn dns_follows_the_policy() {
+        let cluster = "10.96.0.10 | ns.svc.cluster.local svc.cluster.local cluster.local home | ndots:5";
+        for (spec, expect) in [
+            (json!({"containers": []}), cluster),
+            (json!({"containers": [], "dnsPolicy": "Default"}), "1.1.1.1 | home | "),
+            (json!({"containers": [], "hostNetwork": true}), "1.1.1.1 | home | "),
+            (json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), cluster),
+            (
+                json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {
+                    "nameservers": ["8.8.8.8"], "searches": ["a"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
+                }}),
+                "8.8.8.8 | a | ndots:2 edns0",
+            ),
+            (
+                json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}}),
+                "10.96.0.10 | ns.svc.cluster.local svc.cluster.local cluster.local home | ndots:1",
+            ),
+        ] {
+            let got = resolver(&pod(spec.clone()), &node());
+            let words = format!("{} | {} | {}", got.servers.join(" "), got.searches.join(" "), got.options.join(" "));
+            assert_eq!(words, expect, "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_sandbox_is_found_again_by_its_labels() {
+        let config = sandbox(&pod(json!({"containers": [], "hostname": "h"})), 3, &node());
+        assert_eq!(config.labels[LABEL_POD_UID], "u");
+        assert_eq!((config.hostname.as_str(), config.log_directory.as_str()), ("h", "/logs/ns_web_u"));
+        assert_eq!(config.metadata.unwrap().attempt, 3);
+        assert_eq!(config.linux.unwrap().cgroup_parent, "/t/kubepods/besteffort/podu");
+    }
+
+    #[test]
+    fn names_are_cut_to_what_the_kernel_takes() {
+        let mut pod = pod(json!({"containers": []}));
+        pod.metadata.name = Some(format!("{}-x", "a".repeat(62)));
+        assert_eq!(hostname(&pod), "a".repeat(62));
+    }
+}

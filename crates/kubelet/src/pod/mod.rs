@@ -1,0 +1,64 @@
+//! The pods of this node: one task a pod, and the manager that starts and feeds them.
+
+mod backoff;
+mod ending;
+mod hooks;
+mod manager;
+mod reports;
+mod start;
+mod worker;
+
+use base::{Clock, Random};
+use client::Client;
+use client::events::{ObjectReference, Recorder};
+use client::informer::Informer;
+use client::k8s_openapi::api::core::v1::{Pod, Service};
+use parking_lot::RwLock;
+
+use crate::config::{Node, identity};
+use crate::cri::Cri;
+use crate::env::NodeFacts;
+use crate::volumes::VolumeManager;
+
+pub use manager::{Manager, Running};
+
+/// What all workers of a node share.
+pub struct Shared {
+    /// The runtime.
+    pub cri: Cri,
+    /// The API, as this node.
+    pub client: Client,
+    /// Events under the kubelet's name.
+    pub recorder: Recorder,
+    /// Wall time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// What the node gives to its pods.
+    pub node: Node,
+    /// The node's addresses.
+    pub host_ips: RwLock<Vec<String>>,
+    /// Volumes.
+    pub volumes: VolumeManager,
+    /// What the downward API tells of the node.
+    pub facts: NodeFacts,
+    /// Services, for the environment of containers.
+    pub services: Informer<Service>,
+}
+
+/// A reference to a pod, for events.
+pub fn reference(pod: &Pod) -> ObjectReference {
+    ObjectReference::to(&client::resources::PODS, &pod.metadata)
+}
+
+/// A reference to one of its containers.
+pub fn container_reference(pod: &Pod, name: &str, init: bool) -> ObjectReference {
+    let list = if init { "initContainers" } else { "containers" };
+    reference(pod).field(format!("spec.{list}{{{name}}}"))
+}
+
+/// `name_namespace(uid)`, as upstream names pods in texts.
+pub fn full_name(pod: &Pod) -> String {
+    let (namespace, name, uid) = identity(pod);
+    format!("{name}_{namespace}({uid})")
+}

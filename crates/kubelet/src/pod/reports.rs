@@ -1,0 +1,87 @@
+//! What probes said of a pod's runs, and what follows from it.
+
+use std::collections::BTreeMap;
+
+use client::k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::{Shared, container_reference};
+use crate::observed::Observed;
+use crate::plan::{Facts, Role, defined};
+use crate::probes::{Kind, Report};
+use crate::status::Known;
+
+/// Verdicts by run.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    runs: BTreeMap<String, Verdict>,
+}
+
+#[derive(Debug, Default)]
+struct Verdict {
+    started: Option<bool>,
+    ready: Option<bool>,
+    condemned: Option<String>,
+}
+
+// === impl Verdicts ===
+
+impl Verdicts {
+    /// Takes a report, and tells its failure to people.
+    pub fn take(&mut self, report: Report, pod: &Pod, shared: &Shared) {
+        let init = defined(pod).iter().any(|d| d.role != Role::Main && d.container.name == report.container);
+        if let Some(failure) = &report.failure {
+            let about = container_reference(pod, &report.container, init);
+            let text = format!("{} probe failed: {failure}", report.kind.word());
+            shared.recorder.warning(about, "Unhealthy", text);
+        }
+        let Some(verdict) = report.verdict else { return };
+        let own = self.runs.entry(report.run).or_default();
+        match report.kind {
+            Kind::Readiness => own.ready = Some(verdict),
+            Kind::Startup if verdict => own.started = Some(true),
+            Kind::Startup | Kind::Liveness if !verdict => {
+                let word = report.kind.word().to_lowercase();
+                own.condemned =
+                    Some(format!("Container {} failed {word} probe, will be restarted", report.container));
+            }
+            Kind::Startup | Kind::Liveness => {}
+        }
+    }
+
+    /// Forgets runs that are gone.
+    pub fn keep(&mut self, observed: &Observed) {
+        self.runs.retain(|id, _| observed.runs.iter().any(|run| run.id == *id));
+    }
+
+    /// What the plan has to know.
+    pub fn tell_plan(&self, pod: &Pod, observed: &Observed, facts: &mut Facts) {
+        for (id, verdict) in &self.runs {
+            if let Some(why) = &verdict.condemned {
+                facts.condemned.insert(id.clone(), why.clone());
+            }
+        }
+        for defined in defined(pod) {
+            if !self.has_started(defined.container, observed) {
+                facts.starting.insert(defined.container.name.clone());
+            }
+        }
+    }
+
+    /// What the status has to know.
+    pub fn tell_status(&self, pod: &Pod, observed: &Observed, known: &mut Known) {
+        for defined in defined(pod) {
+            let container = defined.container;
+            let started = self.has_started(container, observed);
+            let verdict = observed.latest(&container.name).and_then(|run| self.runs.get(&run.id));
+            let asked = container.readiness_probe.is_some();
+            let ready = if asked { verdict.and_then(|v| v.ready).unwrap_or(false) } else { started };
+            known.started.insert(container.name.clone(), started);
+            known.ready.insert(container.name.clone(), ready);
+        }
+    }
+
+    fn has_started(&self, container: &Container, observed: &Observed) -> bool {
+        let Some(run) = observed.latest(&container.name).filter(|run| run.is_running()) else { return false };
+        container.startup_probe.is_none() || self.runs.get(&run.id).and_then(|v| v.started) == Some(true)
+    }
+}

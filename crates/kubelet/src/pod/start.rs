@@ -1,0 +1,187 @@
+//! Starting one container: its image, its configuration, the runtime, its hook. Each step that fails says so in the
+//! container's waiting state and in an event, in upstream's words.
+//!
+//! Source: `pkg/kubelet/kuberuntime/kuberuntime_container.go` (`startContainer`), `pkg/kubelet/images/image_manager.go`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use client::k8s_openapi::api::core::v1::{Container, Pod};
+use rpc::cri;
+use tokio::time::Instant;
+
+use super::{Shared, container_reference, full_name, hooks};
+use crate::config::{self, Wanted};
+use crate::status::Waiting;
+use crate::volumes::PodVolumes;
+
+/// What a start needs.
+pub struct Start {
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// The container.
+    pub container: Container,
+    /// Whether it is one of the init containers.
+    pub init: bool,
+    /// How many runs came before.
+    pub attempt: u32,
+    /// The sandbox.
+    pub sandbox: String,
+    /// The sandbox's own configuration, which the runtime wants again.
+    pub sandbox_config: cri::PodSandboxConfig,
+    /// The pod's addresses.
+    pub pod_ips: Vec<String>,
+    /// The pod's volumes.
+    pub volumes: Arc<PodVolumes>,
+}
+
+impl Start {
+    /// Starts the container.
+    ///
+    /// # Errors
+    /// What the container waits for.
+    pub async fn run(self, shared: &Shared) -> Result<(), Waiting> {
+        let about = container_reference(&self.pod, &self.container.name, self.init);
+        let image = self.image(shared).await?;
+        config::check_non_root(&self.pod, &self.container, &image).map_err(|message| {
+            shared.recorder.warning(about.clone(), "Failed", format!("Error: {message}"));
+            Waiting { reason: "CreateContainerConfigError".into(), message }
+        })?;
+        let refused = |reason: &str, message: String| {
+            shared.recorder.warning(about.clone(), "Failed", format!("Error: {message}"));
+            Waiting { reason: reason.into(), message }
+        };
+        let wanted = self.wanted(shared, image.id).await.map_err(|m| refused("CreateContainerConfigError", m))?;
+        let config = config::container(&self.pod, &self.container, wanted, &shared.node);
+        let id = shared
+            .cri
+            .create_container(&self.sandbox, config, self.sandbox_config.clone())
+            .await
+            .map_err(|error| refused("CreateContainerError", error.to_string()))?;
+        let name = &self.container.name;
+        shared.recorder.normal(about.clone(), "Created", format!("Created container: {name}"));
+        if let Err(error) = shared.cri.start_container(&id).await {
+            return Err(refused("RunContainerError", error.to_string()));
+        }
+        shared.recorder.normal(about.clone(), "Started", format!("Started container {name}"));
+        let hook = self.container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+        if let Some(handler) = hook
+            && let Err(why) = hooks::run(&shared.cri, handler, &self.container, &id, self.address(), None).await
+        {
+            shared.recorder.warning(about, "FailedPostStartHook", format!("PostStartHook failed: {why}"));
+            // A container whose hook failed is ended; the plan starts it again.
+            if let Err(error) = shared.cri.stop_container(&id, 0).await {
+                tracing::warn!(%error, container = %name, "a container whose hook failed was not ended");
+            }
+            return Err(Waiting { reason: "PostStartHookError".into(), message: why });
+        }
+        Ok(())
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        self.pod_ips.first().and_then(|ip| ip.parse().ok())
+    }
+
+    /// The image, brought when the policy says so.
+    async fn image(&self, shared: &Shared) -> Result<cri::Image, Waiting> {
+        let about = container_reference(&self.pod, &self.container.name, self.init);
+        let name = self.container.image.clone().unwrap_or_default();
+        let policy = self.container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+        let inspect = |error: crate::cri::CriError| Waiting {
+            reason: "ImageInspectError".into(),
+            message: format!("Failed to inspect image \"{name}\": {error}"),
+        };
+        let present = shared.cri.image(&name).await.map_err(inspect)?;
+        if let Some(image) = present
+            && policy != "Always"
+        {
+            let text = format!("Container image \"{name}\" already present on machine and can be accessed by the pod");
+            shared.recorder.normal(about, "Pulled", text);
+            return Ok(image);
+        }
+        if policy == "Never" {
+            let message = format!("Container image \"{name}\" is not present with pull policy of Never");
+            shared.recorder.warning(about, "ErrImageNeverPull", message.clone());
+            return Err(Waiting { reason: "ErrImageNeverPull".into(), message });
+        }
+        shared.recorder.normal(about.clone(), "Pulling", format!("Pulling image \"{name}\""));
+        let begun = Instant::now();
+        if let Err(error) = shared.cri.pull(&name, Some(self.sandbox_config.clone())).await {
+            let message = format!("Failed to pull image \"{name}\": {error}");
+            shared.recorder.warning(about.clone(), "Failed", message.clone());
+            shared.recorder.warning(about, "Failed", "Error: ErrImagePull");
+            return Err(Waiting { reason: "ErrImagePull".into(), message: error.to_string() });
+        }
+        let took = begun.elapsed().as_millis();
+        let image = shared.cri.image(&name).await.map_err(inspect)?.ok_or_else(|| Waiting {
+            reason: "ImageInspectError".into(),
+            message: format!("image \"{name}\" is not there after it was pulled"),
+        })?;
+        let text = format!("Successfully pulled image \"{name}\" in {took}ms. Image size: {} bytes.", image.size);
+        shared.recorder.normal(about, "Pulled", text);
+        Ok(image)
+    }
+
+    async fn wanted(&self, shared: &Shared, image_ref: String) -> Result<Wanted, String> {
+        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or("");
+        let mut services = shared.services.list_namespace(namespace);
+        services.extend(shared.services.get("default", "kubernetes").filter(|_| namespace != "default"));
+        let input = crate::env::Input {
+            pod: &self.pod,
+            container: &self.container,
+            node: &shared.facts,
+            pod_ips: &self.pod_ips,
+            services: &services,
+        };
+        let environment =
+            crate::env::environment(&input, shared.volumes.objects()).await.map_err(|error| error.to_string())?;
+        for text in &environment.skipped {
+            let about = container_reference(&self.pod, &self.container.name, self.init);
+            shared.recorder.warning(about, crate::env::REASON_SKIPPED, text.clone());
+        }
+        let mounts = shared
+            .volumes
+            .mounts(&self.pod, &self.container, &self.volumes, &environment, &self.pod_ips)
+            .map_err(|error| error.to_string())?;
+        let expand = |list: &Option<Vec<String>>| environment.expand_all(list.as_deref().unwrap_or_default());
+        Ok(Wanted {
+            image_ref,
+            command: expand(&self.container.command),
+            args: expand(&self.container.args),
+            environment: environment.variables.clone(),
+            mounts,
+            attempt: self.attempt,
+        })
+    }
+}
+
+/// Ends one run: its hook first, then the signal, and the kill when its time is over.
+pub async fn kill(
+    shared: &Shared,
+    pod: &Pod,
+    container: Option<&Container>,
+    run: &str,
+    address: Option<IpAddr>,
+    grace_seconds: i64,
+) {
+    let begun = Instant::now();
+    let mut left = grace_seconds.max(0);
+    let hook = container.and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref().map(|hook| (c, hook)));
+    if let Some((container, handler)) = hook.filter(|_| left > 0) {
+        let limit = std::time::Duration::from_secs(left.unsigned_abs());
+        let outcome =
+            tokio::time::timeout(limit, hooks::run(&shared.cri, handler, container, run, address, Some(limit))).await;
+        if let Ok(Err(why)) = outcome {
+            let about = container_reference(pod, &container.name, false);
+            shared.recorder.warning(about, "FailedPreStopHook", format!("PreStopHook failed: {why}"));
+        }
+        left = (left - i64::try_from(begun.elapsed().as_secs()).unwrap_or(left)).max(MINIMUM_GRACE_SECONDS);
+    }
+    if let Err(error) = shared.cri.stop_container(run, left).await {
+        tracing::warn!(pod = %full_name(pod), run, %error, "a container was not ended");
+    }
+}
+
+/// What a container has left after a hook that took all of its time.
+/// Source: `kuberuntime_container.go` (`minimumGracePeriodInSeconds`).
+const MINIMUM_GRACE_SECONDS: i64 = 2;

@@ -1,0 +1,624 @@
+//! One pod's task: looks at what is, decides, acts, tells; then waits for the next event or deadline.
+//!
+//! Invariants: for each container at most one start or end is under way (`busy`); the status is written only when it
+//! differs from what the API has; nothing here waits for a container's end but the end of the pod itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::k8s_openapi::api::core::v1::Pod;
+use client::{Patch, resources};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::backoff::Backoffs;
+use super::reports::Verdicts;
+use super::start::{Start, kill};
+use super::{Shared, container_reference, full_name, reference};
+use crate::config::{self, identity};
+use crate::observed::{Observed, Run};
+use crate::plan::{self, Facts, Kill, Plan, Role, defined};
+use crate::probes::{Probes, Report, Target};
+use crate::status::{Known, Waiting};
+use crate::volumes::PodVolumes;
+
+/// The runtime is asked again after this long when it did not answer.
+const RUNTIME_RETRY: Duration = Duration::from_secs(1);
+/// Volumes and sandboxes that failed are tried again after this long, doubled up to the maximum.
+const SETUP_RETRY: Duration = Duration::from_millis(500);
+const SETUP_RETRY_MAX: Duration = Duration::from_secs(122);
+/// A container that cannot be made (not one that crashed) is tried again after this long.
+/// Source: `pkg/kubelet/kubelet.go` (`backOffPeriod`).
+const START_RETRY: Duration = Duration::from_secs(10);
+/// The longest last word of a container, in bytes. Source: `k8s.io/cri-api` and `kuberuntime_manager.go`.
+const LAST_WORD_BYTES_MAX: u64 = 4096;
+/// Runs of a container that are kept: the present one and the one before, whose log people ask for.
+const RUNS_KEPT: usize = 2;
+
+/// News for a worker.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The pod changed in the API.
+    Pod(Arc<Pod>),
+    /// Something changed in the runtime.
+    Runtime,
+    /// The pod is gone from the API.
+    Gone,
+}
+
+/// What ended in the background.
+enum Done {
+    Started { container: String, outcome: Result<(), Waiting> },
+    Killed { container: String },
+}
+
+/// A container that could not be made.
+struct Failure {
+    waiting: Waiting,
+    until: Instant,
+    delay: Duration,
+}
+
+/// The task of one pod.
+pub struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) pod: Arc<Pod>,
+    pub(super) inputs: mpsc::UnboundedReceiver<Input>,
+    pub(super) gone: bool,
+    pub(super) probes: Probes,
+    reports: mpsc::UnboundedReceiver<Report>,
+    verdicts: Verdicts,
+    backoffs: Backoffs,
+    failures: BTreeMap<String, Failure>,
+    last_words: BTreeMap<String, String>,
+    /// Pauses that people were told of.
+    told: BTreeSet<(String, u64, u32)>,
+    work: JoinSet<Done>,
+    busy: BTreeSet<String>,
+    volumes: Option<Arc<PodVolumes>>,
+    setup_retry: Option<(Instant, Duration)>,
+    written: Option<Value>,
+    /// Whether volumes show something that has changed.
+    stale: bool,
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// A worker for a pod.
+    pub fn new(shared: Arc<Shared>, pod: Arc<Pod>, inputs: mpsc::UnboundedReceiver<Input>) -> Worker {
+        let (report, reports) = mpsc::unbounded_channel();
+        let probes = Probes::new(shared.cri.clone(), shared.random.fork(), report);
+        Worker {
+            shared,
+            pod,
+            inputs,
+            gone: false,
+            probes,
+            reports,
+            verdicts: Verdicts::default(),
+            backoffs: Backoffs::default(),
+            failures: BTreeMap::new(),
+            last_words: BTreeMap::new(),
+            told: BTreeSet::new(),
+            work: JoinSet::new(),
+            busy: BTreeSet::new(),
+            volumes: None,
+            setup_retry: None,
+            written: None,
+            stale: false,
+        }
+    }
+
+    /// Lives as long as the pod.
+    pub async fn run(mut self) {
+        let mut sources = self.shared.volumes.changes(identity(&self.pod).2);
+        loop {
+            if self.gone || self.pod.metadata.deletion_timestamp.is_some() {
+                self.work.abort_all();
+                self.end().await;
+                return;
+            }
+            if std::mem::take(&mut self.stale) {
+                self.refresh().await;
+            }
+            let deadline = self.sync().await;
+            tokio::select! {
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.take(input),
+                    // The kubelet ends; the pod goes on.
+                    None => return,
+                },
+                Some(report) = self.reports.recv() => self.verdicts.take(report, &self.pod, &self.shared),
+                Some(done) = self.work.join_next() => self.settle(done),
+                true = sources.next() => self.refresh().await,
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+            }
+            // Whatever else is there already belongs to the same look.
+            while let Ok(input) = self.inputs.try_recv() {
+                self.take(input);
+            }
+            while let Ok(report) = self.reports.try_recv() {
+                self.verdicts.take(report, &self.pod, &self.shared);
+            }
+            while let Some(done) = self.work.try_join_next() {
+                self.settle(done);
+            }
+        }
+    }
+
+    pub(super) fn take(&mut self, input: Input) {
+        match input {
+            Input::Pod(pod) => {
+                let shown = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+                // The downward API shows them: what shows them is made anew with the next look.
+                self.stale |= shown(&pod) != shown(&self.pod);
+                self.pod = pod;
+            }
+            Input::Runtime => {}
+            Input::Gone => self.gone = true,
+        }
+    }
+
+    fn settle(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        let Ok(done) = done else { return };
+        match done {
+            Done::Killed { container } => drop(self.busy.remove(&container)),
+            Done::Started { container, outcome } => {
+                self.busy.remove(&container);
+                match outcome {
+                    Ok(()) => drop(self.failures.remove(&container)),
+                    Err(waiting) => self.fail(container, waiting),
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, container: String, waiting: Waiting) {
+        let pulls = waiting.reason == "ErrImagePull";
+        let old = self.failures.get(&container).filter(|old| (old.waiting.reason == "ErrImagePull") == pulls);
+        let delay = match old {
+            Some(old) if pulls => (old.delay * 2).min(Duration::from_secs(300)),
+            _ => START_RETRY,
+        };
+        self.failures.insert(container, Failure { waiting, until: Instant::now() + delay, delay });
+    }
+
+    /// One look at the pod. Answers when to look again without an event.
+    async fn sync(&mut self) -> Option<Instant> {
+        let (_, _, uid) = identity(&self.pod);
+        let observed = match Observed::of_pod(&self.shared.cri, uid).await {
+            Ok(observed) => observed,
+            Err(error) => {
+                tracing::warn!(pod = %full_name(&self.pod), %error, "the runtime does not answer");
+                return Some(Instant::now() + RUNTIME_RETRY);
+            }
+        };
+        self.verdicts.keep(&observed);
+        self.failures.retain(|name, failure| !is_started_since(&observed, name, failure));
+        self.read_last_words(&observed);
+        self.ask_running(&observed);
+        let facts = self.facts(&observed);
+        let plan = plan::plan(&self.pod, &observed, &facts, Instant::now());
+        let mut deadline = plan.look_again;
+        deadline = earlier(deadline, self.act(&plan, &observed).await);
+        self.collect(&observed).await;
+        self.tell_pauses(&facts, &observed);
+        self.write_status(&observed, &facts, false).await;
+        let retry = self.setup_retry.map(|(at, _)| at).filter(|_| plan.make_sandbox.is_some());
+        earlier(deadline, retry)
+    }
+
+    fn facts(&self, observed: &Observed) -> Facts {
+        let mut facts = Facts { busy: self.busy.clone(), ..Facts::default() };
+        self.verdicts.tell_plan(&self.pod, observed, &mut facts);
+        let now = Instant::now();
+        for defined in defined(&self.pod) {
+            let name = &defined.container.name;
+            facts.hashes.insert(name.clone(), config::hash(defined.container));
+            let over = observed.latest(name).filter(|run| run.is_over());
+            let failed = over.map(|run| self.instant_of(run.finished_at));
+            let crash = failed.and_then(|failed| self.backoffs.pause(name, failed));
+            let made = self.failures.get(name).map(|f| plan::Pause { until: f.until, seconds: f.delay.as_secs() });
+            if let Some(pause) = [crash, made].into_iter().flatten().filter(|p| p.until > now).max_by_key(|p| p.until) {
+                facts.pauses.insert(name.clone(), pause);
+            }
+        }
+        facts
+    }
+
+    /// A moment of the runtime on the monotonic clock, never in the future.
+    fn instant_of(&self, nanoseconds: i64) -> Instant {
+        let now = Instant::now();
+        let Ok(then) = Timestamp::from_nanosecond(nanoseconds.into()) else { return now };
+        let ago = Duration::try_from(self.shared.clock.now().duration_since(then)).unwrap_or_default();
+        now.checked_sub(ago).unwrap_or(now)
+    }
+
+    /// Does what the plan says.
+    async fn act(&mut self, plan: &Plan, observed: &Observed) -> Option<Instant> {
+        if plan.finish {
+            self.finish(observed).await;
+            return None;
+        }
+        if let Some(attempt) = plan.make_sandbox {
+            return self.make_sandbox(attempt, observed).await;
+        }
+        for kill in &plan.kill {
+            self.start_kill(kill, observed);
+        }
+        if !plan.start.is_empty() {
+            let Some(volumes) = self.prepare().await else { return self.setup_retry.map(|(at, _)| at) };
+            for (name, attempt) in &plan.start {
+                self.start(name, *attempt, observed, volumes.clone());
+            }
+        }
+        None
+    }
+
+    async fn make_sandbox(&mut self, attempt: u32, observed: &Observed) -> Option<Instant> {
+        if let Some((at, _)) = self.setup_retry
+            && Instant::now() < at
+        {
+            return Some(at);
+        }
+        self.prepare().await.as_ref()?;
+        for run in observed.runs.iter().filter(|run| !run.is_over()) {
+            kill(&self.shared, &self.pod, None, &run.id, None, 0).await;
+        }
+        for old in &observed.sandboxes {
+            if let Err(error) = self.shared.cri.stop_sandbox(&old.id).await {
+                tracing::warn!(pod = %full_name(&self.pod), %error, "an old sandbox was not ended");
+            }
+        }
+        if attempt > 0 {
+            self.shared.recorder.normal(
+                reference(&self.pod),
+                "SandboxChanged",
+                "Pod sandbox changed, it will be killed and re-created.",
+            );
+        }
+        let config = config::sandbox(&self.pod, attempt, &self.shared.node);
+        let handler = "";
+        match self.shared.cri.run_sandbox(config, handler).await {
+            Ok(_) => {
+                self.setup_retry = None;
+                Some(Instant::now())
+            }
+            Err(error) => {
+                let text = format!("Failed to create pod sandbox: {error}");
+                self.shared.recorder.warning(reference(&self.pod), "FailedCreatePodSandBox", text);
+                Some(self.retry_setup())
+            }
+        }
+    }
+
+    fn retry_setup(&mut self) -> Instant {
+        let delay = self.setup_retry.map_or(SETUP_RETRY, |(_, delay)| (delay * 2).min(SETUP_RETRY_MAX));
+        let at = Instant::now() + delay;
+        self.setup_retry = Some((at, delay));
+        at
+    }
+
+    /// The pod's volumes, made when they are not.
+    async fn prepare(&mut self) -> Option<Arc<PodVolumes>> {
+        if let Some(volumes) = &self.volumes {
+            return Some(volumes.clone());
+        }
+        if self.setup_retry.is_some_and(|(at, _)| Instant::now() < at) {
+            return None;
+        }
+        match self.shared.volumes.prepare(&self.pod).await {
+            Ok(volumes) => {
+                self.tell_warnings(&volumes);
+                let volumes = Arc::new(volumes);
+                self.volumes = Some(volumes.clone());
+                self.setup_retry = None;
+                Some(volumes)
+            }
+            Err(error) => {
+                self.shared.recorder.warning(reference(&self.pod), error.reason(), error.to_string());
+                self.retry_setup();
+                None
+            }
+        }
+    }
+
+    /// What a volume shows changed: show it anew.
+    async fn refresh(&mut self) {
+        // Something that was missing may be there now: no need to wait for the retry.
+        self.setup_retry = None;
+        if self.volumes.is_none() {
+            return;
+        }
+        match self.shared.volumes.prepare(&self.pod).await {
+            Ok(volumes) => {
+                self.tell_warnings(&volumes);
+                self.volumes = Some(Arc::new(volumes));
+            }
+            Err(error) => {
+                self.shared.recorder.warning(reference(&self.pod), error.reason(), error.to_string());
+            }
+        }
+    }
+
+    fn tell_warnings(&self, volumes: &PodVolumes) {
+        for warning in &volumes.warnings {
+            self.shared.recorder.warning(reference(&self.pod), warning.reason(), warning.to_string());
+        }
+    }
+
+    fn start(&mut self, name: &str, attempt: u32, observed: &Observed, volumes: Arc<PodVolumes>) {
+        let (Some(sandbox), all) = (observed.ready_sandbox(), defined(&self.pod)) else { return };
+        let Some(defined) = all.iter().find(|defined| defined.container.name == name) else { return };
+        if observed.latest(name).is_some_and(Run::is_over) {
+            self.backoffs.tried(name, Instant::now());
+        }
+        let start = Start {
+            pod: self.pod.clone(),
+            container: defined.container.clone(),
+            init: defined.role != Role::Main,
+            attempt,
+            sandbox: sandbox.id.clone(),
+            sandbox_config: config::sandbox(&self.pod, sandbox.attempt, &self.shared.node),
+            pod_ips: sandbox.ips.clone(),
+            volumes,
+        };
+        let (shared, container) = (self.shared.clone(), name.to_owned());
+        self.busy.insert(container.clone());
+        self.work.spawn(async move {
+            let outcome = start.run(&shared).await;
+            Done::Started { container, outcome }
+        });
+    }
+
+    fn start_kill(&mut self, kill_run: &Kill, observed: &Observed) {
+        let init = defined(&self.pod).iter().any(|d| d.role != Role::Main && d.container.name == kill_run.name);
+        let about = container_reference(&self.pod, &kill_run.name, init);
+        self.shared.recorder.normal(about, "Killing", kill_run.why.clone());
+        self.probes.stop(&kill_run.id);
+        let container = defined(&self.pod).iter().find(|d| d.container.name == kill_run.name).map(|d| d.container.clone());
+        let liveness = container.as_ref().and_then(|c| c.liveness_probe.as_ref()?.termination_grace_period_seconds);
+        let grace = liveness.unwrap_or_else(|| grace_seconds(&self.pod));
+        let (shared, pod, run, name) =
+            (self.shared.clone(), self.pod.clone(), kill_run.id.clone(), kill_run.name.clone());
+        let address = address(observed);
+        self.busy.insert(name.clone());
+        self.work.spawn(async move {
+            kill(&shared, &pod, container.as_ref(), &run, address, grace).await;
+            Done::Killed { container: name }
+        });
+    }
+
+    /// The pod is over: what still runs (sidecars, the sandbox) ends.
+    async fn finish(&mut self, observed: &Observed) {
+        self.probes.keep(&[]);
+        let sidecars = defined(&self.pod).into_iter().rev().filter(|d| d.role == Role::Sidecar);
+        for defined in sidecars.map(|d| d.container.clone()).collect::<Vec<_>>() {
+            if let Some(run) = observed.latest(&defined.name).filter(|run| run.is_running()) {
+                kill(&self.shared, &self.pod, Some(&defined), &run.id, address(observed), grace_seconds(&self.pod)).await;
+            }
+        }
+        for sandbox in observed.sandboxes.iter().filter(|sandbox| sandbox.ready) {
+            if let Err(error) = self.shared.cri.stop_sandbox(&sandbox.id).await {
+                tracing::warn!(pod = %full_name(&self.pod), %error, "a sandbox was not ended");
+            }
+        }
+    }
+
+    fn ask_running(&mut self, observed: &Observed) {
+        let running: Vec<&Run> = observed.runs.iter().filter(|run| run.is_running()).collect();
+        let ids: Vec<&str> = running.iter().map(|run| run.id.as_str()).collect();
+        self.probes.keep(&ids);
+        for run in running {
+            let all = defined(&self.pod);
+            let Some(defined) = all.iter().find(|d| d.container.name == run.name && d.role != Role::Init) else { continue };
+            let container = defined.container;
+            let asks = [&container.startup_probe, &container.readiness_probe, &container.liveness_probe];
+            if asks.iter().any(|probe| probe.is_some()) {
+                let host = || self.shared.host_ips.read().first().and_then(|ip| ip.parse().ok());
+                let address = address(observed).or_else(host);
+                self.probes.start(Target { address, run: run.id.clone(), container: container.clone() });
+            }
+        }
+    }
+
+    /// Removes runs that nobody asks for any more.
+    async fn collect(&mut self, observed: &Observed) {
+        for defined in defined(&self.pod) {
+            let old = observed.runs_of(&defined.container.name).skip(RUNS_KEPT).filter(|run| run.is_over());
+            for run in old {
+                if let Err(error) = self.shared.cri.remove_container(&run.id).await {
+                    tracing::debug!(pod = %full_name(&self.pod), %error, "an old container was not removed");
+                }
+            }
+        }
+        for old in observed.sandboxes.iter().skip(1).filter(|sandbox| !sandbox.ready) {
+            if observed.runs.iter().all(|run| run.sandbox != old.id)
+                && let Err(error) = self.shared.cri.remove_sandbox(&old.id).await
+            {
+                tracing::debug!(pod = %full_name(&self.pod), %error, "an old sandbox was not removed");
+            }
+        }
+    }
+
+    fn tell_pauses(&mut self, facts: &Facts, observed: &Observed) {
+        for (name, pause) in &facts.pauses {
+            let Some(run) = observed.latest(name).filter(|run| run.is_over()) else { continue };
+            if self.failures.contains_key(name) || !self.told.insert((name.clone(), pause.seconds, run.attempt)) {
+                continue;
+            }
+            let init = defined(&self.pod).iter().any(|d| d.role != Role::Main && d.container.name == *name);
+            let text = format!("Back-off restarting failed container {name} in pod {}", full_name(&self.pod));
+            self.shared.recorder.warning(container_reference(&self.pod, name, init), "BackOff", text);
+        }
+        self.told.retain(|(name, _, attempt)| observed.latest(name).is_some_and(|run| run.attempt == *attempt));
+    }
+
+    fn read_last_words(&mut self, observed: &Observed) {
+        for run in observed.runs.iter().filter(|run| run.is_over()) {
+            if !self.last_words.contains_key(&run.id) {
+                let all = defined(&self.pod);
+                let container = all.iter().find(|d| d.container.name == run.name).map(|d| d.container);
+                let fallback = container.and_then(|c| c.termination_message_policy.as_deref());
+                let words = last_words(run, fallback == Some("FallbackToLogsOnError"));
+                self.last_words.insert(run.id.clone(), words);
+            }
+        }
+        self.last_words.retain(|id, _| observed.runs.iter().any(|run| run.id == *id));
+    }
+
+    /// Writes the status when it is not what the API has.
+    pub(super) async fn write_status(&mut self, observed: &Observed, facts: &Facts, ending: bool) {
+        let mut known = Known {
+            host_ips: self.shared.host_ips.read().clone(),
+            pauses: facts.pauses.clone(),
+            last_words: self.last_words.clone(),
+            ending,
+            ..Known::default()
+        };
+        self.verdicts.tell_status(&self.pod, observed, &mut known);
+        for (name, failure) in &self.failures {
+            known.waiting.insert(name.clone(), self.words(name, failure));
+        }
+        let status = crate::status::status(&self.pod, observed, &known, self.shared.clock.now());
+        if self.written.as_ref() == Some(&status) || self.api_has(&status) {
+            self.written = Some(status);
+            return;
+        }
+        let (namespace, name, uid) = identity(&self.pod);
+        let patch = json!({"metadata": {"uid": uid}, "status": status});
+        let patched =
+            self.shared.client.patch(&resources::PODS, namespace, name, Some("status"), &Patch::Strategic, &patch).await;
+        match patched {
+            Ok(_) => self.written = Some(status),
+            Err(error) if error.is_not_found() || error.is_conflict() => self.written = None,
+            Err(error) => {
+                self.written = None;
+                tracing::warn!(pod = %full_name(&self.pod), %error, "the status was not written");
+            }
+        }
+    }
+
+    /// A failed pull backs off after its first failure was told.
+    fn words(&self, name: &str, failure: &Failure) -> Waiting {
+        let waits = failure.until > Instant::now() && !self.busy.contains(name);
+        if failure.waiting.reason != "ErrImagePull" || !waits || failure.delay <= START_RETRY {
+            return failure.waiting.clone();
+        }
+        let all = defined(&self.pod);
+        let image = all.iter().find(|d| d.container.name == name).and_then(|d| d.container.image.clone());
+        Waiting {
+            reason: "ImagePullBackOff".into(),
+            message: format!(
+                "Back-off pulling image \"{}\": ErrImagePull: {}",
+                image.unwrap_or_default(),
+                failure.waiting.message
+            ),
+        }
+    }
+
+    /// Whether the API's status says all that ours says: its own further fields do not count.
+    fn api_has(&self, status: &Value) -> bool {
+        let Some(theirs) = self.pod.status.as_ref().and_then(|status| serde_json::to_value(status).ok()) else {
+            return false;
+        };
+        covers(&theirs, status)
+    }
+}
+
+/// Whether `theirs` says everything that `ours` says; `null` says that something is absent.
+fn covers(theirs: &Value, ours: &Value) -> bool {
+    match (theirs, ours) {
+        (Value::Object(theirs), Value::Object(ours)) => ours.iter().all(|(key, own)| match theirs.get(key) {
+            Some(value) => covers(value, own),
+            None => own.is_null() || *own == json!({}) || *own == json!(""),
+        }),
+        (Value::Array(theirs), Value::Array(ours)) if ours.iter().all(|own| own["type"].is_string()) => {
+            ours.iter().all(|own| theirs.iter().any(|value| value["type"] == own["type"] && covers(value, own)))
+        }
+        (Value::Array(theirs), Value::Array(ours)) => {
+            theirs.len() == ours.len() && theirs.iter().zip(ours).all(|(theirs, ours)| covers(theirs, ours))
+        }
+        (theirs, ours) => theirs == ours,
+    }
+}
+
+fn is_started_since(observed: &Observed, name: &str, failure: &Failure) -> bool {
+    observed.latest(name).is_some_and(Run::is_running) && failure.until <= Instant::now()
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// The pod's first address.
+pub(super) fn address(observed: &Observed) -> Option<IpAddr> {
+    observed.ready_sandbox()?.ips.first()?.parse().ok()
+}
+
+/// How long the pod's containers may take to end, in seconds.
+pub(super) fn grace_seconds(pod: &Pod) -> i64 {
+    let asked = pod.metadata.deletion_grace_period_seconds;
+    let own = || pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    asked.or_else(own).unwrap_or(30)
+}
+
+fn last_words(run: &Run, fall_back: bool) -> String {
+    use std::io::Read as _;
+    let read = |path: &str| {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).ok()?;
+        file.take(LAST_WORD_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let own = run.termination_log.as_deref().and_then(read).unwrap_or_default();
+    if !own.is_empty() || !fall_back || run.exit_code == 0 {
+        return own;
+    }
+    // The end of the log: what stands behind time, stream and tag of each line.
+    const TAIL_BYTES: u64 = 2048;
+    let tail = |path: &str| {
+        use std::io::{Seek as _, SeekFrom};
+        let mut file = std::fs::File::open(path).ok()?;
+        let length = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
+        let mut bytes = Vec::new();
+        file.take(TAIL_BYTES).read_to_end(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let lines = tail(&run.log_path).unwrap_or_default();
+    let words: Vec<&str> = lines.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    words.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_ours_is_compared() {
+        for (theirs, ours, expect) in [
+            (json!({"a": 1, "b": 2}), json!({"a": 1}), true),
+            (json!({"a": 1}), json!({"a": 2}), false),
+            (json!({}), json!({"a": null, "b": {}, "c": ""}), true),
+            (json!({}), json!({"a": false}), false),
+            (
+                json!([{"type": "Other"}, {"type": "Ready", "status": "True", "reason": "x"}]),
+                json!([{"type": "Ready", "status": "True"}]),
+                true,
+            ),
+            (json!([{"name": "a"}]), json!([{"name": "a"}, {"name": "b"}]), false),
+        ] {
+            assert_eq!(covers(&theirs, &ours), expect, "{theirs} {ours}");
+        }
+    }
+}

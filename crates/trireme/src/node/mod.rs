@@ -1,0 +1,282 @@
+//! The node put together: its own namespaces entered already, the runtime behind CRI, the network, the kubelet.
+//!
+//! A node is a process of its own (D8) with its own identity, and reaches the API through a Unix socket: its network leads
+//! nowhere (D14). Everything it makes in the kernel lives in its namespaces and goes with them.
+
+mod api_forward;
+mod images;
+mod pod_network;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Clock, Random, Shutdown};
+use client::Client;
+use client::events::Recorder;
+use client::https::{Connector, Credentials, HttpsTransport, Stream};
+use client::informer::{Selection, SharedInformers};
+use client::k8s_openapi::api::core::v1::{Node, Pod, Service};
+use api::quantity::Quantity;
+use futures::future::BoxFuture;
+use kubelet::cri::Cri;
+use kubelet::node::{Facts, NodeConfig, NodeKeeper};
+use kubelet::pod::{Manager, Shared};
+use network::node::NodeNetwork;
+use network::{Agent, AgentConfig};
+use sys::netns::NetworkNamespace;
+use tokio::sync::watch;
+
+use self::pod_network::PodNetwork;
+use crate::errors::{CliError, Context as _, Kind, Result};
+use crate::layout::{Layout, make_private_dir};
+use crate::server::{API_ENDPOINT, DNS_SERVICE, POD_RANGE, SERVICE_RANGE, pki};
+
+/// The address of the node.
+pub const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 243, 0, 10);
+/// Where a kubelet listens.
+pub const KUBELET_PORT: u16 = 10250;
+/// How many pods a node takes: upstream's default.
+const PODS_MAX: u32 = 110;
+/// The cluster's domain.
+const DOMAIN: &str = "cluster.local";
+/// The API is asked again after this long while it does not answer.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// A running node.
+pub struct RunningNode {
+    shutdown: Shutdown,
+    socket: PathBuf,
+}
+
+// === impl RunningNode ===
+
+impl RunningNode {
+    /// Starts the node of that name. The process is in the node's namespaces already.
+    pub async fn start(layout: &Layout, name: &str) -> Result<RunningNode> {
+        let (clock, random, shutdown) = (Clock::real(), Random::real(), Shutdown::new());
+        let (data, run) = (layout.node_data(name), layout.node_run(name));
+        make_private_dir(&data)?;
+        make_private_dir(&run)?;
+        own_proc()?;
+        rustix::system::sethostname(name.as_bytes()).doing("naming the node's host")?;
+
+        let client = client(layout, name)?;
+        let recorder = Recorder::start(client.clone(), "kubelet", name, clock.clone(), &shutdown);
+        let facts = Facts::read(&data);
+        let (ready, is_ready) = watch::channel(Err("the node is starting".to_owned()));
+        let keeper = NodeKeeper::new(
+            client.clone(),
+            recorder.clone(),
+            clock.clone(),
+            node_config(name, facts.clone()),
+            is_ready,
+        );
+        let range = register(&keeper, &client, name, &shutdown).await?;
+
+        let network = NodeNetwork {
+            node_address: NODE_ADDRESS,
+            pod_network: range,
+            cluster_network: POD_RANGE.parse().map_err(CliError::internal)?,
+            service_network: SERVICE_RANGE.parse().map_err(CliError::internal)?,
+            dns_address: Some(DNS_SERVICE),
+        };
+        let namespace = NetworkNamespace::current().doing("opening the node's network")?;
+        network::node::setup(&namespace, &network, None).doing("setting up the node's network")?;
+        api_forward::start(API_ENDPOINT, layout.api_socket(), &shutdown).await?;
+
+        let links = PodNetwork::open(&namespace, &run.join("links"), range)?;
+        let runtime = start_runtime(&data, &run, links, &clock, &random).await?;
+        let cri_socket = run.join("cri.sock");
+        serve_cri(&runtime, &cri_socket, &shutdown).await?;
+
+        let informers = SharedInformers::new(client.clone(), shutdown.clone()).with_random(random.fork());
+        let agent_config = AgentConfig {
+            node_name: name.to_owned(),
+            network,
+            domain: DOMAIN.to_owned(),
+            uplink: None,
+        };
+        let agent = Agent::start(agent_config, &namespace, &informers, None, &random, &shutdown);
+        let agent = agent.doing("starting the node's network")?;
+
+        let cri = Cri::connect(&cri_socket).doing("reaching the runtime")?;
+        let told = node_facts(&facts);
+        let volumes = kubelet::volumes::VolumeManager::new(
+            kubelet::volumes::Config::new(&data, told.clone()),
+            client.clone(),
+            clock.clone(),
+            random.fork(),
+            shutdown.clone(),
+        );
+        let shared = Arc::new(Shared {
+            cri: cri.clone(),
+            client: client.clone(),
+            recorder,
+            clock,
+            random: random.fork(),
+            node: node_for_pods(name, &data, &facts),
+            host_ips: parking_lot::RwLock::new(vec![NODE_ADDRESS.to_string()]),
+            volumes,
+            facts: told,
+            services: informers.informer::<Service>(),
+        });
+        let pods = informers.selected::<Pod>(Selection::fields(format!("spec.nodeName={name}")));
+        let manager = Manager::new(shared, pods, shutdown.clone());
+        shutdown.spawn(manager.run());
+        let node_socket = layout.node_socket(name);
+        images::serve(runtime, &node_socket, &shutdown)?;
+        shutdown.spawn(keeper.clone().run(shutdown.clone()));
+        if agent.ready().await {
+            // Nobody reads it only when the node ends already.
+            let _ = ready.send(Ok(()));
+        }
+        // The sender has to live as long as the node.
+        let stop = shutdown.clone();
+        shutdown.spawn(async move {
+            stop.cancelled().await;
+            drop(ready);
+        });
+        Ok(RunningNode { shutdown, socket: node_socket })
+    }
+
+    /// Ends the daemon; pods go on.
+    pub async fn end(self) {
+        self.shutdown.finish().await;
+        let _ = std::fs::remove_file(self.socket);
+    }
+}
+
+fn node_config(name: &str, facts: Facts) -> NodeConfig {
+    let version = env!("CARGO_PKG_VERSION");
+    NodeConfig {
+        name: name.to_owned(),
+        address: IpAddr::V4(NODE_ADDRESS),
+        port: KUBELET_PORT,
+        labels: Default::default(),
+        pods_max: PODS_MAX,
+        facts,
+        runtime_version: format!("trireme://{version}"),
+        kubelet_version: apiserver::version::GIT_VERSION.to_owned(),
+    }
+}
+
+/// What the downward API tells of the node.
+fn node_facts(facts: &Facts) -> kubelet::env::NodeFacts {
+    let amounts = [("cpu", facts.cpus.to_string()), ("memory", facts.memory_bytes.to_string())];
+    kubelet::env::NodeFacts {
+        host_ips: vec![NODE_ADDRESS.to_string()],
+        allocatable: amounts
+            .into_iter()
+            .filter_map(|(name, amount)| Some((name.to_owned(), Quantity::parse(&amount).ok()?)))
+            .collect(),
+    }
+}
+
+fn node_for_pods(name: &str, data: &Path, facts: &Facts) -> kubelet::config::Node {
+    kubelet::config::Node {
+        name: name.to_owned(),
+        log_root: data.join("logs"),
+        cgroup_root: crate::CGROUP_ROOT.to_owned(),
+        memory_bytes: facts.memory_bytes,
+        cluster_dns: vec![IpAddr::V4(DNS_SERVICE)],
+        cluster_domain: DOMAIN.to_owned(),
+        // An isolated node knows no resolver but the cluster's.
+        resolver: kubelet::config::Resolver { servers: vec![DNS_SERVICE.to_string()], ..Default::default() },
+    }
+}
+
+/// A `/proc` that shows the node's own processes.
+fn own_proc() -> Result {
+    let stat = std::fs::read_link("/proc/self").doing("reading /proc")?;
+    if stat == Path::new(&std::process::id().to_string()) {
+        return Ok(());
+    }
+    let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV | rustix::mount::MountFlags::NOEXEC;
+    rustix::mount::mount("proc", "/proc", "proc", flags, None).doing("mounting the node's /proc")
+}
+
+/// The API as this node, through the socket.
+fn client(layout: &Layout, name: &str) -> Result<Client> {
+    let pair = pki::read_pair(&layout.node_data(name).join("pki"), "kubelet-client")?.ok_or_else(|| {
+        CliError::new(Kind::Missing, "NO_IDENTITY", format!("the node {name} has no certificate"))
+            .hint("the control plane makes it when it starts: trireme up")
+    })?;
+    let path = layout.pki().join("ca.crt");
+    let ca = std::fs::read_to_string(&path).map_err(|error| CliError::file(&path, &error))?;
+    let credentials = Credentials::Certificate { chain_pem: pair.certificate_pem, key_pem: pair.key_pem };
+    let connector = Arc::new(ThroughSocket(layout.api_socket()));
+    let transport = HttpsTransport::with_connector("https://kubernetes:6443", &ca, credentials, connector);
+    let transport = transport.doing("preparing to reach the API server")?;
+    Ok(Client::new(Arc::new(transport)).with_user_agent("kubelet"))
+}
+
+/// The API server behind a Unix socket.
+struct ThroughSocket(PathBuf);
+
+impl Connector for ThroughSocket {
+    fn connect(&self, _authority: &str) -> BoxFuture<'static, std::io::Result<Box<dyn Stream>>> {
+        let path = self.0.clone();
+        Box::pin(async move {
+            let stream = tokio::net::UnixStream::connect(path).await?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+}
+
+/// Registers the node and waits for its pods' range, which a controller gives it.
+async fn register(
+    keeper: &NodeKeeper,
+    client: &Client,
+    name: &str,
+    shutdown: &Shutdown,
+) -> Result<ipnet::Ipv4Net> {
+    while let Err(error) = keeper.register().await {
+        if error.is_forbidden() || error.is_invalid() {
+            return Err(CliError::new(Kind::Machine, "NOT_REGISTERED", format!("registering the node {name}: {error}")));
+        }
+        tracing::warn!(%error, "the node is not registered yet");
+        tokio::time::sleep(RETRY).await;
+    }
+    let informers = SharedInformers::new(client.clone(), shutdown.clone());
+    let nodes = informers.selected::<Node>(Selection::fields(format!("metadata.name={name}")));
+    let range = |node: &Node| node.spec.as_ref()?.pod_cidr.as_ref()?.parse::<ipnet::Ipv4Net>().ok();
+    if !nodes.until("", name, |node| node.and_then(range).is_some()).await {
+        return Err(CliError::internal("the node ended while it waited for its range"));
+    }
+    let node = nodes.get("", name);
+    node.as_deref().and_then(range).ok_or_else(|| CliError::internal("the node's range went away"))
+}
+
+async fn start_runtime(
+    data: &Path,
+    run: &Path,
+    network: Arc<PodNetwork>,
+    clock: &Clock,
+    random: &Random,
+) -> Result<Arc<runtime::Runtime>> {
+    let mut config = runtime::Config::new(data.join("runtime"), run.join("runtime"), network);
+    config.cgroup_root = crate::CGROUP_ROOT.into();
+    (config.clock, config.random) = (clock.clone(), random.fork());
+    runtime::Runtime::open(config).await.doing("starting the container runtime")
+}
+
+async fn serve_cri(runtime: &Arc<runtime::Runtime>, socket: &Path, shutdown: &Shutdown) -> Result {
+    let (runtime, path, stop) = (runtime.clone(), socket.to_owned(), shutdown.clone());
+    let (bound, is_bound) = tokio::sync::oneshot::channel::<()>();
+    shutdown.spawn(async move {
+        drop(bound);
+        if let Err(error) = runtime::serve(runtime, &path, stop).await {
+            tracing::error!(%error, "the runtime's socket is closed");
+        }
+    });
+    // The sender is dropped when the task runs; the client connects again until the socket is there.
+    let _ = is_bound.await;
+    Ok(())
+}
+
+/// Where the node's kubelet listens.
+pub fn kubelet_address() -> SocketAddr {
+    SocketAddr::from((NODE_ADDRESS, KUBELET_PORT))
+}
