@@ -260,7 +260,12 @@ impl<T: Object> Informer<T> {
         } else {
             (store.insert(object.clone()), Some(object))
         };
-        if old.is_some() || new.is_some() {
+        // A server may repeat what was seen already.
+        let repeated = old
+            .as_ref()
+            .zip(new.as_ref())
+            .is_some_and(|(old, new)| is_same(&**old, &**new));
+        if (old.is_some() || new.is_some()) && !repeated {
             let subscribers = self.subscribers();
             subscribers
                 .iter()
@@ -287,6 +292,12 @@ impl<T: Object> Informer<T> {
         subscribers.retain(|subscriber| Arc::strong_count(subscriber) > 1);
         subscribers.clone()
     }
+}
+
+/// Whether both are the same object in the same state.
+fn is_same<T: Object>(a: &T, b: &T) -> bool {
+    let (a, b) = (a.meta(), b.meta());
+    a.uid() == b.uid() && a.resource_version() == b.resource_version() && !a.resource_version().is_empty()
 }
 
 #[cfg(test)]

@@ -136,10 +136,7 @@ impl<T: Object> Store<T> {
         }
         for object in objects {
             let old = self.insert(object.clone());
-            let same = old.as_ref().is_some_and(|old| {
-                let (old, new) = (old.meta(), object.meta());
-                old.uid() == new.uid() && old.resource_version() == new.resource_version()
-            });
+            let same = old.as_ref().is_some_and(|old| super::is_same(&**old, &*object));
             if !same {
                 changes.push((old, Some(object)));
             }

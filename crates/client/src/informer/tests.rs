@@ -304,3 +304,69 @@ async fn one_bad_object_does_not_hide_the_others() {
         shutdown.finish().await;
     }
 }
+
+/// Whatever happens to objects and watches: a subscriber that applies the news to an empty map ends with what the server
+/// has, hears of each object in order, and never of a change to what it does not know.
+#[tokio::test(start_paused = true)]
+async fn news_add_up_under_random_trouble() {
+    for seed in 0..150 {
+        let random = Random::seeded(seed);
+        let api = FakeApi::new();
+        if random.chance(0.3) {
+            api.refuse_streaming_lists();
+        }
+        let bench = Bench::new(api).await;
+        let mut events = bench.informer.subscribe();
+        let mut model: std::collections::BTreeMap<String, Value> = Default::default();
+        for _ in 0..60 {
+            let name = format!("o{}", random.range(0..5));
+            let there = bench.api.get(&resources::CONFIG_MAPS, "default", &name).is_some();
+            match random.range(0..12) {
+                0..=3 if !there => drop(bench.put(&name)),
+                0..=4 if there => bench.set(&name, &random.u64().to_string()),
+                5 | 6 if there => bench.remove(&name),
+                7 => bench.api.end_watches(),
+                8 => bench.api.compact(),
+                9 => bench.api.freeze_watches(),
+                10 => bench.api.thaw_watches(),
+                _ => tokio::time::sleep(Duration::from_millis(random.range(1..200))).await,
+            }
+            if random.chance(0.3) {
+                follow(&mut model, &mut events, seed);
+            }
+        }
+        bench.api.thaw_watches();
+        // One more write, so that there is a revision of this resource to wait for.
+        bench.api.remove(&resources::CONFIG_MAPS, "default", "last");
+        bench.put("last");
+        bench.settle().await;
+        follow(&mut model, &mut events, seed);
+        let server = bench.api.list(&resources::CONFIG_MAPS);
+        let server: Vec<&Value> = server.iter().collect();
+        assert_eq!(model.values().collect::<Vec<_>>(), server, "seed {seed}");
+        bench.shutdown.finish().await;
+    }
+}
+
+/// Applies the news that wait to a model.
+fn follow(model: &mut std::collections::BTreeMap<String, Value>, events: &mut Events<Value>, seed: u64) {
+    let revision = |object: &Value| object.resource_version().parse::<u64>().unwrap();
+    while let Some(delta) = events.try_next() {
+        match delta {
+            Delta::Added(object) => {
+                let before = model.insert(object.name().to_string(), (*object).clone());
+                assert_eq!(before, None, "seed {seed}: added twice");
+            }
+            Delta::Updated { old, new } => {
+                assert!(
+                    revision(&old) < revision(&new),
+                    "seed {seed}: back in time: {old} to {new}"
+                );
+                let before = model.insert(new.name().to_string(), (*new).clone());
+                assert_eq!(before.as_ref(), Some(&*old), "seed {seed}: an update of something else");
+            }
+            Delta::Deleted(object) => drop(model.remove(object.name())),
+            Delta::Synced => {}
+        }
+    }
+}

@@ -117,7 +117,7 @@ impl FakeApi {
         let shared = Shared {
             state: Mutex::new(State::new(clock, Random::seeded(1))),
             saboteur: Mutex::new(None),
-            revision: watch::Sender::new(0),
+            revision: watch::Sender::new(1),
             valve: watch::Sender::new(Valve {
                 limit: u64::MAX,
                 limited: String::new(),

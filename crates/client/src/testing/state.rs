@@ -57,7 +57,8 @@ impl State {
         let mut state = State {
             clock,
             random,
-            revision: 0,
+            // Zero means "any" to whoever asks for it, so no state has it.
+            revision: 1,
             compacted: 0,
             history: Vec::new(),
             requests: Vec::new(),
