@@ -115,15 +115,24 @@ impl Runtime {
         ];
         let shm = self.sandbox_run_dir(&sandbox.id).join("shm");
         let hostname = std::fs::read_to_string(sandbox_dir.join("hostname")).unwrap_or_default();
+        let group = self.cgroups.group(&record.cgroup);
+        let joined = matches!(pid_namespace, PidNamespace::Join(_));
+        let v1 = self.cgroups.version() == sys::cgroup::Version::V1;
         let output = spec::make(&spec::Input {
             config: &config,
             image,
             user: &user,
             rootfs: &rootfs,
-            cgroup: &self.cgroups.group(&record.cgroup).path(),
+            cgroup: &group.path(),
             sandbox_files: &files,
             shm: (options.ipc() != cri::NamespaceMode::Node).then_some(shm.as_path()),
             pid_namespace,
+            cgroup_directories: if v1 && joined {
+                named_directories(&group)
+            } else {
+                Vec::new()
+            }
+            .as_slice(),
             bounding: &self.bounding,
             hostname: hostname.trim(),
         })?;
@@ -601,6 +610,26 @@ impl Runtime {
         });
         listed.filter(fits).collect()
     }
+}
+
+/// A group's directory in each hierarchy with the name that the hierarchy is mounted under.
+fn named_directories(group: &sys::cgroup::Group<'_>) -> Vec<(PathBuf, String)> {
+    // The path begins with a slash, which is one component that the directories do not have.
+    let depth = group.path().components().count() - 1;
+    let name = |directory: &Path| {
+        Some(
+            directory
+                .ancestors()
+                .nth(depth)?
+                .file_name()?
+                .to_string_lossy()
+                .into_owned(),
+        )
+    };
+    let directories = group.directories().into_iter();
+    directories
+        .filter_map(|directory| name(&directory).map(|name| (directory, name)))
+        .collect()
 }
 
 fn record_exited(container: &Container) -> bool {

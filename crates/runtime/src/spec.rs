@@ -69,6 +69,9 @@ pub struct Input<'a> {
     pub shm: Option<&'a Path>,
     /// The PID namespace to join; `None` is a new one.
     pub pid_namespace: PidNamespace,
+    /// Its control group's directory in each v1 hierarchy, with the hierarchy's name, if they have to be mounted one by
+    /// one: libcontainer looks for them under its own process number, which another PID namespace's `/proc` does not know.
+    pub cgroup_directories: &'a [(PathBuf, String)],
     /// Capabilities that can be given at all.
     pub bounding: &'a [&'static str],
     /// The pod's host name.
@@ -437,13 +440,31 @@ fn mounts(input: &Input<'_>, privileged: bool) -> Result<(Vec<Value>, &'static s
         ),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", system]),
-        mount(
+    ];
+    if input.cgroup_directories.is_empty() {
+        list.push(mount(
             "/sys/fs/cgroup",
             "cgroup",
             "cgroup",
             &["nosuid", "noexec", "nodev", "relatime", system],
-        ),
-    ];
+        ));
+    } else {
+        list.push(mount(
+            "/sys/fs/cgroup",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "noexec", "nodev", "mode=755", "size=64k"],
+        ));
+        for (directory, name) in input.cgroup_directories {
+            let (source, target) = (directory.to_string_lossy(), format!("/sys/fs/cgroup/{name}"));
+            list.push(mount(
+                &target,
+                "bind",
+                &source,
+                &["rbind", "nosuid", "noexec", "nodev", system],
+            ));
+        }
+    }
     let asked: Vec<&str> = input
         .config
         .mounts
@@ -540,6 +561,7 @@ mod tests {
             sandbox_files: &[],
             shm: None,
             pid_namespace: PidNamespace::New,
+            cgroup_directories: &[],
             bounding: sys::process::CAPABILITIES,
             hostname: "pod",
         })

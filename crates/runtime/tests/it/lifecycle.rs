@@ -383,6 +383,17 @@ async fn a_shared_pid_namespace() {
     assert_ne!(texts[0], "1", "{log}");
     let numbers = texts[1..].iter().filter(|name| name.parse::<u32>().is_ok()).count();
     assert!(numbers >= 3, "pause, sleeper and looker are seen: {log}");
+    // Its own limit is seen in its own place.
+    let mut limited = with("limited", &["cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]);
+    resources(&mut limited).memory_limit_in_bytes = 64 << 20;
+    let (_, log) = node.run_to_end(&pod, limited).await;
+    if sys::cgroup::Cgroups::detect(std::path::Path::new("/"))
+        .unwrap()
+        .version()
+        == sys::cgroup::Version::V1
+    {
+        assert_eq!(crate::node::texts(&log, "stdout"), [(64 << 20).to_string()], "{log}");
+    }
     node.stop(&sleeper, 0).await;
     assert_eq!(node.status(&sleeper).await.exit_code, 137);
     node.remove_pod(&pod).await;
