@@ -7,7 +7,7 @@ mod api_forward;
 mod images;
 mod pod_network;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl RunningNode {
         own_proc()?;
         rustix::system::sethostname(name.as_bytes()).doing("naming the node's host")?;
 
-        let client = client(layout, name)?;
+        let client = client_as(layout, name, "kubelet-client")?.with_user_agent("kubelet");
         let recorder = Recorder::start(client.clone(), "kubelet", name, clock.clone(), &shutdown);
         let facts = Facts::read(&data);
         let (ready, is_ready) = watch::channel(Err("the node is starting".to_owned()));
@@ -98,7 +98,10 @@ impl RunningNode {
             domain: DOMAIN.to_owned(),
             uplink: None,
         };
-        let agent = Agent::start(agent_config, &namespace, &informers, None, &random, &shutdown);
+        // The service proxy reads what the kubelet may not: it has an identity of its own.
+        let proxy = client_as(layout, name, "kube-proxy")?.with_user_agent("kube-proxy");
+        let proxied = SharedInformers::new(proxy, shutdown.clone()).with_random(random.fork());
+        let agent = Agent::start(agent_config, &namespace, &proxied, None, &random, &shutdown);
         let agent = agent.doing("starting the node's network")?;
 
         let cri = Cri::connect(&cri_socket).doing("reaching the runtime")?;
@@ -197,9 +200,9 @@ fn own_proc() -> Result {
     rustix::mount::mount("proc", "/proc", "proc", flags, None).doing("mounting the node's /proc")
 }
 
-/// The API as this node, through the socket.
-fn client(layout: &Layout, name: &str) -> Result<Client> {
-    let pair = pki::read_pair(&layout.node_data(name).join("pki"), "kubelet-client")?.ok_or_else(|| {
+/// The API under one of the node's certificates, through the socket.
+fn client_as(layout: &Layout, name: &str, certificate: &str) -> Result<Client> {
+    let pair = pki::read_pair(&layout.node_data(name).join("pki"), certificate)?.ok_or_else(|| {
         CliError::new(Kind::Missing, "NO_IDENTITY", format!("the node {name} has no certificate"))
             .hint("the control plane makes it when it starts: trireme up")
     })?;
@@ -209,7 +212,7 @@ fn client(layout: &Layout, name: &str) -> Result<Client> {
     let connector = Arc::new(ThroughSocket(layout.api_socket()));
     let transport = HttpsTransport::with_connector("https://kubernetes:6443", &ca, credentials, connector);
     let transport = transport.doing("preparing to reach the API server")?;
-    Ok(Client::new(Arc::new(transport)).with_user_agent("kubelet"))
+    Ok(Client::new(Arc::new(transport)))
 }
 
 /// The API server behind a Unix socket.
@@ -274,9 +277,4 @@ async fn serve_cri(runtime: &Arc<runtime::Runtime>, socket: &Path, shutdown: &Sh
     // The sender is dropped when the task runs; the client connects again until the socket is there.
     let _ = is_bound.await;
     Ok(())
-}
-
-/// Where the node's kubelet listens.
-pub fn kubelet_address() -> SocketAddr {
-    SocketAddr::from((NODE_ADDRESS, KUBELET_PORT))
 }

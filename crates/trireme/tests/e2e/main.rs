@@ -4,13 +4,12 @@
 //! stand-in ([`node`]) reports them as a kubelet would. A cluster ends when the last of it is dropped, or when this
 //! program does, however it ends (see [`cluster::Cluster`]).
 
-// mod access;
-// mod bad_input;
+mod bad_input;
 mod cluster;
-// mod command_line;
-// mod crash;
-// mod examples;
+mod command_line;
+mod crash;
+mod examples;
 mod node;
 mod transcript;
 mod transcripts;
-// mod workloads;
+mod workloads;
