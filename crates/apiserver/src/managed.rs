@@ -19,11 +19,11 @@ struct Siblings<'a>(&'a Served);
 impl Versions for Siblings<'_> {
     fn convert(&self, object: &Value, api_version: &str) -> Option<(Value, SchemaRef)> {
         let kind = &self.0.kind;
-        let index = kind
-            .versions
-            .iter()
-            .position(|(gvk, _)| gvk.api_version() == api_version)?;
-        let hub = view::to_hub(self.0, object.clone()).ok()?;
+        let index_of = |version: &str| kind.versions.iter().position(|(gvk, _)| gvk.api_version() == version);
+        // Objects go both ways: what was converted for another owner comes back.
+        let from = index_of(object.get("apiVersion").and_then(Value::as_str).unwrap_or(""))?;
+        let index = index_of(api_version)?;
+        let hub = view::to_hub_version(kind, from, object.clone()).ok()?;
         let converted = view::from_hub_version(kind, index, hub).ok()?;
         Some((converted, kind.versions[index].1.clone()))
     }
@@ -115,4 +115,37 @@ pub fn apply(
     let mut object = applied.map_err(|error| error.to_status())?;
     view::renormalize(&mut object, served).map_err(|status| Status::bad_request(status.message))?;
     view::to_hub(served, object)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::options::FieldValidation;
+    use crate::registry::Registry;
+
+    #[test]
+    fn objects_are_converted_both_ways_for_owners_in_other_versions() {
+        let registry = Registry::new(kinds::rows(), SchemaRef::builtin).unwrap();
+        let served = registry.find("autoscaling", "v1", "horizontalpodautoscalers").unwrap();
+        let options = WriteOptions {
+            dry_run: false,
+            manager: "one".into(),
+            field_manager: "one".into(),
+            field_validation: FieldValidation::Warn,
+            force: false,
+        };
+        let config = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50,
+            "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}}});
+        let hub = apply(served, "", None, &config, &options, "2026-01-01T00:00:00Z").unwrap();
+        let siblings = Siblings(served);
+        let v1 = view::from_hub(served, hub.clone()).unwrap();
+        let (v2, _) = siblings.convert(&v1, "autoscaling/v2").unwrap();
+        assert_eq!(v2, hub);
+        let (back, _) = siblings.convert(&v2, "autoscaling/v1").unwrap();
+        assert_eq!(back, v1);
+        assert!(siblings.convert(&v1, "autoscaling/v3").is_none());
+    }
 }

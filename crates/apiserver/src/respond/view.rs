@@ -47,12 +47,17 @@ pub fn from_hub_version(kind: &Kind, index: usize, tree: Value) -> Result<Value,
 
 /// Converts an object of the served version to the hub.
 pub fn to_hub(served: &Served, tree: Value) -> Result<Value, Status> {
-    let Some(conversion) = served.version().conversion else {
+    to_hub_version(&served.kind, served.index(), tree)
+}
+
+/// Converts an object of one of its kind's served versions to the hub.
+pub fn to_hub_version(kind: &Kind, index: usize, tree: Value) -> Result<Value, Status> {
+    let Some(conversion) = kind.row.served[index].conversion else {
         return Ok(tree);
     };
     let mut tree = (conversion.to_hub)(tree)?;
-    set_kind(&mut tree, &served.kind.hub.api_version(), &served.kind.hub.kind);
-    normalize(&mut tree, &served.kind.schema, UnknownFields::Ignore).map_err(Status::internal)?;
+    set_kind(&mut tree, &kind.hub.api_version(), &kind.hub.kind);
+    normalize(&mut tree, &kind.schema, UnknownFields::Ignore).map_err(Status::internal)?;
     Ok(tree)
 }
 

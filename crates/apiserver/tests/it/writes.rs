@@ -320,10 +320,6 @@ async fn owners_remember_the_version_they_wrote() {
             .patch(&format!("{}/{name}?fieldManager=three", path("v2")), "apply", &metrics)
             .await;
         answer.refused(409, "conflict with \"one\": .spec.maxReplicas");
-        let without = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": name},
-            "spec": {"maxReplicas": 3, "scaleTargetRef": target}});
-        let answer = api.patch(&apply, "apply", &without).await.ok();
-        assert!(answer["spec"]["targetCPUUtilizationPercentage"].is_null(), "{answer}");
     }
 }
 
