@@ -8,6 +8,8 @@
 //! [`PodNetwork`]. No state is global: two engines with two configurations can live in one process.
 
 mod container;
+mod container_status;
+mod devices;
 mod error;
 mod exec;
 mod files;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rpc::cri;
 use serde_json::{Value, json};
 
+use crate::devices::devices;
 use crate::error::{Error, Result};
 use crate::image::ImageConfig;
 use crate::protocol::DeviceRule;
@@ -331,90 +332,6 @@ fn seccomp_profile(security: &cri::LinuxContainerSecurityContext, capabilities: 
                 .strip_prefix("localhost/")
                 .unwrap_or(&profile.localhost_ref);
             seccomp::load(Path::new(path)).map(Some).map_err(Error::Invalid)
-        }
-    }
-}
-
-/// Device nodes to make, and the rules for all that may be used.
-fn devices(config: &cri::ContainerConfig, privileged: bool) -> Result<(Vec<Value>, Vec<DeviceRule>)> {
-    let rule = |kind: char, major: Option<u32>, minor: Option<u32>, access: &str| DeviceRule {
-        kind,
-        major,
-        minor,
-        access: access.to_owned(),
-    };
-    if privileged {
-        let mut nodes = Vec::new();
-        collect_devices(Path::new("/dev"), 0, &mut nodes);
-        return Ok((nodes, vec![rule('a', None, None, "rwm")]));
-    }
-    // null, zero, full, random, urandom, tty, console, ptmx and the terminals; making nodes is harmless without opening.
-    let mut rules = vec![rule('c', None, None, "m"), rule('b', None, None, "m")];
-    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
-        rules.push(rule('c', Some(major), Some(minor), "rwm"));
-    }
-    rules.push(rule('c', Some(136), None, "rwm"));
-    let mut nodes = Vec::new();
-    for device in &config.devices {
-        let path = Path::new(&device.host_path);
-        let (kind, major, minor, mode, uid, gid) =
-            device_of(path).ok_or_else(|| Error::Invalid(format!("{} is not a device", path.display())))?;
-        let access = if device.permissions.is_empty() {
-            "rwm"
-        } else {
-            &device.permissions
-        };
-        rules.push(rule(kind, Some(major), Some(minor), access));
-        nodes.push(node(&device.container_path, kind, major, minor, mode, uid, gid));
-    }
-    Ok((nodes, rules))
-}
-
-fn node(path: &str, kind: char, major: u32, minor: u32, mode: u32, uid: u32, gid: u32) -> Value {
-    let kind = kind.to_string();
-    json!({"path": path, "type": kind, "major": major, "minor": minor, "fileMode": mode, "uid": uid, "gid": gid})
-}
-
-fn device_of(path: &Path) -> Option<(char, u32, u32, u32, u32, u32)> {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let meta = std::fs::symlink_metadata(path).ok()?;
-    let kind = if meta.file_type().is_char_device() {
-        'c'
-    } else if meta.file_type().is_block_device() {
-        'b'
-    } else {
-        return None;
-    };
-    let device = meta.rdev();
-    let mode = meta.mode() & 0o777;
-    Some((
-        kind,
-        rustix::fs::major(device),
-        rustix::fs::minor(device),
-        mode,
-        meta.uid(),
-        meta.gid(),
-    ))
-}
-
-/// The node's own devices, for privileged containers; what the container mounts itself is left out.
-fn collect_devices(directory: &Path, depth: usize, nodes: &mut Vec<Value>) {
-    const DEPTH_MAX: usize = 4;
-    const OWN: &[&str] = &[
-        "pts", "shm", "mqueue", "console", "ptmx", "fd", "stdin", "stdout", "stderr",
-    ];
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        if depth == 0 && OWN.iter().any(|own| name == *own) {
-            continue;
-        }
-        let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if depth < DEPTH_MAX {
-                collect_devices(&path, depth + 1, nodes);
-            }
-        } else if let Some((kind, major, minor, mode, uid, gid)) = device_of(&path) {
-            nodes.push(node(&path.to_string_lossy(), kind, major, minor, mode, uid, gid));
         }
     }
 }
