@@ -105,66 +105,75 @@ impl Page {
     }
 }
 
+/// Where the objects of a long list come from.
+pub type Objects = Box<dyn Iterator<Item = Result<Arc<Object>, Status>> + Send>;
+
+/// Whether a list can be encoded while it is walked: Tables and indented answers are made as a whole.
+pub fn can_stream(call: &Call) -> bool {
+    matches!(call.output.form, Form::Plain | Form::PartialList(_)) && !call.output.pretty
+}
+
+/// A whole list as an answer, walked and encoded while it is sent: it takes no more memory than a chunk. Only when
+/// [`can_stream`].
+pub fn stream(call: &Call, served: &Arc<Served>, revision: u64, objects: Objects) -> Result<Response<Body>, Status> {
+    let shape = Shape::of(call, served)?;
+    let page = Page {
+        objects: Vec::new(),
+        revision,
+        next: None,
+        remaining: None,
+    };
+    let state = ListState::new(served, &shape, &page, objects);
+    let answer = body::streaming("application/json", state.chunks());
+    Ok(body::compressed(&call.headers, body::GZIP_THRESHOLD_BYTES, answer))
+}
+
 /// One page of a list as an answer, encoded while it is sent.
 pub fn list(call: &Call, served: &Arc<Served>, page: Page) -> Result<Response<Body>, Status> {
-    let (api_version, kind, item) = match call.output.form {
-        Form::Plain => (
-            served.gvk.api_version(),
-            format!("{}List", served.gvk.kind),
-            Item::Object,
-        ),
-        Form::PartialList(version) => (
-            format!("meta.k8s.io/{version}"),
-            "PartialObjectMetadataList".into(),
-            Item::Partial(version),
-        ),
-        // Upstream's metadata client asks for the item's kind on lists; both words mean the same to it.
-        Form::Partial(_) => {
-            return Err(not_acceptable(
-                "you requested PartialObjectMetadata, but the requested object is a list",
-            ));
-        }
-        Form::Table(version) => return table_list(call, served, version, &page),
-    };
+    if let Form::Table(version) = call.output.form {
+        return table_list(call, served, version, &page);
+    }
+    let shape = Shape::of(call, served)?;
     if call.output.pretty {
-        return pretty_list(call, served, &page, item, &api_version, &kind);
+        return pretty_list(call, served, &page, &shape);
     }
     let size: usize = page.objects.iter().map(|object| object.json_len()).sum();
-    let mut head = BytesMut::new();
-    head.put_slice(br#"{"kind":""#);
-    head.put_slice(kind.as_bytes());
-    head.put_slice(br#"","apiVersion":""#);
-    head.put_slice(api_version.as_bytes());
-    head.put_slice(br#"","metadata":"#);
-    head.put_slice(&body::encode(&Value::Object(page.metadata()), false));
-    head.put_slice(br#","items":["#);
-    let state = ListState {
-        served: served.clone(),
-        objects: page.objects.into_iter(),
-        item,
-        out: head,
-        done: false,
-    };
+    let objects = page.objects.clone().into_iter().map(Ok);
+    let mut state = ListState::new(served, &shape, &page, Box::new(objects));
     if size <= LIST_CHUNK_BYTES {
-        let mut state = state;
         let bytes = state.chunk(usize::MAX)?;
         return Ok(sized(call, bytes, 200));
     }
-    let chunks = futures::stream::unfold(state, |mut state| async move {
-        if state.done {
-            return None;
+    let answer = body::streaming("application/json", state.chunks());
+    Ok(body::compressed(&call.headers, size, answer))
+}
+
+/// How a list and its items are called.
+struct Shape {
+    api_version: String,
+    kind: String,
+    item: Item,
+}
+
+impl Shape {
+    fn of(call: &Call, served: &Served) -> Result<Shape, Status> {
+        match call.output.form {
+            Form::PartialList(version) => Ok(Shape {
+                api_version: format!("meta.k8s.io/{version}"),
+                kind: "PartialObjectMetadataList".into(),
+                item: Item::Partial(version),
+            }),
+            Form::Partial(_) => {
+                let why = "you requested PartialObjectMetadata, but the requested object is a list";
+                Err(not_acceptable(why))
+            }
+            Form::Plain | Form::Table(_) => Ok(Shape {
+                api_version: served.gvk.api_version(),
+                kind: format!("{}List", served.gvk.kind),
+                item: Item::Object,
+            }),
         }
-        let chunk = state.chunk(LIST_CHUNK_BYTES).map_err(|status| {
-            state.done = true;
-            client::TransportError::Lost(status.message)
-        });
-        Some((chunk, state))
-    });
-    Ok(body::compressed(
-        &call.headers,
-        size,
-        body::streaming("application/json", chunks),
-    ))
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -175,7 +184,7 @@ enum Item {
 
 struct ListState {
     served: Arc<Served>,
-    objects: std::vec::IntoIter<Arc<Object>>,
+    objects: Objects,
     item: Item,
     /// What is encoded and not sent; holds the list's head at the start.
     out: BytesMut,
@@ -183,15 +192,47 @@ struct ListState {
 }
 
 impl ListState {
+    fn new(served: &Arc<Served>, shape: &Shape, page: &Page, objects: Objects) -> ListState {
+        let mut out = BytesMut::new();
+        out.put_slice(br#"{"kind":""#);
+        out.put_slice(shape.kind.as_bytes());
+        out.put_slice(br#"","apiVersion":""#);
+        out.put_slice(shape.api_version.as_bytes());
+        out.put_slice(br#"","metadata":"#);
+        out.put_slice(&body::encode(&Value::Object(page.metadata()), false));
+        out.put_slice(br#","items":["#);
+        ListState {
+            served: served.clone(),
+            objects,
+            item: shape.item,
+            out,
+            done: false,
+        }
+    }
+
+    /// All that is left, in chunks. An object that cannot be read breaks the answer off.
+    fn chunks(self) -> impl futures::Stream<Item = Result<Bytes, client::TransportError>> + Send {
+        futures::stream::unfold(self, |mut state| async move {
+            if state.done {
+                return None;
+            }
+            let chunk = state.chunk(LIST_CHUNK_BYTES).map_err(|status| {
+                state.done = true;
+                client::TransportError::Lost(status.message)
+            });
+            Some((chunk, state))
+        })
+    }
+
     /// Encodes at least `enough` bytes, or to the end.
     fn chunk(&mut self, enough: usize) -> Result<Bytes, Status> {
         while self.out.len() < enough {
-            let Some(object) = self.objects.next() else {
+            let Some(object) = self.objects.next().transpose()? else {
                 self.out.put_slice(b"]}");
                 self.done = true;
                 break;
             };
-            if self.out.last() != Some(&b'[') || !self.out.ends_with(br#""items":["#) {
+            if !self.out.ends_with(br#""items":["#) {
                 self.out.put_u8(b',');
             }
             match self.item {
@@ -203,18 +244,11 @@ impl ListState {
     }
 }
 
-fn pretty_list(
-    call: &Call,
-    served: &Served,
-    page: &Page,
-    item: Item,
-    api_version: &str,
-    kind: &str,
-) -> Result<Response<Body>, Status> {
+fn pretty_list(call: &Call, served: &Served, page: &Page, shape: &Shape) -> Result<Response<Body>, Status> {
     let items: Result<Vec<Value>, Status> = page
         .objects
         .iter()
-        .map(|object| match item {
+        .map(|object| match shape.item {
             Item::Object => view::value(served, object, object.revision()),
             Item::Partial(version) => {
                 let mut out = BytesMut::new();
@@ -224,7 +258,7 @@ fn pretty_list(
         })
         .collect();
     let list = serde_json::json!({
-        "kind": kind, "apiVersion": api_version, "metadata": page.metadata(), "items": items?,
+        "kind": shape.kind, "apiVersion": shape.api_version, "metadata": page.metadata(), "items": items?,
     });
     Ok(tree(call, &list, 200))
 }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Response;
 use serde::{Deserialize, Serialize};
-use store::Snapshot;
+use store::{KeyRange, Snapshot};
 
 use api::field::quote;
 use api::{Status, StatusDetails};
@@ -46,8 +46,60 @@ pub fn scope<'a>(kind: &Kind, namespace: &'a str) -> &'a str {
 /// LIST.
 pub async fn list(call: &Call, served: &Arc<Served>) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(call, served, false)?;
+    if options.limit == 0 && options.selector.name.is_none() && respond::can_stream(call) {
+        let prefix = served.kind.prefix(&options.selector.namespace);
+        let start = start(call, &served.kind, &options, &prefix).await?;
+        let mut range = KeyRange::prefix(prefix.as_bytes());
+        range.lower = Bound::Included(start.from.clone().into());
+        if start.snapshot.count(&range) > STREAM_OBJECTS_MIN {
+            let revision = start.snapshot.revision();
+            let scan = Scan {
+                snapshot: start.snapshot,
+                range,
+                entries: Vec::new().into_iter(),
+                kind: served.kind.clone(),
+                selector: options.selector,
+            };
+            return respond::stream(call, served, revision, Box::new(scan));
+        }
+    }
     let page = page(call, &served.kind, &options).await?;
     respond::list(call, served, page)
+}
+
+/// Longer lists than this are walked while they are sent.
+const STREAM_OBJECTS_MIN: usize = 512;
+/// How many entries are taken from the snapshot at a time.
+const SCAN_ENTRIES: usize = 64;
+
+/// Walks a snapshot and selects. Holds the snapshot and one handful of entries, however long the list is.
+struct Scan {
+    snapshot: Snapshot<Stored>,
+    /// What is left.
+    range: KeyRange,
+    entries: std::vec::IntoIter<Arc<store::Entry<Stored>>>,
+    kind: Arc<Kind>,
+    selector: Selector,
+}
+
+impl Iterator for Scan {
+    type Item = Result<Arc<Object>, Status>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(entry) = self.entries.next() else {
+                let page = self.snapshot.page(&self.range, SCAN_ENTRIES);
+                self.range.lower = Bound::Excluded(page.last()?.key().clone());
+                self.entries = page.into_iter();
+                continue;
+            };
+            match object_of(&entry) {
+                Ok(object) if matches(&self.kind, &self.selector, &object) => return Some(Ok(object)),
+                Ok(_) => {}
+                Err(status) => return Some(Err(status)),
+            }
+        }
+    }
 }
 
 /// Selects one page from a snapshot.

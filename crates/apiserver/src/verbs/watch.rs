@@ -3,6 +3,9 @@
 //! Guarantees (upstream's): every change after the start exactly once and in order; an object that enters or leaves the
 //! selector is ADDED or DELETED; a bookmark promises that everything up to it was sent; a watcher that is too slow gets
 //! 410 and nobody waits for it.
+//!
+//! A frame of the stored version is the stored bytes with the version spliced in: a copy, which costs less than a cache of
+//! frames would. Other versions and Tables are made for each watcher.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -227,3 +227,49 @@ async fn two_served_versions_are_one_stored_kind() {
         );
     }
 }
+
+#[tokio::test]
+async fn long_lists_are_of_one_moment_too() {
+    let world = World::start().await;
+    let api = world.api();
+    let makers = (0..700).map(|index| {
+        let api = api.clone();
+        async move {
+            api.config_map(&format!("m{index:03}"), json!({"odd": (index % 2).to_string()}))
+                .await
+        }
+    });
+    futures::StreamExt::collect::<Vec<_>>(futures::StreamExt::buffer_unordered(futures::stream::iter(makers), 32))
+        .await;
+    for api in world.both().await {
+        let response = api.open("GET /api/v1/configmaps", &[], "").await;
+        // What is deleted while the answer is read is in it all the same.
+        api.delete("/api/v1/namespaces/default/configmaps/m699").await.ok();
+        let bytes = http_body_util::BodyExt::collect(response.into_body())
+            .await
+            .unwrap()
+            .to_bytes();
+        let list: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(
+            (names(&list).len(), names(&list).last().unwrap().as_str()),
+            (700, "m699")
+        );
+        let odd = api
+            .get("/api/v1/namespaces/default/configmaps?labelSelector=odd%3D1")
+            .await
+            .ok();
+        assert_eq!(names(&odd).len(), 349);
+        let accept = [
+            (
+                "accept",
+                "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+            ),
+            ("accept-encoding", "gzip"),
+        ];
+        let answer = api.call("GET /api/v1/configmaps", &accept, "").await;
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*answer.bytes), &mut text).unwrap();
+        assert_eq!(names(&serde_json::from_str(&text).unwrap()).len(), 699);
+        api.config_map("m699", json!({"odd": "1"})).await;
+    }
+}
