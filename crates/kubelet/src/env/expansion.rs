@@ -87,6 +87,9 @@ mod tests {
     #[test]
     fn strict_expansion() {
         assert_eq!(expand_strict("$(A)/$$(X)", lookup), Ok("a/$(X)".into()));
-        assert_eq!(expand_strict("$(X)/$(Y)", lookup), Err("missing value for \"X\"".into()));
+        assert_eq!(
+            expand_strict("$(X)/$(Y)", lookup),
+            Err("missing value for \"X\"".into())
+        );
     }
 }

@@ -31,7 +31,12 @@ pub fn pod_field(pod: &Pod, path: &str) -> Result<String, String> {
         let map = match field {
             "metadata.labels" => &meta.labels,
             "metadata.annotations" => &meta.annotations,
-            _ => return Err(format!("fieldPath {} does not support subscript", api::field::quote(path))),
+            _ => {
+                return Err(format!(
+                    "fieldPath {} does not support subscript",
+                    api::field::quote(path)
+                ));
+            }
         };
         return Ok(map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default());
     }
@@ -53,7 +58,9 @@ pub fn runtime_field(pod: &Pod, path: &str, node: &NodeFacts, pod_ips: &[String]
     let spec = pod.spec.as_ref();
     match path {
         "spec.nodeName" => Ok(spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default()),
-        "spec.serviceAccountName" => Ok(spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default()),
+        "spec.serviceAccountName" => Ok(spec
+            .and_then(|spec| spec.service_account_name.clone())
+            .unwrap_or_default()),
         "status.hostIP" => Ok(node.host_ips.first().cloned().unwrap_or_default()),
         "status.hostIPs" => Ok(node.host_ips.join(",")),
         "status.podIP" => Ok(pod_ips.first().cloned().unwrap_or_default()),
@@ -76,7 +83,11 @@ pub fn resource_field(
     node: &NodeFacts,
 ) -> Result<String, String> {
     let name = selector.container_name.as_deref().unwrap_or("");
-    let container = if name.is_empty() { own } else { container_named(pod, name) };
+    let container = if name.is_empty() {
+        own
+    } else {
+        container_named(pod, name)
+    };
     let container = container.ok_or_else(|| format!("container {name} not found"))?;
     let Some((side, resource)) = selector.resource.split_once('.') else {
         return Err(format!("unsupported container resource : {}", selector.resource));
@@ -91,14 +102,21 @@ pub fn resource_field(
     if !known {
         return Err(format!("unsupported container resource : {}", selector.resource));
     }
-    let set = values.and_then(|values| values.get(resource)).and_then(|value| Quantity::parse(&value.0).ok());
+    let set = values
+        .and_then(|values| values.get(resource))
+        .and_then(|value| Quantity::parse(&value.0).ok());
     let set = set.filter(|value| !(is_limit && value.is_zero()));
     let value = match set {
         None if is_limit && DEFAULTED_LIMITS.contains(&resource) => node.allocatable.get(resource).cloned(),
         set => set,
     };
-    let divisor = selector.divisor.as_ref().and_then(|divisor| Quantity::parse(&divisor.0).ok());
-    let divisor = divisor.filter(|divisor| !divisor.is_zero()).unwrap_or_else(|| Quantity::new(1, Default::default()));
+    let divisor = selector
+        .divisor
+        .as_ref()
+        .and_then(|divisor| Quantity::parse(&divisor.0).ok());
+    let divisor = divisor
+        .filter(|divisor| !divisor.is_zero())
+        .unwrap_or_else(|| Quantity::new(1, Default::default()));
     let steps = match resource {
         "cpu" => ratio_up(value.unwrap_or_default().milli_value(), divisor.milli_value()),
         _ => ratio_up(value.unwrap_or_default().value(), divisor.value()),
@@ -127,7 +145,10 @@ fn split_subscript(path: &str) -> Option<(&str, &str)> {
 
 /// A map as lines `key="value"`, sorted by key.
 fn format_map(map: Option<&BTreeMap<String, String>>) -> String {
-    let lines = map.into_iter().flatten().map(|(key, value)| format!("{key}={}", api::field::quote(value)));
+    let lines = map
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", api::field::quote(value)));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -177,12 +198,18 @@ mod tests {
             ("status.podIP", Ok("10.1.0.2")),
             ("status.podIPs", Ok("10.1.0.2,fd00::2")),
             ("spec.restartPolicy", Err("unsupported fieldPath: spec.restartPolicy")),
-            ("metadata.name['x']", Err("fieldPath \"metadata.name['x']\" does not support subscript")),
+            (
+                "metadata.name['x']",
+                Err("fieldPath \"metadata.name['x']\" does not support subscript"),
+            ),
         ] {
             let got = runtime_field(&pod(), path, &node(), &ips);
             assert_eq!(got.as_deref().map_err(String::as_str), expect, "{path}");
         }
-        assert_eq!(pod_field(&pod(), "metadata.labels").unwrap(), "a=\"1\\n\\\"x\\\"\"\nb=\"2\"");
+        assert_eq!(
+            pod_field(&pod(), "metadata.labels").unwrap(),
+            "a=\"1\\n\\\"x\\\"\"\nb=\"2\""
+        );
     }
 
     #[test]
@@ -198,8 +225,14 @@ mod tests {
             (json!({"resource": "requests.cpu"}), Ok("1")),
             (json!({"resource": "requests.memory"}), Ok("0")),
             (json!({"resource": "limits.cpu", "containerName": "d"}), Ok("4")),
-            (json!({"resource": "limits.cpu", "containerName": "x"}), Err("container x not found")),
-            (json!({"resource": "limits.gpu"}), Err("unsupported container resource : limits.gpu")),
+            (
+                json!({"resource": "limits.cpu", "containerName": "x"}),
+                Err("container x not found"),
+            ),
+            (
+                json!({"resource": "limits.gpu"}),
+                Err("unsupported container resource : limits.gpu"),
+            ),
         ] {
             let pod = pod();
             let own = pod.spec.as_ref().map(|spec| &spec.containers[0]);

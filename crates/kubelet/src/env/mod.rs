@@ -110,20 +110,42 @@ async fn gather(input: &Input<'_>, objects: &dyn Objects) -> Gathered {
     let namespace = input.pod.metadata.namespace.as_deref().unwrap_or("");
     let mut gathered = Gathered::default();
     let froms = || input.container.env_from.iter().flatten();
-    let sources = || input.container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
-    let config_maps = froms().filter_map(|from| from.config_map_ref.as_ref()).map(|source| &source.name);
-    let config_maps =
-        config_maps.chain(sources().filter_map(|from| from.config_map_key_ref.as_ref()).map(|source| &source.name));
+    let sources = || {
+        input
+            .container
+            .env
+            .iter()
+            .flatten()
+            .filter_map(|variable| variable.value_from.as_ref())
+    };
+    let config_maps = froms()
+        .filter_map(|from| from.config_map_ref.as_ref())
+        .map(|source| &source.name);
+    let config_maps = config_maps.chain(
+        sources()
+            .filter_map(|from| from.config_map_key_ref.as_ref())
+            .map(|source| &source.name),
+    );
     for name in config_maps {
         if !gathered.config_maps.contains_key(name) {
-            gathered.config_maps.insert(name.clone(), objects.config_map(namespace, name).await);
+            gathered
+                .config_maps
+                .insert(name.clone(), objects.config_map(namespace, name).await);
         }
     }
-    let secrets = froms().filter_map(|from| from.secret_ref.as_ref()).map(|source| &source.name);
-    let secrets = secrets.chain(sources().filter_map(|from| from.secret_key_ref.as_ref()).map(|source| &source.name));
+    let secrets = froms()
+        .filter_map(|from| from.secret_ref.as_ref())
+        .map(|source| &source.name);
+    let secrets = secrets.chain(
+        sources()
+            .filter_map(|from| from.secret_key_ref.as_ref())
+            .map(|source| &source.name),
+    );
     for name in secrets {
         if !gathered.secrets.contains_key(name) {
-            gathered.secrets.insert(name.clone(), objects.secret(namespace, name).await);
+            gathered
+                .secrets
+                .insert(name.clone(), objects.secret(namespace, name).await);
         }
     }
     gathered
@@ -135,9 +157,19 @@ async fn gather(input: &Input<'_>, objects: &dyn Objects) -> Gathered {
 /// In upstream's words.
 pub fn build(input: &Input<'_>, gathered: &Gathered) -> Result<Environment, EnvError> {
     let namespace = input.pod.metadata.namespace.as_deref().unwrap_or("");
-    let links = input.pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
+    let links = input
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.enable_service_links)
+        .unwrap_or(true);
     let services = service_variables(input.services, namespace, links);
-    let mut builder = Builder { variables: Vec::new(), index: BTreeMap::new(), services, skipped: Vec::new() };
+    let mut builder = Builder {
+        variables: Vec::new(),
+        index: BTreeMap::new(),
+        services,
+        skipped: Vec::new(),
+    };
     for from in input.container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or("");
         if let Some(source) = &from.config_map_ref {
@@ -149,7 +181,11 @@ pub fn build(input: &Input<'_>, gathered: &Gathered) -> Result<Environment, EnvE
         } else if let Some(source) = &from.secret_ref {
             let optional = source.optional.unwrap_or(false);
             if let Some(object) = present(gathered.secrets.get(&source.name), optional)? {
-                let pairs = object.data.iter().flatten().map(|(key, value)| (key, value.0.as_slice()));
+                let pairs = object
+                    .data
+                    .iter()
+                    .flatten()
+                    .map(|(key, value)| (key, value.0.as_slice()));
                 builder.add_all(prefix, pairs, &format!("secret {namespace}/{}", source.name))?;
             }
         }
@@ -196,7 +232,9 @@ fn resolve(
     }
     if let Some(selector) = &source.config_map_key_ref {
         let optional = selector.optional.unwrap_or(false);
-        let Some(object) = present(gathered.config_maps.get(&selector.name), optional)? else { return Ok(None) };
+        let Some(object) = present(gathered.config_maps.get(&selector.name), optional)? else {
+            return Ok(None);
+        };
         return match object.data.as_ref().and_then(|data| data.get(&selector.key)) {
             Some(value) => Ok(Some(value.clone())),
             None if optional => Ok(None),
@@ -210,13 +248,18 @@ fn resolve(
     }
     if let Some(selector) = &source.secret_key_ref {
         let optional = selector.optional.unwrap_or(false);
-        let Some(object) = present(gathered.secrets.get(&selector.name), optional)? else { return Ok(None) };
+        let Some(object) = present(gathered.secrets.get(&selector.name), optional)? else {
+            return Ok(None);
+        };
         return match object.data.as_ref().and_then(|data| data.get(&selector.key)) {
             Some(value) => text(variable, &value.0).map(Some),
             None if optional => Ok(None),
-            None => {
-                Err(EnvError::Key { key: selector.key.clone(), kind: "Secret", namespace, name: selector.name.clone() })
-            }
+            None => Err(EnvError::Key {
+                key: selector.key.clone(),
+                kind: "Secret",
+                namespace,
+                name: selector.name.clone(),
+            }),
         };
     }
     if source.file_key_ref.is_some() {
@@ -295,7 +338,10 @@ impl Builder {
                 self.variables.push((name, value));
             }
         }
-        Environment { variables: self.variables, skipped: self.skipped }
+        Environment {
+            variables: self.variables,
+            skipped: self.skipped,
+        }
     }
 }
 
@@ -309,17 +355,26 @@ fn is_name(name: &str) -> bool {
 impl Environment {
     /// A variable's value.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.variables
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The words of a command with `$(NAME)` replaced; what is not defined stays as it is.
     pub fn expand_all(&self, words: &[String]) -> Vec<String> {
-        words.iter().map(|word| expand(word, |name| self.get(name).map(str::to_owned))).collect()
+        words
+            .iter()
+            .map(|word| expand(word, |name| self.get(name).map(str::to_owned)))
+            .collect()
     }
 
     /// As the runtime wants it.
     pub fn to_cri(&self) -> Vec<rpc::cri::KeyValue> {
-        let pair = |(key, value): &(String, String)| rpc::cri::KeyValue { key: key.clone(), value: value.clone().into() };
+        let pair = |(key, value): &(String, String)| rpc::cri::KeyValue {
+            key: key.clone(),
+            value: value.clone().into(),
+        };
         self.variables.iter().map(pair).collect()
     }
 }

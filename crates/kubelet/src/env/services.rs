@@ -24,7 +24,9 @@ pub fn service_variables(services: &[Arc<Service>], namespace: &str, links: bool
         }
     }
     let mut variables = BTreeMap::new();
-    chosen.into_iter().for_each(|(name, service)| add(&mut variables, name, service));
+    chosen
+        .into_iter()
+        .for_each(|(name, service)| add(&mut variables, name, service));
     variables
 }
 
@@ -32,19 +34,32 @@ fn add(variables: &mut BTreeMap<String, String>, name: &str, service: &Service) 
     let Some(spec) = &service.spec else { return };
     let address = spec.cluster_ip.as_deref().unwrap_or("");
     let ports = spec.ports.as_deref().unwrap_or_default();
-    let (false, Some(first)) = (matches!(address, "" | "None"), ports.first()) else { return };
+    let (false, Some(first)) = (matches!(address, "" | "None"), ports.first()) else {
+        return;
+    };
     let prefix = variable_name(name);
     // Addresses of the sixth version stand in brackets where a port follows.
-    let authority = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+    let authority = if address.contains(':') {
+        format!("[{address}]")
+    } else {
+        address.to_owned()
+    };
     variables.insert(format!("{prefix}_SERVICE_HOST"), address.to_owned());
     variables.insert(format!("{prefix}_SERVICE_PORT"), first.port.to_string());
     for port in ports {
         if let Some(port_name) = port.name.as_deref().filter(|name| !name.is_empty()) {
-            variables.insert(format!("{prefix}_SERVICE_PORT_{}", variable_name(port_name)), port.port.to_string());
+            variables.insert(
+                format!("{prefix}_SERVICE_PORT_{}", variable_name(port_name)),
+                port.port.to_string(),
+            );
         }
     }
     for (at, port) in ports.iter().enumerate() {
-        let protocol = port.protocol.as_deref().filter(|protocol| !protocol.is_empty()).unwrap_or("TCP");
+        let protocol = port
+            .protocol
+            .as_deref()
+            .filter(|protocol| !protocol.is_empty())
+            .unwrap_or("TCP");
         let lower = protocol.to_lowercase();
         let url = format!("{lower}://{authority}:{}", port.port);
         if at == 0 {
@@ -60,7 +75,11 @@ fn add(variables: &mut BTreeMap<String, String>, name: &str, service: &Service) 
 
 fn variable_name(name: &str) -> String {
     let upper = name.replace(['.', '-'], "_").to_uppercase();
-    if upper.starts_with(|first: char| first.is_ascii_digit()) { format!("_{upper}") } else { upper }
+    if upper.starts_with(|first: char| first.is_ascii_digit()) {
+        format!("_{upper}")
+    } else {
+        upper
+    }
 }
 
 #[cfg(test)]
@@ -78,12 +97,20 @@ mod tests {
 
     fn lines(services: &[Arc<Service>], namespace: &str, links: bool) -> Vec<String> {
         let variables = service_variables(services, namespace, links);
-        variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+        variables
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
     }
 
     #[test]
     fn the_variables_of_a_service() {
-        let services = [service("n", "my-db.x", "10.0.0.2", json!([{"port": 53, "protocol": "UDP", "name": "dns-udp"}]))];
+        let services = [service(
+            "n",
+            "my-db.x",
+            "10.0.0.2",
+            json!([{"port": 53, "protocol": "UDP", "name": "dns-udp"}]),
+        )];
         let expect = [
             "MY_DB_X_PORT=udp://10.0.0.2:53",
             "MY_DB_X_PORT_53_UDP=udp://10.0.0.2:53",
@@ -115,7 +142,10 @@ mod tests {
         };
         assert_eq!(host("n", false), "KUBERNETES_SERVICE_HOST=10.0.0.1");
         assert_eq!(host("n", true), "KUBERNETES_SERVICE_HOST=10.0.0.9");
-        assert_eq!(host("default", true), "KUBERNETES_SERVICE_HOST=10.0.0.1 Y_SERVICE_HOST=10.0.0.4");
+        assert_eq!(
+            host("default", true),
+            "KUBERNETES_SERVICE_HOST=10.0.0.1 Y_SERVICE_HOST=10.0.0.4"
+        );
         assert_eq!(host("default", false), "KUBERNETES_SERVICE_HOST=10.0.0.1");
     }
 }

@@ -24,7 +24,11 @@ impl LogFile {
     pub(super) fn open(path: &Path) -> io::Result<LogFile> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
-        Ok(LogFile { file: Arc::new(file), inode: metadata.ino(), length: metadata.len() })
+        Ok(LogFile {
+            file: Arc::new(file),
+            inode: metadata.ino(),
+            length: metadata.len(),
+        })
     }
 }
 
@@ -64,7 +68,9 @@ fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let entry_name = entry.file_name();
-        let Some(entry_name) = entry_name.to_str() else { continue };
+        let Some(entry_name) = entry_name.to_str() else {
+            continue;
+        };
         let readable = entry_name.starts_with(&prefix) && !entry_name.ends_with(".gz") && !entry_name.ends_with(".tmp");
         if readable
             && let Ok(metadata) = entry.metadata()

@@ -166,7 +166,9 @@ impl Reader {
             return Ok(false);
         }
         let path = self.path.clone();
-        let files = tokio::task::spawn_blocking(move || files::open_all(&path)).await.map_err(io::Error::other)?;
+        let files = tokio::task::spawn_blocking(move || files::open_all(&path))
+            .await
+            .map_err(io::Error::other)?;
         let files = match files {
             Ok(files) => files,
             // Between a rename and the new file, or the log was removed: the end of the container will tell.

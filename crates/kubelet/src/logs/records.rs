@@ -29,7 +29,12 @@ pub(super) fn parse(line: &[u8]) -> Option<Record<'_>> {
     };
     let tags = parts.next()?;
     let partial = tags.split(|byte| *byte == b':').next() == Some(b"P");
-    Some(Record { time, stream, partial, text: parts.next()? })
+    Some(Record {
+        time,
+        stream,
+        partial,
+        text: parts.next()?,
+    })
 }
 
 /// Turns records into what is shown.

@@ -41,7 +41,11 @@ pub(super) fn user_of(certificate: &CertificateDer<'_>) -> Option<User> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
     let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-    let groups = subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned).collect();
+    let groups = subject
+        .iter_organization()
+        .filter_map(|group| group.as_str().ok())
+        .map(str::to_owned)
+        .collect();
     (!name.is_empty()).then_some(User { name, groups })
 }
 
@@ -59,7 +63,11 @@ pub struct ReviewAuthorizer {
 impl ReviewAuthorizer {
     /// An authorizer for the subresources of this node.
     pub fn new(client: Client, node: impl Into<String>) -> ReviewAuthorizer {
-        ReviewAuthorizer { client, node: node.into(), verdicts: Mutex::default() }
+        ReviewAuthorizer {
+            client,
+            node: node.into(),
+            verdicts: Mutex::default(),
+        }
     }
 
     async fn ask(&self, user: &User, verb: &'static str, subresource: &'static str) -> Result<bool, client::Error> {
@@ -74,7 +82,10 @@ impl ReviewAuthorizer {
                 },
             },
         });
-        let answer = self.client.create_in(&resources::SUBJECT_ACCESS_REVIEWS, "", &review).await?;
+        let answer = self
+            .client
+            .create_in(&resources::SUBJECT_ACCESS_REVIEWS, "", &review)
+            .await?;
         Ok(answer["status"]["allowed"].as_bool().unwrap_or(false))
     }
 }
@@ -111,7 +122,10 @@ impl Authorizer for ReviewAuthorizer {
             if verdicts.len() >= VERDICTS_MAX {
                 verdicts.clear();
             }
-            verdicts.insert(question, (verdict, now + if verdict { ALLOWED_FOR } else { DENIED_FOR }));
+            verdicts.insert(
+                question,
+                (verdict, now + if verdict { ALLOWED_FOR } else { DENIED_FOR }),
+            );
             verdict
         })
     }

@@ -32,7 +32,9 @@ impl Server {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         while let Some(place) = shutdown.until(places.clone().acquire_owned()).await {
             let place = place.expect("invariant: the semaphore is never closed");
-            let Some(accepted) = shutdown.until(listener.accept()).await else { return };
+            let Some(accepted) = shutdown.until(listener.accept()).await else {
+                return;
+            };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -60,15 +62,23 @@ impl Server {
             Err(_) => return,
         };
         let certificates = stream.get_ref().1.peer_certificates();
-        let user = certificates.and_then(|chain| chain.first()).and_then(authorize::user_of);
+        let user = certificates
+            .and_then(|chain| chain.first())
+            .and_then(authorize::user_of);
         let service = hyper::service::service_fn(move |request| {
             let (server, user) = (self.clone(), user.clone());
             async move { Ok::<_, Infallible>(route::answer(&server, user.as_ref(), request).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT);
         builder.http2().timer(TokioTimer::new());
-        if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+        if let Err(error) = builder
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+            .await
+        {
             tracing::debug!(%error, "a connection ended");
         }
     }

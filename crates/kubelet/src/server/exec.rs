@@ -29,7 +29,11 @@ pub(super) async fn answer(
     query: &[(String, String)],
     mut request: Request<Incoming>,
 ) -> Response<Body> {
-    let upgrade = request.headers().get(UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let upgrade = request
+        .headers()
+        .get(UPGRADE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
     if !upgrade.eq_ignore_ascii_case("websocket") {
         let why = "only WebSocket upgrades (v5.channel.k8s.io) are served by this version of Trireme, not SPDY";
         return text(StatusCode::BAD_REQUEST, why);
@@ -42,26 +46,49 @@ pub(super) async fn answer(
         Ok(run) => run,
         Err(error) => return refusal(&error),
     };
-    let url = match server.inner.runtime.exec(rpc::cri::ExecRequest { container_id: run.id, ..wanted }).await {
+    let url = match server
+        .inner
+        .runtime
+        .exec(rpc::cri::ExecRequest {
+            container_id: run.id,
+            ..wanted
+        })
+        .await
+    {
         Ok(url) => url,
         Err(error) => return refusal(&PodsError::Internal(error.to_string())),
     };
     match tokio::time::timeout(ANSWER_TIMEOUT, hand_over(&url, &mut request)).await {
         Ok(Ok(response)) => response,
-        Ok(Err(why)) => text(StatusCode::BAD_GATEWAY, format!("the container runtime's streaming server: {why}")),
-        Err(_) => text(StatusCode::GATEWAY_TIMEOUT, "the container runtime's streaming server does not answer"),
+        Ok(Err(why)) => text(
+            StatusCode::BAD_GATEWAY,
+            format!("the container runtime's streaming server: {why}"),
+        ),
+        Err(_) => text(
+            StatusCode::GATEWAY_TIMEOUT,
+            "the container runtime's streaming server does not answer",
+        ),
     }
 }
 
 /// The options as both spellings have them: upstream's kubelet says `input`, `output` and `error`.
 fn options(query: &[(String, String)]) -> Result<rpc::cri::ExecRequest, String> {
     let flag = |names: [&str; 2]| {
-        query.iter().any(|(name, value)| names.contains(&name.as_str()) && matches!(value.as_str(), "1" | "true"))
+        query
+            .iter()
+            .any(|(name, value)| names.contains(&name.as_str()) && matches!(value.as_str(), "1" | "true"))
     };
-    let (stdin, stdout, stderr) = (flag(["input", "stdin"]), flag(["output", "stdout"]), flag(["error", "stderr"]));
+    let (stdin, stdout, stderr) = (
+        flag(["input", "stdin"]),
+        flag(["output", "stdout"]),
+        flag(["error", "stderr"]),
+    );
     let tty = flag(["tty", "tty"]);
-    let cmd: Vec<String> =
-        query.iter().filter(|(name, _)| name == "command").map(|(_, value)| value.clone()).collect();
+    let cmd: Vec<String> = query
+        .iter()
+        .filter(|(name, _)| name == "command")
+        .map(|(_, value)| value.clone())
+        .collect();
     if cmd.is_empty() {
         return Err("you must specify at least 1 command".into());
     }
@@ -69,7 +96,14 @@ fn options(query: &[(String, String)]) -> Result<rpc::cri::ExecRequest, String> 
         return Err("you must specify at least 1 of stdin, stdout, stderr".into());
     }
     // With a terminal there is one output stream.
-    Ok(rpc::cri::ExecRequest { cmd, tty, stdin, stdout, stderr: stderr && !tty, ..Default::default() })
+    Ok(rpc::cri::ExecRequest {
+        cmd,
+        tty,
+        stdin,
+        stdout,
+        stderr: stderr && !tty,
+        ..Default::default()
+    })
 }
 
 /// Opens the same WebSocket to the runtime, and joins both connections when it agrees.
@@ -78,7 +112,9 @@ async fn hand_over(url: &str, request: &mut Request<Incoming>) -> Result<Respons
     let authority = url.authority().ok_or_else(|| format!("{url} has no address"))?;
     let port = authority.port_u16().unwrap_or(80);
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
+    let stream = TcpStream::connect((host, port))
+        .await
+        .map_err(|error| error.to_string())?;
     let _ = stream.set_nodelay(true);
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
@@ -99,7 +135,9 @@ async fn hand_over(url: &str, request: &mut Request<Incoming>) -> Result<Respons
     let mut response = Response::new(client::body_of(""));
     *response.status_mut() = answer.status();
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let body = http_body_util::Limited::new(answer.into_body(), REFUSAL_BYTES_MAX).collect().await;
+        let body = http_body_util::Limited::new(answer.into_body(), REFUSAL_BYTES_MAX)
+            .collect()
+            .await;
         *response.body_mut() = client::body_of(body.map(|body| body.to_bytes()).unwrap_or_default());
         return Ok(response);
     }
@@ -108,7 +146,9 @@ async fn hand_over(url: &str, request: &mut Request<Incoming>) -> Result<Respons
     }
     let (client_side, runtime_side) = (hyper::upgrade::on(request), hyper::upgrade::on(&mut answer));
     tokio::spawn(async move {
-        let (Ok(client_side), Ok(runtime_side)) = tokio::join!(client_side, runtime_side) else { return };
+        let (Ok(client_side), Ok(runtime_side)) = tokio::join!(client_side, runtime_side) else {
+            return;
+        };
         let (mut client_side, mut runtime_side) = (TokioIo::new(client_side), TokioIo::new(runtime_side));
         // However it ends, both sides are closed; there is nobody to tell.
         let _ = tokio::io::copy_bidirectional(&mut client_side, &mut runtime_side).await;
@@ -128,16 +168,25 @@ mod tests {
     fn both_spellings() {
         for (query, expect) in [
             ("command=ls&command=-l&output=1&error=1", Ok("ls -l out err")),
-            ("command=sh&stdin=true&stdout=true&tty=true&stderr=true", Ok("sh tty in out")),
+            (
+                "command=sh&stdin=true&stdout=true&tty=true&stderr=true",
+                Ok("sh tty in out"),
+            ),
             ("command=sh&input=1", Ok("sh in")),
-            ("command=sh", Err("you must specify at least 1 of stdin, stdout, stderr")),
+            (
+                "command=sh",
+                Err("you must specify at least 1 of stdin, stdout, stderr"),
+            ),
             ("output=1", Err("you must specify at least 1 command")),
         ] {
             let got = options(&super::super::route::query_pairs(query)).map(|options| {
                 let mut words = options.cmd.clone();
-                for (set, word) in
-                    [(options.tty, "tty"), (options.stdin, "in"), (options.stdout, "out"), (options.stderr, "err")]
-                {
+                for (set, word) in [
+                    (options.tty, "tty"),
+                    (options.stdin, "in"),
+                    (options.stdout, "out"),
+                    (options.stderr, "err"),
+                ] {
                     words.extend(set.then(|| word.to_owned()));
                 }
                 words.join(" ")

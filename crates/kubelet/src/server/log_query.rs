@@ -60,9 +60,13 @@ fn number(name: &str, value: &str, least: u64) -> Result<Option<u64>, String> {
     if value.is_empty() {
         return Ok(None);
     }
-    let number: u64 = value.parse().map_err(|_| format!("{name}: {} is not a number", api::field::quote(value)))?;
+    let number: u64 = value
+        .parse()
+        .map_err(|_| format!("{name}: {} is not a number", api::field::quote(value)))?;
     if number < least {
-        return Err(format!("{name}: Invalid value: {number}: must be greater than or equal to {least}"));
+        return Err(format!(
+            "{name}: Invalid value: {number}: must be greater than or equal to {least}"
+        ));
     }
     Ok(Some(number))
 }
@@ -78,11 +82,58 @@ mod tests {
         let at = |text: &str| text.parse().ok();
         for (query, expect) in [
             ("", Ok((none(), false))),
-            ("follow=true&timestamps=1&previous=true", Ok((Options { follow: true, timestamps: true, ..none() }, true))),
-            ("tailLines=0&limitBytes=7", Ok((Options { tail_lines: Some(0), limit_bytes: Some(7), ..none() }, false))),
-            ("sinceSeconds=60", Ok((Options { since: at("2026-01-01T00:00:00Z"), ..none() }, false))),
-            ("sinceTime=2026-01-01T00:00:01Z", Ok((Options { since: at("2026-01-01T00:00:01Z"), ..none() }, false))),
-            ("stream=Stderr", Ok((Options { stream: Stream::Stderr, ..none() }, false))),
+            (
+                "follow=true&timestamps=1&previous=true",
+                Ok((
+                    Options {
+                        follow: true,
+                        timestamps: true,
+                        ..none()
+                    },
+                    true,
+                )),
+            ),
+            (
+                "tailLines=0&limitBytes=7",
+                Ok((
+                    Options {
+                        tail_lines: Some(0),
+                        limit_bytes: Some(7),
+                        ..none()
+                    },
+                    false,
+                )),
+            ),
+            (
+                "sinceSeconds=60",
+                Ok((
+                    Options {
+                        since: at("2026-01-01T00:00:00Z"),
+                        ..none()
+                    },
+                    false,
+                )),
+            ),
+            (
+                "sinceTime=2026-01-01T00:00:01Z",
+                Ok((
+                    Options {
+                        since: at("2026-01-01T00:00:01Z"),
+                        ..none()
+                    },
+                    false,
+                )),
+            ),
+            (
+                "stream=Stderr",
+                Ok((
+                    Options {
+                        stream: Stream::Stderr,
+                        ..none()
+                    },
+                    false,
+                )),
+            ),
             ("tailLines=-1", Err(())),
             ("limitBytes=0", Err(())),
             ("follow=maybe", Err(())),

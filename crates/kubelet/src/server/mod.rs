@@ -132,6 +132,13 @@ impl Server {
         authorizer: Arc<dyn Authorizer>,
         clock: Clock,
     ) -> Server {
-        Server { inner: Arc::new(Inner { pods, runtime, authorizer, clock }) }
+        Server {
+            inner: Arc::new(Inner {
+                pods,
+                runtime,
+                authorizer,
+                clock,
+            }),
+        }
     }
 }

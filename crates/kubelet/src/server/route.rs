@@ -26,8 +26,11 @@ enum Route {
 
 impl Route {
     fn of(path: &str) -> Option<Route> {
-        let parts: Vec<String> =
-            path.trim_start_matches('/').split('/').map(decode).collect::<Option<Vec<String>>>()?;
+        let parts: Vec<String> = path
+            .trim_start_matches('/')
+            .split('/')
+            .map(decode)
+            .collect::<Option<Vec<String>>>()?;
         let words: Vec<&str> = parts.iter().map(String::as_str).collect();
         let three = || [parts[1].clone(), parts[2].clone(), parts[3].clone()];
         match words.as_slice() {
@@ -56,7 +59,9 @@ impl Route {
 }
 
 pub(super) async fn answer(server: &Server, user: Option<&User>, request: Request<Incoming>) -> Response<Body> {
-    let Some(user) = user else { return text(StatusCode::UNAUTHORIZED, "Unauthorized") };
+    let Some(user) = user else {
+        return text(StatusCode::UNAUTHORIZED, "Unauthorized");
+    };
     let Some(route) = Route::of(request.uri().path()) else {
         return text(StatusCode::NOT_FOUND, "404 page not found\n");
     };
@@ -67,7 +72,10 @@ pub(super) async fn answer(server: &Server, user: Option<&User>, request: Reques
     }
     if !allowed {
         let first = subresources.first().copied().unwrap_or("proxy");
-        let why = format!("Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{first}])", user.name);
+        let why = format!(
+            "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{first}])",
+            user.name
+        );
         return text(StatusCode::FORBIDDEN, why);
     }
     let is_exec = matches!(route, Route::Exec(_));
@@ -89,8 +97,13 @@ pub(super) async fn answer(server: &Server, user: Option<&User>, request: Reques
 
 fn pods(server: &Server) -> Response<Body> {
     // Pods are read as typed objects here; this is a view for people and monitors, not a source for others (D3).
-    let items: Vec<serde_json::Value> =
-        server.inner.pods.pods().iter().filter_map(|pod| serde_json::to_value(&**pod).ok()).collect();
+    let items: Vec<serde_json::Value> = server
+        .inner
+        .pods
+        .pods()
+        .iter()
+        .filter_map(|pod| serde_json::to_value(&**pod).ok())
+        .collect();
     json(&serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
 }
 
@@ -114,15 +127,22 @@ async fn log(
         Ok(stream) => stream,
         Err(error) => {
             // As upstream, in the body: kubectl shows it.
-            let why = format!("failed to open log file {}: {error}", api::field::quote(&run.log_path.to_string_lossy()));
+            let why = format!(
+                "failed to open log file {}: {error}",
+                api::field::quote(&run.log_path.to_string_lossy())
+            );
             return text(StatusCode::BAD_REQUEST, why);
         }
     };
     let frames = stream.map(|chunk: std::io::Result<Bytes>| {
-        chunk.map(Frame::data).map_err(|error| TransportError::Lost(error.to_string()))
+        chunk
+            .map(Frame::data)
+            .map_err(|error| TransportError::Lost(error.to_string()))
     });
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
     response
 }
 
@@ -138,13 +158,18 @@ pub(super) fn refusal(error: &PodsError) -> Response<Body> {
 pub(super) fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let mut response = Response::new(body_of(text.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }
 
 pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
     let mut response = Response::new(body_of(value.to_string()));
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     response
 }
 
@@ -154,7 +179,11 @@ pub(super) fn query_pairs(query: &str) -> Vec<(String, String)> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         Some((decode(&name.replace('+', " "))?, decode(&value.replace('+', " "))?))
     };
-    query.split('&').filter(|pair| !pair.is_empty()).filter_map(pair).collect()
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .filter_map(pair)
+        .collect()
 }
 
 /// Percent signs resolved; `None` for what is no text.
@@ -206,7 +235,13 @@ mod tests {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
             query_pairs("command=ls&command=-l&a=x%20y+z&b&bad=%f&=v"),
-            [pair("command", "ls"), pair("command", "-l"), pair("a", "x y z"), pair("b", ""), pair("", "v")]
+            [
+                pair("command", "ls"),
+                pair("command", "-l"),
+                pair("a", "x y z"),
+                pair("b", ""),
+                pair("", "v")
+            ]
         );
     }
 }

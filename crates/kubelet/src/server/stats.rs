@@ -24,7 +24,10 @@ pub(super) async fn summary(server: &Server) -> Response<Body> {
             let node = server.inner.pods.node_name();
             json_response(&summarize(&node, &server.inner.pods.pods(), &stats, &memory, now))
         }
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to list container stats: {error}")),
+        Err(error) => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("failed to list container stats: {error}"),
+        ),
     }
 }
 
@@ -57,7 +60,11 @@ fn count(pods: &[Arc<Pod>], containers: usize) -> String {
 fn summarize(node: &str, pods: &[Arc<Pod>], stats: &[ContainerStats], meminfo: &str, now: Timestamp) -> Value {
     let mut by_uid: BTreeMap<&str, Vec<&ContainerStats>> = BTreeMap::new();
     for stat in stats {
-        if let Some(uid) = stat.attributes.as_ref().and_then(|attributes| attributes.labels.get(LABEL_POD_UID)) {
+        if let Some(uid) = stat
+            .attributes
+            .as_ref()
+            .and_then(|attributes| attributes.labels.get(LABEL_POD_UID))
+        {
             by_uid.entry(uid).or_default().push(stat);
         }
     }
@@ -69,11 +76,16 @@ fn summarize(node: &str, pods: &[Arc<Pod>], stats: &[ContainerStats], meminfo: &
         })
         .collect();
     let memory = |name: &str| -> Option<u64> {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        let line = meminfo
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     };
     let (total, available) = (memory("MemTotal"), memory("MemAvailable"));
-    let cpu: u64 = stats.iter().filter_map(|stat| value(&stat.cpu.as_ref()?.usage_nano_cores)).sum();
+    let cpu: u64 = stats
+        .iter()
+        .filter_map(|stat| value(&stat.cpu.as_ref()?.usage_nano_cores))
+        .sum();
     json!({
         "node": {
             "nodeName": node,
@@ -92,7 +104,11 @@ fn summarize(node: &str, pods: &[Arc<Pod>], stats: &[ContainerStats], meminfo: &
 fn pod_stats(pod: &Pod, stats: &[&ContainerStats], now: Timestamp) -> Value {
     let containers: Vec<Value> = stats.iter().map(|stat| container_stats(stat, now)).collect();
     let sum = |field: fn(&ContainerStats) -> Option<u64>| stats.iter().filter_map(|stat| field(stat)).sum::<u64>();
-    let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0.to_string());
+    let started = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.start_time.as_ref())
+        .map(|time| time.0.to_string());
     json!({
         "podRef": {"name": pod.metadata.name, "namespace": pod.metadata.namespace, "uid": pod.metadata.uid},
         "startTime": started,
@@ -112,23 +128,34 @@ fn pod_stats(pod: &Pod, stats: &[&ContainerStats], now: Timestamp) -> Value {
 }
 
 fn container_stats(stat: &ContainerStats, now: Timestamp) -> Value {
-    let name = stat.attributes.as_ref().and_then(|attributes| attributes.labels.get(LABEL_CONTAINER_NAME));
+    let name = stat
+        .attributes
+        .as_ref()
+        .and_then(|attributes| attributes.labels.get(LABEL_CONTAINER_NAME));
     let mut out = json!({"name": name});
     if let Some(cpu) = &stat.cpu {
-        out["cpu"] = section(cpu.timestamp, now, &[
-            ("usageNanoCores", &cpu.usage_nano_cores),
-            ("usageCoreNanoSeconds", &cpu.usage_core_nano_seconds),
-        ]);
+        out["cpu"] = section(
+            cpu.timestamp,
+            now,
+            &[
+                ("usageNanoCores", &cpu.usage_nano_cores),
+                ("usageCoreNanoSeconds", &cpu.usage_core_nano_seconds),
+            ],
+        );
     }
     if let Some(memory) = &stat.memory {
-        out["memory"] = section(memory.timestamp, now, &[
-            ("availableBytes", &memory.available_bytes),
-            ("usageBytes", &memory.usage_bytes),
-            ("workingSetBytes", &memory.working_set_bytes),
-            ("rssBytes", &memory.rss_bytes),
-            ("pageFaults", &memory.page_faults),
-            ("majorPageFaults", &memory.major_page_faults),
-        ]);
+        out["memory"] = section(
+            memory.timestamp,
+            now,
+            &[
+                ("availableBytes", &memory.available_bytes),
+                ("usageBytes", &memory.usage_bytes),
+                ("workingSetBytes", &memory.working_set_bytes),
+                ("rssBytes", &memory.rss_bytes),
+                ("pageFaults", &memory.page_faults),
+                ("majorPageFaults", &memory.major_page_faults),
+            ],
+        );
     }
     if let Some(layer) = &stat.writable_layer {
         let fields = [("usedBytes", &layer.used_bytes), ("inodesUsed", &layer.inodes_used)];
@@ -138,7 +165,10 @@ fn container_stats(stat: &ContainerStats, now: Timestamp) -> Value {
 }
 
 fn section(nanoseconds: i64, now: Timestamp, fields: &[(&str, &Option<UInt64Value>)]) -> Value {
-    let time = Timestamp::from_nanosecond(nanoseconds.into()).ok().filter(|_| nanoseconds > 0).unwrap_or(now);
+    let time = Timestamp::from_nanosecond(nanoseconds.into())
+        .ok()
+        .filter(|_| nanoseconds > 0)
+        .unwrap_or(now);
     let mut out = Map::new();
     out.insert("time".into(), time.to_string().into());
     for (name, number) in fields {
@@ -169,26 +199,52 @@ mod tests {
         let some = |value| Some(UInt64Value { value });
         let stat = |name: &str, uid: &str| ContainerStats {
             attributes: Some(ContainerAttributes {
-                labels: [(LABEL_POD_UID.into(), uid.into()), (LABEL_CONTAINER_NAME.into(), name.into())].into(),
+                labels: [
+                    (LABEL_POD_UID.into(), uid.into()),
+                    (LABEL_CONTAINER_NAME.into(), name.into()),
+                ]
+                .into(),
                 ..Default::default()
             }),
-            cpu: Some(CpuUsage { timestamp: 1, usage_nano_cores: some(5), ..Default::default() }),
-            memory: Some(MemoryUsage { timestamp: 1, working_set_bytes: some(7), ..Default::default() }),
+            cpu: Some(CpuUsage {
+                timestamp: 1,
+                usage_nano_cores: some(5),
+                ..Default::default()
+            }),
+            memory: Some(MemoryUsage {
+                timestamp: 1,
+                working_set_bytes: some(7),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let pods = [Arc::new(pod)];
         let meminfo = "MemTotal:  100 kB\nMemFree: 20 kB\nMemAvailable:   40 kB\n";
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
-        let summary =
-            summarize("node", &pods, &[stat("a", "u"), stat("b", "u"), stat("c", "other")], meminfo, now);
+        let summary = summarize(
+            "node",
+            &pods,
+            &[stat("a", "u"), stat("b", "u"), stat("c", "other")],
+            meminfo,
+            now,
+        );
         assert_eq!(summary["node"]["memory"]["workingSetBytes"], 60 * 1024);
         assert_eq!(summary["node"]["cpu"]["usageNanoCores"], 15);
         assert_eq!(summary["pods"].as_array().map(Vec::len), Some(1));
         let pod = &summary["pods"][0];
-        assert_eq!((pod["cpu"]["usageNanoCores"].clone(), pod["memory"]["workingSetBytes"].clone()), (10.into(), 14.into()));
+        assert_eq!(
+            (
+                pod["cpu"]["usageNanoCores"].clone(),
+                pod["memory"]["workingSetBytes"].clone()
+            ),
+            (10.into(), 14.into())
+        );
         assert_eq!(pod["podRef"], json!({"name": "p", "namespace": "n", "uid": "u"}));
         assert_eq!(pod["containers"][1]["name"], "b");
-        assert_eq!(pod["containers"][0]["cpu"], json!({"time": "1970-01-01T00:00:00.000000001Z", "usageNanoCores": 5}));
+        assert_eq!(
+            pod["containers"][0]["cpu"],
+            json!({"time": "1970-01-01T00:00:00.000000001Z", "usageNanoCores": 5})
+        );
         assert!(count(&pods, 2).contains("kubelet_running_pods 1\n"));
     }
 }

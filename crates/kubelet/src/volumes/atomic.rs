@@ -129,7 +129,11 @@ fn make_directory(target: &Path, now: Timestamp, random: &Random) -> io::Result<
 fn write_files(directory: &Path, payload: &Payload) -> io::Result<()> {
     for (path, file) in payload {
         let full = directory.join(path);
-        let mut parents: Vec<&Path> = full.ancestors().skip(1).take_while(|parent| *parent != directory).collect();
+        let mut parents: Vec<&Path> = full
+            .ancestors()
+            .skip(1)
+            .take_while(|parent| *parent != directory)
+            .collect();
         parents.reverse();
         for parent in parents {
             match std::fs::create_dir(parent) {
@@ -138,7 +142,11 @@ fn write_files(directory: &Path, payload: &Payload) -> io::Result<()> {
                 Err(error) => return Err(error),
             }
         }
-        let mut disk = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full)?;
+        let mut disk = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&full)?;
         disk.write_all(&file.data)?;
         if let Some(owner) = file.owner {
             chown(&full, Some(owner), None)?;
@@ -151,7 +159,10 @@ fn write_files(directory: &Path, payload: &Payload) -> io::Result<()> {
 
 /// The first parts of the paths: what users see.
 fn visible(payload: &Payload) -> BTreeSet<&str> {
-    payload.keys().map(|path| path.split('/').next().unwrap_or(path)).collect()
+    payload
+        .keys()
+        .map(|path| path.split('/').next().unwrap_or(path))
+        .collect()
 }
 
 fn link_visible(target: &Path, payload: &Payload) -> io::Result<()> {

@@ -19,13 +19,19 @@ pub struct Changes {
 
 impl Changes {
     pub(super) fn new(receivers: Option<Receivers>, clock: Clock) -> Changes {
-        Changes { receivers, told: None, clock }
+        Changes {
+            receivers,
+            told: None,
+            clock,
+        }
     }
 
     /// Returns true when the volumes are to be prepared again, false when the pod is gone (or was never prepared).
     /// Changes from before the call count, several as one. Cancel-safe.
     pub async fn next(&mut self) -> bool {
-        let Some((objects, refresh)) = &mut self.receivers else { return false };
+        let Some((objects, refresh)) = &mut self.receivers else {
+            return false;
+        };
         loop {
             let due = refresh.borrow_and_update().filter(|due| self.told != Some(*due));
             let wait = async {

@@ -41,17 +41,26 @@ impl Context<'_> {
         let mut mounts = Vec::new();
         let wanted = container.volume_mounts.as_deref().unwrap_or_default();
         for (index, mount) in wanted.iter().enumerate() {
-            mounts.push(self.volume(container, mount, index, volumes, environment).map_err(VolumeError::Mount)?);
+            mounts.push(
+                self.volume(container, mount, index, volumes, environment)
+                    .map_err(VolumeError::Mount)?,
+            );
         }
         // Without an address there is nothing to write; a container that brings its own file keeps it.
         if !pod_ips.is_empty() && !wanted.iter().any(|mount| mount.mount_path == HOSTS_PATH) {
-            let path = self.hosts(pod, pod_ips).map_err(|error| VolumeError::Mount(error.to_string()))?;
+            let path = self
+                .hosts(pod, pod_ips)
+                .map_err(|error| VolumeError::Mount(error.to_string()))?;
             mounts.push(plain(HOSTS_PATH, &path));
         }
-        let last_words = container.termination_message_path.as_deref().unwrap_or(TERMINATION_PATH_DEFAULT);
+        let last_words = container
+            .termination_message_path
+            .as_deref()
+            .unwrap_or(TERMINATION_PATH_DEFAULT);
         if !last_words.is_empty() {
             let path = self.termination_log(container);
-            let path = path.map_err(|error| VolumeError::Mount(format!("error on creating termination-log file: {error}")))?;
+            let path =
+                path.map_err(|error| VolumeError::Mount(format!("error on creating termination-log file: {error}")))?;
             mounts.push(plain(last_words, &path));
         }
         Ok(mounts)
@@ -66,7 +75,11 @@ impl Context<'_> {
         environment: &Environment,
     ) -> Result<Mount, String> {
         let volume = volumes.volumes.get(&mount.name).ok_or_else(|| {
-            format!("cannot find volume {} to mount into container {}", quote(&mount.name), quote(&container.name))
+            format!(
+                "cannot find volume {} to mount into container {}",
+                quote(&mount.name),
+                quote(&container.name)
+            )
         })?;
         let sub = match mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) {
             Some(expression) => expand_strict(expression, |name| environment.get(name).map(str::to_owned))?,
@@ -122,8 +135,11 @@ impl Context<'_> {
         let found = sub_path::resolve(volume, sub).map_err(tell)?;
         // Mounts are found by their canonical paths.
         let directory = self.pod_directory.canonicalize().map_err(tell)?;
-        let target =
-            directory.join("volume-subpaths").join(&mount.name).join(&container.name).join(index.to_string());
+        let target = directory
+            .join("volume-subpaths")
+            .join(&mount.name)
+            .join(&container.name)
+            .join(index.to_string());
         sub_path::bind(&found, &target).map_err(tell)?;
         Ok(target)
     }
@@ -140,11 +156,19 @@ impl Context<'_> {
             hosts::managed(pod_ips, &host, &domain, aliases)
         };
         let path = self.pod_directory.join("etc-hosts");
-        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&self.pod_directory)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(&self.pod_directory)?;
         let mut options = std::fs::OpenOptions::new();
         let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o644).custom_flags(no_follow).open(&path)?;
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o644)
+            .custom_flags(no_follow)
+            .open(&path)?;
         file.write_all(text.as_bytes())?;
         file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
         Ok(path)
@@ -156,10 +180,17 @@ impl Context<'_> {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let directory = self.pod_directory.join("containers").join(&container.name);
-        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&directory)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(&directory)?;
         forget_old(&directory)?;
         let path = directory.join(format!("{:08x}", self.random.range(0..1 << 32)));
-        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
         // Any user of the container may write.
         file.set_permissions(std::fs::Permissions::from_mode(0o666))?;
         Ok(path)
@@ -175,7 +206,10 @@ fn forget_old(directory: &Path) -> io::Result<()> {
     }
     files.sort();
     let surplus = files.len().saturating_sub(TERMINATION_FILES_MAX - 1);
-    files.into_iter().take(surplus).try_for_each(|(_, path)| std::fs::remove_file(path))
+    files
+        .into_iter()
+        .take(surplus)
+        .try_for_each(|(_, path)| std::fs::remove_file(path))
 }
 
 fn plain(container_path: &str, host_path: &Path) -> Mount {
@@ -187,9 +221,15 @@ fn plain(container_path: &str, host_path: &Path) -> Mount {
 }
 
 fn absolute(path: &str) -> String {
-    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    }
 }
 
 fn text(path: &Path) -> Result<String, String> {
-    path.to_str().map(str::to_owned).ok_or_else(|| format!("the path {} is not valid UTF-8", path.display()))
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| format!("the path {} is not valid UTF-8", path.display()))
 }

@@ -66,7 +66,13 @@ impl Gathered {
 
 /// Fetches what the volumes of a pod show.
 pub async fn gather(pod: &Pod, node: &NodeFacts, objects: &dyn Objects, tokens: &TokenCache) -> Gathered {
-    let mut gatherer = Gatherer { pod, node, objects, tokens, refresh_at: None };
+    let mut gatherer = Gatherer {
+        pod,
+        node,
+        objects,
+        tokens,
+        refresh_at: None,
+    };
     let mut volumes = Vec::new();
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         let work = gatherer.volume(volume).await.and_then(|work| match work {
@@ -77,12 +83,18 @@ pub async fn gather(pod: &Pod, node: &NodeFacts, objects: &dyn Objects, tokens: 
         });
         volumes.push((volume.name.clone(), work));
     }
-    Gathered { volumes, refresh_at: gatherer.refresh_at }
+    Gathered {
+        volumes,
+        refresh_at: gatherer.refresh_at,
+    }
 }
 
 /// The memory that a pod's directories in memory may take together at most: its limit, or the node's memory.
 pub fn memory_bytes(pod: &Pod, node: &NodeFacts) -> Option<u64> {
-    let node_bytes = node.allocatable.get("memory").and_then(|value| u64::try_from(value.value()).ok());
+    let node_bytes = node
+        .allocatable
+        .get("memory")
+        .and_then(|value| u64::try_from(value.value()).ok());
     let spec = pod.spec.as_ref();
     let limits = spec.into_iter().flat_map(|spec| &spec.containers).map(|container| {
         let limits = container.resources.as_ref()?.limits.as_ref()?;
@@ -90,7 +102,9 @@ pub fn memory_bytes(pod: &Pod, node: &NodeFacts) -> Option<u64> {
         u64::try_from(limit.value()).ok().filter(|bytes| *bytes > 0)
     });
     // One container without a limit: the pod has none.
-    let pod_bytes = limits.collect::<Option<Vec<u64>>>().map(|limits| limits.into_iter().fold(0, u64::saturating_add));
+    let pod_bytes = limits
+        .collect::<Option<Vec<u64>>>()
+        .map(|limits| limits.into_iter().fold(0, u64::saturating_add));
     let pod_bytes = pod_bytes.filter(|bytes| *bytes > 0);
     match (pod_bytes, node_bytes) {
         (Some(pod), Some(node)) => Some(pod.min(node)),
@@ -115,7 +129,10 @@ impl Gatherer<'_> {
             return empty_dir(source);
         }
         if let Some(source) = &volume.host_path {
-            return Ok(Work::HostPath { path: source.path.clone().into(), kind: source.type_.clone().unwrap_or_default() });
+            return Ok(Work::HostPath {
+                path: source.path.clone().into(),
+                kind: source.type_.clone().unwrap_or_default(),
+            });
         }
         if let Some(source) = &volume.config_map {
             let optional = source.optional.unwrap_or(false);
@@ -123,7 +140,11 @@ impl Gatherer<'_> {
             let mode = payload::mode(source.default_mode, MODE_DEFAULT);
             let items = source.items.as_deref().unwrap_or_default();
             let payload = payload::of_config_map(items, object.as_deref(), mode, optional)?;
-            return Ok(Work::Files { kind: "configmap", memory: false, payload });
+            return Ok(Work::Files {
+                kind: "configmap",
+                memory: false,
+                payload,
+            });
         }
         if let Some(source) = &volume.secret {
             let optional = source.optional.unwrap_or(false);
@@ -132,20 +153,34 @@ impl Gatherer<'_> {
             let mode = payload::mode(source.default_mode, MODE_DEFAULT);
             let items = source.items.as_deref().unwrap_or_default();
             let payload = payload::of_secret(items, object.as_deref(), mode, optional)?;
-            return Ok(Work::Files { kind: "secret", memory: true, payload });
+            return Ok(Work::Files {
+                kind: "secret",
+                memory: true,
+                payload,
+            });
         }
         if let Some(source) = &volume.downward_api {
             let mode = payload::mode(source.default_mode, MODE_DEFAULT);
             let items = source.items.as_deref().unwrap_or_default();
             let payload = payload::of_downward_api(items, self.pod, self.node, mode)?;
-            return Ok(Work::Files { kind: "downward-api", memory: true, payload });
+            return Ok(Work::Files {
+                kind: "downward-api",
+                memory: true,
+                payload,
+            });
         }
         if let Some(source) = &volume.projected {
             let payload = self.projected(source).await?;
-            return Ok(Work::Files { kind: "projected", memory: true, payload });
+            return Ok(Work::Files {
+                kind: "projected",
+                memory: true,
+                payload,
+            });
         }
         let plugin = unsupported(volume).unwrap_or("unknown");
-        Err(format!("no volume plugin matched name: {plugin} (volumes of this kind are not supported by this version of Trireme)"))
+        Err(format!(
+            "no volume plugin matched name: {plugin} (volumes of this kind are not supported by this version of Trireme)"
+        ))
     }
 
     /// All sources are tried, so that every failure is told.
@@ -170,7 +205,9 @@ impl Gatherer<'_> {
             } else if let Some(token) = &source.service_account_token {
                 let seconds = token.expiration_seconds.unwrap_or(TOKEN_SECONDS_DEFAULT);
                 let audience = token.audience.clone().unwrap_or_default();
-                self.token(audience, seconds, default_mode).await.map(|file| [(token.path.clone(), file)].into())
+                self.token(audience, seconds, default_mode)
+                    .await
+                    .map(|file| [(token.path.clone(), file)].into())
             } else if source.cluster_trust_bundle.is_some() {
                 Err("ClusterTrustBundle projection is not supported by this version of Trireme".into())
             } else if source.pod_certificate.is_some() {
@@ -193,7 +230,12 @@ impl Gatherer<'_> {
 
     async fn token(&mut self, audience: String, expiration_seconds: i64, default_mode: u32) -> Result<File, String> {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let account = self.pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone()).unwrap_or_default();
+        let account = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.service_account_name.clone())
+            .unwrap_or_default();
         let request = Request {
             namespace: self.namespace(),
             account,
@@ -203,11 +245,22 @@ impl Gatherer<'_> {
             expiration_seconds,
         };
         let token = self.tokens.get(&request).await?;
-        self.refresh_at = Some(self.refresh_at.map_or(token.refresh_at, |known| known.min(token.refresh_at)));
+        self.refresh_at = Some(
+            self.refresh_at
+                .map_or(token.refresh_at, |known| known.min(token.refresh_at)),
+        );
         let owner = ownership::common_user(self.pod);
         // With a group the file gets 0640 when the volume's ownership is set.
-        let mode = if owner.is_some() || ownership::fs_group(self.pod).is_some() { 0o600 } else { default_mode };
-        Ok(File { data: token.text.into_bytes(), mode, owner })
+        let mode = if owner.is_some() || ownership::fs_group(self.pod).is_some() {
+            0o600
+        } else {
+            default_mode
+        };
+        Ok(File {
+            data: token.text.into_bytes(),
+            mode,
+            owner,
+        })
     }
 
     fn namespace(&self) -> String {
@@ -224,14 +277,26 @@ fn optional_object<T>(found: Result<T, ObjectError>, optional: bool) -> Result<O
 }
 
 fn empty_dir(source: &EmptyDirVolumeSource) -> Result<Work, String> {
-    let limit = source.size_limit.as_ref().and_then(|limit| Quantity::parse(&limit.0).ok());
-    let size_bytes = limit.and_then(|limit| u64::try_from(limit.value()).ok()).filter(|bytes| *bytes > 0);
+    let limit = source
+        .size_limit
+        .as_ref()
+        .and_then(|limit| Quantity::parse(&limit.0).ok());
+    let size_bytes = limit
+        .and_then(|limit| u64::try_from(limit.value()).ok())
+        .filter(|bytes| *bytes > 0);
     match source.medium.as_deref().unwrap_or("") {
-        "" => Ok(Work::EmptyDirectory { memory: false, size_bytes }),
-        "Memory" => Ok(Work::EmptyDirectory { memory: true, size_bytes }),
-        other if other.starts_with("HugePages") => {
-            Err(format!("storage medium {} is not supported by this version of Trireme", api::field::quote(other)))
-        }
+        "" => Ok(Work::EmptyDirectory {
+            memory: false,
+            size_bytes,
+        }),
+        "Memory" => Ok(Work::EmptyDirectory {
+            memory: true,
+            size_bytes,
+        }),
+        other if other.starts_with("HugePages") => Err(format!(
+            "storage medium {} is not supported by this version of Trireme",
+            api::field::quote(other)
+        )),
         other => Err(format!("unknown storage medium {}", api::field::quote(other))),
     }
 }
@@ -255,7 +320,10 @@ fn unsupported(volume: &Volume) -> Option<&'static str> {
         ("kubernetes.io/image", volume.image.is_some()),
         ("kubernetes.io/iscsi", volume.iscsi.is_some()),
         ("kubernetes.io/nfs", volume.nfs.is_some()),
-        ("kubernetes.io/persistent-volume-claim", volume.persistent_volume_claim.is_some()),
+        (
+            "kubernetes.io/persistent-volume-claim",
+            volume.persistent_volume_claim.is_some(),
+        ),
         ("kubernetes.io/photon-pd", volume.photon_persistent_disk.is_some()),
         ("kubernetes.io/portworx-volume", volume.portworx_volume.is_some()),
         ("kubernetes.io/quobyte", volume.quobyte.is_some()),

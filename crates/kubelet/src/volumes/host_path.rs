@@ -41,7 +41,11 @@ pub fn check(path: &Path, kind: &str) -> Result<(), String> {
         }
         Err(error) => return Err(format!("hostPath type check failed: {shown} is not a {words}: {error}")),
     };
-    if found == wanted { Ok(()) } else { Err(format!("hostPath type check failed: {shown} is not a {words}")) }
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(format!("hostPath type check failed: {shown} is not a {words}"))
+    }
 }
 
 fn type_of(metadata: &Metadata) -> &'static str {
@@ -96,6 +100,12 @@ mod tests {
         }
         assert!(check(Path::new("/dev/null"), "CharDevice").is_ok());
         let why = check(&path("none"), "Directory").unwrap_err();
-        assert_eq!(why, format!("hostPath type check failed: {} is not a directory", path("none").display()));
+        assert_eq!(
+            why,
+            format!(
+                "hostPath type check failed: {} is not a directory",
+                path("none").display()
+            )
+        );
     }
 }

@@ -9,7 +9,9 @@ const HOST_NAME_BYTES_MAX: usize = 63;
 
 /// The pod's host name and domain; the domain is empty when it has none.
 pub fn host_name(pod: &Pod, cluster_domain: &str) -> (String, String) {
-    let Some(spec) = &pod.spec else { return Default::default() };
+    let Some(spec) = &pod.spec else {
+        return Default::default();
+    };
     if let Some(name) = &spec.hostname_override {
         return (name.clone(), String::new());
     }
@@ -17,7 +19,12 @@ pub fn host_name(pod: &Pod, cluster_domain: &str) -> (String, String) {
     let name = spec.hostname.as_deref().filter(|name| !name.is_empty()).unwrap_or(own);
     let mut name = name.to_owned();
     if name.len() > HOST_NAME_BYTES_MAX {
-        name.truncate((0..=HOST_NAME_BYTES_MAX).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0));
+        name.truncate(
+            (0..=HOST_NAME_BYTES_MAX)
+                .rev()
+                .find(|at| name.is_char_boundary(*at))
+                .unwrap_or(0),
+        );
         name.truncate(name.trim_end_matches(['-', '.']).len());
     }
     let domain = match spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty()) {
@@ -53,7 +60,10 @@ pub fn managed(ips: &[String], host: &str, domain: &str, aliases: &[HostAlias]) 
 
 /// The file of a pod on the node's network, from the node's own.
 pub fn of_node(node_file: &str, aliases: &[HostAlias]) -> String {
-    format!("# Kubernetes-managed hosts file (host network).\n{node_file}{}", entries(aliases))
+    format!(
+        "# Kubernetes-managed hosts file (host network).\n{node_file}{}",
+        entries(aliases)
+    )
 }
 
 fn entries(aliases: &[HostAlias]) -> String {
@@ -61,7 +71,11 @@ fn entries(aliases: &[HostAlias]) -> String {
         return String::new();
     }
     let lines = aliases.iter().map(|alias| {
-        format!("{}\t{}\n", alias.ip, alias.hostnames.as_deref().unwrap_or_default().join("\t"))
+        format!(
+            "{}\t{}\n",
+            alias.ip,
+            alias.hostnames.as_deref().unwrap_or_default().join("\t")
+        )
     });
     format!("\n# Entries added by HostAliases.\n{}", lines.collect::<String>())
 }
@@ -74,15 +88,28 @@ mod tests {
 
     #[test]
     fn files() {
-        let aliases: Vec<HostAlias> =
-            vec![HostAlias { ip: "1.2.3.4".into(), hostnames: Some(vec!["a".into(), "b".into()]) }];
-        let text = managed(&["10.0.0.1".into(), "fd00::1".into()], "p", "s.n.svc.cluster.local", &aliases);
+        let aliases: Vec<HostAlias> = vec![HostAlias {
+            ip: "1.2.3.4".into(),
+            hostnames: Some(vec!["a".into(), "b".into()]),
+        }];
+        let text = managed(
+            &["10.0.0.1".into(), "fd00::1".into()],
+            "p",
+            "s.n.svc.cluster.local",
+            &aliases,
+        );
         let tail = "fe00::2\tip6-allrouters\n10.0.0.1\tp.s.n.svc.cluster.local\tp\nfd00::1\tp.s.n.svc.cluster.local\tp\n\
                     \n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n";
-        assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\t"), "{text}");
+        assert!(
+            text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\t"),
+            "{text}"
+        );
         assert!(text.ends_with(tail), "{text}");
         assert!(managed(&["10.0.0.1".into()], "p", "", &[]).ends_with("ip6-allrouters\n10.0.0.1\tp\n"));
-        assert_eq!(of_node("x\n", &[]), "# Kubernetes-managed hosts file (host network).\nx\n");
+        assert_eq!(
+            of_node("x\n", &[]),
+            "# Kubernetes-managed hosts file (host network).\nx\n"
+        );
     }
 
     #[test]
@@ -90,9 +117,15 @@ mod tests {
         let long = format!("{}-x", "a".repeat(62));
         for (spec, expect) in [
             (json!({}), ("p".to_owned(), "")),
-            (json!({"hostname": "h", "subdomain": "s"}), ("h".to_owned(), "s.n.svc.cluster.local")),
+            (
+                json!({"hostname": "h", "subdomain": "s"}),
+                ("h".to_owned(), "s.n.svc.cluster.local"),
+            ),
             (json!({"hostname": long}), ("a".repeat(62), "")),
-            (json!({"hostname": "h", "subdomain": "s", "hostnameOverride": "o.x"}), ("o.x".to_owned(), "")),
+            (
+                json!({"hostname": "h", "subdomain": "s", "hostnameOverride": "o.x"}),
+                ("o.x".to_owned(), ""),
+            ),
         ] {
             let mut spec: Value = spec;
             spec["containers"] = json!([]);

@@ -159,7 +159,14 @@ impl VolumeManager {
     pub fn new(config: Config, client: Client, clock: Clock, random: Random, shutdown: Shutdown) -> VolumeManager {
         let objects = ObjectCache::new(client.clone(), random.fork(), shutdown);
         let tokens = TokenCache::new(client, clock.clone(), random.fork());
-        let inner = Inner { config, objects, tokens, clock, random, pods: Mutex::default() };
+        let inner = Inner {
+            config,
+            objects,
+            tokens,
+            clock,
+            random,
+            pods: Mutex::default(),
+        };
         VolumeManager { inner: Arc::new(inner) }
     }
 
@@ -175,8 +182,13 @@ impl VolumeManager {
 
     /// The uids of the pods whose directories are there, whoever made them.
     pub fn known_pods(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.inner.config.root.join("pods")).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        let entries = std::fs::read_dir(self.inner.config.root.join("pods"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
     }
 
     /// Makes all volumes of a pod, or brings them up to date. Idempotent; call it again after each of
@@ -208,7 +220,10 @@ impl VolumeManager {
         let mut volumes = PodVolumes::default();
         let mut first_error = None;
         for outcome in outcomes {
-            let error = outcome.error.map(|why| VolumeError::SetUp { volume: outcome.name.clone(), why });
+            let error = outcome.error.map(|why| VolumeError::SetUp {
+                volume: outcome.name.clone(),
+                why,
+            });
             match (outcome.volume, error) {
                 (Some(volume), error) => {
                     volumes.volumes.insert(outcome.name, volume);
@@ -217,7 +232,9 @@ impl VolumeManager {
                 (None, error) => first_error = first_error.or(error),
             }
         }
-        state.refresh.send_if_modified(|known| std::mem::replace(known, retry) != retry);
+        state
+            .refresh
+            .send_if_modified(|known| std::mem::replace(known, retry) != retry);
         first_error.map_or(Ok(volumes), Err)
     }
 
@@ -262,7 +279,10 @@ impl VolumeManager {
     /// What could not be unmounted or removed; try again later.
     pub async fn teardown(&self, uid: &str) -> Result<(), VolumeError> {
         if uid.is_empty() || uid.contains('/') || uid.starts_with('.') {
-            return Err(VolumeError::Directory(format!("{} is no pod uid", api::field::quote(uid))));
+            return Err(VolumeError::Directory(format!(
+                "{} is no pod uid",
+                api::field::quote(uid)
+            )));
         }
         let state = self.inner.pods.lock().remove(uid);
         let directory = self.pod_directory(uid);
@@ -281,7 +301,11 @@ impl VolumeManager {
         let mut pods = self.inner.pods.lock();
         let state = pods.entry(uid.to_owned()).or_insert_with(|| {
             let refresh = tokio::sync::watch::Sender::new(None);
-            Arc::new(PodState { turn: tokio::sync::Mutex::new(()), refresh, seen: AtomicU64::new(0) })
+            Arc::new(PodState {
+                turn: tokio::sync::Mutex::new(()),
+                refresh,
+                seen: AtomicU64::new(0),
+            })
         });
         state.clone()
     }
@@ -290,14 +314,20 @@ impl VolumeManager {
 fn uid_of(pod: &Pod) -> Result<&str, VolumeError> {
     let uid = pod.metadata.uid.as_deref().unwrap_or("");
     if uid.is_empty() || uid.contains('/') || uid.starts_with('.') {
-        return Err(VolumeError::Directory(format!("{} is no pod uid", api::field::quote(uid))));
+        return Err(VolumeError::Directory(format!(
+            "{} is no pod uid",
+            api::field::quote(uid)
+        )));
     }
     Ok(uid)
 }
 
 fn remove_pod(directory: &Path) -> Result<(), VolumeError> {
     let tell = |error: std::io::Error| {
-        VolumeError::Directory(format!("failed to remove the directory {}: {error}", directory.display()))
+        VolumeError::Directory(format!(
+            "failed to remove the directory {}: {error}",
+            directory.display()
+        ))
     };
     sys::mounts::detach_below(directory).map_err(tell)?;
     removal::remove_tree(directory).map_err(tell)

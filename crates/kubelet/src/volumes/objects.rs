@@ -96,7 +96,14 @@ struct Watched<T> {
 impl ObjectCache {
     /// An empty cache that reads through this client until `shutdown`.
     pub fn new(client: Client, random: Random, shutdown: Shutdown) -> ObjectCache {
-        ObjectCache { inner: Arc::new(Inner { client, random, shutdown, state: Mutex::default() }) }
+        ObjectCache {
+            inner: Arc::new(Inner {
+                client,
+                random,
+                shutdown,
+                state: Mutex::default(),
+            }),
+        }
     }
 
     /// Begins to watch what the pod refers to, and ends watching what it no longer refers to. Idempotent.
@@ -104,10 +111,10 @@ impl ObjectCache {
         let Some(uid) = pod.metadata.uid.clone() else { return };
         let wanted: HashSet<Reference> = references(pod).into_iter().collect();
         let mut state = self.inner.state.lock();
-        let registration = state
-            .pods
-            .entry(uid.clone())
-            .or_insert_with(|| Registration { references: HashSet::new(), changes: watch::Sender::new(0) });
+        let registration = state.pods.entry(uid.clone()).or_insert_with(|| Registration {
+            references: HashSet::new(),
+            changes: watch::Sender::new(0),
+        });
         let before = std::mem::replace(&mut registration.references, wanted.clone());
         for reference in wanted.difference(&before) {
             self.add(&mut state, &uid, reference);
@@ -120,7 +127,9 @@ impl ObjectCache {
     /// Ends watching what only this pod used.
     pub fn unregister(&self, uid: &str) {
         let mut state = self.inner.state.lock();
-        let Some(registration) = state.pods.remove(uid) else { return };
+        let Some(registration) = state.pods.remove(uid) else {
+            return;
+        };
         for reference in &registration.references {
             state.drop_user(uid, reference);
         }
@@ -128,7 +137,12 @@ impl ObjectCache {
 
     /// A counter that goes up whenever an object of the pod changes. `None` when the pod is not registered.
     pub fn changes(&self, uid: &str) -> Option<watch::Receiver<u64>> {
-        self.inner.state.lock().pods.get(uid).map(|registration| registration.changes.subscribe())
+        self.inner
+            .state
+            .lock()
+            .pods
+            .get(uid)
+            .map(|registration| registration.changes.subscribe())
     }
 
     /// How many objects are watched.
@@ -159,7 +173,11 @@ impl ObjectCache {
             let (client, random) = (self.inner.client.clone(), self.inner.random.fork());
             let informer = Informer::start(client, T::RESOURCE, selection, random, shutdown.clone());
             self.announce(informer.clone(), key, &shutdown);
-            Watched { informer, users: HashSet::new(), shutdown }
+            Watched {
+                informer,
+                users: HashSet::new(),
+                shutdown,
+            }
         });
         watched.users.insert(uid.to_owned());
     }
@@ -190,13 +208,21 @@ impl ObjectCache {
         let key = (namespace.to_owned(), name.to_owned());
         let informer = {
             let mut state = self.inner.state.lock();
-            Holds::<T>::all(&mut *state).get(&key).map(|watched| watched.informer.clone())
+            Holds::<T>::all(&mut *state)
+                .get(&key)
+                .map(|watched| watched.informer.clone())
         };
         let informer = informer.ok_or_else(|| ObjectError::NotRegistered(key.0, key.1))?;
-        if !tokio::time::timeout(SYNC_TIMEOUT, informer.synced()).await.unwrap_or(false) {
+        if !tokio::time::timeout(SYNC_TIMEOUT, informer.synced())
+            .await
+            .unwrap_or(false)
+        {
             return Err(ObjectError::NotSynced(sort));
         }
-        informer.get(namespace, name).ok_or_else(|| ObjectError::NotFound { sort, name: name.to_owned() })
+        informer.get(namespace, name).ok_or_else(|| ObjectError::NotFound {
+            sort,
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -248,8 +274,10 @@ impl State {
     where
         State: Holds<T>,
     {
-        let users: Vec<String> =
-            Holds::<T>::all(self).get(key).map(|watched| watched.users.iter().cloned().collect()).unwrap_or_default();
+        let users: Vec<String> = Holds::<T>::all(self)
+            .get(key)
+            .map(|watched| watched.users.iter().cloned().collect())
+            .unwrap_or_default();
         for uid in users {
             if let Some(registration) = self.pods.get(&uid) {
                 registration.changes.send_modify(|count| *count += 1);
@@ -284,13 +312,19 @@ impl Objects for FixedObjects {
         name: &str,
     ) -> futures::future::BoxFuture<'_, Result<Arc<ConfigMap>, ObjectError>> {
         let found = self.config_maps.get(&(namespace.to_owned(), name.to_owned())).cloned();
-        let found = found.ok_or_else(|| ObjectError::NotFound { sort: "configmap", name: name.to_owned() });
+        let found = found.ok_or_else(|| ObjectError::NotFound {
+            sort: "configmap",
+            name: name.to_owned(),
+        });
         Box::pin(std::future::ready(found))
     }
 
     fn secret(&self, namespace: &str, name: &str) -> futures::future::BoxFuture<'_, Result<Arc<Secret>, ObjectError>> {
         let found = self.secrets.get(&(namespace.to_owned(), name.to_owned())).cloned();
-        let found = found.ok_or_else(|| ObjectError::NotFound { sort: "secret", name: name.to_owned() });
+        let found = found.ok_or_else(|| ObjectError::NotFound {
+            sort: "secret",
+            name: name.to_owned(),
+        });
         Box::pin(std::future::ready(found))
     }
 }

@@ -23,10 +23,16 @@ pub fn common_user(pod: &Pod) -> Option<u32> {
     let default = spec.security_context.as_ref().and_then(|context| context.run_as_user);
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
     let mut users = containers.map(|container| {
-        container.security_context.as_ref().and_then(|context| context.run_as_user).or(default)
+        container
+            .security_context
+            .as_ref()
+            .and_then(|context| context.run_as_user)
+            .or(default)
     });
     let first = users.next()??;
-    users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok())?
+    users
+        .all(|user| user == Some(first))
+        .then(|| u32::try_from(first).ok())?
 }
 
 /// Gives a directory with all in it to a group. Symbolic links are not followed.
@@ -53,7 +59,10 @@ fn give_below(path: &Path, group: u32, read_only: bool, depth: usize) -> io::Res
         added |= 0o2110;
     }
     // Changing the group takes the set-group-id bit away, so it is always written.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode((metadata.mode() & 0o7777) | added))?;
+    std::fs::set_permissions(
+        path,
+        std::fs::Permissions::from_mode((metadata.mode() & 0o7777) | added),
+    )?;
     if metadata.is_dir() {
         for entry in std::fs::read_dir(path)? {
             give_below(&entry?.path(), group, read_only, depth + 1)?;

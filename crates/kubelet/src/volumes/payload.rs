@@ -31,7 +31,9 @@ pub type Payload = BTreeMap<String, File>;
 
 /// The mode of a definition. Only permissions count.
 pub fn mode(wanted: Option<i32>, default: u32) -> u32 {
-    wanted.and_then(|mode| u32::try_from(mode).ok()).map_or(default, |mode| mode & 0o7777)
+    wanted
+        .and_then(|mode| u32::try_from(mode).ok())
+        .map_or(default, |mode| mode & 0o7777)
 }
 
 /// The files of a ConfigMap; no object is an empty one.
@@ -46,9 +48,21 @@ pub fn of_config_map(
 ) -> Result<Payload, String> {
     let data = object.and_then(|object| object.data.as_ref());
     let binary = object.and_then(|object| object.binary_data.as_ref());
-    let texts = data.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_bytes()));
-    let bytes = binary.into_iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice()));
-    select(items, texts.chain(bytes).collect(), default_mode, optional, "configmap references non-existent config key")
+    let texts = data
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str(), value.as_bytes()));
+    let bytes = binary
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str(), value.0.as_slice()));
+    select(
+        items,
+        texts.chain(bytes).collect(),
+        default_mode,
+        optional,
+        "configmap references non-existent config key",
+    )
 }
 
 /// The files of a Secret; no object is an empty one.
@@ -62,8 +76,17 @@ pub fn of_secret(
     optional: bool,
 ) -> Result<Payload, String> {
     let data = object.and_then(|object| object.data.as_ref());
-    let bytes = data.into_iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice()));
-    select(items, bytes.collect(), default_mode, optional, "references non-existent secret key")
+    let bytes = data
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str(), value.0.as_slice()));
+    select(
+        items,
+        bytes.collect(),
+        default_mode,
+        optional,
+        "references non-existent secret key",
+    )
 }
 
 fn select(
@@ -73,9 +96,16 @@ fn select(
     optional: bool,
     missing: &str,
 ) -> Result<Payload, String> {
-    let file = |data: &[u8], mode| File { data: data.to_vec(), mode, owner: None };
+    let file = |data: &[u8], mode| File {
+        data: data.to_vec(),
+        mode,
+        owner: None,
+    };
     if items.is_empty() {
-        return Ok(data.into_iter().map(|(key, value)| (key.to_owned(), file(value, default_mode))).collect());
+        return Ok(data
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), file(value, default_mode)))
+            .collect());
     }
     let mut payload = Payload::new();
     for item in items {
@@ -107,7 +137,11 @@ pub fn of_downward_api(
             (None, Some(selector)) => resource_field(selector, pod, None, node)?,
             (None, None) => String::new(),
         };
-        let file = File { data: text.into_bytes(), mode: mode(item.mode, default_mode), owner: None };
+        let file = File {
+            data: text.into_bytes(),
+            mode: mode(item.mode, default_mode),
+            owner: None,
+        };
         payload.insert(item.path.clone(), file);
     }
     Ok(payload)
@@ -129,14 +163,18 @@ fn validate_path(path: &str) -> Result<(), String> {
         return Err(format!("invalid path: must be relative path: {path}"));
     }
     if path.len() > PATH_BYTES_MAX {
-        return Err(format!("invalid path: must be less than or equal to {PATH_BYTES_MAX} characters"));
+        return Err(format!(
+            "invalid path: must be less than or equal to {PATH_BYTES_MAX} characters"
+        ));
     }
     for name in path.split('/') {
         if name == ".." {
             return Err(format!("invalid path: must not contain dot dot: {path}"));
         }
         if name.len() > NAME_BYTES_MAX {
-            return Err(format!("invalid path: filenames must be less than or equal to {NAME_BYTES_MAX} characters"));
+            return Err(format!(
+                "invalid path: filenames must be less than or equal to {NAME_BYTES_MAX} characters"
+            ));
         }
         if matches!(name, "" | ".") || name.contains('\0') {
             return Err(format!("invalid path: {}", api::field::quote(path)));
@@ -173,7 +211,12 @@ mod tests {
         let secret: Secret = serde_json::from_value(json!({"data": {"a": "MQ=="}})).unwrap();
         for (items, optional, expect_map, expect_secret) in [
             (json!([]), false, "a=1:644 b=2:644 c=3:644", "a=1:644"),
-            (json!([{"key": "a", "path": "x/y", "mode": 256}]), false, "x/y=1:400", "x/y=1:400"),
+            (
+                json!([{"key": "a", "path": "x/y", "mode": 256}]),
+                false,
+                "x/y=1:400",
+                "x/y=1:400",
+            ),
             (json!([{"key": "c", "path": "c"}]), true, "c=3:644", ""),
             (
                 json!([{"key": "n", "path": "c"}]),
@@ -182,9 +225,15 @@ mod tests {
                 "references non-existent secret key: n",
             ),
         ] {
-            let items: Vec<KeyToPath> = serde_json::from_value::<Vec<Value>>(items).unwrap().into_iter()
-                .map(|item| serde_json::from_value(item).unwrap()).collect();
-            assert_eq!(words(of_config_map(&items, Some(&config_map), 0o644, optional)), expect_map);
+            let items: Vec<KeyToPath> = serde_json::from_value::<Vec<Value>>(items)
+                .unwrap()
+                .into_iter()
+                .map(|item| serde_json::from_value(item).unwrap())
+                .collect();
+            assert_eq!(
+                words(of_config_map(&items, Some(&config_map), 0o644, optional)),
+                expect_map
+            );
             assert_eq!(words(of_secret(&items, Some(&secret), 0o644, optional)), expect_secret);
         }
         assert_eq!(words(of_config_map(&[], None, 0o644, true)), "");

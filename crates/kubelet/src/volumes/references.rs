@@ -31,7 +31,11 @@ pub fn references(pod: &Pod) -> Vec<Reference> {
     let mut add = |sort: Sort, name: &str| {
         // Validation lets empty names of pull secrets through.
         if !name.is_empty() {
-            found.push(Reference { sort, namespace: namespace.clone(), name: name.to_owned() });
+            found.push(Reference {
+                sort,
+                namespace: namespace.clone(),
+                name: name.to_owned(),
+            });
         }
     };
     let Some(spec) = &pod.spec else { return Vec::new() };
@@ -48,7 +52,10 @@ pub fn references(pod: &Pod) -> Vec<Reference> {
         if let Some(source) = &volume.config_map {
             add(Sort::ConfigMap, &source.name);
         }
-        let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+        let sources = volume
+            .projected
+            .iter()
+            .flat_map(|projected| projected.sources.iter().flatten());
         for source in sources {
             if let Some(secret) = &source.secret {
                 add(Sort::Secret, &secret.name);
@@ -72,7 +79,12 @@ fn visit_container(container: &Container, add: &mut impl FnMut(Sort, &str)) {
             add(Sort::Secret, &secret.name);
         }
     }
-    for source in container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()) {
+    for source in container
+        .env
+        .iter()
+        .flatten()
+        .filter_map(|variable| variable.value_from.as_ref())
+    {
         if let Some(config_map) = &source.config_map_key_ref {
             add(Sort::ConfigMap, &config_map.name);
         }

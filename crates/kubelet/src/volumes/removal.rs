@@ -24,7 +24,11 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parent = match rustix::fs::open(parent, flags, Mode::empty()) {
         Ok(parent) => parent,
@@ -44,7 +48,10 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
             return Ok(unlinkat(&parent, &name, AtFlags::REMOVEDIR)?);
         }
     }
-    Err(io::Error::other(format!("{} is filled faster than it is removed", path.display())))
+    Err(io::Error::other(format!(
+        "{} is filled faster than it is removed",
+        path.display()
+    )))
 }
 
 fn open_below(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {

@@ -31,13 +31,21 @@ pub(super) struct Outcome {
 ///
 /// # Errors
 /// Only when the pod has no directory.
-pub(super) fn set_up(context: &Context, work: Vec<(String, Result<Work, String>)>) -> Result<Vec<Outcome>, VolumeError> {
+pub(super) fn set_up(
+    context: &Context,
+    work: Vec<(String, Result<Work, String>)>,
+) -> Result<Vec<Outcome>, VolumeError> {
     let volumes = context.pod_directory.join("volumes");
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&volumes);
     made.map_err(|error| VolumeError::Directory(format!("error making pod data directories: {error}")))?;
     // Mounts are found by their canonical paths.
-    let volumes = volumes.canonicalize().map_err(|error| VolumeError::Directory(error.to_string()))?;
-    Ok(work.into_iter().map(|(name, work)| context.one(&volumes, name, work)).collect())
+    let volumes = volumes
+        .canonicalize()
+        .map_err(|error| VolumeError::Directory(error.to_string()))?;
+    Ok(work
+        .into_iter()
+        .map(|(name, work)| context.one(&volumes, name, work))
+        .collect())
 }
 
 // === impl Context ===
@@ -45,11 +53,23 @@ pub(super) fn set_up(context: &Context, work: Vec<(String, Result<Work, String>)
 impl Context {
     fn one(&self, volumes: &Path, name: String, work: Result<Work, String>) -> Outcome {
         if !sub_path::is_plain_name(&name) {
-            return Outcome { error: Some("its name is not valid".into()), name, volume: None };
+            return Outcome {
+                error: Some("its name is not valid".into()),
+                name,
+                volume: None,
+            };
         }
         match work.and_then(|work| self.make(volumes, &name, work)) {
-            Ok(volume) => Outcome { name, volume: Some(volume), error: None },
-            Err(why) => Outcome { volume: earlier(volumes, &name), name, error: Some(why) },
+            Ok(volume) => Outcome {
+                name,
+                volume: Some(volume),
+                error: None,
+            },
+            Err(why) => Outcome {
+                volume: earlier(volumes, &name),
+                name,
+                error: Some(why),
+            },
         }
     }
 
@@ -61,7 +81,8 @@ impl Context {
             }
             Work::EmptyDirectory { memory, size_bytes } => {
                 let path = volumes.join("kubernetes.io~empty-dir").join(name);
-                self.empty_directory(&path, memory, size_bytes).map_err(|error| error.to_string())?;
+                self.empty_directory(&path, memory, size_bytes)
+                    .map_err(|error| error.to_string())?;
                 Ok(Volume { path, read_only: false })
             }
             Work::Files { kind, memory, payload } => {
@@ -103,8 +124,12 @@ impl Context {
 /// A volume with files that an earlier call made.
 fn earlier(volumes: &Path, name: &str) -> Option<Volume> {
     let kinds = ["configmap", "secret", "projected", "downward-api"];
-    let mut paths = kinds.iter().map(|kind| volumes.join(format!("kubernetes.io~{kind}")).join(name));
-    paths.find(|path| atomic::is_written(path)).map(|path| Volume { path, read_only: true })
+    let mut paths = kinds
+        .iter()
+        .map(|kind| volumes.join(format!("kubernetes.io~{kind}")).join(name));
+    paths
+        .find(|path| atomic::is_written(path))
+        .map(|path| Volume { path, read_only: true })
 }
 
 /// True when it was not there before.
@@ -128,7 +153,10 @@ fn make_directory(path: &Path, mode: u32) -> io::Result<bool> {
 /// Not by `sys::mounts::tmpfs`, which forbids to execute: volumes may hold programs, as upstream.
 fn mount_memory(path: &Path, size_bytes: Option<u64>) -> io::Result<bool> {
     make_directory(path, 0o777)?;
-    if sys::mounts::list()?.iter().any(|mount| mount.target == path && mount.kind == "tmpfs") {
+    if sys::mounts::list()?
+        .iter()
+        .any(|mount| mount.target == path && mount.kind == "tmpfs")
+    {
         return Ok(false);
     }
     let size = size_bytes.map(|bytes| format!("size={bytes},")).unwrap_or_default();

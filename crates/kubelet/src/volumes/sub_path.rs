@@ -26,7 +26,9 @@ pub fn validate(sub_path: &str) -> Result<(), String> {
         return Err(format!("error SubPath `{sub_path}` must not be an absolute path"));
     }
     if sub_path.split('/').any(|part| part == "..") {
-        return Err(format!("unable to provision SubPath `{sub_path}`: must not contain '..'"));
+        return Err(format!(
+            "unable to provision SubPath `{sub_path}`: must not contain '..'"
+        ));
     }
     Ok(())
 }
@@ -56,7 +58,13 @@ pub fn resolve(volume: &Path, sub_path: &str) -> io::Result<OwnedFd> {
             Ok(()) => {
                 // Whatever the umask is. What was just made is opened without following anything.
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let made = openat2(&at, part, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?;
+                let made = openat2(
+                    &at,
+                    part,
+                    flags,
+                    Mode::empty(),
+                    ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+                )?;
                 fchmod(&made, mode)?;
             }
             Err(Errno::EXIST) => {}
@@ -70,7 +78,11 @@ pub fn resolve(volume: &Path, sub_path: &str) -> io::Result<OwnedFd> {
 }
 
 fn open_beneath(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let mut tries = 0;
     loop {

@@ -31,10 +31,26 @@ impl Node {
     fn new() -> Node {
         let (directory, fake, shutdown) = (tempfile::tempdir().unwrap(), FakeApi::new(), Shutdown::new());
         let allocatable = [("memory".to_owned(), api::quantity::Quantity::parse("64Mi").unwrap())].into();
-        let config = Config::new(directory.path(), NodeFacts { host_ips: vec!["10.0.0.1".into()], allocatable });
-        let manager =
-            VolumeManager::new(config, fake.client(), Clock::real(), Random::seeded(1), shutdown.clone());
-        Node { directory, fake, manager, shutdown }
+        let config = Config::new(
+            directory.path(),
+            NodeFacts {
+                host_ips: vec!["10.0.0.1".into()],
+                allocatable,
+            },
+        );
+        let manager = VolumeManager::new(
+            config,
+            fake.client(),
+            Clock::real(),
+            Random::seeded(1),
+            shutdown.clone(),
+        );
+        Node {
+            directory,
+            fake,
+            manager,
+            shutdown,
+        }
     }
 
     fn put(&self, kind: &str, name: &str, data: Value) {
@@ -62,13 +78,22 @@ fn mode(path: &Path) -> u32 {
 }
 
 fn payload(files: &[(&str, &str)]) -> Payload {
-    let file = |data: &str| File { data: data.into(), mode: 0o640, owner: None };
-    files.iter().map(|(path, data)| ((*path).to_owned(), file(data))).collect()
+    let file = |data: &str| File {
+        data: data.into(),
+        mode: 0o640,
+        owner: None,
+    };
+    files
+        .iter()
+        .map(|(path, data)| ((*path).to_owned(), file(data)))
+        .collect()
 }
 
 fn names(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).unwrap();
-    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.retain(|name| !name.starts_with("..2"));
     names.sort();
     names
@@ -94,7 +119,10 @@ fn files_change_all_at_once() {
     std::fs::create_dir(target.join("..2020_01_01_00_00_00.1")).unwrap();
     assert!(write(&[("a", "12"), ("e", "4")]));
     assert_eq!(names(target), ["..data", "a", "e"]);
-    let left = std::fs::read_dir(target).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
+    let left = std::fs::read_dir(target)
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().path().is_dir())
+        .count();
     // The current directory, the link to it.
     assert_eq!(left, 2);
     assert!(write(&[]));
@@ -107,7 +135,9 @@ fn what_fails_leaves_the_old_files() {
     let (target, random) = (dir.path(), Random::seeded(3));
     let now = Clock::real().now();
     atomic::write(target, &payload(&[("a", "1")]), now, &random, || Ok(())).unwrap();
-    let failed = atomic::write(target, &payload(&[("a", "2")]), now, &random, || Err(std::io::Error::other("no")));
+    let failed = atomic::write(target, &payload(&[("a", "2")]), now, &random, || {
+        Err(std::io::Error::other("no"))
+    });
     assert!(failed.is_err());
     assert_eq!(std::fs::read_to_string(target.join("a")).unwrap(), "1");
     assert_eq!(std::fs::read_dir(target).unwrap().count(), 3);
@@ -164,7 +194,13 @@ fn sub_paths_do_not_leave_their_volume() {
     assert_eq!(mode(&volume.join("new/one")), 0o2775);
     assert_eq!(std::fs::read_dir(dir.path().join("out")).unwrap().count(), 0);
     assert!(volume.join("in/new").is_dir());
-    for (sub, fine) in [("a/b", true), ("/a", false), ("a/../b", false), ("..", false), ("a..b", true)] {
+    for (sub, fine) in [
+        ("a/b", true),
+        ("/a", false),
+        ("a/../b", false),
+        ("..", false),
+        ("a..b", true),
+    ] {
         assert_eq!(sub_path::validate(sub).is_ok(), fine, "{sub}");
     }
 }
@@ -203,7 +239,11 @@ async fn all_kinds_of_volumes() {
     assert!(volume("cm").read_only && !volume("disk").read_only);
     let mounted: Vec<sys::mounts::Mount> = sys::mounts::list().unwrap();
     let of = |name: &str| mounted.iter().find(|mount| mount.target == volume(name).path);
-    assert!(of("memory").is_some_and(|mount| mount.super_options.contains("size=1024k")), "{:?}", of("memory"));
+    assert!(
+        of("memory").is_some_and(|mount| mount.super_options.contains("size=1024k")),
+        "{:?}",
+        of("memory")
+    );
     assert!(of("s").is_some_and(|mount| mount.kind == "tmpfs"));
     assert!(of("disk").is_none());
     // What a container wrote stays over a restart of the kubelet.
@@ -213,7 +253,12 @@ async fn all_kinds_of_volumes() {
     node.manager.teardown("u1").await.unwrap();
     assert!(!node.manager.pod_directory("u1").exists());
     assert_eq!(node.manager.objects().watched(), 0);
-    assert!(!sys::mounts::list().unwrap().iter().any(|mount| mount.target.starts_with(node.directory.path())));
+    assert!(
+        !sys::mounts::list()
+            .unwrap()
+            .iter()
+            .any(|mount| mount.target.starts_with(node.directory.path()))
+    );
     node.manager.teardown("u1").await.unwrap();
     assert!(node.manager.teardown("../x").await.is_err());
 }
@@ -226,14 +271,19 @@ async fn sources_change_under_a_pod() {
         {"name": "cm", "configMap": {"name": "cm"}}, {"name": "later", "secret": {"secretName": "later"}},
     ]}));
     let why = node.manager.prepare(&pod).await.unwrap_err();
-    assert_eq!(why.to_string(), "MountVolume.SetUp failed for volume \"later\" : secret \"later\" not found");
+    assert_eq!(
+        why.to_string(),
+        "MountVolume.SetUp failed for volume \"later\" : secret \"later\" not found"
+    );
     assert_eq!(why.reason(), "FailedMount");
     let mut changes = node.manager.changes("u1");
     node.put("Secret", "later", json!({}));
     assert!(changes.next().await);
     let volumes = node.manager.prepare(&pod).await.unwrap();
     assert_eq!(node.manager.objects().watched(), 2);
-    node.fake.edit(&resources::CONFIG_MAPS, "n", "cm", |object| object["data"]["key"] = "2".into());
+    node.fake.edit(&resources::CONFIG_MAPS, "n", "cm", |object| {
+        object["data"]["key"] = "2".into()
+    });
     assert!(changes.next().await);
     node.manager.prepare(&pod).await.unwrap();
     assert_eq!(read(&volumes.volumes["cm"], "key"), "2");
@@ -243,9 +293,22 @@ async fn sources_change_under_a_pod() {
     let volumes = node.manager.prepare(&pod).await.unwrap();
     assert_eq!(read(&volumes.volumes["cm"], "key"), "2");
     let warnings: Vec<String> = volumes.warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(warnings, ["MountVolume.SetUp failed for volume \"cm\" : configmap \"cm\" not found"]);
-    let selectors: Vec<String> = node.fake.take_requests().iter().map(client::testing::Seen::line).collect();
-    assert!(selectors.iter().all(|line| line.starts_with("watch ") || line.starts_with("list ")), "{selectors:?}");
+    assert_eq!(
+        warnings,
+        ["MountVolume.SetUp failed for volume \"cm\" : configmap \"cm\" not found"]
+    );
+    let selectors: Vec<String> = node
+        .fake
+        .take_requests()
+        .iter()
+        .map(client::testing::Seen::line)
+        .collect();
+    assert!(
+        selectors
+            .iter()
+            .all(|line| line.starts_with("watch ") || line.starts_with("list ")),
+        "{selectors:?}"
+    );
     node.manager.teardown("u1").await.unwrap();
     assert!(!changes.next().await);
 }
@@ -254,9 +317,18 @@ async fn sources_change_under_a_pod() {
 async fn what_is_not_supported_says_so() {
     let node = Node::new();
     for (volume, expect) in [
-        (json!({"nfs": {"server": "x", "path": "/"}}), "no volume plugin matched name: kubernetes.io/nfs"),
-        (json!({"emptyDir": {"medium": "HugePages"}}), "storage medium \"HugePages\" is not supported"),
-        (json!({"hostPath": {"path": "/none/x", "type": "File"}}), "hostPath type check failed: /none/x is not a file"),
+        (
+            json!({"nfs": {"server": "x", "path": "/"}}),
+            "no volume plugin matched name: kubernetes.io/nfs",
+        ),
+        (
+            json!({"emptyDir": {"medium": "HugePages"}}),
+            "storage medium \"HugePages\" is not supported",
+        ),
+        (
+            json!({"hostPath": {"path": "/none/x", "type": "File"}}),
+            "hostPath type check failed: /none/x is not a file",
+        ),
         (
             json!({"projected": {"sources": [{"clusterTrustBundle": {"path": "x"}}, {"secret": {"name": "none"}}]}}),
             "[ClusterTrustBundle projection is not supported by this version of Trireme, secret \"none\" not found]",
@@ -265,8 +337,16 @@ async fn what_is_not_supported_says_so() {
     ] {
         let mut volume = volume;
         volume["name"] = "v".into();
-        let why = node.manager.prepare(&pod(json!({"volumes": [volume]}))).await.unwrap_err().to_string();
-        assert!(why.starts_with(&format!("MountVolume.SetUp failed for volume \"v\" : {expect}")), "{why}");
+        let why = node
+            .manager
+            .prepare(&pod(json!({"volumes": [volume]})))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            why.starts_with(&format!("MountVolume.SetUp failed for volume \"v\" : {expect}")),
+            "{why}"
+        );
     }
     node.manager.teardown("u1").await.unwrap();
 }
@@ -286,39 +366,141 @@ async fn what_a_container_mounts() {
         ]}],
     }));
     let volumes = node.manager.prepare(&pod).await.unwrap();
-    let environment =
-        Environment { variables: vec![("NAME".into(), "pod-1".into())], ..Environment::default() };
+    let environment = Environment {
+        variables: vec![("NAME".into(), "pod-1".into())],
+        ..Environment::default()
+    };
     let container = &pod.spec.as_ref().unwrap().containers[0];
-    let mounts = || node.manager.mounts(&pod, container, &volumes, &environment, &["10.1.0.2".to_owned()]).unwrap();
+    let mounts = || {
+        node.manager
+            .mounts(&pod, container, &volumes, &environment, &["10.1.0.2".to_owned()])
+            .unwrap()
+    };
     let first = mounts();
-    let shown: Vec<(&str, bool, i32)> =
-        first.iter().map(|mount| (mount.container_path.as_str(), mount.readonly, mount.propagation)).collect();
-    assert_eq!(shown, [
-        ("/cm", true, 0),
-        ("/file", true, 0),
-        ("/e", true, 0),
-        ("/all", false, 1),
-        ("/etc/hosts", false, 0),
-        ("/dev/termination-log", false, 0),
-    ]);
+    let shown: Vec<(&str, bool, i32)> = first
+        .iter()
+        .map(|mount| (mount.container_path.as_str(), mount.readonly, mount.propagation))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("/cm", true, 0),
+            ("/file", true, 0),
+            ("/e", true, 0),
+            ("/all", false, 1),
+            ("/etc/hosts", false, 0),
+            ("/dev/termination-log", false, 0),
+        ]
+    );
     assert_eq!(std::fs::read_to_string(&first[1].host_path).unwrap(), "1");
     assert!(volumes.volumes["e"].path.join("pod-1/x").is_dir());
     std::fs::write(Path::new(&volumes.volumes["e"].path).join("pod-1/x/file"), "").unwrap();
     assert!(Path::new(&first[2].host_path).join("file").exists());
-    assert!(std::fs::read_to_string(&first[4].host_path).unwrap().ends_with("10.1.0.2\tp\n\n# Entries added by HostAliases.\n1.2.3.4\tx\n"));
+    assert!(
+        std::fs::read_to_string(&first[4].host_path)
+            .unwrap()
+            .ends_with("10.1.0.2\tp\n\n# Entries added by HostAliases.\n1.2.3.4\tx\n")
+    );
     assert_eq!(mode(Path::new(&first[5].host_path)), 0o666);
     // The next run: the same places, a new file for last words; a changed source is bound anew.
-    node.fake.edit(&resources::CONFIG_MAPS, "n", "cm", |object| object["data"]["key"] = "2".into());
+    node.fake.edit(&resources::CONFIG_MAPS, "n", "cm", |object| {
+        object["data"]["key"] = "2".into()
+    });
     assert!(node.manager.changes("u1").next().await);
     node.manager.prepare(&pod).await.unwrap();
     let second = mounts();
-    assert_eq!(first[..5].iter().map(|m| &m.host_path).collect::<Vec<_>>(), second[..5].iter().map(|m| &m.host_path).collect::<Vec<_>>());
+    assert_eq!(
+        first[..5].iter().map(|m| &m.host_path).collect::<Vec<_>>(),
+        second[..5].iter().map(|m| &m.host_path).collect::<Vec<_>>()
+    );
     assert_ne!(first[5].host_path, second[5].host_path);
     assert_eq!(std::fs::read_to_string(&second[1].host_path).unwrap(), "2");
-    let unknown = node.manager.mounts(&pod, container, &PodVolumes::default(), &environment, &[]).unwrap_err();
-    assert_eq!(unknown.to_string(), "cannot find volume \"cm\" to mount into container \"c\"");
-    let nameless = node.manager.mounts(&pod, container, &volumes, &Environment::default(), &[]).unwrap_err();
+    let unknown = node
+        .manager
+        .mounts(&pod, container, &PodVolumes::default(), &environment, &[])
+        .unwrap_err();
+    assert_eq!(
+        unknown.to_string(),
+        "cannot find volume \"cm\" to mount into container \"c\""
+    );
+    let nameless = node
+        .manager
+        .mounts(&pod, container, &volumes, &Environment::default(), &[])
+        .unwrap_err();
     assert_eq!(nameless.to_string(), "missing value for \"NAME\"");
     node.manager.teardown("u1").await.unwrap();
     assert!(!node.manager.pod_directory("u1").exists());
+}
+
+/// An API server that issues tokens, numbered, until it is told not to.
+struct Issuer {
+    clock: Clock,
+    issued: std::sync::atomic::AtomicU64,
+    broken: std::sync::atomic::AtomicBool,
+}
+
+impl client::Transport for Issuer {
+    fn send(
+        &self,
+        request: http::Request<bytes::Bytes>,
+    ) -> futures::future::BoxFuture<'static, Result<http::Response<client::Body>, client::TransportError>> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Box::pin(std::future::ready(Err(client::TransportError::Lost("broken".into()))));
+        }
+        assert_eq!(request.uri().path(), "/api/v1/namespaces/n/serviceaccounts/sa/token");
+        let mut body: Value = serde_json::from_slice(request.body()).unwrap();
+        assert_eq!(
+            body["spec"]["boundObjectRef"],
+            json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u1"})
+        );
+        let number = self.issued.fetch_add(1, Ordering::SeqCst) + 1;
+        let expires =
+            self.clock.now() + jiff::SignedDuration::from_secs(body["spec"]["expirationSeconds"].as_i64().unwrap());
+        body["status"] = json!({"token": format!("token-{number}"), "expirationTimestamp": expires.to_string()});
+        let mut response = http::Response::new(client::body_of(body.to_string()));
+        *response.status_mut() = http::StatusCode::CREATED;
+        Box::pin(std::future::ready(Ok(response)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_are_kept_and_replaced() {
+    let clock = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap());
+    let issuer = Arc::new(Issuer {
+        clock: clock.clone(),
+        issued: Default::default(),
+        broken: Default::default(),
+    });
+    let (directory, shutdown) = (tempfile::tempdir().unwrap(), Shutdown::new());
+    let config = Config::new(directory.path(), NodeFacts::default());
+    let client = Client::new(issuer.clone());
+    let manager = VolumeManager::new(config, client, clock, Random::seeded(1), shutdown.clone());
+    let pod = pod(
+        json!({"serviceAccountName": "sa", "securityContext": {"fsGroup": 99}, "volumes": [
+            {"name": "t", "projected": {"defaultMode": 420, "sources": [{"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}}]}},
+        ]}),
+    );
+    let token = async || {
+        let volumes = manager.prepare(&pod).await.unwrap();
+        let path = volumes.volumes["t"].path.join("token");
+        assert_eq!((mode(&path), path.metadata().unwrap().gid()), (0o640, 99));
+        std::fs::read_to_string(path).unwrap()
+    };
+    assert_eq!(token().await, "token-1");
+    assert_eq!(token().await, "token-1");
+    // Nothing else happens, so time goes to the moment when the token grows old.
+    let mut changes = manager.changes("u1");
+    assert!(changes.next().await);
+    assert_eq!(token().await, "token-2");
+    // Without an API server the old one is kept while it lives.
+    assert!(changes.next().await);
+    issuer.broken.store(true, Ordering::SeqCst);
+    assert_eq!(token().await, "token-2");
+    assert!(changes.next().await);
+    issuer.broken.store(false, Ordering::SeqCst);
+    assert_eq!(token().await, "token-3");
+    manager.teardown("u1").await.unwrap();
+    assert!(!changes.next().await);
+    shutdown.finish().await;
+    assert!(!manager.pod_directory("u1").exists());
 }

@@ -68,7 +68,12 @@ pub struct TokenCache {
 impl TokenCache {
     /// An empty cache that asks through this client.
     pub fn new(client: Client, clock: Clock, random: Random) -> TokenCache {
-        TokenCache { client, clock, random, kept: Arc::default() }
+        TokenCache {
+            client,
+            clock,
+            random,
+            kept: Arc::default(),
+        }
     }
 
     /// The token, a new one when the kept one grows old. When there is no new one to be had, the kept one, as long as it
@@ -80,17 +85,26 @@ impl TokenCache {
         let kept = self.kept.lock().get(request).cloned();
         let now = self.clock.now();
         if let Some(kept) = kept.as_ref().filter(|kept| now < kept.refresh_at) {
-            return Ok(Token { text: kept.text.clone(), refresh_at: kept.refresh_at });
+            return Ok(Token {
+                text: kept.text.clone(),
+                refresh_at: kept.refresh_at,
+            });
         }
         match (self.ask(request).await, kept) {
             (Ok(fresh), _) => {
-                let token = Token { text: fresh.text.clone(), refresh_at: fresh.refresh_at };
+                let token = Token {
+                    text: fresh.text.clone(),
+                    refresh_at: fresh.refresh_at,
+                };
                 self.kept.lock().insert(request.clone(), fresh);
                 Ok(token)
             }
             (Err(why), Some(kept)) if now < kept.expires_at => {
                 tracing::warn!(account = request.account, namespace = request.namespace, %why, "couldn't update token");
-                Ok(Token { text: kept.text, refresh_at: now + SignedDuration::try_from(RETRY).unwrap_or_default() })
+                Ok(Token {
+                    text: kept.text,
+                    refresh_at: now + SignedDuration::try_from(RETRY).unwrap_or_default(),
+                })
             }
             (Err(why), Some(_)) => Err(format!("token {} expired and refresh failed: {why}", request.account)),
             (Err(why), None) => Err(format!("failed to fetch token: {why}")),
@@ -103,7 +117,10 @@ impl TokenCache {
     }
 
     async fn ask(&self, request: &Request) -> Result<Kept, String> {
-        let audiences: Vec<&str> = Some(request.audience.as_str()).filter(|text| !text.is_empty()).into_iter().collect();
+        let audiences: Vec<&str> = Some(request.audience.as_str())
+            .filter(|text| !text.is_empty())
+            .into_iter()
+            .collect();
         let body = json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
@@ -115,18 +132,32 @@ impl TokenCache {
         });
         let answer = self
             .client
-            .create_subresource(&resources::SERVICE_ACCOUNTS, &request.namespace, &request.account, "token", &body)
+            .create_subresource(
+                &resources::SERVICE_ACCOUNTS,
+                &request.namespace,
+                &request.account,
+                "token",
+                &body,
+            )
             .await
             .map_err(|error| error.to_string())?;
         let text = answer["status"]["token"].as_str().unwrap_or("").to_owned();
-        let expires_at = answer["status"]["expirationTimestamp"].as_str().and_then(|time| time.parse().ok());
+        let expires_at = answer["status"]["expirationTimestamp"]
+            .as_str()
+            .and_then(|time| time.parse().ok());
         let (false, Some(expires_at)) = (text.is_empty(), expires_at) else {
             return Err("the server answered without a token".into());
         };
-        let seconds = answer["spec"]["expirationSeconds"].as_i64().unwrap_or(request.expiration_seconds);
+        let seconds = answer["spec"]["expirationSeconds"]
+            .as_i64()
+            .unwrap_or(request.expiration_seconds);
         let jitter = self.random.range(0..JITTER_SECONDS_MAX) as i64;
         let refresh_at = refresh_at(expires_at, seconds, jitter);
-        Ok(Kept { text, expires_at, refresh_at })
+        Ok(Kept {
+            text,
+            expires_at,
+            refresh_at,
+        })
     }
 }
 
@@ -135,7 +166,9 @@ fn refresh_at(expires_at: Timestamp, seconds: i64, jitter_seconds: i64) -> Times
     let jitter = SignedDuration::from_secs(jitter_seconds);
     let back = |by: SignedDuration| expires_at.checked_sub(by).unwrap_or(Timestamp::MIN);
     let by_rest = back(SignedDuration::from_secs(seconds.saturating_mul(REST_PERCENT) / 100));
-    let by_age = back(SignedDuration::from_secs(seconds)).checked_add(AGE_MAX).unwrap_or(Timestamp::MAX);
+    let by_age = back(SignedDuration::from_secs(seconds))
+        .checked_add(AGE_MAX)
+        .unwrap_or(Timestamp::MAX);
     by_rest.min(by_age).checked_sub(jitter).unwrap_or(Timestamp::MIN)
 }
 
@@ -153,7 +186,11 @@ mod tests {
             // A year's token is replaced after a day.
             ("2027-01-01T00:00:00Z", 31_536_000, 0, "2026-01-02T00:00:00Z"),
         ] {
-            assert_eq!(refresh_at(at(expires), seconds, jitter), at(expect), "{expires} {seconds}");
+            assert_eq!(
+                refresh_at(at(expires), seconds, jitter),
+                at(expect),
+                "{expires} {seconds}"
+            );
         }
     }
 }
