@@ -64,8 +64,13 @@ impl Cluster {
 
     /// A cluster of the caller's own.
     pub fn start() -> Cluster {
+        Cluster::start_on("0")
+    }
+
+    /// The same on a port of the caller's choice.
+    pub fn start_on(port: &str) -> Cluster {
         let cluster = Cluster::prepare();
-        cluster.up();
+        succeed(&cluster.trireme(&["--quiet", "up", "--no-node", "--api-port", port]));
         cluster
     }
 

@@ -39,8 +39,8 @@ fn a_cluster_starts_once_ends_and_comes_back_with_its_data() {
     let mut with_token = cluster.config();
     with_token["users"][0]["user"] = serde_json::json!({"token": token.trim()});
     std::fs::write(&config, with_token.to_string()).unwrap();
-    let who = cluster.kubectl_ok(&["--kubeconfig", config.to_str().unwrap(), "auth", "whoami", "-o", "name"]);
-    assert_eq!(who, "selfsubjectreview.authentication.k8s.io/\n", "tokens outlive a restart");
+    let who = cluster.kubectl_ok(&["--kubeconfig", config.to_str().unwrap(), "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]);
+    assert_eq!(who, "system:serviceaccount:default:default", "tokens outlive a restart");
 }
 
 #[test]
@@ -152,6 +152,8 @@ fn errors_say_what_why_and_what_next() {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
     }
     assert_eq!(std::fs::read_to_string(broken.kubeconfig()).unwrap(), "{broken: [");
+    // So that the cluster can be removed.
+    std::fs::remove_file(broken.kubeconfig()).unwrap();
 }
 
 #[test]

@@ -24,6 +24,8 @@ const WRITERS: u64 = 4;
 const NAMES: u64 = 5;
 /// A crash comes at most so long after the control plane has answered a write.
 const CRASH_AFTER_MS_MAX: u64 = 80;
+/// When a request failed though the control plane was not started again, the next one comes after so long.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 const NAMESPACE: &str = "default";
 
 /// An acknowledged write: the revision the server told, and what it said of the object (`None`: gone).
@@ -41,9 +43,24 @@ fn value_of(object: &Value) -> String {
 fn no_acknowledged_write_is_lost_and_no_event_repeated() {
     let seed = std::env::var("TRIREME_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
     println!("TRIREME_SEED={seed}");
-    let cluster = Cluster::start();
+    let cluster = Cluster::start_on(&free_port().to_string());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(crash_and_check(&cluster, seed));
+}
+
+/// A port that no outgoing connection has: while the server is down, a client that connects to a port of that range can
+/// be given it as its own, and then meets itself.
+fn free_port() -> u16 {
+    (20_000..32_000).find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
+}
+
+/// Kills the control plane and waits until the kernel has let go of all that it had.
+fn kill(cluster: &Cluster) {
+    let pid = rustix::process::Pid::from_raw(cluster.server_pid()).unwrap();
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let mut gone = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut gone, None).unwrap();
 }
 
 async fn crash_and_check(cluster: &Cluster, seed: u64) {
@@ -71,9 +88,10 @@ async fn crash_and_check(cluster: &Cluster, seed: u64) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         tokio::time::sleep(Duration::from_millis(random.range(0..CRASH_AFTER_MS_MAX))).await;
-        let pid = rustix::process::Pid::from_raw(cluster.server_pid()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        tokio::task::block_in_place(|| cluster.up());
+        tokio::task::block_in_place(|| {
+            kill(cluster);
+            cluster.up();
+        });
         starts.send(start).unwrap();
     }
     starts.send(u64::MAX).unwrap();
@@ -121,9 +139,11 @@ fn object(name: &str, value: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"value": value}})
 }
 
-/// Waits until the control plane was started again; false: it is over.
-async fn next_start(started: &mut watch::Receiver<u64>) -> bool {
-    started.changed().await.is_ok() && *started.borrow() != u64::MAX
+/// Waits until the control plane was started again after `seen`. What failed for another reason is tried again too.
+async fn next_start(started: &mut watch::Receiver<u64>, seen: u64) {
+    let again = started.wait_for(|start| *start != seen);
+    // Elapsed or not: the caller tries again.
+    let _ = tokio::time::timeout(RETRY_AFTER, again).await;
 }
 
 /// Creates, updates and deletes, and keeps what was acknowledged. A write without an answer is unknown, and forgotten.
@@ -136,7 +156,8 @@ async fn write(
     mut started: watch::Receiver<u64>,
 ) {
     for number in 0_u64.. {
-        if *started.borrow() == u64::MAX {
+        let seen = *started.borrow();
+        if seen == u64::MAX {
             return;
         }
         let (name, value) = (format!("w{writer}-{}", random.range(0..NAMES)), format!("{writer}.{number}"));
@@ -157,9 +178,7 @@ async fn write(
             Err(error) if error.status().is_some_and(|status| matches!(status.code, 404 | 409)) => {}
             Err(error) => {
                 assert!(error.status().is_none_or(|status| status.code >= 500), "{error}");
-                if !next_start(&mut started).await {
-                    return;
-                }
+                next_start(&mut started, seen).await;
             }
         }
     }
@@ -200,7 +219,7 @@ async fn record(client: Client, from: String, mut started: watch::Receiver<u64>)
     loop {
         let params = WatchParams { resource_version: from.clone(), ..WatchParams::default() };
         // Taken before the request: a start that comes while it fails is not missed.
-        let seen = *started.borrow_and_update();
+        let seen = *started.borrow();
         match client.watch_in::<Value>(&CONFIG_MAPS, NAMESPACE, &params).await {
             Ok(mut watch) => {
                 while let Some(event) = watch.next().await {
@@ -227,8 +246,6 @@ async fn record(client: Client, from: String, mut started: watch::Receiver<u64>)
                 "the watch at {from} was refused: {error}"
             ),
         }
-        if seen != u64::MAX && started.changed().await.is_err() {
-            panic!("the watch ended at {from}");
-        }
+        next_start(&mut started, seen).await;
     }
 }

@@ -6,7 +6,7 @@ use crate::cluster::{Cluster, PATIENCE};
 
 #[test]
 fn every_example_is_applied() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").canonicalize().unwrap();
     let directory = directory.to_str().unwrap();
     let place = Cluster::shared().workplace("examples");
     let tried = place.kubectl_ok(&["apply", "--dry-run=server", "-f", directory]);
