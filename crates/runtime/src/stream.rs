@@ -26,7 +26,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message as Frame, Utf8Bytes};
 
 use crate::error::{Error, Result};
@@ -311,6 +312,9 @@ async fn finish(sink: &mut SplitSink<Socket, Frame>, protocol: Protocol, outcome
     if let Some(text) = text {
         let _ = sink.send(frame(protocol.encode(channel::ERROR, text.as_bytes()))).await;
     }
+    // Clients take a close with a code for the end, and one without for a failure (client-go reads 1005 as an error).
+    let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    let _ = sink.send(Frame::Close(Some(normal))).await;
     let _ = sink.close().await;
 }
 
