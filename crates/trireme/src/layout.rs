@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::errors::{CliError, Result};
 
+/// Where the cluster of the machine keeps its state.
+const SYSTEM_DATA: &str = "/var/lib/trireme";
+
 /// The directories of one cluster.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -25,12 +28,25 @@ impl Layout {
             return Ok(Layout { data: dir.join("data"), run: dir.join("run") });
         }
         if is_root {
-            return Ok(Layout { data: "/var/lib/trireme".into(), run: "/run/trireme".into() });
+            return Ok(Layout { data: SYSTEM_DATA.into(), run: "/run/trireme".into() });
         }
         let home = variable("HOME").unwrap_or_else(|| "/".into());
         let data = variable("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share")).join("trireme");
         let run = variable("XDG_RUNTIME_DIR").map_or_else(|| data.join("run"), |dir| dir.join("trireme"));
         Ok(Layout { data, run })
+    }
+
+    /// The control group below which the node's pods live: one of its own for each cluster, so that clusters can be kept
+    /// apart by `--dir`.
+    pub fn cgroup_root(&self) -> PathBuf {
+        if self.data == Path::new(SYSTEM_DATA) {
+            return "/trireme".into();
+        }
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in self.data.as_os_str().as_encoded_bytes() {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        format!("/trireme-{:08x}", hash & 0xffff_ffff).into()
     }
 
     /// The flags by which another process of ours finds the same directories.

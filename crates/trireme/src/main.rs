@@ -22,8 +22,6 @@ use crate::cli::{Cli, Command};
 use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::layout::Layout;
 
-/// The control group below which the node's pods live.
-pub const CGROUP_ROOT: &str = "/trireme";
 /// Threads of a daemon: the API server and the node of a small machine; more cores take more.
 const WORKERS_MIN: usize = 2;
 

@@ -15,11 +15,15 @@ pub struct Settings {
     pub node: Option<String>,
     /// Whether pods have no way out of the cluster.
     pub isolated: bool,
+    /// Whether a port of the machine leads to the demo.
+    pub demo: bool,
+    /// That port, while the control plane runs.
+    pub demo_port: Option<u16>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { api_port: 6443, node: None, isolated: true }
+        Settings { api_port: 6443, node: None, isolated: true, demo: false, demo_port: None }
     }
 }
 

@@ -3,6 +3,7 @@
 mod backoff;
 mod ending;
 mod hooks;
+mod lookup;
 mod manager;
 mod reports;
 mod start;
@@ -20,6 +21,7 @@ use crate::cri::Cri;
 use crate::env::NodeFacts;
 use crate::volumes::VolumeManager;
 
+pub use lookup::NodePods;
 pub use manager::{Manager, Running};
 
 /// What all workers of a node share.

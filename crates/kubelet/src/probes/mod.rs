@@ -17,6 +17,11 @@ use crate::cri::Cri;
 
 pub use ask::{Answer, ask};
 
+/// How often a program that just started is asked whether it is ready, and the pause between: together less than the
+/// shortest period a probe can have.
+const EAGER_TRIES: u32 = 10;
+const EAGER_PAUSE: Duration = Duration::from_millis(50);
+
 /// What a probe is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -193,6 +198,9 @@ impl Asker {
         let mut known = None;
         tokio::time::sleep(initial(probe)).await;
         let period = seconds(probe.period_seconds, 10);
+        if kind == Kind::Readiness {
+            self.eagerly(probe).await;
+        }
         // Probes of one node are spread over their period; the first answer of readiness is what users wait for.
         if kind == Kind::Liveness {
             tokio::time::sleep(period.mul_f64(self.random.unit())).await;
@@ -204,6 +212,18 @@ impl Asker {
             if let Some(verdict) = self.once(kind, probe, &mut counter, known).await {
                 known = Some(verdict);
             }
+        }
+    }
+
+    /// A program needs a moment before it listens: it is asked in quick succession until it answers for the first time,
+    /// or its moment is over. Only then do the period and the thresholds count, and failures are told.
+    async fn eagerly(&self, probe: &Probe) {
+        let limit = seconds(probe.timeout_seconds, 1);
+        for _ in 0..EAGER_TRIES {
+            if ask(&self.cri, probe, &self.target, limit).await == Answer::Success {
+                return;
+            }
+            tokio::time::sleep(EAGER_PAUSE).await;
         }
     }
 

@@ -3,17 +3,21 @@
 //! What is told was seen through the real `kubectl` and HTTP, not taken from the program's own state; anything that was
 //! not seen ends the command with an error.
 
+mod kubectl;
+mod load;
+
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 
-use crate::errors::{CliError, Context as _, Kind, Result};
+use self::kubectl::Kubectl;
+use self::load::Load;
+use super::image;
+use crate::errors::{CliError, Kind, Result};
 use crate::layout::Layout;
 use crate::progress::{Progress, seconds};
 use crate::settings::Settings;
-
-use super::image;
 
 /// The demo's image: made from the program's own small static executable, there being no registry.
 const IMAGE: &str = "trireme.local/demo:1";
@@ -23,15 +27,17 @@ const MANIFEST: &str = include_str!("../../../../examples/demo.yaml");
 const REPLICAS: usize = 3;
 /// How many answers are looked at.
 const ANSWERS: usize = 10;
-/// How long the pods may take.
-const ROLLOUT_LIMIT: &str = "60s";
+/// How long a rollout may take.
+const ROLLOUT_LIMIT: &str = "--timeout=90s";
+/// How many updates are rolled out under load.
+const UPDATES: usize = 3;
 
 /// Runs it.
 pub async fn run(layout: &Layout, settings: &Settings, progress: &mut Progress) -> Result {
     let node = settings.node.as_deref().ok_or_else(|| {
         CliError::new(Kind::Usage, "NO_NODE", "the demo needs a node").hint("trireme up --demo, without --no-node")
     })?;
-    let kubectl = Kubectl { kubeconfig: layout.admin_kubeconfig().display().to_string() };
+    let kubectl = Kubectl::new(&layout.admin_kubeconfig());
     let archive = runtime::image::demo_image(IMAGE);
     image::import_bytes(layout, node, archive).await?;
     progress.done("demo image made and imported");
@@ -39,41 +45,77 @@ pub async fn run(layout: &Layout, settings: &Settings, progress: &mut Progress) 
     kubectl.run(&["wait", "--for=condition=Ready", &format!("node/{node}"), "--timeout=30s"])?;
     progress.done("kubectl sees the node Ready");
     kubectl.feed(&["apply", "-f", "-"], MANIFEST)?;
-    kubectl.run(&["rollout", "status", "deployment/demo", "--timeout", ROLLOUT_LIMIT])?;
+    kubectl.run(&["rollout", "status", "deployment/demo", ROLLOUT_LIMIT])?;
     let pods = kubectl.json(&["get", "pods", "-l", "app=demo", "-o", "json"])?;
     let ips = addresses(&pods);
     if ips.len() != REPLICAS {
         return Err(unseen(&format!("{REPLICAS} pods running on {REPLICAS} addresses, but {ips:?}")));
     }
-    progress.done(&format!("{REPLICAS} pods running on {}", ips.join(", ")));
+    progress.done(&format!("{REPLICAS} pods Running on {}", ips.join(", ")));
 
     let service = kubectl.json(&["get", "service", "demo", "-o", "json"])?;
-    let cluster_ip = service["spec"]["clusterIP"].as_str().unwrap_or("").to_owned();
-    for (what, url) in [
-        ("cluster IP", format!("http://{cluster_ip}/")),
-        ("DNS name", "http://demo.default.svc.cluster.local/".to_owned()),
-    ] {
+    let cluster_ip: IpAddr = service["spec"]["clusterIP"]
+        .as_str()
+        .and_then(|ip| ip.parse().ok())
+        .ok_or_else(|| unseen("a cluster IP of the Service demo"))?;
+    let by_name = "http://demo.default.svc.cluster.local/".to_owned();
+    for (what, url) in [("cluster IP", format!("http://{cluster_ip}/")), ("DNS name", by_name)] {
         let seen = answers(&kubectl, &url)?;
-        progress.done(&format!("{ANSWERS} answers through the {what} from {} pods", seen.len()));
+        progress.done(&format!("{ANSWERS} answers through the {what}, from {} pods", seen.len()));
     }
-    eprintln!("the demo answers, {} after the start. Try:", seconds(progress.total()));
-    for line in ["kubectl get all", "kubectl logs -l app=demo --prefix", "kubectl exec deploy/demo -- /bin/demo get http://demo/"] {
+    updates(layout, &kubectl, SocketAddr::new(cluster_ip, 80), progress).await?;
+    tell(settings, progress).await
+}
+
+/// Rolls updates out while connections come in, and looks whether one was lost.
+async fn updates(layout: &Layout, kubectl: &Kubectl, service: SocketAddr, progress: &mut Progress) -> Result {
+    let load = Load::start(layout, service);
+    for round in 1..=UPDATES {
+        kubectl.run(&["set", "env", "deployment/demo", &format!("ROUND={}-{round}", std::process::id())])?;
+        kubectl.run(&["rollout", "status", "deployment/demo", ROLLOUT_LIMIT])?;
+        progress.done(&format!("update {round} of {UPDATES} rolled out under load"));
+    }
+    let seen = load.end().await;
+    if let Some(failure) = seen.failures.first() {
+        let count = seen.failures.len();
+        return Err(unseen(&format!("no failed connection, but {count} of {}: {failure}", seen.connections)));
+    }
+    if seen.per_second() < load::CONNECTIONS_A_SECOND_MIN {
+        return Err(unseen(&format!("at least {} connections a second, but {:.0}", load::CONNECTIONS_A_SECOND_MIN, seen.per_second())));
+    }
+    if let Some(pod) = seen.does_not_add_up() {
+        return Err(unseen(&format!("the counter of {pod} to tell each answer once")));
+    }
+    let (count, rate, pods) = (seen.connections, seen.per_second(), seen.pods());
+    progress.done(&format!("{count} connections, {rate:.0}/s, 0 failures, {pods} pods' counters add up"));
+    Ok(())
+}
+
+async fn tell(settings: &Settings, progress: &Progress) -> Result {
+    eprintln!("the demo works, {} after the start.", seconds(progress.total()));
+    if let Some(port) = settings.demo_port {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let answer = load::ask(tokio::net::TcpStream::connect(address).await).await.map_err(|error| {
+            unseen(&format!("an answer at http://{address}/, but {error}"))
+        })?;
+        eprintln!("http://{address}/ says: {}", answer.text);
+    }
+    eprintln!("Try:");
+    for line in ["kubectl get all", "kubectl logs -l app=demo --prefix", "kubectl exec -it deploy/demo -- sh"] {
         eprintln!("  {line}");
     }
     Ok(())
 }
 
-/// Asks the Service from inside of the cluster, through `kubectl exec`: there is no way to it from the machine.
+/// Asks the Service from inside of the cluster, through `kubectl exec`.
 fn answers(kubectl: &Kubectl, url: &str) -> Result<BTreeSet<String>> {
-    let mut seen = BTreeSet::new();
-    for _ in 0..ANSWERS {
-        let text = kubectl.run(&["exec", "deploy/demo", "--", "/bin/demo", "get", url])?;
-        let pod = text.split_whitespace().find(|word| word.starts_with("demo-")).unwrap_or("").to_owned();
-        if pod.is_empty() {
-            return Err(unseen(&format!("a pod's name in the answer of {url}, but {text:?}")));
-        }
-        seen.insert(pod);
+    let count = ANSWERS.to_string();
+    let text = kubectl.run(&["exec", "deploy/demo", "--", "/bin/demo", "get", url, &count])?;
+    let pods: Vec<String> = text.split_whitespace().filter(|word| word.starts_with("demo-")).map(str::to_owned).collect();
+    if pods.len() != ANSWERS {
+        return Err(unseen(&format!("{ANSWERS} answers of {url}, but {text:?}")));
     }
+    let seen: BTreeSet<String> = pods.into_iter().collect();
     if seen.len() < 2 {
         return Err(unseen(&format!("different pods answering at {url}, but only {seen:?}")));
     }
@@ -86,45 +128,8 @@ fn addresses(pods: &Value) -> Vec<String> {
     ips.into_iter().collect()
 }
 
+/// What was to be seen and was not.
 fn unseen(what: &str) -> CliError {
     CliError::new(Kind::Internal, "DEMO_FAILED", format!("expected to see {what}"))
         .hint("look: kubectl get all; kubectl describe pods -l app=demo; trireme status")
-}
-
-/// The real kubectl.
-struct Kubectl {
-    kubeconfig: String,
-}
-
-// === impl Kubectl ===
-
-impl Kubectl {
-    fn run(&self, arguments: &[&str]) -> Result<String> {
-        self.feed(arguments, "")
-    }
-
-    fn json(&self, arguments: &[&str]) -> Result<Value> {
-        serde_json::from_str(&self.run(arguments)?).doing("reading kubectl's answer")
-    }
-
-    fn feed(&self, arguments: &[&str], input: &str) -> Result<String> {
-        use std::io::Write as _;
-        let mut command = Command::new("kubectl");
-        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
-        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-        command.stderr(std::process::Stdio::piped());
-        let mut child = command.spawn().map_err(|error| {
-            CliError::new(Kind::Missing, "NO_KUBECTL", format!("kubectl cannot be started: {error}"))
-                .hint("install it: https://kubernetes.io/docs/tasks/tools/")
-        })?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(input.as_bytes()).doing("speaking to kubectl")?;
-        }
-        let output = child.wait_with_output().doing("waiting for kubectl")?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(unseen(&format!("`kubectl {}` succeed, but it said: {said}", arguments.join(" "))));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
 }

@@ -38,7 +38,7 @@ async fn end_node(layout: &Layout, node: &str) -> Result {
         holder.kill().await?;
     }
     let _ = std::fs::remove_file(&file);
-    if let Ok(cgroups) = sys::cgroup::Cgroups::detect(crate::CGROUP_ROOT.as_ref()) {
+    if let Ok(cgroups) = sys::cgroup::Cgroups::detect(&layout.cgroup_root()) {
         cgroups.group("").kill_and_remove().doing("removing the node's control groups")?;
     }
     let run = layout.node_run(node);

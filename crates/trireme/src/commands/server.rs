@@ -25,8 +25,8 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         .hint("look at it: trireme status; end it: trireme down"));
     }
     let mut ends = Ends::listen()?;
-    let node = Settings::read(layout)?.and_then(|settings| settings.node);
-    let plane = ControlPlane::start(layout, arguments.api_port, node.as_deref()).await?;
+    let settings = Settings::read(layout)?.unwrap_or_default();
+    let plane = ControlPlane::start(layout, arguments.api_port, settings.node.as_deref(), settings.demo).await?;
     let own = Process::of(std::process::id() as i32).ok_or_else(|| CliError::internal("our own process is unknown"))?;
     own.write(&process_file)?;
     tell_ready(&plane.describe())?;

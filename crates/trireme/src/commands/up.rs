@@ -67,6 +67,7 @@ fn wanted(arguments: &Up, before: Option<&Settings>) -> Result<Settings> {
     if let Some(port) = arguments.api_port {
         settings.api_port = port;
     }
+    settings.demo |= arguments.demo;
     if !arguments.no_node && settings.node.is_none() {
         if before.is_some() {
             return Err(CliError::new(
@@ -95,12 +96,11 @@ async fn start_server(layout: &Layout, mut settings: Settings) -> Result {
     let mut words = vec!["server".to_owned(), "--detached".into(), "--api-port".into(), settings.api_port.to_string()];
     words.extend(layout.flags());
     let ready = process::start(&words, &layout.log("server")).await?;
-    if let Some(port) = ready["apiPort"].as_u64().and_then(|port| u16::try_from(port).ok()) {
-        // Port 0 is chosen once: clients keep what their kubeconfig says.
-        settings.api_port = port;
-        settings.write(layout)?;
-    }
-    Ok(())
+    let port = |name: &str| ready[name].as_u64().and_then(|port| u16::try_from(port).ok());
+    // Port 0 is chosen once: clients keep what their kubeconfig says.
+    settings.api_port = port("apiPort").unwrap_or(settings.api_port);
+    settings.demo_port = port("demoPort");
+    settings.write(layout)
 }
 
 /// Starts the node's namespaces and its daemon, whichever is not there. Answers whether something was started.

@@ -7,7 +7,7 @@ mod api_forward;
 mod images;
 mod pod_network;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,8 @@ use api::quantity::Quantity;
 use futures::future::BoxFuture;
 use kubelet::cri::Cri;
 use kubelet::node::{Facts, NodeConfig, NodeKeeper};
-use kubelet::pod::{Manager, Shared};
+use kubelet::pod::{Manager, NodePods, Shared};
+use kubelet::server::{ReviewAuthorizer, Server};
 use network::node::NodeNetwork;
 use network::{Agent, AgentConfig};
 use sys::netns::NetworkNamespace;
@@ -87,7 +88,7 @@ impl RunningNode {
         api_forward::start(API_ENDPOINT, layout.api_socket(), &shutdown).await?;
 
         let links = PodNetwork::open(&namespace, &run.join("links"), range)?;
-        let runtime = start_runtime(&data, &run, links, &clock, &random).await?;
+        let runtime = start_runtime(layout, name, links, &clock, &random).await?;
         let cri_socket = run.join("cri.sock");
         serve_cri(&runtime, &cri_socket, &shutdown).await?;
 
@@ -119,13 +120,15 @@ impl RunningNode {
             recorder,
             clock,
             random: random.fork(),
-            node: node_for_pods(name, &data, &facts),
+            node: node_for_pods(name, layout, &facts),
             host_ips: parking_lot::RwLock::new(vec![NODE_ADDRESS.to_string()]),
             volumes,
             facts: told,
             services: informers.informer::<Service>(),
         });
         let pods = informers.selected::<Pod>(Selection::fields(format!("spec.nodeName={name}")));
+        serve_kubelet(layout, name, NodePods::new(name.to_owned(), cri.clone(), pods.clone()), cri, &client, &shutdown)
+            .await?;
         let manager = Manager::new(shared, pods, shutdown.clone());
         shutdown.spawn(manager.run());
         let node_socket = layout.node_socket(name);
@@ -177,17 +180,64 @@ fn node_facts(facts: &Facts) -> kubelet::env::NodeFacts {
     }
 }
 
-fn node_for_pods(name: &str, data: &Path, facts: &Facts) -> kubelet::config::Node {
+fn node_for_pods(name: &str, layout: &Layout, facts: &Facts) -> kubelet::config::Node {
     kubelet::config::Node {
         name: name.to_owned(),
-        log_root: data.join("logs"),
-        cgroup_root: crate::CGROUP_ROOT.to_owned(),
+        log_root: layout.node_data(name).join("logs"),
+        cgroup_root: layout.cgroup_root().display().to_string(),
         memory_bytes: facts.memory_bytes,
         cluster_dns: vec![IpAddr::V4(DNS_SERVICE)],
         cluster_domain: DOMAIN.to_owned(),
         // An isolated node knows no resolver but the cluster's.
         resolver: kubelet::config::Resolver { servers: vec![DNS_SERVICE.to_string()], ..Default::default() },
     }
+}
+
+/// The kubelet's own server, for logs and exec: whoever comes shows a certificate, and the API server says what he may.
+async fn serve_kubelet(
+    layout: &Layout,
+    name: &str,
+    pods: Arc<NodePods>,
+    cri: Cri,
+    client: &Client,
+    shutdown: &Shutdown,
+) -> Result {
+    let address = SocketAddr::from((NODE_ADDRESS, KUBELET_PORT));
+    let listener = tokio::net::TcpListener::bind(address).await.doing("listening as the kubelet")?;
+    let tls = kubelet_tls(layout, name)?;
+    let authorizer = Arc::new(ReviewAuthorizer::new(client.clone(), name));
+    let server = Server::new(pods, Arc::new(cri), authorizer, Clock::real());
+    let stop = shutdown.clone();
+    shutdown.spawn(server.serve(listener, tls, stop));
+    Ok(())
+}
+
+fn kubelet_tls(layout: &Layout, name: &str) -> Result<Arc<rustls::ServerConfig>> {
+    let pair = pki::read_pair(&layout.node_data(name).join("pki"), "kubelet-serving")?;
+    let pair = pair.ok_or_else(|| CliError::internal("the kubelet has no serving certificate"))?;
+    let path = layout.pki().join("ca.crt");
+    let ca = std::fs::read(&path).map_err(|error| CliError::file(&path, &error))?;
+    let certificates = |pem: &[u8]| {
+        rustls_pemfile::certs(&mut &*pem).collect::<std::io::Result<Vec<_>>>().map_err(CliError::internal)
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in certificates(&ca)? {
+        roots.add(certificate).map_err(CliError::internal)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    // Health is for everybody; what needs a name is refused without one by the server.
+    let verifier = verifier.allow_unauthenticated().build().map_err(CliError::internal)?;
+    let key = rustls_pemfile::private_key(&mut pair.key_pem.as_bytes()).map_err(CliError::internal)?;
+    let key = key.ok_or_else(|| CliError::internal("a certificate without a key"))?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(CliError::internal)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certificates(pair.certificate_pem.as_bytes())?, key)
+        .map_err(CliError::internal)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// A `/proc` that shows the node's own processes.
@@ -253,14 +303,14 @@ async fn register(
 }
 
 async fn start_runtime(
-    data: &Path,
-    run: &Path,
+    layout: &Layout,
+    name: &str,
     network: Arc<PodNetwork>,
     clock: &Clock,
     random: &Random,
 ) -> Result<Arc<runtime::Runtime>> {
-    let mut config = runtime::Config::new(data.join("runtime"), run.join("runtime"), network);
-    config.cgroup_root = crate::CGROUP_ROOT.into();
+    let mut config = runtime::Config::new(layout.node_data(name).join("runtime"), layout.node_run(name).join("runtime"), network);
+    config.cgroup_root = layout.cgroup_root();
     (config.clock, config.random) = (clock.clone(), random.fork());
     runtime::Runtime::open(config).await.doing("starting the container runtime")
 }

@@ -48,7 +48,8 @@ impl NodeNamespace {
         NetworkNamespace::open(format!("/proc/{}/ns/net", holder.pid).as_ref())
     }
 
-    async fn dial(&self, address: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+    /// A connection that is opened inside of the node's network.
+    pub async fn dial(&self, address: SocketAddr) -> io::Result<tokio::net::TcpStream> {
         network::dial_in(&self.open()?, address, CONNECT_LIMIT).await
     }
 }

@@ -2,7 +2,8 @@
 //! other. Inside of this process all of them speak to the API through function calls (D6).
 
 pub mod pki;
-mod dial;
+mod demo_port;
+pub mod dial;
 mod node_identity;
 mod serving;
 
@@ -48,13 +49,14 @@ pub struct ControlPlane {
     store: Arc<Embedded>,
     components: Shutdown,
     address: SocketAddr,
+    demo_port: Option<u16>,
 }
 
 // === impl ControlPlane ===
 
 impl ControlPlane {
     /// Starts everything and answers when the API serves and the cluster has its first shape.
-    pub async fn start(layout: &Layout, api_port: u16, node: Option<&str>) -> Result<ControlPlane> {
+    pub async fn start(layout: &Layout, api_port: u16, node: Option<&str>, demo: bool) -> Result<ControlPlane> {
         let (clock, random, components) = (Clock::real(), Random::real(), Shutdown::new());
         let listener = bind(api_port).await?;
         let address = listener.local_addr().doing("reading the API's port")?;
@@ -90,7 +92,11 @@ impl ControlPlane {
         });
         write_admin_kubeconfig(layout, &pki, address, &clock)?;
         start_components(&running, &pki, &clock, &random, &components);
-        Ok(ControlPlane { running, store, components, address })
+        let demo_port = match demo {
+            true => Some(demo_port::forward(&running, layout, &components).await?),
+            false => None,
+        };
+        Ok(ControlPlane { running, store, components, address, demo_port })
     }
 
     /// Where the API is served.
@@ -100,7 +106,7 @@ impl ControlPlane {
 
     /// What `up` needs to know.
     pub fn describe(&self) -> Value {
-        json!({"apiPort": self.address.port()})
+        json!({"apiPort": self.address.port(), "demoPort": self.demo_port})
     }
 
     /// Ends everything: components first, so that they do not see their server go.
