@@ -2,10 +2,12 @@
 //!
 //! The documents are large, so each is made when it is first asked for and kept until the rows change.
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use descriptions::Descriptions;
 use http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, Response};
 use parking_lot::Mutex;
@@ -19,7 +21,6 @@ use client::Body;
 use crate::call::Call;
 use crate::registry::{Registry, Served};
 use crate::respond::{body, negotiate};
-use crate::server::Describe;
 use crate::virtuals;
 
 /// The documents of one registry.
@@ -28,7 +29,6 @@ pub struct OpenApi {
     pub epoch: u64,
     rows: Vec<OpenApiResource>,
     made: Mutex<HashMap<String, Document>>,
-    describe: Describe,
 }
 
 #[derive(Clone)]
@@ -74,7 +74,7 @@ impl Document {
 
 impl OpenApi {
     /// The documents of a registry, none of them made yet.
-    pub fn new(registry: &Registry, describe: Describe) -> OpenApi {
+    pub fn new(registry: &Registry) -> OpenApi {
         let mut rows: Vec<OpenApiResource> = registry.served().iter().map(|served| row(served)).collect();
         rows.extend(virtuals::ALL.iter().map(|entry| OpenApiResource {
             gvk: GroupVersionKind::new(entry.group, entry.version, entry.kind),
@@ -88,15 +88,14 @@ impl OpenApi {
             epoch: registry.epoch,
             rows,
             made: Mutex::default(),
-            describe,
         }
     }
 
-    fn source(&self) -> Source<'_> {
+    fn source<'a>(&'a self, describe: &'a dyn Fn(&str, &str) -> Option<String>) -> Source<'a> {
         Source {
             resources: &self.rows,
             version: "v1.36.0",
-            describe: &self.describe,
+            describe,
         }
     }
 
@@ -110,16 +109,23 @@ impl OpenApi {
         document
     }
 
-    fn v3(&self, path: &str) -> Option<Document> {
+    fn v3(&self, path: &str, texts: &Texts) -> Option<Document> {
         let group_version = group_version_of(path)?;
         let of = |row: &OpenApiResource| row.gvk.group_version() == group_version;
         if !self.rows.iter().any(of) {
             return None;
         }
-        Some(self.document(path, || {
-            body::encode(&openapi::v3(&self.source(), &group_version), false)
-        }))
+        let describe = |ty: &str, field: &str| texts.get(ty, field);
+        let make = || body::encode(&openapi::v3(&self.source(&describe), &group_version), false);
+        Some(self.document(path, make))
     }
+}
+
+/// Upstream's descriptions, unpacked when a document is made and dropped with the batch that needed them.
+type Texts = LazyCell<Descriptions>;
+
+fn texts() -> Texts {
+    LazyCell::new(Descriptions::load)
 }
 
 fn row(served: &Served) -> OpenApiResource {
@@ -164,7 +170,9 @@ pub async fn v2(call: &Call) -> Result<Response<Body>, Status> {
         .iter()
         .find(|clause| clause.takes_json() || clause.subkind.starts_with("com.github.proto-openapi.spec.v2"))
         .is_some_and(|clause| !clause.takes_json());
-    let json = || openapi::v2(&documents.source());
+    let texts = texts();
+    let describe = |ty: &str, field: &str| texts.get(ty, field);
+    let json = || openapi::v2(&documents.source(&describe));
     if protobuf {
         let document = documents.document("v2.protobuf", || openapi::v2_protobuf(&json()));
         return Ok(document.answer(&call.headers, V2_PROTOBUF));
@@ -184,9 +192,12 @@ pub async fn v3_index(call: &Call) -> Result<Response<Body>, Status> {
     let documents = call.server.openapi(&call.registry);
     let group_versions: Vec<String> = call.server.discovery(&call.registry).group_versions().collect();
     let made = aside(move || {
+        let texts = texts();
         let mut paths = Map::new();
         for path in group_versions {
-            let Some(document) = documents.v3(&path) else { continue };
+            let Some(document) = documents.v3(&path, &texts) else {
+                continue;
+            };
             let url = format!("/openapi/v3/{path}?hash={}", document.hash);
             paths.insert(path, json!({"serverRelativeURL": url}));
         }
@@ -201,7 +212,7 @@ pub async fn v3_index(call: &Call) -> Result<Response<Body>, Status> {
 pub async fn v3(call: &Call, path: &str) -> Result<Response<Body>, Status> {
     let documents = call.server.openapi(&call.registry);
     let wanted = path.to_owned();
-    let document = aside(move || documents.v3(&wanted))
+    let document = aside(move || documents.v3(&wanted, &texts()))
         .await?
         .ok_or_else(Status::no_such_path)?;
     match call.query.get("hash") {

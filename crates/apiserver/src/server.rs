@@ -68,13 +68,7 @@ pub struct Config {
     pub checks: Vec<NamedCheck>,
     /// Reads at work at once, and writes; more of them get 429.
     pub inflight: (usize, usize),
-    /// Descriptions for OpenAPI: of a type (second argument empty) or of a field, by the definition's name without
-    /// `io.k8s.`.
-    pub describe: Describe,
 }
-
-/// See [`Config::describe`].
-pub type Describe = fn(&str, &str) -> Option<String>;
 
 impl Config {
     /// A configuration with upstream's defaults around what has none.
@@ -93,7 +87,6 @@ impl Config {
             audit: None,
             checks: Vec::new(),
             inflight: (READ_ONLY_MAX, MUTATING_MAX),
-            describe: api::openapi::undescribed,
         }
     }
 }
@@ -144,8 +137,6 @@ pub struct Server {
     pub clock: Clock,
     /// Randomness.
     pub random: Random,
-    /// Descriptions for OpenAPI.
-    pub describe: Describe,
     /// Whether anonymous requests are let in.
     pub anonymous: bool,
     /// `host:port` of the server.
@@ -176,7 +167,7 @@ impl Server {
         {
             return made;
         }
-        let made = Arc::new(OpenApi::new(registry, self.describe));
+        let made = Arc::new(OpenApi::new(registry));
         self.openapi.store(Some(made.clone()));
         made
     }
@@ -246,7 +237,6 @@ impl ApiServer {
             checks,
             clock: config.clock,
             random: config.random,
-            describe: config.describe,
             anonymous: config.anonymous,
             advertised: config.advertised,
             shutdown: Shutdown::new(),

@@ -71,6 +71,11 @@ async fn openapi_documents_have_hashes() {
     );
     let document = document.ok();
     assert!(document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"].is_object());
+    let schema = &document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"];
+    assert_eq!(
+        schema["description"],
+        "Deployment enables declarative updates for Pods and ReplicaSets."
+    );
     assert_eq!(api.get("/openapi/v3/apis/apps/v1?hash=old").await.code, 301);
     assert_eq!(api.get("/openapi/v3/apis/none/v1").await.code, 404);
     let v2 = api.get("/openapi/v2").await;
