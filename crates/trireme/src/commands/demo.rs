@@ -42,25 +42,25 @@ pub async fn run(layout: &Layout, settings: &Settings, progress: &mut Progress) 
     image::import_bytes(layout, node, archive).await?;
     progress.done("demo image made and imported");
 
-    kubectl.run(&["wait", "--for=condition=Ready", &format!("node/{node}"), "--timeout=30s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", &format!("node/{node}"), "--timeout=30s"]).await?;
     progress.done("kubectl sees the node Ready");
-    kubectl.feed(&["apply", "-f", "-"], MANIFEST)?;
-    kubectl.run(&["rollout", "status", "deployment/demo", ROLLOUT_LIMIT])?;
-    let pods = kubectl.json(&["get", "pods", "-l", "app=demo", "-o", "json"])?;
+    kubectl.feed(&["apply", "-f", "-"], MANIFEST).await?;
+    kubectl.run(&["rollout", "status", "deployment/demo", ROLLOUT_LIMIT]).await?;
+    let pods = kubectl.json(&["get", "pods", "-l", "app=demo", "-o", "json"]).await?;
     let ips = addresses(&pods);
     if ips.len() != REPLICAS {
         return Err(unseen(&format!("{REPLICAS} pods running on {REPLICAS} addresses, but {ips:?}")));
     }
     progress.done(&format!("{REPLICAS} pods Running on {}", ips.join(", ")));
 
-    let service = kubectl.json(&["get", "service", "demo", "-o", "json"])?;
+    let service = kubectl.json(&["get", "service", "demo", "-o", "json"]).await?;
     let cluster_ip: IpAddr = service["spec"]["clusterIP"]
         .as_str()
         .and_then(|ip| ip.parse().ok())
         .ok_or_else(|| unseen("a cluster IP of the Service demo"))?;
     let by_name = "http://demo.default.svc.cluster.local/".to_owned();
     for (what, url) in [("cluster IP", format!("http://{cluster_ip}/")), ("DNS name", by_name)] {
-        let seen = answers(&kubectl, &url)?;
+        let seen = answers(&kubectl, &url).await?;
         progress.done(&format!("{ANSWERS} answers through the {what}, from {} pods", seen.len()));
     }
     updates(layout, &kubectl, SocketAddr::new(cluster_ip, 80), progress).await?;
@@ -71,8 +71,8 @@ pub async fn run(layout: &Layout, settings: &Settings, progress: &mut Progress) 
 async fn updates(layout: &Layout, kubectl: &Kubectl, service: SocketAddr, progress: &mut Progress) -> Result {
     let load = Load::start(layout, service);
     for round in 1..=UPDATES {
-        kubectl.run(&["set", "env", "deployment/demo", &format!("ROUND={}-{round}", std::process::id())])?;
-        kubectl.run(&["rollout", "status", "deployment/demo", ROLLOUT_LIMIT])?;
+        kubectl.run(&["set", "env", "deployment/demo", &format!("ROUND={}-{round}", std::process::id())]).await?;
+        kubectl.run(&["rollout", "status", "deployment/demo", ROLLOUT_LIMIT]).await?;
         progress.done(&format!("update {round} of {UPDATES} rolled out under load"));
     }
     let seen = load.end().await;
@@ -108,9 +108,9 @@ async fn tell(settings: &Settings, progress: &Progress) -> Result {
 }
 
 /// Asks the Service from inside of the cluster, through `kubectl exec`.
-fn answers(kubectl: &Kubectl, url: &str) -> Result<BTreeSet<String>> {
+async fn answers(kubectl: &Kubectl, url: &str) -> Result<BTreeSet<String>> {
     let count = ANSWERS.to_string();
-    let text = kubectl.run(&["exec", "deploy/demo", "--", "/bin/demo", "get", url, &count])?;
+    let text = kubectl.run(&["exec", "deploy/demo", "--", "/bin/demo", "get", url, &count]).await?;
     let pods: Vec<String> = text.split_whitespace().filter(|word| word.starts_with("demo-")).map(str::to_owned).collect();
     if pods.len() != ANSWERS {
         return Err(unseen(&format!("{ANSWERS} answers of {url}, but {text:?}")));

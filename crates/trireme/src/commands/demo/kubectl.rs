@@ -1,10 +1,11 @@
 //! The real kubectl, as the administrator.
 
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
 
 use super::unseen;
 use crate::errors::{CliError, Context as _, Kind, Result};
@@ -23,17 +24,17 @@ impl Kubectl {
     }
 
     /// Runs it; answers what it printed.
-    pub fn run(&self, arguments: &[&str]) -> Result<String> {
-        self.feed(arguments, "")
+    pub async fn run(&self, arguments: &[&str]) -> Result<String> {
+        self.feed(arguments, "").await
     }
 
     /// Runs it; answers the JSON it printed.
-    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
-        serde_json::from_str(&self.run(arguments)?).doing("reading kubectl's answer")
+    pub async fn json(&self, arguments: &[&str]) -> Result<Value> {
+        serde_json::from_str(&self.run(arguments).await?).doing("reading kubectl's answer")
     }
 
     /// Runs it with something on its standard input.
-    pub fn feed(&self, arguments: &[&str], input: &str) -> Result<String> {
+    pub async fn feed(&self, arguments: &[&str], input: &str) -> Result<String> {
         let mut command = Command::new("kubectl");
         command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -42,9 +43,9 @@ impl Kubectl {
                 .hint("install it: https://kubernetes.io/docs/tasks/tools/")
         })?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(input.as_bytes()).doing("speaking to kubectl")?;
+            stdin.write_all(input.as_bytes()).await.doing("speaking to kubectl")?;
         }
-        let output = child.wait_with_output().doing("waiting for kubectl")?;
+        let output = child.wait_with_output().await.doing("waiting for kubectl")?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(unseen(&format!("`kubectl {}` succeed, but it said: {said}", arguments.join(" "))));
