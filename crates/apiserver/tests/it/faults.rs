@@ -126,3 +126,56 @@ async fn what_was_acknowledged_is_there() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn addresses_are_neither_given_twice_nor_lost() {
+    let services = "/api/v1/namespaces/default/services";
+    for seed in 0..SEEDS {
+        let random = Random::seeded(seed);
+        let engine = engine_in_memory(Clock::real(), random.fork()).await;
+        let faulty = FaultyEngine::new(engine, random.fork(), EngineFaults::default());
+        let range = "10.96.0.0/27".parse().unwrap();
+        let world = World::over(Arc::new(faulty.clone()), Vec::new(), |config| {
+            config.service_range = range
+        })
+        .await;
+        let api = world.api();
+        let create = |name: String| {
+            let api = api.clone();
+            async move {
+                api.post(
+                    services,
+                    &json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}}),
+                )
+                .await
+                .code
+            }
+        };
+        faulty.set_faults(EngineFaults {
+            answer_lost: 0.2,
+            request_lost: 0.2,
+            ..EngineFaults::some()
+        });
+        futures::future::join_all((0..40).map(|index| create(format!("s{index}")))).await;
+        faulty.set_faults(EngineFaults::default());
+        let stored = || async {
+            let list = api.get(services).await.ok();
+            let items = list["items"].as_array().unwrap().clone();
+            items
+                .iter()
+                .map(|item| item["spec"]["clusterIP"].to_string())
+                .collect::<Vec<_>>()
+        };
+        // Whatever the lost answers were about: in the end every address of the range can be had.
+        let mut more = 0;
+        while stored().await.len() < 30 {
+            create(format!("more{more}")).await;
+            more += 1;
+            assert!(more < 1000, "seed {seed}: addresses are lost");
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+        let addresses = stored().await;
+        let distinct: std::collections::BTreeSet<&String> = addresses.iter().collect();
+        assert_eq!(distinct.len(), addresses.len(), "seed {seed}: {addresses:?}");
+    }
+}
