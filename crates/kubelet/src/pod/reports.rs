@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use client::k8s_openapi::api::core::v1::{Container, Pod};
+use client::k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 
 use super::{Shared, container_reference};
 use crate::observed::Observed;
@@ -61,7 +61,7 @@ impl Verdicts {
             }
         }
         for defined in defined(pod) {
-            if !self.has_started(defined.container, observed) {
+            if !self.has_started(pod, defined.container, observed) {
                 facts.starting.insert(defined.container.name.clone());
             }
         }
@@ -71,17 +71,76 @@ impl Verdicts {
     pub fn tell_status(&self, pod: &Pod, observed: &Observed, known: &mut Known) {
         for defined in defined(pod) {
             let container = defined.container;
-            let started = self.has_started(container, observed);
+            let started = self.has_started(pod, container, observed);
             let verdict = observed.latest(&container.name).and_then(|run| self.runs.get(&run.id));
             let asked = container.readiness_probe.is_some();
-            let ready = if asked { verdict.and_then(|v| v.ready).unwrap_or(false) } else { started };
+            let ready = if asked {
+                verdict.and_then(|v| v.ready).unwrap_or_else(|| told_before(pod, container, observed, |s| Some(s.ready)))
+            } else {
+                started
+            };
             known.started.insert(container.name.clone(), started);
             known.ready.insert(container.name.clone(), ready);
         }
     }
 
-    fn has_started(&self, container: &Container, observed: &Observed) -> bool {
+    fn has_started(&self, pod: &Pod, container: &Container, observed: &Observed) -> bool {
         let Some(run) = observed.latest(&container.name).filter(|run| run.is_running()) else { return false };
-        container.startup_probe.is_none() || self.runs.get(&run.id).and_then(|v| v.started) == Some(true)
+        container.startup_probe.is_none()
+            || self.runs.get(&run.id).and_then(|v| v.started) == Some(true)
+            || told_before(pod, container, observed, |status| status.started)
+    }
+}
+
+/// What the API knows of the present run: a kubelet that was started again leaves containers as they were until a probe
+/// says otherwise, so that their Services do not lose them meanwhile.
+/// Source: KEP-4781 (the gate `ChangeContainerStatusOnKubeletRestart` is off).
+fn told_before(
+    pod: &Pod,
+    container: &Container,
+    observed: &Observed,
+    of: impl Fn(&ContainerStatus) -> Option<bool>,
+) -> bool {
+    let Some(run) = observed.latest(&container.name).filter(|run| run.is_running()) else { return false };
+    let lists = pod.status.iter().flat_map(|s| [&s.container_statuses, &s.init_container_statuses]);
+    let mut all = lists.flatten().flatten();
+    all.find(|status| {
+        let id = status.container_id.as_deref().and_then(|id| id.rsplit_once("//"));
+        status.name == container.name && id.is_some_and(|(_, id)| id == run.id)
+    })
+    .and_then(of)
+    .unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Run, RunState};
+    use serde_json::json;
+
+    #[test]
+    fn what_ran_before_keeps_its_readiness_until_a_probe_speaks() {
+        for (id, said, expect) in [
+            ("same", None, (true, true)),
+            ("other", None, (false, false)),
+            ("same", Some(false), (true, false)),
+            ("other", Some(true), (false, true)),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({
+                "spec": {"containers": [{"name": "a", "startupProbe": {}, "readinessProbe": {}}]},
+                "status": {"containerStatuses": [{
+                    "name": "a", "ready": true, "started": true, "containerID": "trireme://same", "image": "", "imageID": "",
+                    "restartCount": 0,
+                }]},
+            }))
+            .unwrap();
+            let run = Run { id: id.into(), name: "a".into(), state: RunState::Running, ..Run::default() };
+            let observed = Observed { runs: vec![run], ..Observed::default() };
+            let mut verdicts = Verdicts::default();
+            verdicts.runs.entry(id.into()).or_default().ready = said;
+            let mut known = Known::default();
+            verdicts.tell_status(&pod, &observed, &mut known);
+            assert_eq!((known.started["a"], known.ready["a"]), expect, "{id} {said:?}");
+        }
     }
 }

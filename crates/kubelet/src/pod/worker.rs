@@ -32,6 +32,8 @@ const RUNTIME_RETRY: Duration = Duration::from_secs(1);
 /// Volumes and sandboxes that failed are tried again after this long, doubled up to the maximum.
 const SETUP_RETRY: Duration = Duration::from_millis(500);
 const SETUP_RETRY_MAX: Duration = Duration::from_secs(122);
+/// A status that was not written is written again after this long.
+const STATUS_RETRY: Duration = Duration::from_secs(1);
 /// A container that cannot be made (not one that crashed) is tried again after this long.
 /// Source: `pkg/kubelet/kubelet.go` (`backOffPeriod`).
 const START_RETRY: Duration = Duration::from_secs(10);
@@ -209,7 +211,7 @@ impl Worker {
         deadline = earlier(deadline, self.act(&plan, &observed).await);
         self.collect(&observed).await;
         self.tell_pauses(&facts, &observed);
-        self.write_status(&observed, &facts, false).await;
+        deadline = earlier(deadline, self.write_status(&observed, &facts, false).await);
         let retry = self.setup_retry.map(|(at, _)| at).filter(|_| plan.make_sandbox.is_some());
         earlier(deadline, retry)
     }
@@ -221,6 +223,9 @@ impl Worker {
         for defined in defined(&self.pod) {
             let name = &defined.container.name;
             facts.hashes.insert(name.clone(), config::hash(defined.container));
+            if self.busy.contains(name) {
+                continue; // It is being started: its pause is over.
+            }
             let over = observed.latest(name).filter(|run| run.is_over());
             let failed = over.map(|run| self.instant_of(run.finished_at));
             let crash = failed.and_then(|failed| self.backoffs.pause(name, failed));
@@ -473,8 +478,8 @@ impl Worker {
         self.last_words.retain(|id, _| observed.runs.iter().any(|run| run.id == *id));
     }
 
-    /// Writes the status when it is not what the API has.
-    pub(super) async fn write_status(&mut self, observed: &Observed, facts: &Facts, ending: bool) {
+    /// Writes the status when it is not what the API has. Answers when to try again.
+    pub(super) async fn write_status(&mut self, observed: &Observed, facts: &Facts, ending: bool) -> Option<Instant> {
         let mut known = Known {
             host_ips: self.shared.host_ips.read().clone(),
             pauses: facts.pauses.clone(),
@@ -489,10 +494,10 @@ impl Worker {
         let status = crate::status::status(&self.pod, observed, &known, self.shared.clock.now());
         if self.written.as_ref() == Some(&status) || self.api_has(&status) {
             self.written = Some(status);
-            return;
+            return None;
         }
         let (namespace, name, uid) = identity(&self.pod);
-        let patch = json!({"metadata": {"uid": uid}, "status": status});
+        let patch = json!({"metadata": {"uid": uid}, "status": whole_addresses(status.clone())});
         let patched =
             self.shared.client.patch(&resources::PODS, namespace, name, Some("status"), &Patch::Strategic, &patch).await;
         match patched {
@@ -501,8 +506,10 @@ impl Worker {
             Err(error) => {
                 self.written = None;
                 tracing::warn!(pod = %full_name(&self.pod), %error, "the status was not written");
+                return Some(Instant::now() + STATUS_RETRY);
             }
         }
+        None
     }
 
     /// A failed pull backs off after its first failure was told.
@@ -530,6 +537,16 @@ impl Worker {
         };
         covers(&theirs, status)
     }
+}
+
+/// The lists of addresses merge by address in a patch: a pod with a new sandbox would keep its old one.
+fn whole_addresses(mut status: Value) -> Value {
+    for field in ["podIPs", "hostIPs"] {
+        if let Some(list) = status.get_mut(field).and_then(Value::as_array_mut) {
+            list.insert(0, json!({"$patch": "replace"}));
+        }
+    }
+    status
 }
 
 /// Whether `theirs` says everything that `ours` says; `null` says that something is absent.
@@ -603,6 +620,12 @@ fn last_words(run: &Run, fall_back: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_replace_those_of_an_older_sandbox() {
+        let status = whole_addresses(json!({"podIPs": [{"ip": "10.244.0.5"}], "phase": "Running"}));
+        assert_eq!(status, json!({"podIPs": [{"$patch": "replace"}, {"ip": "10.244.0.5"}], "phase": "Running"}));
+    }
 
     #[test]
     fn only_what_is_ours_is_compared() {
