@@ -19,10 +19,9 @@ pub fn run(arguments: &[&str]) -> anyhow::Result<()> {
 
 /// `cargo xtask fields KIND`: the rule and the test of each field.
 pub fn fields(kind: &str) -> anyhow::Result<()> {
-    let rules = kinds::fields::account(kind);
-    if rules.is_empty() {
-        bail!("{kind} is not a deep kind; see docs/kinds.md");
-    }
+    let Some(rules) = kinds::fields::account(kind) else {
+        bail!("{kind} is not a deep kind; these are: {}", kinds::fields::deep_kinds().join(", "));
+    };
     for rule in rules {
         println!("{:<60} {:<50} {}", rule.path, rule.rule, rule.test);
     }

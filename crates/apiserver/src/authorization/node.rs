@@ -238,7 +238,7 @@ impl State {
         while let Some(change) = self.volumes.try_next() {
             match change {
                 Change::Reset(volumes) => {
-                    self.claims = volumes.iter().filter_map(|volume| claim_of(volume)).collect();
+                    self.claims = volumes.iter().filter_map(claim_of).collect();
                 }
                 Change::Changed { old, new } => {
                     if let Some(volume) = old {
