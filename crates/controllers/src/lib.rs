@@ -7,6 +7,7 @@
 //! polls nothing; a decision that changes nothing writes nothing.
 
 mod backends;
+mod cluster_role_aggregation;
 mod context;
 mod deployment;
 mod endpoint_slice;
@@ -26,6 +27,8 @@ mod service_account;
 mod taint_eviction;
 mod views;
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod testkit;
 #[cfg(test)]
@@ -90,6 +93,10 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
     let informers =
         SharedInformers::new(config.informers_client.clone(), own.clone()).with_random(config.random.fork());
     let context = |name: &str, component: &str| Context::new(&config, name, component, informers.clone(), own.clone());
+    cluster_role_aggregation::start(context(
+        "clusterrole-aggregation-controller",
+        "clusterrole-aggregation-controller",
+    ));
     namespace::start(context("namespace-controller", "namespace-controller"));
     service_account::start(context("service-account-controller", "service-account-controller"));
     root_ca::start(
