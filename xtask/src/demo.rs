@@ -16,5 +16,8 @@ pub fn run(arguments: &[&str]) -> anyhow::Result<()> {
 fn release_binary() -> String {
     let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
     let folder = crate::workspace().join(target);
-    folder.join("x86_64-unknown-linux-gnu/release/trireme").display().to_string()
+    folder
+        .join("x86_64-unknown-linux-gnu/release/trireme")
+        .display()
+        .to_string()
 }

@@ -13,12 +13,17 @@ const MINOR_MIN: u32 = 32;
 /// What is wrong, and what to do about it.
 pub fn check() -> anyhow::Result<()> {
     let advice = "install kubectl 1.32 or newer (https://kubernetes.io/docs/tasks/tools/) and run this again";
-    let output = Command::new("kubectl").args(["version", "--client", "-o", "json"]).output();
+    let output = Command::new("kubectl")
+        .args(["version", "--client", "-o", "json"])
+        .output();
     let output = output.with_context(|| format!("kubectl was not found: {advice}"))?;
     let version: serde_json::Value =
         serde_json::from_slice(&output.stdout).with_context(|| format!("kubectl gave no version: {advice}"))?;
     let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default();
-    let number: u32 = minor.trim_end_matches('+').parse().with_context(|| format!("kubectl minor version {minor:?}"))?;
+    let number: u32 = minor
+        .trim_end_matches('+')
+        .parse()
+        .with_context(|| format!("kubectl minor version {minor:?}"))?;
     if number < MINOR_MIN {
         bail!("kubectl is 1.{number}, too old for these tests: {advice}");
     }

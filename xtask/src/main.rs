@@ -53,7 +53,10 @@ fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
 fn run_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
     eprintln!("+ {program} {}", arguments.join(" "));
     let mut command = Command::new(program);
-    command.args(arguments).envs(environment.iter().copied()).current_dir(workspace());
+    command
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(workspace());
     let status = command.status().with_context(|| format!("cannot start {program}"))?;
     if !status.success() {
         bail!("`{program} {}` failed: {status}", arguments.join(" "));

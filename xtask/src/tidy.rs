@@ -35,8 +35,10 @@ const LAYERS: &[(&str, u8)] = &[
 /// Edges inside a layer, each with its reason.
 const SAME_LAYER: &[(&str, &str)] = &[];
 /// Crates that only some may use: `store` is the API server's (and backup's), `kinds` the API server's.
-const RESERVED: &[(&str, &[&str])] =
-    &[("store", &["apiserver", "trireme", "testkit"]), ("kinds", &["apiserver", "trireme", "testkit", "xtask"])];
+const RESERVED: &[(&str, &[&str])] = &[
+    ("store", &["apiserver", "trireme", "testkit"]),
+    ("kinds", &["apiserver", "trireme", "testkit", "xtask"]),
+];
 /// Crates that may contain `unsafe`.
 const UNSAFE: &[&str] = &["sys", "shim"];
 /// From this many lines a file is reported: what is the second noun in there?
@@ -74,7 +76,16 @@ pub fn run() -> anyhow::Result<()> {
     }
     report_lengths()?;
     run_cargo(&["fmt", "--all", "--check"])?;
-    run_cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+    run_cargo(&[
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
     if !wrong.is_empty() {
         bail!("{} places are untidy, see above", wrong.len());
     }
@@ -88,7 +99,14 @@ fn run_cargo(arguments: &[&str]) -> anyhow::Result<()> {
 /// The workspace's packages and, for each, those it uses outside of tests.
 fn packages() -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
     let output = Command::new(cargo())
-        .args(["metadata", "--format-version", "1", "--no-deps", "--locked", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--locked",
+            "--offline",
+        ])
         .current_dir(workspace())
         .output()
         .context("cannot run cargo metadata")?;
@@ -103,8 +121,15 @@ fn packages() -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
     Ok(all
         .iter()
         .map(|package| {
-            let uses = list(&package["dependencies"]).into_iter().filter(|used| used["kind"].is_null());
-            (name(package), uses.map(|used| name(&used)).filter(|used| ours.contains(used)).collect())
+            let uses = list(&package["dependencies"])
+                .into_iter()
+                .filter(|used| used["kind"].is_null());
+            (
+                name(package),
+                uses.map(|used| name(&used))
+                    .filter(|used| ours.contains(used))
+                    .collect(),
+            )
         })
         .collect())
 }
@@ -113,17 +138,24 @@ fn edges(packages: &BTreeMap<String, BTreeSet<String>>, wrong: &mut Vec<String>)
     let layers: BTreeMap<&str, u8> = LAYERS.iter().copied().collect();
     for (package, uses) in packages {
         let Some(layer) = layers.get(&**package) else {
-            wrong.push(format!("crate {package} has no layer: add it to the design's table and to xtask/src/tidy.rs"));
+            wrong.push(format!(
+                "crate {package} has no layer: add it to the design's table and to xtask/src/tidy.rs"
+            ));
             continue;
         };
         for used in uses.iter().filter(|used| *used != package) {
             let below = layers.get(&**used).is_some_and(|other| other < layer);
             if !below && !SAME_LAYER.contains(&(&**package, &**used)) {
-                wrong.push(format!("crate {package} (layer {layer}) uses {used}: dependencies point down only"));
+                wrong.push(format!(
+                    "crate {package} (layer {layer}) uses {used}: dependencies point down only"
+                ));
             }
             for (reserved, users) in RESERVED {
                 if used == reserved && !users.contains(&&**package) {
-                    wrong.push(format!("crate {package} uses {used}, which only {} may", users.join(", ")));
+                    wrong.push(format!(
+                        "crate {package} uses {used}, which only {} may",
+                        users.join(", ")
+                    ));
                 }
             }
         }
@@ -164,7 +196,8 @@ fn source(name: &str, text: &str, wrong: &mut Vec<String>) {
                 wrong.push(format!("{name}:{number}: {word} is banned: {instead}"));
             }
         }
-        let allowed = UNSAFE.iter().any(|own| name.starts_with(&format!("crates/{own}/"))) || name.starts_with("xtask/");
+        let allowed =
+            UNSAFE.iter().any(|own| name.starts_with(&format!("crates/{own}/"))) || name.starts_with("xtask/");
         if line.trim_start().starts_with("unsafe ") && !allowed {
             wrong.push(format!("{name}:{number}: unsafe belongs to {}", UNSAFE.join(" and ")));
         }

@@ -21,9 +21,13 @@ fn aggregated(role: &Value, all: &[&Value]) -> Option<Vec<Value>> {
     let mut rules: Vec<Value> = Vec::new();
     for selector in selectors {
         // A selector that cannot be read selects nothing: the API server has validated it.
-        let Ok(selector) = LabelSelector::from_object(selector) else { continue };
-        let mut sources: Vec<&&Value> =
-            all.iter().filter(|other| meta::name(other) != meta::name(role) && selector.matches_object(other)).collect();
+        let Ok(selector) = LabelSelector::from_object(selector) else {
+            continue;
+        };
+        let mut sources: Vec<&&Value> = all
+            .iter()
+            .filter(|other| meta::name(other) != meta::name(role) && selector.matches_object(other))
+            .collect();
         sources.sort_by_key(|source| meta::name(source));
         for rule in sources.iter().flat_map(|source| rules_of(source)) {
             if !rules.contains(rule) {
@@ -35,7 +39,10 @@ fn aggregated(role: &Value, all: &[&Value]) -> Option<Vec<Value>> {
 }
 
 fn rules_of(role: &Value) -> &[Value] {
-    role.get("rules").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    role.get("rules")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 /// Starts the controller.
@@ -46,7 +53,10 @@ pub(crate) fn start(context: Context) {
         let (queue, roles) = (queue.clone(), roles.clone());
         move |_| {
             // Any role may be a source of any that aggregates; there are few of the latter.
-            let aggregating = roles.list().into_iter().filter(|role| role.get("aggregationRule").is_some());
+            let aggregating = roles
+                .list()
+                .into_iter()
+                .filter(|role| role.get("aggregationRule").is_some());
             aggregating.for_each(|role| queue.add(meta::name(&*role).to_owned()));
         }
     });
@@ -59,14 +69,20 @@ pub(crate) fn start(context: Context) {
 }
 
 async fn sync(context: &Context, roles: &Informer<Value>, name: &str) -> Result<Next, Error> {
-    let Some(role) = roles.get("", name) else { return Ok(Next::Wait) };
+    let Some(role) = roles.get("", name) else {
+        return Ok(Next::Wait);
+    };
     let all = roles.list();
     let all: Vec<&Value> = all.iter().map(|role| &**role).collect();
     let Some(rules) = aggregated(&role, &all).filter(|rules| rules_of(&role) != rules.as_slice()) else {
         return Ok(Next::Wait);
     };
     let patch = json!({"metadata": {"resourceVersion": meta::resource_version(&role)}, "rules": rules});
-    match context.client.patch(&CLUSTER_ROLES, "", name, None, &Patch::Merge, &patch).await {
+    match context
+        .client
+        .patch(&CLUSTER_ROLES, "", name, None, &Patch::Merge, &patch)
+        .await
+    {
         Ok(written) => {
             roles.seen(meta::resource_version(&written)).await;
             Ok(Next::Wait)
@@ -98,7 +114,10 @@ mod tests {
     #[test]
     fn rules_come_from_those_that_are_selected_each_once() {
         let (get, list) = (json!({"verbs": ["get"]}), json!({"verbs": ["list"]}));
-        let (b, a) = (role("b", "to-view", json!([list, get])), role("a", "to-view", json!([get])));
+        let (b, a) = (
+            role("b", "to-view", json!([list, get])),
+            role("a", "to-view", json!([get])),
+        );
         let other = role("c", "to-edit", json!([{"verbs": ["*"]}]));
         let view = aggregating("view", "to-view");
         assert_eq!(aggregated(&view, &[&b, &a, &other, &view]), Some(vec![get, list]));
@@ -112,7 +131,12 @@ mod tests {
         bench.api.put(aggregating("view", "to-view"));
         bench.api.put(role("a", "to-view", json!([{"verbs": ["get"]}])));
         start(bench.context("clusterrole-aggregation-controller"));
-        let rules = |bench: &Bench| bench.api.get(&CLUSTER_ROLES, "", "view").map(|role| role["rules"].clone());
+        let rules = |bench: &Bench| {
+            bench
+                .api
+                .get(&CLUSTER_ROLES, "", "view")
+                .map(|role| role["rules"].clone())
+        };
         bench.idle().await;
         assert_eq!(rules(&bench), Some(json!([{"verbs": ["get"]}])));
         bench.api.remove(&CLUSTER_ROLES, "", "a");

@@ -76,7 +76,10 @@ impl Cri {
             message: format!("{}: {error}", socket.display()),
         })?;
         let channel = endpoint.connect_lazy();
-        let (runtime, images) = (RuntimeServiceClient::new(channel.clone()), ImageServiceClient::new(channel));
+        let (runtime, images) = (
+            RuntimeServiceClient::new(channel.clone()),
+            ImageServiceClient::new(channel),
+        );
         Ok(Cri {
             runtime: runtime.max_decoding_message_size(MESSAGE_BYTES_MAX),
             images: images.max_decoding_message_size(MESSAGE_BYTES_MAX),
@@ -92,58 +95,127 @@ impl Cri {
     /// Whether runtime and network are ready.
     pub async fn status(&self) -> Result<cri::RuntimeStatus> {
         let request = cri::StatusRequest { verbose: false };
-        Ok(self.runtime.clone().status(timed(request)).await?.into_inner().status.unwrap_or_default())
+        Ok(self
+            .runtime
+            .clone()
+            .status(timed(request))
+            .await?
+            .into_inner()
+            .status
+            .unwrap_or_default())
     }
 
     /// Changes of containers as they happen, until the connection is lost.
     pub async fn events(&self) -> Result<tonic::Streaming<cri::ContainerEventResponse>> {
-        Ok(self.runtime.clone().get_container_events(cri::GetEventsRequest {}).await?.into_inner())
+        Ok(self
+            .runtime
+            .clone()
+            .get_container_events(cri::GetEventsRequest {})
+            .await?
+            .into_inner())
     }
 
     /// The sandboxes of a pod, or of all pods.
     pub async fn sandboxes(&self, uid: Option<&str>) -> Result<Vec<cri::PodSandbox>> {
-        let label_selector = uid.map(|uid| (LABEL_POD_UID.to_owned(), uid.to_owned())).into_iter().collect();
-        let filter = PodSandboxFilter { label_selector, ..PodSandboxFilter::default() };
+        let label_selector = uid
+            .map(|uid| (LABEL_POD_UID.to_owned(), uid.to_owned()))
+            .into_iter()
+            .collect();
+        let filter = PodSandboxFilter {
+            label_selector,
+            ..PodSandboxFilter::default()
+        };
         let request = cri::ListPodSandboxRequest { filter: Some(filter) };
-        Ok(self.runtime.clone().list_pod_sandbox(timed(request)).await?.into_inner().items)
+        Ok(self
+            .runtime
+            .clone()
+            .list_pod_sandbox(timed(request))
+            .await?
+            .into_inner()
+            .items)
     }
 
     /// One sandbox with its addresses.
     pub async fn sandbox_status(&self, id: &str) -> Result<cri::PodSandboxStatus> {
-        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };
-        Ok(self.runtime.clone().pod_sandbox_status(timed(request)).await?.into_inner().status.unwrap_or_default())
+        let request = cri::PodSandboxStatusRequest {
+            pod_sandbox_id: id.into(),
+            verbose: false,
+        };
+        Ok(self
+            .runtime
+            .clone()
+            .pod_sandbox_status(timed(request))
+            .await?
+            .into_inner()
+            .status
+            .unwrap_or_default())
     }
 
     /// Makes a sandbox.
     pub async fn run_sandbox(&self, config: cri::PodSandboxConfig, runtime_handler: &str) -> Result<String> {
-        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: runtime_handler.into() };
-        Ok(self.runtime.clone().run_pod_sandbox(timed(request)).await?.into_inner().pod_sandbox_id)
+        let request = cri::RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: runtime_handler.into(),
+        };
+        Ok(self
+            .runtime
+            .clone()
+            .run_pod_sandbox(timed(request))
+            .await?
+            .into_inner()
+            .pod_sandbox_id)
     }
 
     /// Ends a sandbox and all in it. That it is gone already is no error.
     pub async fn stop_sandbox(&self, id: &str) -> Result<()> {
-        let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.into() };
+        let request = cri::StopPodSandboxRequest {
+            pod_sandbox_id: id.into(),
+        };
         gone_is_fine(self.runtime.clone().stop_pod_sandbox(timed(request)).await.map(drop))
     }
 
     /// Removes a stopped sandbox.
     pub async fn remove_sandbox(&self, id: &str) -> Result<()> {
-        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.into() };
+        let request = cri::RemovePodSandboxRequest {
+            pod_sandbox_id: id.into(),
+        };
         gone_is_fine(self.runtime.clone().remove_pod_sandbox(timed(request)).await.map(drop))
     }
 
     /// The containers of a pod, or of all pods.
     pub async fn containers(&self, uid: Option<&str>) -> Result<Vec<cri::Container>> {
-        let label_selector = uid.map(|uid| (LABEL_POD_UID.to_owned(), uid.to_owned())).into_iter().collect();
-        let filter = ContainerFilter { label_selector, ..ContainerFilter::default() };
+        let label_selector = uid
+            .map(|uid| (LABEL_POD_UID.to_owned(), uid.to_owned()))
+            .into_iter()
+            .collect();
+        let filter = ContainerFilter {
+            label_selector,
+            ..ContainerFilter::default()
+        };
         let request = cri::ListContainersRequest { filter: Some(filter) };
-        Ok(self.runtime.clone().list_containers(timed(request)).await?.into_inner().containers)
+        Ok(self
+            .runtime
+            .clone()
+            .list_containers(timed(request))
+            .await?
+            .into_inner()
+            .containers)
     }
 
     /// All about one container.
     pub async fn container_status(&self, id: &str) -> Result<cri::ContainerStatus> {
-        let request = cri::ContainerStatusRequest { container_id: id.into(), verbose: false };
-        Ok(self.runtime.clone().container_status(timed(request)).await?.into_inner().status.unwrap_or_default())
+        let request = cri::ContainerStatusRequest {
+            container_id: id.into(),
+            verbose: false,
+        };
+        Ok(self
+            .runtime
+            .clone()
+            .container_status(timed(request))
+            .await?
+            .into_inner()
+            .status
+            .unwrap_or_default())
     }
 
     /// Makes a container in a sandbox.
@@ -158,31 +230,47 @@ impl Cri {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
-        Ok(self.runtime.clone().create_container(timed(request)).await?.into_inner().container_id)
+        Ok(self
+            .runtime
+            .clone()
+            .create_container(timed(request))
+            .await?
+            .into_inner()
+            .container_id)
     }
 
     /// Starts a container that was made.
     pub async fn start_container(&self, id: &str) -> Result<()> {
-        let request = cri::StartContainerRequest { container_id: id.into() };
+        let request = cri::StartContainerRequest {
+            container_id: id.into(),
+        };
         Ok(self.runtime.clone().start_container(timed(request)).await.map(drop)?)
     }
 
     /// Asks a container to end, and kills it after the seconds.
     pub async fn stop_container(&self, id: &str, timeout_seconds: i64) -> Result<()> {
-        let request = cri::StopContainerRequest { container_id: id.into(), timeout: timeout_seconds };
+        let request = cri::StopContainerRequest {
+            container_id: id.into(),
+            timeout: timeout_seconds,
+        };
         gone_is_fine(self.runtime.clone().stop_container(request).await.map(drop))
     }
 
     /// Removes a container and its log.
     pub async fn remove_container(&self, id: &str) -> Result<()> {
-        let request = cri::RemoveContainerRequest { container_id: id.into() };
+        let request = cri::RemoveContainerRequest {
+            container_id: id.into(),
+        };
         gone_is_fine(self.runtime.clone().remove_container(timed(request)).await.map(drop))
     }
 
     /// Runs a command in a container and waits for its end.
     pub async fn exec_sync(&self, id: &str, command: &[String], timeout_seconds: i64) -> Result<cri::ExecSyncResponse> {
-        let request =
-            cri::ExecSyncRequest { container_id: id.into(), cmd: command.to_vec(), timeout: timeout_seconds };
+        let request = cri::ExecSyncRequest {
+            container_id: id.into(),
+            cmd: command.to_vec(),
+            timeout: timeout_seconds,
+        };
         Ok(self.runtime.clone().exec_sync(request).await?.into_inner())
     }
 
@@ -193,27 +281,55 @@ impl Cri {
 
     /// An image, when it is there.
     pub async fn image(&self, image: &str) -> Result<Option<cri::Image>> {
-        let spec = cri::ImageSpec { image: image.into(), ..cri::ImageSpec::default() };
-        let request = cri::ImageStatusRequest { image: Some(spec), verbose: false };
-        Ok(self.images.clone().image_status(timed(request)).await?.into_inner().image)
+        let spec = cri::ImageSpec {
+            image: image.into(),
+            ..cri::ImageSpec::default()
+        };
+        let request = cri::ImageStatusRequest {
+            image: Some(spec),
+            verbose: false,
+        };
+        Ok(self
+            .images
+            .clone()
+            .image_status(timed(request))
+            .await?
+            .into_inner()
+            .image)
     }
 
     /// All images.
     pub async fn images(&self) -> Result<Vec<cri::Image>> {
         let request = cri::ListImagesRequest { filter: None };
-        Ok(self.images.clone().list_images(timed(request)).await?.into_inner().images)
+        Ok(self
+            .images
+            .clone()
+            .list_images(timed(request))
+            .await?
+            .into_inner()
+            .images)
     }
 
     /// Brings an image. Takes as long as it takes.
     pub async fn pull(&self, image: &str, sandbox_config: Option<cri::PodSandboxConfig>) -> Result<String> {
-        let spec = cri::ImageSpec { image: image.into(), ..cri::ImageSpec::default() };
-        let request = cri::PullImageRequest { image: Some(spec), auth: None, sandbox_config };
+        let spec = cri::ImageSpec {
+            image: image.into(),
+            ..cri::ImageSpec::default()
+        };
+        let request = cri::PullImageRequest {
+            image: Some(spec),
+            auth: None,
+            sandbox_config,
+        };
         Ok(self.images.clone().pull_image(request).await?.into_inner().image_ref)
     }
 
     /// Removes an image from the node.
     pub async fn remove_image(&self, image: &str) -> Result<()> {
-        let spec = cri::ImageSpec { image: image.into(), ..cri::ImageSpec::default() };
+        let spec = cri::ImageSpec {
+            image: image.into(),
+            ..cri::ImageSpec::default()
+        };
         let request = cri::RemoveImageRequest { image: Some(spec) };
         Ok(self.images.clone().remove_image(timed(request)).await.map(drop)?)
     }
@@ -221,7 +337,13 @@ impl Cri {
     /// What containers use now.
     pub async fn container_stats(&self) -> Result<Vec<cri::ContainerStats>> {
         let request = cri::ListContainerStatsRequest { filter: None };
-        Ok(self.runtime.clone().list_container_stats(timed(request)).await?.into_inner().stats)
+        Ok(self
+            .runtime
+            .clone()
+            .list_container_stats(timed(request))
+            .await?
+            .into_inner()
+            .stats)
     }
 }
 

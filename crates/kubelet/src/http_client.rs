@@ -34,7 +34,9 @@ pub async fn tls_unverified(stream: TcpStream, address: IpAddr) -> std::io::Resu
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody(schemes)))
         .with_no_client_auth();
-    TlsConnector::from(Arc::new(config)).connect(ServerName::IpAddress(address.into()), stream).await
+    TlsConnector::from(Arc::new(config))
+        .connect(ServerName::IpAddress(address.into()), stream)
+        .await
 }
 
 #[derive(Debug)]

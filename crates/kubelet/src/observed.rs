@@ -87,8 +87,10 @@ impl Observed {
         let (sandboxes, containers) = futures::try_join!(cri.sandboxes(Some(uid)), cri.containers(Some(uid)))?;
         let statuses = containers.iter().map(|container| cri.container_status(&container.id));
         let addresses = sandboxes.iter().map(|sandbox| cri.sandbox_status(&sandbox.id));
-        let (statuses, addresses) =
-            futures::join!(futures::future::join_all(statuses), futures::future::join_all(addresses));
+        let (statuses, addresses) = futures::join!(
+            futures::future::join_all(statuses),
+            futures::future::join_all(addresses)
+        );
         let mut observed = Observed::default();
         for (sandbox, status) in sandboxes.into_iter().zip(addresses) {
             match status {
@@ -105,7 +107,9 @@ impl Observed {
             }
         }
         observed.sandboxes.sort_by(|a, b| b.attempt.cmp(&a.attempt));
-        observed.runs.sort_by(|a, b| b.created_at.cmp(&a.created_at).then(b.attempt.cmp(&a.attempt)));
+        observed
+            .runs
+            .sort_by(|a, b| b.created_at.cmp(&a.created_at).then(b.attempt.cmp(&a.attempt)));
         Ok(observed)
     }
 
@@ -138,7 +142,10 @@ impl Sandbox {
             id: sandbox.id.clone(),
             attempt: sandbox.metadata.as_ref().map_or(0, |metadata| metadata.attempt),
             ready: status.state == PodSandboxState::SandboxReady as i32,
-            ips: std::iter::once(network.ip).chain(more).filter(|ip| !ip.is_empty()).collect(),
+            ips: std::iter::once(network.ip)
+                .chain(more)
+                .filter(|ip| !ip.is_empty())
+                .collect(),
         }
     }
 }
@@ -151,8 +158,11 @@ impl Run {
         let label = |labels: &std::collections::HashMap<String, String>| labels.get(LABEL_CONTAINER_NAME).cloned();
         let image = status.image.clone().unwrap_or_default();
         let termination = status.annotations.get("io.kubernetes.container.terminationMessagePath");
-        let mounts: BTreeMap<&String, &String> =
-            status.mounts.iter().map(|mount| (&mount.container_path, &mount.host_path)).collect();
+        let mounts: BTreeMap<&String, &String> = status
+            .mounts
+            .iter()
+            .map(|mount| (&mount.container_path, &mount.host_path))
+            .collect();
         Run {
             name: label(&status.labels).unwrap_or(metadata.name),
             attempt: metadata.attempt,
@@ -167,9 +177,15 @@ impl Run {
             started_at: status.started_at,
             finished_at: status.finished_at,
             exit_code: status.exit_code,
-            image: if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image },
+            image: if image.user_specified_image.is_empty() {
+                image.image
+            } else {
+                image.user_specified_image
+            },
             hash: status.annotations.get(ANNOTATION_HASH).cloned().unwrap_or_default(),
-            termination_log: termination.and_then(|path| mounts.get(path)).map(|path| path.to_string()),
+            termination_log: termination
+                .and_then(|path| mounts.get(path))
+                .map(|path| path.to_string()),
             id: status.id,
             reason: status.reason,
             message: status.message,

@@ -85,14 +85,24 @@ pub fn defined(pod: &Pod) -> Vec<Defined<'_>> {
     let Some(spec) = &pod.spec else { return Vec::new() };
     let init = spec.init_containers.iter().flatten().map(|container| {
         let sidecar = container.restart_policy.as_deref() == Some("Always");
-        Defined { role: if sidecar { Role::Sidecar } else { Role::Init }, container }
+        Defined {
+            role: if sidecar { Role::Sidecar } else { Role::Init },
+            container,
+        }
     });
-    init.chain(spec.containers.iter().map(|container| Defined { role: Role::Main, container })).collect()
+    init.chain(spec.containers.iter().map(|container| Defined {
+        role: Role::Main,
+        container,
+    }))
+    .collect()
 }
 
 /// The pod's restart policy.
 pub fn restart_policy(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always")
+    pod.spec
+        .as_ref()
+        .and_then(|spec| spec.restart_policy.as_deref())
+        .unwrap_or("Always")
 }
 
 /// Whether a run that is over is followed by another.
@@ -112,17 +122,30 @@ pub fn plan(pod: &Pod, observed: &Observed, facts: &Facts, now: Instant) -> Plan
     let containers = defined(pod);
     let policy = restart_policy(pod);
     if is_over(&containers, policy, observed) {
-        return Plan { finish: observed.is_running(), ..Plan::default() };
+        return Plan {
+            finish: observed.is_running(),
+            ..Plan::default()
+        };
     }
     let Some(sandbox) = observed.ready_sandbox() else {
         let attempt = observed.sandboxes.first().map_or(0, |sandbox| sandbox.attempt + 1);
-        return Plan { make_sandbox: Some(attempt), ..Plan::default() };
+        return Plan {
+            make_sandbox: Some(attempt),
+            ..Plan::default()
+        };
     };
-    let mut planner = Planner { observed, facts, now, sandbox: &sandbox.id, policy, plan: Plan::default() };
+    let mut planner = Planner {
+        observed,
+        facts,
+        now,
+        sandbox: &sandbox.id,
+        policy,
+        plan: Plan::default(),
+    };
     // Once a container of the pod's own was started in this sandbox, init containers are behind us.
-    let initialized = containers.iter().any(|defined| {
-        defined.role == Role::Main && planner.current(&defined.container.name).is_some()
-    });
+    let initialized = containers
+        .iter()
+        .any(|defined| defined.role == Role::Main && planner.current(&defined.container.name).is_some());
     for defined in &containers {
         let go_on = match defined.role {
             Role::Init => initialized || planner.init(defined.container),
@@ -227,7 +250,11 @@ impl<'a> Planner<'a> {
 
     fn kill(&mut self, run: &Run, why: String) {
         if !self.facts.busy.contains(&run.name) {
-            self.plan.kill.push(Kill { id: run.id.clone(), name: run.name.clone(), why });
+            self.plan.kill.push(Kill {
+                id: run.id.clone(),
+                name: run.name.clone(),
+                why,
+            });
         }
     }
 
@@ -241,7 +268,11 @@ impl<'a> Planner<'a> {
             return;
         }
         // A run that was made and never started is a crash of ours: the next attempt takes its place.
-        let attempt = self.observed.runs_of(name).map(|run| run.attempt + u32::from(run.state != RunState::Created)).max();
+        let attempt = self
+            .observed
+            .runs_of(name)
+            .map(|run| run.attempt + u32::from(run.state != RunState::Created))
+            .max();
         self.plan.start.push((name.to_owned(), attempt.unwrap_or(0)));
     }
 }
@@ -254,13 +285,18 @@ mod tests {
     use std::time::Duration;
 
     fn pod(spec: Value) -> Pod {
-        serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec})).unwrap()
+        serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec}))
+            .unwrap()
     }
 
     /// `name:state` with state `run`, `ok`, `fail`, `new`; a sandbox is there unless `none`.
     fn observed(text: &str) -> Observed {
         let mut observed = Observed {
-            sandboxes: vec![Sandbox { id: "s0".into(), ready: true, ..Sandbox::default() }],
+            sandboxes: vec![Sandbox {
+                id: "s0".into(),
+                ready: true,
+                ..Sandbox::default()
+            }],
             ..Observed::default()
         };
         for (at, word) in text.split_whitespace().enumerate() {
@@ -280,10 +316,18 @@ mod tests {
                 _ => (RunState::Created, 0),
             };
             let attempt = observed.runs_of(name).count() as u32;
-            observed.runs.insert(0, Run {
-                id: format!("{name}{at}"), name: name.into(), sandbox: "s0".into(), state, exit_code, attempt,
-                ..Run::default()
-            });
+            observed.runs.insert(
+                0,
+                Run {
+                    id: format!("{name}{at}"),
+                    name: name.into(),
+                    sandbox: "s0".into(),
+                    state,
+                    exit_code,
+                    attempt,
+                    ..Run::default()
+                },
+            );
         }
         observed
     }
@@ -307,9 +351,7 @@ mod tests {
     #[tokio::test]
     async fn pods_go_through_their_life() {
         let two = || json!([{"name": "a"}, {"name": "b"}]);
-        let with_init = |policy: &str| {
-            json!({"restartPolicy": policy, "initContainers": [{"name": "i"}, {"name": "j"}], "containers": two()})
-        };
+        let with_init = |policy: &str| json!({"restartPolicy": policy, "initContainers": [{"name": "i"}, {"name": "j"}], "containers": two()});
         let with_sidecar = |policy: &str| {
             json!({
                 "restartPolicy": policy, "containers": [{"name": "a"}],
@@ -352,23 +394,48 @@ mod tests {
     async fn facts_change_the_plan() {
         let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
         let now = Instant::now();
-        let condemned = Facts { condemned: [("a0".into(), "unhealthy".into())].into(), ..Facts::default() };
+        let condemned = Facts {
+            condemned: [("a0".into(), "unhealthy".into())].into(),
+            ..Facts::default()
+        };
         assert_eq!(words(&plan(&pod, &observed("a:run b:run"), &condemned, now)), "kill:a");
-        let busy = Facts { busy: ["a".into()].into(), ..condemned };
+        let busy = Facts {
+            busy: ["a".into()].into(),
+            ..condemned
+        };
         assert_eq!(words(&plan(&pod, &observed("a:run b:run"), &busy, now)), "");
-        let pause = Pause { until: now + Duration::from_secs(10), seconds: 10 };
-        let paused = Facts { pauses: [("a".into(), pause)].into(), ..Facts::default() };
+        let pause = Pause {
+            until: now + Duration::from_secs(10),
+            seconds: 10,
+        };
+        let paused = Facts {
+            pauses: [("a".into(), pause)].into(),
+            ..Facts::default()
+        };
         assert_eq!(words(&plan(&pod, &observed("a:fail b:run"), &paused, now)), "later");
-        assert_eq!(words(&plan(&pod, &observed("a:fail b:run"), &paused, pause.until)), "a#1");
-        let changed = Facts { hashes: [("a".into(), "new".into())].into(), ..Facts::default() };
+        assert_eq!(
+            words(&plan(&pod, &observed("a:fail b:run"), &paused, pause.until)),
+            "a#1"
+        );
+        let changed = Facts {
+            hashes: [("a".into(), "new".into())].into(),
+            ..Facts::default()
+        };
         assert_eq!(words(&plan(&pod, &observed("a:run b:run"), &changed, now)), "kill:a");
     }
 
     #[tokio::test]
     async fn a_sidecar_that_starts_up_holds_the_rest_back() {
-        let pod = pod(json!({"initContainers": [{"name": "s", "restartPolicy": "Always"}], "containers": [{"name": "a"}]}));
-        let starting = Facts { starting: ["s".into()].into(), ..Facts::default() };
+        let pod =
+            pod(json!({"initContainers": [{"name": "s", "restartPolicy": "Always"}], "containers": [{"name": "a"}]}));
+        let starting = Facts {
+            starting: ["s".into()].into(),
+            ..Facts::default()
+        };
         assert_eq!(words(&plan(&pod, &observed("s:run"), &starting, Instant::now())), "");
-        assert_eq!(words(&plan(&pod, &observed("s:run"), &Facts::default(), Instant::now())), "a#0");
+        assert_eq!(
+            words(&plan(&pod, &observed("s:run"), &Facts::default(), Instant::now())),
+            "a#0"
+        );
     }
 }

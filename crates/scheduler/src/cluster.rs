@@ -45,7 +45,12 @@ impl Node {
         let pods_max = allocatable.get("pods").and_then(|text| text.parse().ok()).unwrap_or(0);
         Node {
             name: (&*view.metadata.name).into(),
-            labels: view.metadata.labels.iter().map(|(key, value)| ((&**key).into(), (&**value).into())).collect(),
+            labels: view
+                .metadata
+                .labels
+                .iter()
+                .map(|(key, value)| ((&**key).into(), (&**value).into()))
+                .collect(),
             taints: view.spec.taints.clone(),
             unschedulable: view.spec.unschedulable,
             allocatable: Resources::of_quantities(allocatable),

@@ -32,7 +32,11 @@ pub struct Unschedulable {
 
 impl Unschedulable {
     fn alone(nodes: usize, why: String) -> Unschedulable {
-        Unschedulable { nodes, reasons: BTreeMap::new(), own: Some(why) }
+        Unschedulable {
+            nodes,
+            reasons: BTreeMap::new(),
+            own: Some(why),
+        }
     }
 
     /// The text of the condition and the event.
@@ -44,7 +48,11 @@ impl Unschedulable {
         if let Some(own) = &self.own {
             return text + &format!(": {own}.");
         }
-        let mut reasons: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let mut reasons: Vec<String> = self
+            .reasons
+            .iter()
+            .map(|(reason, count)| format!("{count} {reason}"))
+            .collect();
         reasons.sort();
         if !reasons.is_empty() {
             text += &format!(": {}.", reasons.join(", "));
@@ -111,7 +119,11 @@ impl Decider {
             }
         }
         match &feasible[..] {
-            [] => Err(Unschedulable { nodes: nodes.len(), reasons: failed, own: None }),
+            [] => Err(Unschedulable {
+                nodes: nodes.len(),
+                reasons: failed,
+                own: None,
+            }),
             [one] => Ok(one.name.clone()),
             many => Ok(self.best(&scores::scores(pod, many), many)),
         }
@@ -120,7 +132,12 @@ impl Decider {
     /// The node with the highest score; any of them when there are several.
     fn best(&self, scores: &[i64], nodes: &[&Node]) -> Arc<str> {
         let top = scores.iter().copied().max().unwrap_or(0);
-        let best: Vec<&Arc<str>> = nodes.iter().zip(scores).filter(|(_, s)| **s == top).map(|(n, _)| &n.name).collect();
+        let best: Vec<&Arc<str>> = nodes
+            .iter()
+            .zip(scores)
+            .filter(|(_, s)| **s == top)
+            .map(|(n, _)| &n.name)
+            .collect();
         best[self.random.index(best.len())].clone()
     }
 }
@@ -153,7 +170,8 @@ mod tests {
     }
 
     fn decide(spec: Value, cluster: &Cluster) -> Result<String, String> {
-        let pod = Pod::of_view(&serde_json::from_value::<PodView>(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap());
+        let pod =
+            Pod::of_view(&serde_json::from_value::<PodView>(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap());
         let verdict = Decider::new(Random::seeded(1)).decide(&pod, cluster);
         verdict.map(|node| node.to_string()).map_err(|why| why.message())
     }
@@ -176,7 +194,9 @@ mod tests {
             (asks("500m"), Ok("a")),
             (
                 asks("2"),
-                Err("0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable."),
+                Err(
+                    "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable.",
+                ),
             ),
             (
                 json!({"nodeSelector": {"x": "y"}, "tolerations": [{"operator": "Exists"}]}),
@@ -185,16 +205,25 @@ mod tests {
             (on("a"), Ok("a")),
             (
                 on("b"),
-                Err("0/3 nodes are available: 1 node(s) were unschedulable, 2 node(s) didn't match Pod's node affinity/selector."),
+                Err(
+                    "0/3 nodes are available: 1 node(s) were unschedulable, 2 node(s) didn't match Pod's node affinity/selector.",
+                ),
             ),
             (
                 json!({"resourceClaims": [{}]}),
                 Err("0/3 nodes are available: resource claims are not supported by this version."),
             ),
         ] {
-            assert_eq!(decide(spec.clone(), &cluster).as_deref().map_err(|e| &**e), expect, "{spec}");
+            assert_eq!(
+                decide(spec.clone(), &cluster).as_deref().map_err(|e| &**e),
+                expect,
+                "{spec}"
+            );
         }
-        assert_eq!(decide(asks("1"), &Cluster::default()).unwrap_err(), "no nodes available to schedule pods");
+        assert_eq!(
+            decide(asks("1"), &Cluster::default()).unwrap_err(),
+            "no nodes available to schedule pods"
+        );
     }
 
     #[test]

@@ -66,9 +66,16 @@ impl Pod {
     /// Computes what decisions need.
     pub fn of_view(view: &PodView) -> Pod {
         let (metadata, spec) = (&view.metadata, &view.spec);
-        let ports = spec.containers.iter().flat_map(|container| &container.ports).filter(|port| port.host_port != 0);
+        let ports = spec
+            .containers
+            .iter()
+            .flat_map(|container| &container.ports)
+            .filter(|port| port.host_port != 0);
         Pod {
-            key: PodKey { namespace: (&*metadata.namespace).into(), name: (&*metadata.name).into() },
+            key: PodKey {
+                namespace: (&*metadata.namespace).into(),
+                name: (&*metadata.name).into(),
+            },
             uid: (&*metadata.uid).into(),
             resource_version: metadata.resource_version.clone(),
             generation: metadata.generation,
@@ -78,7 +85,11 @@ impl Pod {
             requests: requests(view, &Resources::default()),
             scored: requests(
                 view,
-                &Resources { milli_cpu: DEFAULT_MILLI_CPU, memory: DEFAULT_MEMORY_BYTES, ..Resources::default() },
+                &Resources {
+                    milli_cpu: DEFAULT_MILLI_CPU,
+                    memory: DEFAULT_MEMORY_BYTES,
+                    ..Resources::default()
+                },
             ),
             tolerations: spec.tolerations.clone(),
             constraints: NodeConstraints::of_spec(spec),
@@ -88,7 +99,12 @@ impl Pod {
             unsupported: unsupported(view),
             terminal: matches!(&*view.status.phase, "Succeeded" | "Failed"),
             deleting: metadata.deletion_timestamp.is_some(),
-            scheduled_condition: view.status.conditions.iter().find(|c| c.kind == "PodScheduled").cloned(),
+            scheduled_condition: view
+                .status
+                .conditions
+                .iter()
+                .find(|c| c.kind == "PodScheduled")
+                .cloned(),
         }
     }
 
@@ -117,10 +133,18 @@ fn unsupported(view: &PodView) -> Option<&'static str> {
     if !spec.affinity.pod_affinity.required.is_empty() || !spec.affinity.pod_anti_affinity.required.is_empty() {
         return Some("required inter-pod affinity and anti-affinity are not supported by this version");
     }
-    if spec.topology_spread_constraints.iter().any(|constraint| constraint.when_unsatisfiable != "ScheduleAnyway") {
+    if spec
+        .topology_spread_constraints
+        .iter()
+        .any(|constraint| constraint.when_unsatisfiable != "ScheduleAnyway")
+    {
         return Some("topology spread constraints with DoNotSchedule are not supported by this version");
     }
-    if spec.volumes.iter().any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()) {
+    if spec
+        .volumes
+        .iter()
+        .any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some())
+    {
         return Some("volumes of PersistentVolumeClaims are not supported by this version");
     }
     if !spec.resource_claims.is_empty() {
@@ -184,7 +208,8 @@ mod tests {
     use serde_json::json;
 
     fn pod(spec: serde_json::Value) -> Pod {
-        let view: PodView = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap();
+        let view: PodView =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap();
         Pod::of_view(&view)
     }
 
@@ -197,12 +222,27 @@ mod tests {
         let sidecar = json!({"restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}});
         for (spec, milli_cpu) in [
             (json!({"containers": [asks("1"), asks("500m")]}), 1500),
-            (json!({"containers": [asks("1")], "initContainers": [asks("3"), asks("2")]}), 3000),
-            (json!({"containers": [asks("1")], "initContainers": [sidecar.clone(), asks("2")]}), 3000),
-            (json!({"containers": [asks("4")], "initContainers": [sidecar.clone(), asks("2")]}), 5000),
-            (json!({"containers": [asks("1")], "initContainers": [asks("2"), sidecar]}), 2000),
+            (
+                json!({"containers": [asks("1")], "initContainers": [asks("3"), asks("2")]}),
+                3000,
+            ),
+            (
+                json!({"containers": [asks("1")], "initContainers": [sidecar.clone(), asks("2")]}),
+                3000,
+            ),
+            (
+                json!({"containers": [asks("4")], "initContainers": [sidecar.clone(), asks("2")]}),
+                5000,
+            ),
+            (
+                json!({"containers": [asks("1")], "initContainers": [asks("2"), sidecar]}),
+                2000,
+            ),
             (json!({"containers": [asks("1")], "overhead": {"cpu": "250m"}}), 1250),
-            (json!({"containers": [asks("1")], "resources": {"requests": {"cpu": "2"}}}), 2000),
+            (
+                json!({"containers": [asks("1")], "resources": {"requests": {"cpu": "2"}}}),
+                2000,
+            ),
         ] {
             assert_eq!(pod(spec.clone()).requests.milli_cpu, milli_cpu, "{spec}");
         }
@@ -212,17 +252,35 @@ mod tests {
     fn scores_count_something_for_who_asks_for_nothing() {
         let pod = pod(json!({"containers": [{}, asks("1")]}));
         assert_eq!(pod.requests.milli_cpu, 1000);
-        assert_eq!((pod.scored.milli_cpu, pod.scored.memory), (1100, 2 * DEFAULT_MEMORY_BYTES));
+        assert_eq!(
+            (pod.scored.milli_cpu, pod.scored.memory),
+            (1100, 2 * DEFAULT_MEMORY_BYTES)
+        );
     }
 
     #[test]
     fn what_cannot_be_honoured_is_said() {
         for (spec, unsupported) in [
-            (json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}}}), true),
-            (json!({"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{}]}}}), false),
-            (json!({"topologySpreadConstraints": [{"whenUnsatisfiable": "DoNotSchedule"}]}), true),
-            (json!({"topologySpreadConstraints": [{"whenUnsatisfiable": "ScheduleAnyway"}]}), false),
-            (json!({"volumes": [{"persistentVolumeClaim": {"claimName": "x"}}]}), true),
+            (
+                json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}}}),
+                true,
+            ),
+            (
+                json!({"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{}]}}}),
+                false,
+            ),
+            (
+                json!({"topologySpreadConstraints": [{"whenUnsatisfiable": "DoNotSchedule"}]}),
+                true,
+            ),
+            (
+                json!({"topologySpreadConstraints": [{"whenUnsatisfiable": "ScheduleAnyway"}]}),
+                false,
+            ),
+            (
+                json!({"volumes": [{"persistentVolumeClaim": {"claimName": "x"}}]}),
+                true,
+            ),
             (json!({"volumes": [{"emptyDir": {}}]}), false),
         ] {
             assert_eq!(pod(spec.clone()).unsupported.is_some(), unsupported, "{spec}");

@@ -72,8 +72,20 @@ impl Queue {
         let known = self.entries.get_mut(&key).filter(|entry| entry.pod.uid == pod.uid);
         let Some(entry) = known else {
             self.turns += 1;
-            let place = if pod.gates.is_empty() { Place::Active } else { Place::Gated };
-            let entry = Entry { pod, place, turn: 0, attempts: 0, tried: None, arrived: self.turns, stale: false };
+            let place = if pod.gates.is_empty() {
+                Place::Active
+            } else {
+                Place::Gated
+            };
+            let entry = Entry {
+                pod,
+                place,
+                turn: 0,
+                attempts: 0,
+                tried: None,
+                arrived: self.turns,
+                stale: false,
+            };
             self.entries.insert(key.clone(), entry);
             self.move_to(&key, place);
             return;
@@ -100,7 +112,9 @@ impl Queue {
     pub fn pop(&mut self, now: Instant) -> Option<Attempt> {
         self.advance(now);
         while let Some((_, _, turn, key)) = self.active.pop() {
-            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            let Some(entry) = self.entries.get_mut(&key) else {
+                continue;
+            };
             if entry.turn != turn || entry.place != Place::Active {
                 continue;
             }
@@ -108,7 +122,10 @@ impl Queue {
             entry.attempts += 1;
             entry.tried = Some(now);
             entry.stale = false;
-            return Some(Attempt { pod: entry.pod.clone(), number: entry.attempts });
+            return Some(Attempt {
+                pod: entry.pod.clone(),
+                number: entry.attempts,
+            });
         }
         None
     }
@@ -165,13 +182,21 @@ impl Queue {
     fn advance(&mut self, now: Instant) {
         while let Some(due) = self.backoff.first_entry().filter(|due| due.key().0 <= now) {
             let ((at, turn), key) = due.remove_entry();
-            if self.entries.get(&key).is_some_and(|entry| entry.turn == turn && entry.place == Place::Backoff(at)) {
+            if self
+                .entries
+                .get(&key)
+                .is_some_and(|entry| entry.turn == turn && entry.place == Place::Backoff(at))
+            {
                 self.move_to(&key, Place::Active);
             }
         }
         while let Some(due) = self.unschedulable.first_entry().filter(|due| due.key().0 <= now) {
             let ((at, turn), key) = due.remove_entry();
-            if self.entries.get(&key).is_some_and(|e| e.turn == turn && e.place == Place::Unschedulable(at)) {
+            if self
+                .entries
+                .get(&key)
+                .is_some_and(|e| e.turn == turn && e.place == Place::Unschedulable(at))
+            {
                 self.wake(&key, now);
             }
         }
@@ -179,7 +204,10 @@ impl Queue {
 
     fn wake(&mut self, key: &PodKey, now: Instant) {
         let Some(entry) = self.entries.get(key) else { return };
-        let until = entry.tried.map(|tried| tried + backoff(entry.attempts)).filter(|until| *until > now);
+        let until = entry
+            .tried
+            .map(|tried| tried + backoff(entry.attempts))
+            .filter(|until| *until > now);
         self.move_to(key, until.map_or(Place::Active, Place::Backoff));
     }
 
@@ -189,7 +217,8 @@ impl Queue {
         (entry.place, entry.turn) = (place, self.turns);
         match place {
             Place::Active => {
-                self.active.push((entry.pod.priority, Reverse(entry.arrived), entry.turn, key.clone()));
+                self.active
+                    .push((entry.pod.priority, Reverse(entry.arrived), entry.turn, key.clone()));
             }
             Place::Backoff(at) => drop(self.backoff.insert((at, entry.turn), key.clone())),
             Place::Unschedulable(at) => drop(self.unschedulable.insert((at, entry.turn), key.clone())),

@@ -41,7 +41,9 @@ pub fn condition_patch(pod: &Pod, reason: &str, message: &str, now: Timestamp) -
     if status_same && old.is_some_and(|old| old.reason == reason && old.message == message) {
         return None;
     }
-    let since = old.filter(|_| status_same).and_then(|old| old.last_transition_time.clone());
+    let since = old
+        .filter(|_| status_same)
+        .and_then(|old| old.last_transition_time.clone());
     let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let mut condition = json!({
         "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
@@ -56,7 +58,16 @@ pub fn condition_patch(pod: &Pod, reason: &str, message: &str, now: Timestamp) -
 /// Writes the condition. That the pod is gone meanwhile is no worry.
 pub async fn write_condition(client: &Client, pod: &Pod, patch: &Value) {
     let (namespace, name) = (&pod.key.namespace, &pod.key.name);
-    let written = client.patch(&resources::PODS, namespace, name, Some("status"), &Patch::Strategic, patch).await;
+    let written = client
+        .patch(
+            &resources::PODS,
+            namespace,
+            name,
+            Some("status"),
+            &Patch::Strategic,
+            patch,
+        )
+        .await;
     match written {
         Err(error) if !error.is_not_found() && !error.is_conflict() => {
             tracing::warn!(%namespace, %name, %error, "the condition PodScheduled was not written");
@@ -79,7 +90,12 @@ mod tests {
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
         let at = |pod: &Pod, message: &str| {
             let patch = condition_patch(pod, UNSCHEDULABLE, message, now)?;
-            Some(patch["status"]["conditions"][0]["lastTransitionTime"].as_str().unwrap().to_owned())
+            Some(
+                patch["status"]["conditions"][0]["lastTransitionTime"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned(),
+            )
         };
         let told = pod(json!([{
             "type": "PodScheduled", "status": "False", "reason": UNSCHEDULABLE, "message": "m",

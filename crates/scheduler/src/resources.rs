@@ -88,7 +88,10 @@ impl Resources {
 
     /// The amount of a resource that is neither CPU, memory nor ephemeral storage.
     pub fn other(&self, name: &str) -> i64 {
-        self.others.iter().find(|(own, _)| &**own == name).map_or(0, |(_, amount)| *amount)
+        self.others
+            .iter()
+            .find(|(own, _)| &**own == name)
+            .map_or(0, |(_, amount)| *amount)
     }
 }
 
@@ -102,7 +105,12 @@ mod tests {
 
     #[test]
     fn quantities_become_numbers() {
-        let resources = of(&[("cpu", "1500m"), ("memory", "1Gi"), ("pods", "3"), ("example.com/gpu", "2")]);
+        let resources = of(&[
+            ("cpu", "1500m"),
+            ("memory", "1Gi"),
+            ("pods", "3"),
+            ("example.com/gpu", "2"),
+        ]);
         assert_eq!((resources.milli_cpu, resources.memory), (1500, 1 << 30));
         assert_eq!(resources.others, [("example.com/gpu".into(), 2)]);
     }

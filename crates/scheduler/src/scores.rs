@@ -19,8 +19,16 @@ pub fn scores(pod: &Pod, nodes: &[&Node]) -> Vec<i64> {
     let affinity: Vec<i64> = nodes.iter().map(|node| preference(pod, node)).collect();
     let (taints_max, affinity_max) = (max_of(&taints), max_of(&affinity));
     let each = nodes.iter().enumerate().map(|(at, node)| {
-        let disliked = if taints_max == 0 { 0 } else { taints[at] * MAX / taints_max };
-        let preferred = if affinity_max == 0 { 0 } else { affinity[at] * MAX / affinity_max };
+        let disliked = if taints_max == 0 {
+            0
+        } else {
+            taints[at] * MAX / taints_max
+        };
+        let preferred = if affinity_max == 0 {
+            0
+        } else {
+            affinity[at] * MAX / affinity_max
+        };
         (MAX - disliked) * WEIGHT_TAINTS
             + preferred * WEIGHT_AFFINITY
             + least_allocated(pod, node) * WEIGHT_LEAST_ALLOCATED
@@ -34,7 +42,11 @@ fn max_of(scores: &[i64]) -> i64 {
 }
 
 fn preference(pod: &Pod, node: &Node) -> i64 {
-    pod.preferences.iter().filter(|preference| preference.matches(node)).map(|preference| preference.weight).sum()
+    pod.preferences
+        .iter()
+        .filter(|preference| preference.matches(node))
+        .map(|preference| preference.weight)
+        .sum()
 }
 
 /// The share of CPU and memory that would be left, on average.
@@ -46,7 +58,11 @@ fn least_allocated(pod: &Pod, node: &Node) -> i64 {
     ];
     let counted = parts.iter().filter(|(there, _)| *there > 0);
     let left = |&(there, used): &(i64, i64)| {
-        if used > there { 0 } else { i64::try_from(i128::from(there - used) * i128::from(MAX) / i128::from(there)).unwrap_or(0) }
+        if used > there {
+            0
+        } else {
+            i64::try_from(i128::from(there - used) * i128::from(MAX) / i128::from(there)).unwrap_or(0)
+        }
     };
     let (sum, count) = counted.fold((0, 0), |(sum, count), part| (sum + left(part), count + 1));
     if count == 0 { 0 } else { sum / count }
@@ -72,7 +88,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn node(cpu: &str, memory: &str, extra: Value) -> Node {
-        let mut view = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": cpu, "memory": memory, "pods": "9"}}});
+        let mut view =
+            json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": cpu, "memory": memory, "pods": "9"}}});
         for (key, value) in extra.as_object().unwrap() {
             view[key] = value.clone();
         }
@@ -92,7 +109,10 @@ mod tests {
     #[test]
     fn the_emptier_and_the_evener_node_wins() {
         let pod = pod(json!({"containers": [{"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]}));
-        assert_eq!(best(&pod, &[node("2", "2Gi", json!({})), node("8", "8Gi", json!({}))]), 1);
+        assert_eq!(
+            best(&pod, &[node("2", "2Gi", json!({})), node("8", "8Gi", json!({}))]),
+            1
+        );
         assert_eq!(least_allocated(&pod, &node("4", "4Gi", json!({}))), 75);
         assert_eq!(balanced(&pod, &node("4", "4Gi", json!({}))), 100);
         assert_eq!(balanced(&pod, &node("2", "4Gi", json!({}))), 87);
@@ -101,11 +121,22 @@ mod tests {
     #[test]
     fn likes_and_dislikes_count() {
         let tainted = json!({"spec": {"taints": [{"key": "k", "effect": "PreferNoSchedule"}]}});
-        assert_eq!(best(&pod(json!({})), &[node("8", "8Gi", tainted), node("2", "2Gi", json!({}))]), 1);
-        let likes = pod(json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
-            {"weight": 5, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}},
-        ]}}}));
+        assert_eq!(
+            best(
+                &pod(json!({})),
+                &[node("8", "8Gi", tainted), node("2", "2Gi", json!({}))]
+            ),
+            1
+        );
+        let likes = pod(
+            json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 5, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}},
+            ]}}}),
+        );
         let labelled = json!({"metadata": {"name": "l", "labels": {"disk": "ssd"}}});
-        assert_eq!(best(&likes, &[node("8", "8Gi", json!({})), node("2", "2Gi", labelled)]), 1);
+        assert_eq!(
+            best(&likes, &[node("8", "8Gi", json!({})), node("2", "2Gi", labelled)]),
+            1
+        );
     }
 }

@@ -188,12 +188,16 @@ impl Scheduler {
         }
         let changed = std::mem::take(&mut self.changed);
         let nodes: Vec<_> = changed.iter().filter_map(|name| self.cluster.node(name)).collect();
-        self.queue.wake_where(Instant::now(), |pod| nodes.iter().any(|node| filters::passes(pod, node)));
+        self.queue.wake_where(Instant::now(), |pod| {
+            nodes.iter().any(|node| filters::passes(pod, node))
+        });
     }
 
     fn decide_some(&mut self) {
         for _ in 0..DECISIONS_IN_A_ROW {
-            let Some(attempt) = self.queue.pop(Instant::now()) else { return };
+            let Some(attempt) = self.queue.pop(Instant::now()) else {
+                return;
+            };
             self.decide(attempt);
         }
     }
@@ -261,7 +265,9 @@ impl Scheduler {
     }
 
     fn tell(&self, pod: &Arc<Pod>, reason: &str, message: &str) {
-        let Some(patch) = report::condition_patch(pod, reason, message, self.clock.now()) else { return };
+        let Some(patch) = report::condition_patch(pod, reason, message, self.clock.now()) else {
+            return;
+        };
         let (client, pod, seats) = (self.client.clone(), pod.clone(), self.condition_seats.clone());
         self.shutdown.spawn(async move {
             let Ok(_seat) = seats.acquire().await else { return };

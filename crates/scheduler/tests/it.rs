@@ -46,9 +46,17 @@ impl World {
     }
 
     fn event(&self, name: &str, reason: &str) -> Option<String> {
-        let events = self.api.list(&resources::EVENTS).into_iter().chain(self.api.list(&resources::EVENTS_V1));
+        let events = self
+            .api
+            .list(&resources::EVENTS)
+            .into_iter()
+            .chain(self.api.list(&resources::EVENTS_V1));
         let mut found = events.filter(|event| {
-            let about = if event["regarding"].is_object() { &event["regarding"] } else { &event["involvedObject"] };
+            let about = if event["regarding"].is_object() {
+                &event["regarding"]
+            } else {
+                &event["involvedObject"]
+            };
             event["reason"] == reason && about["name"] == name
         });
         let event = found.next()?;
@@ -79,8 +87,14 @@ async fn pods_are_bound_and_it_is_told() {
     for name in ["p1", "p2"] {
         world.pod(name, "1500m");
     }
-    world.until(|w| !w.node_of("p1").is_empty() && !w.node_of("p2").is_empty()).await;
-    assert_ne!(world.node_of("p1"), world.node_of("p2"), "a node is not given away twice");
+    world
+        .until(|w| !w.node_of("p1").is_empty() && !w.node_of("p2").is_empty())
+        .await;
+    assert_ne!(
+        world.node_of("p1"),
+        world.node_of("p2"),
+        "a node is not given away twice"
+    );
     world.until(|w| w.event("p1", "Scheduled").is_some()).await;
     let expect = format!("Successfully assigned ns/p1 to {}", world.node_of("p1"));
     assert_eq!(world.event("p1", "Scheduled"), Some(expect));
@@ -106,7 +120,9 @@ async fn room_that_is_freed_is_used() {
     world.pod("first", "2");
     world.until(|w| w.node_of("first") == "a").await;
     world.pod("second", "2");
-    world.until(|w| w.condition("second")["reason"] == "Unschedulable").await;
+    world
+        .until(|w| w.condition("second")["reason"] == "Unschedulable")
+        .await;
     world.api.remove(&resources::PODS, "ns", "first");
     world.until(|w| w.node_of("second") == "a").await;
 }

@@ -525,9 +525,9 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "ascend")]
     fn what_is_not_sorted_is_not_taken_as_such() {
-        Map::from_sorted(vec![Pair(1, 0), Pair(1, 0)]);
+        let taken = std::panic::catch_unwind(|| Map::from_sorted(vec![Pair(1, 0), Pair(1, 0)]).len());
+        assert!(taken.is_err());
     }
 
     #[test]

@@ -17,11 +17,8 @@ use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 /// # Errors
 /// The kernel's: without root it is EPERM.
 pub fn unshare_node() -> io::Result<()> {
-    let flags = UnshareFlags::NEWNS
-        | UnshareFlags::NEWNET
-        | UnshareFlags::NEWUTS
-        | UnshareFlags::NEWIPC
-        | UnshareFlags::NEWPID;
+    let flags =
+        UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC | UnshareFlags::NEWPID;
     // JUSTIFICATION: there is no safe call for a process's own namespaces.
     // SAFETY: no descriptor table is unshared, which is what makes this call unsafe.
     unsafe { rustix::thread::unshare_unsafe(flags)? };

@@ -6,7 +6,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Kubernetes, as one program.
 #[derive(Parser, Debug)]
-#[command(name = "trireme", version, max_term_width = 100, after_help = "Start a cluster: trireme up\nThen: kubectl get nodes")]
+#[command(
+    name = "trireme",
+    version,
+    max_term_width = 100,
+    after_help = "Start a cluster: trireme up\nThen: kubectl get nodes"
+)]
 pub struct Cli {
     /// Keeps everything of the cluster below this directory, in place of the system's
     #[arg(long, global = true, value_name = "DIR", env = "TRIREME_DIR")]

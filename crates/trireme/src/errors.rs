@@ -38,7 +38,12 @@ pub type Result<T = (), E = CliError> = std::result::Result<T, E>;
 impl CliError {
     /// An error without advice.
     pub fn new(kind: Kind, id: &'static str, what: impl Into<String>) -> CliError {
-        CliError { kind, id, what: what.into(), hint: None }
+        CliError {
+            kind,
+            id,
+            what: what.into(),
+            hint: None,
+        }
     }
 
     /// The same with advice.
@@ -109,7 +114,10 @@ mod tests {
     #[test]
     fn an_error_says_what_why_and_what_next() {
         let error = CliError::new(Kind::Missing, "NO_CLUSTER", "no cluster is running").hint("start one: trireme up");
-        assert_eq!(error.to_string(), "error[NO_CLUSTER]: no cluster is running\nhint: start one: trireme up");
+        assert_eq!(
+            error.to_string(),
+            "error[NO_CLUSTER]: no cluster is running\nhint: start one: trireme up"
+        );
         assert_eq!(error.exit_code(), 69);
     }
 }

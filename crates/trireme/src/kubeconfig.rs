@@ -94,14 +94,18 @@ impl Owner {
     pub fn find(variable: impl Fn(&str) -> Option<String>, home_of: impl Fn(u32) -> Option<PathBuf>) -> Owner {
         let number = |name: &str| variable(name).and_then(|text| text.parse().ok());
         let ids = number("SUDO_UID").zip(number("SUDO_GID")).filter(|(uid, _)| *uid != 0);
-        let listed = variable("KUBECONFIG").and_then(|list| {
-            list.split(':').find(|entry| !entry.is_empty()).map(PathBuf::from)
-        });
+        let listed =
+            variable("KUBECONFIG").and_then(|list| list.split(':').find(|entry| !entry.is_empty()).map(PathBuf::from));
         let home = || {
             let own = || variable("HOME").map(PathBuf::from);
-            ids.and_then(|(uid, _)| home_of(uid)).or_else(own).unwrap_or_else(|| "/".into())
+            ids.and_then(|(uid, _)| home_of(uid))
+                .or_else(own)
+                .unwrap_or_else(|| "/".into())
         };
-        Owner { path: listed.unwrap_or_else(|| home().join(".kube/config")), ids }
+        Owner {
+            path: listed.unwrap_or_else(|| home().join(".kube/config")),
+            ids,
+        }
     }
 }
 
@@ -129,8 +133,12 @@ pub fn uninstall(owner: &Owner) -> Result {
     if !owner.path.exists() {
         return Ok(());
     }
-    let Some(config) = remove(read(&owner.path)?) else { return Ok(()) };
-    let empty = LISTS.iter().all(|list| config[*list].as_array().is_none_or(Vec::is_empty));
+    let Some(config) = remove(read(&owner.path)?) else {
+        return Ok(());
+    };
+    let empty = LISTS
+        .iter()
+        .all(|list| config[*list].as_array().is_none_or(Vec::is_empty));
     if empty {
         return std::fs::remove_file(&owner.path).map_err(|error| CliError::file(&owner.path, &error));
     }
@@ -168,7 +176,12 @@ mod tests {
     use super::*;
 
     fn ours() -> Value {
-        make(&Access { server: "https://127.0.0.1:6443", ca_pem: "ca", certificate_pem: "crt", key_pem: "key" })
+        make(&Access {
+            server: "https://127.0.0.1:6443",
+            ca_pem: "ca",
+            certificate_pem: "crt",
+            key_pem: "key",
+        })
     }
 
     #[test]
@@ -194,12 +207,23 @@ mod tests {
         let home = |uid| (uid == 1000).then(|| PathBuf::from("/home/jane"));
         let with = |pairs: &[(&str, &str)]| {
             let pairs: Vec<(String, String)> = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-            Owner::find(move |name| pairs.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()), home)
+            Owner::find(
+                move |name| pairs.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()),
+                home,
+            )
         };
         for (variables, path, ids) in [
             (&[("HOME", "/root")][..], "/root/.kube/config", None),
-            (&[("HOME", "/root"), ("SUDO_UID", "1000"), ("SUDO_GID", "1001")], "/home/jane/.kube/config", Some((1000, 1001))),
-            (&[("HOME", "/root"), ("SUDO_UID", "0"), ("SUDO_GID", "0")], "/root/.kube/config", None),
+            (
+                &[("HOME", "/root"), ("SUDO_UID", "1000"), ("SUDO_GID", "1001")],
+                "/home/jane/.kube/config",
+                Some((1000, 1001)),
+            ),
+            (
+                &[("HOME", "/root"), ("SUDO_UID", "0"), ("SUDO_GID", "0")],
+                "/root/.kube/config",
+                None,
+            ),
             (&[("HOME", "/root"), ("KUBECONFIG", ":/a:/b")], "/a", None),
         ] {
             assert_eq!(with(variables), Owner { path: path.into(), ids }, "{variables:?}");
@@ -209,9 +233,15 @@ mod tests {
     #[test]
     fn installing_and_removing_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let owner = Owner { path: dir.path().join(".kube/config"), ids: None };
+        let owner = Owner {
+            path: dir.path().join(".kube/config"),
+            ids: None,
+        };
         install(&owner, &ours()).unwrap();
-        assert_eq!(std::fs::metadata(&owner.path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&owner.path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert_eq!(read(&owner.path).unwrap()["users"][0]["name"], NAME);
         uninstall(&owner).unwrap();
         assert!(!owner.path.exists());

@@ -25,13 +25,21 @@ impl Layout {
     pub fn find(dir: Option<&Path>, is_root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Layout> {
         if let Some(dir) = dir {
             let dir = std::path::absolute(dir).map_err(|error| CliError::file(dir, &error))?;
-            return Ok(Layout { data: dir.join("data"), run: dir.join("run") });
+            return Ok(Layout {
+                data: dir.join("data"),
+                run: dir.join("run"),
+            });
         }
         if is_root {
-            return Ok(Layout { data: SYSTEM_DATA.into(), run: "/run/trireme".into() });
+            return Ok(Layout {
+                data: SYSTEM_DATA.into(),
+                run: "/run/trireme".into(),
+            });
         }
         let home = variable("HOME").unwrap_or_else(|| "/".into());
-        let data = variable("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share")).join("trireme");
+        let data = variable("XDG_DATA_HOME")
+            .unwrap_or_else(|| home.join(".local/share"))
+            .join("trireme");
         let run = variable("XDG_RUNTIME_DIR").map_or_else(|| data.join("run"), |dir| dir.join("trireme"));
         Ok(Layout { data, run })
     }
@@ -51,7 +59,11 @@ impl Layout {
 
     /// The flags by which another process of ours finds the same directories.
     pub fn flags(&self) -> Vec<String> {
-        match self.data.parent().filter(|parent| parent.join("data") == self.data && parent.join("run") == self.run) {
+        match self
+            .data
+            .parent()
+            .filter(|parent| parent.join("data") == self.data && parent.join("run") == self.run)
+        {
             Some(parent) => vec!["--dir".into(), parent.display().to_string()],
             None => Vec::new(),
         }
@@ -129,7 +141,11 @@ impl Layout {
 /// Makes a directory (and what is above it) that only its owner can enter.
 pub fn make_private_dir(dir: &Path) -> Result {
     let fail = |error: std::io::Error| CliError::file(dir, &error);
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(fail)?;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(fail)
 }
 
@@ -162,8 +178,16 @@ mod tests {
         let home = |name: &str| (name == "HOME").then(|| "/home/jane".into());
         for (layout, data, run) in [
             (Layout::find(None, true, none), "/var/lib/trireme", "/run/trireme"),
-            (Layout::find(None, false, home), "/home/jane/.local/share/trireme", "/home/jane/.local/share/trireme/run"),
-            (Layout::find(None, false, xdg), "/.local/share/trireme", "/run/user/7/trireme"),
+            (
+                Layout::find(None, false, home),
+                "/home/jane/.local/share/trireme",
+                "/home/jane/.local/share/trireme/run",
+            ),
+            (
+                Layout::find(None, false, xdg),
+                "/.local/share/trireme",
+                "/run/user/7/trireme",
+            ),
             (Layout::find(Some(Path::new("/x")), true, none), "/x/data", "/x/run"),
         ] {
             let layout = layout.unwrap();

@@ -46,7 +46,9 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result {
     let is_root = rustix::process::geteuid().is_root();
-    let layout = Layout::find(cli.dir.as_deref(), is_root, |name| std::env::var_os(name).map(Into::into))?;
+    let layout = Layout::find(cli.dir.as_deref(), is_root, |name| {
+        std::env::var_os(name).map(Into::into)
+    })?;
     match &cli.command {
         Command::NodeHold => return commands::node::hold(),
         Command::NodeEnter(arguments) => return commands::node::enter(arguments, &layout.flags()),
@@ -55,7 +57,11 @@ fn run(cli: Cli) -> Result {
     if cli.command.is_daemon() {
         let filter = tracing_subscriber::EnvFilter::try_from_env("TRIREME_LOG")
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .init();
         rustls::crypto::ring::default_provider()
             .install_default()
             .map_err(|_| CliError::internal("a cryptography provider was installed twice"))?;
@@ -67,7 +73,10 @@ fn run(cli: Cli) -> Result {
             .doing("starting threads")?;
         return runtime.block_on(commands::run(cli.command, &layout, cli.quiet, is_root));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing("starting")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .doing("starting")?;
     let _ = rustls::crypto::ring::default_provider().install_default();
     runtime.block_on(commands::run(cli.command, &layout, cli.quiet, is_root))
 }

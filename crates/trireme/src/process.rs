@@ -26,7 +26,10 @@ pub struct Process {
 impl Process {
     /// The process of that id, when there is one.
     pub fn of(pid: i32) -> Option<Process> {
-        Some(Process { pid, start_ticks: sys::process::start_ticks(pid)? })
+        Some(Process {
+            pid,
+            start_ticks: sys::process::start_ticks(pid)?,
+        })
     }
 
     /// Whether it runs.
@@ -47,7 +50,11 @@ impl Process {
 
     /// Asks it to end, waits, and kills it when it does not.
     pub async fn end(self) -> Result {
-        let signal = |signal| sys::process::kill(self.pid, self.start_ticks, signal).doing("ending a daemon").map(drop);
+        let signal = |signal| {
+            sys::process::kill(self.pid, self.start_ticks, signal)
+                .doing("ending a daemon")
+                .map(drop)
+        };
         signal(rustix::process::Signal::TERM)?;
         if self.gone_within(Duration::from_secs(END_SECONDS)).await {
             return Ok(());
@@ -61,13 +68,19 @@ impl Process {
         if self.gone_within(Duration::from_secs(END_SECONDS)).await {
             return Ok(());
         }
-        Err(CliError::new(Kind::Machine, "PROCESS_STUCK", format!("process {} cannot be killed", self.pid))
-            .hint(format!("look at it: cat /proc/{}/stack", self.pid)))
+        Err(CliError::new(
+            Kind::Machine,
+            "PROCESS_STUCK",
+            format!("process {} cannot be killed", self.pid),
+        )
+        .hint(format!("look at it: cat /proc/{}/stack", self.pid)))
     }
 
     /// Waits for its end, told by the kernel through a pidfd.
     async fn gone_within(self, limit: Duration) -> bool {
-        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return true };
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else {
+            return true;
+        };
         let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
             return !self.is_running();
         };
@@ -77,7 +90,10 @@ impl Process {
         }
         let waiting = tokio::task::spawn_blocking(move || {
             let mut entry = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-            let limit = rustix::event::Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: 0 };
+            let limit = rustix::event::Timespec {
+                tv_sec: limit.as_secs().cast_signed(),
+                tv_nsec: 0,
+            };
             rustix::event::poll(&mut entry, Some(&limit)).is_ok_and(|ready| ready > 0)
         });
         waiting.await.unwrap_or(false) || !self.is_running()
@@ -100,7 +116,10 @@ pub async fn start(arguments: &[String], log: &Path) -> Result<serde_json::Value
         .stderr(file)
         .spawn()
         .doing("starting a daemon")?;
-    let output = child.stdout.take().ok_or_else(|| CliError::internal("a daemon without output"))?;
+    let output = child
+        .stdout
+        .take()
+        .ok_or_else(|| CliError::internal("a daemon without output"))?;
     let line = tokio::task::spawn_blocking(move || {
         use std::io::BufRead as _;
         let mut line = String::new();
@@ -116,8 +135,12 @@ pub async fn start(arguments: &[String], log: &Path) -> Result<serde_json::Value
     // The daemon's own last words are an error of ours already.
     let last = text.rfind("error[").map(|at| text[at..].trim_end().to_owned());
     let what = last.unwrap_or_else(|| format!("it ended with {status}\n{}", tail(&text)));
-    Err(CliError::new(Kind::Machine, "DAEMON_FAILED", format!("`trireme {}` did not start: {what}", arguments[0]))
-        .hint(format!("its log: {}", log.display())))
+    Err(CliError::new(
+        Kind::Machine,
+        "DAEMON_FAILED",
+        format!("`trireme {}` did not start: {what}", arguments[0]),
+    )
+    .hint(format!("its log: {}", log.display())))
 }
 
 fn tail(text: &str) -> String {
@@ -142,7 +165,13 @@ mod tests {
     fn a_process_is_known_by_its_start_too() {
         let own = Process::of(std::process::id() as i32).unwrap();
         assert!(own.is_running());
-        assert!(!Process { start_ticks: own.start_ticks + 1, ..own }.is_running());
+        assert!(
+            !Process {
+                start_ticks: own.start_ticks + 1,
+                ..own
+            }
+            .is_running()
+        );
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p");
         own.write(&path).unwrap();

@@ -16,7 +16,11 @@ pub struct Progress {
 impl Progress {
     /// Starts counting.
     pub fn start(quiet: bool) -> Progress {
-        Progress { started: Instant::now(), step: Instant::now(), quiet }
+        Progress {
+            started: Instant::now(),
+            step: Instant::now(),
+            quiet,
+        }
     }
 
     /// A step is done.

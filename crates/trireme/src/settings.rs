@@ -23,7 +23,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { api_port: 6443, node: None, isolated: true, demo: false, demo_port: None }
+        Settings {
+            api_port: 6443,
+            node: None,
+            isolated: true,
+            demo: false,
+            demo_port: None,
+        }
     }
 }
 
@@ -45,6 +51,9 @@ impl Settings {
 
     /// Keeps the settings.
     pub fn write(&self, layout: &Layout) -> Result {
-        write_private(&layout.settings(), &serde_json::to_vec_pretty(self).map_err(CliError::internal)?)
+        write_private(
+            &layout.settings(),
+            &serde_json::to_vec_pretty(self).map_err(CliError::internal)?,
+        )
     }
 }

@@ -39,19 +39,31 @@ pub fn container(pod: &Pod, container: &Container, wanted: Wanted, node: &Node) 
         (LABEL_POD_NAMESPACE, namespace),
         (LABEL_POD_UID, uid),
     ];
-    let path = container.termination_message_path.as_deref().filter(|path| !path.is_empty());
+    let path = container
+        .termination_message_path
+        .as_deref()
+        .filter(|path| !path.is_empty());
     let annotations = [
         (ANNOTATION_HASH, hash(container)),
         ("io.kubernetes.container.restartCount", wanted.attempt.to_string()),
-        ("io.kubernetes.container.terminationMessagePath", path.unwrap_or(TERMINATION_PATH).to_owned()),
+        (
+            "io.kubernetes.container.terminationMessagePath",
+            path.unwrap_or(TERMINATION_PATH).to_owned(),
+        ),
         (
             "io.kubernetes.container.terminationMessagePolicy",
-            container.termination_message_policy.clone().unwrap_or_else(|| "File".into()),
+            container
+                .termination_message_policy
+                .clone()
+                .unwrap_or_else(|| "File".into()),
         ),
     ];
     let image = container.image.clone().unwrap_or_default();
     cri::ContainerConfig {
-        metadata: Some(cri::ContainerMetadata { name: name.clone(), attempt: wanted.attempt }),
+        metadata: Some(cri::ContainerMetadata {
+            name: name.clone(),
+            attempt: wanted.attempt,
+        }),
         image: Some(cri::ImageSpec {
             image: wanted.image_ref,
             user_specified_image: image,
@@ -63,7 +75,10 @@ pub fn container(pod: &Pod, container: &Container, wanted: Wanted, node: &Node) 
         envs: wanted
             .environment
             .into_iter()
-            .map(|(key, value)| cri::KeyValue { key, value: value.into_bytes() })
+            .map(|(key, value)| cri::KeyValue {
+                key,
+                value: value.into_bytes(),
+            })
             .collect(),
         mounts: wanted.mounts,
         labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
@@ -93,11 +108,19 @@ mod tests {
             "spec": {"containers": [{"name": "c", "image": "demo:1", "terminationMessagePath": "/last"}]},
         }))
         .unwrap();
-        let wanted = Wanted { image_ref: "sha256:1".into(), attempt: 2, environment: vec![("A".into(), "b".into())], ..Wanted::default() };
+        let wanted = Wanted {
+            image_ref: "sha256:1".into(),
+            attempt: 2,
+            environment: vec![("A".into(), "b".into())],
+            ..Wanted::default()
+        };
         let config = container(&pod, &pod.spec.as_ref().unwrap().containers[0], wanted, &node());
         assert_eq!(config.labels[LABEL_CONTAINER_NAME], "c");
         assert_eq!(config.log_path, "c/2.log");
-        assert_eq!(config.annotations["io.kubernetes.container.terminationMessagePath"], "/last");
+        assert_eq!(
+            config.annotations["io.kubernetes.container.terminationMessagePath"],
+            "/last"
+        );
         let image = config.image.unwrap();
         assert_eq!((&*image.image, &*image.user_specified_image), ("sha256:1", "demo:1"));
         assert_eq!(config.envs[0].value, b"b");

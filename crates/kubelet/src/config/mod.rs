@@ -10,9 +10,9 @@ use std::hash::{Hash as _, Hasher as _};
 use client::k8s_openapi::api::core::v1::{Container, Pod};
 
 pub use container::{Wanted, container};
-pub use security::check_non_root;
 pub use resources::{cgroup_parent, oom_score_adj, qos_class, resources};
 pub use sandbox::{Node, Resolver, log_directory, sandbox};
+pub use security::check_non_root;
 
 /// A hash of the part of a container's definition whose change restarts it: name and image, as upstream's
 /// `HashContainer` since 1.31.

@@ -36,7 +36,10 @@ pub fn resources(pod: &Pod, container: &Container, node_memory_bytes: i64) -> cr
     let wanted = container.resources.as_ref().unwrap_or(&none);
     let limit_cpu = amount(&wanted.limits, "cpu").map(|cpu| cpu.milli_value());
     // A limit alone is a request too.
-    let request_cpu = amount(&wanted.requests, "cpu").map(|cpu| cpu.milli_value()).or(limit_cpu).unwrap_or(0);
+    let request_cpu = amount(&wanted.requests, "cpu")
+        .map(|cpu| cpu.milli_value())
+        .or(limit_cpu)
+        .unwrap_or(0);
     let limit_memory = amount(&wanted.limits, "memory").map_or(0, |memory| memory.value());
     let mut resources = cri::LinuxContainerResources {
         cpu_shares: shares(request_cpu),
@@ -58,7 +61,8 @@ fn shares(milli_cpu: i64) -> i64 {
 /// `Guaranteed`, `Burstable` or `BestEffort`, as the API server told at creation.
 pub fn qos_class(pod: &Pod) -> &str {
     let told = pod.status.as_ref().and_then(|status| status.qos_class.as_deref());
-    told.filter(|class| !class.is_empty()).unwrap_or_else(|| computed_qos_class(pod))
+    told.filter(|class| !class.is_empty())
+        .unwrap_or_else(|| computed_qos_class(pod))
 }
 
 /// Source: `pkg/apis/core/v1/helper/qos/qos.go`.
@@ -96,7 +100,9 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -
             let wanted = container.resources.as_ref().unwrap_or(&none);
             let request = amount(&wanted.requests, "memory").map_or(0, |memory| memory.value());
             let part = 1000 * i128::from(request) / i128::from(node_memory_bytes.max(1));
-            i64::try_from(1000 - part).unwrap_or(OOM_BEST_EFFORT - 1).clamp(1000 + OOM_GUARANTEED, OOM_BEST_EFFORT - 1)
+            i64::try_from(1000 - part)
+                .unwrap_or(OOM_BEST_EFFORT - 1)
+                .clamp(1000 + OOM_GUARANTEED, OOM_BEST_EFFORT - 1)
         }
     }
 }
@@ -116,8 +122,11 @@ mod tests {
     use serde_json::{Value, json};
 
     fn pod(resources: &[Value]) -> Pod {
-        let containers: Vec<Value> =
-            resources.iter().enumerate().map(|(n, r)| json!({"name": format!("c{n}"), "resources": r})).collect();
+        let containers: Vec<Value> = resources
+            .iter()
+            .enumerate()
+            .map(|(n, r)| json!({"name": format!("c{n}"), "resources": r}))
+            .collect();
         serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"uid": "u"}, "spec": {"containers": containers},
         }))
@@ -129,15 +138,38 @@ mod tests {
         const GIB: i64 = 1 << 30;
         for (wanted, class, shares, quota, memory, oom) in [
             (json!({}), "BestEffort", 2, 0, 0, 1000),
-            (json!({"limits": {"cpu": "500m", "memory": "1Gi"}}), "Guaranteed", 512, 50_000, GIB, -997),
-            (json!({"requests": {"cpu": "1", "memory": "1Gi"}}), "Burstable", 1024, 0, 0, 750),
+            (
+                json!({"limits": {"cpu": "500m", "memory": "1Gi"}}),
+                "Guaranteed",
+                512,
+                50_000,
+                GIB,
+                -997,
+            ),
+            (
+                json!({"requests": {"cpu": "1", "memory": "1Gi"}}),
+                "Burstable",
+                1024,
+                0,
+                0,
+                750,
+            ),
             (json!({"requests": {"cpu": "1m"}}), "Burstable", 2, 0, 0, 999),
             (json!({"limits": {"cpu": "1m"}}), "Burstable", 2, 1000, 0, 999),
         ] {
             let pod = pod(&[wanted.clone()]);
             let got = resources(&pod, &pod.spec.as_ref().unwrap().containers[0], 4 * GIB);
             assert_eq!(qos_class(&pod), class, "{wanted}");
-            assert_eq!((got.cpu_shares, got.cpu_quota, got.memory_limit_in_bytes, got.oom_score_adj), (shares, quota, memory, oom), "{wanted}");
+            assert_eq!(
+                (
+                    got.cpu_shares,
+                    got.cpu_quota,
+                    got.memory_limit_in_bytes,
+                    got.oom_score_adj
+                ),
+                (shares, quota, memory, oom),
+                "{wanted}"
+            );
         }
     }
 

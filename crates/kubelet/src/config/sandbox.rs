@@ -53,8 +53,19 @@ pub fn sandbox(pod: &Pod, attempt: u32, node: &Node) -> cri::PodSandboxConfig {
     let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
     let mut labels: std::collections::HashMap<String, String> =
         pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
-    labels.extend([(LABEL_POD_NAME, name), (LABEL_POD_NAMESPACE, namespace), (LABEL_POD_UID, uid)].map(own));
-    let sysctls = pod.spec.iter().filter_map(|spec| spec.security_context.as_ref()?.sysctls.as_ref()).flatten();
+    labels.extend(
+        [
+            (LABEL_POD_NAME, name),
+            (LABEL_POD_NAMESPACE, namespace),
+            (LABEL_POD_UID, uid),
+        ]
+        .map(own),
+    );
+    let sysctls = pod
+        .spec
+        .iter()
+        .filter_map(|spec| spec.security_context.as_ref()?.sysctls.as_ref())
+        .flatten();
     cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {
             name: name.into(),
@@ -70,11 +81,19 @@ pub fn sandbox(pod: &Pod, attempt: u32, node: &Node) -> cri::PodSandboxConfig {
             options: resolver.options,
         }),
         labels,
-        annotations: pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect(),
+        annotations: pod
+            .metadata
+            .annotations
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent(&node.cgroup_root, pod),
             security_context: Some(security::of_pod(pod)),
-            sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+            sysctls: sysctls
+                .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
+                .collect(),
             ..cri::LinuxPodSandboxConfig::default()
         }),
         ..cri::PodSandboxConfig::default()
@@ -93,14 +112,20 @@ pub fn log_directory(pod: &Pod, node: &Node) -> PathBuf {
 
 /// The pod's host name: its own wish, or its name, cut to what the kernel takes.
 pub fn hostname(pod: &Pod) -> String {
-    let wish = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
+    let wish = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.hostname.as_deref())
+        .filter(|name| !name.is_empty());
     let mut name = wish.unwrap_or_else(|| identity(pod).1).to_owned();
     name.truncate(HOSTNAME_BYTES_MAX);
     name.trim_end_matches(['-', '.']).to_owned()
 }
 
 fn resolver(pod: &Pod, node: &Node) -> Resolver {
-    let Some(spec) = &pod.spec else { return node.resolver.clone() };
+    let Some(spec) = &pod.spec else {
+        return node.resolver.clone();
+    };
     let (namespace, ..) = identity(pod);
     let host_network = spec.host_network.unwrap_or(false);
     let mut resolver = match spec.dns_policy.as_deref() {
@@ -110,7 +135,11 @@ fn resolver(pod: &Pod, node: &Node) -> Resolver {
         _ if node.cluster_dns.is_empty() => node.resolver.clone(),
         _ => {
             let domain = &node.cluster_domain;
-            let own = [format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
+            let own = [
+                format!("{namespace}.svc.{domain}"),
+                format!("svc.{domain}"),
+                domain.clone(),
+            ];
             Resolver {
                 servers: node.cluster_dns.iter().map(IpAddr::to_string).collect(),
                 searches: own.into_iter().chain(node.resolver.searches.iter().cloned()).collect(),
@@ -154,7 +183,11 @@ pub(crate) mod tests {
             memory_bytes: 1 << 32,
             cluster_dns: vec!["10.96.0.10".parse().unwrap()],
             cluster_domain: "cluster.local".into(),
-            resolver: Resolver { servers: vec!["1.1.1.1".into()], searches: vec!["home".into()], options: vec![] },
+            resolver: Resolver {
+                servers: vec!["1.1.1.1".into()],
+                searches: vec!["home".into()],
+                options: vec![],
+            },
         }
     }
 
@@ -172,7 +205,10 @@ pub(crate) mod tests {
             (json!({"containers": []}), cluster),
             (json!({"containers": [], "dnsPolicy": "Default"}), "1.1.1.1 | home | "),
             (json!({"containers": [], "hostNetwork": true}), "1.1.1.1 | home | "),
-            (json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), cluster),
+            (
+                json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}),
+                cluster,
+            ),
             (
                 json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {
                     "nameservers": ["8.8.8.8"], "searches": ["a"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
@@ -185,7 +221,12 @@ pub(crate) mod tests {
             ),
         ] {
             let got = resolver(&pod(spec.clone()), &node());
-            let words = format!("{} | {} | {}", got.servers.join(" "), got.searches.join(" "), got.options.join(" "));
+            let words = format!(
+                "{} | {} | {}",
+                got.servers.join(" "),
+                got.searches.join(" "),
+                got.options.join(" ")
+            );
             assert_eq!(words, expect, "{spec}");
         }
     }
@@ -194,7 +235,10 @@ pub(crate) mod tests {
     fn a_sandbox_is_found_again_by_its_labels() {
         let config = sandbox(&pod(json!({"containers": [], "hostname": "h"})), 3, &node());
         assert_eq!(config.labels[LABEL_POD_UID], "u");
-        assert_eq!((config.hostname.as_str(), config.log_directory.as_str()), ("h", "/logs/ns_web_u"));
+        assert_eq!(
+            (config.hostname.as_str(), config.log_directory.as_str()),
+            ("h", "/logs/ns_web_u")
+        );
         assert_eq!(config.metadata.unwrap().attempt, 3);
         assert_eq!(config.linux.unwrap().cgroup_parent, "/t/kubepods/besteffort/podu");
     }

@@ -30,7 +30,11 @@ pub fn namespaces(pod: &Pod) -> cri::NamespaceOption {
     let is = |field: Option<bool>| field.unwrap_or(false);
     let mode = |node: bool, otherwise| (if node { cri::NamespaceMode::Node } else { otherwise }) as i32;
     let shared = spec.is_some_and(|spec| is(spec.share_process_namespace));
-    let own = if shared { cri::NamespaceMode::Pod } else { cri::NamespaceMode::Container };
+    let own = if shared {
+        cri::NamespaceMode::Pod
+    } else {
+        cri::NamespaceMode::Container
+    };
     cri::NamespaceOption {
         network: mode(spec.is_some_and(|spec| is(spec.host_network)), cri::NamespaceMode::Pod),
         pid: mode(spec.is_some_and(|spec| is(spec.host_pid)), own),
@@ -42,10 +46,18 @@ pub fn namespaces(pod: &Pod) -> cri::NamespaceOption {
 /// The pod's own context, for its sandbox.
 pub fn of_pod(pod: &Pod) -> cri::LinuxSandboxSecurityContext {
     let none = PodSecurityContext::default();
-    let own = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()).unwrap_or(&none);
+    let own = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref())
+        .unwrap_or(&none);
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let privileged = |container: &Container| {
-        container.security_context.as_ref().and_then(|context| context.privileged).unwrap_or(false)
+        container
+            .security_context
+            .as_ref()
+            .and_then(|context| context.privileged)
+            .unwrap_or(false)
     };
     cri::LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(pod)),
@@ -62,13 +74,30 @@ pub fn of_pod(pod: &Pod) -> cri::LinuxSandboxSecurityContext {
 /// The context of a container.
 pub fn of_container(pod: &Pod, container: &Container) -> cri::LinuxContainerSecurityContext {
     let (pod_none, none) = (PodSecurityContext::default(), SecurityContext::default());
-    let shared = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()).unwrap_or(&pod_none);
+    let shared = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref())
+        .unwrap_or(&pod_none);
     let own = container.security_context.as_ref().unwrap_or(&none);
     let privileged = own.privileged.unwrap_or(false);
     let unmasked = privileged || own.proc_mount.as_deref() == Some("Unmasked");
-    let paths = |list: &[&str]| if unmasked { Vec::new() } else { list.iter().map(|path| path.to_string()).collect() };
-    let added = own.capabilities.as_ref().and_then(|c| c.add.as_ref()).into_iter().flatten();
-    let admin = added.clone().any(|capability| matches!(&**capability, "SYS_ADMIN" | "CAP_SYS_ADMIN"));
+    let paths = |list: &[&str]| {
+        if unmasked {
+            Vec::new()
+        } else {
+            list.iter().map(|path| path.to_string()).collect()
+        }
+    };
+    let added = own
+        .capabilities
+        .as_ref()
+        .and_then(|c| c.add.as_ref())
+        .into_iter()
+        .flatten();
+    let admin = added
+        .clone()
+        .any(|capability| matches!(&**capability, "SYS_ADMIN" | "CAP_SYS_ADMIN"));
     cri::LinuxContainerSecurityContext {
         capabilities: own.capabilities.as_ref().map(capabilities),
         privileged,
@@ -99,18 +128,28 @@ pub fn of_container(pod: &Pod, container: &Container) -> cri::LinuxContainerSecu
 pub fn check_non_root(pod: &Pod, container: &Container, image: &cri::Image) -> Result<(), String> {
     let shared = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let own = container.security_context.as_ref();
-    let wanted = own.and_then(|own| own.run_as_non_root).or(shared.and_then(|shared| shared.run_as_non_root));
+    let wanted = own
+        .and_then(|own| own.run_as_non_root)
+        .or(shared.and_then(|shared| shared.run_as_non_root));
     if wanted != Some(true) {
         return Ok(());
     }
-    let user = own.and_then(|own| own.run_as_user).or(shared.and_then(|shared| shared.run_as_user));
+    let user = own
+        .and_then(|own| own.run_as_user)
+        .or(shared.and_then(|shared| shared.run_as_user));
     let name = &container.name;
     match (user, image.uid.as_ref().map(|uid| uid.value), &*image.username) {
-        (Some(0), ..) => Err(format!("container's runAsUser breaks non-root policy (container: {name})")),
+        (Some(0), ..) => Err(format!(
+            "container's runAsUser breaks non-root policy (container: {name})"
+        )),
         (Some(_), ..) => Ok(()),
-        (None, Some(0), _) => Err(format!("container has runAsNonRoot and image will run as root (container: {name})")),
+        (None, Some(0), _) => Err(format!(
+            "container has runAsNonRoot and image will run as root (container: {name})"
+        )),
         (None, Some(_), _) => Ok(()),
-        (None, None, "") => Err(format!("container has runAsNonRoot and image will run as root (container: {name})")),
+        (None, None, "") => Err(format!(
+            "container has runAsNonRoot and image will run as root (container: {name})"
+        )),
         (None, None, user) => Err(format!(
             "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root \
              (container: {name})"
@@ -140,15 +179,19 @@ fn seccomp(own: Option<&SeccompProfile>) -> cri::SecurityProfile {
     use cri::security_profile::ProfileType;
     match own.map(|own| &*own.type_) {
         Some("Unconfined") => profile(ProfileType::Unconfined, ""),
-        Some("Localhost") => {
-            profile(ProfileType::Localhost, own.and_then(|own| own.localhost_profile.as_deref()).unwrap_or(""))
-        }
+        Some("Localhost") => profile(
+            ProfileType::Localhost,
+            own.and_then(|own| own.localhost_profile.as_deref()).unwrap_or(""),
+        ),
         _ => profile(ProfileType::RuntimeDefault, ""),
     }
 }
 
 fn profile(kind: cri::security_profile::ProfileType, path: &str) -> cri::SecurityProfile {
-    cri::SecurityProfile { profile_type: kind as i32, localhost_ref: path.into() }
+    cri::SecurityProfile {
+        profile_type: kind as i32,
+        localhost_ref: path.into(),
+    }
 }
 
 #[cfg(test)]
@@ -167,8 +210,14 @@ mod tests {
 
     #[test]
     fn the_containers_own_context_stands_above_the_pods() {
-        let got = of(json!({"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3}), json!({"runAsUser": 4}));
-        assert_eq!((got.run_as_user.unwrap().value, got.run_as_group.unwrap().value), (4, 2));
+        let got = of(
+            json!({"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3}),
+            json!({"runAsUser": 4}),
+        );
+        assert_eq!(
+            (got.run_as_user.unwrap().value, got.run_as_group.unwrap().value),
+            (4, 2)
+        );
         assert_eq!(got.supplemental_groups, [3]);
     }
 
@@ -179,7 +228,10 @@ mod tests {
         let plain = of(json!({}), json!({}));
         assert_eq!(seccomp(&plain), ProfileType::RuntimeDefault as i32);
         assert!(plain.masked_paths.contains(&"/proc/kcore".to_owned()) && !plain.no_new_privs);
-        let privileged = of(json!({}), json!({"privileged": true, "allowPrivilegeEscalation": false}));
+        let privileged = of(
+            json!({}),
+            json!({"privileged": true, "allowPrivilegeEscalation": false}),
+        );
         assert_eq!(seccomp(&privileged), ProfileType::Unconfined as i32);
         assert!(privileged.masked_paths.is_empty() && !privileged.no_new_privs);
         assert!(of(json!({}), json!({"allowPrivilegeEscalation": false})).no_new_privs);
@@ -193,7 +245,11 @@ mod tests {
                 "spec": {"containers": [{"name": "c", "securityContext": own}]},
             }))
             .unwrap();
-            let image = cri::Image { uid: number(uid), username: username.into(), ..cri::Image::default() };
+            let image = cri::Image {
+                uid: number(uid),
+                username: username.into(),
+                ..cri::Image::default()
+            };
             check_non_root(&pod, &pod.spec.as_ref().unwrap().containers[0], &image).is_ok()
         };
         for (own, uid, username, ok) in [

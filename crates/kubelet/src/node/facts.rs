@@ -29,8 +29,14 @@ impl Facts {
     /// Reads them; `data` lies on the disk that holds containers. What cannot be read is empty, and never an error: a
     /// node without a machine id works.
     pub fn read(data: &Path) -> Facts {
-        let text = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
-        let disk = rustix::fs::statvfs(data).map(|stat| stat.f_blocks.saturating_mul(stat.f_frsize)).unwrap_or(0);
+        let text = |path: &str| {
+            std::fs::read_to_string(path)
+                .map(|text| text.trim().to_owned())
+                .unwrap_or_default()
+        };
+        let disk = rustix::fs::statvfs(data)
+            .map(|stat| stat.f_blocks.saturating_mul(stat.f_frsize))
+            .unwrap_or(0);
         Facts {
             cpus: std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
             memory_bytes: memory(&text("/proc/meminfo")),
@@ -72,7 +78,10 @@ mod tests {
     fn tables_of_the_kernel_are_read() {
         assert_eq!(memory("MemTotal:       24690176 kB\nMemFree: 1 kB"), 24_690_176 * 1024);
         assert_eq!(memory(""), 0);
-        assert_eq!(pretty_name("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"), "Debian GNU/Linux 12");
+        assert_eq!(
+            pretty_name("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"),
+            "Debian GNU/Linux 12"
+        );
         let facts = Facts::read(Path::new("/"));
         assert!(facts.cpus > 0 && facts.memory_bytes > 0 && facts.disk_bytes > 0 && !facts.kernel_version.is_empty());
     }

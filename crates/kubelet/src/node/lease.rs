@@ -56,12 +56,17 @@ impl Keeper {
 
     async fn renew(&self) -> Result<(), client::Error> {
         let patch = json!({"spec": self.spec()});
-        let patched =
-            self.client.patch(&resources::LEASES, NAMESPACE, &self.node, None, &Patch::Merge, &patch).await;
+        let patched = self
+            .client
+            .patch(&resources::LEASES, NAMESPACE, &self.node, None, &Patch::Merge, &patch)
+            .await;
         match patched {
             Err(error) if error.is_not_found() => {
                 let lease = self.object().await;
-                self.client.create_in(&resources::LEASES, NAMESPACE, &lease).await.map(drop)
+                self.client
+                    .create_in(&resources::LEASES, NAMESPACE, &lease)
+                    .await
+                    .map(drop)
             }
             other => other.map(drop),
         }

@@ -60,7 +60,14 @@ impl NodeKeeper {
         ready: watch::Receiver<Result<(), String>>,
     ) -> Arc<NodeKeeper> {
         let started = crate::status::time(clock.now());
-        Arc::new(NodeKeeper { client, recorder, clock, config, started, ready })
+        Arc::new(NodeKeeper {
+            client,
+            recorder,
+            clock,
+            config,
+            started,
+            ready,
+        })
     }
 
     /// Registers the node (an object of its name is taken over) and answers it.
@@ -77,7 +84,9 @@ impl NodeKeeper {
             }
             Err(error) if error.is_already_exists() => {
                 let labels = json!({"metadata": {"labels": self.labels()}});
-                self.client.patch(&resources::NODES, "", &self.config.name, None, &Patch::Merge, &labels).await
+                self.client
+                    .patch(&resources::NODES, "", &self.config.name, None, &Patch::Merge, &labels)
+                    .await
             }
             Err(error) => Err(error),
         }

@@ -30,8 +30,10 @@ impl NodeKeeper {
             }
             let patch = json!({"status": self.status(since.as_ref().map(|(_, since)| since.as_str()))});
             let name = &self.config.name;
-            let written =
-                self.client.patch(&resources::NODES, "", name, Some("status"), &Patch::Strategic, &patch).await;
+            let written = self
+                .client
+                .patch(&resources::NODES, "", name, Some("status"), &Patch::Strategic, &patch)
+                .await;
             let wait = match written {
                 Ok(_) => REPORT_EVERY,
                 Err(error) if error.is_not_found() => {
@@ -97,9 +99,21 @@ impl NodeKeeper {
             Err(why) => ("False", "KubeletNotReady", why.clone()),
         };
         let mut list = vec![
-            fine("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-            fine("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            fine("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            fine(
+                "MemoryPressure",
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
+            fine(
+                "DiskPressure",
+                "KubeletHasNoDiskPressure",
+                "kubelet has no disk pressure",
+            ),
+            fine(
+                "PIDPressure",
+                "KubeletHasSufficientPID",
+                "kubelet has sufficient PID available",
+            ),
         ];
         list.push(json!({
             "type": "Ready", "status": ready.0, "reason": ready.1, "message": ready.2, "lastHeartbeatTime": now,

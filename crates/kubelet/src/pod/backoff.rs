@@ -32,13 +32,22 @@ pub struct Backoffs {
 impl Backoffs {
     /// The pause of a container that failed at that moment; `None` when it may start at once.
     pub fn pause(&self, key: &str, failed: Instant) -> Option<Pause> {
-        let entry = self.entries.get(key).filter(|entry| failed.saturating_duration_since(entry.since) <= 2 * MAX)?;
-        Some(Pause { until: failed + entry.delay, seconds: entry.delay.as_secs() })
+        let entry = self
+            .entries
+            .get(key)
+            .filter(|entry| failed.saturating_duration_since(entry.since) <= 2 * MAX)?;
+        Some(Pause {
+            until: failed + entry.delay,
+            seconds: entry.delay.as_secs(),
+        })
     }
 
     /// The container is tried again now: the next pause is longer.
     pub fn tried(&mut self, key: &str, now: Instant) {
-        let old = self.entries.get(key).filter(|entry| now.saturating_duration_since(entry.since) <= 2 * MAX);
+        let old = self
+            .entries
+            .get(key)
+            .filter(|entry| now.saturating_duration_since(entry.since) <= 2 * MAX);
         let delay = old.map_or(INITIAL, |entry| (entry.delay * 2).min(MAX));
         self.entries.insert(key.to_owned(), Entry { delay, since: now });
     }
@@ -61,6 +70,9 @@ mod tests {
         }
         assert_eq!(backoffs.pause("a", now + Duration::from_secs(601)), None);
         backoffs.tried("a", now + Duration::from_secs(1000));
-        assert_eq!(backoffs.pause("a", now + Duration::from_secs(1000)).unwrap().seconds, 10);
+        assert_eq!(
+            backoffs.pause("a", now + Duration::from_secs(1000)).unwrap().seconds,
+            10
+        );
     }
 }

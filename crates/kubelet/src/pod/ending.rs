@@ -39,16 +39,28 @@ impl Worker {
             let left = (grace - i64::try_from(begun.elapsed().as_secs()).unwrap_or(grace)).max(0);
             let pod = self.pod.clone();
             let all = defined(&pod);
-            let role = |name: &str| all.iter().find(|d| d.container.name == name).map_or(Role::Main, |d| d.role);
+            let role = |name: &str| {
+                all.iter()
+                    .find(|d| d.container.name == name)
+                    .map_or(Role::Main, |d| d.role)
+            };
             // Sidecars serve the others until their end: they go last, in the reverse of the order they came in.
             let main: Vec<_> = running.iter().filter(|run| role(&run.name) != Role::Sidecar).collect();
             let last = all.iter().rev().filter(|d| d.role == Role::Sidecar);
-            let last = last.filter_map(|d| running.iter().find(|run| run.name == d.container.name)).next();
-            let now: Vec<_> = if main.is_empty() { last.into_iter().collect() } else { main };
+            let last = last
+                .filter_map(|d| running.iter().find(|run| run.name == d.container.name))
+                .next();
+            let now: Vec<_> = if main.is_empty() {
+                last.into_iter().collect()
+            } else {
+                main
+            };
             if !told {
                 for run in &running {
                     let about = container_reference(&pod, &run.name, role(&run.name) != Role::Main);
-                    self.shared.recorder.normal(about, "Killing", format!("Stopping container {}", run.name));
+                    self.shared
+                        .recorder
+                        .normal(about, "Killing", format!("Stopping container {}", run.name));
                 }
                 told = true;
             }
@@ -103,11 +115,19 @@ impl Worker {
         if !self.gone {
             let params = DeleteParams {
                 grace_seconds: Some(0),
-                preconditions: Preconditions { uid: Some(uid.into()), ..Preconditions::default() },
+                preconditions: Preconditions {
+                    uid: Some(uid.into()),
+                    ..Preconditions::default()
+                },
                 ..DeleteParams::default()
             };
             loop {
-                match self.shared.client.delete(&resources::PODS, namespace, name, &params).await {
+                match self
+                    .shared
+                    .client
+                    .delete(&resources::PODS, namespace, name, &params)
+                    .await
+                {
                     Ok(_) => break,
                     Err(error) if error.is_not_found() || error.is_conflict() => break,
                     Err(error) => {

@@ -33,17 +33,31 @@ pub async fn run(
     if let Some(exec) = &handler.exec {
         let command = exec.command.as_deref().unwrap_or_default();
         let seconds = limit.map_or(0, |limit| i64::try_from(limit.as_secs()).unwrap_or(0).max(1));
-        let answer = cri.exec_sync(run, command, seconds).await.map_err(|error| error.to_string())?;
+        let answer = cri
+            .exec_sync(run, command, seconds)
+            .await
+            .map_err(|error| error.to_string())?;
         if answer.exit_code == 0 {
             return Ok(());
         }
         let output = String::from_utf8_lossy(&answer.stderr).into_owned();
-        return Err(format!("command '{}' exited with {}: {output}", command.join(" "), answer.exit_code));
+        return Err(format!(
+            "command '{}' exited with {}: {output}",
+            command.join(" "),
+            answer.exit_code
+        ));
     }
     // A GET is asked as a probe asks it.
     if handler.http_get.is_some() {
-        let probe = Probe { http_get: handler.http_get.clone(), ..Probe::default() };
-        let target = Target { address, run: run.to_owned(), container: container.clone() };
+        let probe = Probe {
+            http_get: handler.http_get.clone(),
+            ..Probe::default()
+        };
+        let target = Target {
+            address,
+            run: run.to_owned(),
+            container: container.clone(),
+        };
         return match ask(cri, &probe, &target, limit.unwrap_or(HTTP_LIMIT)).await {
             Answer::Success => Ok(()),
             Answer::Failure(text) => Err(text),

@@ -34,12 +34,17 @@ impl NodePods {
     async fn observe(&self, namespace: &str, name: &str, container: &str) -> Result<Observed, PodsError> {
         let absent = || PodsError::NotFound(format!("pod {} does not exist", api::field::quote(name)));
         let pod = self.pods.get(namespace, name).ok_or_else(absent)?;
-        let ephemeral = pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+        let ephemeral = pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.ephemeral_containers.iter().flatten());
         let known = defined(&pod).iter().any(|defined| defined.container.name == container)
             || ephemeral.clone().any(|ephemeral| ephemeral.name == container);
         if !known {
             let (container, name) = (api::field::quote(container), api::field::quote(name));
-            return Err(PodsError::NotFound(format!("container {container} not found in pod {name}")));
+            return Err(PodsError::NotFound(format!(
+                "container {container} not found in pod {name}"
+            )));
         }
         let observed = Observed::of_pod(&self.cri, identity(&pod).2).await;
         observed.map_err(|error| PodsError::Internal(error.to_string()))
@@ -47,7 +52,10 @@ impl NodePods {
 }
 
 fn run(run: &observed::Run) -> Run {
-    Run { id: run.id.clone(), log_path: (&*run.log_path).into() }
+    Run {
+        id: run.id.clone(),
+        log_path: (&*run.log_path).into(),
+    }
 }
 
 impl Pods for NodePods {

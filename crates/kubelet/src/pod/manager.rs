@@ -35,7 +35,13 @@ pub struct Manager {
 impl Manager {
     /// A manager of the pods that the informer tells of: those bound to this node.
     pub fn new(shared: Arc<Shared>, pods: Informer<Pod>, shutdown: Shutdown) -> Manager {
-        Manager { shared, pods, workers: HashMap::new(), running: Running::default(), shutdown }
+        Manager {
+            shared,
+            pods,
+            workers: HashMap::new(),
+            running: Running::default(),
+            shutdown,
+        }
     }
 
     /// The pods that have a worker.
@@ -117,9 +123,13 @@ impl Manager {
 
     /// Ends what the runtime has of pods that went while nobody looked.
     async fn sweep(&mut self, ended: &mpsc::UnboundedSender<String>) {
-        let Ok(sandboxes) = self.shared.cri.sandboxes(None).await else { return };
+        let Ok(sandboxes) = self.shared.cri.sandboxes(None).await else {
+            return;
+        };
         for sandbox in sandboxes {
-            let Some(uid) = sandbox.labels.get(LABEL_POD_UID) else { continue };
+            let Some(uid) = sandbox.labels.get(LABEL_POD_UID) else {
+                continue;
+            };
             if self.workers.contains_key(uid) || self.pods.list().iter().any(|pod| identity(pod).2 == uid) {
                 continue;
             }

@@ -28,7 +28,9 @@ struct Verdict {
 impl Verdicts {
     /// Takes a report, and tells its failure to people.
     pub fn take(&mut self, report: Report, pod: &Pod, shared: &Shared) {
-        let init = defined(pod).iter().any(|d| d.role != Role::Main && d.container.name == report.container);
+        let init = defined(pod)
+            .iter()
+            .any(|d| d.role != Role::Main && d.container.name == report.container);
         if let Some(failure) = &report.failure {
             let about = container_reference(pod, &report.container, init);
             let text = format!("{} probe failed: {failure}", report.kind.word());
@@ -41,8 +43,10 @@ impl Verdicts {
             Kind::Startup if verdict => own.started = Some(true),
             Kind::Startup | Kind::Liveness if !verdict => {
                 let word = report.kind.word().to_lowercase();
-                own.condemned =
-                    Some(format!("Container {} failed {word} probe, will be restarted", report.container));
+                own.condemned = Some(format!(
+                    "Container {} failed {word} probe, will be restarted",
+                    report.container
+                ));
             }
             Kind::Startup | Kind::Liveness => {}
         }
@@ -75,7 +79,9 @@ impl Verdicts {
             let verdict = observed.latest(&container.name).and_then(|run| self.runs.get(&run.id));
             let asked = container.readiness_probe.is_some();
             let ready = if asked {
-                verdict.and_then(|v| v.ready).unwrap_or_else(|| told_before(pod, container, observed, |s| Some(s.ready)))
+                verdict
+                    .and_then(|v| v.ready)
+                    .unwrap_or_else(|| told_before(pod, container, observed, |s| Some(s.ready)))
             } else {
                 started
             };
@@ -85,7 +91,9 @@ impl Verdicts {
     }
 
     fn has_started(&self, pod: &Pod, container: &Container, observed: &Observed) -> bool {
-        let Some(run) = observed.latest(&container.name).filter(|run| run.is_running()) else { return false };
+        let Some(run) = observed.latest(&container.name).filter(|run| run.is_running()) else {
+            return false;
+        };
         container.startup_probe.is_none()
             || self.runs.get(&run.id).and_then(|v| v.started) == Some(true)
             || told_before(pod, container, observed, |status| status.started)
@@ -101,8 +109,13 @@ fn told_before(
     observed: &Observed,
     of: impl Fn(&ContainerStatus) -> Option<bool>,
 ) -> bool {
-    let Some(run) = observed.latest(&container.name).filter(|run| run.is_running()) else { return false };
-    let lists = pod.status.iter().flat_map(|s| [&s.container_statuses, &s.init_container_statuses]);
+    let Some(run) = observed.latest(&container.name).filter(|run| run.is_running()) else {
+        return false;
+    };
+    let lists = pod
+        .status
+        .iter()
+        .flat_map(|s| [&s.container_statuses, &s.init_container_statuses]);
     let mut all = lists.flatten().flatten();
     all.find(|status| {
         let id = status.container_id.as_deref().and_then(|id| id.rsplit_once("//"));
@@ -134,8 +147,16 @@ mod tests {
                 }]},
             }))
             .unwrap();
-            let run = Run { id: id.into(), name: "a".into(), state: RunState::Running, ..Run::default() };
-            let observed = Observed { runs: vec![run], ..Observed::default() };
+            let run = Run {
+                id: id.into(),
+                name: "a".into(),
+                state: RunState::Running,
+                ..Run::default()
+            };
+            let observed = Observed {
+                runs: vec![run],
+                ..Observed::default()
+            };
             let mut verdicts = Verdicts::default();
             verdicts.runs.entry(id.into()).or_default().ready = said;
             let mut known = Known::default();

@@ -44,14 +44,27 @@ impl Start {
         let about = container_reference(&self.pod, &self.container.name, self.init);
         let image = self.image(shared).await?;
         config::check_non_root(&self.pod, &self.container, &image).map_err(|message| {
-            shared.recorder.warning(about.clone(), "Failed", format!("Error: {message}"));
-            Waiting { reason: "CreateContainerConfigError".into(), message }
+            shared
+                .recorder
+                .warning(about.clone(), "Failed", format!("Error: {message}"));
+            Waiting {
+                reason: "CreateContainerConfigError".into(),
+                message,
+            }
         })?;
         let refused = |reason: &str, message: String| {
-            shared.recorder.warning(about.clone(), "Failed", format!("Error: {message}"));
-            Waiting { reason: reason.into(), message }
+            shared
+                .recorder
+                .warning(about.clone(), "Failed", format!("Error: {message}"));
+            Waiting {
+                reason: reason.into(),
+                message,
+            }
         };
-        let wanted = self.wanted(shared, image.id).await.map_err(|m| refused("CreateContainerConfigError", m))?;
+        let wanted = self
+            .wanted(shared, image.id)
+            .await
+            .map_err(|m| refused("CreateContainerConfigError", m))?;
         let config = config::container(&self.pod, &self.container, wanted, &shared.node);
         let id = shared
             .cri
@@ -59,21 +72,34 @@ impl Start {
             .await
             .map_err(|error| refused("CreateContainerError", error.to_string()))?;
         let name = &self.container.name;
-        shared.recorder.normal(about.clone(), "Created", format!("Created container: {name}"));
+        shared
+            .recorder
+            .normal(about.clone(), "Created", format!("Created container: {name}"));
         if let Err(error) = shared.cri.start_container(&id).await {
             return Err(refused("RunContainerError", error.to_string()));
         }
-        shared.recorder.normal(about.clone(), "Started", format!("Started container {name}"));
-        let hook = self.container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+        shared
+            .recorder
+            .normal(about.clone(), "Started", format!("Started container {name}"));
+        let hook = self
+            .container
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.post_start.as_ref());
         if let Some(handler) = hook
             && let Err(why) = hooks::run(&shared.cri, handler, &self.container, &id, self.address(), None).await
         {
-            shared.recorder.warning(about, "FailedPostStartHook", format!("PostStartHook failed: {why}"));
+            shared
+                .recorder
+                .warning(about, "FailedPostStartHook", format!("PostStartHook failed: {why}"));
             // A container whose hook failed is ended; the plan starts it again.
             if let Err(error) = shared.cri.stop_container(&id, 0).await {
                 tracing::warn!(%error, container = %name, "a container whose hook failed was not ended");
             }
-            return Err(Waiting { reason: "PostStartHookError".into(), message: why });
+            return Err(Waiting {
+                reason: "PostStartHookError".into(),
+                message: why,
+            });
         }
         Ok(())
     }
@@ -102,22 +128,33 @@ impl Start {
         if policy == "Never" {
             let message = format!("Container image \"{name}\" is not present with pull policy of Never");
             shared.recorder.warning(about, "ErrImageNeverPull", message.clone());
-            return Err(Waiting { reason: "ErrImageNeverPull".into(), message });
+            return Err(Waiting {
+                reason: "ErrImageNeverPull".into(),
+                message,
+            });
         }
-        shared.recorder.normal(about.clone(), "Pulling", format!("Pulling image \"{name}\""));
+        shared
+            .recorder
+            .normal(about.clone(), "Pulling", format!("Pulling image \"{name}\""));
         let begun = Instant::now();
         if let Err(error) = shared.cri.pull(&name, Some(self.sandbox_config.clone())).await {
             let message = format!("Failed to pull image \"{name}\": {error}");
             shared.recorder.warning(about.clone(), "Failed", message.clone());
             shared.recorder.warning(about, "Failed", "Error: ErrImagePull");
-            return Err(Waiting { reason: "ErrImagePull".into(), message: error.to_string() });
+            return Err(Waiting {
+                reason: "ErrImagePull".into(),
+                message: error.to_string(),
+            });
         }
         let took = begun.elapsed().as_millis();
         let image = shared.cri.image(&name).await.map_err(inspect)?.ok_or_else(|| Waiting {
             reason: "ImageInspectError".into(),
             message: format!("image \"{name}\" is not there after it was pulled"),
         })?;
-        let text = format!("Successfully pulled image \"{name}\" in {took}ms. Image size: {} bytes.", image.size);
+        let text = format!(
+            "Successfully pulled image \"{name}\" in {took}ms. Image size: {} bytes.",
+            image.size
+        );
         shared.recorder.normal(about, "Pulled", text);
         Ok(image)
     }
@@ -125,7 +162,12 @@ impl Start {
     async fn wanted(&self, shared: &Shared, image_ref: String) -> Result<Wanted, String> {
         let namespace = self.pod.metadata.namespace.as_deref().unwrap_or("");
         let mut services = shared.services.list_namespace(namespace);
-        services.extend(shared.services.get("default", "kubernetes").filter(|_| namespace != "default"));
+        services.extend(
+            shared
+                .services
+                .get("default", "kubernetes")
+                .filter(|_| namespace != "default"),
+        );
         let input = crate::env::Input {
             pod: &self.pod,
             container: &self.container,
@@ -133,8 +175,9 @@ impl Start {
             pod_ips: &self.pod_ips,
             services: &services,
         };
-        let environment =
-            crate::env::environment(&input, shared.volumes.objects()).await.map_err(|error| error.to_string())?;
+        let environment = crate::env::environment(&input, shared.volumes.objects())
+            .await
+            .map_err(|error| error.to_string())?;
         for text in &environment.skipped {
             let about = container_reference(&self.pod, &self.container.name, self.init);
             shared.recorder.warning(about, crate::env::REASON_SKIPPED, text.clone());
@@ -169,11 +212,16 @@ pub async fn kill(
     let hook = container.and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref().map(|hook| (c, hook)));
     if let Some((container, handler)) = hook.filter(|_| left > 0) {
         let limit = std::time::Duration::from_secs(left.unsigned_abs());
-        let outcome =
-            tokio::time::timeout(limit, hooks::run(&shared.cri, handler, container, run, address, Some(limit))).await;
+        let outcome = tokio::time::timeout(
+            limit,
+            hooks::run(&shared.cri, handler, container, run, address, Some(limit)),
+        )
+        .await;
         if let Ok(Err(why)) = outcome {
             let about = container_reference(pod, &container.name, false);
-            shared.recorder.warning(about, "FailedPreStopHook", format!("PreStopHook failed: {why}"));
+            shared
+                .recorder
+                .warning(about, "FailedPreStopHook", format!("PreStopHook failed: {why}"));
         }
         left = (left - i64::try_from(begun.elapsed().as_secs()).unwrap_or(left)).max(MINIMUM_GRACE_SECONDS);
     }

@@ -55,8 +55,13 @@ pub enum Input {
 
 /// What ended in the background.
 enum Done {
-    Started { container: String, outcome: Result<(), Waiting> },
-    Killed { container: String },
+    Started {
+        container: String,
+        outcome: Result<(), Waiting>,
+    },
+    Killed {
+        container: String,
+    },
 }
 
 /// A container that could not be made.
@@ -183,12 +188,22 @@ impl Worker {
 
     fn fail(&mut self, container: String, waiting: Waiting) {
         let pulls = waiting.reason == "ErrImagePull";
-        let old = self.failures.get(&container).filter(|old| (old.waiting.reason == "ErrImagePull") == pulls);
+        let old = self
+            .failures
+            .get(&container)
+            .filter(|old| (old.waiting.reason == "ErrImagePull") == pulls);
         let delay = match old {
             Some(old) if pulls => (old.delay * 2).min(Duration::from_secs(300)),
             _ => START_RETRY,
         };
-        self.failures.insert(container, Failure { waiting, until: Instant::now() + delay, delay });
+        self.failures.insert(
+            container,
+            Failure {
+                waiting,
+                until: Instant::now() + delay,
+                delay,
+            },
+        );
     }
 
     /// One look at the pod. Answers when to look again without an event.
@@ -202,7 +217,8 @@ impl Worker {
             }
         };
         self.verdicts.keep(&observed);
-        self.failures.retain(|name, failure| !is_started_since(&observed, name, failure));
+        self.failures
+            .retain(|name, failure| !is_started_since(&observed, name, failure));
         self.read_last_words(&observed);
         self.ask_running(&observed);
         let facts = self.facts(&observed);
@@ -212,12 +228,18 @@ impl Worker {
         self.collect(&observed).await;
         self.tell_pauses(&facts, &observed);
         deadline = earlier(deadline, self.write_status(&observed, &facts, false).await);
-        let retry = self.setup_retry.map(|(at, _)| at).filter(|_| plan.make_sandbox.is_some());
+        let retry = self
+            .setup_retry
+            .map(|(at, _)| at)
+            .filter(|_| plan.make_sandbox.is_some());
         earlier(deadline, retry)
     }
 
     fn facts(&self, observed: &Observed) -> Facts {
-        let mut facts = Facts { busy: self.busy.clone(), ..Facts::default() };
+        let mut facts = Facts {
+            busy: self.busy.clone(),
+            ..Facts::default()
+        };
         self.verdicts.tell_plan(&self.pod, observed, &mut facts);
         let now = Instant::now();
         for defined in defined(&self.pod) {
@@ -229,8 +251,16 @@ impl Worker {
             let over = observed.latest(name).filter(|run| run.is_over());
             let failed = over.map(|run| self.instant_of(run.finished_at));
             let crash = failed.and_then(|failed| self.backoffs.pause(name, failed));
-            let made = self.failures.get(name).map(|f| plan::Pause { until: f.until, seconds: f.delay.as_secs() });
-            if let Some(pause) = [crash, made].into_iter().flatten().filter(|p| p.until > now).max_by_key(|p| p.until) {
+            let made = self.failures.get(name).map(|f| plan::Pause {
+                until: f.until,
+                seconds: f.delay.as_secs(),
+            });
+            if let Some(pause) = [crash, made]
+                .into_iter()
+                .flatten()
+                .filter(|p| p.until > now)
+                .max_by_key(|p| p.until)
+            {
                 facts.pauses.insert(name.clone(), pause);
             }
         }
@@ -240,7 +270,9 @@ impl Worker {
     /// A moment of the runtime on the monotonic clock, never in the future.
     fn instant_of(&self, nanoseconds: i64) -> Instant {
         let now = Instant::now();
-        let Ok(then) = Timestamp::from_nanosecond(nanoseconds.into()) else { return now };
+        let Ok(then) = Timestamp::from_nanosecond(nanoseconds.into()) else {
+            return now;
+        };
         let ago = Duration::try_from(self.shared.clock.now().duration_since(then)).unwrap_or_default();
         now.checked_sub(ago).unwrap_or(now)
     }
@@ -258,7 +290,9 @@ impl Worker {
             self.start_kill(kill, observed);
         }
         if !plan.start.is_empty() {
-            let Some(volumes) = self.prepare().await else { return self.setup_retry.map(|(at, _)| at) };
+            let Some(volumes) = self.prepare().await else {
+                return self.setup_retry.map(|(at, _)| at);
+            };
             for (name, attempt) in &plan.start {
                 self.start(name, *attempt, observed, volumes.clone());
             }
@@ -297,14 +331,18 @@ impl Worker {
             }
             Err(error) => {
                 let text = format!("Failed to create pod sandbox: {error}");
-                self.shared.recorder.warning(reference(&self.pod), "FailedCreatePodSandBox", text);
+                self.shared
+                    .recorder
+                    .warning(reference(&self.pod), "FailedCreatePodSandBox", text);
                 Some(self.retry_setup())
             }
         }
     }
 
     fn retry_setup(&mut self) -> Instant {
-        let delay = self.setup_retry.map_or(SETUP_RETRY, |(_, delay)| (delay * 2).min(SETUP_RETRY_MAX));
+        let delay = self
+            .setup_retry
+            .map_or(SETUP_RETRY, |(_, delay)| (delay * 2).min(SETUP_RETRY_MAX));
         let at = Instant::now() + delay;
         self.setup_retry = Some((at, delay));
         at
@@ -327,7 +365,9 @@ impl Worker {
                 Some(volumes)
             }
             Err(error) => {
-                self.shared.recorder.warning(reference(&self.pod), error.reason(), error.to_string());
+                self.shared
+                    .recorder
+                    .warning(reference(&self.pod), error.reason(), error.to_string());
                 self.retry_setup();
                 None
             }
@@ -347,20 +387,28 @@ impl Worker {
                 self.volumes = Some(Arc::new(volumes));
             }
             Err(error) => {
-                self.shared.recorder.warning(reference(&self.pod), error.reason(), error.to_string());
+                self.shared
+                    .recorder
+                    .warning(reference(&self.pod), error.reason(), error.to_string());
             }
         }
     }
 
     fn tell_warnings(&self, volumes: &PodVolumes) {
         for warning in &volumes.warnings {
-            self.shared.recorder.warning(reference(&self.pod), warning.reason(), warning.to_string());
+            self.shared
+                .recorder
+                .warning(reference(&self.pod), warning.reason(), warning.to_string());
         }
     }
 
     fn start(&mut self, name: &str, attempt: u32, observed: &Observed, volumes: Arc<PodVolumes>) {
-        let (Some(sandbox), all) = (observed.ready_sandbox(), defined(&self.pod)) else { return };
-        let Some(defined) = all.iter().find(|defined| defined.container.name == name) else { return };
+        let (Some(sandbox), all) = (observed.ready_sandbox(), defined(&self.pod)) else {
+            return;
+        };
+        let Some(defined) = all.iter().find(|defined| defined.container.name == name) else {
+            return;
+        };
         if observed.latest(name).is_some_and(Run::is_over) {
             self.backoffs.tried(name, Instant::now());
         }
@@ -383,15 +431,26 @@ impl Worker {
     }
 
     fn start_kill(&mut self, kill_run: &Kill, observed: &Observed) {
-        let init = defined(&self.pod).iter().any(|d| d.role != Role::Main && d.container.name == kill_run.name);
+        let init = defined(&self.pod)
+            .iter()
+            .any(|d| d.role != Role::Main && d.container.name == kill_run.name);
         let about = container_reference(&self.pod, &kill_run.name, init);
         self.shared.recorder.normal(about, "Killing", kill_run.why.clone());
         self.probes.stop(&kill_run.id);
-        let container = defined(&self.pod).iter().find(|d| d.container.name == kill_run.name).map(|d| d.container.clone());
-        let liveness = container.as_ref().and_then(|c| c.liveness_probe.as_ref()?.termination_grace_period_seconds);
+        let container = defined(&self.pod)
+            .iter()
+            .find(|d| d.container.name == kill_run.name)
+            .map(|d| d.container.clone());
+        let liveness = container
+            .as_ref()
+            .and_then(|c| c.liveness_probe.as_ref()?.termination_grace_period_seconds);
         let grace = liveness.unwrap_or_else(|| grace_seconds(&self.pod));
-        let (shared, pod, run, name) =
-            (self.shared.clone(), self.pod.clone(), kill_run.id.clone(), kill_run.name.clone());
+        let (shared, pod, run, name) = (
+            self.shared.clone(),
+            self.pod.clone(),
+            kill_run.id.clone(),
+            kill_run.name.clone(),
+        );
         let address = address(observed);
         self.busy.insert(name.clone());
         self.work.spawn(async move {
@@ -406,7 +465,15 @@ impl Worker {
         let sidecars = defined(&self.pod).into_iter().rev().filter(|d| d.role == Role::Sidecar);
         for defined in sidecars.map(|d| d.container.clone()).collect::<Vec<_>>() {
             if let Some(run) = observed.latest(&defined.name).filter(|run| run.is_running()) {
-                kill(&self.shared, &self.pod, Some(&defined), &run.id, address(observed), grace_seconds(&self.pod)).await;
+                kill(
+                    &self.shared,
+                    &self.pod,
+                    Some(&defined),
+                    &run.id,
+                    address(observed),
+                    grace_seconds(&self.pod),
+                )
+                .await;
             }
         }
         for sandbox in observed.sandboxes.iter().filter(|sandbox| sandbox.ready) {
@@ -422,13 +489,26 @@ impl Worker {
         self.probes.keep(&ids);
         for run in running {
             let all = defined(&self.pod);
-            let Some(defined) = all.iter().find(|d| d.container.name == run.name && d.role != Role::Init) else { continue };
+            let Some(defined) = all
+                .iter()
+                .find(|d| d.container.name == run.name && d.role != Role::Init)
+            else {
+                continue;
+            };
             let container = defined.container;
-            let asks = [&container.startup_probe, &container.readiness_probe, &container.liveness_probe];
+            let asks = [
+                &container.startup_probe,
+                &container.readiness_probe,
+                &container.liveness_probe,
+            ];
             if asks.iter().any(|probe| probe.is_some()) {
                 let host = || self.shared.host_ips.read().first().and_then(|ip| ip.parse().ok());
                 let address = address(observed).or_else(host);
-                self.probes.start(Target { address, run: run.id.clone(), container: container.clone() });
+                self.probes.start(Target {
+                    address,
+                    run: run.id.clone(),
+                    container: container.clone(),
+                });
             }
         }
     }
@@ -436,7 +516,10 @@ impl Worker {
     /// Removes runs that nobody asks for any more.
     async fn collect(&mut self, observed: &Observed) {
         for defined in defined(&self.pod) {
-            let old = observed.runs_of(&defined.container.name).skip(RUNS_KEPT).filter(|run| run.is_over());
+            let old = observed
+                .runs_of(&defined.container.name)
+                .skip(RUNS_KEPT)
+                .filter(|run| run.is_over());
             for run in old {
                 if let Err(error) = self.shared.cri.remove_container(&run.id).await {
                     tracing::debug!(pod = %full_name(&self.pod), %error, "an old container was not removed");
@@ -454,15 +537,25 @@ impl Worker {
 
     fn tell_pauses(&mut self, facts: &Facts, observed: &Observed) {
         for (name, pause) in &facts.pauses {
-            let Some(run) = observed.latest(name).filter(|run| run.is_over()) else { continue };
+            let Some(run) = observed.latest(name).filter(|run| run.is_over()) else {
+                continue;
+            };
             if self.failures.contains_key(name) || !self.told.insert((name.clone(), pause.seconds, run.attempt)) {
                 continue;
             }
-            let init = defined(&self.pod).iter().any(|d| d.role != Role::Main && d.container.name == *name);
-            let text = format!("Back-off restarting failed container {name} in pod {}", full_name(&self.pod));
-            self.shared.recorder.warning(container_reference(&self.pod, name, init), "BackOff", text);
+            let init = defined(&self.pod)
+                .iter()
+                .any(|d| d.role != Role::Main && d.container.name == *name);
+            let text = format!(
+                "Back-off restarting failed container {name} in pod {}",
+                full_name(&self.pod)
+            );
+            self.shared
+                .recorder
+                .warning(container_reference(&self.pod, name, init), "BackOff", text);
         }
-        self.told.retain(|(name, _, attempt)| observed.latest(name).is_some_and(|run| run.attempt == *attempt));
+        self.told
+            .retain(|(name, _, attempt)| observed.latest(name).is_some_and(|run| run.attempt == *attempt));
     }
 
     fn read_last_words(&mut self, observed: &Observed) {
@@ -475,7 +568,8 @@ impl Worker {
                 self.last_words.insert(run.id.clone(), words);
             }
         }
-        self.last_words.retain(|id, _| observed.runs.iter().any(|run| run.id == *id));
+        self.last_words
+            .retain(|id, _| observed.runs.iter().any(|run| run.id == *id));
     }
 
     /// Writes the status when it is not what the API has. Answers when to try again.
@@ -498,8 +592,18 @@ impl Worker {
         }
         let (namespace, name, uid) = identity(&self.pod);
         let patch = json!({"metadata": {"uid": uid}, "status": whole_addresses(status.clone())});
-        let patched =
-            self.shared.client.patch(&resources::PODS, namespace, name, Some("status"), &Patch::Strategic, &patch).await;
+        let patched = self
+            .shared
+            .client
+            .patch(
+                &resources::PODS,
+                namespace,
+                name,
+                Some("status"),
+                &Patch::Strategic,
+                &patch,
+            )
+            .await;
         match patched {
             Ok(_) => self.written = Some(status),
             Err(error) if error.is_not_found() || error.is_conflict() => self.written = None,
@@ -519,7 +623,10 @@ impl Worker {
             return failure.waiting.clone();
         }
         let all = defined(&self.pod);
-        let image = all.iter().find(|d| d.container.name == name).and_then(|d| d.container.image.clone());
+        let image = all
+            .iter()
+            .find(|d| d.container.name == name)
+            .and_then(|d| d.container.image.clone());
         Waiting {
             reason: "ImagePullBackOff".into(),
             message: format!(
@@ -532,7 +639,12 @@ impl Worker {
 
     /// Whether the API's status says all that ours says: its own further fields do not count.
     fn api_has(&self, status: &Value) -> bool {
-        let Some(theirs) = self.pod.status.as_ref().and_then(|status| serde_json::to_value(status).ok()) else {
+        let Some(theirs) = self
+            .pod
+            .status
+            .as_ref()
+            .and_then(|status| serde_json::to_value(status).ok())
+        else {
             return false;
         };
         covers(&theirs, status)
@@ -557,7 +669,11 @@ fn covers(theirs: &Value, ours: &Value) -> bool {
             None => own.is_null() || *own == json!({}) || *own == json!(""),
         }),
         (Value::Array(theirs), Value::Array(ours)) if ours.iter().all(|own| own["type"].is_string()) => {
-            ours.iter().all(|own| theirs.iter().any(|value| value["type"] == own["type"] && covers(value, own)))
+            ours.iter().all(|own| {
+                theirs
+                    .iter()
+                    .any(|value| value["type"] == own["type"] && covers(value, own))
+            })
         }
         (Value::Array(theirs), Value::Array(ours)) => {
             theirs.len() == ours.len() && theirs.iter().zip(ours).all(|(theirs, ours)| covers(theirs, ours))
@@ -624,7 +740,10 @@ mod tests {
     #[test]
     fn addresses_replace_those_of_an_older_sandbox() {
         let status = whole_addresses(json!({"podIPs": [{"ip": "10.244.0.5"}], "phase": "Running"}));
-        assert_eq!(status, json!({"podIPs": [{"$patch": "replace"}, {"ip": "10.244.0.5"}], "phase": "Running"}));
+        assert_eq!(
+            status,
+            json!({"podIPs": [{"$patch": "replace"}, {"ip": "10.244.0.5"}], "phase": "Running"})
+        );
     }
 
     #[test]

@@ -85,10 +85,16 @@ async fn http(get: &HTTPGetAction, target: &Target) -> Answer {
     };
     let tls = get.scheme.as_deref() == Some("HTTPS");
     let path = get.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let path = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    };
     let url = format!("{}://{address}{path}", if tls { "https" } else { "http" });
     let headers = get.http_headers.iter().flatten();
-    let headers: Vec<(String, String)> = headers.map(|header| (header.name.clone(), header.value.clone())).collect();
+    let headers: Vec<(String, String)> = headers
+        .map(|header| (header.name.clone(), header.value.clone()))
+        .collect();
     match request(address, tls, &path, &headers).await {
         Ok(code) if (200..400).contains(&code) => Answer::Success,
         Ok(code) => Answer::Failure(format!("HTTP probe failed with statuscode: {code}")),
@@ -100,12 +106,17 @@ async fn request(address: SocketAddr, tls: bool, path: &str, headers: &[(String,
     let dial = |error: std::io::Error| format!("dial tcp {address}: connect: {}", words(&error));
     let stream = TcpStream::connect(address).await.map_err(dial)?;
     let stream = if tls {
-        PlainOrTls::Tls(Box::new(tls_unverified(stream, address.ip()).await.map_err(|error| error.to_string())?))
+        PlainOrTls::Tls(Box::new(
+            tls_unverified(stream, address.ip())
+                .await
+                .map_err(|error| error.to_string())?,
+        ))
     } else {
         PlainOrTls::Plain(stream)
     };
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let mut request = http::Request::get(path);
     let has = |name: &str| headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
     if !has("host") {
@@ -121,7 +132,9 @@ async fn request(address: SocketAddr, tls: bool, path: &str, headers: &[(String,
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| error.to_string())?;
+    let request = request
+        .body(Empty::<bytes::Bytes>::new())
+        .map_err(|error| error.to_string())?;
     // The connection lives as long as the question.
     let ask = async {
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
@@ -145,7 +158,9 @@ async fn request(address: SocketAddr, tls: bool, path: &str, headers: &[(String,
 fn address(host: Option<&str>, port: &IntOrString, target: &Target) -> Result<SocketAddr, String> {
     let port = port_number(port, &target.container)?;
     let ip: IpAddr = match host.filter(|host| !host.is_empty()) {
-        Some(host) => host.parse().map_err(|_| format!("the probe's host {host:?} is no IP address"))?,
+        Some(host) => host
+            .parse()
+            .map_err(|_| format!("the probe's host {host:?} is no IP address"))?,
         None => target.address.ok_or("the pod has no address yet")?,
     };
     Ok(SocketAddr::new(ip, port))
@@ -155,11 +170,21 @@ fn address(host: Option<&str>, port: &IntOrString, target: &Target) -> Result<So
 pub fn port_number(port: &IntOrString, container: &Container) -> Result<u16, String> {
     let wrong = |port: &dyn std::fmt::Display| format!("invalid port number: {port}");
     match port {
-        IntOrString::Int(number) => u16::try_from(*number).ok().filter(|n| *n > 0).ok_or_else(|| wrong(number)),
+        IntOrString::Int(number) => u16::try_from(*number)
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| wrong(number)),
         IntOrString::String(name) => {
-            let named = container.ports.iter().flatten().find(|port| port.name.as_deref() == Some(name));
+            let named = container
+                .ports
+                .iter()
+                .flatten()
+                .find(|port| port.name.as_deref() == Some(name));
             let number = named.map(|port| port.container_port).or_else(|| name.parse().ok());
-            number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0).ok_or_else(|| wrong(name))
+            number
+                .and_then(|n| u16::try_from(n).ok())
+                .filter(|n| *n > 0)
+                .ok_or_else(|| wrong(name))
         }
     }
 }
@@ -210,17 +235,32 @@ mod tests {
         let failed = |text: &str| Answer::Failure(text.into());
         for (respond, probe, expect) in [
             ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", get(), Answer::Success),
-            ("HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", get(), Answer::Success),
-            ("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", get(), failed("HTTP probe failed with statuscode: 503")),
+            (
+                "HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n",
+                get(),
+                Answer::Success,
+            ),
+            (
+                "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n",
+                get(),
+                failed("HTTP probe failed with statuscode: 503"),
+            ),
             ("", json!({"tcpSocket": {"port": "web"}}), Answer::Success),
-            ("", json!({"tcpSocket": {"port": "none"}}), failed("invalid port number: none")),
+            (
+                "",
+                json!({"tcpSocket": {"port": "none"}}),
+                failed("invalid port number: none"),
+            ),
             ("", json!({}), failed("missing probe handler")),
         ] {
             assert_eq!(answer(respond, probe.clone()).await, expect, "{probe} {respond}");
         }
         match answer("", json!({"httpGet": {"port": 1}})).await {
             Answer::Failure(text) => {
-                assert_eq!(text, "Get \"http://127.0.0.1:1/\": dial tcp 127.0.0.1:1: connect: connection refused");
+                assert_eq!(
+                    text,
+                    "Get \"http://127.0.0.1:1/\": dial tcp 127.0.0.1:1: connect: connection refused"
+                );
             }
             Answer::Success => panic!("nobody listens there"),
         }

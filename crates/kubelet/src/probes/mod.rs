@@ -83,7 +83,12 @@ pub struct Probes {
 impl Probes {
     /// Probes that report there.
     pub fn new(cri: Cri, random: Random, reports: mpsc::UnboundedSender<Report>) -> Probes {
-        Probes { cri, random, reports, running: BTreeMap::new() }
+        Probes {
+            cri,
+            random,
+            reports,
+            running: BTreeMap::new(),
+        }
     }
 
     /// Starts asking a run, unless it is asked already.
@@ -103,9 +108,19 @@ impl Probes {
         .into_iter()
         .flatten()
         .collect();
-        let (cri, reports, random, stop) = (self.cri.clone(), self.reports.clone(), self.random.fork(), shutdown.clone());
+        let (cri, reports, random, stop) = (
+            self.cri.clone(),
+            self.reports.clone(),
+            self.random.fork(),
+            shutdown.clone(),
+        );
         let work = async move {
-            let asker = Asker { cri, reports, random, target };
+            let asker = Asker {
+                cri,
+                reports,
+                random,
+                target,
+            };
             if let Some((kind, probe)) = startup
                 && !asker.until_started(kind, &probe).await
             {
@@ -127,7 +142,12 @@ impl Probes {
 
     /// Stops asking every run but these.
     pub fn keep(&mut self, runs: &[&str]) {
-        let gone: Vec<String> = self.running.keys().filter(|run| !runs.contains(&run.as_str())).cloned().collect();
+        let gone: Vec<String> = self
+            .running
+            .keys()
+            .filter(|run| !runs.contains(&run.as_str()))
+            .cloned()
+            .collect();
         gone.iter().for_each(|run| self.stop(run));
     }
 }
@@ -165,15 +185,28 @@ impl Counter {
 
     /// The verdict, when this answer makes one.
     fn count(&mut self, success: bool) -> Option<bool> {
-        self.in_a_row = if self.last == Some(success) { self.in_a_row.saturating_add(1) } else { 1 };
+        self.in_a_row = if self.last == Some(success) {
+            self.in_a_row.saturating_add(1)
+        } else {
+            1
+        };
         self.last = Some(success);
-        let needed = if success { self.success_threshold } else { self.failure_threshold };
+        let needed = if success {
+            self.success_threshold
+        } else {
+            self.failure_threshold
+        };
         (self.in_a_row >= needed).then_some(success)
     }
 }
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {
-    Duration::from_secs(value.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default))
+    Duration::from_secs(
+        value
+            .and_then(|v| u64::try_from(v).ok())
+            .filter(|v| *v > 0)
+            .unwrap_or(default),
+    )
 }
 
 // === impl Asker ===
@@ -240,7 +273,13 @@ impl Asker {
         if changed.is_some() || failure.is_some() {
             let (container, run) = (self.target.container.name.clone(), self.target.run.clone());
             // The worker that listened is gone when its pod is.
-            let _ = self.reports.send(Report { container, run, kind, verdict: changed, failure });
+            let _ = self.reports.send(Report {
+                container,
+                run,
+                kind,
+                verdict: changed,
+                failure,
+            });
         }
         verdict
     }
@@ -256,7 +295,11 @@ mod tests {
 
     #[test]
     fn verdicts_need_answers_in_a_row() {
-        let probe = Probe { success_threshold: Some(2), failure_threshold: Some(3), ..Probe::default() };
+        let probe = Probe {
+            success_threshold: Some(2),
+            failure_threshold: Some(3),
+            ..Probe::default()
+        };
         let mut counter = Counter::new(&probe);
         let answers = [true, true, true, false, false, true, false, false, false, false];
         let verdicts: Vec<Option<bool>> = answers.iter().map(|answer| counter.count(*answer)).collect();

@@ -15,7 +15,9 @@ pub fn conditions(pod: &Pod, observed: &Observed, known: &Known, phase: &str, no
     let initialized = initialized(&containers, observed, phase);
     let containers_ready = containers_ready(&containers, observed, known, phase, over);
     let ready = ready(pod, &containers_ready);
-    let sandbox = observed.ready_sandbox().is_some_and(|s| host_network(pod) || !s.ips.is_empty());
+    let sandbox = observed
+        .ready_sandbox()
+        .is_some_and(|s| host_network(pod) || !s.ips.is_empty());
     let all = [
         ("PodReadyToStartContainers", Verdict::of(sandbox)),
         ("Initialized", initialized),
@@ -23,7 +25,9 @@ pub fn conditions(pod: &Pod, observed: &Observed, known: &Known, phase: &str, no
         ("ContainersReady", containers_ready),
         ("PodScheduled", Verdict::yes()),
     ];
-    all.into_iter().map(|(kind, verdict)| verdict.condition(pod, kind, now)).collect()
+    all.into_iter()
+        .map(|(kind, verdict)| verdict.condition(pod, kind, now))
+        .collect()
 }
 
 /// Whether a condition holds, and why not.
@@ -38,28 +42,54 @@ struct Verdict {
 
 impl Verdict {
     fn yes() -> Verdict {
-        Verdict { holds: true, ..Verdict::default() }
+        Verdict {
+            holds: true,
+            ..Verdict::default()
+        }
     }
 
     fn of(holds: bool) -> Verdict {
-        Verdict { holds, ..Verdict::default() }
+        Verdict {
+            holds,
+            ..Verdict::default()
+        }
     }
 
     fn no(reason: &str, message: impl Into<String>) -> Verdict {
-        Verdict { holds: false, reason: reason.into(), message: message.into() }
+        Verdict {
+            holds: false,
+            reason: reason.into(),
+            message: message.into(),
+        }
     }
 
     fn condition(self, pod: &Pod, kind: &str, now: Timestamp) -> Value {
         let status = if self.holds { "True" } else { "False" };
-        let old = pod.status.as_ref().and_then(|s| s.conditions.as_ref()).into_iter().flatten().find(|c| c.type_ == kind);
-        let since = old.filter(|old| old.status == status).and_then(|old| old.last_transition_time.as_ref());
+        let old = pod
+            .status
+            .as_ref()
+            .and_then(|s| s.conditions.as_ref())
+            .into_iter()
+            .flatten()
+            .find(|c| c.type_ == kind);
+        let since = old
+            .filter(|old| old.status == status)
+            .and_then(|old| old.last_transition_time.as_ref());
         let mut condition = json!({
             "type": kind, "status": status, "lastProbeTime": null,
             "lastTransitionTime": time(since.map_or(now, |since| since.0)),
         });
         // `null` takes out what an earlier state said.
-        condition["reason"] = if self.reason.is_empty() { Value::Null } else { json!(self.reason) };
-        condition["message"] = if self.message.is_empty() { Value::Null } else { json!(self.message) };
+        condition["reason"] = if self.reason.is_empty() {
+            Value::Null
+        } else {
+            json!(self.reason)
+        };
+        condition["message"] = if self.message.is_empty() {
+            Value::Null
+        } else {
+            json!(self.message)
+        };
         if let Some(generation) = pod.metadata.generation {
             condition["observedGeneration"] = json!(generation);
         }
@@ -93,20 +123,24 @@ fn initialized(containers: &[Defined], observed: &Observed, phase: &str) -> Verd
         return Verdict::yes();
     }
     if phase == "Succeeded" {
-        return Verdict { reason: "PodCompleted".into(), ..Verdict::yes() };
+        return Verdict {
+            reason: "PodCompleted".into(),
+            ..Verdict::yes()
+        };
     }
-    Verdict::no("ContainersNotInitialized", format!("containers with incomplete status: [{}]", missing.join(" ")))
+    Verdict::no(
+        "ContainersNotInitialized",
+        format!("containers with incomplete status: [{}]", missing.join(" ")),
+    )
 }
 
-fn containers_ready(
-    containers: &[Defined],
-    observed: &Observed,
-    known: &Known,
-    phase: &str,
-    over: bool,
-) -> Verdict {
+fn containers_ready(containers: &[Defined], observed: &Observed, known: &Known, phase: &str, over: bool) -> Verdict {
     if over {
-        let reason = if phase == "Succeeded" { "PodCompleted" } else { "PodFailed" };
+        let reason = if phase == "Succeeded" {
+            "PodCompleted"
+        } else {
+            "PodFailed"
+        };
         return Verdict::no(reason, "");
     }
     let mut unready = Vec::new();
@@ -132,13 +166,24 @@ fn ready(pod: &Pod, containers_ready: &Verdict) -> Verdict {
     if !containers_ready.holds {
         return containers_ready.clone();
     }
-    let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref()).into_iter().flatten();
+    let gates = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.readiness_gates.as_ref())
+        .into_iter()
+        .flatten();
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let mut messages = Vec::new();
     for gate in gates {
         let kind = &gate.condition_type;
-        match conditions.into_iter().flatten().find(|condition| condition.type_ == *kind) {
-            None => messages.push(format!("corresponding condition of pod readiness gate \"{kind}\" does not exist.")),
+        match conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition.type_ == *kind)
+        {
+            None => messages.push(format!(
+                "corresponding condition of pod readiness gate \"{kind}\" does not exist."
+            )),
             Some(condition) if condition.status != "True" => messages.push(format!(
                 "the status of pod readiness gate \"{kind}\" is not \"True\", but {}",
                 condition.status

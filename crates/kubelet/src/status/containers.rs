@@ -90,8 +90,15 @@ fn state(pod: &Pod, defined: &Defined, latest: Option<&Run>, known: &Known, over
         _ => match known.waiting.get(name) {
             Some(waiting) => waiting_state(waiting),
             None => {
-                let has_init = pod.spec.as_ref().is_some_and(|spec| spec.init_containers.iter().flatten().count() > 0);
-                let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
+                let has_init = pod
+                    .spec
+                    .as_ref()
+                    .is_some_and(|spec| spec.init_containers.iter().flatten().count() > 0);
+                let reason = if has_init {
+                    "PodInitializing"
+                } else {
+                    "ContainerCreating"
+                };
                 json!({"waiting": {"reason": reason}})
             }
         },

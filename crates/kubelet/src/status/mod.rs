@@ -63,8 +63,12 @@ pub fn status(pod: &Pod, observed: &Observed, known: &Known, now: Timestamp) -> 
     }
     let lists = [("initContainerStatuses", true), ("containerStatuses", false)];
     for (field, init) in lists {
-        let of = defined(pod).into_iter().filter(|defined| (defined.role != Role::Main) == init);
-        let list: Vec<Value> = of.map(|defined| containers::status(pod, &defined, observed, known, over)).collect();
+        let of = defined(pod)
+            .into_iter()
+            .filter(|defined| (defined.role != Role::Main) == init);
+        let list: Vec<Value> = of
+            .map(|defined| containers::status(pod, &defined, observed, known, over))
+            .collect();
         if !list.is_empty() {
             status.insert(field.into(), Value::Array(list));
         }
@@ -95,7 +99,10 @@ fn pod_ips(pod: &Pod, observed: &Observed, known: &Known) -> Vec<String> {
     if host_network {
         return known.host_ips.clone();
     }
-    let current = observed.ready_sandbox().map(|sandbox| sandbox.ips.clone()).filter(|ips| !ips.is_empty());
+    let current = observed
+        .ready_sandbox()
+        .map(|sandbox| sandbox.ips.clone())
+        .filter(|ips| !ips.is_empty());
     // A pod that ends keeps the address it had: endpoints still name it.
     let old = || {
         let status = pod.status.as_ref()?;
@@ -177,16 +184,34 @@ mod tests {
 
     fn observed(text: &str) -> Observed {
         let mut observed = Observed::default();
-        observed.sandboxes.push(Sandbox { id: "s".into(), ready: true, ips: vec!["10.244.0.7".into()], attempt: 0 });
+        observed.sandboxes.push(Sandbox {
+            id: "s".into(),
+            ready: true,
+            ips: vec!["10.244.0.7".into()],
+            attempt: 0,
+        });
         for (at, word) in text.split_whitespace().enumerate() {
             let (name, state) = word.split_once(':').unwrap();
             let exit_code = i32::from(state == "fail");
-            let state = if state == "run" { RunState::Running } else { RunState::Exited };
-            observed.runs.insert(0, Run {
-                id: format!("id{at}"), name: name.into(), sandbox: "s".into(), state, exit_code,
-                attempt: observed.runs_of(name).count() as u32, started_at: 1_800_000_000_000_000_000,
-                finished_at: 1_800_000_001_000_000_000, ..Run::default()
-            });
+            let state = if state == "run" {
+                RunState::Running
+            } else {
+                RunState::Exited
+            };
+            observed.runs.insert(
+                0,
+                Run {
+                    id: format!("id{at}"),
+                    name: name.into(),
+                    sandbox: "s".into(),
+                    state,
+                    exit_code,
+                    attempt: observed.runs_of(name).count() as u32,
+                    started_at: 1_800_000_000_000_000_000,
+                    finished_at: 1_800_000_001_000_000_000,
+                    ..Run::default()
+                },
+            );
         }
         observed
     }
@@ -226,19 +251,31 @@ mod tests {
             ..Known::default()
         };
         let status = status(&pod("Always", &[]), &observed("a:fail a:run b:run"), &known, now());
-        assert_eq!((&status["phase"], &status["podIP"], &status["hostIP"]), (&json!("Running"), &json!("10.244.0.7"), &json!("10.243.0.10")));
+        assert_eq!(
+            (&status["phase"], &status["podIP"], &status["hostIP"]),
+            (&json!("Running"), &json!("10.244.0.7"), &json!("10.243.0.10"))
+        );
         let a = &status["containerStatuses"][0];
-        assert_eq!((&a["ready"], &a["started"], &a["restartCount"]), (&json!(true), &json!(true), &json!(1)));
+        assert_eq!(
+            (&a["ready"], &a["started"], &a["restartCount"]),
+            (&json!(true), &json!(true), &json!(1))
+        );
         assert!(a["state"]["running"].is_object());
         assert_eq!(a["lastState"]["terminated"]["exitCode"], 1);
         let condition = |kind: &str| {
             let all = status["conditions"].as_array().unwrap();
-            all.iter().find(|c| c["type"] == kind).cloned().unwrap_or_else(|| panic!("{kind}"))
+            all.iter()
+                .find(|c| c["type"] == kind)
+                .cloned()
+                .unwrap_or_else(|| panic!("{kind}"))
         };
         assert_eq!(condition("Initialized")["status"], "True");
         assert_eq!(condition("PodReadyToStartContainers")["status"], "True");
         assert_eq!(condition("ContainersReady")["status"], "False");
-        assert_eq!(condition("ContainersReady")["message"], "containers with unready status: [b]");
+        assert_eq!(
+            condition("ContainersReady")["message"],
+            "containers with unready status: [b]"
+        );
         assert_eq!(condition("Ready")["reason"], "ContainersNotReady");
         assert_eq!(condition("Ready")["observedGeneration"], 2);
     }
@@ -246,9 +283,21 @@ mod tests {
     #[test]
     fn what_waits_says_for_what() {
         let mut known = Known::default();
-        known.waiting.insert("a".into(), Waiting { reason: "ErrImagePull".into(), message: "no such image".into() });
+        known.waiting.insert(
+            "a".into(),
+            Waiting {
+                reason: "ErrImagePull".into(),
+                message: "no such image".into(),
+            },
+        );
         let status = status(&pod("Always", &[]), &observed(""), &known, now());
-        assert_eq!(status["containerStatuses"][0]["state"]["waiting"], json!({"reason": "ErrImagePull", "message": "no such image"}));
-        assert_eq!(status["containerStatuses"][1]["state"]["waiting"], json!({"reason": "ContainerCreating"}));
+        assert_eq!(
+            status["containerStatuses"][0]["state"]["waiting"],
+            json!({"reason": "ErrImagePull", "message": "no such image"})
+        );
+        assert_eq!(
+            status["containerStatuses"][1]["state"]["waiting"],
+            json!({"reason": "ContainerCreating"})
+        );
     }
 }

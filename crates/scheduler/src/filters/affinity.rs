@@ -52,7 +52,11 @@ enum Test {
 impl NodeConstraints {
     /// Compiles a pod's selector and required terms.
     pub fn of_spec(spec: &PodSpec) -> NodeConstraints {
-        let selector = spec.node_selector.iter().map(|(key, value)| ((&**key).into(), (&**value).into())).collect();
+        let selector = spec
+            .node_selector
+            .iter()
+            .map(|(key, value)| ((&**key).into(), (&**value).into()))
+            .collect();
         let required = spec.affinity.node_affinity.required.as_ref();
         NodeConstraints {
             selector,
@@ -63,7 +67,10 @@ impl NodeConstraints {
     /// Whether the node is accepted.
     pub fn match_node(&self, node: &Node) -> bool {
         self.selector.iter().all(|(key, value)| node.label(key) == Some(value))
-            && self.required.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(node)))
+            && self
+                .required
+                .as_ref()
+                .is_none_or(|terms| terms.iter().any(|term| term.matches(node)))
     }
 
     /// The names of the only nodes that can match, when every required term names some by `metadata.name`.
@@ -87,7 +94,12 @@ impl Preference {
     pub fn of_spec(spec: &PodSpec) -> Vec<Preference> {
         let preferred = spec.affinity.node_affinity.preferred.iter();
         let useful = preferred.filter(|term| term.weight != 0);
-        useful.map(|term| Preference { weight: term.weight, matcher: Matcher::of_term(&term.preference) }).collect()
+        useful
+            .map(|term| Preference {
+                weight: term.weight,
+                matcher: Matcher::of_term(&term.preference),
+            })
+            .collect()
     }
 
     /// Whether the node is preferred.
@@ -101,15 +113,24 @@ impl Preference {
 impl Matcher {
     fn of_term(term: &Term) -> Matcher {
         let compile = |list: &[Expression]| list.iter().map(Requirement::of_expression).collect();
-        Matcher { labels: compile(&term.match_expressions), fields: compile(&term.match_fields) }
+        Matcher {
+            labels: compile(&term.match_expressions),
+            fields: compile(&term.match_fields),
+        }
     }
 
     fn matches(&self, node: &Node) -> bool {
         let empty = self.labels.is_empty() && self.fields.is_empty();
         let field = |key: &str| (key == "metadata.name").then_some(&*node.name);
         !empty
-            && self.labels.iter().all(|requirement| requirement.holds(node.label(&requirement.key)))
-            && self.fields.iter().all(|requirement| requirement.holds(field(&requirement.key)))
+            && self
+                .labels
+                .iter()
+                .all(|requirement| requirement.holds(node.label(&requirement.key)))
+            && self
+                .fields
+                .iter()
+                .all(|requirement| requirement.holds(field(&requirement.key)))
     }
 }
 
@@ -128,7 +149,10 @@ impl Requirement {
             "Lt" => number().map_or(Test::Never, Test::Less),
             _ => Test::Never,
         };
-        Requirement { key: (&*expression.key).into(), test }
+        Requirement {
+            key: (&*expression.key).into(),
+            test,
+        }
     }
 
     fn holds(&self, value: Option<&str>) -> bool {
@@ -186,9 +210,18 @@ mod tests {
             (expression("word", "Gt", &["1"]), false),
             (required(json!([])), false),
             (required(json!([{}])), false),
-            (required(json!([{}, {"matchExpressions": [{"key": "zone", "operator": "Exists"}]}])), true),
-            (required(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}])), true),
-            (required(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}])), false),
+            (
+                required(json!([{}, {"matchExpressions": [{"key": "zone", "operator": "Exists"}]}])),
+                true,
+            ),
+            (
+                required(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}])),
+                true,
+            ),
+            (
+                required(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}])),
+                false,
+            ),
         ] {
             assert_eq!(matches(spec.clone()), expect, "{spec}");
         }

@@ -20,7 +20,11 @@ pub fn insufficient(pod: &Pod, node: &Node) -> Vec<Reason> {
     };
     check("cpu", wanted.milli_cpu, there.milli_cpu - used.milli_cpu);
     check("memory", wanted.memory, there.memory - used.memory);
-    check("ephemeral-storage", wanted.ephemeral_storage, there.ephemeral_storage - used.ephemeral_storage);
+    check(
+        "ephemeral-storage",
+        wanted.ephemeral_storage,
+        there.ephemeral_storage - used.ephemeral_storage,
+    );
     for (name, amount) in &wanted.others {
         check(name, *amount, there.other(name) - used.other(name));
     }

@@ -34,7 +34,10 @@ pub enum Reason {
 impl Reason {
     /// Whether pods would have to go elsewhere to change the verdict: what preemption cannot help with.
     pub fn is_unresolvable(&self) -> bool {
-        matches!(self, Reason::Unschedulable | Reason::NodeName | Reason::Taints | Reason::Affinity)
+        matches!(
+            self,
+            Reason::Unschedulable | Reason::NodeName | Reason::Taints | Reason::Affinity
+        )
     }
 }
 

@@ -21,7 +21,11 @@ impl HostPort {
     /// Reads a container's port.
     pub fn of_view(view: &PortView) -> HostPort {
         let or = |text: &str, default: &str| -> Box<str> { if text.is_empty() { default } else { text }.into() };
-        HostPort { address: or(&view.host_ip, ANY), protocol: or(&view.protocol, "TCP"), port: view.host_port }
+        HostPort {
+            address: or(&view.host_ip, ANY),
+            protocol: or(&view.protocol, "TCP"),
+            port: view.host_port,
+        }
     }
 
     fn clashes(&self, other: &HostPort) -> bool {
@@ -42,7 +46,11 @@ mod tests {
 
     #[test]
     fn ports_clash_by_address_protocol_and_number() {
-        let port = |address: &str, protocol: &str, port| HostPort { address: address.into(), protocol: protocol.into(), port };
+        let port = |address: &str, protocol: &str, port| HostPort {
+            address: address.into(),
+            protocol: protocol.into(),
+            port,
+        };
         for (wanted, taken, expect) in [
             (port(ANY, "TCP", 80), port(ANY, "TCP", 80), true),
             (port(ANY, "TCP", 80), port(ANY, "UDP", 80), false),
@@ -51,7 +59,11 @@ mod tests {
             (port("10.0.0.1", "TCP", 80), port("10.0.0.2", "TCP", 80), false),
             (port(ANY, "TCP", 80), port(ANY, "TCP", 81), false),
         ] {
-            assert_eq!(conflict(&[wanted.clone()], &[taken.clone()]), expect, "{wanted:?} {taken:?}");
+            assert_eq!(
+                conflict(&[wanted.clone()], &[taken.clone()]),
+                expect,
+                "{wanted:?} {taken:?}"
+            );
         }
     }
 }

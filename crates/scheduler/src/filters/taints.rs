@@ -10,18 +10,26 @@ const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// The first taint that keeps the pod off the node.
 pub fn untolerated<'a>(pod: &Pod, node: &'a Node) -> Option<&'a Taint> {
     let hard = |taint: &&Taint| matches!(&*taint.effect, "NoSchedule" | "NoExecute");
-    node.taints.iter().filter(hard).find(|taint| !pod.tolerations.iter().any(|t| tolerates(t, taint)))
+    node.taints
+        .iter()
+        .filter(hard)
+        .find(|taint| !pod.tolerations.iter().any(|t| tolerates(t, taint)))
 }
 
 /// How many taints with PreferNoSchedule the pod does not tolerate.
 pub fn disliked(pod: &Pod, node: &Node) -> i64 {
     let soft = node.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule");
-    soft.filter(|taint| !pod.tolerations.iter().any(|t| tolerates(t, taint))).count() as i64
+    soft.filter(|taint| !pod.tolerations.iter().any(|t| tolerates(t, taint)))
+        .count() as i64
 }
 
 /// Whether the pod goes to cordoned nodes (pods of daemons do).
 pub fn tolerates_unschedulable(pod: &Pod) -> bool {
-    let taint = Taint { key: UNSCHEDULABLE.into(), value: String::new(), effect: "NoSchedule".into() };
+    let taint = Taint {
+        key: UNSCHEDULABLE.into(),
+        value: String::new(),
+        effect: "NoSchedule".into(),
+    };
     pod.tolerations.iter().any(|toleration| tolerates(toleration, &taint))
 }
 
@@ -46,7 +54,11 @@ mod tests {
 
     #[test]
     fn tolerations_match_taints() {
-        let taint = Taint { key: "k".into(), value: "v".into(), effect: "NoSchedule".into() };
+        let taint = Taint {
+            key: "k".into(),
+            value: "v".into(),
+            effect: "NoSchedule".into(),
+        };
         for (key, operator, value, effect, expect) in [
             ("k", "Equal", "v", "NoSchedule", true),
             ("k", "", "v", "", true),

@@ -42,14 +42,25 @@ pub async fn run(layout: &Layout, settings: &Settings, progress: &mut Progress) 
     image::import_bytes(layout, node, archive).await?;
     progress.done("demo image made and imported");
 
-    kubectl.run(&["wait", "--for=condition=Ready", &format!("node/{node}"), "--timeout=30s"]).await?;
+    kubectl
+        .run(&[
+            "wait",
+            "--for=condition=Ready",
+            &format!("node/{node}"),
+            "--timeout=30s",
+        ])
+        .await?;
     progress.done("kubectl sees the node Ready");
     kubectl.feed(&["apply", "-f", "-"], MANIFEST).await?;
-    kubectl.run(&["rollout", "status", "deployment/demo", ROLLOUT_LIMIT]).await?;
+    kubectl
+        .run(&["rollout", "status", "deployment/demo", ROLLOUT_LIMIT])
+        .await?;
     let pods = kubectl.json(&["get", "pods", "-l", "app=demo", "-o", "json"]).await?;
     let ips = addresses(&pods);
     if ips.len() != REPLICAS {
-        return Err(unseen(&format!("{REPLICAS} pods running on {REPLICAS} addresses, but {ips:?}")));
+        return Err(unseen(&format!(
+            "{REPLICAS} pods running on {REPLICAS} addresses, but {ips:?}"
+        )));
     }
     progress.done(&format!("{REPLICAS} pods Running on {}", ips.join(", ")));
 
@@ -61,7 +72,10 @@ pub async fn run(layout: &Layout, settings: &Settings, progress: &mut Progress) 
     let by_name = "http://demo.default.svc.cluster.local/".to_owned();
     for (what, url) in [("cluster IP", format!("http://{cluster_ip}/")), ("DNS name", by_name)] {
         let seen = answers(&kubectl, &url).await?;
-        progress.done(&format!("{ANSWERS} answers through the {what}, from {} pods", seen.len()));
+        progress.done(&format!(
+            "{ANSWERS} answers through the {what}, from {} pods",
+            seen.len()
+        ));
     }
     updates(layout, &kubectl, SocketAddr::new(cluster_ip, 80), progress).await?;
     tell(settings, progress).await
@@ -71,23 +85,41 @@ pub async fn run(layout: &Layout, settings: &Settings, progress: &mut Progress) 
 async fn updates(layout: &Layout, kubectl: &Kubectl, service: SocketAddr, progress: &mut Progress) -> Result {
     let load = Load::start(layout, service);
     for round in 1..=UPDATES {
-        kubectl.run(&["set", "env", "deployment/demo", &format!("ROUND={}-{round}", std::process::id())]).await?;
-        kubectl.run(&["rollout", "status", "deployment/demo", ROLLOUT_LIMIT]).await?;
+        kubectl
+            .run(&[
+                "set",
+                "env",
+                "deployment/demo",
+                &format!("ROUND={}-{round}", std::process::id()),
+            ])
+            .await?;
+        kubectl
+            .run(&["rollout", "status", "deployment/demo", ROLLOUT_LIMIT])
+            .await?;
         progress.done(&format!("update {round} of {UPDATES} rolled out under load"));
     }
     let seen = load.end().await;
     if let Some(failure) = seen.failures.first() {
         let count = seen.failures.len();
-        return Err(unseen(&format!("no failed connection, but {count} of {}: {failure}", seen.connections)));
+        return Err(unseen(&format!(
+            "no failed connection, but {count} of {}: {failure}",
+            seen.connections
+        )));
     }
     if seen.per_second() < load::CONNECTIONS_A_SECOND_MIN {
-        return Err(unseen(&format!("at least {} connections a second, but {:.0}", load::CONNECTIONS_A_SECOND_MIN, seen.per_second())));
+        return Err(unseen(&format!(
+            "at least {} connections a second, but {:.0}",
+            load::CONNECTIONS_A_SECOND_MIN,
+            seen.per_second()
+        )));
     }
     if let Some(pod) = seen.does_not_add_up() {
         return Err(unseen(&format!("the counter of {pod} to tell each answer once")));
     }
     let (count, rate, pods) = (seen.connections, seen.per_second(), seen.pods());
-    progress.done(&format!("{count} connections, {rate:.0}/s, 0 failures, {pods} pods' counters add up"));
+    progress.done(&format!(
+        "{count} connections, {rate:.0}/s, 0 failures, {pods} pods' counters add up"
+    ));
     Ok(())
 }
 
@@ -95,13 +127,17 @@ async fn tell(settings: &Settings, progress: &Progress) -> Result {
     eprintln!("the demo works, {} after the start.", seconds(progress.total()));
     if let Some(port) = settings.demo_port {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let answer = load::ask(tokio::net::TcpStream::connect(address).await).await.map_err(|error| {
-            unseen(&format!("an answer at http://{address}/, but {error}"))
-        })?;
+        let answer = load::ask(tokio::net::TcpStream::connect(address).await)
+            .await
+            .map_err(|error| unseen(&format!("an answer at http://{address}/, but {error}")))?;
         eprintln!("http://{address}/ says: {}", answer.text);
     }
     eprintln!("Try:");
-    for line in ["kubectl get all", "kubectl logs -l app=demo --prefix", "kubectl exec -it deploy/demo -- sh"] {
+    for line in [
+        "kubectl get all",
+        "kubectl logs -l app=demo --prefix",
+        "kubectl exec -it deploy/demo -- sh",
+    ] {
         eprintln!("  {line}");
     }
     Ok(())
@@ -110,8 +146,14 @@ async fn tell(settings: &Settings, progress: &Progress) -> Result {
 /// Asks the Service from inside of the cluster, through `kubectl exec`.
 async fn answers(kubectl: &Kubectl, url: &str) -> Result<BTreeSet<String>> {
     let count = ANSWERS.to_string();
-    let text = kubectl.run(&["exec", "deploy/demo", "--", "/bin/demo", "get", url, &count]).await?;
-    let pods: Vec<String> = text.split_whitespace().filter(|word| word.starts_with("demo-")).map(str::to_owned).collect();
+    let text = kubectl
+        .run(&["exec", "deploy/demo", "--", "/bin/demo", "get", url, &count])
+        .await?;
+    let pods: Vec<String> = text
+        .split_whitespace()
+        .filter(|word| word.starts_with("demo-"))
+        .map(str::to_owned)
+        .collect();
     if pods.len() != ANSWERS {
         return Err(unseen(&format!("{ANSWERS} answers of {url}, but {text:?}")));
     }
@@ -123,8 +165,15 @@ async fn answers(kubectl: &Kubectl, url: &str) -> Result<BTreeSet<String>> {
 }
 
 fn addresses(pods: &Value) -> Vec<String> {
-    let running = pods["items"].as_array().into_iter().flatten().filter(|pod| pod["status"]["phase"] == "Running");
-    let ips: BTreeSet<String> = running.filter_map(|pod| pod["status"]["podIP"].as_str()).map(str::to_owned).collect();
+    let running = pods["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|pod| pod["status"]["phase"] == "Running");
+    let ips: BTreeSet<String> = running
+        .filter_map(|pod| pod["status"]["podIP"].as_str())
+        .map(str::to_owned)
+        .collect();
     ips.into_iter().collect()
 }
 

@@ -39,13 +39,14 @@ async fn end_node(layout: &Layout, node: &str) -> Result {
     }
     let _ = std::fs::remove_file(&file);
     if let Ok(cgroups) = sys::cgroup::Cgroups::detect(&layout.cgroup_root()) {
-        cgroups.group("").kill_and_remove().doing("removing the node's control groups")?;
+        cgroups
+            .group("")
+            .kill_and_remove()
+            .doing("removing the node's control groups")?;
     }
     let run = layout.node_run(node);
     match std::fs::remove_dir_all(&run) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(crate::errors::CliError::file(&run, &error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(crate::errors::CliError::file(&run, &error)),
         _ => Ok(()),
     }
 }

@@ -35,7 +35,9 @@ pub async fn run(command: Image, layout: &Layout, quiet: bool) -> Result {
         Image::Rm { names } => {
             let cri = cri(layout, &node)?;
             for name in &names {
-                cri.remove_image(name).await.doing(&format!("removing the image {name}"))?;
+                cri.remove_image(name)
+                    .await
+                    .doing(&format!("removing the image {name}"))?;
             }
             Ok(())
         }
@@ -62,8 +64,13 @@ async fn list(cri: &Cri) -> Result {
 
 /// Sends an archive to the node; answers the names of what was in it.
 pub async fn import(layout: &Layout, node: &str, file: &Path) -> Result<Vec<String>> {
-    let archive = tokio::fs::File::open(file).await.map_err(|error| CliError::file(file, &error))?;
-    let body = StreamBody::new(futures::TryStreamExt::map_ok(ReaderStream::new(archive), hyper::body::Frame::data));
+    let archive = tokio::fs::File::open(file)
+        .await
+        .map_err(|error| CliError::file(file, &error))?;
+    let body = StreamBody::new(futures::TryStreamExt::map_ok(
+        ReaderStream::new(archive),
+        hyper::body::Frame::data,
+    ));
     send(layout, node, body, &file.display().to_string()).await
 }
 
@@ -79,20 +86,35 @@ where
 {
     let socket = layout.node_socket(node);
     let stream = tokio::net::UnixStream::connect(&socket).await.map_err(|error| {
-        CliError::new(Kind::Missing, "NODE_DOWN", format!("the node {node} does not answer: {error}"))
-            .hint("start it: trireme up")
+        CliError::new(
+            Kind::Missing,
+            "NODE_DOWN",
+            format!("the node {node} does not answer: {error}"),
+        )
+        .hint("start it: trireme up")
     })?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.doing("reaching the node")?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .doing("reaching the node")?;
     let connection = tokio::spawn(connection);
-    let request = Request::post("/images").header(http::header::HOST, "node").body(body).map_err(CliError::internal)?;
+    let request = Request::post("/images")
+        .header(http::header::HOST, "node")
+        .body(body)
+        .map_err(CliError::internal)?;
     let response = sender.send_request(request).await.doing("sending the image")?;
-    let bytes = response.into_body().collect().await.doing("reading the node's answer")?.to_bytes();
+    let bytes = response
+        .into_body()
+        .collect()
+        .await
+        .doing("reading the node's answer")?
+        .to_bytes();
     connection.abort();
     let answer: Value = serde_json::from_slice(&bytes).doing("reading the node's answer")?;
     if let Some(error) = answer["error"].as_str() {
-        return Err(CliError::new(Kind::Usage, "BAD_IMAGE", format!("{what} was not imported: {error}"))
-            .hint("`docker save` and OCI layouts in a tar are understood"));
+        return Err(
+            CliError::new(Kind::Usage, "BAD_IMAGE", format!("{what} was not imported: {error}"))
+                .hint("`docker save` and OCI layouts in a tar are understood"),
+        );
     }
     let names = answer["imported"].as_array().into_iter().flatten();
     Ok(names.filter_map(Value::as_str).map(str::to_owned).collect())

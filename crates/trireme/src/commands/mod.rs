@@ -49,7 +49,10 @@ impl Ends {
     pub fn listen() -> Result<Ends> {
         use tokio::signal::unix::{SignalKind, signal};
         let listen = |kind| signal(kind).doing("listening for signals");
-        Ok(Ends { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Ends {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
 
     /// The first of them.

@@ -18,7 +18,11 @@ pub fn hold() -> Result {
     sys::namespaces::unshare_node().doing("making the node's namespaces")?;
     let executable = runtime::shim::Executable::new().doing("making the holder's program")?;
     let mut command = Command::new(executable.path());
-    command.arg("pause").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg("pause")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let holder = command.spawn().doing("starting the node's first process")?;
     let process = Process::of(holder.id().cast_signed());
     let process = process.ok_or_else(|| CliError::internal("the node's first process ended at once"))?;

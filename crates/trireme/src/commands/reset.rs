@@ -31,13 +31,18 @@ pub async fn run(arguments: Reset, layout: &Layout, quiet: bool) -> Result {
 }
 
 fn confirm(layout: &Layout) -> Result {
-    let what = format!("this removes the cluster in {} and all that is stored in it", layout.data().display());
+    let what = format!(
+        "this removes the cluster in {} and all that is stored in it",
+        layout.data().display()
+    );
     if !std::io::stdin().is_terminal() {
         return Err(CliError::new(Kind::Usage, "NOT_CONFIRMED", what).hint("call it with --yes"));
     }
     eprint!("{what}. Go on? [y/N] ");
     let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(|error| CliError::file(Path::new("standard input"), &error))?;
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| CliError::file(Path::new("standard input"), &error))?;
     match answer.trim() {
         "y" | "Y" | "yes" => Ok(()),
         _ => Err(CliError::new(Kind::Usage, "NOT_CONFIRMED", "nothing was removed")),

@@ -20,7 +20,11 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         return Err(CliError::new(
             Kind::Machine,
             "ALREADY_RUNNING",
-            format!("a control plane is running already from {} (process {})", layout.data().display(), other.pid),
+            format!(
+                "a control plane is running already from {} (process {})",
+                layout.data().display(),
+                other.pid
+            ),
         )
         .hint("look at it: trireme status; end it: trireme down"));
     }

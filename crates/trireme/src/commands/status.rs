@@ -52,14 +52,25 @@ async fn ready(layout: &Layout, settings: &Settings) -> Result<String> {
     let admin = pki::read_pair(&layout.pki(), "admin")?.ok_or_else(|| crate::no_cluster(layout))?;
     let path = layout.pki().join("ca.crt");
     let ca = std::fs::read_to_string(&path).map_err(|error| CliError::file(&path, &error))?;
-    let credentials = Credentials::Certificate { chain_pem: admin.certificate_pem, key_pem: admin.key_pem };
+    let credentials = Credentials::Certificate {
+        chain_pem: admin.certificate_pem,
+        key_pem: admin.key_pem,
+    };
     let server = format!("https://127.0.0.1:{}", settings.api_port);
     let transport = Arc::new(HttpsTransport::new(&server, &ca, credentials).doing("reaching the API server")?);
-    let request = http::Request::get(format!("{server}/readyz")).body(Bytes::new()).map_err(CliError::internal)?;
+    let request = http::Request::get(format!("{server}/readyz"))
+        .body(Bytes::new())
+        .map_err(CliError::internal)?;
     let response = transport.send(request).await.doing("reaching the API server")?;
     let status = response.status();
-    let body = client::collect(response.into_body(), ANSWER_BYTES_MAX).await.doing("reading its answer")?;
-    Ok(if status.is_success() { "ready".into() } else { String::from_utf8_lossy(&body).trim().to_owned() })
+    let body = client::collect(response.into_body(), ANSWER_BYTES_MAX)
+        .await
+        .doing("reading its answer")?;
+    Ok(if status.is_success() {
+        "ready".into()
+    } else {
+        String::from_utf8_lossy(&body).trim().to_owned()
+    })
 }
 
 #[cfg(test)]

@@ -18,8 +18,12 @@ const API_PORT: u16 = 6443;
 /// Starts what is not running.
 pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> Result {
     if !arguments.no_node && !is_root {
-        return Err(CliError::new(Kind::Machine, "NEEDS_ROOT", "a node needs root: it makes namespaces and containers")
-            .hint("run it with sudo, or start the control plane alone: trireme up --no-node"));
+        return Err(CliError::new(
+            Kind::Machine,
+            "NEEDS_ROOT",
+            "a node needs root: it makes namespaces and containers",
+        )
+        .hint("run it with sudo, or start the control plane alone: trireme up --no-node"));
     }
     let mut progress = Progress::start(quiet);
     layout.create()?;
@@ -53,7 +57,11 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
     }
     if !quiet {
         eprintln!("ready after {}. Try:", seconds(progress.total()));
-        let first = if settings.node.is_some() { "kubectl get nodes" } else { "kubectl get namespaces" };
+        let first = if settings.node.is_some() {
+            "kubectl get nodes"
+        } else {
+            "kubectl get namespaces"
+        };
         for line in [first, "kubectl apply -f examples/", "trireme status"] {
             eprintln!("  {line}");
         }
@@ -63,7 +71,10 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
 
 /// The settings of this call: what was not said stays as it was.
 fn wanted(arguments: &Up, before: Option<&Settings>) -> Result<Settings> {
-    let mut settings = before.cloned().unwrap_or(Settings { api_port: API_PORT, ..Settings::default() });
+    let mut settings = before.cloned().unwrap_or(Settings {
+        api_port: API_PORT,
+        ..Settings::default()
+    });
     if let Some(port) = arguments.api_port {
         settings.api_port = port;
     }
@@ -93,7 +104,12 @@ fn host_name() -> String {
 }
 
 async fn start_server(layout: &Layout, mut settings: Settings) -> Result {
-    let mut words = vec!["server".to_owned(), "--detached".into(), "--api-port".into(), settings.api_port.to_string()];
+    let mut words = vec![
+        "server".to_owned(),
+        "--detached".into(),
+        "--api-port".into(),
+        settings.api_port.to_string(),
+    ];
     words.extend(layout.flags());
     let ready = process::start(&words, &layout.log("server")).await?;
     let port = |name: &str| ready[name].as_u64().and_then(|port| u16::try_from(port).ok());
@@ -118,8 +134,9 @@ async fn start_node(layout: &Layout, name: &str) -> Result<bool> {
     if tokio::net::UnixStream::connect(layout.node_socket(name)).await.is_ok() {
         return Ok(false);
     }
-    let mut words: Vec<String> =
-        ["node-enter", "--name", name, "--holder", &holder.pid.to_string()].map(str::to_owned).into();
+    let mut words: Vec<String> = ["node-enter", "--name", name, "--holder", &holder.pid.to_string()]
+        .map(str::to_owned)
+        .into();
     words.extend(layout.flags());
     process::start(&words, &layout.log("node")).await?;
     Ok(true)
@@ -135,5 +152,8 @@ pub fn install_kubeconfig(layout: &Layout) -> Result {
 
 /// Whose kubeconfig is meant.
 pub fn owner() -> Owner {
-    Owner::find(|name| std::env::var(name).ok().filter(|value| !value.is_empty()), kubeconfig::home_of)
+    Owner::find(
+        |name| std::env::var(name).ok().filter(|value| !value.is_empty()),
+        kubeconfig::home_of,
+    )
 }

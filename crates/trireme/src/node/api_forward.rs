@@ -23,11 +23,15 @@ pub async fn start(endpoint: (Ipv4Addr, u16), socket: PathBuf, shutdown: &Shutdo
     add_address(&mut messages, LOOPBACK_INDEX, endpoint.0.into(), 32, Scope::Universe);
     let mut kernel = Socket::open(Family::Route).doing("opening netlink")?;
     kernel.transact(messages).doing("taking the API's address")?;
-    let listener = TcpListener::bind(SocketAddr::from(endpoint)).await.doing("listening on the API's address")?;
+    let listener = TcpListener::bind(SocketAddr::from(endpoint))
+        .await
+        .doing("listening on the API's address")?;
     let (seats, stop) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), shutdown.clone());
     shutdown.spawn(async move {
         while let Some(Ok(seat)) = stop.until(seats.clone().acquire_owned()).await {
-            let Some(accepted) = stop.until(listener.accept()).await else { return };
+            let Some(accepted) = stop.until(listener.accept()).await else {
+                return;
+            };
             let Ok((mut from, _)) = accepted else { continue };
             let path = socket.clone();
             tokio::spawn(async move {

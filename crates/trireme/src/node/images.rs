@@ -33,7 +33,8 @@ pub fn serve(runtime: Arc<Runtime>, socket: &Path, shutdown: &Shutdown) -> Resul
             let runtime = runtime.clone();
             tokio::spawn(async move {
                 let service = service_fn(move |request| answer(runtime.clone(), request));
-                let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                let connection =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "a connection to the node's socket ended");
                 }

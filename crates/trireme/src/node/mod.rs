@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::quantity::Quantity;
 use base::{Clock, Random, Shutdown};
 use client::Client;
 use client::events::Recorder;
 use client::https::{Connector, Credentials, HttpsTransport, Stream};
 use client::informer::{Selection, SharedInformers};
 use client::k8s_openapi::api::core::v1::{Node, Pod, Service};
-use api::quantity::Quantity;
 use futures::future::BoxFuture;
 use kubelet::cri::Cri;
 use kubelet::node::{Facts, NodeConfig, NodeKeeper};
@@ -127,8 +127,15 @@ impl RunningNode {
             services: informers.informer::<Service>(),
         });
         let pods = informers.selected::<Pod>(Selection::fields(format!("spec.nodeName={name}")));
-        serve_kubelet(layout, name, NodePods::new(name.to_owned(), cri.clone(), pods.clone()), cri, &client, &shutdown)
-            .await?;
+        serve_kubelet(
+            layout,
+            name,
+            NodePods::new(name.to_owned(), cri.clone(), pods.clone()),
+            cri,
+            &client,
+            &shutdown,
+        )
+        .await?;
         let manager = Manager::new(shared, pods, shutdown.clone());
         shutdown.spawn(manager.run());
         let node_socket = layout.node_socket(name);
@@ -144,7 +151,10 @@ impl RunningNode {
             stop.cancelled().await;
             drop(ready);
         });
-        Ok(RunningNode { shutdown, socket: node_socket })
+        Ok(RunningNode {
+            shutdown,
+            socket: node_socket,
+        })
     }
 
     /// Ends the daemon; pods go on.
@@ -170,7 +180,10 @@ fn node_config(name: &str, facts: Facts) -> NodeConfig {
 
 /// What the downward API tells of the node.
 fn node_facts(facts: &Facts) -> kubelet::env::NodeFacts {
-    let amounts = [("cpu", facts.cpus.to_string()), ("memory", facts.memory_bytes.to_string())];
+    let amounts = [
+        ("cpu", facts.cpus.to_string()),
+        ("memory", facts.memory_bytes.to_string()),
+    ];
     kubelet::env::NodeFacts {
         host_ips: vec![NODE_ADDRESS.to_string()],
         allocatable: amounts
@@ -189,7 +202,10 @@ fn node_for_pods(name: &str, layout: &Layout, facts: &Facts) -> kubelet::config:
         cluster_dns: vec![IpAddr::V4(DNS_SERVICE)],
         cluster_domain: DOMAIN.to_owned(),
         // An isolated node knows no resolver but the cluster's.
-        resolver: kubelet::config::Resolver { servers: vec![DNS_SERVICE.to_string()], ..Default::default() },
+        resolver: kubelet::config::Resolver {
+            servers: vec![DNS_SERVICE.to_string()],
+            ..Default::default()
+        },
     }
 }
 
@@ -203,7 +219,9 @@ async fn serve_kubelet(
     shutdown: &Shutdown,
 ) -> Result {
     let address = SocketAddr::from((NODE_ADDRESS, KUBELET_PORT));
-    let listener = tokio::net::TcpListener::bind(address).await.doing("listening as the kubelet")?;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .doing("listening as the kubelet")?;
     let tls = kubelet_tls(layout, name)?;
     let authorizer = Arc::new(ReviewAuthorizer::new(client.clone(), name));
     let server = Server::new(pods, Arc::new(cri), authorizer, Clock::real());
@@ -218,7 +236,9 @@ fn kubelet_tls(layout: &Layout, name: &str) -> Result<Arc<rustls::ServerConfig>>
     let path = layout.pki().join("ca.crt");
     let ca = std::fs::read(&path).map_err(|error| CliError::file(&path, &error))?;
     let certificates = |pem: &[u8]| {
-        rustls_pemfile::certs(&mut &*pem).collect::<std::io::Result<Vec<_>>>().map_err(CliError::internal)
+        rustls_pemfile::certs(&mut &*pem)
+            .collect::<std::io::Result<Vec<_>>>()
+            .map_err(CliError::internal)
     };
     let mut roots = rustls::RootCertStore::empty();
     for certificate in certificates(&ca)? {
@@ -246,19 +266,27 @@ fn own_proc() -> Result {
     if stat == Path::new(&std::process::id().to_string()) {
         return Ok(());
     }
-    let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV | rustix::mount::MountFlags::NOEXEC;
+    let flags =
+        rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV | rustix::mount::MountFlags::NOEXEC;
     rustix::mount::mount("proc", "/proc", "proc", flags, None).doing("mounting the node's /proc")
 }
 
 /// The API under one of the node's certificates, through the socket.
 fn client_as(layout: &Layout, name: &str, certificate: &str) -> Result<Client> {
     let pair = pki::read_pair(&layout.node_data(name).join("pki"), certificate)?.ok_or_else(|| {
-        CliError::new(Kind::Missing, "NO_IDENTITY", format!("the node {name} has no certificate"))
-            .hint("the control plane makes it when it starts: trireme up")
+        CliError::new(
+            Kind::Missing,
+            "NO_IDENTITY",
+            format!("the node {name} has no certificate"),
+        )
+        .hint("the control plane makes it when it starts: trireme up")
     })?;
     let path = layout.pki().join("ca.crt");
     let ca = std::fs::read_to_string(&path).map_err(|error| CliError::file(&path, &error))?;
-    let credentials = Credentials::Certificate { chain_pem: pair.certificate_pem, key_pem: pair.key_pem };
+    let credentials = Credentials::Certificate {
+        chain_pem: pair.certificate_pem,
+        key_pem: pair.key_pem,
+    };
     let connector = Arc::new(ThroughSocket(layout.api_socket()));
     let transport = HttpsTransport::with_connector("https://kubernetes:6443", &ca, credentials, connector);
     let transport = transport.doing("preparing to reach the API server")?;
@@ -279,15 +307,14 @@ impl Connector for ThroughSocket {
 }
 
 /// Registers the node and waits for its pods' range, which a controller gives it.
-async fn register(
-    keeper: &NodeKeeper,
-    client: &Client,
-    name: &str,
-    shutdown: &Shutdown,
-) -> Result<ipnet::Ipv4Net> {
+async fn register(keeper: &NodeKeeper, client: &Client, name: &str, shutdown: &Shutdown) -> Result<ipnet::Ipv4Net> {
     while let Err(error) = keeper.register().await {
         if error.is_forbidden() || error.is_invalid() {
-            return Err(CliError::new(Kind::Machine, "NOT_REGISTERED", format!("registering the node {name}: {error}")));
+            return Err(CliError::new(
+                Kind::Machine,
+                "NOT_REGISTERED",
+                format!("registering the node {name}: {error}"),
+            ));
         }
         tracing::warn!(%error, "the node is not registered yet");
         tokio::time::sleep(RETRY).await;
@@ -299,7 +326,9 @@ async fn register(
         return Err(CliError::internal("the node ended while it waited for its range"));
     }
     let node = nodes.get("", name);
-    node.as_deref().and_then(range).ok_or_else(|| CliError::internal("the node's range went away"))
+    node.as_deref()
+        .and_then(range)
+        .ok_or_else(|| CliError::internal("the node's range went away"))
 }
 
 async fn start_runtime(
@@ -309,10 +338,16 @@ async fn start_runtime(
     clock: &Clock,
     random: &Random,
 ) -> Result<Arc<runtime::Runtime>> {
-    let mut config = runtime::Config::new(layout.node_data(name).join("runtime"), layout.node_run(name).join("runtime"), network);
+    let mut config = runtime::Config::new(
+        layout.node_data(name).join("runtime"),
+        layout.node_run(name).join("runtime"),
+        network,
+    );
     config.cgroup_root = layout.cgroup_root();
     (config.clock, config.random) = (clock.clone(), random.fork());
-    runtime::Runtime::open(config).await.doing("starting the container runtime")
+    runtime::Runtime::open(config)
+        .await
+        .doing("starting the container runtime")
 }
 
 async fn serve_cri(runtime: &Arc<runtime::Runtime>, socket: &Path, shutdown: &Shutdown) -> Result {

@@ -23,7 +23,11 @@ pub struct PodNetwork {
 impl PodNetwork {
     /// The links of this node; those of before are found again in the record.
     pub fn open(namespace: &NetworkNamespace, records: &Path, range: Ipv4Net) -> Result<Arc<PodNetwork>> {
-        let config = LinksConfig { record_directory: records.to_owned(), pod_network: range, mtu: MTU };
+        let config = LinksConfig {
+            record_directory: records.to_owned(),
+            pod_network: range,
+            mtu: MTU,
+        };
         let links = PodLinks::open(namespace, config).doing("opening the node's pod links")?;
         Ok(Arc::new(PodNetwork { links: Arc::new(links) }))
     }
@@ -36,7 +40,9 @@ impl runtime::PodNetwork for PodNetwork {
         Box::pin(async move {
             let netns = netns.ok_or("the sandbox has no network namespace")?;
             let linked = tokio::task::spawn_blocking(move || links.add(&netns, &key)).await;
-            let address = linked.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            let address = linked
+                .map_err(|error| error.to_string())?
+                .map_err(|error| error.to_string())?;
             Ok(vec![IpAddr::V4(address)])
         })
     }
@@ -45,7 +51,9 @@ impl runtime::PodNetwork for PodNetwork {
         let (links, key) = (self.links.clone(), request.sandbox_id.clone());
         Box::pin(async move {
             let removed = tokio::task::spawn_blocking(move || links.remove(&key)).await;
-            removed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+            removed
+                .map_err(|error| error.to_string())?
+                .map_err(|error| error.to_string())
         })
     }
 }

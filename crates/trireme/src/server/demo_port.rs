@@ -17,14 +17,21 @@ const SERVICE: &str = "demo";
 
 /// Forwards until the end; answers the port.
 pub async fn forward(running: &Running, layout: &Layout, shutdown: &Shutdown) -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.doing("opening the demo's port")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .doing("opening the demo's port")?;
     let port = listener.local_addr().doing("reading the demo's port")?.port();
     let (cluster, node, stop) = (running.cluster(), NodeNamespace::new(layout.clone()), shutdown.clone());
-    let services = GroupResource { group: String::new(), resource: "services".into() };
+    let services = GroupResource {
+        group: String::new(),
+        resource: "services".into(),
+    };
     shutdown.spawn(async move {
         while let Some(accepted) = stop.until(listener.accept()).await {
             let Ok((from, _)) = accepted else { continue };
-            let service = cluster.get(&services, NAMESPACE, SERVICE).map(|service| service.value());
+            let service = cluster
+                .get(&services, NAMESPACE, SERVICE)
+                .map(|service| service.value());
             let address = service.and_then(|service| {
                 let ip: Ipv4Addr = service["spec"]["clusterIP"].as_str()?.parse().ok()?;
                 let port = service["spec"]["ports"][0]["port"].as_u64()?;

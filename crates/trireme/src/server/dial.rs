@@ -42,7 +42,9 @@ impl NodeNamespace {
 
     fn open(&self) -> io::Result<NetworkNamespace> {
         let settings = Settings::read(&self.layout).ok().flatten();
-        let node = settings.and_then(|settings| settings.node).ok_or_else(|| io::Error::other("there is no node"))?;
+        let node = settings
+            .and_then(|settings| settings.node)
+            .ok_or_else(|| io::Error::other("there is no node"))?;
         let holder = Process::read(&self.layout.process(&crate::commands::holder_name(&node)));
         let holder = holder.ok_or_else(|| io::Error::other(format!("the node {node} is not running")))?;
         NetworkNamespace::open(format!("/proc/{}/ns/net", holder.pid).as_ref())
@@ -79,7 +81,9 @@ impl ToKubelets {
         let pair = pair.doing("making the API server's certificate for kubelets")?;
         let mut roots = RootCertStore::empty();
         for certificate in rustls_pemfile::certs(&mut pki.ca_pem().as_bytes()) {
-            roots.add(certificate.map_err(CliError::internal)?).map_err(CliError::internal)?;
+            roots
+                .add(certificate.map_err(CliError::internal)?)
+                .map_err(CliError::internal)?;
         }
         let chain = rustls_pemfile::certs(&mut pair.certificate_pem.as_bytes()).collect::<std::io::Result<Vec<_>>>();
         let key = rustls_pemfile::private_key(&mut pair.key_pem.as_bytes()).map_err(CliError::internal)?;
@@ -91,7 +95,10 @@ impl ToKubelets {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain.map_err(CliError::internal)?, key)
             .map_err(CliError::internal)?;
-        Ok(ToKubelets { node, tls: TlsConnector::from(Arc::new(config)) })
+        Ok(ToKubelets {
+            node,
+            tls: TlsConnector::from(Arc::new(config)),
+        })
     }
 }
 

@@ -1,10 +1,10 @@
 //! The control plane put together: store, API server, controllers, scheduler, in the order in which they need each
 //! other. Inside of this process all of them speak to the API through function calls (D6).
 
-pub mod pki;
 mod demo_port;
 pub mod dial;
 mod node_identity;
+pub mod pki;
 mod serving;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -68,9 +68,15 @@ impl ControlPlane {
         let running = start_api(layout, &pki, store.clone(), address, &clock, &random).await?;
 
         let endpoint = (IpAddr::V4(API_ENDPOINT.0), API_ENDPOINT.1);
-        let addresses = bootstrap::Addresses { api_service: API_SERVICE, dns_service: DNS_SERVICE, api_endpoint: endpoint };
+        let addresses = bootstrap::Addresses {
+            api_service: API_SERVICE,
+            dns_service: DNS_SERVICE,
+            api_endpoint: endpoint,
+        };
         let own = client_as(&running, UserInfo::new("system:apiserver", [SYSTEM_MASTERS]));
-        bootstrap::ensure(&own, &addresses).await.doing("bringing the cluster into its first shape")?;
+        bootstrap::ensure(&own, &addresses)
+            .await
+            .doing("bringing the cluster into its first shape")?;
 
         let names = vec![IpAddr::V4(API_SERVICE), IpAddr::V4(API_ENDPOINT.0)];
         let serving = Serving::start(pki.clone(), names, clock.clone(), &components)?;
@@ -96,7 +102,13 @@ impl ControlPlane {
             true => Some(demo_port::forward(&running, layout, &components).await?),
             false => None,
         };
-        Ok(ControlPlane { running, store, components, address, demo_port })
+        Ok(ControlPlane {
+            running,
+            store,
+            components,
+            address,
+            demo_port,
+        })
     }
 
     /// Where the API is served.
@@ -142,8 +154,12 @@ async fn open_store(layout: &Layout, clock: &Clock, random: &Random) -> Result<A
     let mut options = EmbeddedOptions::new(layout.store());
     (options.clock, options.random) = (clock.clone(), random.fork());
     let opened = Embedded::open(options).await.map_err(|error| {
-        CliError::new(Kind::Machine, "STORE", format!("the store in {}: {error}", layout.store().display()))
-            .hint("is another control plane running from this directory? see `trireme status`")
+        CliError::new(
+            Kind::Machine,
+            "STORE",
+            format!("the store in {}: {error}", layout.store().display()),
+        )
+        .hint("is another control plane running from this directory? see `trireme status`")
     });
     opened.map(Arc::new)
 }

@@ -20,10 +20,24 @@ pub fn issue(layout: &Layout, pki: &Pki, node: &str, clock: &Clock) -> Result {
     let user = format!("system:node:{node}");
     let now = clock.now();
     let client = pki.authority.issue_client(&user, Some("system:nodes"), now);
-    write_pair(&directory, "kubelet-client", &client.doing("making the node's certificate")?)?;
+    write_pair(
+        &directory,
+        "kubelet-client",
+        &client.doing("making the node's certificate")?,
+    )?;
     let proxy = pki.authority.issue_client(PROXY, None, now);
-    write_pair(&directory, "kube-proxy", &proxy.doing("making the proxy's certificate")?)?;
+    write_pair(
+        &directory,
+        "kube-proxy",
+        &proxy.doing("making the proxy's certificate")?,
+    )?;
     let addresses = [IpAddr::V4(NODE_ADDRESS)];
-    let serving = pki.authority.issue_server(&user, Some("system:nodes"), &[node], &addresses, now);
-    write_pair(&directory, "kubelet-serving", &serving.doing("making the kubelet's certificate")?)
+    let serving = pki
+        .authority
+        .issue_server(&user, Some("system:nodes"), &[node], &addresses, now);
+    write_pair(
+        &directory,
+        "kubelet-serving",
+        &serving.doing("making the kubelet's certificate")?,
+    )
 }

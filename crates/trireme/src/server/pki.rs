@@ -44,12 +44,18 @@ impl Pki {
         let token_key_pem = match read(&key_path)? {
             Some(key) => key,
             None => {
-                let key = rcgen::KeyPair::generate().doing("making the key of tokens")?.serialize_pem();
+                let key = rcgen::KeyPair::generate()
+                    .doing("making the key of tokens")?
+                    .serialize_pem();
                 write_private(&key_path, key.as_bytes())?;
                 key
             }
         };
-        Ok(Pki { authority, token_key_pem, directory })
+        Ok(Pki {
+            authority,
+            token_key_pem,
+            directory,
+        })
     }
 
     /// The authority's certificate.
@@ -74,9 +80,15 @@ impl Pki {
 
 /// Reads a certificate and its key; `None` when neither is there.
 pub fn read_pair(directory: &Path, name: &str) -> Result<Option<Pair>> {
-    let (certificate, key) = (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")));
+    let (certificate, key) = (
+        directory.join(format!("{name}.crt")),
+        directory.join(format!("{name}.key")),
+    );
     match (read(&certificate)?, read(&key)?) {
-        (Some(certificate_pem), Some(key_pem)) => Ok(Some(Pair { certificate_pem, key_pem })),
+        (Some(certificate_pem), Some(key_pem)) => Ok(Some(Pair {
+            certificate_pem,
+            key_pem,
+        })),
         (None, None) => Ok(None),
         // A crash between the two writes: the key is written first, so a certificate is never without one.
         (None, Some(_)) => Ok(None),
@@ -99,7 +111,10 @@ fn read(path: &Path) -> Result<Option<String>> {
 }
 
 fn broken(directory: &Path, name: &str, error: &dyn std::fmt::Display) -> CliError {
-    let what = format!("the certificate {name} in {} cannot be used: {error}", directory.display());
+    let what = format!(
+        "the certificate {name} in {} cannot be used: {error}",
+        directory.display()
+    );
     CliError::new(Kind::Machine, "PKI_BROKEN", what)
         .hint("restore the directory from a backup; `trireme reset` starts over and loses the cluster")
 }
@@ -119,7 +134,10 @@ mod tests {
         assert_eq!(first.ca_pem(), second.ca_pem());
         assert_eq!(first.token_key_pem, second.token_key_pem);
         let admin = first.administrator(&clock).unwrap();
-        assert_eq!(second.administrator(&clock).unwrap().certificate_pem, admin.certificate_pem);
+        assert_eq!(
+            second.administrator(&clock).unwrap().certificate_pem,
+            admin.certificate_pem
+        );
     }
 
     #[test]

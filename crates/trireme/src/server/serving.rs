@@ -40,7 +40,9 @@ impl Serving {
     /// A certificate for the names above and these addresses, renewed until the end.
     pub fn start(pki: Arc<Pki>, addresses: Vec<IpAddr>, clock: Clock, shutdown: &Shutdown) -> Result<Arc<Serving>> {
         let pair = issue(&pki, &addresses, &clock)?;
-        let serving = Arc::new(Serving { shown: ArcSwap::from_pointee(certified(&pair)?) });
+        let serving = Arc::new(Serving {
+            shown: ArcSwap::from_pointee(certified(&pair)?),
+        });
         let (shown, stop) = (serving.clone(), shutdown.clone());
         shutdown.spawn(async move {
             let mut pair = pair;
@@ -72,7 +74,9 @@ impl Serving {
 fn issue(pki: &Pki, addresses: &[IpAddr], clock: &Clock) -> Result<Pair> {
     let mut all = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
     all.extend(addresses);
-    let issued = pki.authority.issue_server("kube-apiserver", None, &NAMES, &all, clock.now());
+    let issued = pki
+        .authority
+        .issue_server("kube-apiserver", None, &NAMES, &all, clock.now());
     issued.doing("making the serving certificate")
 }
 

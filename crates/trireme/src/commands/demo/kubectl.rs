@@ -20,7 +20,9 @@ pub struct Kubectl {
 impl Kubectl {
     /// A kubectl that speaks to the cluster of that kubeconfig.
     pub fn new(kubeconfig: &Path) -> Kubectl {
-        Kubectl { kubeconfig: kubeconfig.display().to_string() }
+        Kubectl {
+            kubeconfig: kubeconfig.display().to_string(),
+        }
     }
 
     /// Runs it; answers what it printed.
@@ -37,10 +39,17 @@ impl Kubectl {
     pub async fn feed(&self, arguments: &[&str], input: &str) -> Result<String> {
         let mut command = Command::new("kubectl");
         command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| {
-            CliError::new(Kind::Missing, "NO_KUBECTL", format!("kubectl cannot be started: {error}"))
-                .hint("install it: https://kubernetes.io/docs/tasks/tools/")
+            CliError::new(
+                Kind::Missing,
+                "NO_KUBECTL",
+                format!("kubectl cannot be started: {error}"),
+            )
+            .hint("install it: https://kubernetes.io/docs/tasks/tools/")
         })?;
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(input.as_bytes()).await.doing("speaking to kubectl")?;
@@ -48,7 +57,10 @@ impl Kubectl {
         let output = child.wait_with_output().await.doing("waiting for kubectl")?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(unseen(&format!("`kubectl {}` succeed, but it said: {said}", arguments.join(" "))));
+            return Err(unseen(&format!(
+                "`kubectl {}` succeed, but it said: {said}",
+                arguments.join(" ")
+            )));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

@@ -58,7 +58,10 @@ impl Load {
     pub fn start(layout: &Layout, service: SocketAddr) -> Load {
         let (stop, node) = (Shutdown::new(), NodeNamespace::new(layout.clone()));
         let until = stop.clone();
-        Load { stop, work: tokio::spawn(connect(node, service, until)) }
+        Load {
+            stop,
+            work: tokio::spawn(connect(node, service, until)),
+        }
     }
 
     /// Ends it when all answers are there.
@@ -96,13 +99,21 @@ impl Seen {
             sorted.sort_unstable();
             sorted.windows(2).any(|pair| pair[1] != pair[0] + 1)
         };
-        self.answers.iter().find(|(_, numbers)| gap(numbers)).map(|(pod, _)| pod.as_str())
+        self.answers
+            .iter()
+            .find(|(_, numbers)| gap(numbers))
+            .map(|(pod, _)| pod.as_str())
     }
 }
 
 async fn connect(node: NodeNamespace, service: SocketAddr, stop: Shutdown) -> Seen {
     let begun = Instant::now();
-    let mut seen = Seen { connections: 0, failures: Vec::new(), answers: BTreeMap::new(), took: Duration::ZERO };
+    let mut seen = Seen {
+        connections: 0,
+        failures: Vec::new(),
+        answers: BTreeMap::new(),
+        took: Duration::ZERO,
+    };
     let mut open: JoinSet<Result<Answer, String>> = JoinSet::new();
     let mut ticks = tokio::time::interval(PAUSE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -136,7 +147,10 @@ pub async fn ask(stream: std::io::Result<TcpStream>) -> Result<Answer, String> {
     let answer = async {
         let mut stream = stream.map_err(|error| format!("connecting: {error}"))?;
         let request = b"GET / HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n";
-        stream.write_all(request).await.map_err(|error| format!("asking: {error}"))?;
+        stream
+            .write_all(request)
+            .await
+            .map_err(|error| format!("asking: {error}"))?;
         let mut bytes = Vec::new();
         let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).await;
         read.map_err(|error| format!("reading the answer: {error}"))?;
@@ -158,7 +172,11 @@ fn parse(response: &str) -> Option<Answer> {
     let line = body.lines().find(|line| line.contains(" has answered "))?;
     let (pod, number) = line.split_once(" has answered ")?;
     let number = number.split_whitespace().next()?.parse().ok()?;
-    Some(Answer { pod: pod.trim().to_owned(), number, text: line.trim().to_owned() })
+    Some(Answer {
+        pod: pod.trim().to_owned(),
+        number,
+        text: line.trim().to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -175,9 +193,19 @@ mod tests {
 
     #[test]
     fn every_number_has_to_be_there_once() {
-        for (numbers, expect) in [(vec![3, 1, 2], None), (vec![1, 3], Some("a")), (vec![1, 1], Some("a")), (vec![], None)] {
+        for (numbers, expect) in [
+            (vec![3, 1, 2], None),
+            (vec![1, 3], Some("a")),
+            (vec![1, 1], Some("a")),
+            (vec![], None),
+        ] {
             let answers = BTreeMap::from([("a".to_owned(), numbers.clone())]);
-            let seen = Seen { connections: 0, failures: vec![], answers, took: Duration::ZERO };
+            let seen = Seen {
+                connections: 0,
+                failures: vec![],
+                answers,
+                took: Duration::ZERO,
+            };
             assert_eq!(seen.does_not_add_up(), expect, "{numbers:?}");
         }
     }
