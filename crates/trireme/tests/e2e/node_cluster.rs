@@ -1,0 +1,165 @@
+//! Clusters with a node of their own: real containers in namespaces of the node's.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Workplace, succeed};
+
+/// The image that all pods run: the project's own test program.
+pub const IMAGE: &str = "trireme.local/demo:1";
+/// The same under another name, for updates.
+pub const OTHER_IMAGE: &str = "trireme.local/demo:2";
+/// How long something may take that ends with an event which no command waits for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at it.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The cluster that tests of pods and networks share.
+pub fn shared() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(start)
+}
+
+/// A cluster of the caller's own, its node ready and its images there.
+pub fn start() -> Cluster {
+    let cluster = Cluster::prepare();
+    up(&cluster);
+    for name in [IMAGE, OTHER_IMAGE] {
+        let archive = cluster.dir.join("image.tar");
+        std::fs::write(&archive, runtime::image::demo_image(name)).unwrap();
+        let said = succeed(&cluster.trireme(&["image", "import", &archive.display().to_string()]));
+        assert!(said.lines().any(|line| line == name), "{said}");
+    }
+    ready(&cluster);
+    cluster
+}
+
+/// `trireme up` with a node.
+pub fn up(cluster: &Cluster) {
+    let first: &[&str] = if cluster.dir.join("data/settings.json").exists() { &[] } else { &["--api-port", "0"] };
+    succeed(&cluster.trireme(&[&["--quiet", "up"], first].concat()));
+}
+
+/// Waits until the node is ready.
+pub fn ready(cluster: &Cluster) {
+    cluster.kubectl_ok(&["wait", "--for=condition=Ready", &format!("node/{}", name(cluster)), crate::cluster::PATIENCE]);
+}
+
+/// The node's name.
+pub fn name(cluster: &Cluster) -> String {
+    let settings = std::fs::read(cluster.dir.join("data/settings.json")).unwrap();
+    let settings: Value = serde_json::from_slice(&settings).unwrap();
+    settings["node"].as_str().unwrap().to_owned()
+}
+
+/// The process that holds the node's namespaces.
+pub fn holder(cluster: &Cluster) -> i32 {
+    let file = std::fs::read(cluster.dir.join(format!("run/node-{}.process", name(cluster)))).unwrap();
+    let process: Value = serde_json::from_slice(&file).unwrap();
+    process["pid"].as_i64().unwrap().try_into().unwrap()
+}
+
+/// The node's daemon, found by its words: no file tells of it.
+pub fn daemon(cluster: &Cluster) -> Option<i32> {
+    let dir = cluster.dir.display().to_string();
+    processes().into_iter().find(|pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = words.split(|byte| *byte == 0).collect();
+        words.contains(&&b"node"[..]) && words.contains(&dir.as_bytes())
+    })
+}
+
+/// All processes of this machine.
+pub fn processes() -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The processes in the node's network or in that of one of its pods: those below its mount namespaces, that is, all
+/// that were started from the holder of its namespaces or its daemon.
+pub fn inside(cluster: &Cluster) -> Vec<i32> {
+    let namespace = |pid: i32| std::fs::metadata(format!("/proc/{pid}/ns/ipc")).map(|meta| meta.ino()).ok();
+    let own = namespace(std::process::id().cast_signed());
+    let cgroup = cgroup(cluster);
+    let holder = namespace(holder(cluster));
+    let is_inside = |pid: &i32| {
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let here = namespace(*pid);
+        groups.contains(&cgroup) || (here.is_some() && here == holder && here != own)
+    };
+    processes().into_iter().filter(is_inside).collect()
+}
+
+/// The name of the control group below which the cluster's pods live, as the layout makes it from the directory.
+pub fn cgroup(cluster: &Cluster) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in cluster.dir.join("data").as_os_str().as_encoded_bytes() {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    format!("trireme-{:08x}", hash & 0xffff_ffff)
+}
+
+/// The directories of that control group in every hierarchy.
+pub fn cgroup_directories(cluster: &Cluster) -> Vec<PathBuf> {
+    let name = cgroup(cluster);
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+    let all = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|path| path.join(&name));
+    all.filter(|path| path.exists()).collect()
+}
+
+/// The process of a container, as `pid start`: the first one in its control group.
+pub fn process_of(container: &str) -> String {
+    let id = container.rsplit('/').next().unwrap();
+    let found = processes().into_iter().find(|pid| {
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        groups.contains(id)
+    });
+    let pid = found.unwrap_or_else(|| panic!("no process of the container {container}"));
+    format!("{pid} {}", sys::process::start_ticks(pid).unwrap())
+}
+
+/// Kills a process and waits for its end.
+pub fn kill(pid: i32) {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
+    let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+    let mut gone = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut gone, None).unwrap();
+}
+
+/// Looks until something is seen that no command waits for.
+#[track_caller]
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what} was not seen");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// The pods of a namespace by name.
+pub fn pods(place: &Workplace, selector: &str) -> BTreeMap<String, Value> {
+    let list = place.get(&["pods", "-l", selector]);
+    let pods = list["items"].as_array().unwrap().iter().cloned();
+    pods.map(|pod| (pod["metadata"]["name"].as_str().unwrap().to_owned(), pod)).collect()
+}
+
+/// Creates what stands in a text of YAML, `IMAGE` in it being the image.
+pub fn create(place: &Workplace, yaml: &str) {
+    let yaml = format!("# kubectl takes a text that begins with a brace for JSON.\n{}", yaml.replace("IMAGE", IMAGE));
+    succeed(&place.kubectl_with(&["create", "-f", "-"], &yaml));
+}
+
+/// The last column but one and two of `kubectl get pod`: its status and how often it was started again.
+pub fn shown(place: &Workplace, pod: &str) -> String {
+    let line = place.kubectl_ok(&["get", "pod", pod, "--no-headers"]);
+    line.split_whitespace().nth(2).unwrap().to_owned()
+}

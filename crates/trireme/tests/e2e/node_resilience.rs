@@ -1,0 +1,190 @@
+//! Deaths of daemons, reboots, `down` and `reset`: pods go on or come back, and nothing stays behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Workplace, succeed};
+use crate::node_cluster::{
+    cgroup, cgroup_directories, create, daemon, inside, kill, name, pods, process_of, processes, ready, start, until, up,
+};
+
+const WORK: &str = r#"
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 2, selector: {matchLabels: {app: web}},
+  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: 'IMAGE', env: [{name: DRAIN_SECONDS, value: '0'}], ports: [{name: http, containerPort: 8080}],
+    readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 1}}]}}}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80, targetPort: http}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: talks, labels: {app: talks}}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: 'IMAGE', command: [/bin/demo, spam, '100000', '10']}]}}
+"#;
+
+/// What of a pod has to stay as it is: its containers' processes with their start times, and how often they were started.
+fn lives(place: &Workplace) -> BTreeMap<String, (String, Value)> {
+    let mut all = pods(place, "app=web");
+    all.extend(pods(place, "app=talks"));
+    let life = |pod: &Value| {
+        let container = &pod["status"]["containerStatuses"][0];
+        (process_of(container["containerID"].as_str().unwrap()), container["restartCount"].clone())
+    };
+    all.iter().map(|(name, pod)| (name.clone(), life(pod))).collect()
+}
+
+/// How many lines `talks` has written; every one of them has to be there, in order.
+fn lines(place: &Workplace) -> usize {
+    let log = place.kubectl_ok(&["logs", "talks"]);
+    for (index, line) in log.lines().enumerate() {
+        assert_eq!(line, format!("line {index}"));
+    }
+    log.lines().count()
+}
+
+fn all_ready(place: &Workplace) {
+    place.kubectl_ok(&["rollout", "status", "deployment/web", crate::cluster::PATIENCE]);
+    place.wait("pod/talks", "condition=Ready");
+}
+
+fn restarts(place: &Workplace) -> BTreeMap<String, u64> {
+    let mut all = pods(place, "app=web");
+    all.extend(pods(place, "app=talks"));
+    all.into_iter().map(|(name, pod)| (name, pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap())).collect()
+}
+
+#[test]
+fn pods_survive_daemons_reboots_and_leave_nothing_behind() {
+    let before = Traces::of_machine();
+    let cluster = start();
+    let place = cluster.workplace("survives");
+    create(&place, WORK);
+    all_ready(&place);
+
+    let first = lives(&place);
+    let mut written = lines(&place);
+    for (node, server) in [(true, false), (false, true), (true, true)] {
+        if node {
+            kill(daemon(&cluster).expect("the node's daemon"));
+        }
+        if server {
+            kill(cluster.server_pid());
+        }
+        up(&cluster);
+        ready(&cluster);
+        all_ready(&place);
+        assert_eq!(lives(&place), first, "node {node}, server {server}");
+        written = until("more lines", || Some(lines(&place)).filter(|count| *count > written));
+    }
+    place.kubectl_ok(&["delete", "pod", "-l", "app=web", "--wait=false"]);
+    until("pods that were started by the new daemon", || {
+        let names: BTreeSet<String> = pods(&place, "app=web").into_keys().collect();
+        (names.len() == 2 && names.iter().all(|name| !first.contains_key(name))).then_some(())
+    });
+    all_ready(&place);
+    let mut count = restarts(&place);
+
+    for how in ["reboot", "down"] {
+        match how {
+            "reboot" => reboot(&cluster),
+            _ => drop(succeed(&cluster.trireme(&["--quiet", "down"]))),
+        }
+        assert!(daemon(&cluster).is_none(), "after {how}");
+        assert_eq!(cgroup_directories(&cluster), Vec::<PathBuf>::new(), "after {how}");
+        up(&cluster);
+        ready(&cluster);
+        count.values_mut().for_each(|count| *count += 1);
+        until(&format!("the pods after {how}: {count:?}, but {:?}", restarts(&place)), || (restarts(&place) == count).then_some(()));
+        all_ready(&place);
+        let pod = count.keys().find(|name| name.starts_with("web-")).unwrap();
+        let answer = until("an answer through the Service", || {
+            let said = place.kubectl(&["exec", pod, "--", "/bin/demo", "get", "http://web/hostname"]);
+            said.status.success().then(|| String::from_utf8_lossy(&said.stdout).into_owned())
+        });
+        assert!(count.contains_key(answer.trim()), "{answer}");
+    }
+
+    let (dir, group) = (cluster.dir.clone(), cgroup(&cluster));
+    succeed(&cluster.trireme(&["--quiet", "reset", "--yes"]));
+    assert!(!cluster.kubeconfig().exists() || !std::fs::read_to_string(cluster.kubeconfig()).unwrap().contains("trireme"));
+    assert!(!dir.join("data").exists() && !dir.join("run").exists());
+    let after = Traces::of_machine();
+    assert_eq!(after.of(&dir, &group), Vec::<String>::new());
+    // Other tests have clusters meanwhile, whose traces come and go; in the machine's network there are none of any.
+    assert_eq!(after.network, before.network);
+}
+
+/// Everything is killed, and what a reboot empties is emptied.
+fn reboot(cluster: &Cluster) {
+    let server = cluster.server_pid();
+    let inside = inside(cluster);
+    assert!(inside.len() >= 3, "{inside:?}");
+    let _ = name(cluster);
+    kill(server);
+    inside.into_iter().for_each(kill);
+    until("the end of the node", || daemon(cluster).is_none().then_some(()));
+    std::fs::remove_dir_all(cluster.dir.join("run")).unwrap();
+    for group in cgroup_directories(cluster) {
+        until("the removal of a control group", || remove_group(&group).ok());
+    }
+}
+
+fn remove_group(group: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(group)?.flatten().filter(|entry| entry.path().is_dir()) {
+        remove_group(&entry.path())?;
+    }
+    std::fs::remove_dir(group)
+}
+
+/// What a cluster could leave on a machine.
+struct Traces {
+    mounts: Vec<String>,
+    processes: Vec<String>,
+    groups: Vec<String>,
+    /// Links, addresses, routes, rules and tables of the machine's own network.
+    network: Vec<String>,
+}
+
+impl Traces {
+    fn of_machine() -> Traces {
+        let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let read = |path: &str| lines(std::fs::read_to_string(path).unwrap_or_default());
+        let tell = |program: &str, words: &[&str]| {
+            let output = Command::new(program).args(words).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+            lines(succeed(&output))
+        };
+        let words = |pid: i32| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            format!("{pid} {} {groups}", String::from_utf8_lossy(&words).replace('\0', " "))
+        };
+        let mut groups = Vec::new();
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            let below = std::fs::read_dir(hierarchy.path()).into_iter().flatten().flatten();
+            groups.extend([hierarchy.path().display().to_string()]);
+            groups.extend(below.filter(|entry| entry.path().is_dir()).map(|entry| entry.path().display().to_string()));
+        }
+        Traces {
+            mounts: read("/proc/self/mounts"),
+            processes: processes().into_iter().map(words).collect(),
+            groups,
+            network: [
+                tell("ip", &["-o", "link"]),
+                tell("ip", &["-o", "addr"]),
+                tell("ip", &["route", "show", "table", "all"]),
+                tell("ip", &["rule"]),
+                tell("ip", &["netns"]),
+                tell("nft", &["list", "tables"]),
+                read("/proc/sys/net/ipv4/ip_forward"),
+            ]
+            .concat(),
+        }
+    }
+
+    /// Those of one cluster; the process that waits for its end to remove it is the test's own.
+    fn of(&self, dir: &Path, group: &str) -> Vec<String> {
+        let dir = dir.display().to_string();
+        let is_its = |line: &&String| (line.contains(&dir) || line.contains(group)) && !line.contains("/bin/sh -c");
+        let all = [&self.mounts, &self.processes, &self.groups].into_iter().flatten();
+        all.filter(is_its).cloned().collect()
+    }
+}
