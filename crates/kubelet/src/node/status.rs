@@ -16,12 +16,18 @@ use crate::status::time;
 const REPORT_EVERY: Duration = Duration::from_secs(5 * 60);
 /// A status that was not written is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
+/// For how long a node that starts says nothing rather than that it is not ready. A kubelet that is started again would
+/// otherwise take its pods out of their Services for the moment that it needs, though they never stopped.
+/// Upstream likewise hurries the first Ready (`fastNodeStatusUpdate`).
+const START_LIMIT: Duration = Duration::from_secs(10);
 
 impl NodeKeeper {
     /// Writes the status when it changes, and now and then when it does not.
     pub(super) async fn keep_status(&self, shutdown: Shutdown) {
         let mut ready = self.ready.clone();
         let mut since: Option<(bool, String)> = None;
+        // A node that is not ready in time says so below.
+        let _ = shutdown.until(tokio::time::timeout(START_LIMIT, ready.wait_for(Result::is_ok))).await.map(|r| r.is_ok());
         loop {
             ready.mark_unchanged();
             let now = ready.borrow().is_ok();

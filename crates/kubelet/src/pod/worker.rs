@@ -25,7 +25,7 @@ use crate::observed::{Observed, Run};
 use crate::plan::{self, Facts, Kill, Plan, Role, defined};
 use crate::probes::{Probes, Report, Target};
 use crate::status::{Known, Waiting};
-use crate::volumes::PodVolumes;
+use crate::volumes::{Changes, PodVolumes};
 
 /// The runtime is asked again after this long when it did not answer.
 const RUNTIME_RETRY: Duration = Duration::from_secs(1);
@@ -88,8 +88,8 @@ pub struct Worker {
     work: JoinSet<Done>,
     busy: BTreeSet<String>,
     volumes: Option<Arc<PodVolumes>>,
+    asked_volumes: bool,
     setup_retry: Option<(Instant, Duration)>,
-    written: Option<Value>,
     /// Whether volumes show something that has changed.
     stale: bool,
 }
@@ -116,15 +116,15 @@ impl Worker {
             work: JoinSet::new(),
             busy: BTreeSet::new(),
             volumes: None,
+            asked_volumes: false,
             setup_retry: None,
-            written: None,
             stale: false,
         }
     }
 
     /// Lives as long as the pod.
     pub async fn run(mut self) {
-        let mut sources = self.shared.volumes.changes(identity(&self.pod).2);
+        let mut sources: Option<Changes> = None;
         loop {
             if self.gone || self.pod.metadata.deletion_timestamp.is_some() {
                 self.work.abort_all();
@@ -135,6 +135,16 @@ impl Worker {
                 self.refresh().await;
             }
             let deadline = self.sync().await;
+            // There is no news of volumes before they were asked for; what changed since then is not missed.
+            if sources.is_none() && self.asked_volumes {
+                sources = Some(self.shared.volumes.changes(identity(&self.pod).2));
+            }
+            let changed = async {
+                match &mut sources {
+                    Some(sources) => sources.next().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 input = self.inputs.recv() => match input {
                     Some(input) => self.take(input),
@@ -143,7 +153,7 @@ impl Worker {
                 },
                 Some(report) = self.reports.recv() => self.verdicts.take(report, &self.pod, &self.shared),
                 Some(done) = self.work.join_next() => self.settle(done),
-                true = sources.next() => self.refresh().await,
+                true = changed => self.refresh().await,
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
             // Whatever else is there already belongs to the same look.
@@ -165,7 +175,10 @@ impl Worker {
                 let shown = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
                 // The downward API shows them: what shows them is made anew with the next look.
                 self.stale |= shown(&pod) != shown(&self.pod);
-                self.pod = pod;
+                // The news may be older than what the API answered to our own write.
+                if revision(&pod) >= revision(&self.pod) {
+                    self.pod = pod;
+                }
             }
             Input::Runtime => {}
             Input::Gone => self.gone = true,
@@ -225,6 +238,11 @@ impl Worker {
         let plan = plan::plan(&self.pod, &observed, &facts, Instant::now());
         let mut deadline = plan.look_again;
         deadline = earlier(deadline, self.act(&plan, &observed).await);
+        if self.volumes.is_none() && !plan.finish && observed.runs.iter().any(Run::is_running) {
+            // The kubelet was started again: what the pod's volumes show has to follow their sources as before.
+            self.prepare().await;
+            deadline = earlier(deadline, self.setup_retry.map(|(at, _)| at));
+        }
         self.collect(&observed).await;
         self.tell_pauses(&facts, &observed);
         deadline = earlier(deadline, self.write_status(&observed, &facts, false).await);
@@ -356,6 +374,7 @@ impl Worker {
         if self.setup_retry.is_some_and(|(at, _)| Instant::now() < at) {
             return None;
         }
+        self.asked_volumes = true;
         match self.shared.volumes.prepare(&self.pod).await {
             Ok(volumes) => {
                 self.tell_warnings(&volumes);
@@ -586,12 +605,12 @@ impl Worker {
             known.waiting.insert(name.clone(), self.words(name, failure));
         }
         let status = crate::status::status(&self.pod, observed, &known, self.shared.clock.now());
-        if self.written.as_ref() == Some(&status) || self.api_has(&status) {
-            self.written = Some(status);
+        // Others write to it too (the node controller takes readiness away): what the API has counts, not what we wrote.
+        if self.api_has(&status) {
             return None;
         }
         let (namespace, name, uid) = identity(&self.pod);
-        let patch = json!({"metadata": {"uid": uid}, "status": whole_addresses(status.clone())});
+        let patch = json!({"metadata": {"uid": uid}, "status": whole_addresses(status)});
         let patched = self
             .shared
             .client
@@ -605,10 +624,13 @@ impl Worker {
             )
             .await;
         match patched {
-            Ok(_) => self.written = Some(status),
-            Err(error) if error.is_not_found() || error.is_conflict() => self.written = None,
+            // The informer's news of it comes later, and must not look like somebody else's change until then.
+            Ok(pod) => match serde_json::from_value::<Pod>(pod) {
+                Ok(pod) => self.take(Input::Pod(Arc::new(pod))),
+                Err(error) => tracing::warn!(pod = %full_name(&self.pod), %error, "the API answered with no pod"),
+            },
+            Err(error) if error.is_not_found() || error.is_conflict() => {}
             Err(error) => {
-                self.written = None;
                 tracing::warn!(pod = %full_name(&self.pod), %error, "the status was not written");
                 return Some(Instant::now() + STATUS_RETRY);
             }
@@ -649,6 +671,11 @@ impl Worker {
         };
         covers(&theirs, status)
     }
+}
+
+/// How new a state of a pod is. Source: KEP-5504, resource versions of one resource can be compared.
+fn revision(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 /// The lists of addresses merge by address in a patch: a pod with a new sandbox would keep its old one.
