@@ -18,7 +18,10 @@ const WORK: &str = r#"
 ---
 {apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80, targetPort: http}]}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: talks, labels: {app: talks}}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: 'IMAGE', command: [/bin/demo, spam, '100000', '10']}]}}
+{apiVersion: v1, kind: ConfigMap, metadata: {name: settings}, data: {round: '0'}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: talks, labels: {app: talks}}, spec: {terminationGracePeriodSeconds: 1, volumes: [{name: s, configMap: {name: settings}}],
+  containers: [{name: c, image: 'IMAGE', command: [/bin/demo, spam, '100000', '10'], volumeMounts: [{name: s, mountPath: /settings}]}]}}
 "#;
 
 /// What of a pod has to stay as it is: its containers' processes with their start times, and how often they were started.
@@ -74,6 +77,11 @@ fn pods_survive_daemons_reboots_and_leave_nothing_behind() {
         all_ready(&place);
         assert_eq!(lives(&place), first, "node {node}, server {server}");
         written = until("more lines", || Some(lines(&place)).filter(|count| *count > written));
+        let round = written.to_string();
+        place.kubectl_ok(&["patch", "configmap", "settings", "-p", &format!(r#"{{"data":{{"round":"{round}"}}}}"#)]);
+        until("the news in the volume", || {
+            (place.kubectl_ok(&["exec", "talks", "--", "/bin/demo", "cat", "/settings/round"]) == round).then_some(())
+        });
     }
     place.kubectl_ok(&["delete", "pod", "-l", "app=web", "--wait=false"]);
     until("pods that were started by the new daemon", || {
