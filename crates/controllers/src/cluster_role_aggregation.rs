@@ -57,7 +57,7 @@ pub(crate) fn start(context: Context) {
                 .list()
                 .into_iter()
                 .filter(|role| role.get("aggregationRule").is_some());
-            aggregating.for_each(|role| queue.add(meta::name(&*role).to_owned()));
+            aggregating.for_each(|role| queue.add(meta::name(&role).to_owned()));
         }
     });
     let ready = vec![synced(&roles)];
