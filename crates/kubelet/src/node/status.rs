@@ -27,7 +27,10 @@ impl NodeKeeper {
         let mut ready = self.ready.clone();
         let mut since: Option<(bool, String)> = None;
         // A node that is not ready in time says so below.
-        let _ = shutdown.until(tokio::time::timeout(START_LIMIT, ready.wait_for(Result::is_ok))).await.map(|r| r.is_ok());
+        let _ = shutdown
+            .until(tokio::time::timeout(START_LIMIT, ready.wait_for(Result::is_ok)))
+            .await
+            .map(|r| r.is_ok());
         loop {
             ready.mark_unchanged();
             let now = ready.borrow().is_ok();

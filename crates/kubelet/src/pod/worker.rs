@@ -675,7 +675,11 @@ impl Worker {
 
 /// How new a state of a pod is. Source: KEP-5504, resource versions of one resource can be compared.
 fn revision(pod: &Pod) -> u64 {
-    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+    pod.metadata
+        .resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The lists of addresses merge by address in a patch: a pod with a new sandbox would keep its old one.

@@ -41,13 +41,22 @@ pub fn start() -> Cluster {
 
 /// `trireme up` with a node.
 pub fn up(cluster: &Cluster) {
-    let first: &[&str] = if cluster.dir.join("data/settings.json").exists() { &[] } else { &["--api-port", "0"] };
+    let first: &[&str] = if cluster.dir.join("data/settings.json").exists() {
+        &[]
+    } else {
+        &["--api-port", "0"]
+    };
     succeed(&cluster.trireme(&[&["--quiet", "up"], first].concat()));
 }
 
 /// Waits until the node is ready.
 pub fn ready(cluster: &Cluster) {
-    cluster.kubectl_ok(&["wait", "--for=condition=Ready", &format!("node/{}", name(cluster)), crate::cluster::PATIENCE]);
+    cluster.kubectl_ok(&[
+        "wait",
+        "--for=condition=Ready",
+        &format!("node/{}", name(cluster)),
+        crate::cluster::PATIENCE,
+    ]);
 }
 
 /// The node's name.
@@ -77,13 +86,18 @@ pub fn daemon(cluster: &Cluster) -> Option<i32> {
 /// All processes of this machine.
 pub fn processes() -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
-/// The processes in the node's network or in that of one of its pods: those below its mount namespaces, that is, all
-/// that were started from the holder of its namespaces or its daemon.
+/// The node's processes: those in its IPC namespace, and those in a control group of its pods.
 pub fn inside(cluster: &Cluster) -> Vec<i32> {
-    let namespace = |pid: i32| std::fs::metadata(format!("/proc/{pid}/ns/ipc")).map(|meta| meta.ino()).ok();
+    let namespace = |pid: i32| {
+        std::fs::metadata(format!("/proc/{pid}/ns/ipc"))
+            .map(|meta| meta.ino())
+            .ok()
+    };
     let own = namespace(std::process::id().cast_signed());
     let cgroup = cgroup(cluster);
     let holder = namespace(holder(cluster));
@@ -107,8 +121,13 @@ pub fn cgroup(cluster: &Cluster) -> String {
 /// The directories of that control group in every hierarchy.
 pub fn cgroup_directories(cluster: &Cluster) -> Vec<PathBuf> {
     let name = cgroup(cluster);
-    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
-    let all = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|path| path.join(&name));
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup")
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    let all = hierarchies
+        .chain([PathBuf::from("/sys/fs/cgroup")])
+        .map(|path| path.join(&name));
     all.filter(|path| path.exists()).collect()
 }
 
@@ -125,8 +144,12 @@ pub fn process_of(container: &str) -> String {
 
 /// Kills a process and waits for its end.
 pub fn kill(pid: i32) {
-    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
-    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else {
+        return;
+    };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+        return;
+    };
     let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
     let mut gone = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
     rustix::event::poll(&mut gone, None).unwrap();
@@ -149,16 +172,20 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 pub fn pods(place: &Workplace, selector: &str) -> BTreeMap<String, Value> {
     let list = place.get(&["pods", "-l", selector]);
     let pods = list["items"].as_array().unwrap().iter().cloned();
-    pods.map(|pod| (pod["metadata"]["name"].as_str().unwrap().to_owned(), pod)).collect()
+    pods.map(|pod| (pod["metadata"]["name"].as_str().unwrap().to_owned(), pod))
+        .collect()
 }
 
 /// Creates what stands in a text of YAML, `IMAGE` in it being the image.
 pub fn create(place: &Workplace, yaml: &str) {
-    let yaml = format!("# kubectl takes a text that begins with a brace for JSON.\n{}", yaml.replace("IMAGE", IMAGE));
+    let yaml = format!(
+        "# kubectl takes a text that begins with a brace for JSON.\n{}",
+        yaml.replace("IMAGE", IMAGE)
+    );
     succeed(&place.kubectl_with(&["create", "-f", "-"], &yaml));
 }
 
-/// The last column but one and two of `kubectl get pod`: its status and how often it was started again.
+/// The status that `kubectl get pod` shows.
 pub fn shown(place: &Workplace, pod: &str) -> String {
     let line = place.kubectl_ok(&["get", "pod", pod, "--no-headers"]);
     line.split_whitespace().nth(2).unwrap().to_owned()

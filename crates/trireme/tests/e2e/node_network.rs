@@ -29,7 +29,9 @@ fn ready(place: &Workplace) {
 fn services_and_names_lead_to_pods() {
     let place = shared().workplace("node-net");
     create(&place, WEB);
-    create(&place, r#"
+    create(
+        &place,
+        r#"
 {apiVersion: v1, kind: Service, metadata: {name: headless}, spec: {clusterIP: None, selector: {app: web}, ports: [{name: http, port: 8080}]}}
 ---
 {apiVersion: v1, kind: Service, metadata: {name: nobody}, spec: {selector: {app: nobody}, ports: [{port: 80}]}}
@@ -37,26 +39,46 @@ fn services_and_names_lead_to_pods() {
 {apiVersion: v1, kind: Pod, metadata: {name: alone, labels: {app: alone}}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: 'IMAGE', env: [{name: DRAIN_SECONDS, value: '0'}]}]}}
 ---
 {apiVersion: v1, kind: Service, metadata: {name: alone}, spec: {selector: {app: alone}, ports: [{port: 80, targetPort: 8080}]}}
-"#);
+"#,
+    );
     ready(&place);
     place.wait("pod/alone", "condition=Ready");
     let run = |words: &[&str]| place.kubectl_ok(&[&["exec", "alone", "--", "/bin/demo"], words].concat());
     let refused = |words: &[&str]| fail(&place.kubectl(&[&["exec", "alone", "--", "/bin/demo"], words].concat()));
     let web = pods(&place, "app=web");
-    let addresses: BTreeSet<&str> = web.values().map(|pod| pod["status"]["podIP"].as_str().unwrap()).collect();
-    let cluster_ip = place.get(&["service", "web"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let addresses: BTreeSet<&str> = web
+        .values()
+        .map(|pod| pod["status"]["podIP"].as_str().unwrap())
+        .collect();
+    let cluster_ip = place.get(&["service", "web"])["spec"]["clusterIP"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     until("the endpoints at work", || {
         let said = place.kubectl(&["exec", "alone", "--", "/bin/demo", "get", "http://web/count"]);
         said.status.success().then_some(())
     });
 
     // Twenty connections meet both pods but for one case in half a million.
-    for url in [format!("http://{cluster_ip}/"), "http://web/".into(), "http://web.node-net.svc.cluster.local/".into()] {
+    for url in [
+        format!("http://{cluster_ip}/"),
+        "http://web/".into(),
+        "http://web.node-net.svc.cluster.local/".into(),
+    ] {
         let said = run(&["get", &url, "20"]);
-        let seen: BTreeSet<&str> = said.split_whitespace().filter(|word| word.starts_with("web-")).collect();
+        let seen: BTreeSet<&str> = said
+            .split_whitespace()
+            .filter(|word| word.starts_with("web-"))
+            .collect();
         assert_eq!(seen, web.keys().map(String::as_str).collect(), "{url}");
     }
-    for name in ["web", "web.node-net", "web.node-net.svc", "web.node-net.svc.cluster.local", "web.node-net.svc.cluster.local."] {
+    for name in [
+        "web",
+        "web.node-net",
+        "web.node-net.svc",
+        "web.node-net.svc.cluster.local",
+        "web.node-net.svc.cluster.local.",
+    ] {
         assert_eq!(run(&["resolve", name]).trim(), cluster_ip, "{name}");
     }
     let headless = run(&["resolve", "headless"]);
@@ -80,7 +102,12 @@ fn services_and_names_lead_to_pods() {
 
     // From the outside, through the API server.
     let raw = |path: &str| place.kubectl_ok(&["get", "--raw", &format!("/api/v1/namespaces/node-net/{path}")]);
-    for path in ["services/web/proxy/hostname", "services/web:http/proxy/hostname", "services/http:web:http/proxy/hostname", "services/web:80/proxy/hostname"] {
+    for path in [
+        "services/web/proxy/hostname",
+        "services/web:http/proxy/hostname",
+        "services/http:web:http/proxy/hostname",
+        "services/web:80/proxy/hostname",
+    ] {
         assert!(web.contains_key(raw(path).trim()), "{path}");
     }
     assert_eq!(raw("pods/alone:8080/proxy/hostname"), "alone\n");
@@ -90,8 +117,17 @@ fn services_and_names_lead_to_pods() {
     // What is gone does not answer any more.
     place.kubectl_ok(&["delete", "service", "web"]);
     until("the Service's end", || {
-        let said = place.kubectl(&["exec", "alone", "--", "/bin/demo", "get", &format!("http://{cluster_ip}/")]);
-        String::from_utf8_lossy(&said.stderr).contains("Connection refused").then_some(())
+        let said = place.kubectl(&[
+            "exec",
+            "alone",
+            "--",
+            "/bin/demo",
+            "get",
+            &format!("http://{cluster_ip}/"),
+        ]);
+        String::from_utf8_lossy(&said.stderr)
+            .contains("Connection refused")
+            .then_some(())
     });
 }
 
@@ -104,10 +140,19 @@ fn updates_under_load_fail_nobody() {
     create(&place, WEB);
     ready(&place);
     let namespace = Arc::new(NetworkNamespace::open(format!("/proc/{}/ns/net", holder(shared())).as_ref()).unwrap());
-    let service = place.get(&["service", "web"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let service = place.get(&["service", "web"])["spec"]["clusterIP"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let service: SocketAddr = format!("{service}:80").parse().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    until("the Service answering", || runtime.block_on(ask(&namespace, service, "/count")).ok());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    until("the Service answering", || {
+        runtime.block_on(ask(&namespace, service, "/count")).ok()
+    });
 
     let stop = Arc::new(AtomicBool::new(false));
     let load = runtime.spawn(load(namespace, service, stop.clone()));
@@ -120,21 +165,41 @@ fn updates_under_load_fail_nobody() {
         place.kubectl_ok(&words);
         ready(&place);
         let new = place.get(&["replicasets", "-l", "app=web"]);
-        assert!(new["items"].as_array().unwrap().iter().any(|set| set["status"]["readyReplicas"] == 2), "{before:?}");
+        assert!(
+            new["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|set| set["status"]["readyReplicas"] == 2),
+            "{before:?}"
+        );
     }
     stop.store(true, Ordering::SeqCst);
     let (answers, took) = runtime.block_on(load).unwrap();
 
     let failures: Vec<&String> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-    assert!(failures.is_empty(), "{} of {}: {:?}", failures.len(), answers.len(), &failures[..failures.len().min(5)]);
+    assert!(
+        failures.is_empty(),
+        "{} of {}: {:?}",
+        failures.len(),
+        answers.len(),
+        &failures[..failures.len().min(5)]
+    );
     let rate = answers.len() as f64 / took.as_secs_f64();
     println!("{} connections in {took:?}, {rate:.0}/s", answers.len());
     assert!(rate >= 200.0, "{rate} connections a second");
     let mut numbers: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
     for (pod, number) in answers.into_iter().flatten() {
-        assert!(numbers.entry(pod.clone()).or_default().insert(number), "{pod} said {number} twice");
+        assert!(
+            numbers.entry(pod.clone()).or_default().insert(number),
+            "{pod} said {number} twice"
+        );
     }
-    assert!(numbers.len() >= 8, "two pods and three times two more: {:?}", numbers.keys());
+    assert!(
+        numbers.len() >= 8,
+        "two pods and three times two more: {:?}",
+        numbers.keys()
+    );
     for (pod, numbers) in numbers {
         assert_eq!(numbers, (1..=numbers.len() as u64).collect(), "{pod}");
     }
@@ -163,7 +228,9 @@ async fn load(namespace: Arc<NetworkNamespace>, service: SocketAddr, stop: Arc<A
 
 async fn ask(namespace: &NetworkNamespace, service: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = network::dial_in(namespace, service, Duration::from_secs(10)).await?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n").as_bytes())
+        .await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     match answer.split_once("\r\n\r\n") {

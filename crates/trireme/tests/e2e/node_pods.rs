@@ -12,14 +12,20 @@ fn place(name: &str) -> Workplace {
 }
 
 fn seconds(value: &Value) -> jiff::Timestamp {
-    value.as_str().unwrap_or_else(|| panic!("no time: {value}")).parse().unwrap()
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("no time: {value}"))
+        .parse()
+        .unwrap()
 }
 
 #[test]
 fn pods_end_as_their_containers_do() {
     let place = place("node-ends");
     let pod = |name: &str, policy: &str, container: &str| {
-        format!("---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{restartPolicy: {policy}, containers: [{{name: c, {container}}}]}}}}\n")
+        format!(
+            "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{restartPolicy: {policy}, containers: [{{name: c, {container}}}]}}}}\n"
+        )
     };
     let runs = |words: &str| format!("image: 'IMAGE', command: [/bin/demo, {words}]");
     let eats = format!("{}, resources: {{limits: {{memory: 16Mi}}}}", runs("eat, '64'"));
@@ -30,19 +36,60 @@ fn pods_end_as_their_containers_do() {
         ("wrong", "Never", runs("exit, '3'"), "Error", json!(3)),
         ("word", "Never", last_word, "Error", json!(5)),
         ("eater", "Never", eats, "OOMKilled", json!(137)),
-        ("nothing", "Never", runs("'true'").replace("/bin/demo", "/bin/nothing"), "StartError", json!(128)),
+        (
+            "nothing",
+            "Never",
+            runs("'true'").replace("/bin/demo", "/bin/nothing"),
+            "StartError",
+            json!(128),
+        ),
         ("loop", "Always", runs("exit, '4'"), "CrashLoopBackOff", Value::Null),
-        ("keeps-on", "OnFailure", runs("exit, '6'"), "CrashLoopBackOff", Value::Null),
-        ("no-image", "Never", "image: 'trireme.local/none:1'".into(), "ImagePullBackOff", Value::Null),
-        ("no-map", "Never", needs.into(), "CreateContainerConfigError", Value::Null),
-        ("never", "Never", "image: 'trireme.local/none:2', imagePullPolicy: Never".into(), "ErrImageNeverPull", Value::Null),
+        (
+            "keeps-on",
+            "OnFailure",
+            runs("exit, '6'"),
+            "CrashLoopBackOff",
+            Value::Null,
+        ),
+        (
+            "no-image",
+            "Never",
+            "image: 'trireme.local/none:1'".into(),
+            "ImagePullBackOff",
+            Value::Null,
+        ),
+        (
+            "no-map",
+            "Never",
+            needs.into(),
+            "CreateContainerConfigError",
+            Value::Null,
+        ),
+        (
+            "never",
+            "Never",
+            "image: 'trireme.local/none:2', imagePullPolicy: Never".into(),
+            "ErrImageNeverPull",
+            Value::Null,
+        ),
     ];
-    create(&place, &cases.iter().map(|(name, policy, container, ..)| pod(name, policy, container)).collect::<String>());
+    create(
+        &place,
+        &cases
+            .iter()
+            .map(|(name, policy, container, ..)| pod(name, policy, container))
+            .collect::<String>(),
+    );
     for (name, policy, _, expect, code) in &cases {
-        until(&format!("{name} as {expect}, but {}", shown(&place, name)), || (shown(&place, name) == *expect).then_some(()));
+        until(&format!("{name} as {expect}"), || {
+            (shown(&place, name) == *expect).then_some(())
+        });
         let pod = place.get(&["pod", name]);
         let container = &pod["status"]["containerStatuses"][0];
-        assert_eq!(container["state"]["terminated"]["exitCode"], *code, "{name} {container}");
+        assert_eq!(
+            container["state"]["terminated"]["exitCode"], *code,
+            "{name} {container}"
+        );
         let phase = match (*policy, *expect) {
             (_, "Completed") => "Succeeded",
             ("Never", _) if !code.is_null() => "Failed",
@@ -52,24 +99,42 @@ fn pods_end_as_their_containers_do() {
         assert_eq!(pod["status"]["phase"], phase, "{name}");
     }
     let word = place.get(&["pod", "word"]);
-    assert_eq!(word["status"]["containerStatuses"][0]["state"]["terminated"]["message"], "farewell\n");
+    assert_eq!(
+        word["status"]["containerStatuses"][0]["state"]["terminated"]["message"],
+        "farewell\n"
+    );
     assert_eq!(place.kubectl_ok(&["logs", "fine"]), "hello\n");
 
     // The first restart came at once, the second one after ten seconds.
-    place.kubectl_ok(&["wait", "pod/loop", "--for=jsonpath={.status.containerStatuses[0].restartCount}=2", crate::cluster::PATIENCE]);
-    until("the third run's end", || (shown(&place, "loop") == "CrashLoopBackOff").then_some(()));
+    place.kubectl_ok(&[
+        "wait",
+        "pod/loop",
+        "--for=jsonpath={.status.containerStatuses[0].restartCount}=2",
+        crate::cluster::PATIENCE,
+    ]);
+    until("the third run's end", || {
+        (shown(&place, "loop") == "CrashLoopBackOff").then_some(())
+    });
     let pod = place.get(&["pod", "loop"]);
     let container = &pod["status"]["containerStatuses"][0];
     let message = container["state"]["waiting"]["message"].as_str().unwrap();
-    assert!(message.starts_with("back-off 20s restarting failed container=c pod=loop_node-ends("), "{message}");
+    assert!(
+        message.starts_with("back-off 20s restarting failed container=c pod=loop_node-ends("),
+        "{message}"
+    );
     let events = place.kubectl_ok(&["events", "--for", "pod/loop"]);
-    assert!(events.contains("Back-off restarting failed container c in pod loop_node-ends"), "{events}");
+    assert!(
+        events.contains("Back-off restarting failed container c in pod loop_node-ends"),
+        "{events}"
+    );
 }
 
 #[test]
 fn init_containers_run_before_and_sidecars_beside() {
     let place = place("node-init");
-    create(&place, r#"
+    create(
+        &place,
+        r#"
 {apiVersion: v1, kind: Pod, metadata: {name: order}, spec: {restartPolicy: Never,
   volumes: [{name: d, emptyDir: {}}],
   initContainers: [
@@ -87,22 +152,32 @@ fn init_containers_run_before_and_sidecars_beside() {
 {apiVersion: v1, kind: Pod, metadata: {name: failed}, spec: {restartPolicy: Never,
   initContainers: [{name: bad, image: 'IMAGE', command: [/bin/demo, exit, '9']}],
   containers: [{name: main, image: 'IMAGE', command: [/bin/demo, sleep, inf]}]}}
-"#);
+"#,
+    );
     place.wait("pod/order", "jsonpath={.status.phase}=Succeeded");
     assert_eq!(place.kubectl_ok(&["logs", "order", "-c", "second"]), "one\na\nbeside\n");
     assert_eq!(place.kubectl_ok(&["logs", "order", "-c", "main"]), "one\n");
-    until("init back-off", || (shown(&place, "stuck") == "Init:CrashLoopBackOff").then_some(()));
-    until("init failure", || (shown(&place, "failed") == "Init:Error").then_some(()));
+    until("init back-off", || {
+        (shown(&place, "stuck") == "Init:CrashLoopBackOff").then_some(())
+    });
+    until("init failure", || {
+        (shown(&place, "failed") == "Init:Error").then_some(())
+    });
     assert_eq!(place.get(&["pod", "failed"])["status"]["phase"], "Failed");
     let stuck = place.get(&["pod", "stuck"]);
     assert_eq!(stuck["status"]["phase"], "Pending");
-    assert_eq!(stuck["status"]["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");
+    assert_eq!(
+        stuck["status"]["containerStatuses"][0]["state"]["waiting"]["reason"],
+        "PodInitializing"
+    );
 }
 
 #[test]
 fn probes_decide_who_runs_and_who_serves() {
     let place = place("node-probes");
-    create(&place, r#"
+    create(
+        &place,
+        r#"
 {apiVersion: v1, kind: Pod, metadata: {name: web, labels: {app: web}}, spec: {terminationGracePeriodSeconds: 1,
   containers: [{name: c, image: 'IMAGE', ports: [{name: http, containerPort: 8080}], env: [{name: DRAIN_SECONDS, value: '0'}],
     startupProbe: {tcpSocket: {port: http}, periodSeconds: 1},
@@ -121,14 +196,29 @@ fn probes_decide_who_runs_and_who_serves() {
 {apiVersion: v1, kind: Pod, metadata: {name: late}, spec: {terminationGracePeriodSeconds: 1,
   containers: [{name: c, image: 'IMAGE', command: [/bin/demo, sleep, inf],
     startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 1}}]}}
-"#);
+"#,
+    );
     place.wait("pod/web", "condition=Ready");
-    let slice = "endpointslice/".to_owned() + place.get(&["endpointslices", "-l", "kubernetes.io/service-name=web"])["items"][0]["metadata"]["name"].as_str().unwrap();
+    let slice = "endpointslice/".to_owned()
+        + place.get(&["endpointslices", "-l", "kubernetes.io/service-name=web"])["items"][0]["metadata"]["name"]
+            .as_str()
+            .unwrap();
     place.wait(&slice, "jsonpath={.endpoints[0].conditions.ready}=true");
-    let proxy = |pod: &str, path: &str| place.kubectl_ok(&["get", "--raw", &format!("/api/v1/namespaces/node-probes/pods/{pod}:8080/proxy/{path}")]);
+    let proxy = |pod: &str, path: &str| {
+        place.kubectl_ok(&[
+            "get",
+            "--raw",
+            &format!("/api/v1/namespaces/node-probes/pods/{pod}:8080/proxy/{path}"),
+        ])
+    };
     assert_eq!(proxy("web", "unready"), "web is unready now\n");
     place.wait("pod/web", "condition=Ready=false");
-    place.kubectl_ok(&["wait", &slice, "--for=jsonpath={.endpoints[0].conditions.ready}=false", "--timeout=2s"]);
+    place.kubectl_ok(&[
+        "wait",
+        &slice,
+        "--for=jsonpath={.endpoints[0].conditions.ready}=false",
+        "--timeout=2s",
+    ]);
     let said = fail(&place.kubectl(&["exec", "web", "--", "/bin/demo", "get", "http://web/"]));
     assert!(said.contains("Connection refused"), "{said}");
     assert_eq!(proxy("web", "ready"), "web is ready now\n");
@@ -139,10 +229,19 @@ fn probes_decide_who_runs_and_who_serves() {
     place.wait("pod/live", "jsonpath={.status.containerStatuses[0].restartCount}=1");
     place.wait("pod/live", "condition=Ready");
     let events = place.kubectl_ok(&["events", "--for", "pod/live"]);
-    assert!(events.contains("Liveness probe failed: HTTP probe failed with statuscode: 503"), "{events}");
-    assert!(events.contains("Container c failed liveness probe, will be restarted"), "{events}");
+    assert!(
+        events.contains("Liveness probe failed: HTTP probe failed with statuscode: 503"),
+        "{events}"
+    );
+    assert!(
+        events.contains("Container c failed liveness probe, will be restarted"),
+        "{events}"
+    );
 
-    assert_eq!(place.get(&["pod", "exec"])["status"]["containerStatuses"][0]["ready"], false);
+    assert_eq!(
+        place.get(&["pod", "exec"])["status"]["containerStatuses"][0]["ready"],
+        false
+    );
     place.kubectl_ok(&["exec", "exec", "--", "/bin/demo", "mkdir", "/tmp/ready"]);
     place.wait("pod/exec", "condition=Ready");
 
@@ -151,7 +250,10 @@ fn probes_decide_who_runs_and_who_serves() {
         (count >= Some(1)).then_some(())
     });
     let events = place.kubectl_ok(&["events", "--for", "pod/late"]);
-    assert!(events.contains("Container c failed startup probe, will be restarted"), "{events}");
+    assert!(
+        events.contains("Container c failed startup probe, will be restarted"),
+        "{events}"
+    );
 }
 
 #[test]
@@ -255,18 +357,38 @@ spec:
     let pod = place.get(&["pod", "sees"]);
     let ip = pod["status"]["podIP"].as_str().unwrap();
     for expect in [
-        "POD=sees", "COLOUR=blue", "PASSWORD=s3cret", "MEMORY=33554432", "BOTH=sees-blue", "P_colour=blue",
-        &format!("IP={ip}"), &format!("NODE={}", pod["spec"]["nodeName"].as_str().unwrap()), "HOSTNAME=sees",
-        "KUBERNETES_SERVICE_HOST=10.96.0.1", "Uid: 1000 1000 1000 1000", "Groups: 2000 3000 ", "CapBnd: 0000000000000400",
-        "CapEff: 0000000000000000", "NoNewPrivs: 1", "Seccomp: 2", "root-write: Read-only file system (os error 30)",
-        "mount: Operation not permitted (os error 1)", "stdin-null: true", "descriptors: 3",
+        "POD=sees",
+        "COLOUR=blue",
+        "PASSWORD=s3cret",
+        "MEMORY=33554432",
+        "BOTH=sees-blue",
+        "P_colour=blue",
+        &format!("IP={ip}"),
+        &format!("NODE={}", pod["spec"]["nodeName"].as_str().unwrap()),
+        "HOSTNAME=sees",
+        "KUBERNETES_SERVICE_HOST=10.96.0.1",
+        "Uid: 1000 1000 1000 1000",
+        "Groups: 2000 3000 ",
+        "CapBnd: 0000000000000400",
+        "CapEff: 0000000000000000",
+        "NoNewPrivs: 1",
+        "Seccomp: 2",
+        "root-write: Read-only file system (os error 30)",
+        "mount: Operation not permitted (os error 1)",
+        "stdin-null: true",
+        "descriptors: 3",
     ] {
         assert!(log.lines().any(|line| line == expect), "{expect} in {log}");
     }
     // What a pod gets that asks for nothing: the default capabilities, and no profile.
     place.wait("pod/plain", "jsonpath={.status.phase}=Succeeded");
     let plain = place.kubectl_ok(&["logs", "plain"]);
-    for expect in ["CapEff: 00000000a80425fb", "CapBnd: 00000000a80425fb", "Uid: 0 0 0 0", "mknod-kmsg: Operation not permitted (os error 1)"] {
+    for expect in [
+        "CapEff: 00000000a80425fb",
+        "CapBnd: 00000000a80425fb",
+        "Uid: 0 0 0 0",
+        "mknod-kmsg: Operation not permitted (os error 1)",
+    ] {
         assert!(plain.lines().any(|line| line == expect), "{expect} in {plain}");
     }
     for (words, expect) in [
@@ -279,36 +401,85 @@ spec:
     ] {
         assert_eq!(run(words), expect, "{words:?}");
     }
-    assert!(run(&["cat", "/etc/resolv.conf"]).contains("search node-sees.svc.cluster.local svc.cluster.local cluster.local\n"));
+    assert!(
+        run(&["cat", "/etc/resolv.conf"])
+            .contains("search node-sees.svc.cluster.local svc.cluster.local cluster.local\n")
+    );
     run(&["write", "/scratch/x", "y"]);
 
     // The token is this pod's, and the API takes it.
     const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
     assert_eq!(run(&["cat", &format!("{ACCOUNT}/namespace")]), "node-sees");
-    assert_eq!(run(&["cat", &format!("{ACCOUNT}/ca.crt")]).trim(), shared().ca_pem().trim());
+    assert_eq!(
+        run(&["cat", &format!("{ACCOUNT}/ca.crt")]).trim(),
+        shared().ca_pem().trim()
+    );
     let token = run(&["cat", &format!("{ACCOUNT}/token")]);
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
-    let answer = place.kubectl_with(&["create", "--raw", "/apis/authentication.k8s.io/v1/tokenreviews", "-f", "-"], &review.to_string());
+    let answer = place.kubectl_with(
+        &[
+            "create",
+            "--raw",
+            "/apis/authentication.k8s.io/v1/tokenreviews",
+            "-f",
+            "-",
+        ],
+        &review.to_string(),
+    );
     let answer: Value = serde_json::from_str(&crate::cluster::succeed(&answer)).unwrap();
-    assert_eq!(answer["status"]["user"]["username"], "system:serviceaccount:node-sees:default");
-    assert_eq!(answer["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["sees"]));
+    assert_eq!(
+        answer["status"]["user"]["username"],
+        "system:serviceaccount:node-sees:default"
+    );
+    assert_eq!(
+        answer["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"],
+        json!(["sees"])
+    );
     // Its server is there under its name: it speaks TLS only and says so, or hangs up.
-    let said = place.kubectl(&["exec", "sees", "--", "/bin/demo", "get", "http://kubernetes.default:443/"]);
+    let said = place.kubectl(&[
+        "exec",
+        "sees",
+        "--",
+        "/bin/demo",
+        "get",
+        "http://kubernetes.default:443/",
+    ]);
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
-    assert!(!said.contains("refused") && !said.contains("no such host") && !said.contains("timed out"), "{said}");
+    assert!(
+        !said.contains("refused") && !said.contains("no such host") && !said.contains("timed out"),
+        "{said}"
+    );
 
     // Changes are seen while it runs, the environment stays.
-    place.kubectl_ok(&["patch", "configmap", "settings", "-p", r#"{"data":{"a.txt":"second\n","new":"n"}}"#]);
+    place.kubectl_ok(&[
+        "patch",
+        "configmap",
+        "settings",
+        "-p",
+        r#"{"data":{"a.txt":"second\n","new":"n"}}"#,
+    ]);
     until("the new text in the volumes", || {
         let texts = [run(&["cat", "/settings/a.txt"]), run(&["cat", "/all/cm/a.txt"])];
         (texts == ["second\n", "second\n"]).then_some(())
     });
-    assert_eq!(run(&["ls", "/settings"]).lines().filter(|name| !name.starts_with("..")).collect::<Vec<_>>(), ["a.txt", "colour", "new"]);
+    assert_eq!(
+        run(&["ls", "/settings"])
+            .lines()
+            .filter(|name| !name.starts_with(".."))
+            .collect::<Vec<_>>(),
+        ["a.txt", "colour", "new"]
+    );
     place.kubectl_ok(&["label", "pod", "sees", "tier=y", "--overwrite"]);
-    until("the new label in the volume", || (run(&["cat", "/all/labels"]) == "tier=\"y\"").then_some(()));
+    until("the new label in the volume", || {
+        (run(&["cat", "/all/labels"]) == "tier=\"y\"").then_some(())
+    });
 
     // Nothing of its volumes stays when it goes, but what belongs to the node.
-    let volumes = shared().dir.join(format!("data/nodes/{}/pods/{}", crate::node_cluster::name(shared()), pod["metadata"]["uid"].as_str().unwrap()));
+    let volumes = shared().dir.join(format!(
+        "data/nodes/{}/pods/{}",
+        crate::node_cluster::name(shared()),
+        pod["metadata"]["uid"].as_str().unwrap()
+    ));
     place.kubectl_ok(&["delete", "pod", "sees", crate::cluster::PATIENCE]);
     assert!(!volumes.exists(), "{}", volumes.display());
     assert!(std::fs::metadata(host.join("of-the-node")).unwrap().size() == 0);
@@ -317,28 +488,44 @@ spec:
 #[test]
 fn people_look_into_containers() {
     let place = place("node-looks");
-    create(&place, r#"
+    create(
+        &place,
+        r#"
 {apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: 'IMAGE', env: [{name: DRAIN_SECONDS, value: '0'}]}]}}
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: talks}, spec: {restartPolicy: Never, containers: [{name: c, image: 'IMAGE', command: [/bin/demo, spam, '200', '5']}]}}
-"#);
+"#,
+    );
     place.wait("pod/talks", "jsonpath={.status.containerStatuses[0].started}=true");
     let followed = place.kubectl_ok(&["logs", "-f", "talks"]);
-    let lines: Vec<String> = (0..200).map(|index| format!("line {index}")).chain(["done".into()]).collect();
+    let lines: Vec<String> = (0..200)
+        .map(|index| format!("line {index}"))
+        .chain(["done".into()])
+        .collect();
     assert_eq!(followed.lines().collect::<Vec<_>>(), lines);
     assert_eq!(place.kubectl_ok(&["logs", "talks", "--tail=2"]), "line 199\ndone\n");
 
     place.wait("pod/web", "condition=Ready");
     let (said, code) = place.shell("kubectl exec web -- /bin/demo exit 7");
     assert_eq!((said.trim(), code), ("command terminated with exit code 7", 7));
-    let echoed = place.kubectl_with(&["exec", "-i", "web", "--", "/bin/demo", "cat"], "through standard input\n");
+    let echoed = place.kubectl_with(
+        &["exec", "-i", "web", "--", "/bin/demo", "cat"],
+        "through standard input\n",
+    );
     assert_eq!(crate::cluster::succeed(&echoed), "through standard input\n");
     std::fs::write(place.dir.join("up.txt"), "there and back\n").unwrap();
     place.kubectl_ok(&["cp", "up.txt", "web:/tmp/up.txt"]);
     place.kubectl_ok(&["cp", "web:/tmp/up.txt", "down.txt"]);
-    assert_eq!(std::fs::read_to_string(place.dir.join("down.txt")).unwrap(), "there and back\n");
+    assert_eq!(
+        std::fs::read_to_string(place.dir.join("down.txt")).unwrap(),
+        "there and back\n"
+    );
 
-    let _ = place.kubectl(&["get", "--raw", "/api/v1/namespaces/node-looks/pods/web:8080/proxy/crash?code=3"]);
+    let _ = place.kubectl(&[
+        "get",
+        "--raw",
+        "/api/v1/namespaces/node-looks/pods/web:8080/proxy/crash?code=3",
+    ]);
     place.wait("pod/web", "jsonpath={.status.containerStatuses[0].restartCount}=1");
     let before = place.kubectl_ok(&["logs", "--previous", "web"]);
     assert_eq!(before, "web serves port 8080\nweb crashes as told\n");

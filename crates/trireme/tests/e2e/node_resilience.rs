@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Workplace, succeed};
 use crate::node_cluster::{
-    cgroup, cgroup_directories, create, daemon, inside, kill, name, pods, process_of, processes, ready, start, until, up,
+    cgroup, cgroup_directories, create, daemon, inside, kill, name, pods, process_of, processes, ready, start, until,
+    up,
 };
 
 const WORK: &str = r#"
@@ -30,7 +31,10 @@ fn lives(place: &Workplace) -> BTreeMap<String, (String, Value)> {
     all.extend(pods(place, "app=talks"));
     let life = |pod: &Value| {
         let container = &pod["status"]["containerStatuses"][0];
-        (process_of(container["containerID"].as_str().unwrap()), container["restartCount"].clone())
+        (
+            process_of(container["containerID"].as_str().unwrap()),
+            container["restartCount"].clone(),
+        )
     };
     all.iter().map(|(name, pod)| (name.clone(), life(pod))).collect()
 }
@@ -52,7 +56,14 @@ fn all_ready(place: &Workplace) {
 fn restarts(place: &Workplace) -> BTreeMap<String, u64> {
     let mut all = pods(place, "app=web");
     all.extend(pods(place, "app=talks"));
-    all.into_iter().map(|(name, pod)| (name, pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap())).collect()
+    all.into_iter()
+        .map(|(name, pod)| {
+            (
+                name,
+                pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap(),
+            )
+        })
+        .collect()
 }
 
 #[test]
@@ -78,7 +89,13 @@ fn pods_survive_daemons_reboots_and_leave_nothing_behind() {
         assert_eq!(lives(&place), first, "node {node}, server {server}");
         written = until("more lines", || Some(lines(&place)).filter(|count| *count > written));
         let round = written.to_string();
-        place.kubectl_ok(&["patch", "configmap", "settings", "-p", &format!(r#"{{"data":{{"round":"{round}"}}}}"#)]);
+        place.kubectl_ok(&[
+            "patch",
+            "configmap",
+            "settings",
+            "-p",
+            &format!(r#"{{"data":{{"round":"{round}"}}}}"#),
+        ]);
         until("the news in the volume", || {
             (place.kubectl_ok(&["exec", "talks", "--", "/bin/demo", "cat", "/settings/round"]) == round).then_some(())
         });
@@ -101,19 +118,28 @@ fn pods_survive_daemons_reboots_and_leave_nothing_behind() {
         up(&cluster);
         ready(&cluster);
         count.values_mut().for_each(|count| *count += 1);
-        until(&format!("the pods after {how}: {count:?}, but {:?}", restarts(&place)), || (restarts(&place) == count).then_some(()));
+        until(&format!("the pods after {how}, {count:?},"), || {
+            (restarts(&place) == count).then_some(())
+        });
         all_ready(&place);
         let pod = count.keys().find(|name| name.starts_with("web-")).unwrap();
         let answer = until("an answer through the Service", || {
             let said = place.kubectl(&["exec", pod, "--", "/bin/demo", "get", "http://web/hostname"]);
-            said.status.success().then(|| String::from_utf8_lossy(&said.stdout).into_owned())
+            said.status
+                .success()
+                .then(|| String::from_utf8_lossy(&said.stdout).into_owned())
         });
         assert!(count.contains_key(answer.trim()), "{answer}");
     }
 
     let (dir, group) = (cluster.dir.clone(), cgroup(&cluster));
     succeed(&cluster.trireme(&["--quiet", "reset", "--yes"]));
-    assert!(!cluster.kubeconfig().exists() || !std::fs::read_to_string(cluster.kubeconfig()).unwrap().contains("trireme"));
+    assert!(
+        !cluster.kubeconfig().exists()
+            || !std::fs::read_to_string(cluster.kubeconfig())
+                .unwrap()
+                .contains("trireme")
+    );
     assert!(!dir.join("data").exists() && !dir.join("run").exists());
     let after = Traces::of_machine();
     assert_eq!(after.of(&dir, &group), Vec::<String>::new());
@@ -137,7 +163,10 @@ fn reboot(cluster: &Cluster) {
 }
 
 fn remove_group(group: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(group)?.flatten().filter(|entry| entry.path().is_dir()) {
+    for entry in std::fs::read_dir(group)?
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+    {
         remove_group(&entry.path())?;
     }
     std::fs::remove_dir(group)
@@ -157,7 +186,10 @@ impl Traces {
         let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
         let read = |path: &str| lines(std::fs::read_to_string(path).unwrap_or_default());
         let tell = |program: &str, words: &[&str]| {
-            let output = Command::new(program).args(words).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+            let output = Command::new(program)
+                .args(words)
+                .output()
+                .unwrap_or_else(|error| panic!("{program}: {error}"));
             lines(succeed(&output))
         };
         let words = |pid: i32| {
@@ -169,7 +201,11 @@ impl Traces {
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
             let below = std::fs::read_dir(hierarchy.path()).into_iter().flatten().flatten();
             groups.extend([hierarchy.path().display().to_string()]);
-            groups.extend(below.filter(|entry| entry.path().is_dir()).map(|entry| entry.path().display().to_string()));
+            groups.extend(
+                below
+                    .filter(|entry| entry.path().is_dir())
+                    .map(|entry| entry.path().display().to_string()),
+            );
         }
         Traces {
             mounts: read("/proc/self/mounts"),
