@@ -157,7 +157,7 @@ mod tests {
             (json!({"requests": {"cpu": "1m"}}), "Burstable", 2, 0, 0, 999),
             (json!({"limits": {"cpu": "1m"}}), "Burstable", 2, 1000, 0, 999),
         ] {
-            let pod = pod(&[wanted.clone()]);
+            let pod = pod(std::slice::from_ref(&wanted));
             let got = resources(&pod, &pod.spec.as_ref().unwrap().containers[0], 4 * GIB);
             assert_eq!(qos_class(&pod), class, "{wanted}");
             assert_eq!(
