@@ -106,7 +106,9 @@ impl Observed {
                 Err(error) => return Err(error),
             }
         }
-        observed.sandboxes.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.attempt));
+        observed
+            .sandboxes
+            .sort_by_key(|sandbox| std::cmp::Reverse(sandbox.attempt));
         observed
             .runs
             .sort_by(|a, b| b.created_at.cmp(&a.created_at).then(b.attempt.cmp(&a.attempt)));

@@ -313,7 +313,10 @@ async fn finish(sink: &mut SplitSink<Socket, Frame>, protocol: Protocol, outcome
         let _ = sink.send(frame(protocol.encode(channel::ERROR, text.as_bytes()))).await;
     }
     // Clients take a close with a code for the end, and one without for a failure (client-go reads 1005 as an error).
-    let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    let normal = CloseFrame {
+        code: CloseCode::Normal,
+        reason: Utf8Bytes::default(),
+    };
     let _ = sink.send(Frame::Close(Some(normal))).await;
     let _ = sink.close().await;
 }

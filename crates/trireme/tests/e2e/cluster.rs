@@ -49,7 +49,11 @@ impl Cluster {
     /// A directory for a cluster that is not started yet.
     pub fn prepare() -> Cluster {
         kubectl_is_new_enough();
-        let dir = tempfile::Builder::new().prefix("trireme-e2e-").tempdir().unwrap().keep();
+        let dir = tempfile::Builder::new()
+            .prefix("trireme-e2e-")
+            .tempdir()
+            .unwrap()
+            .keep();
         let reaper = Command::new("/bin/sh")
             .args(["-c", REAPER, TRIREME])
             .arg(&dir)
@@ -88,7 +92,11 @@ impl Cluster {
 
     /// `trireme up`, on any port the first time and on the same one later.
     pub fn up(&self) {
-        let first: &[&str] = if self.dir.join("data/settings.json").exists() { &[] } else { &["--api-port", "0"] };
+        let first: &[&str] = if self.dir.join("data/settings.json").exists() {
+            &[]
+        } else {
+            &["--api-port", "0"]
+        };
         succeed(&self.trireme(&[&["--quiet", "up", "--no-node"], first].concat()));
     }
 
@@ -124,13 +132,23 @@ impl Cluster {
     /// Makes a namespace and a place to work in it.
     pub fn workplace(&self, namespace: &str) -> Workplace {
         self.kubectl_ok(&["create", "namespace", namespace]);
-        self.kubectl_ok(&["wait", "--for=create", "serviceaccount/default", "-n", namespace, PATIENCE]);
+        self.kubectl_ok(&[
+            "wait",
+            "--for=create",
+            "serviceaccount/default",
+            "-n",
+            namespace,
+            PATIENCE,
+        ]);
         let dir = self.dir.join("work").join(namespace);
         std::fs::create_dir_all(&dir).unwrap();
         let mut config = self.config();
         config["contexts"][0]["context"]["namespace"] = namespace.into();
         std::fs::write(dir.join("kubeconfig"), config.to_string()).unwrap();
-        Workplace { namespace: namespace.into(), dir }
+        Workplace {
+            namespace: namespace.into(),
+            dir,
+        }
     }
 
     /// The kubeconfig as a tree.
@@ -140,7 +158,10 @@ impl Cluster {
 
     /// `https://127.0.0.1:PORT`.
     pub fn server(&self) -> String {
-        self.config()["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned()
+        self.config()["clusters"][0]["cluster"]["server"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// The authority's certificate as PEM.
@@ -211,14 +232,20 @@ impl Workplace {
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code().unwrap_or(-1))
+        (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            output.status.code().unwrap_or(-1),
+        )
     }
 }
 
 /// The text of a successful command.
 #[track_caller]
 pub fn succeed(output: &Output) -> String {
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(output.status.success(), "{}\n{stdout}{stderr}", output.status);
     stdout.into_owned()
 }
@@ -226,15 +253,23 @@ pub fn succeed(output: &Output) -> String {
 /// The error text of a failed command.
 #[track_caller]
 pub fn fail(output: &Output) -> String {
-    assert!(!output.status.success(), "it succeeded: {}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        !output.status.success(),
+        "it succeeded: {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn kubectl(arguments: &[&str], dir: &Path, kubeconfig: &Path, input: &str) -> Output {
     let mut command = Command::new("kubectl");
     let command = isolated(command.args(arguments), dir, kubeconfig);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kubectl in PATH");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kubectl in PATH");
     // A kubectl that fails early does not read: that is no failure of ours.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
@@ -245,7 +280,12 @@ fn isolated<'a>(command: &'a mut Command, dir: &Path, kubeconfig: &Path) -> &'a 
     command
         .current_dir(dir)
         .env_clear()
-        .env("PATH", std::env::var_os("PATH").as_deref().unwrap_or(OsStr::new("/usr/bin:/bin")))
+        .env(
+            "PATH",
+            std::env::var_os("PATH")
+                .as_deref()
+                .unwrap_or(OsStr::new("/usr/bin:/bin")),
+        )
         .env("HOME", dir)
         .env("TZ", "UTC")
         .env("LC_ALL", "C.UTF-8")
@@ -253,7 +293,9 @@ fn isolated<'a>(command: &'a mut Command, dir: &Path, kubeconfig: &Path) -> &'a 
 }
 
 fn decode(base64_text: &Value) -> String {
-    let bytes = base64::engine::general_purpose::STANDARD.decode(base64_text.as_str().unwrap()).unwrap();
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(base64_text.as_str().unwrap())
+        .unwrap();
     String::from_utf8(bytes).unwrap()
 }
 
@@ -261,10 +303,20 @@ fn decode(base64_text: &Value) -> String {
 fn kubectl_is_new_enough() {
     static CHECKED: OnceLock<()> = OnceLock::new();
     CHECKED.get_or_init(|| {
-        let output = Command::new("kubectl").args(["version", "--client", "-o", "json"]).output();
+        let output = Command::new("kubectl")
+            .args(["version", "--client", "-o", "json"])
+            .output();
         let text = succeed(&output.expect("the tests need kubectl in PATH"));
         let version: Value = serde_json::from_str(&text).unwrap();
-        let minor = version["clientVersion"]["minor"].as_str().unwrap().trim_end_matches('+').parse::<u32>().unwrap();
-        assert!(minor >= KUBECTL_MINOR_MIN, "kubectl 1.{minor} is too old, 1.{KUBECTL_MINOR_MIN} is needed");
+        let minor = version["clientVersion"]["minor"]
+            .as_str()
+            .unwrap()
+            .trim_end_matches('+')
+            .parse::<u32>()
+            .unwrap();
+        assert!(
+            minor >= KUBECTL_MINOR_MIN,
+            "kubectl 1.{minor} is too old, 1.{KUBECTL_MINOR_MIN} is needed"
+        );
     });
 }

@@ -33,13 +33,27 @@ fn a_cluster_starts_once_ends_and_comes_back_with_its_data() {
 
     cluster.up();
     assert_ne!(cluster.server_pid(), pid);
-    assert_eq!(cluster.server(), server, "the port stays, so that what people wrote down still works");
-    assert_eq!(cluster.kubectl_ok(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]), "1");
+    assert_eq!(
+        cluster.server(),
+        server,
+        "the port stays, so that what people wrote down still works"
+    );
+    assert_eq!(
+        cluster.kubectl_ok(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]),
+        "1"
+    );
     let config = cluster.dir.join("by-token");
     let mut with_token = cluster.config();
     with_token["users"][0]["user"] = serde_json::json!({"token": token.trim()});
     std::fs::write(&config, with_token.to_string()).unwrap();
-    let who = cluster.kubectl_ok(&["--kubeconfig", config.to_str().unwrap(), "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]);
+    let who = cluster.kubectl_ok(&[
+        "--kubeconfig",
+        config.to_str().unwrap(),
+        "auth",
+        "whoami",
+        "-o",
+        "jsonpath={.status.userInfo.username}",
+    ]);
     assert_eq!(who, "system:serviceaccount:default:default", "tokens outlive a restart");
 }
 
@@ -76,17 +90,25 @@ fn reset_removes_what_up_made_and_nothing_else() {
     let mode = std::fs::metadata(cluster.kubeconfig()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(cluster.kubectl_ok(&["config", "current-context"]), "trireme\n");
-    assert_eq!(cluster.kubectl_ok(&["config", "get-contexts", "-o", "name"]), "prod\ntrireme\n");
+    assert_eq!(
+        cluster.kubectl_ok(&["config", "get-contexts", "-o", "name"]),
+        "prod\ntrireme\n"
+    );
 
     let error = fail(&cluster.trireme(&["reset"]));
-    assert!(error.starts_with("error[NOT_CONFIRMED]: this removes the cluster in "), "{error}");
+    assert!(
+        error.starts_with("error[NOT_CONFIRMED]: this removes the cluster in "),
+        "{error}"
+    );
     assert!(error.ends_with("hint: call it with --yes\n"), "{error}");
     assert!(is_alive(pid));
 
     succeed(&cluster.trireme(&["reset", "--yes"]));
     assert!(!is_alive(pid));
-    let mut left: Vec<String> =
-        std::fs::read_dir(&cluster.dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut left: Vec<String> = std::fs::read_dir(&cluster.dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     left.sort();
     // `.kube` is kubectl's own cache.
     left.retain(|name| name != ".kube");
@@ -115,7 +137,10 @@ fn the_users_kubeconfig_can_be_left_alone() {
     succeed(&cluster.trireme(&["up", "--no-node", "--api-port", "0", "--no-kubeconfig"]));
     assert!(!cluster.kubeconfig().exists());
     succeed(&cluster.trireme(&["kubeconfig", "--merge"]));
-    assert_eq!(cluster.kubectl_ok(&["get", "namespace", "default", "-o", "name"]), "namespace/default\n");
+    assert_eq!(
+        cluster.kubectl_ok(&["get", "namespace", "default", "-o", "name"]),
+        "namespace/default\n"
+    );
 }
 
 #[test]
@@ -126,21 +151,46 @@ fn errors_say_what_why_and_what_next() {
     let broken = Cluster::prepare();
     std::fs::write(broken.kubeconfig(), "{broken: [").unwrap();
     let cases: [(&Cluster, &[&str], i32, &[&str]); 6] = [
-        (&cluster, &["status"], 69, &["error[NO_CLUSTER]: no cluster is running from ", "hint: start one: trireme up"]),
-        (&cluster, &["kubeconfig"], 69, &["error[NO_CLUSTER]", "hint: start one: trireme up"]),
+        (
+            &cluster,
+            &["status"],
+            69,
+            &[
+                "error[NO_CLUSTER]: no cluster is running from ",
+                "hint: start one: trireme up",
+            ],
+        ),
+        (
+            &cluster,
+            &["kubeconfig"],
+            69,
+            &["error[NO_CLUSTER]", "hint: start one: trireme up"],
+        ),
         (
             &cluster,
             &["up", "--no-node", "--api-port", &port],
             71,
-            &["error[DAEMON_FAILED]", "error[PORT_TAKEN]: the API cannot listen on 127.0.0.1:", "trireme up --api-port 0"],
+            &[
+                "error[DAEMON_FAILED]",
+                "error[PORT_TAKEN]: the API cannot listen on 127.0.0.1:",
+                "trireme up --api-port 0",
+            ],
         ),
-        (&cluster, &["up", "--no-such-flag"], 64, &["unexpected argument '--no-such-flag'"]),
+        (
+            &cluster,
+            &["up", "--no-such-flag"],
+            64,
+            &["unexpected argument '--no-such-flag'"],
+        ),
         (&cluster, &["server", "--api-port", &port], 71, &["error[PORT_TAKEN]"]),
         (
             &broken,
             &["up", "--no-node", "--api-port", "0"],
             64,
-            &["error[KUBECONFIG_BROKEN]", "hint: mend or move that file, or name another one"],
+            &[
+                "error[KUBECONFIG_BROKEN]",
+                "hint: mend or move that file, or name another one",
+            ],
         ),
     ];
     for (cluster, arguments, code, parts) in cases {
@@ -161,8 +211,14 @@ fn a_second_server_on_one_directory_is_refused() {
     let cluster = Cluster::start();
     let output = cluster.trireme(&["server", "--api-port", "0"]);
     let error = fail(&output);
-    assert!(error.starts_with("error[ALREADY_RUNNING]: a control plane is running already from "), "{error}");
-    assert!(error.contains("hint: look at it: trireme status; end it: trireme down"), "{error}");
+    assert!(
+        error.starts_with("error[ALREADY_RUNNING]: a control plane is running already from "),
+        "{error}"
+    );
+    assert!(
+        error.contains("hint: look at it: trireme status; end it: trireme down"),
+        "{error}"
+    );
     assert_eq!(cluster.kubectl_ok(&["get", "--raw", "/readyz"]), "ok");
 }
 
@@ -170,7 +226,10 @@ fn a_second_server_on_one_directory_is_refused() {
 fn versions_are_told() {
     let cluster = Cluster::prepare();
     let text = succeed(&cluster.trireme(&["version"]));
-    assert!(text.starts_with("trireme ") && text.contains("(Kubernetes v1.36."), "{text}");
+    assert!(
+        text.starts_with("trireme ") && text.contains("(Kubernetes v1.36."),
+        "{text}"
+    );
     let version: Value = serde_json::from_str(&succeed(&cluster.trireme(&["version", "-o", "json"]))).unwrap();
     assert!(version["kubernetes"].as_str().unwrap().starts_with("v1.36."));
 }

@@ -41,17 +41,26 @@ fn value_of(object: &Value) -> String {
 
 #[test]
 fn no_acknowledged_write_is_lost_and_no_event_repeated() {
-    let seed = std::env::var("TRIREME_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let seed = std::env::var("TRIREME_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(20);
     println!("TRIREME_SEED={seed}");
     let cluster = Cluster::start_on(&free_port().to_string());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(crash_and_check(&cluster, seed));
 }
 
 /// A port that no outgoing connection has: while the server is down, a client that connects to a port of that range can
 /// be given it as its own, and then meets itself.
 fn free_port() -> u16 {
-    (20_000..32_000).find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
+    (20_000..32_000)
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// Kills the control plane and waits until the kernel has let go of all that it had.
@@ -71,12 +80,26 @@ async fn crash_and_check(cluster: &Cluster, seed: u64) {
     let (starts, started) = watch::channel(1_u64);
 
     let client = cluster.client();
-    let present = client.list_in::<Value>(&CONFIG_MAPS, NAMESPACE, &ListParams::default()).await.unwrap();
-    let watcher = tokio::spawn(record(client.clone(), present.resource_version.clone(), started.clone()));
+    let present = client
+        .list_in::<Value>(&CONFIG_MAPS, NAMESPACE, &ListParams::default())
+        .await
+        .unwrap();
+    let watcher = tokio::spawn(record(
+        client.clone(),
+        present.resource_version.clone(),
+        started.clone(),
+    ));
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             let random = Random::seeded(seed * 1000 + writer);
-            tokio::spawn(write(client.clone(), writer, random, acknowledged.clone(), count.clone(), started.clone()))
+            tokio::spawn(write(
+                client.clone(),
+                writer,
+                random,
+                acknowledged.clone(),
+                count.clone(),
+                started.clone(),
+            ))
         })
         .collect();
     let typist = tokio::spawn(type_kubectl(cluster.kubeconfig(), cluster.dir.clone(), started.clone()));
@@ -100,11 +123,21 @@ async fn crash_and_check(cluster: &Cluster, seed: u64) {
     }
     let typed = typist.await.unwrap();
     // The last event that the watcher has to see.
-    let end = client.create_in(&CONFIG_MAPS, NAMESPACE, &object("end", "end")).await.unwrap();
-    let events = tokio::time::timeout(Duration::from_secs(30), watcher).await.expect("the watcher sees the end").unwrap();
+    let end = client
+        .create_in(&CONFIG_MAPS, NAMESPACE, &object("end", "end"))
+        .await
+        .unwrap();
+    let events = tokio::time::timeout(Duration::from_secs(30), watcher)
+        .await
+        .expect("the watcher sees the end")
+        .unwrap();
 
-    let acknowledged = acknowledged.lock().unwrap();
-    assert!(acknowledged.len() as u64 > CRASHES, "only {} writes", acknowledged.len());
+    let acknowledged = acknowledged.lock().unwrap().clone();
+    assert!(
+        acknowledged.len() as u64 > CRASHES,
+        "only {} writes",
+        acknowledged.len()
+    );
     let mut seen: BTreeMap<u64, (String, Option<String>)> = BTreeMap::new();
     let mut last = present.resource_version.parse::<u64>().unwrap();
     for (revision, name, value) in &events {
@@ -116,23 +149,37 @@ async fn crash_and_check(cluster: &Cluster, seed: u64) {
         assert_eq!(seen.get(revision), Some(write), "acknowledged revision {revision}");
     }
     // The history of events leads to exactly the state that is there.
-    let mut state: BTreeMap<String, String> =
-        present.items.iter().map(|item| (item["metadata"]["name"].as_str().unwrap().to_owned(), value_of(item))).collect();
+    let mut state: BTreeMap<String, String> = present
+        .items
+        .iter()
+        .map(|item| (item["metadata"]["name"].as_str().unwrap().to_owned(), value_of(item)))
+        .collect();
     for (name, value) in seen.into_values() {
         match value {
             Some(value) => state.insert(name, value),
             None => state.remove(&name),
         };
     }
-    let list = client.list_in::<Value>(&CONFIG_MAPS, NAMESPACE, &ListParams::default()).await.unwrap();
-    let there: BTreeMap<String, String> =
-        list.items.iter().map(|item| (item["metadata"]["name"].as_str().unwrap().to_owned(), value_of(item))).collect();
+    let list = client
+        .list_in::<Value>(&CONFIG_MAPS, NAMESPACE, &ListParams::default())
+        .await
+        .unwrap();
+    let there: BTreeMap<String, String> = list
+        .items
+        .iter()
+        .map(|item| (item["metadata"]["name"].as_str().unwrap().to_owned(), value_of(item)))
+        .collect();
     assert_eq!(there, state);
     for name in &typed {
         assert!(there.contains_key(name), "kubectl was told that {name} is created");
     }
     assert_eq!(last, revision(&end));
-    println!("{} writes acknowledged, {} by kubectl, {} events", acknowledged.len(), typed.len(), events.len());
+    println!(
+        "{} writes acknowledged, {} by kubectl, {} events",
+        acknowledged.len(),
+        typed.len(),
+        events.len()
+    );
 }
 
 fn object(name: &str, value: &str) -> Value {
@@ -160,15 +207,30 @@ async fn write(
         if seen == u64::MAX {
             return;
         }
-        let (name, value) = (format!("w{writer}-{}", random.range(0..NAMES)), format!("{writer}.{number}"));
+        let (name, value) = (
+            format!("w{writer}-{}", random.range(0..NAMES)),
+            format!("{writer}.{number}"),
+        );
         let answer = match random.range(0..4) {
-            0 => client.delete(&CONFIG_MAPS, NAMESPACE, &name, &DeleteParams::default()).await.map(|_| None),
-            1 => client.create_in(&CONFIG_MAPS, NAMESPACE, &object(&name, &value)).await.map(Some),
-            _ => client.update(&CONFIG_MAPS, NAMESPACE, &name, None, &object(&name, &value)).await.map(Some),
+            0 => client
+                .delete(&CONFIG_MAPS, NAMESPACE, &name, &DeleteParams::default())
+                .await
+                .map(|_| None),
+            1 => client
+                .create_in(&CONFIG_MAPS, NAMESPACE, &object(&name, &value))
+                .await
+                .map(Some),
+            _ => client
+                .update(&CONFIG_MAPS, NAMESPACE, &name, None, &object(&name, &value))
+                .await
+                .map(Some),
         };
         match answer {
             Ok(Some(written)) => {
-                acknowledged.lock().unwrap().insert(revision(&written), (name, Some(value)));
+                acknowledged
+                    .lock()
+                    .unwrap()
+                    .insert(revision(&written), (name, Some(value)));
                 count.fetch_add(1, Ordering::SeqCst);
             }
             Ok(None) => {
@@ -217,7 +279,10 @@ async fn record(client: Client, from: String, mut started: watch::Receiver<u64>)
     let mut events = Vec::new();
     let mut from = from;
     loop {
-        let params = WatchParams { resource_version: from.clone(), ..WatchParams::default() };
+        let params = WatchParams {
+            resource_version: from.clone(),
+            ..WatchParams::default()
+        };
         // Taken before the request: a start that comes while it fails is not missed.
         let seen = *started.borrow();
         match client.watch_in::<Value>(&CONFIG_MAPS, NAMESPACE, &params).await {

@@ -6,11 +6,17 @@ use crate::cluster::{Cluster, PATIENCE};
 
 #[test]
 fn every_example_is_applied() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").canonicalize().unwrap();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../examples")
+        .canonicalize()
+        .unwrap();
     let directory = directory.to_str().unwrap();
     let place = Cluster::shared().workplace("examples");
     let tried = place.kubectl_ok(&["apply", "--dry-run=server", "-f", directory]);
-    assert!(tried.lines().count() >= 10 && tried.lines().all(|line| line.ends_with("created (server dry run)")), "{tried}");
+    assert!(
+        tried.lines().count() >= 10 && tried.lines().all(|line| line.ends_with("created (server dry run)")),
+        "{tried}"
+    );
     let applied = place.kubectl_ok(&["apply", "-f", directory]);
     assert_eq!(applied.lines().count(), tried.lines().count());
     let again = place.kubectl_ok(&["apply", "-f", directory]);

@@ -25,7 +25,10 @@ impl FakeNode {
         let (client, name) = (cluster.client(), name.to_owned());
         let (ready, is_ready) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 register(&client, &name).await;
                 ready.send(()).unwrap();
@@ -68,7 +71,10 @@ async fn register(client: &Client, name: &str) {
             "osImage": "Fake 1", "systemUUID": "s",
         },
     }});
-    client.patch(&NODES, "", name, Some("status"), &Patch::Strategic, &status).await.unwrap();
+    client
+        .patch(&NODES, "", name, Some("status"), &Patch::Strategic, &status)
+        .await
+        .unwrap();
 }
 
 async fn renew(client: &Client, name: &str) {
@@ -81,7 +87,9 @@ async fn renew(client: &Client, name: &str) {
             "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now},
         });
         // The next renewal mends a failed one.
-        let _ = client.patch(&LEASES, "kube-node-lease", name, None, &Patch::apply("kubelet"), &lease).await;
+        let _ = client
+            .patch(&LEASES, "kube-node-lease", name, None, &Patch::apply("kubelet"), &lease)
+            .await;
     }
 }
 
@@ -94,7 +102,9 @@ async fn run(client: &Client, name: &str) {
             resource_version: from.clone(),
             ..WatchParams::default()
         };
-        let Ok(mut watch) = client.watch_in::<Value>(&PODS, "", &params).await else { return };
+        let Ok(mut watch) = client.watch_in::<Value>(&PODS, "", &params).await else {
+            return;
+        };
         while let Some(Ok(event)) = watch.next().await {
             let pod = match event {
                 Event::Added(pod) | Event::Modified(pod) => pod,
@@ -106,7 +116,9 @@ async fn run(client: &Client, name: &str) {
             };
             from = text(&pod["metadata"]["resourceVersion"]).to_owned();
             let number = addresses.len() + 2;
-            let number = *addresses.entry(text(&pod["metadata"]["uid"]).to_owned()).or_insert(number);
+            let number = *addresses
+                .entry(text(&pod["metadata"]["uid"]).to_owned())
+                .or_insert(number);
             // The pod may be gone by now: then there is nothing to report.
             let _ = report(client, &pod, number).await;
         }
@@ -117,7 +129,14 @@ async fn report(client: &Client, pod: &Value, number: usize) -> client::Result<V
     let metadata = &pod["metadata"];
     let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
     if !metadata["deletionTimestamp"].is_null() {
-        return client.delete(&PODS, namespace, name, &DeleteParams::uid(text(&metadata["uid"])).grace(0)).await;
+        return client
+            .delete(
+                &PODS,
+                namespace,
+                name,
+                &DeleteParams::uid(text(&metadata["uid"])).grace(0),
+            )
+            .await;
     }
     if pod["status"]["phase"] == "Running" {
         return Ok(Value::Null);
@@ -143,7 +162,9 @@ async fn report(client: &Client, pod: &Value, number: usize) -> client::Result<V
         "phase": "Running", "hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.1"}], "podIP": address,
         "podIPs": [{"ip": address}], "startTime": start, "conditions": conditions, "containerStatuses": containers,
     }});
-    client.patch(&PODS, namespace, name, Some("status"), &Patch::Strategic, &status).await
+    client
+        .patch(&PODS, namespace, name, Some("status"), &Patch::Strategic, &status)
+        .await
 }
 
 fn text(value: &Value) -> &str {

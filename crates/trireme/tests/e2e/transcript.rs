@@ -16,7 +16,10 @@ const PLACEHOLDERS: [(&str, &str); 10] = [
     ("‹age›", r"(?:\d+[smhd](?:\d+[sm])?)"),
     ("‹uid›", r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"),
     ("‹time›", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"),
-    ("‹date›", r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d \+0000"),
+    (
+        "‹date›",
+        r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d \+0000",
+    ),
     ("‹ip›", r"10\.\d+\.\d+\.\d+"),
     ("‹hash›", r"[bcdf2456789]{6,10}"),
     ("‹id›", r"[bcdfghjklmnpqrstvwxz2456789]{5}"),
@@ -29,12 +32,18 @@ const PLACEHOLDERS: [(&str, &str); 10] = [
 const MASKS: [(&str, &str); 10] = [
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "‹uid›"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(Z| \+0000)", "‹time›"),
-    (r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d \+0000", "‹date›"),
+    (
+        r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d \+0000",
+        "‹date›",
+    ),
     (r#"(resourceVersion"?: ")\d+"#, "${1}‹number›"),
     (r"10\.(9[6-9]|1[01]\d|244)\.\d+\.\d+", "‹ip›"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:‹number›"),
     (r"kube-api-access-[a-z0-9]{5}", "kube-api-access-‹id›"),
-    (r"\b([a-z]+)-[bcdf2456789]{8,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\b", "${1}-‹hash›-‹id›"),
+    (
+        r"\b([a-z]+)-[bcdf2456789]{8,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\b",
+        "${1}-‹hash›-‹id›",
+    ),
     (r"\b(web-|pod-template-hash=)[bcdf2456789]{8,10}\b", "${1}‹hash›"),
     (r"(?m)(^|  )\d+s(  |$)", "${1}‹age›${2}"),
 ];
@@ -48,7 +57,10 @@ struct Step {
 
 /// Runs a transcript's commands in a namespace and compares.
 pub fn check(place: &Workplace, name: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/transcripts").join(name).with_extension("txt");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/e2e/transcripts")
+        .join(name)
+        .with_extension("txt");
     let text = std::fs::read_to_string(&path).unwrap();
     let (mut seen, mut differences) = (String::new(), String::new());
     let steps = parse(&text);
@@ -80,7 +92,11 @@ fn parse(text: &str) -> Vec<Step> {
     let mut typing = false;
     for line in text.lines() {
         if let Some(command) = line.strip_prefix("$ ") {
-            steps.push(Step { before: std::mem::take(&mut before), command: command.into(), expected: String::new() });
+            steps.push(Step {
+                before: std::mem::take(&mut before),
+                command: command.into(),
+                expected: String::new(),
+            });
             typing = true;
         } else if let (true, Some(more), Some(step)) = (typing, line.strip_prefix("> "), steps.last_mut()) {
             step.command += &format!("\n{more}");
@@ -106,7 +122,10 @@ fn difference(expected: &str, output: &str) -> Option<String> {
     })?;
     let none = "(no line)";
     let (wanted, got) = (wanted.get(at).unwrap_or(&none), got.get(at).unwrap_or(&none));
-    Some(format!("line {}\n  expected: {wanted}\n  came:     {got}\n--- all that came:\n{output}", at + 1))
+    Some(format!(
+        "line {}\n  expected: {wanted}\n  came:     {got}\n--- all that came:\n{output}",
+        at + 1
+    ))
 }
 
 fn matches(expected: &str, line: &str) -> bool {
@@ -131,9 +150,16 @@ fn squeezed(line: &str) -> String {
 fn mask(output: &str, namespace: &str) -> String {
     let mut text = output.to_owned();
     for (pattern, placeholder) in MASKS {
-        text = Regex::new(pattern).unwrap().replace_all(&text, placeholder).into_owned();
+        text = Regex::new(pattern)
+            .unwrap()
+            .replace_all(&text, placeholder)
+            .into_owned();
     }
-    if namespace.starts_with("t-") { text.replace(namespace, "‹namespace›") } else { text }
+    if namespace.starts_with("t-") {
+        text.replace(namespace, "‹namespace›")
+    } else {
+        text
+    }
 }
 
 #[test]
@@ -142,8 +168,16 @@ fn what_varies_may_vary_and_nothing_else() {
         ("pod/web created", "pod/web created", true),
         ("pod/web created", "pod/web created ", false),
         ("web   ‹ip›   80/TCP   ‹age›", "web   10.96.0.1   80/TCP   3s", true),
-        ("web   ‹ip›   80/TCP   ‹age›", "web   10.96.110.103   80/TCP   3m2s", true),
-        ("web   ‹ip›   80/TCP   ‹age›", "web   10.96.110.103   81/TCP   3m2s", false),
+        (
+            "web   ‹ip›   80/TCP   ‹age›",
+            "web   10.96.110.103   80/TCP   3m2s",
+            true,
+        ),
+        (
+            "web   ‹ip›   80/TCP   ‹age›",
+            "web   10.96.110.103   81/TCP   3m2s",
+            false,
+        ),
         ("NAME   CLUSTER-IP   AGE", "NAME   CLUSTER-IP      AGE", true),
         ("  a: ‹number›", "  a: 12", true),
         ("  a: ‹number›", "  a: b", false),

@@ -8,13 +8,25 @@ use crate::cluster::{Cluster, PATIENCE, Workplace, fail};
 /// A namespace with a Deployment of that many pods, all of them available.
 fn with_deployment(namespace: &str, replicas: u32) -> Workplace {
     let place = Cluster::shared().workplace(namespace);
-    place.kubectl_ok(&["create", "deployment", "web", "--image=nginx:1", &format!("--replicas={replicas}"), "--port=80"]);
+    place.kubectl_ok(&[
+        "create",
+        "deployment",
+        "web",
+        "--image=nginx:1",
+        &format!("--replicas={replicas}"),
+        "--port=80",
+    ]);
     place.kubectl_ok(&["rollout", "status", "deployment/web", PATIENCE]);
     place
 }
 
 fn names(list: &Value) -> Vec<&str> {
-    list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["metadata"]["name"].as_str().unwrap())
+        .collect()
 }
 
 #[test]
@@ -38,7 +50,10 @@ fn objects_of_a_deployment_own_each_other() {
         assert_eq!(pod["spec"]["nodeName"], "fake-0");
     }
     assert_eq!(deployment["status"]["availableReplicas"], 2);
-    assert_eq!(deployment["status"]["observedGeneration"], deployment["metadata"]["generation"]);
+    assert_eq!(
+        deployment["status"]["observedGeneration"],
+        deployment["metadata"]["generation"]
+    );
 }
 
 #[test]
@@ -58,16 +73,29 @@ fn ready_pods_are_endpoints_of_their_service() {
     let place = with_deployment("w-endpoints", 2);
     place.kubectl_ok(&["expose", "deployment", "web", "--port=80", "--target-port=8080"]);
     place.kubectl_ok(&[
-        "wait", "--for=jsonpath={.endpoints[1].conditions.ready}=true", "endpointslice", "-l", "kubernetes.io/service-name=web", PATIENCE,
+        "wait",
+        "--for=jsonpath={.endpoints[1].conditions.ready}=true",
+        "endpointslice",
+        "-l",
+        "kubernetes.io/service-name=web",
+        PATIENCE,
     ]);
     let pods = place.get(&["pods"]);
-    let mut addresses: Vec<&str> =
-        pods["items"].as_array().unwrap().iter().map(|pod| pod["status"]["podIP"].as_str().unwrap()).collect();
+    let mut addresses: Vec<&str> = pods["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pod| pod["status"]["podIP"].as_str().unwrap())
+        .collect();
     addresses.sort_unstable();
     let slices = place.get(&["endpointslices", "-l", "kubernetes.io/service-name=web"]);
     let slice = &slices["items"][0];
-    let mut there: Vec<&str> =
-        slice["endpoints"].as_array().unwrap().iter().map(|endpoint| endpoint["addresses"][0].as_str().unwrap()).collect();
+    let mut there: Vec<&str> = slice["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|endpoint| endpoint["addresses"][0].as_str().unwrap())
+        .collect();
     there.sort_unstable();
     assert_eq!(there, addresses);
     assert_eq!(slice["ports"], json!([{"name": "", "port": 8080, "protocol": "TCP"}]));
@@ -77,7 +105,12 @@ fn ready_pods_are_endpoints_of_their_service() {
     let name = names(&pods)[0];
     let unready = r#"{"status":{"conditions":[{"type":"Ready","status":"False"}]}}"#;
     place.kubectl_ok(&["patch", "pod", name, "--subresource=status", "-p", unready]);
-    let index = slice["endpoints"].as_array().unwrap().iter().position(|end| end["targetRef"]["name"] == name).unwrap();
+    let index = slice["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .position(|end| end["targetRef"]["name"] == name)
+        .unwrap();
     place.wait(
         &format!("endpointslice/{}", slice["metadata"]["name"].as_str().unwrap()),
         &format!("jsonpath={{.endpoints[{index}].conditions.ready}}=false"),
@@ -86,7 +119,14 @@ fn ready_pods_are_endpoints_of_their_service() {
 
     // A service that goes takes them along.
     place.kubectl_ok(&["delete", "service", "web"]);
-    place.kubectl_ok(&["wait", "--for=delete", "endpointslice", "-l", "kubernetes.io/service-name=web", PATIENCE]);
+    place.kubectl_ok(&[
+        "wait",
+        "--for=delete",
+        "endpointslice",
+        "-l",
+        "kubernetes.io/service-name=web",
+        PATIENCE,
+    ]);
     place.kubectl_ok(&["wait", "--for=delete", "endpoints/web", PATIENCE]);
 }
 
@@ -101,22 +141,35 @@ fn a_rolling_update_never_has_too_few_or_too_many_pods() {
         .unwrap()
         .iter()
         .map(|set| {
-            let image = set["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap();
+            let image = set["spec"]["template"]["spec"]["containers"][0]["image"]
+                .as_str()
+                .unwrap();
             (set["spec"]["replicas"].as_i64().unwrap(), image)
         })
         .collect();
     replicas.sort_unstable();
     assert_eq!(replicas, [(0, "nginx:1"), (4, "nginx:2")]);
     // 25% of 4: one more and one less than four at any time. The events tell each step.
-    let events = place.get(&["events", "--field-selector", "involvedObject.kind=Deployment,reason=ScalingReplicaSet"]);
-    let steps: Vec<String> =
-        events["items"].as_array().unwrap().iter().map(|event| event["message"].as_str().unwrap().to_owned()).collect();
+    let events = place.get(&[
+        "events",
+        "--field-selector",
+        "involvedObject.kind=Deployment,reason=ScalingReplicaSet",
+    ]);
+    let steps: Vec<String> = events["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["message"].as_str().unwrap().to_owned())
+        .collect();
     assert!(steps.iter().any(|step| step.ends_with("from 4 to 3")), "{steps:?}");
     assert!(steps.iter().all(|step| !step.ends_with("to 5")), "{steps:?}");
     place.kubectl_ok(&["rollout", "undo", "deployment/web"]);
     place.kubectl_ok(&["rollout", "status", "deployment/web", PATIENCE]);
     let deployment = place.get(&["deployment", "web"]);
-    assert_eq!(deployment["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "3");
+    assert_eq!(
+        deployment["metadata"]["annotations"]["deployment.kubernetes.io/revision"],
+        "3"
+    );
 }
 
 #[test]
@@ -127,7 +180,11 @@ fn deleting_an_owner_deletes_or_orphans_what_it_owns() {
         fail(&place.kubectl(&["get", "deployment", "web"]));
         if orphans {
             let sets = place.get(&["replicasets"]);
-            assert_eq!(sets["items"][0]["metadata"]["ownerReferences"], Value::Null, "{cascade}");
+            assert_eq!(
+                sets["items"][0]["metadata"]["ownerReferences"],
+                Value::Null,
+                "{cascade}"
+            );
             assert_eq!(sets["items"][0]["status"]["readyReplicas"], 1);
             assert_eq!(names(&place.get(&["pods"])).len(), 1);
             place.kubectl_ok(&["delete", "replicaset", "--all", "--cascade=background"]);
@@ -143,7 +200,14 @@ fn a_namespace_goes_with_all_that_is_in_it() {
     let place = with_deployment("w-namespace", 2);
     place.kubectl_ok(&["expose", "deployment", "web", "--port=80"]);
     place.kubectl_ok(&["create", "configmap", "held"]);
-    place.kubectl_ok(&["patch", "configmap", "held", "--type=merge", "-p", r#"{"metadata":{"finalizers":["example.com/hold"]}}"#]);
+    place.kubectl_ok(&[
+        "patch",
+        "configmap",
+        "held",
+        "--type=merge",
+        "-p",
+        r#"{"metadata":{"finalizers":["example.com/hold"]}}"#,
+    ]);
     place.kubectl_ok(&["delete", "namespace", "w-namespace", "--wait=false"]);
 
     // A finalizer of somebody holds it, and the namespace says so. Source: pkg/controller/namespace/deletion/status_condition_utils.go
@@ -153,20 +217,37 @@ fn a_namespace_goes_with_all_that_is_in_it() {
     let conditions = namespace["status"]["conditions"].as_array().unwrap();
     let message = |kind: &str| {
         let condition = conditions.iter().find(|condition| condition["type"] == kind).unwrap();
-        (condition["status"].as_str().unwrap().to_owned(), condition["message"].as_str().unwrap().to_owned())
+        (
+            condition["status"].as_str().unwrap().to_owned(),
+            condition["message"].as_str().unwrap().to_owned(),
+        )
     };
     assert_eq!(
         message("NamespaceFinalizersRemaining"),
-        ("True".into(), "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances".into())
+        (
+            "True".into(),
+            "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances".into()
+        )
     );
-    assert_eq!(message("NamespaceDeletionDiscoveryFailure").1, "All resources successfully discovered");
+    assert_eq!(
+        message("NamespaceDeletionDiscoveryFailure").1,
+        "All resources successfully discovered"
+    );
     let error = fail(&place.kubectl(&["create", "configmap", "late"]));
     let expected = "error: failed to create configmap: configmaps \"late\" is forbidden: unable to create new content in namespace w-namespace because it is being terminated\n";
     assert_eq!(error, expected);
 
-    place.kubectl_ok(&["patch", "configmap", "held", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]);
+    place.kubectl_ok(&[
+        "patch",
+        "configmap",
+        "held",
+        "--type=merge",
+        "-p",
+        r#"{"metadata":{"finalizers":null}}"#,
+    ]);
     place.kubectl_ok(&["wait", "--for=delete", "namespace/w-namespace", PATIENCE]);
-    let kinds = "pods,replicasets,deployments,services,endpoints,endpointslices,configmaps,secrets,serviceaccounts,events";
+    let kinds =
+        "pods,replicasets,deployments,services,endpoints,endpointslices,configmaps,secrets,serviceaccounts,events";
     let left = place.get(&[kinds, "-A", "--field-selector", "metadata.namespace=w-namespace"]);
     assert_eq!(names(&left), [""; 0]);
     // The same name is free again.
@@ -177,23 +258,58 @@ fn a_namespace_goes_with_all_that_is_in_it() {
 #[test]
 fn cluster_ips_are_given_once_kept_and_given_back() {
     let place = Cluster::shared().workplace("w-addresses");
-    let address = |name: &str| place.get(&["service", name])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let address = |name: &str| {
+        place.get(&["service", name])["spec"]["clusterIP"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
     place.kubectl_ok(&["create", "service", "clusterip", "a", "--tcp=80"]);
     place.kubectl_ok(&["create", "service", "clusterip", "b", "--tcp=80"]);
-    place.kubectl_ok(&["create", "service", "clusterip", "headless", "--tcp=80", "--clusterip=None"]);
+    place.kubectl_ok(&[
+        "create",
+        "service",
+        "clusterip",
+        "headless",
+        "--tcp=80",
+        "--clusterip=None",
+    ]);
     let (a, b) = (address("a"), address("b"));
     assert_ne!(a, b);
     assert_eq!(address("headless"), "None");
-    let taken = fail(&place.kubectl(&["create", "service", "clusterip", "c", "--tcp=80", &format!("--clusterip={a}")]));
+    let taken = fail(&place.kubectl(&[
+        "create",
+        "service",
+        "clusterip",
+        "c",
+        "--tcp=80",
+        &format!("--clusterip={a}"),
+    ]));
     // Source: pkg/registry/core/service/ipallocator (ErrAllocated), storage/alloc.go
     let expected = format!(
         "error: failed to create ClusterIP service: Service \"c\" is invalid: spec.clusterIPs: Invalid value: [\"{a}\"]: failed to allocate IP {a}: provided IP is already allocated\n"
     );
     assert_eq!(taken, expected);
-    let changed = fail(&place.kubectl(&["patch", "service", "a", "-p", &format!(r#"{{"spec":{{"clusterIP":"{b}","clusterIPs":["{b}"]}}}}"#)]));
-    assert!(changed.contains("spec.clusterIPs[0]: Invalid value: [\"") && changed.contains("may not change once set"), "{changed}");
+    let changed = fail(&place.kubectl(&[
+        "patch",
+        "service",
+        "a",
+        "-p",
+        &format!(r#"{{"spec":{{"clusterIP":"{b}","clusterIPs":["{b}"]}}}}"#),
+    ]));
+    assert!(
+        changed.contains("spec.clusterIPs[0]: Invalid value: [\"") && changed.contains("may not change once set"),
+        "{changed}"
+    );
     place.kubectl_ok(&["delete", "service", "a"]);
-    place.kubectl_ok(&["create", "service", "clusterip", "c", "--tcp=80", &format!("--clusterip={a}")]);
+    place.kubectl_ok(&[
+        "create",
+        "service",
+        "clusterip",
+        "c",
+        "--tcp=80",
+        &format!("--clusterip={a}"),
+    ]);
     assert_eq!(address("c"), a, "an address that was given back can be asked for");
 }
 
@@ -201,13 +317,25 @@ fn cluster_ips_are_given_once_kept_and_given_back() {
 fn pods_wait_for_a_node_that_fits() {
     let place = Cluster::shared().workplace("w-scheduling");
     for (name, spec, message) in [
-        ("selector", r#""nodeSelector":{"disk":"ssd"}"#, "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."),
+        (
+            "selector",
+            r#""nodeSelector":{"disk":"ssd"}"#,
+            "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+        ),
         ("memory", r#""x":0"#, "0/1 nodes are available: 1 Insufficient memory."),
     ] {
-        let requests = if name == "memory" { r#","resources":{"requests":{"memory":"1Ti"}}"# } else { "" };
+        let requests = if name == "memory" {
+            r#","resources":{"requests":{"memory":"1Ti"}}"#
+        } else {
+            ""
+        };
         let pod = format!(
             r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}"}},"spec":{{"containers":[{{"name":"c","image":"i"{requests}}}]{}}}}}"#,
-            if name == "memory" { String::new() } else { format!(",{spec}") }
+            if name == "memory" {
+                String::new()
+            } else {
+                format!(",{spec}")
+            }
         );
         crate::cluster::succeed(&place.kubectl_with(&["create", "-f", "-"], &pod));
         place.wait(&format!("pod/{name}"), "condition=PodScheduled=false");
