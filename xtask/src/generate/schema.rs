@@ -231,7 +231,7 @@ fn render_type(
     for gvk in ty["gvk"].as_array().into_iter().flatten() {
         let part = |i: usize| gvk[i].as_str().unwrap_or("");
         // DeleteOptions and WatchEvent are kinds of every group version; the reader knows that.
-        if gvk_is_everywhere(part(2)) && part(0) != "" {
+        if gvk_is_everywhere(part(2)) && !part(0).is_empty() {
             continue;
         }
         let group_version = if part(0).is_empty() {
