@@ -60,7 +60,7 @@ mod tests {
             (port(ANY, "TCP", 80), port(ANY, "TCP", 81), false),
         ] {
             assert_eq!(
-                conflict(&[wanted.clone()], &[taken.clone()]),
+                conflict(std::slice::from_ref(&wanted), std::slice::from_ref(&taken)),
                 expect,
                 "{wanted:?} {taken:?}"
             );
