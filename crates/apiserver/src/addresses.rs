@@ -241,7 +241,8 @@ impl Addresses {
                         "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
                     )
                 })?;
-                if !had.contains(&address) {
+                // An address that is there cannot be changed: validation refuses that, so nothing is taken for it.
+                if had.is_empty() {
                     self.reserve(address, &owner(service), &mut reservation)
                         .map_err(|why| invalid(format!("failed to allocate IP {address}: {why}")))?;
                 }

@@ -259,6 +259,9 @@ fn component_statuses(call: &Call) -> Result<Response<Body>, Status> {
         let name = &call.attributes.name;
         let found = items.into_iter().find(|item| meta::name(item) == name);
         let found = found.ok_or_else(|| Status::not_found(&call.attributes.group_resource(), name))?;
+        if let Form::Table(version) = call.output.form {
+            return Ok(respond::tree(call, &component_table(&[found], version), 200));
+        }
         return Ok(respond::tree(call, &found, 200));
     }
     if let Form::Table(version) = call.output.form {

@@ -68,8 +68,15 @@ fn needs_namespace(call: &Call) -> bool {
     !matches!(&*call.attributes.verb, "list" | "watch")
 }
 
+/// What every request for core `endpoints` is told. Source: `APILifecycleDeprecated` of `k8s.io/api/core/v1`, in the words of
+/// apiserver/pkg/endpoints/deprecation.
+const ENDPOINTS_WARNING: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+
 async fn main(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
     let verb = &*call.attributes.verb;
+    if call.attributes.group.is_empty() && call.attributes.resource == "endpoints" {
+        call.warn(ENDPOINTS_WARNING);
+    }
     if !served.allows(verb) {
         return Err(method_not_allowed());
     }

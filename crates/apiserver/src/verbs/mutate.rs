@@ -199,11 +199,10 @@ impl Document {
     fn patch(&self, call: &Call, served: &Served, seen: &Value, options: &WriteOptions) -> Result<Value, Status> {
         let mut patched = self.apply(seen, &served.schema)?;
         check_unchanged_kind(&patched, seen)?;
-        let shown = || serde_json::to_string(&patched.clone()).unwrap_or_default();
         let unknown = {
             let mut normal = patched.clone();
             let unknown = normalize(&mut normal, &served.schema, UnknownFields::Report)
-                .map_err(|error| invalid_patch(&shown(), &error.to_string()))?;
+                .map_err(|error| invalid_patch(&self.shown(&patched), &self.why(&error.to_string())))?;
             patched = normal;
             unknown
         };
@@ -213,11 +212,25 @@ impl Document {
             .cloned()
             .chain(unknown.iter().map(|field| field.to_string()))
             .collect();
-        decode::report(call, &strict, options.field_validation).map_err(|why| {
-            let shown = serde_json::to_string(&patched).unwrap_or_default();
-            invalid_patch(&shown, &why)
-        })?;
+        decode::report(call, &strict, options.field_validation)
+            .map_err(|why| invalid_patch(&self.shown(&patched), &why))?;
         Ok(patched)
+    }
+
+    /// Why the patched tree is no object, as upstream's way of decoding it says.
+    fn why(&self, decoder_text: &str) -> String {
+        let strategic = self.media == MediaType::StrategicMergePatch;
+        let converted = strategic.then(|| converter_text(decoder_text)).flatten();
+        converted.unwrap_or_else(|| decoder_text.to_owned())
+    }
+
+    /// What an error shows: the patch itself when it is a strategic one, else what it made. Source: `applyPatchToObject` and
+    /// `jsonPatcher` of apiserver/pkg/endpoints/handlers/patch.go.
+    fn shown(&self, patched: &Value) -> String {
+        match self.media {
+            MediaType::StrategicMergePatch => go_text(&self.value),
+            _ => serde_json::to_string(patched).unwrap_or_default(),
+        }
     }
 
     /// Applies the patch to any tree with a schema.
@@ -228,6 +241,51 @@ impl Document {
             _ => patch::strategic_merge_patch(seen, &self.value, schema),
         };
         patched.map_err(|error| error.to_status())
+    }
+}
+
+/// Why a strategic patch makes no object, in the words of Go's converter of trees, from the words of its JSON decoder.
+/// Source: apimachinery/pkg/runtime/converter.go (`fromUnstructured`).
+fn converter_text(decoder_text: &str) -> Option<String> {
+    let rest = decoder_text.strip_prefix("json: cannot unmarshal ")?;
+    let (found, _) = rest.split_once(' ')?;
+    let (_, wanted) = rest.rsplit_once(" of type ")?;
+    let found = match found {
+        "object" => "map",
+        "array" => "slice",
+        "number" => "int64",
+        other => other,
+    };
+    Some(if wanted.starts_with("[]") {
+        format!("cannot restore slice from {found}")
+    } else if wanted.starts_with("map[") {
+        format!("cannot restore map from {found}")
+    } else if wanted.contains('.') {
+        format!("cannot restore struct from: {found}")
+    } else {
+        format!("unrecognized type: {wanted}")
+    })
+}
+
+/// A tree as Go prints it with `%+v`: a patch is shown so in errors.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_text).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(fields) => {
+            let mut fields: Vec<(&String, &Value)> = fields.iter().collect();
+            fields.sort_unstable_by_key(|(name, _)| *name);
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|(name, value)| format!("{name}:{}", go_text(value)))
+                .collect();
+            format!("map[{}]", fields.join(" "))
+        }
+        other => other.to_string(),
     }
 }
 
@@ -291,4 +349,49 @@ fn apply_config(served: &Served, config: Value) -> Result<Value, Status> {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn patches_are_shown_as_go_prints_them() {
+        for (patch, expect) in [
+            (
+                json!({"spec": {"replicas": 0, "b": null, "a": true}}),
+                "map[spec:map[a:true b:<nil> replicas:0]]",
+            ),
+            (json!({"l": ["x", 1.5, {}]}), "map[l:[x 1.5 map[]]]"),
+        ] {
+            assert_eq!(go_text(&patch), expect);
+        }
+    }
+
+    #[test]
+    fn wrong_types_of_strategic_patches_are_told_by_the_converter() {
+        for (decoder, expect) in [
+            (
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+                Some("unrecognized type: int32"),
+            ),
+            (
+                "json: cannot unmarshal array into Go struct field ConfigMap.data of type map[string]string",
+                Some("cannot restore map from slice"),
+            ),
+            (
+                "json: cannot unmarshal string into Go struct field PodSpec.spec.containers of type []v1.Container",
+                Some("cannot restore slice from string"),
+            ),
+            (
+                "json: cannot unmarshal number into Go struct field Deployment.spec of type v1.DeploymentSpec",
+                Some("cannot restore struct from: int64"),
+            ),
+            ("illegal base64 data at input byte 0", None),
+        ] {
+            assert_eq!(converter_text(decoder).as_deref(), expect, "{decoder}");
+        }
+    }
 }

@@ -269,7 +269,9 @@ impl Token {
     }
 
     fn decode(text: &str) -> Result<Token, Status> {
-        let bad = |why: &dyn std::fmt::Display| Status::bad_request(format!("continue key is not valid: {why}"));
+        let bad = |why: &dyn std::fmt::Display| {
+            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| bad(&error))?;
         let token: Token = serde_json::from_slice(&bytes).map_err(|error| bad(&error))?;
         if token.version != TOKEN_VERSION {

@@ -11,6 +11,8 @@ use api::normalize::{UnknownFields, normalize};
 use api::schema::SchemaRef;
 use api::{GroupVersionKind, Status, Value, meta};
 use client::Body;
+use kinds::age;
+use kinds::row::PrintContext;
 
 use crate::call::{Call, RequestBody, read_body, rfc3339};
 use crate::decode;
@@ -18,6 +20,7 @@ use crate::managed;
 use crate::options::WriteOptions;
 use crate::registry::Served;
 use crate::respond;
+use crate::respond::negotiate::Form;
 
 use super::mutate::{Document, patch_type};
 use super::read;
@@ -34,7 +37,32 @@ fn schema() -> SchemaRef {
 /// GET.
 pub async fn get(call: &Call, served: &Arc<Served>) -> Result<Response<Body>, Status> {
     let object = read::fetch(call, served).await?;
-    Ok(respond::tree(call, &scale_of(&object.value())?, 200))
+    let scale = scale_of(&object.value())?;
+    if let Form::Table(version) = call.output.form {
+        let context = PrintContext {
+            now_seconds: call.now_seconds(),
+        };
+        return Ok(respond::tree(call, &scale_table(&scale, version, &context), 200));
+    }
+    Ok(respond::tree(call, &scale, 200))
+}
+
+/// What `kubectl get --subresource=scale` shows. Source: kubernetes/pkg/printers/internalversion (printScale).
+fn scale_table(scale: &Value, version: &str, context: &PrintContext) -> Value {
+    let column = |name: &str, kind: &str, format: &str| json!({"name": name, "type": kind, "format": format, "priority": 0, "description": ""});
+    let cells = json!([
+        meta::name(scale),
+        scale["spec"]["replicas"],
+        scale["status"]["replicas"],
+        age(scale, context)
+    ]);
+    let object = json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": scale["metadata"]});
+    json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": {"resourceVersion": meta::resource_version(scale)},
+        "columnDefinitions": [column("Name", "string", "name"), column("Desired", "integer", ""),
+            column("Available", "integer", ""), column("Age", "string", "")],
+        "rows": [{"cells": cells, "object": object}]})
 }
 
 /// PUT.
@@ -155,6 +183,14 @@ fn selector_text(object: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scale_is_a_row_of_a_table() {
+        let scale = json!({"metadata": {"name": "web", "creationTimestamp": "1970-01-01T00:00:00Z"},
+            "spec": {"replicas": 3}, "status": {"replicas": 2}});
+        let table = scale_table(&scale, "v1", &PrintContext { now_seconds: 60 });
+        assert_eq!(table["rows"][0]["cells"], json!(["web", 3, 2, "60s"]));
+    }
 
     #[test]
     fn scales_show_the_replicas_and_the_selector() {

@@ -28,6 +28,7 @@ impl Server {
     /// Serves until `shutdown`. The configuration must demand and verify certificates of clients; a configuration that
     /// leaves them optional gives 401 to those without.
     pub async fn serve(self, listener: TcpListener, config: Arc<rustls::ServerConfig>, shutdown: Shutdown) {
+        let _sessions = self.inner.sessions.trigger_on_drop();
         let acceptor = TlsAcceptor::from(config);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         while let Some(place) = shutdown.until(places.clone().acquire_owned()).await {

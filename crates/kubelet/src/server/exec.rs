@@ -42,6 +42,9 @@ pub(super) async fn answer(
         Ok(wanted) => wanted,
         Err(why) => return text(StatusCode::BAD_REQUEST, why),
     };
+    if server.inner.places.available_permits() == 0 {
+        return text(StatusCode::TOO_MANY_REQUESTS, "too many exec sessions run on this node");
+    }
     let run = match server.inner.pods.running(namespace, pod, container).await {
         Ok(run) => run,
         Err(error) => return refusal(&error),
@@ -58,7 +61,7 @@ pub(super) async fn answer(
         Ok(url) => url,
         Err(error) => return refusal(&PodsError::Internal(error.to_string())),
     };
-    match tokio::time::timeout(ANSWER_TIMEOUT, hand_over(&url, &mut request)).await {
+    match tokio::time::timeout(ANSWER_TIMEOUT, hand_over(server, &url, &mut request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(why)) => text(
             StatusCode::BAD_GATEWAY,
@@ -107,7 +110,7 @@ fn options(query: &[(String, String)]) -> Result<rpc::cri::ExecRequest, String> 
 }
 
 /// Opens the same WebSocket to the runtime, and joins both connections when it agrees.
-async fn hand_over(url: &str, request: &mut Request<Incoming>) -> Result<Response<Body>, String> {
+async fn hand_over(server: &Server, url: &str, request: &mut Request<Incoming>) -> Result<Response<Body>, String> {
     let url: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
     let authority = url.authority().ok_or_else(|| format!("{url} has no address"))?;
     let port = authority.port_u16().unwrap_or(80);
@@ -145,13 +148,25 @@ async fn hand_over(url: &str, request: &mut Request<Incoming>) -> Result<Respons
         response.headers_mut().append(name.clone(), value.clone());
     }
     let (client_side, runtime_side) = (hyper::upgrade::on(request), hyper::upgrade::on(&mut answer));
+    // Between the look above and now others may have come: the session then is not begun.
+    let place = server
+        .inner
+        .places
+        .clone()
+        .try_acquire_owned()
+        .map_err(|error| error.to_string())?;
+    let sessions = server.inner.sessions.clone();
     tokio::spawn(async move {
-        let (Ok(client_side), Ok(runtime_side)) = tokio::join!(client_side, runtime_side) else {
-            return;
+        let _place = place;
+        let join = async {
+            let (Ok(client_side), Ok(runtime_side)) = tokio::join!(client_side, runtime_side) else {
+                return;
+            };
+            let (mut client_side, mut runtime_side) = (TokioIo::new(client_side), TokioIo::new(runtime_side));
+            // However it ends, both sides are closed; there is nobody to tell.
+            let _ = tokio::io::copy_bidirectional(&mut client_side, &mut runtime_side).await;
         };
-        let (mut client_side, mut runtime_side) = (TokioIo::new(client_side), TokioIo::new(runtime_side));
-        // However it ends, both sides are closed; there is nobody to tell.
-        let _ = tokio::io::copy_bidirectional(&mut client_side, &mut runtime_side).await;
+        sessions.until(join).await;
     });
     Ok(response)
 }

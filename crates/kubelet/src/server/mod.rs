@@ -22,13 +22,17 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use base::Clock;
+use base::{Clock, Shutdown};
 use client::k8s_openapi::api::core::v1::Pod;
 use futures::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 use crate::cri::{Cri, CriError};
 
 pub use authorize::{Authorizer, ReviewAuthorizer, User};
+
+/// Sessions of exec at a time: each holds two connections and some 100 kB. More get 429.
+const SESSIONS_MAX: usize = 512;
 
 /// A run of a container, as a client means it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +124,10 @@ struct Inner {
     runtime: Arc<dyn Runtime>,
     authorizer: Arc<dyn Authorizer>,
     clock: Clock,
+    /// Ends the sessions of exec when the server ends.
+    sessions: Shutdown,
+    /// Places for them.
+    places: Arc<Semaphore>,
 }
 
 // === impl Server ===
@@ -138,6 +146,8 @@ impl Server {
                 runtime,
                 authorizer,
                 clock,
+                sessions: Shutdown::new(),
+                places: Arc::new(Semaphore::new(SESSIONS_MAX)),
             }),
         }
     }

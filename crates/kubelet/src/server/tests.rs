@@ -383,3 +383,52 @@ async fn exec_goes_through() {
     drop(stream);
     node.shutdown.finish().await;
 }
+
+/// An API server that allows `get` only, and counts.
+struct Reviews(Arc<std::sync::atomic::AtomicUsize>);
+
+impl client::Transport for Reviews {
+    fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'static, Result<Response<client::Body>, client::TransportError>> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(
+            request.uri().path(),
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        );
+        let mut review: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+        assert_eq!(review["spec"]["groups"], json!(["g", "system:authenticated"]));
+        let asked = &review["spec"]["resourceAttributes"];
+        assert_eq!((&asked["resource"], &asked["name"]), (&json!("nodes"), &json!("node")));
+        review["status"] = json!({"allowed": asked["verb"] == "get"});
+        let response = Response::new(client::body_of(review.to_string()));
+        Box::pin(std::future::ready(Ok(response)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn verdicts_are_remembered_for_a_while() {
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let authorizer = ReviewAuthorizer::new(client::Client::new(Arc::new(Reviews(asked.clone()))), "node");
+    let user = User {
+        name: "u".into(),
+        groups: vec!["g".into()],
+    };
+    let count = || asked.load(std::sync::atomic::Ordering::SeqCst);
+    for (seconds, verb, expect, asks) in [
+        (0, "get", true, 1),
+        (299, "get", true, 1),
+        (1, "get", true, 2),
+        (0, "create", false, 3),
+        (29, "create", false, 3),
+        (1, "create", false, 4),
+    ] {
+        tokio::time::advance(std::time::Duration::from_secs(seconds)).await;
+        assert_eq!(
+            (authorizer.allows(&user, verb, "proxy").await, count()),
+            (expect, asks),
+            "{seconds} {verb}"
+        );
+    }
+}

@@ -212,7 +212,7 @@ impl ObjectCache {
                 .get(&key)
                 .map(|watched| watched.informer.clone())
         };
-        let informer = informer.ok_or_else(|| ObjectError::NotRegistered(key.0, key.1))?;
+        let informer = informer.ok_or(ObjectError::NotRegistered(key.0, key.1))?;
         if !tokio::time::timeout(SYNC_TIMEOUT, informer.synced())
             .await
             .unwrap_or(false)
