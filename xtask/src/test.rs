@@ -1,14 +1,42 @@
 //! `cargo xtask test`: everything that CI runs.
 
-use crate::{cargo, kubectl, tidy};
+use crate::{cargo, kubectl, tidy, workspace};
 
 /// Tidy first (it is quick to fail), then every test of the workspace.
 pub fn run(arguments: &[&str]) -> anyhow::Result<()> {
     kubectl::check()?;
     tidy::run()?;
+    shim()?;
     // The end-to-end tests run the real binary: build it, so that they find it beside themselves.
     crate::run(&cargo(), &["build", "--workspace", "--bins", "--locked"])?;
     let mut command = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
     command.extend(arguments);
     crate::run(&cargo(), &command)
+}
+
+/// The shim is a package of its own, with flags of its own (see `crates/runtime/build.rs`): so are its tests.
+fn shim() -> anyhow::Result<()> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let target_dir = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
+    let target_dir = workspace().join(target_dir).join("shim-build").display().to_string();
+    let libraries = std::env::var("LIBSECCOMP_LIB_PATH").unwrap_or_else(|_| "/usr/lib/x86_64-linux-gnu".into());
+    let manifest = workspace().join("crates/shim/Cargo.toml").display().to_string();
+    crate::run_with(
+        &cargo(),
+        &[
+            "test",
+            "--release",
+            "--locked",
+            "--target",
+            TARGET,
+            "--manifest-path",
+            &manifest,
+        ],
+        &[
+            ("CARGO_TARGET_DIR", &target_dir),
+            ("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static"),
+            ("LIBSECCOMP_LINK_TYPE", "static"),
+            ("LIBSECCOMP_LIB_PATH", &libraries),
+        ],
+    )
 }

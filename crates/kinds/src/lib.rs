@@ -35,6 +35,7 @@ mod storage;
 mod view;
 
 pub use docs::table_of_kinds;
+pub use print::age;
 
 use std::sync::Arc;
 

@@ -197,7 +197,8 @@ fn node_for_pods(name: &str, layout: &Layout, facts: &Facts) -> kubelet::config:
     kubelet::config::Node {
         name: name.to_owned(),
         log_root: layout.node_data(name).join("logs"),
-        cgroup_root: layout.cgroup_root().display().to_string(),
+        // The runtime takes it relative to its own root.
+        cgroup_root: String::new(),
         memory_bytes: facts.memory_bytes,
         cluster_dns: vec![IpAddr::V4(DNS_SERVICE)],
         cluster_domain: DOMAIN.to_owned(),

@@ -36,7 +36,7 @@ const MASKS: [(&str, &str); 10] = [
         r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d \+0000",
         "‹date›",
     ),
-    (r#"(resourceVersion"?: ")\d+"#, "${1}‹number›"),
+    (r#"(resourceVersion"?: ?")\d+"#, "${1}‹number›"),
     (r"10\.(9[6-9]|1[01]\d|244)\.\d+\.\d+", "‹ip›"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:‹number›"),
     (r"kube-api-access-[a-z0-9]{5}", "kube-api-access-‹id›"),
@@ -44,7 +44,7 @@ const MASKS: [(&str, &str); 10] = [
         r"\b([a-z]+)-[bcdf2456789]{8,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\b",
         "${1}-‹hash›-‹id›",
     ),
-    (r"\b(web-|pod-template-hash=)[bcdf2456789]{8,10}\b", "${1}‹hash›"),
+    (r"\b(web-|solo-|pod-template-hash=)[bcdf2456789]{8,10}\b", "${1}‹hash›"),
     (r"(?m)(^|  )\d+s(  |$)", "${1}‹age›${2}"),
 ];
 
