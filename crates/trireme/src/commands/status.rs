@@ -25,19 +25,31 @@ pub async fn run(arguments: Status, layout: &Layout) -> Result {
         Some(_) => ready(layout, &settings).await.unwrap_or_else(|error| error.what),
         None => "not running".into(),
     };
+    let node = match &settings.node {
+        Some(name) => Some(NodeState::look(layout, name).await),
+        None => None,
+    };
     let address = format!("https://127.0.0.1:{}", settings.api_port);
     match arguments.output {
         Format::Json => {
-            let state = json!({
+            let mut state = json!({
                 "api": address, "data": layout.data(),
                 "processes": {"server": server.map(|process| json!({"pid": process.pid, "health": health}))},
             });
+            if let Some(node) = &node {
+                let process = json!({"pid": node.holder.map(|holder| holder.pid), "health": node.words()});
+                state["processes"][format!("node/{}", node.name)] = process;
+            }
             println!("{state:#}");
         }
         Format::Text => {
             let pid = server.map_or("-".into(), |process| process.pid.to_string());
             println!("{:<16} {:<8} STATE", "PROCESS", "PID");
             println!("{:<16} {pid:<8} {health}", "control plane");
+            if let Some(node) = &node {
+                let pid = node.holder.map_or("-".into(), |holder| holder.pid.to_string());
+                println!("{:<16} {pid:<8} {}", format!("node {}", node.name), node.words());
+            }
             println!("\nAPI   {address}\nData  {}", layout.data().display());
         }
     }
@@ -45,6 +57,35 @@ pub async fn run(arguments: Status, layout: &Layout) -> Result {
         return Err(crate::no_cluster(layout));
     }
     Ok(())
+}
+
+/// A node's processes.
+struct NodeState {
+    name: String,
+    /// The process that holds its namespaces.
+    holder: Option<Process>,
+    /// Whether its daemon answers.
+    answers: bool,
+}
+
+// === impl NodeState ===
+
+impl NodeState {
+    async fn look(layout: &Layout, name: &str) -> NodeState {
+        NodeState {
+            name: name.to_owned(),
+            holder: super::node::holder(layout, name),
+            answers: tokio::net::UnixStream::connect(layout.node_socket(name)).await.is_ok(),
+        }
+    }
+
+    fn words(&self) -> &'static str {
+        match (self.holder, self.answers) {
+            (None, _) => "not running",
+            (Some(_), true) => "running",
+            (Some(_), false) => "its daemon is not running, its pods are: trireme up",
+        }
+    }
 }
 
 /// What `/readyz` says, asked as the administrator.
