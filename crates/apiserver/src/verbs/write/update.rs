@@ -106,7 +106,9 @@ impl Write<'_> {
         kind.row.strategy.prepare_for_update(&mut object, &old, &context);
         keep_system_fields(&mut object, &old);
         self.settle(&mut object)?;
-        if kind.row.has_generation && kind.row.strategy.generation_changed(&object, &old) {
+        // A status says which generation it saw; it never makes one.
+        let of_spec = context.subresource != "status";
+        if of_spec && kind.row.has_generation && kind.row.strategy.generation_changed(&object, &old) {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
             meta::metadata_mut(&mut object).insert("generation".into(), (generation + 1).into());
         }
