@@ -22,10 +22,19 @@ pub async fn run(arguments: Reset, layout: &Layout, quiet: bool) -> Result {
     }
     super::down::run(layout, quiet).await?;
     let mut progress = Progress::start(quiet);
-    kubeconfig::uninstall(&super::up::owner())?;
+    // A kubeconfig that cannot be read keeps nothing else from going.
+    let owner = super::up::owner();
+    let context = kubeconfig::uninstall(&owner);
     for dir in [layout.data(), layout.run()] {
         remove(dir)?;
     }
+    context.map_err(|error| {
+        error.hint(format!(
+            "data and keys are removed; mend {} and take the context out of it: kubectl config delete-context {}",
+            owner.path.display(),
+            kubeconfig::NAME
+        ))
+    })?;
     progress.done("data, keys and kubeconfig context removed");
     Ok(())
 }

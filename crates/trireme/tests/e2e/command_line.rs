@@ -202,8 +202,17 @@ fn errors_say_what_why_and_what_next() {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
     }
     assert_eq!(std::fs::read_to_string(broken.kubeconfig()).unwrap(), "{broken: [");
-    // So that the cluster can be removed.
-    std::fs::remove_file(broken.kubeconfig()).unwrap();
+    // What cannot be read does not keep the cluster from being removed.
+    let error = fail(&broken.trireme(&["reset", "--yes"]));
+    assert!(error.contains("error[KUBECONFIG_BROKEN]"), "{error}");
+    assert!(error.contains("hint: data and keys are removed; mend "), "{error}");
+    assert_eq!(std::fs::read_to_string(broken.kubeconfig()).unwrap(), "{broken: [");
+    let again = broken.trireme(&["reset", "--yes"]);
+    succeed(&again);
+    assert!(
+        String::from_utf8_lossy(&again.stderr).contains("there is no cluster in "),
+        "{again:?}"
+    );
 }
 
 #[test]
