@@ -226,18 +226,17 @@ impl<'a> Group<'a> {
             for part in self.path.components() {
                 let parent = directory.clone();
                 directory.push(part);
-                match std::fs::create_dir(&directory) {
-                    Ok(()) => {}
-                    Err(err) if err.kind() == io::ErrorKind::AlreadyExists => continue,
+                let made = match std::fs::create_dir(&directory) {
+                    Ok(()) => true,
+                    Err(err) if err.kind() == io::ErrorKind::AlreadyExists => false,
                     Err(err) => return Err(at(&directory, err)),
+                };
+                let ours = made || directory.starts_with(mount.join(&self.all.root));
+                if ours && controllers.iter().any(|name| name == "cpuset") {
+                    inherit_cpuset(&parent, &directory)?;
                 }
-                if controllers.iter().any(|name| name == "cpuset") {
-                    // A new group has neither processors nor memory, and nothing can enter it so.
-                    for file in ["cpuset.cpus", "cpuset.mems"] {
-                        let value =
-                            std::fs::read_to_string(parent.join(file)).map_err(|err| at(&parent.join(file), err))?;
-                        std::fs::write(directory.join(file), value.trim()).map_err(|err| at(&directory, err))?;
-                    }
+                if !made {
+                    continue;
                 }
                 if controllers.iter().any(|name| name == "memory") {
                     // Where it is not the default yet: children count for their parents. Fails once there are children.
@@ -496,7 +495,28 @@ pub fn weight(shares: u64) -> u64 {
 }
 
 fn at(path: &Path, err: io::Error) -> io::Error {
-    io::Error::new(err.kind(), format!("{}: {err}", path.display()))
+    // A file of a group that goes while the file is open answers ENODEV, where one that went before answers ENOENT.
+    let kind = match err.raw_os_error() {
+        Some(libc::ENODEV) => io::ErrorKind::NotFound,
+        _ => err.kind(),
+    };
+    io::Error::new(kind, format!("{}: {err}", path.display()))
+}
+
+/// Gives a group of ours its parent's processors and memory: a new group has neither, and nothing can enter it so.
+/// Whoever makes a group below does this too, because the one who made this group may not have come to it yet.
+fn inherit_cpuset(parent: &Path, directory: &Path) -> io::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let read = |directory: &Path| {
+            let file = directory.join(file);
+            std::fs::read_to_string(&file).map_err(|err| at(&file, err))
+        };
+        if read(directory)?.trim().is_empty() {
+            let file = directory.join(file);
+            std::fs::write(&file, read(parent)?.trim()).map_err(|err| at(&file, err))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -576,6 +596,15 @@ mod tests {
                 scope.spawn(move || {
                     for _ in 0..50 {
                         group.create().unwrap();
+                        for directory in group.directories() {
+                            let cpus = std::fs::read_to_string(directory.join("cpuset.cpus"));
+                            assert_ne!(
+                                cpus.ok().as_deref(),
+                                Some("\n"),
+                                "nothing can enter {}",
+                                directory.display()
+                            );
+                        }
                         group.remove_with_empty_parents();
                     }
                 });
