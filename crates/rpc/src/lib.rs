@@ -13,4 +13,5 @@
 #[path = "generated/runtime.v1.rs"]
 pub mod cri;
 
+pub mod etcd;
 mod secrets;

@@ -3,12 +3,38 @@
 use std::fmt;
 
 use crate::cri::AuthConfig;
+use crate::etcd::etcdserverpb::{AuthUserAddRequest, AuthenticateRequest, AuthenticateResponse};
 
 impl fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthConfig")
             .field("username", &self.username)
             .field("server_address", &self.server_address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AuthenticateRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthenticateRequest")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AuthenticateResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthenticateResponse")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AuthUserAddRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthUserAddRequest")
+            .field("name", &self.name)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }
@@ -30,5 +56,22 @@ mod tests {
         let text = format!("{auth:?}");
         assert!(text.contains("someone") && text.contains("registry.example"), "{text}");
         assert!(!text.contains("hidden"), "{text}");
+        let hidden = || "hidden".to_owned();
+        let user = AuthUserAddRequest {
+            name: "someone".into(),
+            password: hidden(),
+            options: None,
+            hashed_password: hidden(),
+        };
+        let asked = AuthenticateRequest {
+            name: "someone".into(),
+            password: hidden(),
+        };
+        let answered = AuthenticateResponse {
+            header: None,
+            token: hidden(),
+        };
+        let text = format!("{user:?} {asked:?} {answered:?}");
+        assert!(text.contains("someone") && !text.contains("hidden"), "{text}");
     }
 }
