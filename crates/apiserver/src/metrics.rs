@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 use crate::call::is_long_running;
 use crate::request::{Attributes, Query};
@@ -66,6 +66,8 @@ pub struct Metrics {
     pub watches: Family<ResourceLabels, Gauge>,
     /// Events sent to watchers.
     pub watch_events: Family<ResourceLabels, Counter>,
+    /// Frames made for them; one that several watchers are sent counts once.
+    pub watch_frames: Counter,
     /// The store's revision.
     pub store_revision: Gauge<i64>,
     /// Objects in memory.
@@ -96,57 +98,64 @@ impl Default for Metrics {
             inflight: Family::default(),
             watches: Family::default(),
             watch_events: Family::default(),
+            watch_frames: Counter::default(),
             store_revision: Gauge::default(),
             store_objects: Family::default(),
             write_retries: Counter::default(),
         };
-        let mut registry = metrics.registry.lock();
-        registry.register(
-            "apiserver_request",
-            "Requests, by verb, resource and code",
-            metrics.requests.clone(),
-        );
-        registry.register(
-            "apiserver_request_duration_seconds",
-            "Latency of requests that are neither watches nor streams, in seconds",
-            metrics.durations.clone(),
-        );
-        registry.register(
-            "apiserver_current_inflight_requests",
-            "Requests at work, by kind",
-            metrics.inflight.clone(),
-        );
-        registry.register(
-            "apiserver_longrunning_requests",
-            "Open watches, by resource",
-            metrics.watches.clone(),
-        );
-        registry.register(
-            "apiserver_watch_events",
-            "Events sent to watchers",
-            metrics.watch_events.clone(),
-        );
-        registry.register(
-            "apiserver_storage_revision",
-            "The store's revision",
-            metrics.store_revision.clone(),
-        );
-        registry.register(
-            "apiserver_storage_objects",
-            "Objects in memory, by resource",
-            metrics.store_objects.clone(),
-        );
-        registry.register(
-            "apiserver_storage_write_retries",
-            "Writes that lost a race and ran again",
-            metrics.write_retries.clone(),
-        );
-        drop(registry);
+        metrics.register_all();
         metrics
     }
 }
 
+fn name(registry: &mut Registry, name: &str, help: &str, metric: &(impl Metric + Clone)) {
+    registry.register(name, help, metric.clone());
+}
+
 impl Metrics {
+    /// Gives every metric its name and its help.
+    fn register_all(&self) {
+        let r = &mut *self.registry.lock();
+        name(
+            r,
+            "apiserver_request",
+            "Requests, by verb, resource and code",
+            &self.requests,
+        );
+        let help = "Latency of requests that are neither watches nor streams, in seconds";
+        name(r, "apiserver_request_duration_seconds", help, &self.durations);
+        let help = "Requests at work, by kind";
+        name(r, "apiserver_current_inflight_requests", help, &self.inflight);
+        name(
+            r,
+            "apiserver_longrunning_requests",
+            "Open watches, by resource",
+            &self.watches,
+        );
+        name(
+            r,
+            "apiserver_watch_events",
+            "Events sent to watchers",
+            &self.watch_events,
+        );
+        let help = "Frames made for watchers; one that several are sent counts once";
+        name(r, "apiserver_watch_frames", help, &self.watch_frames);
+        name(
+            r,
+            "apiserver_storage_revision",
+            "The store's revision",
+            &self.store_revision,
+        );
+        name(
+            r,
+            "apiserver_storage_objects",
+            "Objects in memory, by resource",
+            &self.store_objects,
+        );
+        let help = "Writes that lost a race and ran again";
+        name(r, "apiserver_storage_write_retries", help, &self.write_retries);
+    }
+
     /// What a request is counted under. Names of objects and unknown verbs are kept out: labels are a bounded set.
     pub fn request_labels(&self, attributes: &Attributes, query: &Query) -> RequestLabels {
         let scope = match (&*attributes.resource, &*attributes.name, &*attributes.namespace) {

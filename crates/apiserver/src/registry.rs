@@ -9,6 +9,8 @@ use api::schema::SchemaRef;
 use api::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResource, Value};
 use kinds::row::{ServedVersion, StorageKind, Subresource};
 
+use crate::verbs::watch::Frames;
+
 /// One storage kind with what the server derives from its row.
 pub struct Kind {
     /// The row.
@@ -85,6 +87,8 @@ pub struct Served {
     pub gvk: GroupVersionKind,
     /// The resource in this version.
     pub gvr: GroupVersionResource,
+    /// Frames of its newest events.
+    pub frames: Arc<Frames>,
 }
 
 impl Served {
@@ -215,6 +219,7 @@ impl Registry {
                 schema: schema.clone(),
                 gvk: gvk.clone(),
                 gvr: gvr.clone(),
+                frames: Arc::default(),
             };
             let served = Arc::new(served);
             self.by_resource.insert(gvr, served.clone());

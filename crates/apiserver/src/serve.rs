@@ -28,6 +28,9 @@ pub use verifier::AnyClientCertificate;
 
 /// Connections at once: a few thousand nodes with a handful each; past it new ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 16_384;
+/// How long the listener rests after an accept that failed. Nothing tells when descriptors are free again; a tight loop would
+/// burn a core until then, and clients that wait in the kernel's queue do not notice this much.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
 /// How long a handshake may take: a client that says nothing must not hold a place.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the head of a request may take (upstream: `ReadHeaderTimeout`).
@@ -83,7 +86,7 @@ impl Running {
                 Err(error) => {
                     // Out of descriptors, or the client is gone already: others still get through.
                     tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     continue;
                 }
             };

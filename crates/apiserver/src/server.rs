@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use base::{Clock, Random, Shutdown};
 use ipnet::Ipv4Net;
 use kinds::row::StorageKind;
-use store::Engine;
+use store::{Engine, RingLimits};
 
 use api::schema::SchemaRef;
 use api::{GroupResource, GroupVersionKind};
@@ -68,6 +68,8 @@ pub struct Config {
     pub checks: Vec<NamedCheck>,
     /// Reads at work at once, and writes; more of them get 429.
     pub inflight: (usize, usize),
+    /// How far back watches and exact lists of each resource reach.
+    pub history: RingLimits,
 }
 
 impl Config {
@@ -87,6 +89,7 @@ impl Config {
             audit: None,
             checks: Vec::new(),
             inflight: (READ_ONLY_MAX, MUTATING_MAX),
+            history: RingLimits::default(),
         }
     }
 }
@@ -205,7 +208,7 @@ impl ApiServer {
     /// [`Running::transport`] is called.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let registry = Registry::new(config.rows, SchemaRef::builtin)?;
-        let storage = Arc::new(Storage::open(config.engine, config.clock.clone(), &registry).await?);
+        let storage = Arc::new(Storage::open(config.engine, config.clock.clone(), config.history, &registry).await?);
         storage
             .begin(config.clock.now_ms())
             .await

@@ -1,6 +1,6 @@
 //! The bridge from rows to the store: keys, builders of objects, reads from the replica, writes as transactions.
 //!
-//! The store knows bytes, the verbs know objects; only this file and `verbs/watch.rs` know both.
+//! The store knows bytes, the verbs know objects; only this file and `verbs/watch/mod.rs` know both.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use futures::future::BoxFuture;
 use store::{
-    CommitError, Cursor, Engine, Entry, Event, Interest, Record, Replica, Snapshot, Stamp, Table, Transaction,
-    Value as StoreValue, WatchError,
+    CommitError, Cursor, Engine, Entry, Event, Interest, Record, Replica, RingLimits, Snapshot, Stamp, Table,
+    Transaction, Value as StoreValue, WatchError,
 };
 
 use api::{GroupResource, Reason, Status, StatusCause};
@@ -94,12 +94,14 @@ impl Storage {
     pub async fn open(
         engine: Arc<dyn Engine>,
         clock: base::Clock,
+        history: RingLimits,
         registry: &Registry,
     ) -> Result<Storage, store::ReplicaError> {
         let kinds = Arc::new(ArcSwap::from_pointee(Kinds::of(registry)));
         let prefixes: Vec<Bytes> = registry.kinds().map(|kind| table_prefix(kind)).collect();
         let by_prefix = kinds.clone();
-        let replica = Replica::open(engine, clock, prefixes, move |record| build(&by_prefix.load(), record)).await?;
+        let build = move |record: &Record| build(&by_prefix.load(), record);
+        let replica = Replica::open_with(engine, clock, history, prefixes, build).await?;
         let tables = registry.kinds().filter_map(|kind| {
             let table = replica.table(&table_prefix(kind))?;
             Some((kind.resource.clone(), table))

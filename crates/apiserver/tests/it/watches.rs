@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::world::World;
+use crate::world::{Watch, World};
 
 #[tokio::test]
 async fn changes_arrive_once_and_in_order() {
@@ -259,4 +259,78 @@ async fn watches_end_with_the_server() {
     let mut watch = world.https().await.watch("/api/v1/configmaps?watch=1").await;
     world.running.shutdown().await;
     assert_eq!(watch.word().await, "END");
+}
+
+/// How often frames of events were made, as `/metrics` counts them.
+async fn frames_made(api: &crate::world::Api) -> u64 {
+    let text = String::from_utf8(api.get("/metrics").await.bytes.to_vec()).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("apiserver_watch_frames_total"));
+    line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_frame_is_made_once_for_all_who_watch() {
+    let world = World::start().await;
+    let api = world.api();
+    let partial = [("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")];
+    let path = "GET /api/v1/configmaps?watch=1";
+    let mut watches = Vec::new();
+    for index in 0..40 {
+        let headers: &[(&str, &str)] = if index % 2 == 0 { &[] } else { &partial };
+        watches.push(Watch::of(api.open(path, headers, "").await));
+    }
+    let selected = format!("{path}&labelSelector=app%3Dweb");
+    watches.push(Watch::of(api.open(&selected, &[], "").await));
+    // Large frames are not copied, small ones are.
+    let data = "x".repeat(100_000);
+    let object = json!({"metadata": {"name": "a", "labels": {"app": "web"}}, "data": {"k": data}});
+    api.post("/api/v1/namespaces/default/configmaps", &object).await.ok();
+    api.config_map("b", json!({"app": "web"})).await;
+    let gone = "/api/v1/namespaces/default/configmaps/a";
+    let moved = json!({"metadata": {"labels": {"app": "db"}}});
+    let last = api.patch(gone, "merge", &moved).await.ok()["metadata"]["resourceVersion"].clone();
+    api.delete(gone).await.ok();
+    let everything = ["ADDED a", "ADDED b", "MODIFIED a", "DELETED a"];
+    for (index, watch) in watches.iter_mut().enumerate() {
+        if index < 40 {
+            assert_eq!(watch.words(4).await, everything, "{index}");
+            continue;
+        }
+        // Whoever selects sees it go with the state that was selected, at the revision that took it away.
+        assert_eq!(watch.words(2).await, ["ADDED a", "ADDED b"]);
+        let left = watch.next().await.unwrap();
+        let metadata = &left["object"]["metadata"];
+        assert_eq!(
+            (&left["type"], &metadata["labels"]["app"], &metadata["resourceVersion"]),
+            (&json!("DELETED"), &json!("web"), &last)
+        );
+    }
+    // Four events in two shapes, and the one that only the selector makes.
+    assert_eq!(frames_made(&api).await, 2 * 4 + 1);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_slow_watcher() {
+    let world = World::with(|config| config.history.events_max = 8).await;
+    let api = world.api();
+    let from = api.config_map("a", json!({})).await["metadata"]["resourceVersion"].clone();
+    let path = format!("/api/v1/configmaps?watch=1&resourceVersion={}", from.as_str().unwrap());
+    let mut slow = api.watch(&path).await;
+    for index in 0..20 {
+        let body = json!({"data": {"k": index.to_string()}});
+        let path = "/api/v1/namespaces/default/configmaps/a";
+        api.patch(path, "merge", &body).await.ok();
+    }
+    let frame = slow.next().await.unwrap();
+    let status = &frame["object"];
+    assert_eq!((&frame["type"], &status["code"]), (&json!("ERROR"), &json!(410)));
+    assert!(
+        status["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("too old resource version: ")
+    );
+    assert_eq!(slow.word().await, "END");
 }

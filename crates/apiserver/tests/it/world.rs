@@ -304,10 +304,7 @@ impl Api {
     pub async fn watch(&self, path: &str) -> Watch {
         let response = self.open(&format!("GET {path}"), &[], "").await;
         assert_eq!(response.status(), 200, "{path}");
-        Watch {
-            body: response.into_body(),
-            buffer: BytesMut::new(),
-        }
+        Watch::of(response)
     }
 }
 
@@ -318,6 +315,14 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// The frames of an answer.
+    pub fn of(response: Response<Body>) -> Watch {
+        Watch {
+            body: response.into_body(),
+            buffer: BytesMut::new(),
+        }
+    }
+
     /// The next frame; `None` at the end.
     pub async fn next(&mut self) -> Option<Value> {
         loop {

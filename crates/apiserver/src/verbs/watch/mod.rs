@@ -1,0 +1,346 @@
+//! WATCH: a cursor on the store's ring, turned into frames.
+//!
+//! Guarantees (upstream's): every change after the start exactly once and in order; an object that enters or leaves the
+//! selector is ADDED or DELETED; a bookmark promises that everything up to it was sent; a watcher that is too slow gets
+//! 410 and nobody waits for it.
+//!
+//! A watcher holds a cursor and at most one handful of events from it. It encodes only when the connection asks for more,
+//! and then everything that is there up to a chunk: under load many events are one write. Frames are shared
+//! ([`frames`]).
+
+mod encoder;
+mod frames;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::Response;
+use store::{Cursor, Event, Interest, WatchError};
+use tokio::time::{Instant, Sleep};
+
+use api::Status;
+use client::{Body, TransportError};
+
+use crate::call::Call;
+use crate::cluster::Object;
+use crate::metrics::ResourceLabels;
+use crate::options::{ListOptions, Selector};
+use crate::registry::Served;
+use crate::respond::body;
+use crate::storage::{Stored, WatchStart, event_objects, object_of};
+
+use super::read;
+use encoder::Encoder;
+pub use frames::Frames;
+use frames::{Open, Word};
+
+/// How often a watcher that asked for bookmarks gets one (upstream: `defaultBookmarkFrequency`).
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// The shortest watch without a `timeoutSeconds` (upstream: `--min-request-timeout`); up to twice as long, at random,
+/// so that they do not all end together.
+const TIMEOUT_MIN_SECONDS: u64 = 1800;
+/// How much is encoded before it is handed to the connection.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// WATCH.
+pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body>, Status> {
+    let mut options = ListOptions::parse(call, served, true)?;
+    let encoder = Encoder::new(call, served)?;
+    let storage = &call.server.storage;
+    // Without a version a watch begins with what is there (upstream: SetListOptionsDefaults).
+    let version = options.resource_version.unwrap_or(0);
+    let initial = options.initial_events.unwrap_or(version == 0);
+    if version > 0 && (options.initial_events.is_some() || version > storage.revision()) {
+        storage.wait_for(version).await?;
+    }
+    let interest = interest(call, served, &options.selector);
+    let mut backlog = Vec::new();
+    let from = match (initial, version) {
+        (true, _) => {
+            let snapshot = storage.table(&served.kind)?.snapshot();
+            let prefix = served.kind.prefix(&options.selector.namespace);
+            for entry in snapshot.prefix(prefix.as_bytes()) {
+                let object = object_of(entry)?;
+                if read::matches(&served.kind, &options.selector, &object) {
+                    backlog.push(object);
+                }
+            }
+            snapshot.revision()
+        }
+        (false, 0) => storage.revision(),
+        (false, version) => version,
+    };
+    let cursor = match storage.watch(&served.kind, from, interest) {
+        Ok(cursor) => Some(cursor),
+        Err(WatchStart::Status(status)) => return Err(status),
+        Err(WatchStart::Watch(_)) => None,
+    };
+    options.next.clear();
+    let seconds = options.timeout_seconds.unwrap_or_else(|| {
+        let random = &call.server.random;
+        random.range(TIMEOUT_MIN_SECONDS..2 * TIMEOUT_MIN_SECONDS)
+    });
+    let labels = ResourceLabels {
+        group: served.gvr.group.clone(),
+        resource: served.gvr.resource.clone(),
+    };
+    let watches = call.server.metrics.watches.get_or_create(&labels).clone();
+    watches.inc();
+    let now = Instant::now();
+    let deadline = now + Duration::from_secs(seconds);
+    let next_bookmark = options.bookmarks.then(|| now + BOOKMARK_INTERVAL);
+    let state = Watcher {
+        encoder,
+        cursor,
+        selector: options.selector,
+        backlog: backlog.into_iter(),
+        pending: Vec::new().into_iter(),
+        large: None,
+        end_of_backlog: initial && options.bookmarks,
+        next_bookmark,
+        marked: 0,
+        from,
+        deadline,
+        timer: Box::pin(tokio::time::sleep_until(
+            next_bookmark.unwrap_or(deadline).min(deadline),
+        )),
+        events: call.server.metrics.watch_events.get_or_create(&labels).clone(),
+        open: (OpenWatch(watches), Open::new(&served.frames)),
+        call: call.clone(),
+        ended: false,
+    };
+    let chunks = futures::stream::unfold(state, |mut state| async move {
+        let chunk = state.chunk().await?;
+        Some((Ok::<Bytes, TransportError>(chunk), state))
+    });
+    Ok(body::streaming("application/json", chunks))
+}
+
+/// What wakes the watcher: as little as the request allows.
+fn interest(call: &Call, served: &Served, selector: &Selector) -> Interest {
+    let kind = &served.kind;
+    match (&selector.name, &*selector.namespace) {
+        (Some(name), namespace) if !kind.row.namespaced || !namespace.is_empty() => {
+            return Interest::Key(kind.key(namespace, name).into());
+        }
+        (_, namespace) if !namespace.is_empty() => return Interest::Namespace(kind.prefix(namespace).into()),
+        _ => {}
+    }
+    // The only declared trigger of upstream is a pod's node; its row says how to read it from an object.
+    let node = selector
+        .fields
+        .exact_value("spec.nodeName")
+        .filter(|node| !node.is_empty());
+    match (kind.row.trigger, node) {
+        (Some(_), Some(node)) if call.attributes.resource == "pods" => Interest::Trigger(node.to_owned()),
+        _ => Interest::All,
+    }
+}
+
+/// Counts an open watch until it is dropped.
+struct OpenWatch(prometheus_client::metrics::gauge::Gauge);
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+struct Watcher {
+    encoder: Encoder,
+    /// `None`: the history does not reach back to the start; the first frame says so.
+    cursor: Option<Cursor<Stored>>,
+    selector: Selector,
+    backlog: std::vec::IntoIter<Arc<Object>>,
+    /// Taken from the cursor and not encoded.
+    pending: std::vec::IntoIter<Arc<Event<Stored>>>,
+    /// A frame that is sent by itself, after what was encoded before it.
+    large: Option<Bytes>,
+    /// Whether the bookmark that ends the initial events is still owed.
+    end_of_backlog: bool,
+    /// When the next bookmark is due, for those who asked for them.
+    next_bookmark: Option<Instant>,
+    /// The revision of the last bookmark.
+    marked: u64,
+    from: u64,
+    deadline: Instant,
+    /// Rings at the deadline or the next bookmark, whichever is first.
+    timer: Pin<Box<Sleep>>,
+    events: prometheus_client::metrics::counter::Counter,
+    #[allow(dead_code, reason = "held for its drop")]
+    open: (OpenWatch, Open),
+    call: Arc<Call>,
+    ended: bool,
+}
+
+impl Watcher {
+    /// The next bytes to send; `None` when the watch is over.
+    async fn chunk(&mut self) -> Option<Bytes> {
+        if let Some(large) = self.large.take() {
+            return Some(large);
+        }
+        if self.ended {
+            return None;
+        }
+        let mut out = BytesMut::new();
+        if self.cursor.is_none() {
+            let current = self.call.server.storage.revision();
+            let message = format!("too old resource version: {} ({current})", self.from);
+            self.fail(&Status::expired(message), &mut out);
+            return Some(out.freeze());
+        }
+        loop {
+            self.fill(&mut out);
+            if !out.is_empty() {
+                return Some(out.freeze());
+            }
+            if let Some(large) = self.large.take() {
+                return Some(large);
+            }
+            if self.ended {
+                return None;
+            }
+            self.wait(&mut out).await;
+        }
+    }
+
+    /// Encodes what is there, up to a chunk or a frame that goes by itself.
+    fn fill(&mut self, out: &mut BytesMut) {
+        while out.len() < CHUNK_BYTES && self.large.is_none() && !self.ended {
+            let done = match self.next_there() {
+                Ok(Next::Initial(object)) => {
+                    self.events.inc();
+                    self.encoder.write(Word::Added, &object, object.revision(), out)
+                }
+                Ok(Next::InitialEnd) => {
+                    self.bookmark(out, true);
+                    Ok(())
+                }
+                Ok(Next::Event(event)) => self.event(&event, out),
+                Ok(Next::Nothing) => return,
+                Err(status) => Err(status),
+            };
+            if let Err(status) = done {
+                self.fail(&status, out);
+            }
+        }
+    }
+
+    /// What comes next, if it is there.
+    fn next_there(&mut self) -> Result<Next, Status> {
+        if let Some(object) = self.backlog.next() {
+            return Ok(Next::Initial(object));
+        }
+        if std::mem::take(&mut self.end_of_backlog) {
+            return Ok(Next::InitialEnd);
+        }
+        if let Some(event) = self.pending.next() {
+            return Ok(Next::Event(event));
+        }
+        let Some(cursor) = self.cursor.as_mut() else {
+            return Ok(Next::Nothing);
+        };
+        match cursor.try_next() {
+            Ok(None) => Ok(Next::Nothing),
+            Ok(Some(batch)) => {
+                self.pending = batch.events.into_iter();
+                Ok(self.pending.next().map_or(Next::Nothing, Next::Event))
+            }
+            Err(error) => self.broken(&error).map(|()| Next::Nothing),
+        }
+    }
+
+    /// What the end of a cursor means for the watch.
+    fn broken(&mut self, error: &WatchError) -> Result<(), Status> {
+        match error {
+            WatchError::Expired { oldest } => {
+                let at = self.cursor.as_ref().map_or(self.from, Cursor::revision);
+                Err(Status::expired(format!("too old resource version: {at} ({oldest})")))
+            }
+            WatchError::Closed => {
+                self.ended = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until there is something to do, and does what is no event: bookmarks, the end.
+    async fn wait(&mut self, out: &mut BytesMut) {
+        let Some(cursor) = self.cursor.as_mut() else {
+            self.ended = true;
+            return;
+        };
+        let outcome = tokio::select! {
+            biased;
+            batch = cursor.next() => Some(batch),
+            () = self.timer.as_mut() => None,
+            () = self.call.server.shutdown.cancelled() => {
+                self.deadline = Instant::now();
+                None
+            }
+        };
+        match outcome {
+            Some(Ok(batch)) => self.pending = batch.events.into_iter(),
+            Some(Err(error)) => {
+                if let Err(status) = self.broken(&error) {
+                    self.fail(&status, out);
+                }
+            }
+            None => {
+                self.ended = Instant::now() >= self.deadline;
+                // At the end it is the last word: where to resume.
+                if self.next_bookmark.is_some() {
+                    self.bookmark(out, false);
+                }
+                self.timer
+                    .as_mut()
+                    .reset(self.next_bookmark.unwrap_or(self.deadline).min(self.deadline));
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Event<Stored>, out: &mut BytesMut) -> Result<(), Status> {
+        let (before, after) = event_objects(event);
+        let kind = &self.encoder.served().kind;
+        let selected = |object: &Arc<Object>| read::matches(kind, &self.selector, object);
+        let (word, object) = match (before.filter(selected), after.filter(selected)) {
+            (None, None) => return Ok(()),
+            (None, Some(now)) => (Word::Added, now),
+            (Some(_), Some(now)) => (Word::Modified, now),
+            (Some(old), None) => (Word::Deleted, old),
+        };
+        self.events.inc();
+        self.large = self.encoder.event(word, &object, event.revision, out)?;
+        Ok(())
+    }
+
+    /// A bookmark, unless nothing happened since the last one or events are waiting.
+    fn bookmark(&mut self, out: &mut BytesMut, end_of_backlog: bool) {
+        self.next_bookmark = self.next_bookmark.map(|_| Instant::now() + BOOKMARK_INTERVAL);
+        let revision = match end_of_backlog {
+            true => Some(self.from),
+            false => self.cursor.as_mut().and_then(|cursor| cursor.progress().ok().flatten()),
+        };
+        let Some(revision) = revision.filter(|revision| *revision > self.marked || end_of_backlog) else {
+            return;
+        };
+        self.marked = revision;
+        self.encoder.bookmark(revision, end_of_backlog, out);
+    }
+
+    /// The last frame of a watch that failed.
+    fn fail(&mut self, status: &Status, out: &mut BytesMut) {
+        self.ended = true;
+        self.encoder.error(status, out);
+    }
+}
+
+/// What a watcher sends next.
+enum Next {
+    Initial(Arc<Object>),
+    InitialEnd,
+    Event(Arc<Event<Stored>>),
+    Nothing,
+}
