@@ -27,8 +27,6 @@ use crate::storage::{WriteError, stamp};
 use super::read::{page, scope};
 use super::write::{is_namespaces, run_admit, run_validate};
 
-/// How often a deletion runs again after it lost a race.
-const ATTEMPTS_MAX: usize = 64;
 /// How many objects of a collection are deleted at once.
 const COLLECTION_WORKERS: usize = 16;
 
@@ -122,10 +120,8 @@ pub async fn delete_object(
 ) -> Result<Deleted, Status> {
     let kind = &served.kind;
     let storage = &call.server.storage;
-    for attempt in 0..ATTEMPTS_MAX {
-        if attempt > 0 {
-            call.server.metrics.write_retries.inc();
-        }
+    // A lost race is run again until the request's deadline, as every write.
+    loop {
         let live = storage
             .get(kind, namespace, name)?
             .ok_or_else(|| Status::not_found(&served.resource(), name))?;
@@ -205,11 +201,12 @@ pub async fn delete_object(
                     },
                 });
             }
-            Err(WriteError::Raced) => {}
+            Err(WriteError::Raced) => {
+                call.server.metrics.write_retries.inc();
+            }
             Err(WriteError::Failed(status)) => return Err(status),
         }
     }
-    Err(Status::modified(&served.resource(), name))
 }
 
 fn review(call: &Call, kind: &Kind, namespace: &str, name: &str, options: &DeleteOptions) -> Review {

@@ -1,5 +1,6 @@
 //! The stages of a write, the same for every verb: default, field manager, mutating admission, strategy, validation,
-//! validating admission, store. All of them run again when the write lost its race.
+//! validating admission, store. All of them run again when the write lost its race, as often as it does (upstream: `GuaranteedUpdate`): somebody else's write won each time, and the request's deadline is the bound. Only a
+//! client that named the version it saw is told of a conflict.
 //!
 //! Invariant: what is committed was seen by every stage as it is, on the object that it replaces.
 
@@ -27,10 +28,6 @@ pub use metadata::{check_name, ensure_namespace};
 
 use super::read::scope;
 use metadata::dedup_owners;
-
-/// How often a write runs again after it lost a race. A race is lost to another write that won, so progress is made by
-/// somebody each time; past this the object is too contended to be written by this request.
-const ATTEMPTS_MAX: usize = 64;
 
 /// One write, whatever its verb.
 pub struct Write<'a> {

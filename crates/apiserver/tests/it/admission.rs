@@ -1,16 +1,17 @@
 //! The slots: slow, asynchronous, with old and new object, and run again when a write lost its race.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use api::{Status, Value, meta};
 use apiserver::pipeline::{Operation, Plugin, Review};
+use apiserver::request::UserInfo;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::world::World;
+use crate::world::{Api, World};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -186,6 +187,76 @@ async fn a_write_that_lost_its_race_is_admitted_again() {
             .count(),
         3
     );
+}
+
+/// Writes the object itself before each write of somebody else, for a number of times.
+#[derive(Default)]
+struct Rival {
+    api: OnceLock<Api>,
+    left: AtomicUsize,
+}
+
+impl Plugin for Rival {
+    fn name(&self) -> &'static str {
+        "Rival"
+    }
+
+    fn admit<'a>(
+        &'a self,
+        review: &'a Review,
+        _: &'a mut Option<Value>,
+        old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            if review.user.name == "rival" || old.is_none() {
+                return Ok(());
+            }
+            let less = |left: usize| left.checked_sub(1);
+            let Ok(left) = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) else {
+                return Ok(());
+            };
+            let body = json!({"data": {"left": left.to_string()}});
+            let api = self.api.get().unwrap();
+            api.patch(&format!("{MAPS}/a"), "merge", &body).await.ok();
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test]
+async fn whoever_names_no_version_never_meets_a_conflict() {
+    let rival = Arc::new(Rival::default());
+    let world = World::with_plugins(vec![rival.clone()]).await;
+    let _ = rival.api.set(Api {
+        transport: world.running.transport(UserInfo::new("rival", ["testers"])),
+        token: None,
+    });
+    let api = world.api();
+    let first = api.config_map("a", json!({})).await;
+    // As often as it takes, for every verb.
+    let lose = |times| rival.left.store(times, Ordering::SeqCst);
+    lose(100);
+    let patched = api
+        .patch(&format!("{MAPS}/a"), "merge", &json!({"data": {"mine": "1"}}))
+        .await
+        .ok();
+    assert_eq!(
+        (&patched["data"]["mine"], &patched["data"]["left"]),
+        (&json!("1"), &json!("1"))
+    );
+    lose(3);
+    let mut replaced = patched.clone();
+    replaced["metadata"]["resourceVersion"].take();
+    api.put(&format!("{MAPS}/a"), &replaced).await.ok();
+    // Whoever names the version it saw does.
+    lose(1);
+    let stale = json!({"metadata": {"resourceVersion": first["metadata"]["resourceVersion"]}});
+    let conflict = "the object has been modified; please apply your changes to the latest version and try again";
+    api.patch(&format!("{MAPS}/a"), "merge", &stale)
+        .await
+        .refused(409, conflict);
+    lose(3);
+    api.delete(&format!("{MAPS}/a")).await.ok();
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ mod daemonset;
 mod deployment;
 mod replicaset;
 mod statefulset;
-mod workload;
+pub(crate) mod workload;
 
 use crate::row::StorageKind;
 

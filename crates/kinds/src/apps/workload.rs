@@ -3,12 +3,15 @@
 //! Source: `pkg/apis/apps/validation/validation.go`.
 
 use api::Value;
+use api::field::ErrorList;
 use api::selector::LabelSelector;
 use api::validation::{label_selector, percent};
 
-use crate::check::At;
+use crate::check::{At, Report};
 use crate::core::pod;
 use crate::gates;
+use crate::print::{self, AGE, CONTAINERS, IMAGES, NAME, SELECTOR, integer};
+use crate::row::{Column, PrintContext, WriteContext};
 use crate::view::{Edit, View};
 
 /// `replicas` is not negative; the selector is there, well formed, not empty, and matches the template, whose pods run
@@ -113,9 +116,49 @@ pub fn validate_status(status: &At, counters: &[&str], parts: &[&str]) {
     );
 }
 
-/// A selector never changes: the pods it selected would be left behind.
-pub fn selector_unchanged(object: &At, old: &Value) {
-    object.get("spec.selector").unchanged(old.at("spec.selector"));
+/// The rules of an update: those of the part that the request writes. A selector never changes: the pods it selected
+/// would be left behind.
+pub fn validate_update(
+    object: &Value,
+    old: &Value,
+    context: &WriteContext,
+    spec: fn(&At),
+    status: fn(&At, &Value),
+) -> ErrorList {
+    Report::of(object, |object| match context.subresource {
+        "status" => status(&object.get("status"), old),
+        _ => {
+            spec(&object.get("spec"));
+            object.get("spec.selector").unchanged(old.at("spec.selector"));
+        }
+    })
+}
+
+/// The columns of a kind that keeps a number of pods of one template.
+pub const REPLICAS_COLUMNS: &[Column] = &[
+    NAME,
+    integer("Desired", "How many pods there should be."),
+    integer("Current", "How many pods there are."),
+    integer("Ready", "How many pods are ready."),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
+
+/// The cells of [`REPLICAS_COLUMNS`].
+pub fn replicas_cells(object: &Value, context: &PrintContext, selector: String) -> Vec<Value> {
+    let spec = object.at("spec.template.spec");
+    vec![
+        print::name(object),
+        object.count("spec.replicas").into(),
+        object.count("status.replicas").into(),
+        object.count("status.readyReplicas").into(),
+        print::age(object, context),
+        print::container_names(spec),
+        print::container_images(spec),
+        selector.into(),
+    ]
 }
 
 /// Sets a replica count of one.

@@ -3,11 +3,10 @@
 use api::Value;
 
 use super::pod;
+use crate::apps::workload;
 use crate::build::Row;
 use crate::generic::WithStatus;
-use crate::print::{
-    AGE, CONTAINERS, IMAGES, NAME, SELECTOR, age, container_images, container_names, integer, labels, name,
-};
+use crate::print;
 use crate::row::{Columns, StorageKind};
 use crate::view::{Edit, View};
 
@@ -43,27 +42,9 @@ fn default(object: &mut Value) {
 }
 
 const COLUMNS: Columns = Columns {
-    definitions: &[
-        NAME,
-        integer("Desired", "How many pods there should be."),
-        integer("Current", "How many pods there are."),
-        integer("Ready", "How many pods are ready."),
-        AGE,
-        CONTAINERS,
-        IMAGES,
-        SELECTOR,
-    ],
+    definitions: workload::REPLICAS_COLUMNS,
     cells: |object, context| {
-        let spec = object.at("spec.template.spec");
-        vec![
-            name(object),
-            object.count("spec.replicas").into(),
-            object.count("status.replicas").into(),
-            object.count("status.readyReplicas").into(),
-            age(object, context),
-            container_names(spec),
-            container_images(spec),
-            labels(object.at("spec.selector")).into(),
-        ]
+        let selector = print::labels(object.at("spec.selector"));
+        workload::replicas_cells(object, context, selector)
     },
 };

@@ -5,7 +5,7 @@ use store::{Guard, Transaction};
 use api::{GroupResource, Reason, Status, StatusDetails, Value, meta};
 
 use super::metadata::{check_name, dedup_owners, ensure_namespace, generate_name};
-use super::{ATTEMPTS_MAX, Write, Written, is_namespaces, run_validate};
+use super::{Write, Written, is_namespaces, run_validate};
 use crate::cluster::Object;
 use crate::managed;
 use crate::pipeline::Operation;
@@ -33,10 +33,7 @@ impl Write<'_> {
         let fresh = object;
         let generated = meta::name(&fresh).is_empty() && !meta::text(&fresh, "generateName").is_empty();
         let mut names = 0;
-        for attempt in 0..ATTEMPTS_MAX {
-            if attempt > 0 {
-                self.call.server.metrics.write_retries.inc();
-            }
+        loop {
             match self.try_create(fresh.clone()).await {
                 Ok(Some(written)) => return Ok(written),
                 Ok(None) => {}
@@ -48,8 +45,8 @@ impl Write<'_> {
                 }
                 Err(status) => return Err(status),
             }
+            self.call.server.metrics.write_retries.inc();
         }
-        Err(Status::modified(&self.resource(), self.name))
     }
 
     /// What happens once: system fields wiped, the namespace of the path, defaults.

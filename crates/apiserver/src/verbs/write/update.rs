@@ -8,7 +8,7 @@ use api::field::{Error, Path};
 use api::{Reason, Status, Value, meta, validation};
 
 use super::metadata::{check_name, deletes_during_update, ensure_namespace, keep_field, keep_system_fields};
-use super::{ATTEMPTS_MAX, Make, Write, Written, run_validate};
+use super::{Make, Write, Written, run_validate};
 use crate::addresses::Reservation;
 use crate::cluster::Object;
 use crate::managed;
@@ -20,10 +20,7 @@ impl Write<'_> {
     /// Updates the object with what `make` says; creates it when it is absent and `allow_create`.
     pub async fn update(&self, make: Make<'_>, allow_create: bool) -> Result<Written, Status> {
         let (call, kind) = (self.call, self.kind());
-        for attempt in 0..ATTEMPTS_MAX {
-            if attempt > 0 {
-                call.server.metrics.write_retries.inc();
-            }
+        loop {
             let live = call.server.storage.get(kind, self.namespace(), self.name)?;
             match live {
                 None if !allow_create => return Err(Status::not_found(&self.resource(), self.name)),
@@ -52,8 +49,8 @@ impl Write<'_> {
                     }
                 }
             }
+            call.server.metrics.write_retries.inc();
         }
-        Err(Status::modified(&self.resource(), self.name))
     }
 
     fn uid_conflict_on_create(&self, uid: &str) -> Status {

@@ -51,13 +51,7 @@ impl Strategy for DaemonSets {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| match context.subresource {
-            "status" => status(&object.get("status"), old),
-            _ => {
-                spec(&object.get("spec"));
-                workload::selector_unchanged(&object, old);
-            }
-        })
+        workload::validate_update(object, old, context, spec, status)
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, _context: &WriteContext) -> Vec<String> {

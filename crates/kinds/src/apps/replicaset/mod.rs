@@ -5,10 +5,9 @@ mod strategy;
 #[cfg(test)]
 mod tests;
 
+use crate::apps::workload;
 use crate::build::Row;
-use crate::print::{
-    AGE, CONTAINERS, IMAGES, NAME, SELECTOR, age, container_images, container_names, integer, name, selector,
-};
+use crate::print;
 use crate::row::{Columns, StorageKind};
 use crate::view::View;
 
@@ -27,27 +26,9 @@ pub fn row() -> StorageKind {
 }
 
 const COLUMNS: Columns = Columns {
-    definitions: &[
-        NAME,
-        integer("Desired", "How many pods there should be."),
-        integer("Current", "How many pods there are."),
-        integer("Ready", "How many pods are ready."),
-        AGE,
-        CONTAINERS,
-        IMAGES,
-        SELECTOR,
-    ],
+    definitions: workload::REPLICAS_COLUMNS,
     cells: |object, context| {
-        let spec = object.at("spec.template.spec");
-        vec![
-            name(object),
-            object.count("spec.replicas").into(),
-            object.count("status.replicas").into(),
-            object.count("status.readyReplicas").into(),
-            age(object, context),
-            container_names(spec),
-            container_images(spec),
-            selector(object.at("spec.selector")).into(),
-        ]
+        let selector = print::selector(object.at("spec.selector"));
+        workload::replicas_cells(object, context, selector)
     },
 };

@@ -36,24 +36,7 @@ impl Strategy for ReplicaSets {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| match context.subresource {
-            "status" => workload::validate_status(
-                &object.get("status"),
-                &[
-                    "replicas",
-                    "fullyLabeledReplicas",
-                    "readyReplicas",
-                    "availableReplicas",
-                    "terminatingReplicas",
-                    "observedGeneration",
-                ],
-                &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
-            ),
-            _ => {
-                spec(&object.get("spec"));
-                workload::selector_unchanged(&object, old);
-            }
-        })
+        workload::validate_update(object, old, context, spec, status)
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
@@ -69,4 +52,19 @@ fn spec(spec: &At) {
     spec.get("replicas").non_negative();
     spec.get("minReadySeconds").non_negative();
     workload::validate(spec);
+}
+
+fn status(status: &At, _old: &Value) {
+    workload::validate_status(
+        status,
+        &[
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "terminatingReplicas",
+            "observedGeneration",
+        ],
+        &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+    );
 }
