@@ -5,6 +5,7 @@ mod generate;
 mod kubectl;
 mod test;
 mod tidy;
+mod uml;
 
 use std::process::{Command, ExitCode};
 
@@ -14,6 +15,7 @@ const HELP: &str = "\
 usage: cargo xtask JOB
 
   test               everything: tidy, all tests, the end-to-end tests
+  uml                the runtime's tests under user-mode-linux, for control groups v2
   tidy               crate edges, module docs, formatting, clippy, file lengths
   demo [--down]      builds the release binary, starts a cluster and looks at it from the outside
   generate schema FACTS   crates/api/data from the table of API facts
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let result = match &words[..] {
         ["test", rest @ ..] => test::run(rest),
+        ["uml"] => uml::run(),
         ["tidy"] => tidy::run(),
         ["demo", rest @ ..] => demo::run(rest),
         ["generate", rest @ ..] => generate::run(rest),

@@ -1,8 +1,8 @@
 //! `cargo xtask test`: everything that CI runs.
 
-use crate::{cargo, kubectl, tidy, workspace};
+use crate::{cargo, kubectl, tidy, uml, workspace};
 
-/// Tidy first (it is quick to fail), then every test of the workspace.
+/// Tidy first (it is quick to fail), then every test of the workspace, then again those that a kernel with v2 shows more of.
 pub fn run(arguments: &[&str]) -> anyhow::Result<()> {
     kubectl::check()?;
     tidy::run()?;
@@ -11,7 +11,8 @@ pub fn run(arguments: &[&str]) -> anyhow::Result<()> {
     crate::run(&cargo(), &["build", "--workspace", "--bins", "--locked"])?;
     let mut command = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
     command.extend(arguments);
-    crate::run(&cargo(), &command)
+    crate::run(&cargo(), &command)?;
+    uml::run()
 }
 
 /// The shim is a package of its own, with flags of its own (see `crates/runtime/build.rs`): so are its tests.

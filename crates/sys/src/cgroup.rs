@@ -3,20 +3,20 @@
 //! Everything happens below one delegated root: nothing above it is written. A group is one path in every hierarchy; on v1
 //! there is a hierarchy a controller (or a few), on v2 a single one.
 
-use std::collections::BTreeMap;
+mod limits;
+mod removal;
+mod usage;
+
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::process::Signal;
+pub use limits::{Limits, weight};
+pub use usage::Usage;
 
 use crate::mounts;
-use crate::process::kill_number;
 
-/// Rounds of killing and removing before a group is given up; processes end asynchronously.
-const KILL_ROUNDS_MAX: usize = 64;
 /// Attempts to make a group while others remove its parents.
 const CREATE_ATTEMPTS_MAX: usize = 16;
-const KILL_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// Which kind of control groups the machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,54 +34,6 @@ pub struct Cgroups {
     /// Mount point and controllers of each hierarchy; the first one tracks processes for killing.
     hierarchies: Vec<(PathBuf, Vec<String>)>,
     root: PathBuf,
-}
-
-/// Limits of a group; `None` leaves as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes; negative is without limit.
-    pub memory_bytes: Option<i64>,
-    /// Bytes of memory and swap together; negative is without limit.
-    pub memory_swap_bytes: Option<i64>,
-    /// v1's shares, 2 to 262144.
-    pub cpu_shares: Option<u64>,
-    /// Microseconds a period; negative is without limit.
-    pub cpu_quota_us: Option<i64>,
-    /// The period.
-    pub cpu_period_us: Option<u64>,
-    /// Processors, `0-3,7`.
-    pub cpuset_cpus: Option<String>,
-    /// Memory nodes.
-    pub cpuset_mems: Option<String>,
-    /// Processes and threads; negative is without limit.
-    pub pids: Option<i64>,
-    /// Huge page size (`2MB`) and bytes.
-    pub hugepages: Vec<(String, u64)>,
-    /// v2 files written as given.
-    pub unified: BTreeMap<String, String>,
-}
-
-/// What a group uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Processor time since the group was made.
-    pub cpu_ns: u64,
-    /// All memory, page cache included.
-    pub memory_bytes: u64,
-    /// Memory that cannot be given back at once: all but the inactive page cache.
-    pub working_set_bytes: u64,
-    /// Anonymous memory.
-    pub rss_bytes: u64,
-    /// The limit, if there is one.
-    pub memory_limit_bytes: Option<u64>,
-    /// Page faults.
-    pub page_faults: u64,
-    /// Page faults that read from disk.
-    pub major_page_faults: u64,
-    /// Swap.
-    pub swap_bytes: u64,
-    /// Processes and threads.
-    pub pids: u64,
 }
 
 impl Cgroups {
@@ -255,97 +207,6 @@ impl<'a> Group<'a> {
         self.directories().first().is_some_and(|directory| directory.exists())
     }
 
-    /// Writes the limits. A controller that is not there is an error only if a limit needs it.
-    pub fn apply(&self, limits: &Limits) -> io::Result<()> {
-        match self.all.version {
-            Version::V1 => self.apply_v1(limits),
-            Version::V2 => self.apply_v2(limits),
-        }
-    }
-
-    fn write(&self, controller: &str, name: &str, value: &str) -> io::Result<()> {
-        let file = self.file(controller, name);
-        let file = file.ok_or_else(|| io::Error::other(format!("there is no {controller} controller")))?;
-        std::fs::write(&file, value).map_err(|err| at(&file, err))
-    }
-
-    fn apply_v1(&self, limits: &Limits) -> io::Result<()> {
-        if let Some(bytes) = limits.memory_bytes {
-            let swap = limits.memory_swap_bytes.map(|bytes| bytes.to_string());
-            let with_swap = swap.filter(|_| {
-                self.file("memory", "memory.memsw.limit_in_bytes")
-                    .is_some_and(|f| f.exists())
-            });
-            // The sum may never be below the part, so which comes first depends on the direction.
-            let raise = |value: &str| self.write("memory", "memory.memsw.limit_in_bytes", value);
-            let raised_first = with_swap.as_deref().is_some_and(|value| raise(value).is_ok());
-            self.write("memory", "memory.limit_in_bytes", &bytes.to_string())?;
-            if let (Some(value), false) = (&with_swap, raised_first) {
-                raise(value)?;
-            }
-        }
-        if let Some(shares) = limits.cpu_shares {
-            self.write("cpu", "cpu.shares", &shares.to_string())?;
-        }
-        if let Some(period) = limits.cpu_period_us {
-            self.write("cpu", "cpu.cfs_period_us", &period.to_string())?;
-        }
-        if let Some(quota) = limits.cpu_quota_us {
-            self.write("cpu", "cpu.cfs_quota_us", &quota.to_string())?;
-        }
-        if let Some(pids) = limits.pids {
-            self.write("pids", "pids.max", &unlimited(pids, "max"))?;
-        }
-        for (size, bytes) in &limits.hugepages {
-            self.write("hugetlb", &format!("hugetlb.{size}.limit_in_bytes"), &bytes.to_string())?;
-        }
-        self.apply_cpuset(limits)
-    }
-
-    fn apply_v2(&self, limits: &Limits) -> io::Result<()> {
-        if let Some(bytes) = limits.memory_bytes {
-            self.write("memory", "memory.max", &unlimited(bytes, "max"))?;
-            if let Some(both) = limits.memory_swap_bytes {
-                let swap = if both < 0 { -1 } else { (both - bytes.max(0)).max(0) };
-                // Not there on a kernel without swap accounting, and then there is nothing to limit.
-                let _ = self.write("memory", "memory.swap.max", &unlimited(swap, "max"));
-            }
-        }
-        if let Some(shares) = limits.cpu_shares {
-            self.write("cpu", "cpu.weight", &weight(shares).to_string())?;
-        }
-        if limits.cpu_quota_us.is_some() || limits.cpu_period_us.is_some() {
-            let quota = unlimited(limits.cpu_quota_us.unwrap_or(-1), "max");
-            let period = limits.cpu_period_us.unwrap_or(100_000);
-            self.write("cpu", "cpu.max", &format!("{quota} {period}"))?;
-        }
-        if let Some(pids) = limits.pids {
-            self.write("pids", "pids.max", &unlimited(pids, "max"))?;
-        }
-        for (size, bytes) in &limits.hugepages {
-            self.write("hugetlb", &format!("hugetlb.{size}.max"), &bytes.to_string())?;
-        }
-        for (name, value) in &limits.unified {
-            if name.contains('/') {
-                return Err(io::Error::other(format!("{name} is not a control group file")));
-            }
-            self.write("", name, value)?;
-        }
-        self.apply_cpuset(limits)
-    }
-
-    fn apply_cpuset(&self, limits: &Limits) -> io::Result<()> {
-        for (value, name) in [
-            (&limits.cpuset_cpus, "cpuset.cpus"),
-            (&limits.cpuset_mems, "cpuset.mems"),
-        ] {
-            if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
-                self.write("cpuset", name, value)?;
-            }
-        }
-        Ok(())
-    }
-
     /// The file in which the kernel counts `oom_kill`s.
     pub fn oom_file(&self) -> Option<PathBuf> {
         let name = if self.all.version == Version::V1 {
@@ -362,103 +223,6 @@ impl<'a> Group<'a> {
         let text = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
-
-    /// Kills everything in it and in the groups below, waits for it, and removes them. Blocks; for a blocking thread.
-    pub fn kill_and_remove(&self) -> io::Result<()> {
-        let mut result = Ok(());
-        for _ in 0..KILL_ROUNDS_MAX {
-            let mut busy = false;
-            for directory in self.directories() {
-                for group in tree(&directory) {
-                    if std::fs::write(group.join("cgroup.kill"), "1").is_err() {
-                        let text = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-                        // Zero is a process that this PID namespace does not see.
-                        text.lines()
-                            .filter_map(|line| line.parse().ok())
-                            .filter(|pid| *pid > 0)
-                            .for_each(|pid| {
-                                kill_number(pid, Signal::KILL);
-                            });
-                    }
-                    match std::fs::remove_dir(&group) {
-                        Err(err) if err.kind() != io::ErrorKind::NotFound => {
-                            busy = true;
-                            result = Err(at(&group, err));
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            if !busy {
-                return Ok(());
-            }
-            std::thread::sleep(KILL_PAUSE);
-        }
-        result
-    }
-
-    /// Removes it if nothing is in it, then its parents up to and without the delegated root's own parent.
-    pub fn remove_with_empty_parents(&self) {
-        for (mount, _) in &self.all.hierarchies {
-            for path in self
-                .path
-                .ancestors()
-                .take_while(|path| path.starts_with(&self.all.root))
-            {
-                if std::fs::remove_dir(mount.join(path)).is_err() && mount.join(path).exists() {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// What it uses now; what a controller does not tell is zero.
-    pub fn usage(&self) -> Usage {
-        let read = |controller: &str, name: &str| -> String {
-            self.file(controller, name)
-                .and_then(|file| std::fs::read_to_string(file).ok())
-                .unwrap_or_default()
-        };
-        let number =
-            |controller: &str, name: &str| -> u64 { read(controller, name).trim().parse().unwrap_or_default() };
-        let field = |text: &str, name: &str| -> u64 {
-            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            value.and_then(|value| value.trim().parse().ok()).unwrap_or_default()
-        };
-        match self.all.version {
-            Version::V1 => {
-                let stat = read("memory", "memory.stat");
-                let memory_bytes = number("memory", "memory.usage_in_bytes");
-                let limit = number("memory", "memory.limit_in_bytes");
-                Usage {
-                    cpu_ns: number("cpuacct", "cpuacct.usage"),
-                    memory_bytes,
-                    working_set_bytes: memory_bytes.saturating_sub(field(&stat, "total_inactive_file")),
-                    rss_bytes: field(&stat, "total_rss"),
-                    memory_limit_bytes: (limit > 0 && limit < 1 << 62).then_some(limit),
-                    page_faults: field(&stat, "total_pgfault"),
-                    major_page_faults: field(&stat, "total_pgmajfault"),
-                    swap_bytes: field(&stat, "total_swap"),
-                    pids: number("pids", "pids.current"),
-                }
-            }
-            Version::V2 => {
-                let stat = read("memory", "memory.stat");
-                let memory_bytes = number("memory", "memory.current");
-                Usage {
-                    cpu_ns: field(&read("cpu", "cpu.stat"), "usage_usec") * 1000,
-                    memory_bytes,
-                    working_set_bytes: memory_bytes.saturating_sub(field(&stat, "inactive_file")),
-                    rss_bytes: field(&stat, "anon"),
-                    memory_limit_bytes: read("memory", "memory.max").trim().parse().ok(),
-                    page_faults: field(&stat, "pgfault"),
-                    major_page_faults: field(&stat, "pgmajfault"),
-                    swap_bytes: number("memory", "memory.swap.current"),
-                    pids: number("pids", "pids.current"),
-                }
-            }
-        }
-    }
 }
 
 fn enable_controllers(directory: &Path) {
@@ -466,31 +230,6 @@ fn enable_controllers(directory: &Path) {
     for controller in available.split_ascii_whitespace() {
         // One by one: a controller that cannot be delegated must not keep the others from it.
         let _ = std::fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
-    }
-}
-
-/// A directory and those below it, the deepest first.
-fn tree(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(tree(&entry.path()));
-        }
-    }
-    found.push(directory.to_owned());
-    found
-}
-
-fn unlimited(value: i64, word: &str) -> String {
-    if value < 0 { word.to_owned() } else { value.to_string() }
-}
-
-/// v2's weight for v1's shares, by the formula that runc, crun and the kubelet share.
-pub fn weight(shares: u64) -> u64 {
-    if shares == 0 {
-        100
-    } else {
-        1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
     }
 }
 
@@ -520,20 +259,10 @@ fn inherit_cpuset(parent: &Path, directory: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    #[test]
-    fn weights() {
-        let check = |shares, expect| assert_eq!(weight(shares), expect, "{shares}");
-        check(2, 1);
-        check(1024, 39);
-        check(262_144, 10_000);
-        check(1 << 40, 10_000);
-        check(0, 100);
-    }
-
-    fn fake(version: Version, dir: &Path) -> Cgroups {
+    pub(in crate::cgroup) fn fake(version: Version, dir: &Path) -> Cgroups {
         let controllers = |name: &str| (dir.join(name), vec![name.to_owned()]);
         let hierarchies = match version {
             Version::V1 => vec![controllers("pids"), controllers("memory"), controllers("cpu")],
@@ -554,36 +283,6 @@ mod tests {
         check("/trireme/kubepods", "/trireme/kubepods");
         check("../../etc", "/trireme/etc");
         check("", "/trireme");
-    }
-
-    #[test]
-    fn limits_become_files() {
-        let dir = tempfile::tempdir().unwrap();
-        let limits = Limits {
-            memory_bytes: Some(1 << 20),
-            cpu_shares: Some(512),
-            cpu_quota_us: Some(-1),
-            cpu_period_us: Some(100_000),
-            pids: Some(-1),
-            ..Limits::default()
-        };
-        let read = |path: &str| std::fs::read_to_string(dir.path().join(path)).unwrap_or_default();
-        let all = fake(Version::V1, dir.path());
-        all.hierarchies
-            .iter()
-            .for_each(|(mount, _)| std::fs::create_dir(mount).unwrap());
-        all.group("a").create().unwrap();
-        all.group("a").apply(&limits).unwrap();
-        assert_eq!(read("memory/trireme/a/memory.limit_in_bytes"), "1048576");
-        assert_eq!(read("cpu/trireme/a/cpu.cfs_quota_us"), "-1");
-        assert_eq!(read("pids/trireme/a/pids.max"), "max");
-        let all = fake(Version::V2, dir.path());
-        std::fs::create_dir(dir.path().join("unified")).unwrap();
-        all.group("a").create().unwrap();
-        all.group("a").apply(&limits).unwrap();
-        assert_eq!(read("unified/trireme/a/memory.max"), "1048576");
-        assert_eq!(read("unified/trireme/a/cpu.max"), "max 100000");
-        assert_eq!(read("unified/trireme/a/cpu.weight"), "20");
     }
 
     #[test]
@@ -610,22 +309,6 @@ mod tests {
                 });
             }
         });
-        assert!(!all.group("").exists());
-    }
-
-    #[test]
-    fn real_groups_come_and_go() {
-        let root = format!("trireme-test-sys-{}", std::process::id());
-        let all = Cgroups::detect(Path::new(&root)).unwrap();
-        let group = all.group("a/b");
-        group.create().unwrap();
-        assert!(group.exists());
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
-        std::fs::write(group.directories()[0].join("cgroup.procs"), child.id().to_string()).unwrap();
-        assert_eq!(group.processes(), [child.id() as i32]);
-        group.kill_and_remove().unwrap();
-        assert!(!child.wait().unwrap().success());
-        group.remove_with_empty_parents();
         assert!(!all.group("").exists());
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
@@ -95,7 +96,14 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 /// Each layer is handed over by a call of its own where the kernel can (6.5 and later), since the old option string is
 /// limited to a page, which images of a few dozen layers pass.
 pub fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
-    match overlay_by_calls(lowers, upper, work, target) {
+    // A kernel that refused once always will, and writes a line to its log each time.
+    static BY_STRING: AtomicBool = AtomicBool::new(false);
+    let by_calls = if BY_STRING.load(Ordering::Relaxed) {
+        Err(rustix::io::Errno::NOSYS)
+    } else {
+        overlay_by_calls(lowers, upper, work, target)
+    };
+    match by_calls {
         Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
             let mut options = b"lowerdir=".to_vec();
             for (index, lower) in lowers.iter().enumerate() {
@@ -109,13 +117,10 @@ pub fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> 
             options.extend_from_slice(b",workdir=");
             escape_option(work, &mut options);
             let options = CString::new(options)?;
-            Ok(mount(
-                "overlay",
-                target,
-                "overlay",
-                MountFlags::empty(),
-                options.as_c_str(),
-            )?)
+            mount("overlay", target, "overlay", MountFlags::empty(), options.as_c_str())?;
+            // What the string could and the calls could not was the calls' fault, not the layers'.
+            BY_STRING.store(true, Ordering::Relaxed);
+            Ok(())
         }
         other => Ok(other?),
     }

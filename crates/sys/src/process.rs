@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rustix::process::{Pid, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, Signal, pidfd_open};
 
 /// A process's start time in clock ticks since boot, from `/proc/<pid>/stat`; `None` if there is none.
 pub fn start_ticks(pid: i32) -> Option<u64> {
@@ -44,11 +44,6 @@ pub fn kill(pid: i32, ticks: u64, signal: Signal) -> io::Result<bool> {
         Err(rustix::io::Errno::SRCH) => Ok(false),
         Err(err) => Err(err.into()),
     }
-}
-
-/// Signals whatever has this number now, for lists read from a control group a moment ago.
-pub fn kill_number(pid: i32, signal: Signal) -> bool {
-    Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, signal).is_ok())
 }
 
 /// The kernel's name for this boot: what was recorded under another one did not survive.

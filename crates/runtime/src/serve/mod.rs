@@ -35,11 +35,7 @@ pub async fn serve(runtime: Arc<Runtime>, socket: &Path, shutdown: base::Shutdow
     if let Some(directory) = socket.parent() {
         std::fs::create_dir_all(directory).map_err(doing(directory.display()))?;
     }
-    crate::files::remove_tree(socket).map_err(doing(socket.display()))?;
-    let listener = UnixListener::bind(socket).map_err(doing(socket.display()))?;
-    // Whoever may talk to it is root on this node.
-    let private = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(socket, private).map_err(doing(socket.display()))?;
+    let listener = bind(socket).map_err(doing(socket.display()))?;
     crate::stream::serve(Arc::clone(&runtime), shutdown.clone())
         .await
         .map_err(doing("the streaming server"))?;
@@ -66,6 +62,17 @@ pub async fn serve(runtime: Arc<Runtime>, socket: &Path, shutdown: base::Shutdow
     }
     let _ = std::fs::remove_file(socket);
     Ok(())
+}
+
+/// The socket appears under its name when it can be connected to and only its owner may.
+fn bind(socket: &Path) -> std::io::Result<UnixListener> {
+    let part = socket.with_extension("part");
+    crate::files::remove_tree(&part)?;
+    let listener = UnixListener::bind(&part)?;
+    // Whoever may talk to it is root on this node.
+    std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&part, socket)?;
+    Ok(listener)
 }
 
 /// Both services on one connection, told apart by the path.

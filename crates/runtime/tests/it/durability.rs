@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rpc::cri;
 
-use crate::node::{Node, PATIENCE, container, texts};
+use crate::node::{Node, container, texts};
+use crate::waiting;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_finds_everything_as_it_is() {
@@ -20,14 +21,8 @@ async fn a_restart_finds_everything_as_it_is() {
     let ticks = sys::process::start_ticks(pid).unwrap();
     node.halt().await;
     // While nobody is there, one of them ends.
-    let ended = node
-        .dir
-        .path()
-        .join("run/sandboxes")
-        .join(&pod.id)
-        .join("exits")
-        .join(&ends);
-    wait_for(|| ended.exists()).await;
+    let exits = node.dir.path().join("run/sandboxes").join(&pod.id).join("exits");
+    waiting::files(&exits, || exits.join(&ends).exists()).await;
     let mut node = node.restart().await;
     let status = node.status(&ends).await;
     assert_eq!(
@@ -47,15 +42,6 @@ async fn a_restart_finds_everything_as_it_is() {
     assert!(lines == expect && lines.len() > 100, "{} lines, some lost", lines.len());
     node.remove_pod(&pod).await;
     node.finish().await;
-}
-
-async fn wait_for(condition: impl Fn() -> bool) {
-    let wait = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.expect("it happens");
 }
 
 /// Not a test of its own: the process that the next test kills. Does nothing unless it is told where.
@@ -117,6 +103,7 @@ async fn kill_nine_at_any_moment() {
                 .start_container(cri::StartContainerRequest { container_id })
                 .await;
         });
+        // Not a wait for anything: another moment each round.
         tokio::time::sleep(Duration::from_millis(round as u64 * 12)).await;
         host.kill().unwrap();
         host.wait().unwrap();
@@ -126,26 +113,10 @@ async fn kill_nine_at_any_moment() {
     let mut node = node.restart().await;
     assert_eq!(node.status(&runs).await.state(), cri::ContainerState::ContainerRunning);
     assert_eq!(sys::process::start_ticks(pid), ticks);
-    let sandboxes = node
-        .client
-        .list_pod_sandbox(cri::ListPodSandboxRequest { filter: None })
-        .await
-        .unwrap();
-    for sandbox in sandboxes.into_inner().items {
-        if sandbox.id == pod.id {
-            continue;
+    for sandbox in node.sandboxes().await {
+        if sandbox.id != pod.id {
+            node.remove_sandbox(sandbox.id).await;
         }
-        let id = sandbox.id.clone();
-        node.client
-            .stop_pod_sandbox(cri::StopPodSandboxRequest {
-                pod_sandbox_id: id.clone(),
-            })
-            .await
-            .unwrap();
-        node.client
-            .remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: id })
-            .await
-            .unwrap();
     }
     node.remove_pod(&pod).await;
     node.finish().await;
@@ -157,32 +128,13 @@ async fn a_lost_shim_takes_its_pod_along() {
     let pod = node.run_sandbox("web").await;
     let id = node.run(&pod, container("runs", &["sleep", "1000"])).await;
     let pid = node.pid(&id).await;
-    let request = cri::PodSandboxStatusRequest {
-        pod_sandbox_id: pod.id.clone(),
-        verbose: true,
-    };
-    let info = node
-        .client
-        .pod_sandbox_status(request.clone())
-        .await
-        .unwrap()
-        .into_inner()
-        .info;
-    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
-    let shim = info["pid"].as_i64().unwrap() as i32;
+    let shim = node.sandbox_info(&pod).await["pid"].as_i64().unwrap() as i32;
     let ticks = sys::process::start_ticks(shim).unwrap();
     assert!(sys::process::kill(shim, ticks, rustix::process::Signal::KILL).unwrap());
     let status = node.ended(&id).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
-    wait_for(|| !std::path::Path::new(&format!("/proc/{pid}/exe")).exists()).await;
-    let status = node
-        .client
-        .pod_sandbox_status(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .status
-        .unwrap();
+    waiting::end_of(pid).await;
+    let status = node.sandbox_status(&pod).await;
     assert_eq!(status.state(), cri::PodSandboxState::SandboxNotready);
     node.remove_pod(&pod).await;
     node.finish().await;
@@ -194,22 +146,16 @@ async fn after_a_reboot_pods_are_not_ready() {
     let pod = node.run_sandbox("web").await;
     let id = node.run(&pod, container("runs", &["sleep", "1000"])).await;
     let pid = node.pid(&id).await;
-    let ticks = sys::process::start_ticks(pid).unwrap();
     node.halt().await;
     // What a reboot does: everything dies, mounts and the run directory are gone.
     let all = sys::cgroup::Cgroups::detect(std::path::Path::new(&node.cgroup)).unwrap();
     all.group("").kill_and_remove().unwrap();
     sys::mounts::detach_below(node.dir.path()).unwrap();
     std::fs::remove_dir_all(node.dir.path().join("run")).unwrap();
-    wait_for(|| !sys::process::is_running(pid, ticks)).await;
+    waiting::end_of(pid).await;
     let mut node = node.restart().await;
-    let listed = node
-        .client
-        .list_pod_sandbox(cri::ListPodSandboxRequest { filter: None })
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(listed.items[0].state(), cri::PodSandboxState::SandboxNotready);
+    let listed = node.sandboxes().await;
+    assert_eq!(listed[0].state(), cri::PodSandboxState::SandboxNotready);
     let status = node.status(&id).await;
     assert_eq!(
         (status.state(), status.reason.as_str()),

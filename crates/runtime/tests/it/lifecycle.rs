@@ -2,7 +2,7 @@
 
 use rpc::cri;
 
-use crate::node::{IMAGE, Node, container, resources, security, texts, words};
+use crate::node::{IMAGE, Node, container, resources, sandbox_security, security, texts, words};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn runs_logs_and_exit_codes() {
@@ -157,12 +157,8 @@ async fn stops_with_grace_and_without() {
     }];
     let id = node.run(&pod, config).await;
     // Told, it ends by itself.
-    let answer = loop {
-        let answer = node.exec(&id, &["get", "http://127.0.0.1:9000/"]).await;
-        if answer.exit_code == 0 {
-            break answer;
-        }
-    };
+    node.log_with(&id, "serves port").await;
+    let answer = node.exec(&id, &["get", "http://127.0.0.1:9000/"]).await;
     assert_eq!(String::from_utf8_lossy(&answer.stdout), "web has answered 1\n");
     node.stop(&id, 30).await;
     let status = node.status(&id).await;
@@ -186,92 +182,6 @@ async fn stops_with_grace_and_without() {
     let ticks = sys::process::start_ticks(pid).unwrap();
     node.remove_pod(&pod).await;
     assert!(!sys::process::is_running(pid, ticks));
-    node.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn limits_stats_and_events() {
-    let mut node = Node::start("limits").await;
-    let mut events = node
-        .client
-        .get_container_events(cri::GetEventsRequest {})
-        .await
-        .unwrap()
-        .into_inner();
-    let pod = node.run_sandbox("web").await;
-    let mut config = container("eater", &["eat", "200", "100"]);
-    resources(&mut config).memory_limit_in_bytes = 64 << 20;
-    let (status, _) = node.run_to_end(&pod, config).await;
-    assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
-    let mut config = container("small", &["eat", "8", "1000"]);
-    resources(&mut config).memory_limit_in_bytes = 64 << 20;
-    resources(&mut config).cpu_shares = 512;
-    let id = node.run(&pod, config).await;
-    let wait = async {
-        loop {
-            let request = cri::ContainerStatsRequest {
-                container_id: id.clone(),
-            };
-            let stats = node
-                .client
-                .container_stats(request)
-                .await
-                .unwrap()
-                .into_inner()
-                .stats
-                .unwrap();
-            let memory = stats.memory.unwrap();
-            if memory.working_set_bytes.unwrap().value > 8 << 20 {
-                assert!(memory.available_bytes.unwrap().value < 64 << 20);
-                assert!(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value > 0);
-                break;
-            }
-        }
-    };
-    tokio::time::timeout(crate::node::PATIENCE, wait)
-        .await
-        .expect("memory is counted");
-    let linux = Some(cri::LinuxContainerResources {
-        memory_limit_in_bytes: 128 << 20,
-        ..Default::default()
-    });
-    let request = cri::UpdateContainerResourcesRequest {
-        container_id: id.clone(),
-        linux,
-        ..Default::default()
-    };
-    node.client.update_container_resources(request).await.unwrap();
-    let now = node.status(&id).await.resources.unwrap().linux.unwrap();
-    assert_eq!((now.memory_limit_in_bytes, now.cpu_shares), (128 << 20, 512));
-    let request = cri::ListPodSandboxStatsRequest { filter: None };
-    let pods = node
-        .client
-        .list_pod_sandbox_stats(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .stats;
-    assert_eq!(pods[0].linux.as_ref().unwrap().containers.len(), 1);
-    node.stop(&id, 0).await;
-    use cri::ContainerEventType::{ContainerCreatedEvent, ContainerStartedEvent, ContainerStoppedEvent};
-    let mut seen = Vec::new();
-    while seen.last() != Some(&(id.clone(), ContainerStoppedEvent)) {
-        let event = events.message().await.unwrap().unwrap();
-        assert_eq!(event.pod_sandbox_status.as_ref().unwrap().id, pod.id);
-        seen.push((event.container_id.clone(), event.container_event_type()));
-    }
-    let of = |wanted: &str| {
-        seen.iter()
-            .filter(|(id, _)| id == wanted)
-            .map(|(_, kind)| *kind)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        of(&id),
-        [ContainerCreatedEvent, ContainerStartedEvent, ContainerStoppedEvent]
-    );
-    node.remove_pod(&pod).await;
-    drop(events);
     node.finish().await;
 }
 
@@ -361,14 +271,7 @@ async fn a_shared_pid_namespace() {
         pid: cri::NamespaceMode::Pod.into(),
         ..Default::default()
     };
-    config
-        .linux
-        .as_mut()
-        .unwrap()
-        .security_context
-        .as_mut()
-        .unwrap()
-        .namespace_options = Some(shared.clone());
+    sandbox_security(&mut config).namespace_options = Some(shared.clone());
     let pod = node.run_sandbox_with(config).await;
     let with = |name: &str, command: &[&str]| {
         let mut config = container(name, command);
@@ -384,16 +287,19 @@ async fn a_shared_pid_namespace() {
     let numbers = texts[1..].iter().filter(|name| name.parse::<u32>().is_ok()).count();
     assert!(numbers >= 3, "pause, sleeper and looker are seen: {log}");
     // Its own limit is seen in its own place.
-    let mut limited = with("limited", &["cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]);
-    resources(&mut limited).memory_limit_in_bytes = 64 << 20;
-    let (_, log) = node.run_to_end(&pod, limited).await;
-    if sys::cgroup::Cgroups::detect(std::path::Path::new("/"))
+    let v1 = sys::cgroup::Cgroups::detect(std::path::Path::new("/"))
         .unwrap()
         .version()
-        == sys::cgroup::Version::V1
-    {
-        assert_eq!(crate::node::texts(&log, "stdout"), [(64 << 20).to_string()], "{log}");
-    }
+        == sys::cgroup::Version::V1;
+    let file = if v1 {
+        "memory/memory.limit_in_bytes"
+    } else {
+        "memory.max"
+    };
+    let mut limited = with("limited", &["cat", &format!("/sys/fs/cgroup/{file}")]);
+    resources(&mut limited).memory_limit_in_bytes = 64 << 20;
+    let (_, log) = node.run_to_end(&pod, limited).await;
+    assert_eq!(crate::node::texts(&log, "stdout"), [(64 << 20).to_string()], "{log}");
     node.stop(&sleeper, 0).await;
     assert_eq!(node.status(&sleeper).await.exit_code, 137);
     node.remove_pod(&pod).await;
@@ -421,14 +327,7 @@ async fn namespaces_of_pod_and_node() {
         ipc: cri::NamespaceMode::Node.into(),
         ..Default::default()
     };
-    config
-        .linux
-        .as_mut()
-        .unwrap()
-        .security_context
-        .as_mut()
-        .unwrap()
-        .namespace_options = Some(everything.clone());
+    sandbox_security(&mut config).namespace_options = Some(everything.clone());
     let host = node.run_sandbox_with(config).await;
     let mut inside = container("looks", command);
     security(&mut inside).namespace_options = Some(everything.clone());
@@ -439,20 +338,7 @@ async fn namespaces_of_pod_and_node() {
     security(&mut leaves).namespace_options = Some(everything);
     let (status, _) = node.run_to_end(&host, leaves).await;
     assert_eq!(status.exit_code, 0);
-    let request = cri::PodSandboxStatusRequest {
-        pod_sandbox_id: host.id.clone(),
-        verbose: false,
-    };
-    let network = node
-        .client
-        .pod_sandbox_status(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .status
-        .unwrap()
-        .network
-        .unwrap();
+    let network = node.sandbox_status(&host).await.network.unwrap();
     assert_eq!(network.ip, "", "the node's own address is nobody else's to tell");
     let pod = node.run_sandbox("web").await;
     let (_, first) = node.run_to_end(&pod, container("first", command)).await;
@@ -485,14 +371,7 @@ async fn logs_are_reopened_and_engines_exclude_each_other() {
         })
         .await
         .unwrap();
-    let wait = async {
-        while std::fs::metadata(&path).map_or(0, |meta| meta.len()) == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(crate::node::PATIENCE, wait)
-        .await
-        .expect("the new file is written");
+    node.log_with(&id, "line").await;
     node.stop(&id, 0).await;
     let both = std::fs::read_to_string(&rotated).unwrap() + &std::fs::read_to_string(&path).unwrap();
     let lines = texts(&both, "stdout");

@@ -6,6 +6,8 @@
 mod confinement;
 mod durability;
 mod lifecycle;
+mod limits;
 mod node;
 mod roles;
 mod streaming;
+mod waiting;

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rpc::cri;
 use rpc::cri::image_service_client::ImageServiceClient;
@@ -10,10 +9,9 @@ use rpc::cri::runtime_service_client::RuntimeServiceClient;
 use runtime::{Config, LoopbackOnly, Runtime};
 use tonic::transport::Channel;
 
-pub const IMAGE: &str = "localhost/demo:1";
+use crate::waiting::{self, PATIENCE};
 
-/// Longest wait for anything; reaching it is a failure, not a measure.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const IMAGE: &str = "localhost/demo:1";
 
 /// An engine, its socket and a client.
 pub struct Node {
@@ -35,13 +33,9 @@ pub fn config(dir: &Path, cgroup: &str) -> Config {
 pub async fn connect(socket: &Path) -> Channel {
     let uri = format!("unix://{}", socket.display());
     let endpoint = tonic::transport::Endpoint::try_from(uri).unwrap();
-    for _ in 0..2000 {
-        if let Ok(channel) = endpoint.connect().await {
-            return channel;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("nobody serves {}", socket.display());
+    // It appears when it can be connected to.
+    waiting::files(socket.parent().unwrap(), || socket.exists()).await;
+    endpoint.connect().await.unwrap()
 }
 
 impl Node {
@@ -83,16 +77,9 @@ impl Node {
             server.await.unwrap();
         }
         self.shutdown.finish().await;
-        let runtime = self.runtime.take().unwrap();
-        let weak = Arc::downgrade(&runtime);
-        drop(runtime);
-        for _ in 0..2000 {
-            if weak.strong_count() == 0 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("somebody keeps the engine alive");
+        drop(self.runtime.take());
+        // The engine holds it until its last user is gone.
+        waiting::lock_of(&self.dir.path().join("root/lock")).await;
     }
 
     /// A new engine over the same directories.
@@ -219,16 +206,57 @@ impl Node {
 
     /// Waits for a container's end.
     pub async fn ended(&mut self, id: &str) -> cri::ContainerStatus {
+        let events = self.client.get_container_events(cri::GetEventsRequest {}).await;
+        let mut events = events.unwrap().into_inner();
         let wait = async {
             loop {
                 let status = self.status(id).await;
                 if status.state() == cri::ContainerState::ContainerExited {
                     return status;
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                events.message().await.unwrap().expect("the engine serves");
             }
         };
         tokio::time::timeout(PATIENCE, wait).await.expect("the container ends")
+    }
+
+    /// Waits until a container's log has a text, and returns the log.
+    pub async fn log_with(&mut self, id: &str, text: &str) -> String {
+        let path = PathBuf::from(self.status(id).await.log_path);
+        let read = || std::fs::read_to_string(&path).unwrap_or_default();
+        waiting::files(path.parent().unwrap(), || read().contains(text)).await;
+        read()
+    }
+
+    /// What a sandbox's status tells beside, for those who debug: `pid` is the shim's.
+    pub async fn sandbox_info(&mut self, pod: &Pod) -> serde_json::Value {
+        let request = cri::PodSandboxStatusRequest {
+            pod_sandbox_id: pod.id.clone(),
+            verbose: true,
+        };
+        let info = self.client.pod_sandbox_status(request).await.unwrap().into_inner().info;
+        serde_json::from_str(&info["info"]).unwrap()
+    }
+
+    pub async fn sandbox_status(&mut self, pod: &Pod) -> cri::PodSandboxStatus {
+        let request = cri::PodSandboxStatusRequest {
+            pod_sandbox_id: pod.id.clone(),
+            verbose: false,
+        };
+        let status = self
+            .client
+            .pod_sandbox_status(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .status;
+        status.unwrap()
+    }
+
+    /// Every sandbox that the engine lists.
+    pub async fn sandboxes(&mut self) -> Vec<cri::PodSandbox> {
+        let request = cri::ListPodSandboxRequest { filter: None };
+        self.client.list_pod_sandbox(request).await.unwrap().into_inner().items
     }
 
     pub async fn stop(&mut self, id: &str, timeout: i64) {
@@ -251,7 +279,10 @@ impl Node {
     }
 
     pub async fn remove_pod(&mut self, pod: &Pod) {
-        let id = pod.id.clone();
+        self.remove_sandbox(pod.id.clone()).await;
+    }
+
+    pub async fn remove_sandbox(&mut self, id: String) {
         self.client
             .stop_pod_sandbox(cri::StopPodSandboxRequest {
                 pod_sandbox_id: id.clone(),
@@ -345,6 +376,10 @@ pub fn container(name: &str, command: &[&str]) -> cri::ContainerConfig {
         }),
         ..Default::default()
     }
+}
+
+pub fn sandbox_security(config: &mut cri::PodSandboxConfig) -> &mut cri::LinuxSandboxSecurityContext {
+    config.linux.as_mut().unwrap().security_context.as_mut().unwrap()
 }
 
 pub fn security(config: &mut cri::ContainerConfig) -> &mut cri::LinuxContainerSecurityContext {

@@ -55,12 +55,7 @@ async fn a_shim_is_small() {
     let mut node = Node::start("small").await;
     let pod = node.run_sandbox("web").await;
     node.run(&pod, container("sleeper", &["sleep", "1000"])).await;
-    let request = rpc::cri::PodSandboxStatusRequest {
-        pod_sandbox_id: pod.id.clone(),
-        verbose: true,
-    };
-    let info = node.client.pod_sandbox_status(request).await.unwrap().into_inner().info;
-    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+    let info = node.sandbox_info(&pod).await;
     let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", info["pid"])).unwrap();
     // The program's own pages are those of the one copy in memory that all shims run.
     let anonymous = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
