@@ -12,7 +12,9 @@
 mod driver;
 mod expiry;
 mod format;
+mod import;
 mod log;
+mod marks;
 mod memory;
 mod recovery;
 mod snapshot;
@@ -24,14 +26,20 @@ use std::sync::{Arc, Weak};
 
 use base::disk::{Disk, RealDisk};
 use base::{Clock, Random};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot, watch as latest};
 
-use crate::engine::{CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Revision, StreamBatch};
+use crate::engine::{
+    CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Record, Revision, StreamBatch,
+};
+use crate::map::Map;
+use crate::state::StateReader;
 use crate::transaction::{Commit, CommitError, Transaction};
 use driver::{Control, Queue, Request};
+pub use import::{ImportError, ImportedState};
 use memory::Memory;
 pub use recovery::OpenError;
 
@@ -99,7 +107,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             segment_bytes: 4 * 1024 * 1024,
-            log_floor_bytes: 16 * 1024 * 1024,
+            log_floor_bytes: 32 * 1024 * 1024,
             history_window_ms: 5 * 60 * 1000,
             reserve_bytes: 64 * 1024 * 1024,
             batch_bytes_max: 8 * 1024 * 1024,
@@ -111,6 +119,14 @@ impl Default for Tuning {
 }
 
 impl EmbeddedOptions {
+    fn log_files(&self) -> recovery::LogFiles {
+        if self.raise_revisions_by > 0 {
+            recovery::LogFiles::MayBeMissing
+        } else {
+            recovery::LogFiles::Required
+        }
+    }
+
     /// A store in a directory of the real disk.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
@@ -157,10 +173,10 @@ impl Embedded {
     /// Another process has it open; files of another version or with rot; the disk.
     pub async fn open(options: EmbeddedOptions) -> Result<Self, OpenError> {
         let recovered = match options.driver {
-            Driver::Task | Driver::PausingTask => recovery::recover(&options)?,
+            Driver::Task | Driver::PausingTask => recovery::recover(&options, options.log_files())?,
             Driver::Thread => {
                 let options = options.clone();
-                let recovering = tokio::task::spawn_blocking(move || recovery::recover(&options));
+                let recovering = tokio::task::spawn_blocking(move || recovery::recover(&options, options.log_files()));
                 recovering
                     .await
                     .map_err(|error| OpenError::Panicked(error.to_string()))??
@@ -179,7 +195,7 @@ impl Embedded {
         let writer = writer::Writer::new(shared.clone(), recovered.log, recovered.snapshot, publish, &options);
         let (finish, finished) = latest::channel(());
         driver::start(writer, shared.clone(), &options, finish).map_err(|error| OpenError::io(Path::new(""), error))?;
-        let expiry = tokio::spawn(expiry::run(shared.clone())).abort_handle();
+        let expiry = tokio::spawn(expiry::run(shared.clone(), options.tuning.history_window_ms)).abort_handle();
         Ok(Self {
             shared,
             expiry,
@@ -187,6 +203,20 @@ impl Embedded {
             directory: options.directory,
             revision_offset,
         })
+    }
+
+    /// Makes a store of a state that came from elsewhere, whose records are in key order, and closes it; the revision that
+    /// it begins at. For [`Embedded::open`] it is a store like any other, without history. Must be called on a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// A directory that is not empty; records that are not of one state; the disk, and whatever reading the records says.
+    pub async fn import(
+        options: EmbeddedOptions,
+        state: ImportedState,
+        records: impl Iterator<Item = std::io::Result<Record>> + Send + 'static,
+    ) -> Result<Revision, ImportError> {
+        import::import(options, state, records).await
     }
 
     /// Takes no more transactions, finishes those it has, and returns when the directory is free for another opening.
@@ -232,9 +262,9 @@ impl Engine for Embedded {
         revision: Option<Revision>,
     ) -> BoxFuture<'static, Result<RangeAnswer, EngineError>> {
         let answer = self.shared.open().and_then(|()| {
-            // The walk is done without the lock.
             let view = self.shared.memory.read().view(revision);
-            view.map(|(revision, root)| memory::select(&root, &range, revision))
+            // Going back in history, and the walk, are done without the lock.
+            view.map(|view| memory::select(&view.root(), &range, view.revision()))
         });
         std::future::ready(answer).boxed()
     }
@@ -261,6 +291,21 @@ impl Engine for Embedded {
     fn progress(&self) -> BoxFuture<'static, Result<Progress, EngineError>> {
         let progress = self.shared.open().map(|()| self.shared.memory.read().progress());
         std::future::ready(progress).boxed()
+    }
+
+    fn state(&self, revision: Option<Revision>) -> BoxFuture<'static, Result<Box<dyn StateReader>, EngineError>> {
+        let view = self
+            .shared
+            .open()
+            .and_then(|()| self.shared.memory.read().view(revision));
+        let reader = view.map(|view| -> Box<dyn StateReader> {
+            Box::new(State {
+                revision: view.revision(),
+                root: view.root(),
+                after: None,
+            })
+        });
+        std::future::ready(reader).boxed()
     }
 
     fn compact(&self, revision: Revision) -> BoxFuture<'static, Result<(), EngineError>> {
@@ -305,6 +350,27 @@ impl Shared {
             receiver.await.unwrap_or_else(|_| Err(gone()))
         }
         .boxed()
+    }
+}
+
+/// A version of the state, and the last key that was read of it.
+struct State {
+    revision: Revision,
+    root: Map<Arc<Record>>,
+    after: Option<Bytes>,
+}
+
+impl StateReader for State {
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    fn next(&mut self, bytes_min: usize) -> BoxFuture<'_, Result<Vec<Arc<Record>>, EngineError>> {
+        let records = snapshot::block(&self.root, self.after.as_ref(), bytes_min);
+        if let Some(last) = records.last() {
+            self.after = Some(last.key.clone());
+        }
+        std::future::ready(Ok(records)).boxed()
     }
 }
 

@@ -12,9 +12,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::map::Item;
+use crate::state::{StateReader, WholeState};
 use crate::transaction::{Commit, CommitError, Stamp, Transaction};
 
 /// A point in the store's history. 0 is the empty store.
@@ -176,6 +178,17 @@ pub trait Engine: Send + Sync + 'static {
     fn stream(&self, after: Revision) -> BoxFuture<'static, Result<Box<dyn CommittedStream>, EngineError>>;
     /// How far the engine is, linearizably.
     fn progress(&self) -> BoxFuture<'static, Result<Progress, EngineError>>;
+    /// All records at a revision, or at the newest durable one, in parts: for backup and migration. By default they are
+    /// read at once.
+    fn state(&self, revision: Option<Revision>) -> BoxFuture<'static, Result<Box<dyn StateReader>, EngineError>> {
+        let answer = self.range(KeyRange::all(), revision);
+        let whole = async move {
+            answer
+                .await
+                .map(|answer| Box::new(WholeState::from(answer)) as Box<dyn StateReader>)
+        };
+        whole.boxed()
+    }
     /// Forgets the history before a revision.
     fn compact(&self, revision: Revision) -> BoxFuture<'static, Result<(), EngineError>>;
 }

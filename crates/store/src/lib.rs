@@ -44,11 +44,12 @@ mod embedded;
 mod engine;
 mod map;
 mod replica;
+mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transaction;
 
-pub use embedded::{Driver, Embedded, EmbeddedOptions, OpenError, Tuning};
+pub use embedded::{Driver, Embedded, EmbeddedOptions, ImportError, ImportedState, OpenError, Tuning};
 pub use engine::{
     Change, Committed, CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Record, Revision,
     StreamBatch, prefix_end,
@@ -58,6 +59,7 @@ pub use replica::{
     Cursor, Entry, Event, Interest, Replica, ReplicaError, ReplicaSnapshot, RingLimits, Snapshot, Table, Value,
     WatchBatch, WatchError, Written, WrittenEntry,
 };
+pub use state::{KeyChange, KeyHistory, StateReader, key_history};
 pub use transaction::{
     Commit, CommitError, GUARDS_MAX, Guard, KEY_BYTES_MAX, OPERATIONS_MAX, Operation, Put, Stamp,
     TRANSACTION_BYTES_MAX, Transaction,

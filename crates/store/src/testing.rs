@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::embedded::{Driver, Embedded, EmbeddedOptions};
 use crate::engine::{CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Revision, StreamBatch};
+use crate::state::StateReader;
 use crate::transaction::{Commit, CommitError, Transaction};
 
 /// An embedded engine on a simulated disk, for tests that need a store and not its durability.
@@ -180,6 +181,15 @@ impl Engine for FaultyEngine {
 
     fn progress(&self) -> BoxFuture<'static, Result<Progress, EngineError>> {
         let (refused, answer) = (self.question(), self.inner.progress());
+        async move {
+            refused?;
+            answer.await
+        }
+        .boxed()
+    }
+
+    fn state(&self, revision: Option<Revision>) -> BoxFuture<'static, Result<Box<dyn StateReader>, EngineError>> {
+        let (refused, answer) = (self.question(), self.inner.state(revision));
         async move {
             refused?;
             answer.await

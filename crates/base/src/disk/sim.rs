@@ -7,7 +7,7 @@
 //!
 //! Invariant: what a successful sync covered survives everything, unless the disk was told to lie.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,7 +42,8 @@ pub struct SimDisk {
 struct State {
     random: Random,
     faults: Faults,
-    inodes: HashMap<u64, Inode>,
+    /// In order: what a power loss leaves of each is drawn from one sequence.
+    inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
@@ -84,7 +85,7 @@ impl SimDisk {
             state: Arc::new(Mutex::new(State {
                 random,
                 faults: Faults::default(),
-                inodes: HashMap::new(),
+                inodes: BTreeMap::new(),
                 next_inode: 1,
                 names: BTreeMap::new(),
                 durable_names: BTreeMap::new(),

@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot, watch as latest};
 use tokio::time::Instant;
 
-use super::snapshot::{SnapshotError, SnapshotFile, SnapshotJob};
+use super::snapshot::{SnapshotError, SnapshotFile, SnapshotJob, Step};
 use super::writer::Writer;
 use super::{Driver, EmbeddedOptions, Shared};
 use crate::engine::{EngineError, Revision};
@@ -28,6 +28,8 @@ const BATCH_TRANSACTIONS_MAX: usize = 4096;
 /// The part of a sync's time that a batch waits for more, and the longest such wait.
 const GATHER_SHARE: u32 = 8;
 const GATHER_MAX: Duration = Duration::from_millis(1);
+/// The longest that a snapshot leaves the disk to commits after a part of it was synced.
+const MAKE_WAY_MAX: Duration = Duration::from_millis(50);
 /// The longest pause of a simulated writer.
 const PAUSE_MICROSECONDS_MAX: u64 = 2000;
 
@@ -41,6 +43,8 @@ pub(super) struct Request {
 pub(super) enum Control {
     SnapshotDone(Result<SnapshotFile, SnapshotError>),
     Compact(Revision, oneshot::Sender<Result<(), EngineError>>),
+    /// Some of the history became too old while nothing was written.
+    Trim,
 }
 
 /// The next thing for the writer to do.
@@ -74,6 +78,8 @@ pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     thread: Condvar,
     task: Notify,
+    /// Wakes a snapshot that makes way.
+    snapshot: Condvar,
 }
 
 #[derive(Default)]
@@ -82,6 +88,8 @@ struct Waiting {
     bytes: usize,
     controls: VecDeque<Control>,
     closed: bool,
+    /// The log waits for the running snapshot.
+    hurry: bool,
 }
 
 impl Queue {
@@ -116,6 +124,19 @@ impl Queue {
         self.task.notify_one();
     }
 
+    /// Leaves the disk to the commits for a while; not when they wait for the snapshot.
+    fn make_way(&self, time: Duration) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.hurry {
+            self.snapshot.wait_for(&mut waiting, time);
+        }
+    }
+
+    /// No transaction waits.
+    fn is_idle(&self) -> bool {
+        self.waiting.lock().requests.is_empty()
+    }
+
     /// Transactions that wait.
     fn len(&self) -> usize {
         self.waiting.lock().requests.len()
@@ -136,7 +157,13 @@ impl Queue {
             }
             match waiting.take(ready) {
                 Some(work) => return work,
-                None => self.thread.wait(&mut waiting),
+                None => {
+                    if !ready.batches && !waiting.hurry {
+                        waiting.hurry = true;
+                        self.snapshot.notify_all();
+                    }
+                    self.thread.wait(&mut waiting);
+                }
             }
         }
     }
@@ -155,6 +182,7 @@ impl Queue {
 impl Waiting {
     fn take(&mut self, ready: Ready) -> Option<Work> {
         if let Some(control) = self.controls.pop_front() {
+            self.hurry = false;
             return Some(Work::Control(control));
         }
         if ready.batches && !self.requests.is_empty() {
@@ -240,17 +268,26 @@ fn run_thread(mut writer: Writer, shared: &Arc<Shared>) {
                     patience,
                 };
                 writer.finish(batch);
+                if shared.queue.is_idle() {
+                    writer.mark();
+                }
             }
             Work::Control(control) => writer.control(control),
-            Work::Stop => return,
+            Work::Stop => return writer.close(),
         }
         if let Some(job) = writer.snapshot_due() {
             let shared = shared.clone();
             let run = move || {
-                let mut running = RunningSnapshot::new(shared);
+                let mut running = RunningSnapshot::new(shared.clone());
                 // Declared second, so that it has let go of the directory when the writer hears of its end.
                 let mut job = job;
-                while !running.step(&mut job) {}
+                let mut since = Instant::now();
+                while let Some(step) = running.step(&mut job) {
+                    if let Step::Busy = step {
+                        shared.queue.make_way(since.elapsed().min(MAKE_WAY_MAX));
+                        since = Instant::now();
+                    }
+                }
             };
             if let Err(error) = std::thread::Builder::new().name("store-snapshot".into()).spawn(run) {
                 writer.control(Control::SnapshotDone(Err(error)));
@@ -270,9 +307,12 @@ async fn run_task(mut writer: Writer, shared: Arc<Shared>, random: Option<Random
                 writer.sync(&mut batch);
                 pause(random.as_ref()).await;
                 writer.finish(batch);
+                if shared.queue.is_idle() {
+                    writer.mark();
+                }
             }
             Work::Control(control) => writer.control(control),
-            Work::Stop => return,
+            Work::Stop => return writer.close(),
         }
         if let Some(job) = writer.snapshot_due() {
             tokio::spawn(run_snapshot(job, shared.clone(), random.as_ref().map(Random::fork)));
@@ -283,7 +323,7 @@ async fn run_task(mut writer: Writer, shared: Arc<Shared>, random: Option<Random
 async fn run_snapshot(job: SnapshotJob, shared: Arc<Shared>, random: Option<Random>) {
     let mut running = RunningSnapshot::new(shared);
     let mut job = job;
-    while !running.step(&mut job) {
+    while running.step(&mut job).is_some() {
         pause(random.as_ref()).await;
     }
 }
@@ -299,10 +339,14 @@ impl RunningSnapshot {
         Self { shared, done: None }
     }
 
-    /// True: that was the last step.
-    fn step(&mut self, job: &mut SnapshotJob) -> bool {
-        self.done = job.step().transpose();
-        self.done.is_some()
+    /// None: that was the last step.
+    fn step(&mut self, job: &mut SnapshotJob) -> Option<Step> {
+        match job.step() {
+            Ok(Step::Done(file)) => self.done = Some(Ok(file)),
+            Err(error) => self.done = Some(Err(error)),
+            Ok(more) => return Some(more),
+        }
+        None
     }
 }
 

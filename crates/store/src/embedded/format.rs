@@ -12,6 +12,8 @@ use crate::transaction::{Operation, Put, Stamp};
 
 /// The version this program reads and writes.
 pub(super) const FORMAT_VERSION: u32 = 1;
+/// Header flags that this program understands: none yet. Others change what the file means.
+const FLAGS_KNOWN: u32 = 0;
 /// Bytes of a file's header.
 pub(super) const HEADER_BYTES: usize = 64;
 /// Bytes before a frame's payload.
@@ -42,13 +44,61 @@ pub(super) struct Header {
     /// Raw revision before a segment's first record; 0 in a snapshot.
     pub(super) base: u64,
     pub(super) revision_offset: u64,
+    pub(super) writer: Writer,
 }
+
+/// The program version that wrote a file: what an operator needs when this one cannot read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Writer(u32);
 
 /// Why bytes are no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeaderError {
     NotWhole,
-    Version(u32),
+    /// Whole, but of a format version or with flags that this program does not know.
+    Newer {
+        version: u32,
+        writer: Writer,
+    },
+}
+
+/// Why bytes are no frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FrameError {
+    NotWhole,
+    /// Its checksum is right and its content is unknown: a newer program wrote it. It must never be taken for a torn end.
+    Unknown,
+}
+
+impl Writer {
+    /// This program.
+    pub(super) fn this() -> Self {
+        Self(packed(env!("CARGO_PKG_VERSION")))
+    }
+}
+
+impl std::fmt::Display for Writer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => write!(formatter, "a version that did not say its name"),
+            packed => write!(
+                formatter,
+                "version {}.{}.{}",
+                packed >> 20,
+                (packed >> 10) & 0x3ff,
+                packed & 0x3ff
+            ),
+        }
+    }
+}
+
+/// `major.minor.patch` in 12, 10 and 10 bits.
+fn packed(version: &str) -> u32 {
+    let mut parts = version
+        .split(['.', '-', '+'])
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut next = |most: u32| parts.next().unwrap_or(0).min(most);
+    next(0xfff) << 20 | next(0x3ff) << 10 | next(0x3ff)
 }
 
 impl FileKind {
@@ -70,6 +120,7 @@ impl Header {
         bytes[32..40].copy_from_slice(&self.number.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.base.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.revision_offset.to_le_bytes());
+        bytes[56..60].copy_from_slice(&self.writer.0.to_le_bytes());
         let seed = crc32c::crc32c(&bytes[..60]);
         bytes[60..].copy_from_slice(&seed.to_le_bytes());
         (bytes, seed)
@@ -77,28 +128,29 @@ impl Header {
 
     pub(super) fn decode(kind: FileKind, bytes: &[u8]) -> Result<(Self, u32), HeaderError> {
         let mut reader = Reader(bytes.get(..HEADER_BYTES).ok_or(HeaderError::NotWhole)?);
-        let mut read = || -> Option<(Self, u32, u32)> {
+        let mut read = || -> Option<(Self, u32, u32, u32)> {
             let magic = reader.take(8)?;
             let version = reader.u32()?;
-            reader.u32()?;
+            let flags = reader.u32()?;
             let store = reader.take(16)?.try_into().ok()?;
             let (number, base, revision_offset) = (reader.u64()?, reader.u64()?, reader.u64()?);
-            reader.u32()?;
             let header = Self {
                 kind,
                 store,
                 number,
                 base,
                 revision_offset,
+                writer: Writer(reader.u32()?),
             };
-            (magic == kind.magic()).then_some((header, version, reader.u32()?))
+            (magic == kind.magic()).then_some((header, version, flags, reader.u32()?))
         };
-        let (header, version, seed) = read().ok_or(HeaderError::NotWhole)?;
+        let (header, version, flags, seed) = read().ok_or(HeaderError::NotWhole)?;
         if crc32c::crc32c(&bytes[..60]) != seed {
             return Err(HeaderError::NotWhole);
         }
-        if version != FORMAT_VERSION {
-            return Err(HeaderError::Version(version));
+        if version != FORMAT_VERSION || flags & !FLAGS_KNOWN != 0 {
+            let writer = header.writer;
+            return Err(HeaderError::Newer { version, writer });
         }
         Ok((header, seed))
     }
@@ -186,10 +238,11 @@ pub(super) fn encode_record<'a>(
     end_frame(buffer, frame, seed);
 }
 
-/// The record at `offset` of a segment and where the next one starts; none when it is not whole.
-pub(super) fn decode_record(segment: &[u8], offset: usize, seed: u32) -> Option<(LogRecord, usize)> {
-    let (payload, _, next) = frame_at(segment, offset, seed)?;
-    Some((LogRecord::decode(payload)?, next))
+/// The record at `offset` of a segment and where the next one starts.
+pub(super) fn decode_record(segment: &[u8], offset: usize, seed: u32) -> Result<(LogRecord, usize), FrameError> {
+    let (payload, _, next) = frame_at(segment, offset, seed).ok_or(FrameError::NotWhole)?;
+    let record = LogRecord::decode(payload).ok_or(FrameError::Unknown)?;
+    Ok((record, next))
 }
 
 /// Whether a whole record lies anywhere after `from` that proves everything up to `from` was durable once: then what is
@@ -205,7 +258,7 @@ pub(super) fn is_rot(segment: &[u8], from: usize, last_revision: u64, seed: u32)
     };
     (from + 1..segment.len())
         .filter(plausible)
-        .any(|offset| decode_record(segment, offset, seed).is_some())
+        .any(|offset| frame_at(segment, offset, seed).is_some())
 }
 
 /// Appends a framed block of a snapshot and returns its checksum, the seed of the next frame.
@@ -376,6 +429,7 @@ mod tests {
             number: 3,
             base: 41,
             revision_offset: 1000,
+            writer: Writer(packed("0.1.0")),
         }
     }
 
@@ -420,22 +474,59 @@ mod tests {
         newer[8] = 2;
         let crc = crc32c::crc32c(&newer[..60]);
         newer[60..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(Header::decode(FileKind::Segment, &newer), Err(HeaderError::Version(2)));
+        let writer = Writer(packed("0.1.0"));
+        assert_eq!(
+            Header::decode(FileKind::Segment, &newer),
+            Err(HeaderError::Newer { version: 2, writer })
+        );
+        let mut flagged = bytes;
+        flagged[12] = 1;
+        let crc = crc32c::crc32c(&flagged[..60]);
+        flagged[60..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(
+            Header::decode(FileKind::Segment, &flagged),
+            Err(HeaderError::Newer { version: 1, writer })
+        );
+    }
+
+    #[test]
+    fn a_writer_says_its_version() {
+        for (version, text) in [
+            ("0.1.0", "version 0.1.0"),
+            ("12.34.56-rc.1", "version 12.34.56"),
+            ("", "a version that did not say its name"),
+        ] {
+            assert_eq!(Writer(packed(version)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_whole_record_of_unknown_content_is_not_a_torn_one() {
+        let mut bytes = Vec::new();
+        record(42, 64).encode(5, &mut bytes);
+        // The first operation becomes of a kind that does not exist.
+        bytes[FRAME_BYTES + 28] = 9;
+        end_frame(&mut bytes, 0, 5);
+        assert_eq!(decode_record(&bytes, 0, 5), Err(FrameError::Unknown));
     }
 
     #[test]
     fn a_record_is_read_back_and_no_flipped_bit_passes() {
         let mut bytes = Vec::new();
         record(42, 64).encode(5, &mut bytes);
-        assert_eq!(decode_record(&bytes, 0, 5), Some((record(42, 64), bytes.len())));
-        assert_eq!(decode_record(&bytes, 0, 6), None);
+        assert_eq!(decode_record(&bytes, 0, 5), Ok((record(42, 64), bytes.len())));
+        assert_eq!(decode_record(&bytes, 0, 6), Err(FrameError::NotWhole));
         for bit in 0..bytes.len() * 8 {
             let mut bytes = bytes.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode_record(&bytes, 0, 5), None, "bit {bit}");
+            assert_eq!(decode_record(&bytes, 0, 5), Err(FrameError::NotWhole), "bit {bit}");
         }
         for length in 0..bytes.len() {
-            assert_eq!(decode_record(&bytes[..length], 0, 5), None, "length {length}");
+            assert_eq!(
+                decode_record(&bytes[..length], 0, 5),
+                Err(FrameError::NotWhole),
+                "length {length}"
+            );
         }
     }
 
@@ -459,7 +550,12 @@ mod tests {
     #[test]
     fn the_bytes_are_those_of_version_one() {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let (bytes, seed) = header().encode();
+        // Before programs said their version.
+        let first = Header {
+            writer: Writer(0),
+            ..header()
+        };
+        let (bytes, seed) = first.encode();
         assert_eq!(
             hex(&bytes),
             "54524952454d454c01000000000000000707070707070707070707070707070703000000000000002900000000000000e803000000000000000000000257fb65"

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use base::disk::{Disk, DiskFile, DiskLock, OpenMode, read_all};
 
 use super::Tuning;
-use super::format::{FileKind, HEADER_BYTES, Header, LogRecord, decode_record};
+use super::format::{FileKind, HEADER_BYTES, Header, LogRecord, Writer, decode_record};
 use super::snapshot::TEMPORARY_SUFFIX;
 
 /// A segment is read at once when the store is opened, and freed at once.
@@ -38,7 +38,8 @@ pub(super) struct Segment {
 pub(super) struct Place {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) directory: PathBuf,
-    pub(super) lock: Arc<dyn DiskLock>,
+    /// Held by the log and by whoever writes beside it, until all of them are gone.
+    pub(super) _lock: Arc<dyn DiskLock>,
     pub(super) store: [u8; 16],
     pub(super) revision_offset: u64,
 }
@@ -92,6 +93,13 @@ impl Log {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
+    /// Bytes of the segments that would go with everything up to a raw revision.
+    pub(super) fn bytes_before(&self, revision: u64) -> u64 {
+        let segments = self.segments.iter().zip(self.segments.iter().skip(1));
+        let free = segments.take_while(|(_, next)| next.base <= revision);
+        free.map(|(segment, _)| segment.bytes).sum()
+    }
+
     /// Where the next batch starts and what seeds its checksums; none: there is no segment to write to.
     pub(super) fn position(&self) -> Option<(u64, u32)> {
         self.active.as_ref().map(|active| (active.length, active.seed))
@@ -118,6 +126,7 @@ impl Log {
             number: id,
             base,
             revision_offset: self.place.revision_offset,
+            writer: Writer::this(),
         }
         .encode();
         let mut buffer = header.to_vec();
@@ -204,7 +213,7 @@ impl Log {
         let (_, seed) = Header::decode(FileKind::Segment, &bytes).map_err(|_| rotten())?;
         let mut offset = HEADER_BYTES;
         while (offset as u64) < segment.bytes {
-            offset = decode_record(&bytes, offset, seed).ok_or_else(rotten)?.1;
+            offset = decode_record(&bytes, offset, seed).map_err(|_| rotten())?.1;
         }
         Ok(())
     }

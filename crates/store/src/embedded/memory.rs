@@ -19,6 +19,8 @@ const ENTRY_OVERHEAD_BYTES: usize = 52;
 const REVISION_OVERHEAD_BYTES: usize = 36;
 /// Bytes of history that a slow stream can hold on to: some batches of the largest size.
 const STREAM_BEHIND_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Revisions forgotten at once, some milliseconds of work.
+const FORGET_MAX: usize = 4096;
 /// Revisions a stream hands over at once.
 const STREAM_COMMITS_MAX: usize = 1024;
 
@@ -32,6 +34,8 @@ pub(super) struct Memory {
     history_bytes: u64,
     /// Bytes of a snapshot of `root`.
     pub(super) live_bytes: u64,
+    /// Bytes of a snapshot of `base`.
+    pub(super) base_bytes: u64,
     pub(super) expiries: BTreeSet<(i64, Bytes)>,
 }
 
@@ -89,6 +93,7 @@ impl Memory {
         for record in root.iter() {
             memory.count(None, Some(record));
         }
+        memory.base_bytes = memory.live_bytes;
         memory.root = root;
         memory
     }
@@ -128,18 +133,32 @@ impl Memory {
 
     /// Forgets history that is too old or too much; not what a stream has yet to deliver (all after `needed`), unless that
     /// stream is hopelessly behind: its reader would have to start anew.
-    pub(super) fn trim(&mut self, now_ms: i64, tuning: &Tuning, needed: Option<Revision>) {
-        let budget = (tuning.log_floor_bytes / 2).max(self.live_bytes / 4);
+    ///
+    /// Readers wait meanwhile, so it is done in parts: at most [`FORGET_MAX`] revisions a call, unless there is twice the
+    /// budget. True: there is more to forget.
+    pub(super) fn trim(&mut self, now_ms: i64, tuning: &Tuning, needed: Option<Revision>) -> bool {
+        let budget = history_budget(tuning, self.live_bytes);
         let oldest_ms = now_ms.saturating_sub(tuning.history_window_ms);
+        let mut forgotten = 0;
         while let Some(oldest) = self.history.front() {
             let wanted = needed.is_some_and(|needed| oldest.revision > needed);
             if self.history_bytes <= budget && oldest.time_ms >= oldest_ms
                 || wanted && self.history_bytes <= budget.max(STREAM_BEHIND_BYTES_MAX)
             {
-                break;
+                return false;
+            }
+            if forgotten >= FORGET_MAX && self.history_bytes <= budget.saturating_mul(2) {
+                return true;
             }
             self.forget();
+            forgotten += 1;
         }
+        false
+    }
+
+    /// When the oldest revision of the history is too old.
+    pub(super) fn oldest_ms(&self) -> Option<i64> {
+        self.history.front().map(|oldest| oldest.time_ms)
     }
 
     /// Forgets the history before a revision.
@@ -157,10 +176,12 @@ impl Memory {
         let Some(commit) = self.history.pop_front() else { return };
         self.history_bytes -= history_cost(&commit);
         for change in &commit.changes {
-            match &change.after {
+            let before = match &change.after {
                 Some(record) => self.base.insert(record.clone()),
                 None => self.base.remove(&change.key),
             };
+            self.base_bytes += change.after.as_deref().map_or(0, cost);
+            self.base_bytes -= before.as_deref().map_or(0, cost);
         }
         self.base_revision = commit.revision;
         if self.history.is_empty() {
@@ -202,26 +223,55 @@ impl Memory {
     }
 
     /// The state at a revision, reached from whichever end of the history is nearer.
-    pub(super) fn view(&self, revision: Option<Revision>) -> Result<(Revision, Map<Arc<Record>>), EngineError> {
+    pub(super) fn view(&self, revision: Option<Revision>) -> Result<View, EngineError> {
         let revision = revision.unwrap_or(self.revision);
         self.reachable(revision)?;
         let index = self.history.partition_point(|commit| commit.revision <= revision);
-        let mut root;
-        if index <= self.history.len() / 2 {
-            root = self.base.clone();
-            for change in self.history.range(..index).flat_map(|commit| &commit.changes) {
+        let (root, forward, between) = if index <= self.history.len() / 2 {
+            (&self.base, true, self.history.range(..index))
+        } else {
+            (&self.root, false, self.history.range(index..))
+        };
+        Ok(View {
+            revision,
+            root: root.clone(),
+            forward,
+            between: between.cloned().collect(),
+        })
+    }
+}
+
+/// A state at a revision that is still to be made of a near one.
+pub(super) struct View {
+    revision: Revision,
+    root: Map<Arc<Record>>,
+    forward: bool,
+    between: Vec<Arc<Committed>>,
+}
+
+impl View {
+    pub(super) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    pub(super) fn root(&self) -> Map<Arc<Record>> {
+        let mut root = self.root.clone();
+        if self.forward {
+            for change in self.between.iter().flat_map(|commit| &commit.changes) {
                 set(&mut root, &change.key, change.after.as_ref());
             }
         } else {
-            root = self.root.clone();
-            for commit in self.history.range(index..).rev() {
-                for change in commit.changes.iter().rev() {
-                    set(&mut root, &change.key, change.before.as_ref());
-                }
+            for change in self.between.iter().rev().flat_map(|commit| commit.changes.iter().rev()) {
+                set(&mut root, &change.key, change.before.as_ref());
             }
         }
-        Ok((revision, root))
+        root
     }
+}
+
+/// Bytes of history kept at most; the log keeps as much of it.
+fn history_budget(tuning: &Tuning, live_bytes: u64) -> u64 {
+    (tuning.log_floor_bytes / 2).max(live_bytes / 8)
 }
 
 /// The records of a range of a state.
@@ -269,7 +319,7 @@ mod tests {
     impl Memory {
         fn range(&self, range: &KeyRange, revision: Option<Revision>) -> Result<RangeAnswer, EngineError> {
             self.view(revision)
-                .map(|(revision, root)| select(&root, range, revision))
+                .map(|view| select(&view.root(), range, view.revision))
         }
     }
 
@@ -332,6 +382,7 @@ mod tests {
         assert_eq!(memory.compact(41), Err(EngineError::Future { newest: 40 }));
         memory.compact(40).unwrap();
         assert!(memory.base.same(&memory.root) && memory.history_bytes == 0);
+        assert_eq!(memory.base_bytes, memory.live_bytes);
     }
 
     #[test]

@@ -10,8 +10,11 @@ use std::sync::Arc;
 
 use base::disk::{Disk, DiskFile, DiskLock, OpenMode, read_all};
 
-use super::format::{FORMAT_VERSION, FileKind, HEADER_BYTES, Header, LogRecord, decode_record, is_rot};
+use super::format::{
+    FORMAT_VERSION, FileKind, FrameError, HEADER_BYTES, Header, LogRecord, Writer, decode_record, is_rot,
+};
 use super::log::{Log, Place, SEGMENT_SUFFIX, Segment, segment_path};
+use super::marks::{self, MARKS};
 use super::memory::{Memory, evolve};
 use super::snapshot::{
     ReadError, SNAPSHOT_SUFFIX, SnapshotFile, TEMPORARY_SUFFIX, read_header, read_snapshot, snapshot_path,
@@ -26,18 +29,26 @@ pub enum OpenError {
     /// Another process has it open.
     #[error("another process has the store in {0} open")]
     Locked(PathBuf),
-    /// A file of another format version.
-    #[error("{file} has format version {found}; this program reads version {supported}")]
+    /// A file, or a record in it, of a format that this program does not know.
+    #[error(
+        "{file} has content of format version {found} that this program, which knows version {supported}, cannot read; \
+         it was written by {writer} of trireme: use that or a newer one"
+    )]
     UnsupportedVersion {
         /// Which file.
         file: PathBuf,
         /// Its version.
         found: u32,
-        /// [`FORMAT_VERSION`].
+        /// The version that this program reads.
         supported: u32,
+        /// The program version that wrote it, in words.
+        writer: String,
     },
     /// A file is not what was written.
-    #[error("{file} is damaged at byte {offset}: {what}; restore a backup")]
+    #[error(
+        "{file} is damaged at byte {offset}: {what}. Nothing was changed. Move the directory aside and restore a backup \
+         into a new one (trireme restore)"
+    )]
     Corrupt {
         /// Which file.
         file: PathBuf,
@@ -75,13 +86,25 @@ impl OpenError {
         }
     }
 
-    fn version(file: &Path, found: u32) -> Self {
+    fn newer(file: &Path, found: u32, writer: Writer) -> Self {
         Self::UnsupportedVersion {
             file: file.to_owned(),
             found,
             supported: FORMAT_VERSION,
+            writer: writer.to_string(),
         }
     }
+}
+
+/// The file that is locked while a store is open.
+pub(super) const LOCK: &str = "LOCK";
+
+/// Whether a directory with nothing but a snapshot is a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LogFiles {
+    Required,
+    /// It was imported, and gets its log now.
+    MayBeMissing,
 }
 
 /// A store ready to be written.
@@ -109,11 +132,11 @@ struct Directory {
 }
 
 /// Opens, or makes, the store.
-pub(super) fn recover(options: &EmbeddedOptions) -> Result<Recovered, OpenError> {
+pub(super) fn recover(options: &EmbeddedOptions, log_files: LogFiles) -> Result<Recovered, OpenError> {
     let directory = &options.directory;
     let lock = lock(options)?;
     let listed = Directory::list(options.disk.clone(), directory)?;
-    let (segments, leftovers) = listed.read_segments()?;
+    let segments = listed.read_segments()?;
     let highest = listed.segments.iter().max().copied().unwrap_or(0);
     let newest_snapshot = listed.newest_snapshot()?;
     check_one_store(&segments, newest_snapshot.as_ref())?;
@@ -144,7 +167,7 @@ pub(super) fn recover(options: &EmbeddedOptions) -> Result<Recovered, OpenError>
         None => (Map::new(), None),
     };
     let start = snapshot.map_or(0, |snapshot| snapshot.revision);
-    if segments.is_empty() && snapshot.is_some() && options.raise_revisions_by == 0 {
+    if segments.is_empty() && snapshot.is_some() && log_files == LogFiles::Required {
         let path = snapshot_path(directory, start);
         return Err(OpenError::corrupt(
             &path,
@@ -161,19 +184,20 @@ pub(super) fn recover(options: &EmbeddedOptions) -> Result<Recovered, OpenError>
         tail: Vec::new(),
     };
     let kept = replay.run(&*options.disk, directory, &segments)?;
+    check_marks(options, store, &segments, replay.revision)?;
     // Only by age: the rest is bounded by the log, and those who will stream it are not there yet.
     let unlimited = Tuning {
         log_floor_bytes: u64::MAX,
         ..options.tuning
     };
-    replay.memory.trim(options.clock.now_ms(), &unlimited, None);
+    while replay.memory.trim(options.clock.now_ms(), &unlimited, None) {}
 
     // Only now, that everything was understood, are files written or removed.
     let disk = options.disk.clone();
     let place = Place {
         disk: disk.clone(),
         directory: directory.clone(),
-        lock,
+        _lock: lock,
         store,
         revision_offset: offset,
     };
@@ -189,7 +213,6 @@ pub(super) fn recover(options: &EmbeddedOptions) -> Result<Recovered, OpenError>
             .map(|found| found.path.clone())
             .filter(|path| kept.iter().all(|segment| segment_path(directory, segment.id) != *path)),
     );
-    obsolete.extend(leftovers);
     obsolete.extend(
         listed
             .snapshots
@@ -211,13 +234,13 @@ pub(super) fn recover(options: &EmbeddedOptions) -> Result<Recovered, OpenError>
     })
 }
 
-fn lock(options: &EmbeddedOptions) -> Result<Arc<dyn DiskLock>, OpenError> {
+pub(super) fn lock(options: &EmbeddedOptions) -> Result<Arc<dyn DiskLock>, OpenError> {
     let directory = &options.directory;
     options
         .disk
         .create_directory(directory)
         .map_err(|error| OpenError::io(directory, error))?;
-    match options.disk.lock(&directory.join("LOCK")) {
+    match options.disk.lock(&directory.join(LOCK)) {
         Ok(lock) => Ok(Arc::from(lock)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(OpenError::Locked(directory.clone())),
         Err(error) => Err(OpenError::io(directory, error)),
@@ -232,7 +255,7 @@ fn open_read(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DiskFile>, OpenErro
 fn read_error(path: &Path, error: ReadError) -> OpenError {
     match error {
         ReadError::Io(error) => OpenError::io(path, error),
-        ReadError::Version(found) => OpenError::version(path, found),
+        ReadError::Newer { version, writer } => OpenError::newer(path, version, writer),
         ReadError::NotWhole(offset) => OpenError::corrupt(path, offset, "its checksum or framing is wrong"),
     }
 }
@@ -245,6 +268,30 @@ fn check_one_store(segments: &[Found], snapshot: Option<&(Header, PathBuf)>) -> 
         Some((_, path)) => Err(OpenError::corrupt(path, 16, "it belongs to another store")),
         None => Ok(()),
     }
+}
+
+/// Refuses a log that ends before what was once acknowledged.
+fn check_marks(options: &EmbeddedOptions, store: [u8; 16], segments: &[Found], revision: u64) -> Result<(), OpenError> {
+    let path = options.directory.join(MARKS);
+    let read = marks::read(&*options.disk, &options.directory, store).map_err(|error| OpenError::io(&path, error))?;
+    if read.rotten {
+        let file = path.display();
+        tracing::warn!(%file, "some mark of the store is not whole; whether the log's end was cut off cannot be told by it");
+    }
+    let Some(last) = segments.last() else {
+        let fresh = read.marks == 0;
+        let what = "the log that belongs to it is missing";
+        return if fresh {
+            Ok(())
+        } else {
+            Err(OpenError::corrupt(&path, 0, what))
+        };
+    };
+    if revision < read.newest {
+        let what = "acknowledged writes are missing at the end of the log";
+        return Err(OpenError::corrupt(&last.path, last.bytes, what));
+    }
+    Ok(())
 }
 
 impl Directory {
@@ -280,9 +327,9 @@ impl Directory {
         Ok(listed)
     }
 
-    /// The segments in order, and files that never became one.
-    fn read_segments(&self) -> Result<(Vec<Found>, Vec<PathBuf>), OpenError> {
-        let (mut segments, mut leftovers) = (Vec::new(), Vec::new());
+    /// The segments in order. Each was named when its header was durable, so all have one.
+    fn read_segments(&self) -> Result<Vec<Found>, OpenError> {
+        let mut segments = Vec::new();
         for id in &self.segments {
             let path = segment_path(&self.path, *id);
             let file = open_read(&*self.disk, &path)?;
@@ -295,11 +342,10 @@ impl Directory {
                     bytes,
                 }),
                 Ok(_) => return Err(OpenError::corrupt(&path, 32, "its id is not its name")),
-                Err(ReadError::NotWhole(_)) if bytes < HEADER_BYTES as u64 => leftovers.push(path),
                 Err(error) => return Err(read_error(&path, error)),
             }
         }
-        Ok((segments, leftovers))
+        Ok(segments)
     }
 
     fn newest_snapshot(&self) -> Result<Option<(Header, PathBuf)>, OpenError> {
@@ -378,8 +424,12 @@ impl Replay {
                 // The next segment cut the rest off.
                 break;
             }
-            let Some((record, end)) = decode_record(&bytes, offset, found.seed) else {
-                break;
+            let (record, end) = match decode_record(&bytes, offset, found.seed) {
+                Ok(decoded) => decoded,
+                Err(FrameError::NotWhole) => break,
+                Err(FrameError::Unknown) => {
+                    return Err(OpenError::newer(&found.path, FORMAT_VERSION, found.header.writer));
+                }
             };
             if record.revision != last + 1 {
                 return Err(OpenError::corrupt(
@@ -408,7 +458,7 @@ impl Replay {
             )),
             None if offset < bytes.len() => {
                 let (file, lost) = (found.path.display(), bytes.len() - offset);
-                tracing::info!(%file, offset, lost, "the log ends in a batch that was never acknowledged; dropped");
+                tracing::warn!(%file, offset, lost, "the log ends in a batch that was never acknowledged; dropped");
                 Ok(offset as u64)
             }
             _ => Ok(offset as u64),

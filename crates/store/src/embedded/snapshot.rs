@@ -8,11 +8,14 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::disk::{Disk, DiskFile, DiskLock, OpenMode};
+use base::disk::{Disk, DiskFile, OpenMode};
 use bytes::Bytes;
 
-use super::format::{self, FRAME_BYTES, FileKind, HEADER_BYTES, Header, HeaderError, SnapshotFrame};
-use crate::engine::{Record, Revision};
+use super::format::{
+    self, FORMAT_VERSION, FRAME_BYTES, FileKind, HEADER_BYTES, Header, HeaderError, SnapshotFrame, Writer,
+};
+use super::log::Place;
+use crate::engine::Record;
 use crate::map::Map;
 
 pub(super) type SnapshotError = io::Error;
@@ -20,6 +23,9 @@ pub(super) type SnapshotError = io::Error;
 /// The suffix of snapshots, and of files being written.
 pub(super) const SNAPSHOT_SUFFIX: &str = ".snapshot";
 pub(super) const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// Bytes after which a snapshot being written is synced: what one sync at its end would otherwise cost all at once.
+const SYNC_BYTES: usize = 4 * 1024 * 1024;
 
 /// A snapshot that is durable.
 #[derive(Clone, Copy, Debug)]
@@ -33,13 +39,103 @@ pub(super) fn snapshot_path(directory: &Path, raw_revision: u64) -> PathBuf {
     directory.join(format!("{raw_revision:020}{SNAPSHOT_SUFFIX}"))
 }
 
-/// A snapshot being written.
-pub(super) struct SnapshotJob {
+/// A snapshot's file being written, under a temporary name until it is whole and synced.
+pub(super) struct SnapshotWriter {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
-    /// The directory stays this process's until the job is gone.
-    _lock: Arc<dyn DiskLock>,
-    header: Header,
+    revision: u64,
+    file: Box<dyn DiskFile>,
+    seed: u32,
+    entries: u64,
+    unsynced: usize,
+    buffer: Vec<u8>,
+}
+
+impl SnapshotWriter {
+    /// Begins the snapshot of a raw revision. `revision_offset` is the store's, for the header; an unfinished one of the
+    /// same revision is replaced.
+    pub(super) fn begin(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        store: [u8; 16],
+        revision: u64,
+        revision_offset: u64,
+    ) -> io::Result<Self> {
+        let temporary = temporary_path(&directory, revision);
+        match disk.remove(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = disk.open(&temporary, OpenMode::CreateNew)?;
+        let (header, seed) = Header {
+            kind: FileKind::Snapshot,
+            store,
+            number: revision,
+            base: 0,
+            revision_offset,
+            writer: Writer::this(),
+        }
+        .encode();
+        file.append(&header)?;
+        Ok(Self {
+            disk,
+            directory,
+            revision,
+            file,
+            seed,
+            entries: 0,
+            unsynced: 0,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Appends records, which follow the earlier ones in key order. `subtract` makes their revisions raw. True: what was
+    /// written so far was synced, too, so that no sync ever has much to do while commits wait for theirs.
+    pub(super) fn append(&mut self, records: &[Arc<Record>], subtract: u64) -> io::Result<bool> {
+        self.buffer.clear();
+        self.seed = format::encode_block(records, subtract, self.seed, &mut self.buffer);
+        self.file.append(&self.buffer)?;
+        self.entries += records.len() as u64;
+        self.unsynced += self.buffer.len();
+        let much = self.unsynced >= SYNC_BYTES;
+        if much {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(much)
+    }
+
+    /// Ends and syncs the file.
+    pub(super) fn seal(&mut self) -> io::Result<()> {
+        self.buffer.clear();
+        format::encode_end(self.entries, self.seed, &mut self.buffer);
+        self.file.append(&self.buffer)?;
+        self.file.sync_data()
+    }
+
+    /// Gives the sealed file its name, durably.
+    pub(super) fn name(&mut self) -> io::Result<SnapshotFile> {
+        let bytes = self.file.length()?;
+        let path = snapshot_path(&self.directory, self.revision);
+        self.disk
+            .rename(&temporary_path(&self.directory, self.revision), &path)?;
+        self.disk.sync_directory(&self.directory)?;
+        Ok(SnapshotFile {
+            revision: self.revision,
+            bytes,
+        })
+    }
+}
+
+fn temporary_path(directory: &Path, raw_revision: u64) -> PathBuf {
+    directory.join(format!("{raw_revision:020}{SNAPSHOT_SUFFIX}{TEMPORARY_SUFFIX}"))
+}
+
+/// A snapshot being written beside the commits, step by step.
+pub(super) struct SnapshotJob {
+    place: Place,
+    /// Raw.
+    revision: u64,
     root: Map<Arc<Record>>,
     block_bytes: usize,
     state: State,
@@ -48,134 +144,98 @@ pub(super) struct SnapshotJob {
 enum State {
     Start,
     Blocks {
-        file: Box<dyn DiskFile>,
-        seed: u32,
+        writer: SnapshotWriter,
         after: Option<Bytes>,
-        entries: u64,
     },
     Name {
-        bytes: u64,
+        writer: SnapshotWriter,
     },
     Done,
 }
 
+/// What a step came to.
+pub(super) enum Step {
+    /// There is more to write.
+    More,
+    /// There is more to write, and the disk was kept busy: others should have it for as long.
+    Busy,
+    /// The file has its name.
+    Done(SnapshotFile),
+}
+
 impl SnapshotJob {
-    pub(super) fn new(
-        disk: Arc<dyn Disk>,
-        directory: PathBuf,
-        lock: Arc<dyn DiskLock>,
-        store: [u8; 16],
-        revision: Revision,
-        revision_offset: u64,
-        root: Map<Arc<Record>>,
-        block_bytes: usize,
-    ) -> Self {
-        let number = revision - revision_offset;
-        let header = Header {
-            kind: FileKind::Snapshot,
-            store,
-            number,
-            base: 0,
-            revision_offset,
-        };
+    /// `revision` is raw; `root` is the state at it.
+    pub(super) fn new(place: Place, revision: u64, root: Map<Arc<Record>>, block_bytes: usize) -> Self {
         Self {
-            disk,
-            directory,
-            _lock: lock,
-            header,
+            place,
+            revision,
             root,
             block_bytes,
             state: State::Start,
         }
     }
 
-    fn temporary(&self) -> PathBuf {
-        self.directory
-            .join(format!("{:020}{SNAPSHOT_SUFFIX}{TEMPORARY_SUFFIX}", self.header.number))
-    }
-
-    /// Writes some more; the file when it is done.
-    pub(super) fn step(&mut self) -> Result<Option<SnapshotFile>, SnapshotError> {
+    /// Writes some more.
+    pub(super) fn step(&mut self) -> Result<Step, SnapshotError> {
         let result = self.advance();
         if result.is_err() {
             // What is left is removed at the next opening, if not now.
-            let _ = self.disk.remove(&self.temporary());
+            let temporary = temporary_path(&self.place.directory, self.revision);
+            let _ = self.place.disk.remove(&temporary);
             self.state = State::Done;
         }
         result
     }
 
-    fn advance(&mut self) -> Result<Option<SnapshotFile>, SnapshotError> {
+    fn advance(&mut self) -> Result<Step, SnapshotError> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Start => {
-                let temporary = self.temporary();
-                match self.disk.remove(&temporary) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-                let mut file = self.disk.open(&temporary, OpenMode::CreateNew)?;
-                let (header, seed) = self.header.encode();
-                file.append(&header)?;
-                self.state = State::Blocks {
-                    file,
-                    seed,
-                    after: None,
-                    entries: 0,
-                };
+                let place = &self.place;
+                let (disk, directory) = (place.disk.clone(), place.directory.clone());
+                let writer = SnapshotWriter::begin(disk, directory, place.store, self.revision, place.revision_offset)?;
+                self.state = State::Blocks { writer, after: None };
             }
-            State::Blocks {
-                mut file,
-                seed,
-                after,
-                entries,
-            } => {
-                let lower = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-                let mut records = Vec::new();
-                let mut bytes = 0;
-                for record in self.root.range(lower, Bound::Unbounded) {
-                    bytes += record.key.len() + record.value.len();
-                    records.push(record.clone());
-                    if bytes >= self.block_bytes {
-                        break;
-                    }
-                }
-                let mut buffer = Vec::with_capacity(bytes + records.len() * 64 + 64);
+            State::Blocks { mut writer, after } => {
+                let records = block(&self.root, after.as_ref(), self.block_bytes);
                 if let Some(last) = records.last() {
-                    let seed = format::encode_block(&records, self.header.revision_offset, seed, &mut buffer);
-                    file.append(&buffer)?;
-                    let (after, entries) = (Some(last.key.clone()), entries + records.len() as u64);
-                    self.state = State::Blocks {
-                        file,
-                        seed,
-                        after,
-                        entries,
-                    };
-                } else {
-                    format::encode_end(entries, seed, &mut buffer);
-                    file.append(&buffer)?;
-                    file.sync_data()?;
-                    self.state = State::Name { bytes: file.length()? };
+                    let busy = writer.append(&records, self.place.revision_offset)?;
+                    let after = Some(last.key.clone());
+                    self.state = State::Blocks { writer, after };
+                    return Ok(if busy { Step::Busy } else { Step::More });
                 }
+                writer.seal()?;
+                self.state = State::Name { writer };
             }
-            State::Name { bytes } => {
-                let path = snapshot_path(&self.directory, self.header.number);
-                self.disk.rename(&self.temporary(), &path)?;
-                self.disk.sync_directory(&self.directory)?;
-                return Ok(Some(SnapshotFile {
-                    revision: self.header.number,
-                    bytes,
-                }));
-            }
+            State::Name { mut writer } => return writer.name().map(Step::Done),
             State::Done => return Err(io::Error::other("the snapshot has already ended")),
         }
-        Ok(None)
+        Ok(Step::More)
     }
+}
+
+/// The records after a key, until they have `bytes_min` bytes.
+pub(super) fn block(root: &Map<Arc<Record>>, after: Option<&Bytes>, bytes_min: usize) -> Vec<Arc<Record>> {
+    let lower = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_ref()));
+    let mut records = Vec::new();
+    let mut bytes = 0;
+    for record in root.range(lower, Bound::Unbounded) {
+        bytes += record.key.len() + record.value.len();
+        records.push(record.clone());
+        if bytes >= bytes_min {
+            break;
+        }
+    }
+    records
 }
 
 /// Why a snapshot cannot be read.
 pub(super) enum ReadError {
     Io(io::Error),
-    Version(u32),
+    /// It has this format version, or something else that this program does not know.
+    Newer {
+        version: u32,
+        writer: Writer,
+    },
     /// At this offset.
     NotWhole(u64),
 }
@@ -192,13 +252,13 @@ pub(super) fn read_header(file: &dyn DiskFile, kind: FileKind) -> Result<(Header
     let read = file.read_at(0, &mut bytes)?;
     Header::decode(kind, &bytes[..read]).map_err(|error| match error {
         HeaderError::NotWhole => ReadError::NotWhole(0),
-        HeaderError::Version(version) => ReadError::Version(version),
+        HeaderError::Newer { version, writer } => ReadError::Newer { version, writer },
     })
 }
 
 /// Reads a whole snapshot; its revisions become raw plus `revision_offset`.
 pub(super) fn read_snapshot(file: &dyn DiskFile, revision_offset: u64) -> Result<Map<Arc<Record>>, ReadError> {
-    let (_, mut seed) = read_header(file, FileKind::Snapshot)?;
+    let (header, mut seed) = read_header(file, FileKind::Snapshot)?;
     let length = file.length()?;
     let mut offset = HEADER_BYTES as u64;
     let mut root: Vec<Arc<Record>> = Vec::new();
@@ -216,7 +276,11 @@ pub(super) fn read_snapshot(file: &dyn DiskFile, revision_offset: u64) -> Result
         file.read_at(offset, &mut frame)?;
         let (payload, crc, size) = format::frame_at(&frame, 0, seed).ok_or_else(broken)?;
         seed = crc;
-        match format::decode_snapshot(payload, revision_offset).ok_or_else(broken)? {
+        let unknown = || ReadError::Newer {
+            version: FORMAT_VERSION,
+            writer: header.writer,
+        };
+        match format::decode_snapshot(payload, revision_offset).ok_or_else(unknown)? {
             SnapshotFrame::Block(records) => root.extend(records.into_iter().map(Arc::new)),
             SnapshotFrame::End(expected) => {
                 let ordered = root.windows(2).all(|pair| pair[0].key < pair[1].key);

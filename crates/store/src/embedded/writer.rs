@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch as latest};
 use super::driver::{Control, Ready, Request};
 use super::format::encode_record;
 use super::log::Log;
+use super::marks::Marks;
 use super::memory::evolve;
 use super::snapshot::{SnapshotError, SnapshotFile, SnapshotJob, snapshot_path};
 use super::{EmbeddedOptions, Shared, Tuning};
@@ -20,6 +21,9 @@ use crate::engine::{Committed, Record, Revision};
 use crate::map::Map;
 use crate::transaction::{Commit, CommitError, Guard, Operation};
 
+/// Waits before a snapshot that failed, as on a full disk, is tried again.
+const SNAPSHOT_RETRY_INITIAL: Duration = Duration::from_secs(1);
+const SNAPSHOT_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Waits before a disk that failed is tried again.
 const REPAIR_INITIAL: Duration = Duration::from_millis(100);
 const REPAIR_MAX: Duration = Duration::from_secs(10);
@@ -30,10 +34,12 @@ pub(super) struct Writer {
     tuning: Tuning,
     clock: Clock,
     publish: latest::Sender<Revision>,
+    marks: Marks,
     snapshot: Option<SnapshotFile>,
-    snapshot_running: bool,
-    /// After a snapshot that failed: none before the log has this many bytes.
-    snapshot_not_below: u64,
+    /// Bytes that the snapshot being written will have.
+    snapshot_running: Option<u64>,
+    snapshot_retry: Backoff,
+    snapshot_not_before_ms: i64,
     repair: Backoff,
     repair_not_before_ms: i64,
 }
@@ -61,15 +67,20 @@ impl Writer {
         publish: latest::Sender<Revision>,
         options: &EmbeddedOptions,
     ) -> Self {
+        // Opening has made everything durable that it found.
+        let raw = shared.memory.read().revision - log.revision_offset();
+        let marks = Marks::begin(log.place(), raw);
         Self {
             shared,
             log,
             tuning: options.tuning,
             clock: options.clock.clone(),
             publish,
+            marks,
             snapshot,
-            snapshot_running: false,
-            snapshot_not_below: 0,
+            snapshot_running: None,
+            snapshot_retry: Backoff::new(SNAPSHOT_RETRY_INITIAL, SNAPSHOT_RETRY_MAX),
+            snapshot_not_before_ms: i64::MIN,
             repair: Backoff::new(REPAIR_INITIAL, REPAIR_MAX),
             repair_not_before_ms: i64::MIN,
         }
@@ -77,13 +88,27 @@ impl Writer {
 
     /// What it can take now. A log that outgrows the live data waits for the snapshot that will free it.
     pub(super) fn ready(&self) -> Ready {
-        let live = self.shared.memory.read().live_bytes;
-        let far_ahead = self.snapshot_running && self.log.bytes() > live.max(2 * self.tuning.log_floor_bytes);
+        let most = |snapshot: u64| (snapshot / 4 * 3).max(2 * self.tuning.log_floor_bytes);
+        let far_ahead = self
+            .snapshot_running
+            .is_some_and(|bytes| self.log.bytes() > most(bytes));
         Ready {
             batches: !far_ahead,
-            stop: !self.snapshot_running,
+            stop: self.snapshot_running.is_none(),
             batch_bytes_max: self.tuning.batch_bytes_max,
         }
+    }
+
+    /// Notes how far the log is durable, for the case that its end is damaged later.
+    pub(super) fn mark(&mut self) {
+        let revision = self.shared.memory.read().revision;
+        self.marks.mark(revision - self.log.revision_offset());
+    }
+
+    /// The last thing it does.
+    pub(super) fn close(&mut self) {
+        self.mark();
+        self.marks.seal();
     }
 
     /// Checks requests in order, each against the state that those before it leave, and encodes those that change it.
@@ -166,6 +191,7 @@ impl Writer {
             return Ok(position);
         }
         let now_ms = self.clock.now_ms();
+        let mut full = false;
         if now_ms >= self.repair_not_before_ms {
             let repaired = self
                 .log
@@ -180,12 +206,13 @@ impl Writer {
                     let delay = i64::try_from(self.repair.next_delay().as_millis()).unwrap_or(i64::MAX);
                     self.repair_not_before_ms = now_ms.saturating_add(delay);
                     tracing::error!(%error, "the log cannot be written");
+                    full = is_full(&error);
                 }
             }
         }
-        self.log
-            .position()
-            .ok_or_else(|| CommitError::Unavailable("the log cannot be written".into()))
+        let unavailable = || CommitError::Unavailable("the log cannot be written".into());
+        let refusal = || if full { CommitError::Full } else { unavailable() };
+        self.log.position().ok_or_else(refusal)
     }
 
     pub(super) fn append(&mut self, batch: &mut Batch) {
@@ -197,7 +224,7 @@ impl Writer {
         };
         tracing::error!(%error, "writing the log failed");
         batch.failed = Some(match self.log.cut_back() {
-            Ok(()) if error.kind() == io::ErrorKind::StorageFull => CommitError::Full,
+            Ok(()) if is_full(&error) => CommitError::Full,
             Ok(()) => CommitError::Unavailable(format!("writing the log failed: {error}").into()),
             Err(error) => CommitError::UnknownOutcome(format!("writing the log failed: {error}").into()),
         });
@@ -221,6 +248,7 @@ impl Writer {
             None if batch.commits.is_empty() => {}
             None => {
                 let mut memory = self.shared.memory.write();
+                let begins = memory.oldest_ms().is_none();
                 memory.apply(&batch.commits, batch.root);
                 memory.trim(self.clock.now_ms(), &self.tuning, self.shared.needed());
                 let revision = memory.revision;
@@ -231,7 +259,7 @@ impl Writer {
                     .iter()
                     .flat_map(|commit| &commit.changes)
                     .filter_map(|change| change.after.as_ref());
-                if records.into_iter().any(|record| record.expires_at_ms.is_some()) {
+                if begins || records.into_iter().any(|record| record.expires_at_ms.is_some()) {
                     self.shared.expiring.notify_one();
                 }
             }
@@ -270,54 +298,64 @@ impl Writer {
             Control::Compact(revision, answer) => {
                 let _ = answer.send(self.shared.memory.write().compact(revision));
             }
+            Control::Trim => {
+                // In parts, so that readers come in between.
+                let mut more = true;
+                while more {
+                    let needed = self.shared.needed();
+                    more = self
+                        .shared
+                        .memory
+                        .write()
+                        .trim(self.clock.now_ms(), &self.tuning, needed);
+                }
+            }
         }
     }
 
-    /// A snapshot to write, when the log is long enough for one and it would free something.
+    /// A snapshot to write, when the files are long and it would free a good part of them.
+    ///
+    /// With history for an eighth of the live data, a log of half of it is long: each snapshot frees at least a quarter of
+    /// what it costs, so churn costs some five times its bytes; and while one is written there are the old one, the new
+    /// one and at most three quarters of log: less than three times the live data.
     pub(super) fn snapshot_due(&mut self) -> Option<SnapshotJob> {
-        if self.snapshot_running {
+        if self.snapshot_running.is_some() || self.clock.now_ms() < self.snapshot_not_before_ms {
             return None;
         }
         let memory = self.shared.memory.read();
-        let offset = self.log.revision_offset();
         let newest = self.snapshot.map_or(0, |snapshot| snapshot.revision);
-        if memory.base_revision - offset <= newest {
+        let old = self.snapshot.map_or(0, |snapshot| snapshot.bytes);
+        let revision = memory.base_revision - self.log.revision_offset();
+        let (floor, log) = (self.tuning.log_floor_bytes, self.log.bytes());
+        let long = log > floor.max(memory.live_bytes / 2) || log + old > memory.live_bytes / 2 * 5 + 2 * floor;
+        let freed = (self.log.bytes_before(revision) + old).saturating_sub(memory.base_bytes);
+        if revision <= newest || !long || freed < (memory.base_bytes / 4).max(floor / 8) {
             return None;
         }
-        let floor = self.tuning.log_floor_bytes;
-        let log = self.log.bytes();
-        let total = log + self.snapshot.map_or(0, |snapshot| snapshot.bytes);
-        let long = log > floor.max(memory.live_bytes / 4 * 3) || total > memory.live_bytes / 2 * 5 + 2 * floor;
-        if !long || log < self.snapshot_not_below {
-            return None;
-        }
-        self.snapshot_running = true;
+        self.snapshot_running = Some(memory.base_bytes);
         let place = self.log.place().clone();
-        let block_bytes = self.tuning.snapshot_block_bytes;
-        let (revision, root) = (memory.base_revision, memory.base.clone());
+        let root = memory.base.clone();
         Some(SnapshotJob::new(
-            place.disk,
-            place.directory,
-            place.lock,
-            place.store,
+            place,
             revision,
-            offset,
             root,
-            block_bytes,
+            self.tuning.snapshot_block_bytes,
         ))
     }
 
     fn snapshot_done(&mut self, done: Result<SnapshotFile, SnapshotError>) {
-        self.snapshot_running = false;
+        self.snapshot_running = None;
         let file = match done {
             Ok(file) => file,
             Err(error) => {
-                tracing::warn!(%error, "a snapshot failed; trying again when the log has grown");
-                self.snapshot_not_below = self.log.bytes() + self.tuning.log_floor_bytes / 4;
+                let delay = self.snapshot_retry.next_delay();
+                let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+                self.snapshot_not_before_ms = self.clock.now_ms().saturating_add(delay_ms);
+                tracing::warn!(%error, ?delay, "a snapshot failed; trying again later");
                 return;
             }
         };
-        self.snapshot_not_below = 0;
+        self.snapshot_retry.reset();
         let place = self.log.place();
         let old = self.snapshot.replace(file).filter(|old| old.revision != file.revision);
         let removed = old.map_or(Ok(()), |old| {
@@ -327,6 +365,11 @@ impl Writer {
             tracing::warn!(%error, "old files of the store could not be removed");
         }
     }
+}
+
+/// Whether a disk refused for lack of space, its own or the user's share.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Whether an operation changes the state: deleting an absent key does not.

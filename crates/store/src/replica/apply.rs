@@ -84,6 +84,12 @@ impl<V: Value> Applier<V> {
                 continue;
             };
             tokio::select! {
+                // In this order, so that a simulation repeats itself; tables change rarely.
+                biased;
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command).await,
+                    None => break,
+                },
                 batch = source.next() => match batch {
                     Ok(batch) => self.apply(batch),
                     Err(EngineError::Closed) => break,
@@ -91,10 +97,6 @@ impl<V: Value> Applier<V> {
                         tracing::warn!(%error, "the store's stream broke");
                         stream = None;
                     }
-                },
-                command = commands.recv() => match command {
-                    Some(command) => self.command(command).await,
-                    None => break,
                 },
             }
         }

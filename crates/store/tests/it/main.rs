@@ -2,6 +2,7 @@
 
 mod checker;
 mod embedded;
+mod import;
 mod kill;
 mod replica;
 mod simulation;
