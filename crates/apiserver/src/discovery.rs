@@ -15,7 +15,8 @@ use kinds::row::ServedVersion;
 
 use crate::call::Call;
 use crate::registry::Registry;
-use crate::respond::{body, negotiate};
+use crate::respond::negotiate::{self, Offers};
+use crate::respond::{self, body};
 use crate::virtuals::{self, Virtual};
 
 /// Upstream's order of groups (`apiVersionPriorities` of kube-aggregator's caller); others follow by name.
@@ -203,8 +204,8 @@ impl Discovery {
 }
 
 fn plain(call: &Call, document: &Value) -> Result<Response<Body>, Status> {
-    let output = negotiate::negotiate(&call.headers, &call.query, false)?;
-    let mut response = body::value(200, document, output.pretty);
+    let output = negotiate::negotiate(&call.headers, &call.query, Offers::PLAIN)?;
+    let mut response = respond::negotiated(&output, document);
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     Ok(response)
 }

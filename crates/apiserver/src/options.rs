@@ -389,6 +389,11 @@ pub fn selector(call: &Call, served: &Served) -> Result<Selector, Status> {
                 .any(|(name, _)| *name == term.field);
         match known {
             true => Ok(()),
+            // Kinds without fields of their own have upstream's DefaultMetaV1FieldSelectorConversion.
+            false if served.version().selectable_fields.is_empty() => Err(Status::bad_request(format!(
+                "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                api::field::quote(&term.field)
+            ))),
             false => Err(Status::bad_request(format!(
                 "field label not supported: {}",
                 term.field

@@ -20,7 +20,7 @@ use crate::options::WriteOptions;
 use crate::pipeline::Decision;
 use crate::request::{Attributes, UserInfo};
 use crate::respond;
-use crate::respond::negotiate::{Form, negotiate};
+use crate::respond::negotiate::{Form, Offers, negotiate};
 use crate::verbs;
 use crate::virtuals::Virtual;
 
@@ -35,7 +35,7 @@ pub async fn serve(call: &Arc<Call>, entry: &Virtual, body: RequestBody) -> Resu
         return component_statuses(call);
     }
     // What is not stored has no metadata to show: no Table, no PartialObjectMetadata.
-    negotiate(&call.headers, &call.query, false)?;
+    negotiate(&call.headers, &call.query, Offers::PLAIN)?;
     let bytes = read_body(body).await?;
     let options = WriteOptions::parse(call, "CreateOptions", false)?;
     let gvk = GroupVersionKind::new(entry.group, entry.version, entry.kind);

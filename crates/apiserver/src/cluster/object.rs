@@ -4,6 +4,7 @@
 //! Invariant: the bytes are one valid JSON object with a `metadata` object, and never change.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -35,6 +36,7 @@ pub struct Object {
     revision: u64,
     bytes: Bytes,
     splice: Splice,
+    message_len: OnceLock<u32>,
 }
 
 /// Where the resourceVersion goes.
@@ -106,6 +108,7 @@ impl Object {
             revision,
             bytes,
             splice,
+            message_len: OnceLock::new(),
         })
     }
 
@@ -142,6 +145,11 @@ impl Object {
     /// Whether the object is being deleted.
     pub fn is_deleting(&self) -> bool {
         self.header.deleting
+    }
+
+    /// How long the object's protobuf message is in the stored version, once somebody has made it.
+    pub fn message_len(&self) -> &OnceLock<u32> {
+        &self.message_len
     }
 
     /// The stored bytes, without a resourceVersion.

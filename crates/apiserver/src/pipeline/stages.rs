@@ -13,12 +13,14 @@ use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 
 use api::Status;
+use api::schema::SchemaRef;
 use client::Body;
 
 use crate::call::{Call, RequestBody, is_long_running, warning_headers};
+use crate::registry::Registry;
 use crate::request::{Attributes, Query, UserInfo, parse};
-use crate::respond::body;
-use crate::respond::negotiate::{Form, Output, is_pretty, negotiate};
+use crate::respond::negotiate::{Form, Media, Offers, Output, is_pretty, negotiate};
+use crate::respond::{self, body};
 use crate::server::Server;
 
 use super::{AuditStage, Credentials, Decision, forbidden, impersonate};
@@ -177,27 +179,18 @@ async fn stages(
     audit_id: &str,
 ) -> Response<Body> {
     let (mut parts, request_body) = request.into_parts();
+    let registry = server.registry.load_full();
+    let (output, not_acceptable) = negotiated(&registry, &parts.headers, &query, &attributes);
     let user = match authenticate(&server, &peer, &mut parts.headers).await {
         Ok(user) => user,
-        Err(status) => return body::status(&status),
+        Err(status) => return respond::failure(&output, &status),
     };
     if let Some(sink) = &server.audit {
         sink.record(audit_id, AuditStage::RequestReceived, &user, &attributes);
     }
-    let pretty = is_pretty(&parts.headers, &query);
-    let (output, not_acceptable) = match negotiate(&parts.headers, &query, attributes.is_resource) {
-        Ok(output) => (output, None),
-        Err(status) => (
-            Output {
-                form: Form::Plain,
-                pretty,
-            },
-            Some(status),
-        ),
-    };
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let call = Arc::new(Call {
-        registry: server.registry.load_full(),
+        registry,
         server: server.clone(),
         method: parts.method,
         uri: parts.uri,
@@ -212,7 +205,7 @@ async fn stages(
     });
     let mut response = match authorized(&call, request_body).await {
         Ok(response) => response,
-        Err(status) => body::status(&status),
+        Err(status) => respond::failure(&call.output, &status),
     };
     for warning in warning_headers(&call.warnings.lock()) {
         response.headers_mut().append("warning", warning);
@@ -222,6 +215,33 @@ async fn stages(
         sink.record(audit_id, stage, &call.user, &call.attributes);
     }
     response
+}
+
+/// How to answer. When nothing that the client takes is there, errors are JSON, and the second value says so.
+fn negotiated(
+    registry: &Registry,
+    headers: &http::HeaderMap,
+    query: &Query,
+    attributes: &Attributes,
+) -> (Output, Option<Status>) {
+    let served = registry.find(&attributes.group, &attributes.version, &attributes.resource);
+    let offers = Offers {
+        transforms: attributes.is_resource,
+        // Custom resources have no protobuf; what is not a row is built in.
+        messages: served.is_none_or(|served| SchemaRef::builtin(&served.gvk).is_some()),
+        watch: attributes.verb == "watch",
+    };
+    match negotiate(headers, query, offers) {
+        Ok(output) => (output, None),
+        Err(status) => {
+            let output = Output {
+                form: Form::Plain,
+                media: Media::Json,
+                pretty: is_pretty(headers, query),
+            };
+            (output, Some(status))
+        }
+    }
 }
 
 /// Authentication and impersonation. The credentials are removed from the headers.

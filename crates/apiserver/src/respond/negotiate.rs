@@ -1,6 +1,7 @@
 //! What the client wants to read: `Accept` and `pretty`, as upstream negotiates them.
 //!
-//! Objects are answered as JSON only (protobuf answers are a later issue; every client falls back). Source:
+//! JSON comes first where a client takes anything. A Table has no protobuf, a custom resource only its metadata, a watch no
+//! YAML; CBOR, which upstream has behind a gate that is off, is nobody's. Source:
 //! `k8s.io/apiserver/pkg/endpoints/handlers/negotiation/negotiate.go`.
 
 use http::HeaderMap;
@@ -23,13 +24,100 @@ pub enum Form {
     PartialList(&'static str),
 }
 
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Media {
+    /// `application/json`.
+    Json,
+    /// `application/yaml`.
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
+}
+
+/// In upstream's order.
+const ALL: [Media; 3] = [Media::Json, Media::Yaml, Media::Protobuf];
+
+impl Media {
+    /// The media type.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Media::Json => "application/json",
+            Media::Yaml => "application/yaml",
+            Media::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
+
+    /// The media type of a watch.
+    pub fn stream_str(self) -> &'static str {
+        match self {
+            Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+            other => other.as_str(),
+        }
+    }
+
+    fn of(clause: &Clause) -> Option<Media> {
+        match (clause.kind, clause.subkind) {
+            ("application", "json" | "*") | ("*", "*") => Some(Media::Json),
+            ("application", "yaml") => Some(Media::Yaml),
+            ("application", "vnd.kubernetes.protobuf") => Some(Media::Protobuf),
+            _ => None,
+        }
+    }
+}
+
 /// The outcome of the negotiation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Output {
     /// The shape.
     pub form: Form,
+    /// The media type.
+    pub media: Media,
     /// Indented for people.
     pub pretty: bool,
+}
+
+/// What a path can answer with.
+#[derive(Clone, Copy, Debug)]
+pub struct Offers {
+    /// Whether Table and PartialObjectMetadata are there.
+    pub transforms: bool,
+    /// Whether the objects themselves have a protobuf message: those of built-in kinds do.
+    pub messages: bool,
+    /// Whether the answer is a stream of frames.
+    pub watch: bool,
+}
+
+impl Offers {
+    /// What is neither stored nor streamed: reviews, discovery.
+    pub const PLAIN: Offers = Offers {
+        transforms: false,
+        messages: true,
+        watch: false,
+    };
+
+    fn has(self, form: Form, media: Media) -> bool {
+        match (form, media) {
+            (_, Media::Yaml) => !self.watch,
+            (Form::Table(_), Media::Protobuf) => false,
+            (Form::Plain, Media::Protobuf) => self.messages,
+            _ => true,
+        }
+    }
+
+    /// 406, with what could be had.
+    fn refusal(self) -> Status {
+        let all = ALL.into_iter().filter(|media| self.has(Form::Plain, *media));
+        let accepted: Vec<String> = match self.watch {
+            true => all.map(|media| format!("{};stream=watch", media.as_str())).collect(),
+            false => all.map(|media| media.as_str().to_owned()).collect(),
+        };
+        let accepted = accepted.join(", ");
+        Status::failure(
+            Reason::NotAcceptable,
+            format!("only the following media types are accepted: {accepted}"),
+        )
+    }
 }
 
 /// One alternative of an `Accept` header.
@@ -101,40 +189,33 @@ pub fn accept(headers: &HeaderMap) -> String {
     all.join(",")
 }
 
-/// Negotiates the answer to a request for objects. `transforms`: whether Table and PartialObjectMetadata are there.
-pub fn negotiate(headers: &HeaderMap, query: &Query, transforms: bool) -> Result<Output, Status> {
+/// Negotiates the answer to a request for objects.
+pub fn negotiate(headers: &HeaderMap, query: &Query, offers: Offers) -> Result<Output, Status> {
     let accept = accept(headers);
     let pretty = is_pretty(headers, query);
     if accept.is_empty() {
         return Ok(Output {
             form: Form::Plain,
+            media: Media::Json,
             pretty,
         });
     }
     for clause in clauses(&accept) {
-        if !clause.takes_json() {
-            continue;
-        }
-        let Some(form) = form_of(&clause, transforms) else {
+        let Some(media) = Media::of(&clause) else { continue };
+        let Some(form) = form_of(&clause, offers.transforms) else {
             continue;
         };
-        if !matches!(clause.param("stream"), "" | "watch") || !matches!(clause.param("sv"), "" | "v1") {
+        let stream = matches!(clause.param("stream"), "" | "watch");
+        if !offers.has(form, media) || !stream || !matches!(clause.param("sv"), "" | "v1") {
             continue;
         }
         return Ok(Output {
             form,
+            media,
             pretty: pretty || clause.param("pretty") == "1",
         });
     }
-    Err(not_acceptable())
-}
-
-/// 406, with what could be had.
-pub fn not_acceptable() -> Status {
-    Status::failure(
-        Reason::NotAcceptable,
-        "only the following media types are accepted: application/json",
-    )
+    Err(offers.refusal())
 }
 
 fn form_of(clause: &Clause, transforms: bool) -> Option<Form> {
@@ -173,42 +254,75 @@ mod tests {
 
     #[test]
     fn accept_headers_are_negotiated() {
+        use Media::{Json, Protobuf, Yaml};
+        let proto = "application/vnd.kubernetes.protobuf";
+        let partial = "as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        for (accept, expect) in [
-            ("", Some(Form::Plain)),
-            ("*/*", Some(Form::Plain)),
-            ("application/json", Some(Form::Plain)),
-            (table, Some(Form::Table("v1"))),
+        let table_of = |media: &str| format!("{media};as=Table;v=v1;g=meta.k8s.io");
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        let all = Offers {
+            transforms: true,
+            messages: true,
+            watch: false,
+        };
+        let custom = Offers { messages: false, ..all };
+        let watch = Offers { watch: true, ..all };
+        for (offers, accept, expect) in [
+            (all, String::new(), Some((Form::Plain, Json))),
+            (all, "*/*".into(), Some((Form::Plain, Json))),
+            (all, "application/*".into(), Some((Form::Plain, Json))),
+            (all, "application/json".into(), Some((Form::Plain, Json))),
+            (all, "application/yaml".into(), Some((Form::Plain, Yaml))),
+            (watch, "application/yaml".into(), None),
+            (all, table.into(), Some((Form::Table("v1"), Json))),
+            (all, table_of("application/yaml"), Some((Form::Table("v1"), Yaml))),
+            (all, table_of(proto), None),
+            (all, table_of(proto) + "," + table, Some((Form::Table("v1"), Json))),
+            (all, format!("{proto}, */*"), Some((Form::Plain, Protobuf))),
+            (custom, format!("{proto}, */*"), Some((Form::Plain, Json))),
+            (custom, proto.into(), None),
             (
-                "application/json;as=Table;v=v1beta1;g=meta.k8s.io",
-                Some(Form::Table("v1beta1")),
+                all,
+                format!("{proto};q=0.5,application/json"),
+                Some((Form::Plain, Json)),
             ),
-            ("application/vnd.kubernetes.protobuf, */*", Some(Form::Plain)),
+            (watch, format!("{proto};stream=watch"), Some((Form::Plain, Protobuf))),
             (
-                "application/vnd.kubernetes.protobuf,application/json",
-                Some(Form::Plain),
+                all,
+                format!("{proto};{partial},application/json"),
+                Some((Form::Partial("v1"), Protobuf)),
             ),
             (
-                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
-                Some(Form::Partial("v1")),
+                custom,
+                format!("{proto};{partial}"),
+                Some((Form::Partial("v1"), Protobuf)),
             ),
-            ("application/json;stream=watch", Some(Form::Plain)),
-            ("application/vnd.kubernetes.protobuf", None),
-            ("text/html", None),
-            ("application/json;as=Table;v=v2;g=meta.k8s.io", None),
-            (
-                "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
-                Some(Form::Plain),
-            ),
+            (watch, "application/json;stream=watch".into(), Some((Form::Plain, Json))),
+            (all, "application/cbor".into(), None),
+            (all, "text/html".into(), None),
+            (all, "application/json;as=Table;v=v2;g=meta.k8s.io".into(), None),
+            (all, browser.into(), Some((Form::Plain, Json))),
         ] {
             let mut headers = HeaderMap::new();
             if !accept.is_empty() {
                 headers.insert(ACCEPT, accept.parse().unwrap());
             }
-            let got = negotiate(&headers, &Query::default(), true)
-                .ok()
-                .map(|output| output.form);
-            assert_eq!(got, expect, "{accept}");
+            let got = negotiate(&headers, &Query::default(), offers);
+            assert_eq!(got.ok().map(|output| (output.form, output.media)), expect, "{accept}");
+        }
+        let message = "only the following media types are accepted: ";
+        for (offers, types) in [
+            (
+                all,
+                "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            ),
+            (custom, "application/json, application/yaml"),
+            (
+                watch,
+                "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
+            ),
+        ] {
+            assert_eq!(offers.refusal().message, format!("{message}{types}"));
         }
     }
 

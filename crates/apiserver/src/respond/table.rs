@@ -137,12 +137,13 @@ impl<'a> TableWriter<'a> {
 const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
 const CREATED_DESCRIPTION: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.";
 
-fn partial_value(mut tree: Value, version: &str) -> Value {
+/// The PartialObjectMetadata of a tree.
+pub fn partial_value(mut tree: Value, version: &str) -> Value {
     let metadata = tree.get_mut("metadata").map(Value::take).unwrap_or_default();
     json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata})
 }
 
-/// Appends an object's PartialObjectMetadata; straight from the stored bytes, since metadata is the same in all versions.
+/// Appends a PartialObjectMetadata in the stored version, straight from the stored bytes.
 pub fn write_partial(object: &Object, revision: u64, version: &str, out: &mut BytesMut) {
     out.put_slice(br#"{"apiVersion":"meta.k8s.io/"#);
     out.put_slice(version.as_bytes());

@@ -107,7 +107,7 @@ pub async fn delete_collection(
             _ => {}
         }
     }
-    respond::list(call, served, page)
+    respond::list::answer(call, served, page).await
 }
 
 /// Deletes one object, or starts its deletion.

@@ -9,7 +9,6 @@ use http::Response;
 use serde::{Deserialize, Serialize};
 use store::{KeyRange, Snapshot};
 
-use api::field::quote;
 use api::{Status, StatusDetails};
 use client::Body;
 
@@ -17,7 +16,8 @@ use crate::call::Call;
 use crate::cluster::Object;
 use crate::options::{ListOptions, Selector, VersionMatch, parse_version};
 use crate::registry::{Kind, Served};
-use crate::respond::{self, Page};
+use crate::respond;
+use crate::respond::list::{self, Page};
 use crate::storage::{Stored, object_of};
 
 /// GET.
@@ -46,7 +46,7 @@ pub fn scope<'a>(kind: &Kind, namespace: &'a str) -> &'a str {
 /// LIST.
 pub async fn list(call: &Call, served: &Arc<Served>) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(call, served, false)?;
-    if options.limit == 0 && options.selector.name.is_none() && respond::can_stream(call) {
+    if options.limit == 0 && options.selector.name.is_none() && list::can_stream(call) {
         let prefix = served.kind.prefix(&options.selector.namespace);
         let start = start(call, &served.kind, &options, &prefix).await?;
         let mut range = KeyRange::prefix(prefix.as_bytes());
@@ -60,11 +60,11 @@ pub async fn list(call: &Call, served: &Arc<Served>) -> Result<Response<Body>, S
                 kind: served.kind.clone(),
                 selector: options.selector,
             };
-            return respond::stream(call, served, revision, Box::new(scan));
+            return list::stream(call, served, revision, Box::new(move || Box::new(scan.clone())));
         }
     }
     let page = page(call, &served.kind, &options).await?;
-    respond::list(call, served, page)
+    list::answer(call, served, page).await
 }
 
 /// Longer lists than this are walked while they are sent.
@@ -72,7 +72,8 @@ const STREAM_OBJECTS_MIN: usize = 512;
 /// How many entries are taken from the snapshot at a time.
 const SCAN_ENTRIES: usize = 64;
 
-/// Walks a snapshot and selects. Holds the snapshot and one handful of entries, however long the list is.
+/// Walks a snapshot and selects. A clone walks the same from where this one is. Holds the snapshot and one handful of entries, however long the list is.
+#[derive(Clone)]
 struct Scan {
     snapshot: Snapshot<Stored>,
     /// What is left.
@@ -126,12 +127,12 @@ async fn start(call: &Call, kind: &Kind, options: &ListOptions, prefix: &str) ->
     let storage = &call.server.storage;
     let table = storage.table(kind)?;
     if !options.next.is_empty() {
+        let token = Token::decode(&options.next)?;
         if options.resource_version.is_some_and(|version| version > 0) {
             return Err(Status::bad_request(
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let token = Token::decode(&options.next)?;
         let from = [prefix.as_bytes(), token.start.as_bytes()].concat();
         let Ok(revision) = u64::try_from(token.revision) else {
             return Ok(Start {
@@ -272,7 +273,12 @@ impl Token {
         let bad = |why: &dyn std::fmt::Display| {
             Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
         };
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| bad(&error))?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| match error {
+            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
+                bad(&format_args!("illegal base64 data at input byte {at}"))
+            }
+            _ => bad(&format_args!("illegal base64 data at input byte {}", text.len())),
+        })?;
         let token: Token = serde_json::from_slice(&bytes).map_err(|error| bad(&error))?;
         if token.version != TOKEN_VERSION {
             let why = format!("server does not recognize this encoded version {}", token.version);
@@ -287,7 +293,7 @@ impl Token {
         // A client must not walk out of its own prefix.
         let clean = |part: &str| !matches!(part, "" | "." | "..");
         if !token.start.trim_start_matches('/').split('/').all(clean) {
-            return Err(bad(&quote(&token.start)));
+            return Err(bad(&token.start));
         }
         Ok(token)
     }

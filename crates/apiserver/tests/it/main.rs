@@ -5,11 +5,16 @@ mod admission;
 mod connect;
 mod discovery;
 mod faults;
+/// The objects that the schema's own tests are made of, one for each kind.
+#[path = "../../../api/tests/it/generate.rs"]
+#[allow(dead_code, reason = "only full objects are needed here")]
+mod generate;
 mod identity;
 mod lists;
 mod requests;
 mod rows;
 mod services;
 mod watches;
+mod wire;
 mod world;
 mod writes;

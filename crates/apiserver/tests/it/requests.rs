@@ -140,7 +140,7 @@ async fn refusals_are_upstreams() {
             ),
             (
                 "GET /api/v1/pods",
-                vec![("accept", "application/vnd.kubernetes.protobuf")],
+                vec![("accept", "application/cbor")],
                 "",
                 406,
                 "only the following media types are accepted",

@@ -624,7 +624,7 @@ fn paths_and_selectors() {
             "/api/v1/namespaces/bad-input/configmaps?fieldSelector=data.a%3Db",
             400,
             "BadRequest",
-            "field label not supported: data.a",
+            "\"data.a\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
         ),
         get(
             "/api/v1/namespaces/bad-input/configmaps?fieldSelector=metadata.name",

@@ -8,8 +8,11 @@
 //!
 //! [`decode`] reads syntax only; run [`crate::normalize`] on what it returns.
 
+mod pieces;
 mod read;
 mod write;
+
+pub use pieces::{ENVELOPE_END, envelope_start, enveloped, item, item_len, list_metadata, partial, watch_frame};
 
 use crate::codec::{DecodeError, DecodeErrorKind};
 use crate::schema::SchemaRef;

@@ -238,7 +238,7 @@ fn nested(
     Ok(())
 }
 
-fn bytes(out: &mut Vec<u8>, tag: u16, bytes: &[u8]) {
+pub(super) fn bytes(out: &mut Vec<u8>, tag: u16, bytes: &[u8]) {
     varint(out, u64::from(tag) << 3 | BYTES);
     varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
@@ -249,7 +249,7 @@ fn number(out: &mut Vec<u8>, tag: u16, number: u64) {
     varint(out, number);
 }
 
-fn varint(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;

@@ -1,18 +1,20 @@
-//! Events in the negotiated shape, as frames.
+//! Events in the negotiated shape and media type, as frames: lines of JSON, or protobuf with its length before it.
 
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::json;
 
+use api::codec::protobuf;
 use api::{Map, Status, Value};
 
 use crate::call::Call;
 use crate::cluster::Object;
 use crate::registry::Served;
-use crate::respond::negotiate::Form;
+use crate::respond::item::Item;
+use crate::respond::negotiate::{Form, Media, Output};
 use crate::respond::table::{IncludeObject, TableWriter};
-use crate::respond::{body, table, view};
+use crate::respond::{self, body};
 
 use super::frames::Word;
 
@@ -23,7 +25,7 @@ const SHARED_FRAME_BYTES_MIN: usize = 16 * 1024;
 /// Makes frames in the negotiated shape.
 pub(super) struct Encoder {
     served: Arc<Served>,
-    form: Form,
+    output: Output,
     include: IncludeObject,
     /// Whether a Table's headings were sent.
     headings_sent: bool,
@@ -40,7 +42,7 @@ impl Encoder {
         };
         Ok(Encoder {
             served: served.clone(),
-            form: call.output.form,
+            output: call.output,
             include,
             headings_sent: false,
             clock: call.server.clock.clone(),
@@ -62,14 +64,16 @@ impl Encoder {
         out: &mut BytesMut,
     ) -> Result<Option<Bytes>, Status> {
         // Cells of a Table depend on the time (D1).
-        if matches!(self.form, Form::Table(_)) || !self.served.frames.are_shared() {
+        let shared = Item::of(self.output.form).filter(|_| self.served.frames.are_shared());
+        let Some(item) = shared else {
             self.write(word, object, revision, out)?;
             return Ok(None);
-        }
-        let frame = self.served.frames.get(object, revision, word, self.form, || {
+        };
+        let media = self.output.media;
+        let frame = self.served.frames.get(object, revision, word, (item, media), || {
             let mut out = BytesMut::with_capacity(object.json_len() + FRAME_AROUND_BYTES);
             self.made.inc();
-            write_object(&self.served, self.form, word, object, revision, &mut out)?;
+            write_object(&self.served, item, media, word, object, revision, &mut out)?;
             Ok(out.freeze())
         })?;
         if frame.len() >= SHARED_FRAME_BYTES_MIN {
@@ -88,15 +92,19 @@ impl Encoder {
         out: &mut BytesMut,
     ) -> Result<(), Status> {
         self.made.inc();
-        let Form::Table(version) = self.form else {
-            return write_object(&self.served, self.form, word, object, revision, out);
+        let version = match (self.output.form, Item::of(self.output.form)) {
+            (_, Some(item)) => {
+                return write_object(&self.served, item, self.output.media, word, object, revision, out);
+            }
+            (Form::Table(version), None) => version,
+            (_, None) => return Err(Status::internal("a shape without objects")),
         };
         let mut metadata = Map::new();
         metadata.insert("resourceVersion".into(), revision.to_string().into());
         let rows = std::iter::once((object, revision));
         let table = self.table(version).table(rows, metadata, !self.headings_sent)?;
         self.headings_sent = true;
-        framed(word.as_str(), &body::encode(&table, false), out);
+        framed(Media::Json, word.as_str(), &body::encode(&table, false), out);
         Ok(())
     }
 
@@ -104,29 +112,37 @@ impl Encoder {
         TableWriter::new(&self.served, self.include, version, self.clock.now().as_second())
     }
 
-    pub(super) fn bookmark(&mut self, revision: u64, end_of_backlog: bool, out: &mut BytesMut) {
+    pub(super) fn bookmark(&mut self, revision: u64, end_of_backlog: bool, out: &mut BytesMut) -> Result<(), Status> {
         let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if end_of_backlog {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let (api_version, kind) = match self.form {
-            Form::Plain => (self.served.gvk.api_version(), &*self.served.gvk.kind),
-            Form::Partial(version) | Form::PartialList(version) | Form::Table(version) => {
-                (format!("meta.k8s.io/{version}"), "PartialObjectMetadata")
-            }
+        let item = match self.output.form {
+            Form::Table(version) => Item::Partial(version),
+            form => Item::of(form).unwrap_or(Item::Object),
         };
-        let object: Value = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
-        let object = match self.form {
-            Form::Table(version) => self.table(version).bookmark(&object, !self.headings_sent),
-            _ => object,
-        };
+        let (api_version, kind) = item.types(&self.served);
+        let mut object: Value = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+        if self.output.media == Media::Protobuf {
+            let message = item.message_of(&self.served, &object)?;
+            let object = protobuf::enveloped(&api_version, kind, &message);
+            framed(Media::Protobuf, "BOOKMARK", &object, out);
+            return Ok(());
+        }
+        if let Form::Table(version) = self.output.form {
+            object = self.table(version).bookmark(&object, !self.headings_sent);
+        }
         self.headings_sent = true;
-        framed("BOOKMARK", &body::encode(&object, false), out);
+        framed(Media::Json, "BOOKMARK", &body::encode(&object, false), out);
+        Ok(())
     }
 
     /// The last frame of a watch that failed.
     pub(super) fn error(&self, status: &Status, out: &mut BytesMut) {
-        framed("ERROR", &status.to_json(), out);
+        // A Status always has a message; were it not so, the watch would end without a word.
+        if let Ok(bytes) = respond::status_bytes(self.output.media, status) {
+            framed(self.output.media, "ERROR", &bytes, out);
+        }
     }
 }
 
@@ -135,22 +151,28 @@ const FRAME_AROUND_BYTES: usize = 64;
 
 fn write_object(
     served: &Served,
-    form: Form,
+    item: Item,
+    media: Media,
     word: Word,
     object: &Object,
     revision: u64,
     out: &mut BytesMut,
 ) -> Result<(), Status> {
-    open(word.as_str(), out);
-    match form {
-        Form::Partial(version) | Form::PartialList(version) => table::write_partial(object, revision, version, out),
-        Form::Plain | Form::Table(_) => view::write(served, object, revision, out)?,
+    if media == Media::Protobuf {
+        framed(media, word.as_str(), &item.enveloped(served, object, revision)?, out);
+        return Ok(());
     }
+    open(word.as_str(), out);
+    item.write_json(served, object, revision, out)?;
     out.put_slice(b"}\n");
     Ok(())
 }
 
-fn framed(word: &str, object: &[u8], out: &mut BytesMut) {
+fn framed(media: Media, word: &str, object: &[u8], out: &mut BytesMut) {
+    if media == Media::Protobuf {
+        out.put_slice(&protobuf::watch_frame(word, object));
+        return;
+    }
     open(word, out);
     out.put_slice(object);
     out.put_slice(b"}\n");

@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 use api::Status;
 
 use crate::cluster::Object;
-use crate::respond::negotiate::Form;
+use crate::respond::item::Item;
+use crate::respond::negotiate::Media;
 
 /// Frames kept at once: a few times what a watcher takes from the ring at a time, so that slower ones still find them.
 const FRAMES_MAX: usize = 1024;
@@ -53,8 +54,11 @@ struct Key {
     object: usize,
     revision: u64,
     word: Word,
-    form: Form,
+    shape: Shape,
 }
+
+/// What of an object is shown, and in which media type.
+type Shape = (Item, Media);
 
 /// A frame, made or in the making.
 type Slot = Arc<OnceLock<Result<Bytes, Status>>>;
@@ -106,14 +110,14 @@ impl Frames {
         object: &Arc<Object>,
         revision: u64,
         word: Word,
-        form: Form,
+        shape: Shape,
         make: impl FnOnce() -> Result<Bytes, Status>,
     ) -> Result<Bytes, Status> {
         let key = Key {
             object: Arc::as_ptr(object).addr(),
             revision,
             word,
-            form,
+            shape,
         };
         let slot = self.recent.lock().slot(key, object);
         slot.get_or_init(make).clone()
@@ -144,6 +148,8 @@ mod tests {
 
     use super::*;
 
+    const PLAIN: Shape = (Item::Object, Media::Json);
+
     fn object(size: usize) -> Arc<Object> {
         let value = json!({"metadata": {"name": "a"}, "data": "x".repeat(size)});
         Arc::new(Object::from_value(&value, 7, Box::default()).unwrap())
@@ -155,22 +161,23 @@ mod tests {
         let _both = [Open::new(&frames), Open::new(&frames)];
         let (a, b) = (object(1), object(1));
         let mut made = 0;
-        let mut get = |object: &Arc<Object>, revision, word, form| {
-            let text = format!("{revision} {word:?} {form:?}");
-            let frame = frames.get(object, revision, word, form, || {
+        let mut get = |object: &Arc<Object>, revision, word, shape| {
+            let text = format!("{revision} {word:?} {shape:?}");
+            let frame = frames.get(object, revision, word, shape, || {
                 made += 1;
                 Ok(text.clone().into())
             });
             assert_eq!(frame.unwrap(), text);
             made
         };
-        assert_eq!(get(&a, 7, Word::Added, Form::Plain), 1);
-        assert_eq!(get(&a, 7, Word::Added, Form::Plain), 1);
-        assert_eq!(get(&b, 7, Word::Added, Form::Plain), 2);
-        assert_eq!(get(&a, 9, Word::Deleted, Form::Plain), 3);
-        assert_eq!(get(&a, 7, Word::Deleted, Form::Plain), 4);
-        assert_eq!(get(&a, 7, Word::Added, Form::Partial("v1")), 5);
-        assert_eq!(get(&b, 7, Word::Added, Form::Plain), 5);
+        assert_eq!(get(&a, 7, Word::Added, PLAIN), 1);
+        assert_eq!(get(&a, 7, Word::Added, PLAIN), 1);
+        assert_eq!(get(&b, 7, Word::Added, PLAIN), 2);
+        assert_eq!(get(&a, 9, Word::Deleted, PLAIN), 3);
+        assert_eq!(get(&a, 7, Word::Deleted, PLAIN), 4);
+        assert_eq!(get(&a, 7, Word::Added, (Item::Partial("v1"), Media::Json)), 5);
+        assert_eq!(get(&a, 7, Word::Added, (Item::Object, Media::Protobuf)), 6);
+        assert_eq!(get(&b, 7, Word::Added, PLAIN), 6);
     }
 
     #[test]
@@ -181,7 +188,7 @@ mod tests {
         let second = Open::new(&frames);
         assert!(frames.are_shared());
         let ask = |object: &Arc<Object>| {
-            let frame = frames.get(object, 7, Word::Added, Form::Plain, || Ok(Bytes::new()));
+            let frame = frames.get(object, 7, Word::Added, PLAIN, || Ok(Bytes::new()));
             frame.unwrap();
         };
         for _ in 0..2 * FRAMES_MAX {

@@ -115,7 +115,7 @@ pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bo
         let chunk = state.chunk().await?;
         Some((Ok::<Bytes, TransportError>(chunk), state))
     });
-    Ok(body::streaming("application/json", chunks))
+    Ok(body::streaming(call.output.media.stream_str(), chunks))
 }
 
 /// What wakes the watcher: as little as the request allows.
@@ -214,10 +214,7 @@ impl Watcher {
                     self.events.inc();
                     self.encoder.write(Word::Added, &object, object.revision(), out)
                 }
-                Ok(Next::InitialEnd) => {
-                    self.bookmark(out, true);
-                    Ok(())
-                }
+                Ok(Next::InitialEnd) => self.bookmark(out, true),
                 Ok(Next::Event(event)) => self.event(&event, out),
                 Ok(Next::Nothing) => return,
                 Err(status) => Err(status),
@@ -291,8 +288,10 @@ impl Watcher {
             None => {
                 self.ended = Instant::now() >= self.deadline;
                 // At the end it is the last word: where to resume.
-                if self.next_bookmark.is_some() {
-                    self.bookmark(out, false);
+                if self.next_bookmark.is_some()
+                    && let Err(status) = self.bookmark(out, false)
+                {
+                    self.fail(&status, out);
                 }
                 self.timer
                     .as_mut()
@@ -317,17 +316,17 @@ impl Watcher {
     }
 
     /// A bookmark, unless nothing happened since the last one or events are waiting.
-    fn bookmark(&mut self, out: &mut BytesMut, end_of_backlog: bool) {
+    fn bookmark(&mut self, out: &mut BytesMut, end_of_backlog: bool) -> Result<(), Status> {
         self.next_bookmark = self.next_bookmark.map(|_| Instant::now() + BOOKMARK_INTERVAL);
         let revision = match end_of_backlog {
             true => Some(self.from),
             false => self.cursor.as_mut().and_then(|cursor| cursor.progress().ok().flatten()),
         };
         let Some(revision) = revision.filter(|revision| *revision > self.marked || end_of_backlog) else {
-            return;
+            return Ok(());
         };
         self.marked = revision;
-        self.encoder.bookmark(revision, end_of_backlog, out);
+        self.encoder.bookmark(revision, end_of_backlog, out)
     }
 
     /// The last frame of a watch that failed.
