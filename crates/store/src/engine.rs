@@ -191,6 +191,11 @@ pub trait Engine: Send + Sync + 'static {
     }
     /// Forgets the history before a revision.
     fn compact(&self, revision: Revision) -> BoxFuture<'static, Result<(), EngineError>>;
+    /// Whether others than this engine write to the store: then what a replica shows may be behind what they were
+    /// answered, until [`Engine::progress`] is asked.
+    fn has_other_writers(&self) -> bool {
+        false
+    }
 }
 
 /// Committed revisions in order.

@@ -3,7 +3,7 @@
 //! Two halves:
 //! - an [`Engine`] commits: [`Transaction`] in, [`Commit`] out, an ordered stream of what was committed. [`Embedded`] is
 //!   the one inside the program: a checksummed log with group commit, snapshots, space reuse and expiry
-//!   (`src/embedded/FORMAT.md` describes its files);
+//!   (`src/embedded/FORMAT.md` describes its files). [`Etcd`] is a client of an etcd cluster, for several API servers;
 //! - a [`Replica`] above any engine is what the API server reads: one [`Table`] a resource, each a persistent ordered map
 //!   from key to [`Entry`] with whatever value `V` the caller builds from the stored bytes, and a ring of recent
 //!   [`Event`]s that [`Cursor`]s watch.
@@ -42,6 +42,7 @@
 
 mod embedded;
 mod engine;
+mod etcd;
 mod map;
 mod replica;
 mod state;
@@ -54,6 +55,7 @@ pub use engine::{
     Change, Committed, CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Record, Revision,
     StreamBatch, prefix_end,
 };
+pub use etcd::{Credentials, Etcd, EtcdOptions, OpenEtcdError, TlsFiles};
 pub use map::{Item, Map};
 pub use replica::{
     Cursor, Entry, Event, Interest, Replica, ReplicaError, ReplicaSnapshot, RingLimits, Snapshot, Table, Value,

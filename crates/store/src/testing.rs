@@ -200,6 +200,10 @@ impl Engine for FaultyEngine {
     fn compact(&self, revision: Revision) -> BoxFuture<'static, Result<(), EngineError>> {
         self.inner.compact(revision)
     }
+
+    fn has_other_writers(&self) -> bool {
+        self.inner.has_other_writers()
+    }
 }
 
 struct FaultyStream {
