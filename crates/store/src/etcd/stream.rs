@@ -39,6 +39,8 @@ const REQUESTS_MAX: usize = 4;
 const BEGIN_MAX: Duration = Duration::from_secs(3);
 /// A wanted revision that was ours comes by itself within moments; one that does not come for so long was somebody else's.
 const FENCE_AFTER: Duration = Duration::from_millis(25);
+/// A watch that begins in the past is behind for longer: members send it on each 100 ms only (`syncWatchersLoop`).
+const FENCE_AFTER_BEGIN: Duration = Duration::from_millis(300);
 /// Where progress requests are true, a fence is only for a member that does not answer them.
 const FENCE_AFTER_REQUESTS: Duration = Duration::from_secs(1);
 /// Between progress requests while they answer too little (upstream's `progressRequestPeriod`).
@@ -289,20 +291,30 @@ impl Follower {
     async fn pump(&mut self, member: &Arc<Member>, mut watch: Watch) -> End {
         let mut parts: Vec<Event> = Vec::new();
         let (mut eras, mut demand, mut closed) = (self.eras.clone(), self.demand.clone(), self.closed.clone());
-        let mut since = Instant::now();
+        // Since when something is wanted and nothing new came.
+        let mut since: Option<Instant> = None;
         let mut requested: Option<Instant> = None;
-        let mut fenced = false;
+        let (mut fenced, mut begun) = (false, false);
         loop {
             let wanted = *demand.borrow_and_update();
             let behind = wanted > self.delivered;
             if !behind {
-                (since, requested, fenced) = (Instant::now(), None, false);
+                begun = true;
+                (since, requested, fenced) = (None, None, false);
             } else if watch.safe && requested.is_none_or(|at| at.elapsed() >= REQUEST_EVERY) {
                 watch.request_progress();
                 requested = Some(Instant::now());
             }
-            let fence_at = since + if watch.safe { FENCE_AFTER_REQUESTS } else { FENCE_AFTER };
-            let stalled_at = since + STALLED_AFTER;
+            let patience = match (watch.safe, begun) {
+                (true, _) => FENCE_AFTER_REQUESTS,
+                (false, true) => FENCE_AFTER,
+                (false, false) => FENCE_AFTER_BEGIN,
+            };
+            let waiting = match behind {
+                true => *since.get_or_insert_with(Instant::now),
+                false => Instant::now(),
+            };
+            let (fence_at, stalled_at) = (waiting + patience, waiting + STALLED_AFTER);
             let next = if fenced { stalled_at } else { fence_at };
             let next = requested.map_or(next, |at| next.min(at + REQUEST_EVERY));
             tokio::select! {
@@ -319,7 +331,7 @@ impl Follower {
                     }
                     if self.delivered > before {
                         // It moves: what is missing may come by itself.
-                        (since, fenced) = (Instant::now(), false);
+                        (since, fenced) = (None, false);
                     }
                 }
                 changed = eras.changed() => {

@@ -317,8 +317,14 @@ impl<V: Value> Applier<V> {
     /// Reads tables as of `revision` into `dirty`, and as much of the history before it as the engine has, so that watches
     /// that began before a restart go on.
     async fn load(&self, range: KeyRange, revision: Revision, dirty: &mut Dirty<V>) -> Result<(), EngineError> {
-        let oldest = self.shared.engine.progress().await?.oldest.min(revision);
-        let answer = self.shared.engine.range(range, Some(oldest)).await?;
+        let mut oldest = self.shared.engine.progress().await?.oldest.min(revision);
+        let answer = loop {
+            match self.shared.engine.range(range.clone(), Some(oldest)).await {
+                // Somebody has compacted since the engine looked.
+                Err(EngineError::Compacted { oldest: later }) if later > oldest && later <= revision => oldest = later,
+                answer => break answer?,
+            }
+        };
         self.fill(answer.records, dirty);
         for working in dirty.values() {
             *working.core.ring.lock() = Ring::new(self.shared.limits, oldest);

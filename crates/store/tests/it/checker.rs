@@ -82,6 +82,8 @@ pub struct History {
     /// What was committed, from the engine's own stream.
     pub truth: BTreeMap<Revision, Vec<(Bytes, Option<Bytes>)>>,
     pub violations: Vec<String>,
+    /// Whether there are revisions of others, which are not in the truth.
+    pub has_foreign_revisions: bool,
 }
 
 impl History {
@@ -109,7 +111,7 @@ impl History {
             Some(_) => {}
             None => {
                 let last = self.truth.keys().next_back().copied().unwrap_or(0);
-                if revision != last + 1 {
+                if revision <= last || (revision != last + 1 && !self.has_foreign_revisions) {
                     self.violation(format!("revision {revision} follows {last}"));
                 }
                 self.truth.insert(revision, changes);
@@ -125,9 +127,17 @@ impl History {
         self.check_order(&mut found);
         self.check_reads(&states, &mut found);
         for watch in &self.watches {
-            check_watch(watch, &self.truth, &states, &mut found);
+            self.check_watch(watch, &states, &mut found);
         }
         found
+    }
+
+    /// The state at a revision; a revision of others changes nothing.
+    fn state_at<'a>(&self, states: &'a BTreeMap<Revision, State>, revision: Revision) -> Option<&'a State> {
+        match self.has_foreign_revisions {
+            true => states.range(..=revision).next_back().map(|(_, state)| state),
+            false => states.get(&revision),
+        }
     }
 
     /// The state after each revision.
@@ -184,7 +194,7 @@ impl History {
                     revision,
                     changed: false,
                 } => {
-                    let Some(state) = states.get(revision) else {
+                    let Some(state) = self.state_at(states, *revision) else {
                         found.push(format!("no such revision: {write:?}"));
                         continue;
                     };
@@ -193,7 +203,7 @@ impl History {
                     }
                 }
                 Outcome::GuardFailed { key, current, revision } => {
-                    let Some(state) = states.get(revision) else {
+                    let Some(state) = self.state_at(states, *revision) else {
                         found.push(format!("refused at a revision that never was: {write:?}"));
                         continue;
                     };
@@ -209,7 +219,7 @@ impl History {
             if matches!(write.outcome, Outcome::Refused | Outcome::GuardFailed { .. }) {
                 found.push(format!("revision {revision} is of a write that was refused: {write:?}"));
             }
-            let Some(before) = states.get(&(revision - 1)) else {
+            let Some(before) = self.state_at(states, revision - 1) else {
                 found.push(format!("the state before revision {revision} is unknown"));
                 continue;
             };
@@ -264,7 +274,7 @@ impl History {
 
     fn check_reads(&self, states: &BTreeMap<Revision, State>, found: &mut Vec<String>) {
         for read in &self.reads {
-            let Some(state) = states.get(&read.revision) else {
+            let Some(state) = self.state_at(states, read.revision) else {
                 found.push(format!("a read of a revision that never was: {}", read.revision));
                 continue;
             };
@@ -274,6 +284,67 @@ impl History {
                 .collect();
             if read.content != expect {
                 found.push(format!("a read at revision {} is not its state", read.revision));
+            }
+        }
+    }
+
+    /// Ordered, unique, reliable (nothing missing), atomic (a revision in one batch), resumable (over its whole span) and
+    /// bookmarkable (`end` is what it claimed to have delivered).
+    fn check_watch(&self, watch: &Watch, states: &BTreeMap<Revision, State>, found: &mut Vec<String>) {
+        if watch.end > *states.keys().next_back().unwrap() && !self.has_foreign_revisions {
+            found.push(format!("a watch was told of revision {}, which never was", watch.end));
+            return;
+        }
+        let mut expect: Vec<Vec<Seen>> = Vec::new();
+        for (revision, changes) in self.truth.range(watch.start + 1..(watch.end + 1).max(watch.start + 1)) {
+            let before = self.state_at(states, revision - 1).expect("the truth has no gap");
+            let mut one = Vec::new();
+            for (key, after) in changes.iter().filter(|(key, _)| key.starts_with(&watch.prefix)) {
+                let before = before.get(key).map(|(value, _)| value.clone());
+                let concerned = match &watch.interest {
+                    Interest::All => true,
+                    Interest::Key(wanted) => key == wanted,
+                    Interest::Namespace(namespace) => {
+                        key.starts_with(namespace) && !key[namespace.len()..].contains(&b'/')
+                    }
+                    Interest::Trigger(trigger) => {
+                        let has = |value: &Option<Bytes>| value.as_ref().and_then(trigger_of).as_ref() == Some(trigger);
+                        has(&before) || has(after)
+                    }
+                };
+                if concerned {
+                    one.push(Seen {
+                        revision: *revision,
+                        key: key.clone(),
+                        before,
+                        after: after.clone(),
+                    });
+                }
+            }
+            if !one.is_empty() {
+                expect.push(one);
+            }
+        }
+        let seen: Vec<Seen> = watch.batches.iter().flatten().cloned().collect();
+        let wanted: Vec<Seen> = expect.into_iter().flatten().collect();
+        if seen != wanted {
+            let at = seen
+                .iter()
+                .zip(&wanted)
+                .position(|(one, two)| one != two)
+                .unwrap_or(seen.len().min(wanted.len()));
+            let (one, two) = (seen.get(at), wanted.get(at));
+            let span = (watch.start, watch.end);
+            found.push(format!(
+                "a watch of {:?} over {span:?} saw {one:?} instead of {two:?}",
+                watch.interest
+            ));
+        }
+        for pair in watch.batches.windows(2) {
+            if let (Some(last), Some(first)) = (pair[0].last(), pair[1].first())
+                && last.revision >= first.revision
+            {
+                found.push(format!("revision {} came in two batches", last.revision));
             }
         }
     }
@@ -299,68 +370,4 @@ pub fn trigger_of(value: &Bytes) -> Option<String> {
     String::from_utf8_lossy(value)
         .split_once('@')
         .map(|(_, trigger)| trigger.to_owned())
-}
-
-/// Ordered, unique, reliable (nothing missing), atomic (a revision in one batch), resumable (over its whole span) and
-/// bookmarkable (`end` is what it claimed to have delivered).
-fn check_watch(
-    watch: &Watch,
-    truth: &BTreeMap<Revision, Vec<(Bytes, Option<Bytes>)>>,
-    states: &BTreeMap<Revision, State>,
-    found: &mut Vec<String>,
-) {
-    if watch.end > *states.keys().next_back().unwrap() {
-        found.push(format!("a watch was told of revision {}, which never was", watch.end));
-        return;
-    }
-    let mut expect: Vec<Vec<Seen>> = Vec::new();
-    for (revision, changes) in truth.range(watch.start + 1..(watch.end + 1).max(watch.start + 1)) {
-        let before = &states[&(revision - 1)];
-        let mut one = Vec::new();
-        for (key, after) in changes.iter().filter(|(key, _)| key.starts_with(&watch.prefix)) {
-            let before = before.get(key).map(|(value, _)| value.clone());
-            let concerned = match &watch.interest {
-                Interest::All => true,
-                Interest::Key(wanted) => key == wanted,
-                Interest::Namespace(namespace) => key.starts_with(namespace) && !key[namespace.len()..].contains(&b'/'),
-                Interest::Trigger(trigger) => {
-                    let has = |value: &Option<Bytes>| value.as_ref().and_then(trigger_of).as_ref() == Some(trigger);
-                    has(&before) || has(after)
-                }
-            };
-            if concerned {
-                one.push(Seen {
-                    revision: *revision,
-                    key: key.clone(),
-                    before,
-                    after: after.clone(),
-                });
-            }
-        }
-        if !one.is_empty() {
-            expect.push(one);
-        }
-    }
-    let seen: Vec<Seen> = watch.batches.iter().flatten().cloned().collect();
-    let wanted: Vec<Seen> = expect.into_iter().flatten().collect();
-    if seen != wanted {
-        let at = seen
-            .iter()
-            .zip(&wanted)
-            .position(|(one, two)| one != two)
-            .unwrap_or(seen.len().min(wanted.len()));
-        let (one, two) = (seen.get(at), wanted.get(at));
-        let span = (watch.start, watch.end);
-        found.push(format!(
-            "a watch of {:?} over {span:?} saw {one:?} instead of {two:?}",
-            watch.interest
-        ));
-    }
-    for pair in watch.batches.windows(2) {
-        if let (Some(last), Some(first)) = (pair[0].last(), pair[1].first())
-            && last.revision >= first.revision
-        {
-            found.push(format!("revision {} came in two batches", last.revision));
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 mod checker;
 mod embedded;
+mod etcd;
 mod import;
 mod kill;
 mod replica;
