@@ -131,6 +131,10 @@ pub fn least(row: &StorageKind) -> Value {
         ),
         ("ClusterRoleBinding", "roleRef: {kind: ClusterRole, name: r}"),
         ("PriorityClass", "value: 5"),
+        (
+            "LimitRange",
+            "spec: {limits: [{type: Container, max: {cpu: '1'}, min: {cpu: 100m}}]}",
+        ),
     ];
     let example = examples.iter().find(|(kind, _)| *kind == row.kind);
     let (_, example) = example.unwrap_or_else(|| panic!("{} has no example", row.kind));

@@ -3,8 +3,11 @@
 //! Each is a plain decision over the old and the new object and the state in memory; none of them calls the API.
 
 mod default_toleration_seconds;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_resources;
+mod pod_security;
 mod priority;
 mod rbac_escalation;
 mod service_account;
@@ -15,8 +18,10 @@ use std::sync::Arc;
 use base::random::Random;
 
 pub use default_toleration_seconds::DefaultTolerationSeconds;
+pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
+pub use pod_security::PodSecurity;
 pub use priority::Priority;
 pub use rbac_escalation::RbacEscalation;
 pub use service_account::ServiceAccount;
@@ -30,9 +35,11 @@ use crate::pipeline::{Authorizer, Plugin};
 pub fn plugins(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>, random: Random) -> Vec<Arc<dyn Plugin>> {
     vec![
         Arc::new(NamespaceLifecycle),
+        Arc::new(LimitRanger),
         Arc::new(ServiceAccount::new(random)),
         Arc::new(NodeRestriction),
         Arc::new(TaintNodesByCondition),
+        Arc::new(PodSecurity),
         Arc::new(Priority),
         Arc::new(DefaultTolerationSeconds),
         Arc::new(RbacEscalation::new(rbac, authorizer)),

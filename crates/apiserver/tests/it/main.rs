@@ -11,6 +11,7 @@ mod faults;
 mod generate;
 mod identity;
 mod lists;
+mod policies;
 mod requests;
 mod rows;
 mod services;

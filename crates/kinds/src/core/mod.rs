@@ -26,6 +26,7 @@ pub fn rows() -> Vec<StorageKind> {
         configmap::row(),
         endpoints::row(),
         event::row(),
+        limitrange::row(),
         namespace::row(),
         node::row(),
         persistentvolumeclaim::row(),
@@ -41,5 +42,5 @@ pub fn rows() -> Vec<StorageKind> {
 
 /// The kinds without effect.
 pub fn rows_without_effect() -> Vec<StorageKind> {
-    vec![limitrange::row(), resourcequota::row()]
+    vec![resourcequota::row()]
 }

@@ -67,7 +67,8 @@ fn is_huge_page(name: &str) -> bool {
     name.starts_with(HUGE_PAGES)
 }
 
-fn may_overcommit(name: &str) -> bool {
+/// Whether more of a resource may be limited than is requested.
+pub fn may_overcommit(name: &str) -> bool {
     is_native(name) && !is_huge_page(name)
 }
 
@@ -103,7 +104,7 @@ pub fn name(resource: &str, at: &At) -> bool {
 }
 
 /// The name of a resource of a container. Upstream tells of both rules when both are broken.
-fn container_name(resource: &str, at: &At) {
+pub fn container_name(resource: &str, at: &At) {
     name(resource, at);
     if !resource.contains('/') {
         if !STANDARD_CONTAINER.contains(&resource) && !is_huge_page(resource) {

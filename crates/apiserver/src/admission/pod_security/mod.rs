@@ -1,0 +1,317 @@
+//! PodSecurity: a namespace's labels say which pods it takes (the Pod Security Standards), and in which words others are
+//! refused, warned about or noted.
+//!
+//! Without labels everything is taken. Only pods are refused; whoever makes a Deployment that will make refused pods is
+//! warned. Source: `k8s.io/pod-security-admission` (`admission/admission.go`, `api/helpers.go`).
+
+mod checks;
+mod policy;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::{GroupKind, GroupResource, Status, Value, meta};
+use futures::future::BoxFuture;
+
+use crate::cluster::Object;
+use crate::pipeline::{Operation, Plugin, Review};
+use checks::{Violation, violations};
+use policy::{Level, Policy, Rule};
+
+/// How many pods are looked at when a namespace becomes stricter (upstream: `defaultNamespaceMaxPodsToCheck`).
+const NAMESPACE_PODS_MAX: usize = 3000;
+
+/// What never touches what a pod may do.
+const IGNORED_SUBRESOURCES: [&str; 8] = [
+    "exec",
+    "attach",
+    "binding",
+    "eviction",
+    "log",
+    "portforward",
+    "proxy",
+    "status",
+];
+
+/// The kinds that make pods, and where their template stands.
+const CONTROLLERS: [(&str, &str, &str); 8] = [
+    ("", "podtemplates", "/template"),
+    ("", "replicationcontrollers", "/spec/template"),
+    ("apps", "replicasets", "/spec/template"),
+    ("apps", "deployments", "/spec/template"),
+    ("apps", "statefulsets", "/spec/template"),
+    ("apps", "daemonsets", "/spec/template"),
+    ("batch", "jobs", "/spec/template"),
+    ("batch", "cronjobs", "/spec/jobTemplate/spec/template"),
+];
+
+/// The plug-in.
+pub struct PodSecurity;
+
+impl Plugin for PodSecurity {
+    fn name(&self) -> &'static str {
+        "PodSecurity"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    fn validate<'a>(
+        &'a self,
+        review: &'a Review,
+        object: Option<&'a Value>,
+        old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        let verdict = object.map_or(Ok(()), |object| check(review, object, old));
+        Box::pin(std::future::ready(verdict))
+    }
+}
+
+fn check(review: &Review, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+    let (group, resource) = (&*review.resource.group, &*review.resource.resource);
+    match (group, resource, &*review.subresource) {
+        ("", "namespaces", "") => namespace(review, object, old),
+        ("", "pods", subresource) if !IGNORED_SUBRESOURCES.contains(&subresource) => pod(review, object, old),
+        (_, _, "") => {
+            controller(review, object);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The policy of the namespace of the request, as its labels are now. A namespace that is not there has no pods either.
+fn policy_of(review: &Review) -> Policy {
+    let namespaces = GroupResource {
+        group: String::new(),
+        resource: "namespaces".into(),
+    };
+    let namespace = review.cluster.get(&namespaces, "", &review.namespace);
+    namespace.map_or(Policy::default(), |namespace| {
+        policy::of(|label| namespace.label(label)).0
+    })
+}
+
+fn pod(review: &Review, pod: &Value, old: Option<&Value>) -> Result<(), Status> {
+    let policy = policy_of(review);
+    if policy.takes_everything() || old.is_some_and(|old| !changes_images(pod, old)) {
+        return Ok(());
+    }
+    let broken = violations(policy.enforce, &pod["metadata"], &pod["spec"]);
+    if !broken.is_empty() {
+        let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, details(&broken));
+        return Err(review.forbidden(&why));
+    }
+    warn(review, policy.warn, &pod["metadata"], &pod["spec"]);
+    Ok(())
+}
+
+fn controller(review: &Review, object: &Value) {
+    let (group, resource) = (&*review.resource.group, &*review.resource.resource);
+    let found = CONTROLLERS
+        .iter()
+        .find(|(own, plural, _)| (*own, *plural) == (group, resource));
+    let template = found.and_then(|(_, _, path)| object.pointer(path));
+    if let Some(template) = template.filter(|template| template.is_object()) {
+        warn(review, policy_of(review).warn, &template["metadata"], &template["spec"]);
+    }
+}
+
+fn warn(review: &Review, rule: Rule, metadata: &Value, spec: &Value) {
+    let broken = violations(rule, metadata, spec);
+    if !broken.is_empty() {
+        review.warn(format!("would violate PodSecurity \"{rule}\": {}", details(&broken)));
+    }
+}
+
+/// Whether containers come, or change what they run; nothing else that matters here can change.
+fn changes_images(pod: &Value, old: &Value) -> bool {
+    let list = |pod: &Value, field: &str| -> BTreeMap<String, String> {
+        let containers = pod["spec"][field].as_array().into_iter().flatten();
+        let text = |container: &Value, field: &str| container[field].as_str().unwrap_or("").to_owned();
+        containers
+            .map(|container| (text(container, "name"), text(container, "image")))
+            .collect()
+    };
+    ["containers", "initContainers", "ephemeralContainers"]
+        .iter()
+        .any(|field| list(pod, field) != list(old, field))
+}
+
+/// A namespace's labels have to be readable; a stricter one tells of the pods that it would not take any more.
+fn namespace(review: &Review, namespace: &Value, old: Option<&Value>) -> Result<(), Status> {
+    let (policy, errors) = policy::of(|label| meta::label(namespace, label));
+    let before = old.map(|old| policy::of(|label| meta::label(old, label)));
+    let known = before.as_ref().is_some_and(|(_, old_errors)| *old_errors == errors);
+    if !errors.is_empty() && !known {
+        let kind = GroupKind {
+            group: String::new(),
+            kind: "Namespace".into(),
+        };
+        return Err(Status::invalid(&kind, meta::name(namespace), &errors));
+    }
+    let Some((before, _)) = before else { return Ok(()) };
+    let (new, old) = (policy.enforce, before.enforce);
+    let relaxed =
+        new == old || new.level == Level::Privileged || (new.version == old.version && new.level <= old.level);
+    if !relaxed {
+        for warning in existing(review, meta::name(namespace), new) {
+            review.warn(warning);
+        }
+    }
+    Ok(())
+}
+
+fn existing(review: &Review, namespace: &str, rule: Rule) -> Vec<String> {
+    let pods = GroupResource {
+        group: String::new(),
+        resource: "pods".into(),
+    };
+    let pods: Vec<Arc<Object>> = review.cluster.list(&pods, Some(namespace));
+    let mut warnings = Vec::new();
+    if pods.len() > NAMESPACE_PODS_MAX {
+        warnings.push(format!(
+            "new PodSecurity enforce level only checked against the first {NAMESPACE_PODS_MAX} of {} existing pods",
+            pods.len()
+        ));
+    }
+    // For each combination of reasons: the first pod by name, and how many there are.
+    let mut found: BTreeMap<String, (String, usize)> = BTreeMap::new();
+    for pod in pods.iter().take(NAMESPACE_PODS_MAX) {
+        let value = pod.value();
+        let broken = violations(rule, &value["metadata"], &value["spec"]);
+        if !broken.is_empty() {
+            let reasons: Vec<&str> = broken.iter().map(|violation| &*violation.reason).collect();
+            let entry = found.entry(reasons.join(", ")).or_insert((pod.name().to_owned(), 0));
+            entry.1 += 1;
+        }
+    }
+    if !found.is_empty() {
+        warnings.push(format!(
+            "existing pods in namespace {} violate the new PodSecurity enforce level \"{rule}\"",
+            api::field::quote(namespace)
+        ));
+    }
+    let mut pods: Vec<String> = found
+        .into_iter()
+        .map(|(reasons, (name, count))| match count {
+            1 => format!("{name}: {reasons}"),
+            2 => format!("{name} (and 1 other pod): {reasons}"),
+            _ => format!("{name} (and {} other pods): {reasons}", count - 1),
+        })
+        .collect();
+    pods.sort();
+    warnings.extend(pods);
+    warnings
+}
+
+fn details(broken: &[Violation]) -> String {
+    let texts: Vec<String> = broken
+        .iter()
+        .map(|violation| format!("{} ({})", violation.reason, violation.detail))
+        .collect();
+    texts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::World;
+    use super::*;
+
+    fn world(labels: &Value) -> World {
+        World::new(&[("namespaces", json!({"metadata": {"name": "n", "labels": labels}}))])
+    }
+
+    /// Refusals and warnings of one write.
+    fn ask(world: &World, resource: (&str, &str, &str), object: &Value, old: Option<&Value>) -> Vec<String> {
+        let operation = if old.is_some() {
+            Operation::Update
+        } else {
+            Operation::Create
+        };
+        let (group, plural, subresource) = resource;
+        let review = world.review(operation, group, plural, subresource, "n", "a");
+        let refused = check(&review, object, old).err().map(|status| status.message);
+        let warnings = std::mem::take(&mut *review.warnings.lock());
+        refused.into_iter().chain(warnings).collect()
+    }
+
+    fn privileged() -> Value {
+        json!({"metadata": {"name": "a"}, "spec": {"containers":
+            [{"name": "c", "image": "i", "securityContext": {"privileged": true}}]}})
+    }
+
+    const PODS: (&str, &str, &str) = ("", "pods", "");
+    const WHY: &str = "privileged (container \"c\" must not set securityContext.privileged=true)";
+
+    #[test]
+    fn pods_are_refused_or_warned_about() {
+        let enforce = "pod-security.kubernetes.io/enforce";
+        let warn = "pod-security.kubernetes.io/warn";
+        let violates = format!("pods \"a\" is forbidden: violates PodSecurity \"baseline:latest\": {WHY}");
+        let would = format!("would violate PodSecurity \"baseline:v1.30\": {WHY}");
+        let versioned = json!({warn: "baseline", "pod-security.kubernetes.io/warn-version": "v1.30"});
+        for (labels, expect) in [
+            (json!({}), vec![]),
+            (json!({enforce: "privileged"}), vec![]),
+            (json!({enforce: "baseline"}), vec![violates.clone()]),
+            (versioned, vec![would]),
+        ] {
+            assert_eq!(ask(&world(&labels), PODS, &privileged(), None), expect, "{labels}");
+        }
+        let world = world(&json!({enforce: "baseline"}));
+        // Only a change of what runs is looked at, in the main resource and where containers are added.
+        let mut other = privileged();
+        other["metadata"]["labels"] = json!({"x": "y"});
+        assert!(ask(&world, PODS, &other, Some(&privileged())).is_empty());
+        other["spec"]["containers"][0]["image"] = "j".into();
+        assert_eq!(ask(&world, PODS, &other, Some(&privileged())), [violates]);
+        assert!(ask(&world, ("", "pods", "status"), &other, Some(&privileged())).is_empty());
+        let mut debugged = privileged();
+        debugged["spec"]["containers"][0]["securityContext"] = json!({});
+        let plain = debugged.clone();
+        debugged["spec"]["ephemeralContainers"] = json!([{"name": "d", "securityContext": {"privileged": true}}]);
+        assert_eq!(
+            ask(&world, ("", "pods", "ephemeralcontainers"), &debugged, Some(&plain)).len(),
+            1
+        );
+        // Whoever makes such pods is warned: the enforced level is the least that is warned about.
+        let would = format!("would violate PodSecurity \"baseline:latest\": {WHY}");
+        let deployment = json!({"spec": {"template": privileged()}});
+        assert_eq!(
+            ask(&world, ("apps", "deployments", ""), &deployment, None),
+            std::slice::from_ref(&would)
+        );
+        let job = json!({"spec": {"jobTemplate": {"spec": {"template": privileged()}}}});
+        assert_eq!(ask(&world, ("batch", "cronjobs", ""), &job, None), [would]);
+        assert!(ask(&world, ("", "configmaps", ""), &deployment, None).is_empty());
+    }
+
+    #[test]
+    fn namespaces_have_readable_labels_and_tell_of_their_pods() {
+        let label =
+            |level: &str| json!({"metadata": {"name": "n", "labels": {"pod-security.kubernetes.io/enforce": level}}});
+        let world = world(&json!({}));
+        let namespaces = ("", "namespaces", "");
+        let invalid = "Namespace \"n\" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"none\": must be one of privileged, baseline, restricted";
+        assert_eq!(ask(&world, namespaces, &label("none"), None), [invalid]);
+        assert!(ask(&world, namespaces, &label("none"), Some(&label("none"))).is_empty());
+        for name in ["b", "c", "a"] {
+            let mut pod = privileged();
+            pod["metadata"] = json!({"name": name, "namespace": "n"});
+            world.put("pods", pod);
+        }
+        let warnings = ask(&world, namespaces, &label("baseline"), Some(&label("privileged")));
+        assert_eq!(
+            warnings,
+            [
+                "existing pods in namespace \"n\" violate the new PodSecurity enforce level \"baseline:latest\"",
+                "b (and 2 other pods): privileged",
+            ]
+        );
+        assert!(ask(&world, namespaces, &label("baseline"), Some(&label("restricted"))).is_empty());
+    }
+}
