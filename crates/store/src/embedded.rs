@@ -98,9 +98,6 @@ pub struct Tuning {
     pub batch_bytes_max: usize,
     /// Bytes of a snapshot written at once.
     pub snapshot_block_bytes: usize,
-    /// Takes the sync out. What was acknowledged can then be lost: this exists to prove that the checkers notice.
-    #[cfg(feature = "testing")]
-    pub skip_sync: bool,
 }
 
 impl Default for Tuning {
@@ -112,8 +109,6 @@ impl Default for Tuning {
             reserve_bytes: 64 * 1024 * 1024,
             batch_bytes_max: 8 * 1024 * 1024,
             snapshot_block_bytes: 256 * 1024,
-            #[cfg(feature = "testing")]
-            skip_sync: false,
         }
     }
 }

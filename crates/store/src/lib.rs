@@ -44,6 +44,7 @@ mod embedded;
 mod engine;
 mod etcd;
 mod map;
+mod mutation;
 mod replica;
 mod state;
 #[cfg(feature = "testing")]

@@ -30,6 +30,7 @@ pub use watch::{Cursor, Interest, WatchBatch, WatchError};
 
 use crate::engine::{Engine, EngineError, Record, Revision};
 use crate::map::{Item, Map};
+use crate::mutation::{Mutation, mutated};
 use crate::transaction::{CommitError, Operation, Transaction};
 use applied::Applied;
 use apply::Applier;
@@ -352,6 +353,9 @@ impl<V: Value> Replica<V> {
     /// An engine that does not answer; `Closed`.
     pub async fn consistent(&self) -> Result<Revision, ReplicaError> {
         let progress = self.handle.shared.engine.progress().await?;
+        if mutated(Mutation::StaleConsistentRead) {
+            return Ok(self.revision());
+        }
         self.wait_for(progress.revision).await
     }
 

@@ -1,9 +1,13 @@
-//! For tests of whatever stands on a store: an engine that lags, repeats old progress and fails at will, and a store in
-//! memory under a seed.
+//! For tests of stores and of whatever stands on one: an engine that lags, repeats old progress and fails at will, a store
+//! in memory under a seed, clients and watchers that record what they are told ([`workload`]), the check of that record
+//! ([`history`]), and defects to put back so that the check is seen to fail ([`Mutation`]).
 //!
 //! [`FaultyEngine`] keeps the contract of [`Engine`](crate::Engine) and no more than that: what works on the embedded
 //! engine by luck (an answer that comes after the stream, progress that is always new, questions that always have an
 //! answer) fails here.
+
+pub mod history;
+pub mod workload;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::embedded::{Driver, Embedded, EmbeddedOptions};
 use crate::engine::{CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Revision, StreamBatch};
+pub use crate::mutation::{Mutated, Mutation};
 use crate::state::StateReader;
 use crate::transaction::{Commit, CommitError, Transaction};
 

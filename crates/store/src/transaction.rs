@@ -20,7 +20,7 @@ pub const GUARDS_MAX: usize = 1024;
 pub const KEY_BYTES_MAX: usize = 4096;
 
 /// Guards and operations that become one revision.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transaction {
     /// What must hold.
     pub guards: Vec<Guard>,

@@ -13,6 +13,7 @@ use base::disk::{Disk, DiskFile, DiskLock, OpenMode, read_all};
 use super::Tuning;
 use super::format::{FileKind, HEADER_BYTES, Header, LogRecord, Writer, decode_record};
 use super::snapshot::TEMPORARY_SUFFIX;
+use crate::mutation::{Mutation, mutated};
 
 /// A segment is read at once when the store is opened, and freed at once.
 const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -138,7 +139,7 @@ impl Log {
         let write = || {
             let mut file = disk.open(&temporary, OpenMode::CreateNew)?;
             file.append(&buffer)?;
-            sync(&mut *file, &self.tuning)?;
+            sync(&mut *file)?;
             Ok(file)
         };
         let file: Box<dyn DiskFile> = write().map_err(|error| {
@@ -148,7 +149,7 @@ impl Log {
         })?;
         let named = disk
             .rename(&temporary, &path)
-            .and_then(|()| disk.sync_directory(&self.place.directory));
+            .and_then(|()| sync_directory(&**disk, &self.place.directory));
         if let Err(error) = named {
             self.active = None;
             return Err(StartError { error, named: true });
@@ -179,8 +180,10 @@ impl Log {
     /// Makes everything appended durable. After an error the segment is not written any more.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         let active = self.active.as_mut().ok_or_else(no_segment)?;
-        if let Err(error) = sync(&mut *active.file, &self.tuning) {
-            self.active = None;
+        if let Err(error) = sync(&mut *active.file) {
+            if !mutated(Mutation::FailedSyncRepeated) {
+                self.active = None;
+            }
             return Err(error);
         }
         active.durable = active.length;
@@ -195,7 +198,7 @@ impl Log {
     pub(super) fn cut_back(&mut self) -> io::Result<()> {
         let mut active = self.active.take().ok_or_else(no_segment)?;
         active.file.truncate(active.durable)?;
-        sync(&mut *active.file, &self.tuning)?;
+        sync(&mut *active.file)?;
         active.length = active.durable;
         self.active = Some(active);
         Ok(())
@@ -234,11 +237,17 @@ fn no_segment() -> io::Error {
     io::Error::other("no segment of the log can be written")
 }
 
-#[cfg_attr(not(feature = "testing"), allow(unused_variables))]
-fn sync(file: &mut dyn DiskFile, tuning: &Tuning) -> io::Result<()> {
-    #[cfg(feature = "testing")]
-    if tuning.skip_sync {
+fn sync(file: &mut dyn DiskFile) -> io::Result<()> {
+    if mutated(Mutation::SyncLeftOut) {
         return Ok(());
     }
     file.sync_data()
+}
+
+/// Makes a new name durable.
+pub(super) fn sync_directory(disk: &dyn Disk, directory: &Path) -> io::Result<()> {
+    if mutated(Mutation::DirectorySyncLeftOut) {
+        return Ok(());
+    }
+    disk.sync_directory(directory)
 }

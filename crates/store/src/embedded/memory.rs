@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::Tuning;
 use crate::engine::{Change, Committed, EngineError, KeyRange, Progress, RangeAnswer, Record, Revision, StreamBatch};
 use crate::map::{Item, Map};
+use crate::mutation::{Mutation, mutated};
 use crate::transaction::Operation;
 
 /// What a key costs in a snapshot beside its bytes.
@@ -169,6 +170,12 @@ impl Memory {
         while self.base_revision < revision {
             self.forget();
         }
+        let is_delete = |commit: &Arc<Committed>| commit.changes.iter().all(|change| change.after.is_none());
+        if mutated(Mutation::CompactionDropsDelete) && self.history.front().is_some_and(is_delete) {
+            let kept = self.base_revision;
+            self.forget();
+            self.base_revision = kept;
+        }
         Ok(())
     }
 
@@ -211,7 +218,9 @@ impl Memory {
 
     /// What was committed after a revision, at most [`STREAM_COMMITS_MAX`] revisions of it.
     pub(super) fn after(&self, revision: Revision) -> Result<StreamBatch, EngineError> {
-        self.reachable(revision)?;
+        if !mutated(Mutation::StreamFromForgotten) || revision + 1 != self.base_revision {
+            self.reachable(revision)?;
+        }
         let start = self.history.partition_point(|commit| commit.revision <= revision);
         let commits: Vec<_> = self.history.range(start..).take(STREAM_COMMITS_MAX).cloned().collect();
         let whole = start + commits.len() == self.history.len();

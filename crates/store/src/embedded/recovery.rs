@@ -22,6 +22,8 @@ use super::snapshot::{
 use super::{EmbeddedOptions, Tuning};
 use crate::engine::{Committed, Record};
 use crate::map::Map;
+use crate::mutation::{Mutation, mutated};
+use crate::transaction::{Operation, Put};
 
 /// Why a store was not opened. Nothing was changed in its files, except that unfinished ones were removed.
 #[derive(Debug, thiserror::Error)]
@@ -181,6 +183,7 @@ pub(super) fn recover(options: &EmbeddedOptions, log_files: LogFiles) -> Result<
         read: 0,
         memory: Memory::new(start + offset, root),
         offset,
+        now_ms: options.clock.now_ms(),
         tail: Vec::new(),
     };
     let kept = replay.run(&*options.disk, directory, &segments)?;
@@ -201,6 +204,14 @@ pub(super) fn recover(options: &EmbeddedOptions, log_files: LogFiles) -> Result<
         store,
         revision_offset: offset,
     };
+    if mutated(Mutation::TailNotRewritten) {
+        replay.tail.clear();
+    }
+    if mutated(Mutation::RevisionOfLiveKeys) {
+        let newest = replay.memory.root.iter().map(|record| record.mod_revision).max();
+        replay.memory.revision = newest.unwrap_or(offset);
+        replay.revision = replay.memory.revision - offset;
+    }
     let base = replay.tail.first().map_or(replay.revision, |first| first.revision - 1);
     let superseded = kept
         .iter()
@@ -370,6 +381,7 @@ struct Replay {
     read: u64,
     memory: Memory,
     offset: u64,
+    now_ms: i64,
     /// The records of the last batch, which may not be durable.
     tail: Vec<LogRecord>,
 }
@@ -465,7 +477,15 @@ impl Replay {
         }
     }
 
-    fn apply(&mut self, record: LogRecord, newest_segment: bool, root: &mut Map<Arc<Record>>) {
+    fn apply(&mut self, mut record: LogRecord, newest_segment: bool, root: &mut Map<Arc<Record>>) {
+        if mutated(Mutation::ReplayByTheClock) {
+            let expired = |put: &Put| {
+                put.expires_at_ms
+                    .is_some_and(|expires_at_ms| expires_at_ms <= self.now_ms)
+            };
+            let lives = |operation: &Operation| !matches!(operation, Operation::Put(put) if expired(put));
+            record.operations.retain(lives);
+        }
         let revision = record.revision + self.offset;
         let changes = evolve(root, revision, &record.operations);
         let commit = Committed {

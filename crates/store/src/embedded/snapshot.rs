@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::format::{
     self, FORMAT_VERSION, FRAME_BYTES, FileKind, HEADER_BYTES, Header, HeaderError, SnapshotFrame, Writer,
 };
-use super::log::Place;
+use super::log::{Place, sync_directory};
 use crate::engine::Record;
 use crate::map::Map;
 
@@ -119,7 +119,7 @@ impl SnapshotWriter {
         let path = snapshot_path(&self.directory, self.revision);
         self.disk
             .rename(&temporary_path(&self.directory, self.revision), &path)?;
-        self.disk.sync_directory(&self.directory)?;
+        sync_directory(&*self.disk, &self.directory)?;
         Ok(SnapshotFile {
             revision: self.revision,
             bytes,

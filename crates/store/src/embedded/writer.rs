@@ -19,6 +19,7 @@ use super::snapshot::{SnapshotError, SnapshotFile, SnapshotJob, snapshot_path};
 use super::{EmbeddedOptions, Shared, Tuning};
 use crate::engine::{Committed, Record, Revision};
 use crate::map::Map;
+use crate::mutation::{Mutation, mutated};
 use crate::transaction::{Commit, CommitError, Guard, Operation};
 
 /// Waits before a snapshot that failed, as on a full disk, is tried again.
@@ -151,6 +152,17 @@ impl Writer {
                         })
                     }
                 };
+            }
+            if mutated(Mutation::RefusedInPart)
+                && let (Err(_), Ok((start, seed)), [first, _, ..]) = (&result, &writable, &*transaction.operations)
+                && is_change(&batch.root, first)
+            {
+                tip += 1;
+                self.take(&mut batch, tip, *start, *seed, std::slice::from_ref(first));
+            }
+            if mutated(Mutation::RefusedTooEarly) && matches!(result, Err(CommitError::GuardFailed { .. })) {
+                let _ = answer.send(result);
+                continue;
             }
             batch.pending.push(Pending {
                 answer,
@@ -319,7 +331,8 @@ impl Writer {
     /// what it costs, so churn costs some five times its bytes; and while one is written there are the old one, the new
     /// one and at most three quarters of log: less than three times the live data.
     pub(super) fn snapshot_due(&mut self) -> Option<SnapshotJob> {
-        if self.snapshot_running.is_some() || self.clock.now_ms() < self.snapshot_not_before_ms {
+        let running = self.snapshot_running.is_some() && !mutated(Mutation::SnapshotsOverlap);
+        if running || self.clock.now_ms() < self.snapshot_not_before_ms {
             return None;
         }
         let memory = self.shared.memory.read();
@@ -334,7 +347,17 @@ impl Writer {
         }
         self.snapshot_running = Some(memory.base_bytes);
         let place = self.log.place().clone();
-        let root = memory.base.clone();
+        let root = if mutated(Mutation::SnapshotOfAnotherRevision) {
+            memory.root.clone()
+        } else {
+            memory.base.clone()
+        };
+        drop(memory);
+        if mutated(Mutation::OldFilesGoFirst) {
+            let old = self.snapshot.map(|old| snapshot_path(&place.directory, old.revision));
+            let removed = old.map_or(Ok(()), |path| place.disk.remove(&path));
+            let _ = removed.and_then(|()| self.log.forget_before(revision));
+        }
         Some(SnapshotJob::new(
             place,
             revision,
@@ -356,12 +379,17 @@ impl Writer {
             }
         };
         self.snapshot_retry.reset();
+        let covered = if mutated(Mutation::SegmentGoesTooEarly) {
+            self.shared.memory.read().revision - self.log.revision_offset()
+        } else {
+            file.revision
+        };
         let place = self.log.place();
         let old = self.snapshot.replace(file).filter(|old| old.revision != file.revision);
         let removed = old.map_or(Ok(()), |old| {
             place.disk.remove(&snapshot_path(&place.directory, old.revision))
         });
-        if let Err(error) = removed.and_then(|()| self.log.forget_before(file.revision)) {
+        if let Err(error) = removed.and_then(|()| self.log.forget_before(covered)) {
             tracing::warn!(%error, "old files of the store could not be removed");
         }
     }

@@ -16,6 +16,7 @@ use super::roots::Roots;
 use super::{Command, Entry, Event, ReplicaError, Root, Shared, State, TableCore, Value};
 use crate::engine::{Committed, CommittedStream, EngineError, KeyRange, Record, Revision, StreamBatch};
 use crate::map::Map;
+use crate::mutation::{Mutation, mutated};
 
 /// First and longest wait before an engine that did not answer is asked again.
 const RETRY_INITIAL: Duration = Duration::from_millis(20);
@@ -105,7 +106,8 @@ impl<V: Value> Applier<V> {
     /// Opens the stream where the replica is; reads everything anew when that is no longer possible.
     async fn connect(&mut self) -> Result<Box<dyn CommittedStream>, EngineError> {
         let applied = self.shared.state.load().revision;
-        match self.shared.engine.stream(applied).await {
+        let back = if mutated(Mutation::StreamGoesBack) { 2 } else { 0 };
+        match self.shared.engine.stream(applied.saturating_sub(back)).await {
             Err(EngineError::Compacted { oldest }) => {
                 tracing::warn!(
                     applied,
@@ -138,12 +140,12 @@ impl<V: Value> Applier<V> {
         let mut revision = state.revision.max(batch.progress);
         for commit in &batch.commits {
             // A stream that was reopened may begin with what is known.
-            if commit.revision > state.revision {
+            if commit.revision > state.revision || mutated(Mutation::StreamGoesBack) {
                 self.change(commit, Some(&state), &mut dirty);
                 revision = revision.max(commit.revision);
             }
         }
-        if revision > state.revision {
+        if revision > state.revision || mutated(Mutation::StreamGoesBack) {
             self.publish(revision, dirty, false);
         }
     }
@@ -183,7 +185,11 @@ impl<V: Value> Applier<V> {
                     before,
                     after,
                 };
-                working.events.push(Arc::new(event));
+                let event = Arc::new(event);
+                if mutated(Mutation::EventTwice) && commit.changes.len() > 1 && working.events.is_empty() {
+                    working.events.push(event.clone());
+                }
+                working.events.push(event);
             }
         }
     }

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::{Event, Interest, Value, WatchError};
 use crate::engine::Revision;
+use crate::mutation::{Mutation, mutated};
 
 /// Limits of a table's history. The first one reached counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,10 +279,14 @@ impl<V: Value> Ring<V> {
             Interest::Trigger(trigger) => self.triggers.get(trigger),
         };
         let lost = topic.map_or(self.first, |topic| topic.lost);
-        if lost > position.next {
+        if lost > position.next && !mutated(Mutation::SlowWatchSkips) {
             return Err(expired);
         }
-        let start = position.next;
+        let start = position.next.max(if mutated(Mutation::SlowWatchSkips) {
+            self.first
+        } else {
+            0
+        });
         let mut taken: Vec<Arc<Event<V>>> = Vec::new();
         let mut drained = true;
         let mut visit = |sequence: u64| {
@@ -294,7 +299,7 @@ impl<V: Value> Ring<V> {
                 return false;
             }
             position.next = sequence + 1;
-            if event.revision > position.after {
+            if event.revision > position.after || mutated(Mutation::FutureWatchSeesThePast) {
                 taken.push(event.clone());
             }
             true

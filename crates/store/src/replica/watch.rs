@@ -8,6 +8,7 @@ use super::ring::Position;
 use super::table::Table;
 use super::{Event, Value};
 use crate::engine::Revision;
+use crate::mutation::{Mutation, mutated};
 
 /// Events handed over at once. Larger batches save wakes, smaller ones keep the ring's lock short.
 const BATCH_EVENTS_MAX: usize = 256;
@@ -107,12 +108,15 @@ impl<V: Value> Cursor<V> {
     }
 
     /// How far this watch is, for a bookmark: the revision readers see, when no event up to it is waiting here. None:
-    /// take the waiting events first.
+    /// take the waiting events first, or the watch begins in the future.
     ///
     /// # Errors
     /// As [`Cursor::next`].
     pub fn progress(&mut self) -> Result<Option<Revision>, WatchError> {
         let visible = self.table.handle.shared.state.load().revision;
+        if visible < self.revision && !mutated(Mutation::FutureWatchNotified) {
+            return Ok(None);
+        }
         let mut ahead = Position {
             generation: self.position.generation,
             next: self.position.next,
@@ -126,7 +130,7 @@ impl<V: Value> Cursor<V> {
             .lock()
             .take(&mut ahead, &self.interest, visible, 1)?;
         if !waiting.is_empty() {
-            return Ok(None);
+            return Ok(mutated(Mutation::ProgressBeforeEvents).then_some(visible));
         }
         self.position.next = ahead.next;
         self.revision = self.revision.max(visible);

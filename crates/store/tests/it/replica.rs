@@ -11,7 +11,9 @@ use store::{
     Transaction, WatchError,
 };
 
-use crate::support::{Text, World, put};
+use store::testing::workload::Text;
+
+use crate::support::{World, put};
 
 fn key(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use base::disk::SimDisk;
 use base::{Clock, Random};
 use bytes::Bytes;
-use store::{Embedded, EmbeddedOptions, Engine, OpenError, Record, Replica, Transaction, Tuning, Value};
+use store::testing::workload::Text;
+use store::{Embedded, EmbeddedOptions, Engine, OpenError, Replica, Transaction, Tuning};
 
 /// Small enough that a few dozen writes roll segments, take snapshots and forget history.
 pub fn small() -> Tuning {
@@ -54,22 +55,6 @@ impl World {
         Replica::open(engine.clone(), self.clock.clone(), tables, Text::build)
             .await
             .unwrap()
-    }
-}
-
-/// A value that is its bytes; its trigger is what follows an `@`.
-#[derive(Debug, PartialEq)]
-pub struct Text(pub String);
-
-impl Text {
-    pub fn build(record: &Record) -> Self {
-        Self(String::from_utf8_lossy(&record.value).into_owned())
-    }
-}
-
-impl Value for Text {
-    fn trigger(&self) -> Option<&str> {
-        self.0.split_once('@').map(|(_, trigger)| trigger)
     }
 }
 

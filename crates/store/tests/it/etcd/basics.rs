@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use store::testing::workload::Text;
 use store::{
     CommitError, Engine, EngineError, Etcd, Guard, Interest, KeyRange, Operation, Put, Replica, Stamp, Transaction,
     WatchError,
 };
 
 use super::cluster::Cluster;
-use crate::support::{Text, dump, put};
+use crate::support::{dump, put};
 
 async fn replica(engine: &Arc<Etcd>) -> Replica<Text> {
     let tables = [Bytes::from_static(b"/a/"), Bytes::from_static(b"/b/")];

@@ -7,12 +7,12 @@ use std::time::Duration;
 use base::Random;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use store::testing::history::{Found, History, Outcome, Read, Seen, Through, Watch, Write};
+use store::testing::workload::Text;
 use store::{CommitError, Engine, Etcd, Guard, Interest, Operation, Replica, Transaction, WatchError};
 use tokio::sync::watch;
 
 use super::cluster::Cluster;
-use crate::checker::{History, Outcome, Read, Seen, Watch, Write};
-use crate::support::Text;
 
 /// Clients of each server.
 const CLIENTS: usize = 4;
@@ -78,8 +78,8 @@ impl Client {
         }
         let prefix = Bytes::from_static([&b"/a/"[..], b"/b/"][self.random.index(2)]);
         let snapshot = self.replica.table(&prefix).unwrap().snapshot();
-        let one = |entry: &Arc<store::Entry<Text>>| (entry.key().clone(), entry.bytes().clone(), entry.mod_revision());
-        let content = snapshot.iter().map(one).collect();
+        let one = |entry: &Arc<store::Entry<Text>>| (entry.key().clone(), Found::from(&*entry.record));
+        let content = Some(snapshot.iter().map(one).collect());
         let mut history = self.run.history.lock();
         let returned = history.moment();
         history.reads.push(Read {
@@ -88,6 +88,7 @@ impl Client {
             content,
             invoked,
             returned,
+            through: Some(Through::Engine),
         });
     }
 
@@ -102,7 +103,7 @@ impl Client {
                 }
             }
             Err(CommitError::GuardFailed { key, current, revision }) => {
-                let current = current.map(|record| (record.value.clone(), record.mod_revision));
+                let current = current.as_deref().map(Found::from);
                 Outcome::GuardFailed { key, current, revision }
             }
             Err(CommitError::UnknownOutcome(_)) => Outcome::Unknown,
@@ -114,6 +115,7 @@ impl Client {
             transaction,
             invoked,
             returned,
+            through: Through::Replica,
             outcome,
         });
     }
@@ -129,6 +131,7 @@ async fn watch_table(run: Arc<Run>, replica: Replica<Text>, prefix: &'static [u8
             interest: Interest::All,
             start,
             end: start,
+            knows_before: true,
             batches: Vec::new(),
         };
         let Ok(mut cursor) = table.watch_from(start, Interest::All) else {

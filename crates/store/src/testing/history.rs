@@ -1,30 +1,66 @@
-//! Checks a recorded history against the guarantees: linearizable writes and reads, and the guarantees of a watch.
+//! A recorded history and its check: linearizable writes and reads, and the guarantees of a watch.
 //!
-//! Revisions give the total order, so the check is per operation: each acknowledged write is the change at its revision,
-//! its guards held in the state before, real time agrees with the order of revisions, each read is the state at its
-//! revision, which is not older than anything acknowledged before it began. Every written value is unique, so that a value
-//! names its transaction. A watch must have delivered exactly the changes it asked for, in order, revision by revision.
+//! Works on any engine that was recorded as [`History`] says. Revisions give the total order, so the check is per
+//! operation: each acknowledged write is the change at its revision, its guards held in the state before, real time agrees
+//! with the order of revisions, each read is the state at its revision, which is not older than what it may not be older
+//! than. Every written value is unique, so that a value names its transaction. A watch must have delivered exactly the
+//! changes it asked for, in order, revision by revision: etcd's ordered, unique, reliable, atomic, resumable, bookmarkable.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
-use store::{Committed, Guard, Interest, Operation, Revision, Transaction};
 
-/// Key to (value, revision of its write).
-pub type State = BTreeMap<Bytes, (Bytes, Revision)>;
+use crate::engine::{Committed, Record, Revision};
+use crate::replica::Interest;
+use crate::transaction::{Guard, Operation, Transaction};
+
+/// What a key has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its value.
+    pub value: Bytes,
+    /// The revision that created the key.
+    pub create_revision: Revision,
+    /// The revision that wrote the value.
+    pub mod_revision: Revision,
+    /// How often it was written since it was created.
+    pub version: u64,
+}
+
+impl From<&Record> for Found {
+    fn from(record: &Record) -> Self {
+        Self {
+            value: record.value.clone(),
+            create_revision: record.create_revision,
+            mod_revision: record.mod_revision,
+            version: record.version,
+        }
+    }
+}
+
+/// All keys.
+pub type State = BTreeMap<Bytes, Found>;
 
 /// A moment of the whole run: counts up with every recorded one.
 pub type Moment = u64;
 
-#[derive(Clone, Debug)]
+/// How a write was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
+    /// It happened, or had nothing to do.
     Committed {
+        /// The revision.
         revision: Revision,
+        /// Whether it is its own.
         changed: bool,
     },
+    /// A guard did not hold.
     GuardFailed {
+        /// Whose.
         key: Bytes,
-        current: Option<(Bytes, Revision)>,
+        /// What the key had.
+        current: Option<Found>,
+        /// When.
         revision: Revision,
     },
     /// It promises that it did not happen.
@@ -33,76 +69,131 @@ pub enum Outcome {
     Unknown,
 }
 
-#[derive(Clone, Debug)]
+/// Through what something was asked: a replica may be behind its engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Through {
+    /// The engine itself, or a replica's consistent read: as new as anything acknowledged before.
+    Engine,
+    /// What a replica shows: as new as anything that this replica acknowledged or showed before.
+    Replica,
+}
+
+/// A transaction and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
+    /// What was asked.
     pub transaction: Transaction,
+    /// When it was asked.
     pub invoked: Moment,
+    /// When it was answered.
     pub returned: Moment,
+    /// Through what.
+    pub through: Through,
+    /// The answer.
     pub outcome: Outcome,
 }
 
-/// A whole table read at once.
-#[derive(Clone, Debug)]
+/// Keys with a prefix, read at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
+    /// The prefix.
     pub prefix: Bytes,
+    /// The revision that was answered.
     pub revision: Revision,
-    pub content: Vec<(Bytes, Bytes, Revision)>,
+    /// What was answered; none: only the revision was asked for.
+    pub content: Option<Vec<(Bytes, Found)>>,
+    /// When it was asked.
     pub invoked: Moment,
+    /// When it was answered.
     pub returned: Moment,
+    /// Through what; none: this very revision was asked for, however old it is.
+    pub through: Option<Through>,
 }
 
 /// An event as a watcher saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
+    /// The revision.
     pub revision: Revision,
+    /// The key.
     pub key: Bytes,
+    /// What it had, if the watcher is told.
     pub before: Option<Bytes>,
+    /// What it has since.
     pub after: Option<Bytes>,
 }
 
 /// A watch without a gap, possibly resumed: what it saw of the revisions after `start` up to `end`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
+    /// The prefix of all keys it can see.
     pub prefix: Bytes,
+    /// What it asked for among them.
     pub interest: Interest,
+    /// It began after this revision.
     pub start: Revision,
+    /// Up to here it was told to have everything.
     pub end: Revision,
+    /// Whether events say what there was before.
+    pub knows_before: bool,
     /// In batches as delivered.
     pub batches: Vec<Vec<Seen>>,
 }
 
-#[derive(Default)]
+/// Everything that was asked, answered and delivered, and what an engine says it committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
+    /// The last moment.
     pub now: Moment,
+    /// The revision that the engine was at, empty, before all of this.
+    pub start: Revision,
+    /// All transactions.
     pub writes: Vec<Write>,
+    /// All reads.
     pub reads: Vec<Read>,
+    /// Watches that have ended.
     pub watches: Vec<Watch>,
-    /// When a watch delivered which revision: nobody reads an older one afterwards.
+    /// When a watch of the replica delivered which revision: nobody reads an older one there afterwards.
     pub deliveries: Vec<(Moment, Revision)>,
     /// What was committed, from the engine's own stream.
     pub truth: BTreeMap<Revision, Vec<(Bytes, Option<Bytes>)>>,
-    pub violations: Vec<String>,
-    /// Whether there are revisions of others, which are not in the truth.
+    /// Whether there are revisions of others, which are not in the truth: they change nothing here.
     pub has_foreign_revisions: bool,
+    /// What was seen to be wrong while it happened.
+    pub violations: Vec<String>,
 }
 
 impl History {
+    /// The next moment.
     pub fn moment(&mut self) -> Moment {
         self.now += 1;
         self.now
     }
 
+    /// Notes something wrong.
     pub fn violation(&mut self, what: String) {
         self.violations.push(what);
     }
 
+    /// Notes what a watch delivers: nothing that it has said to have delivered before.
+    pub fn delivery(&mut self, watch: &mut Watch, events: Vec<Seen>) {
+        if let Some(late) = events.iter().find(|event| event.revision <= watch.end) {
+            let end = watch.end;
+            self.violation(format!("{late:?} came after the watch had been told of {end}"));
+        }
+        watch.batches.push(events);
+    }
+
+    /// The newest revision known from the engine's stream.
+    pub fn newest(&self) -> Revision {
+        self.truth.keys().next_back().copied().unwrap_or(self.start)
+    }
+
     /// Notes a revision from the engine's stream; each has one content for good.
     pub fn commit(&mut self, commit: &Committed) {
-        let change = |change: &store::Change| {
-            (
-                change.key.clone(),
-                change.after.as_ref().map(|after| after.value.clone()),
-            )
+        let change = |change: &crate::engine::Change| {
+            let after = change.after.as_ref().map(|after| after.value.clone());
+            (change.key.clone(), after)
         };
         let changes: Vec<_> = commit.changes.iter().map(change).collect();
         let revision = commit.revision;
@@ -110,7 +201,7 @@ impl History {
             Some(known) if *known != changes => self.violation(format!("revision {revision} has two contents")),
             Some(_) => {}
             None => {
-                let last = self.truth.keys().next_back().copied().unwrap_or(0);
+                let last = self.newest();
                 if revision <= last || (revision != last + 1 && !self.has_foreign_revisions) {
                     self.violation(format!("revision {revision} follows {last}"));
                 }
@@ -124,7 +215,8 @@ impl History {
         let mut found = std::mem::take(&mut self.violations);
         let states = self.states();
         self.check_writes(&states, &mut found);
-        self.check_order(&mut found);
+        self.check_order(Through::Engine, &mut found);
+        self.check_order(Through::Replica, &mut found);
         self.check_reads(&states, &mut found);
         for watch in &self.watches {
             self.check_watch(watch, &states, &mut found);
@@ -132,22 +224,32 @@ impl History {
         found
     }
 
-    /// The state at a revision; a revision of others changes nothing.
+    /// The state at a revision.
     fn state_at<'a>(&self, states: &'a BTreeMap<Revision, State>, revision: Revision) -> Option<&'a State> {
-        match self.has_foreign_revisions {
-            true => states.range(..=revision).next_back().map(|(_, state)| state),
-            false => states.get(&revision),
+        if self.has_foreign_revisions {
+            states.range(..=revision).next_back().map(|(_, state)| state)
+        } else {
+            states.get(&revision)
         }
     }
 
     /// The state after each revision.
     fn states(&self) -> BTreeMap<Revision, State> {
-        let mut states = BTreeMap::from([(0, State::new())]);
+        let mut states = BTreeMap::from([(self.start, State::new())]);
         let mut state = State::new();
         for (revision, changes) in &self.truth {
             for (key, value) in changes {
                 match value {
-                    Some(value) => state.insert(key.clone(), (value.clone(), *revision)),
+                    Some(value) => {
+                        let before = state.get(key);
+                        let found = Found {
+                            value: value.clone(),
+                            create_revision: before.map_or(*revision, |before| before.create_revision),
+                            mod_revision: *revision,
+                            version: before.map_or(1, |before| before.version + 1),
+                        };
+                        state.insert(key.clone(), found)
+                    }
                     None => state.remove(key),
                 };
             }
@@ -168,14 +270,14 @@ impl History {
         // Who made each revision, as far as its values or its acknowledgement tell.
         let mut maker: BTreeMap<Revision, usize> = BTreeMap::new();
         for (revision, changes) in &self.truth {
-            let owners: HashSet<_> = changes
-                .iter()
-                .filter_map(|(_, value)| owner.get(value.as_ref()?))
-                .collect();
-            match owners.len() {
-                0 => {}
-                1 => drop(maker.insert(*revision, *owners.into_iter().next().unwrap())),
-                _ => found.push(format!("revision {revision} mixes transactions")),
+            let values = changes.iter().filter_map(|(_, value)| owner.get(value.as_ref()?));
+            let owners: HashSet<_> = values.copied().collect();
+            let mut owners = owners.into_iter();
+            if let Some(index) = owners.next() {
+                maker.insert(*revision, index);
+            }
+            if owners.next().is_some() {
+                found.push(format!("revision {revision} mixes transactions"));
             }
         }
         for (index, write) in self.writes.iter().enumerate() {
@@ -237,25 +339,35 @@ impl History {
         }
     }
 
-    /// What returned before another began has a lower revision than a write, and not a higher one than a read.
-    fn check_order(&self, found: &mut Vec<String>) {
+    /// What was answered before another thing began has a lower revision than a write, and not a higher one than a read.
+    /// For the engine everything that was answered counts; for what a replica shows, what that replica said.
+    fn check_order(&self, through: Through, found: &mut Vec<String>) {
         // (invoked, returned, revision, must be above)
         let mut spans: Vec<(Moment, Moment, Revision, bool)> = Vec::new();
+        let mut returns: Vec<(Moment, Revision)> = Vec::new();
         for write in &self.writes {
-            match &write.outcome {
-                Outcome::Committed { revision, changed } => {
-                    spans.push((write.invoked, write.returned, *revision, *changed))
-                }
-                Outcome::GuardFailed { revision, .. } => spans.push((write.invoked, write.returned, *revision, false)),
-                Outcome::Refused | Outcome::Unknown => {}
+            let (revision, above) = match &write.outcome {
+                Outcome::Committed { revision, changed } => (*revision, *changed),
+                Outcome::GuardFailed { revision, .. } => (*revision, false),
+                Outcome::Refused | Outcome::Unknown => continue,
+            };
+            // A write is decided by the engine, whoever carries it there.
+            if through == Through::Engine {
+                spans.push((write.invoked, write.returned, revision, above));
+            }
+            if through == Through::Engine || write.through == Through::Replica {
+                returns.push((write.returned, revision));
             }
         }
-        spans.extend(
-            self.reads
-                .iter()
-                .map(|read| (read.invoked, read.returned, read.revision, false)),
-        );
-        let mut returns: Vec<(Moment, Revision)> = spans.iter().map(|span| (span.1, span.2)).collect();
+        for read in &self.reads {
+            let Some(by) = read.through else { continue };
+            if by == through {
+                spans.push((read.invoked, read.returned, read.revision, false));
+            }
+            if through == Through::Engine || by == Through::Replica {
+                returns.push((read.returned, read.revision));
+            }
+        }
         returns.extend(&self.deliveries);
         returns.sort_unstable();
         spans.sort_unstable();
@@ -267,7 +379,9 @@ impl History {
                 next += 1;
             }
             if revision < newest || (above && revision == newest) {
-                found.push(format!("revision {revision} after {newest} had been answered"));
+                found.push(format!(
+                    "revision {revision} after {newest} had been answered ({through:?})"
+                ));
             }
         }
     }
@@ -278,11 +392,9 @@ impl History {
                 found.push(format!("a read of a revision that never was: {}", read.revision));
                 continue;
             };
-            let table = state.iter().filter(|(key, _)| key.starts_with(&read.prefix));
-            let expect: Vec<_> = table
-                .map(|(key, (value, revision))| (key.clone(), value.clone(), *revision))
-                .collect();
-            if read.content != expect {
+            let Some(content) = &read.content else { continue };
+            let inside = state.iter().filter(|(key, _)| key.starts_with(&read.prefix));
+            if !inside.eq(content.iter().map(|(key, found)| (key, found))) {
                 found.push(format!("a read at revision {} is not its state", read.revision));
             }
         }
@@ -291,49 +403,32 @@ impl History {
     /// Ordered, unique, reliable (nothing missing), atomic (a revision in one batch), resumable (over its whole span) and
     /// bookmarkable (`end` is what it claimed to have delivered).
     fn check_watch(&self, watch: &Watch, states: &BTreeMap<Revision, State>, found: &mut Vec<String>) {
-        if watch.end > *states.keys().next_back().unwrap() && !self.has_foreign_revisions {
+        let newest = states.keys().next_back().copied().unwrap_or(0);
+        if watch.end > newest && watch.end > watch.start && !self.has_foreign_revisions {
             found.push(format!("a watch was told of revision {}, which never was", watch.end));
             return;
         }
-        let mut expect: Vec<Vec<Seen>> = Vec::new();
+        let mut wanted: Vec<Seen> = Vec::new();
         for (revision, changes) in self.truth.range(watch.start + 1..(watch.end + 1).max(watch.start + 1)) {
-            let before = self.state_at(states, revision - 1).expect("the truth has no gap");
-            let mut one = Vec::new();
+            let Some(state) = self.state_at(states, revision - 1) else {
+                continue;
+            };
             for (key, after) in changes.iter().filter(|(key, _)| key.starts_with(&watch.prefix)) {
-                let before = before.get(key).map(|(value, _)| value.clone());
-                let concerned = match &watch.interest {
-                    Interest::All => true,
-                    Interest::Key(wanted) => key == wanted,
-                    Interest::Namespace(namespace) => {
-                        key.starts_with(namespace) && !key[namespace.len()..].contains(&b'/')
-                    }
-                    Interest::Trigger(trigger) => {
-                        let has = |value: &Option<Bytes>| value.as_ref().and_then(trigger_of).as_ref() == Some(trigger);
-                        has(&before) || has(after)
-                    }
-                };
-                if concerned {
-                    one.push(Seen {
+                let before = state.get(key).map(|found| found.value.clone());
+                if concerns(&watch.interest, key, before.as_ref(), after.as_ref()) {
+                    wanted.push(Seen {
                         revision: *revision,
                         key: key.clone(),
-                        before,
+                        before: before.filter(|_| watch.knows_before),
                         after: after.clone(),
                     });
                 }
             }
-            if !one.is_empty() {
-                expect.push(one);
-            }
         }
         let seen: Vec<Seen> = watch.batches.iter().flatten().cloned().collect();
-        let wanted: Vec<Seen> = expect.into_iter().flatten().collect();
         if seen != wanted {
-            let at = seen
-                .iter()
-                .zip(&wanted)
-                .position(|(one, two)| one != two)
-                .unwrap_or(seen.len().min(wanted.len()));
-            let (one, two) = (seen.get(at), wanted.get(at));
+            let same = seen.iter().zip(&wanted).take_while(|(one, two)| one == two).count();
+            let (one, two) = (seen.get(same), wanted.get(same));
             let span = (watch.start, watch.end);
             found.push(format!(
                 "a watch of {:?} over {span:?} saw {one:?} instead of {two:?}",
@@ -354,7 +449,7 @@ fn guards_hold(transaction: &Transaction, state: &State) -> bool {
     transaction.guards.iter().all(|guard| match guard {
         Guard::Exists(key) => state.contains_key(key),
         Guard::Absent(key) => !state.contains_key(key),
-        Guard::ModRevision(key, revision) => state.get(key).is_some_and(|(_, found)| found == revision),
+        Guard::ModRevision(key, revision) => state.get(key).is_some_and(|found| found.mod_revision == *revision),
     })
 }
 
@@ -366,8 +461,22 @@ fn effects(transaction: &Transaction, state: &State) -> Vec<(Bytes, Option<Bytes
     transaction.operations.iter().filter_map(effect).collect()
 }
 
-pub fn trigger_of(value: &Bytes) -> Option<String> {
-    String::from_utf8_lossy(value)
+/// The trigger in a value: what follows an `@`.
+pub fn trigger_of(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value)
+        .ok()?
         .split_once('@')
-        .map(|(_, trigger)| trigger.to_owned())
+        .map(|(_, trigger)| trigger)
+}
+
+fn concerns(interest: &Interest, key: &Bytes, before: Option<&Bytes>, after: Option<&Bytes>) -> bool {
+    match interest {
+        Interest::All => true,
+        Interest::Key(wanted) => key == wanted,
+        Interest::Namespace(namespace) => key.starts_with(namespace) && !key[namespace.len()..].contains(&b'/'),
+        Interest::Trigger(trigger) => {
+            let has = |value: Option<&Bytes>| value.and_then(|value| trigger_of(value)) == Some(trigger.as_str());
+            has(before) || has(after)
+        }
+    }
 }
