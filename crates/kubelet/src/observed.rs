@@ -63,6 +63,8 @@ pub struct Run {
     pub log_path: String,
     /// Where it may leave a last word, on this node.
     pub termination_log: Option<String>,
+    /// Whom it runs as: user, group and further groups.
+    pub user: Option<(i64, i64, Vec<i64>)>,
 }
 
 /// The state of a run.
@@ -165,7 +167,9 @@ impl Run {
             .iter()
             .map(|mount| (&mount.container_path, &mount.host_path))
             .collect();
+        let user = status.user.and_then(|user| user.linux);
         Run {
+            user: user.map(|user| (user.uid, user.gid, user.supplemental_groups)),
             name: label(&status.labels).unwrap_or(metadata.name),
             attempt: metadata.attempt,
             sandbox: container.pod_sandbox_id.clone(),

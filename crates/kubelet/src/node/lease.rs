@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 const DURATION_SECONDS: u64 = 40;
 /// A heartbeat comes four times in that time.
 const RENEW_EVERY: Duration = Duration::from_secs(DURATION_SECONDS / 4);
-/// A heartbeat that failed is tried again after this long.
+/// A heartbeat that failed is tried again after this long, doubled each time.
 const RETRY: Duration = Duration::from_millis(200);
+/// The longest pause between tries. There is no event that says that the API answers again, and with this one a node has
+/// several tries left before it counts as dead. Source: `maxBackoff` of upstream's lease controller.
 const RETRY_MAX: Duration = Duration::from_secs(7);
 const NAMESPACE: &str = "kube-node-lease";
 

@@ -42,8 +42,6 @@ pub struct NodeKeeper {
     recorder: Recorder,
     clock: Clock,
     config: NodeConfig,
-    /// When the kubelet started, as it is written.
-    started: String,
     /// Whether the runtime and the network are ready, and why not.
     ready: watch::Receiver<Result<(), String>>,
 }
@@ -59,13 +57,11 @@ impl NodeKeeper {
         config: NodeConfig,
         ready: watch::Receiver<Result<(), String>>,
     ) -> Arc<NodeKeeper> {
-        let started = crate::status::time(clock.now());
         Arc::new(NodeKeeper {
             client,
             recorder,
             clock,
             config,
-            started,
             ready,
         })
     }
@@ -104,7 +100,7 @@ impl NodeKeeper {
         json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": self.config.name, "labels": self.labels()},
-            "status": self.status(None),
+            "status": self.status(&mut Default::default()),
         })
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Source of reasons and messages: `pkg/kubelet/nodestatus/setters.go`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::Shutdown;
@@ -25,7 +26,10 @@ impl NodeKeeper {
     /// Writes the status when it changes, and now and then when it does not.
     pub(super) async fn keep_status(&self, shutdown: Shutdown) {
         let mut ready = self.ready.clone();
-        let mut since: Option<(bool, String)> = None;
+        let mut transitions = Transitions::default();
+        if let Some(node) = shutdown.until(self.read()).await {
+            transitions = Transitions::of(&node);
+        }
         // A node that is not ready in time says so below.
         let _ = shutdown
             .until(tokio::time::timeout(START_LIMIT, ready.wait_for(Result::is_ok)))
@@ -33,11 +37,7 @@ impl NodeKeeper {
             .map(|r| r.is_ok());
         loop {
             ready.mark_unchanged();
-            let now = ready.borrow().is_ok();
-            if since.as_ref().is_none_or(|(was, _)| *was != now) {
-                since = Some((now, time(self.clock.now())));
-            }
-            let patch = json!({"status": self.status(since.as_ref().map(|(_, since)| since.as_str()))});
+            let patch = json!({"status": self.status(&mut transitions)});
             let name = &self.config.name;
             let written = self
                 .client
@@ -67,8 +67,21 @@ impl NodeKeeper {
         }
     }
 
-    /// The whole status; `since`: when the condition Ready took its present state.
-    pub(super) fn status(&self, since: Option<&str>) -> Value {
+    /// The node as the API has it; an empty object if it has none.
+    async fn read(&self) -> Value {
+        loop {
+            let read = self.client.get_in(&resources::NODES, "", &self.config.name).await;
+            match read {
+                Ok(node) => return node,
+                Err(error) if error.is_not_found() => return json!({}),
+                Err(error) => tracing::warn!(%error, "the node's status was not read"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// The whole status.
+    pub(super) fn status(&self, transitions: &mut Transitions) -> Value {
         let (config, facts) = (&self.config, &self.config.facts);
         let amounts = json!({
             "cpu": facts.cpus.to_string(), "memory": format!("{}Ki", facts.memory_bytes / 1024),
@@ -83,7 +96,7 @@ impl NodeKeeper {
                 {"type": "Hostname", "address": config.name},
             ],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": config.port}},
-            "conditions": self.conditions(since),
+            "conditions": self.conditions(transitions),
             "nodeInfo": {
                 "machineID": facts.machine_id, "systemUUID": facts.system_uuid, "bootID": facts.boot_id,
                 "kernelVersion": facts.kernel_version, "osImage": facts.os_image,
@@ -93,21 +106,15 @@ impl NodeKeeper {
         })
     }
 
-    fn conditions(&self, since: Option<&str>) -> Value {
+    fn conditions(&self, transitions: &mut Transitions) -> Value {
         let now = time(self.clock.now());
-        let since = since.unwrap_or(&now);
-        let fine = |kind: &str, reason: &str, message: &str| {
-            json!({
-                "type": kind, "status": "False", "reason": reason, "message": message, "lastHeartbeatTime": now,
-                // The pressures never change in this version.
-                "lastTransitionTime": self.started,
-            })
-        };
-        let ready = match &*self.ready.borrow() {
+        let (ready, reason, message) = match &*self.ready.borrow() {
             Ok(()) => ("True", "KubeletReady", "kubelet is posting ready status".to_owned()),
             Err(why) => ("False", "KubeletNotReady", why.clone()),
         };
-        let mut list = vec![
+        // The pressures never change in this version.
+        let fine = |kind, reason, message: &str| (kind, "False", reason, message.to_owned());
+        let all = [
             fine(
                 "MemoryPressure",
                 "KubeletHasSufficientMemory",
@@ -123,11 +130,64 @@ impl NodeKeeper {
                 "KubeletHasSufficientPID",
                 "kubelet has sufficient PID available",
             ),
+            ("Ready", ready, reason, message),
         ];
-        list.push(json!({
-            "type": "Ready", "status": ready.0, "reason": ready.1, "message": ready.2, "lastHeartbeatTime": now,
-            "lastTransitionTime": since,
-        }));
-        Value::Array(list)
+        let conditions = all.into_iter().map(|(kind, status, reason, message)| {
+            json!({
+                "type": kind, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": now,
+                "lastTransitionTime": transitions.since(kind, status, &now),
+            })
+        });
+        conditions.collect()
+    }
+}
+
+/// When each condition took its present state. What the API says of it counts: a kubelet that was started again tells of no
+/// change that was none. Source: `nodestatus/setters.go` (`currentReadyCondition`).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Transitions(BTreeMap<String, (String, String)>);
+
+// === impl Transitions ===
+
+impl Transitions {
+    fn of(node: &Value) -> Transitions {
+        let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let parts = conditions.filter_map(|condition| {
+            let state = (text(&condition["status"])?, text(&condition["lastTransitionTime"])?);
+            Some((text(&condition["type"])?, state))
+        });
+        Transitions(parts.collect())
+    }
+
+    /// Since when the condition is as it is now.
+    fn since(&mut self, kind: &str, status: &str, now: &str) -> String {
+        let known = self.0.get(kind).filter(|(was, _)| was == status);
+        let since = known.map_or_else(|| now.to_owned(), |(_, since)| since.clone());
+        self.0.insert(kind.to_owned(), (status.to_owned(), since.clone()));
+        since
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_that_stays_keeps_its_time() {
+        let node = json!({"status": {"conditions": [
+            {"type": "Ready", "status": "True", "lastTransitionTime": "yesterday"},
+            {"type": "DiskPressure", "status": "Unknown", "lastTransitionTime": "yesterday"},
+        ]}});
+        let mut transitions = Transitions::of(&node);
+        for (kind, status, now, expect) in [
+            ("Ready", "True", "today", "yesterday"),
+            ("Ready", "False", "noon", "noon"),
+            ("Ready", "False", "evening", "noon"),
+            ("DiskPressure", "False", "today", "today"),
+            ("PIDPressure", "False", "today", "today"),
+        ] {
+            assert_eq!(transitions.since(kind, status, now), expect, "{kind} {status}");
+        }
     }
 }

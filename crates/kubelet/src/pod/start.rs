@@ -113,21 +113,33 @@ impl Start {
         let about = container_reference(&self.pod, &self.container.name, self.init);
         let name = self.container.image.clone().unwrap_or_default();
         let policy = self.container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
-        let inspect = |error: crate::cri::CriError| Waiting {
-            reason: "ImageInspectError".into(),
-            message: format!("Failed to inspect image \"{name}\": {error}"),
+        let inspect = |error: crate::cri::CriError| {
+            let message = format!("Failed to inspect image \"{name}\": {error}");
+            shared.recorder.warning(about.clone(), "InspectFailed", message.clone());
+            shared
+                .recorder
+                .warning(about.clone(), "Failed", "Error: ImageInspectError");
+            Waiting {
+                reason: "ImageInspectError".into(),
+                message,
+            }
         };
         let present = shared.cri.image(&name).await.map_err(inspect)?;
         if let Some(image) = present
             && policy != "Always"
         {
             let text = format!("Container image \"{name}\" already present on machine and can be accessed by the pod");
-            shared.recorder.normal(about, "Pulled", text);
+            shared.recorder.normal(about.clone(), "Pulled", text);
             return Ok(image);
         }
         if policy == "Never" {
             let message = format!("Container image \"{name}\" is not present with pull policy of Never");
-            shared.recorder.warning(about, "ErrImageNeverPull", message.clone());
+            shared
+                .recorder
+                .warning(about.clone(), "ErrImageNeverPull", message.clone());
+            shared
+                .recorder
+                .warning(about.clone(), "Failed", "Error: ErrImageNeverPull");
             return Err(Waiting {
                 reason: "ErrImageNeverPull".into(),
                 message,
@@ -140,7 +152,7 @@ impl Start {
         if let Err(error) = shared.cri.pull(&name, Some(self.sandbox_config.clone())).await {
             let message = format!("Failed to pull image \"{name}\": {error}");
             shared.recorder.warning(about.clone(), "Failed", message.clone());
-            shared.recorder.warning(about, "Failed", "Error: ErrImagePull");
+            shared.recorder.warning(about.clone(), "Failed", "Error: ErrImagePull");
             return Err(Waiting {
                 reason: "ErrImagePull".into(),
                 message: error.to_string(),
@@ -155,7 +167,7 @@ impl Start {
             "Successfully pulled image \"{name}\" in {took}ms. Image size: {} bytes.",
             image.size
         );
-        shared.recorder.normal(about, "Pulled", text);
+        shared.recorder.normal(about.clone(), "Pulled", text);
         Ok(image)
     }
 

@@ -209,6 +209,9 @@ impl Worker {
             Some(old) if pulls => (old.delay * 2).min(Duration::from_secs(300)),
             _ => START_RETRY,
         };
+        if pulls {
+            self.tell_pull_pause(&container);
+        }
         self.failures.insert(
             container,
             Failure {
@@ -217,6 +220,19 @@ impl Worker {
                 delay,
             },
         );
+    }
+
+    /// Source: `image_manager.go` and `kuberuntime_container.go` (`startContainer`), which say it at the next look.
+    fn tell_pull_pause(&self, name: &str) {
+        let all = defined(&self.pod);
+        let Some(defined) = all.iter().find(|d| d.container.name == name) else {
+            return;
+        };
+        let about = container_reference(&self.pod, name, defined.role != Role::Main);
+        let image = defined.container.image.as_deref().unwrap_or_default();
+        let text = format!("Back-off pulling image \"{image}\"");
+        self.shared.recorder.normal(about.clone(), "BackOff", text);
+        self.shared.recorder.warning(about, "Failed", "Error: ImagePullBackOff");
     }
 
     /// One look at the pod. Answers when to look again without an event.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use client::k8s_openapi::api::core::v1::Pod;
+use client::k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{Known, nanoseconds};
 use crate::observed::{Observed, Run};
@@ -56,8 +56,48 @@ pub fn status(pod: &Pod, defined: &Defined, observed: &Observed, known: &Known, 
     });
     if let Some(run) = latest {
         status["containerID"] = json!(format!("{RUNTIME}://{}", run.id));
+        tell_allotment(&mut status, defined.container, run);
     }
     status
+}
+
+/// What a container was given: resources, user and volumes.
+/// Source: `kubelet_pods.go` (`convertToAPIContainerStatuses`, with the gates of 1.36).
+fn tell_allotment(status: &mut Value, container: &Container, run: &Run) {
+    let resources = container.resources.clone().unwrap_or_default();
+    if let Some(requests) = resources.requests.as_ref().filter(|requests| !requests.is_empty()) {
+        status["allocatedResources"] = json!(requests);
+    }
+    let mut given = json!({});
+    for (name, amounts) in [("limits", &resources.limits), ("requests", &resources.requests)] {
+        if let Some(amounts) = amounts.as_ref().filter(|amounts| !amounts.is_empty()) {
+            given[name] = json!(amounts);
+        }
+    }
+    status["resources"] = given;
+    if let Some((uid, gid, groups)) = &run.user {
+        status["user"] = json!({"linux": {"uid": uid, "gid": gid}});
+        if !groups.is_empty() {
+            status["user"]["linux"]["supplementalGroups"] = json!(groups);
+        }
+    }
+    let mounts = container.volume_mounts.iter().flatten().map(|mount| {
+        let mut told = json!({"name": mount.name, "mountPath": mount.mount_path});
+        if mount.read_only == Some(true) {
+            told["readOnly"] = json!(true);
+            let recursive = match mount.recursive_read_only.as_deref() {
+                // If possible: it is, wherever the runtime says so of itself.
+                Some("Enabled" | "IfPossible") => "Enabled",
+                _ => "Disabled",
+            };
+            told["recursiveReadOnly"] = json!(recursive);
+        }
+        told
+    });
+    let mounts: Vec<Value> = mounts.collect();
+    if !mounts.is_empty() {
+        status["volumeMounts"] = json!(mounts);
+    }
 }
 
 fn state(pod: &Pod, defined: &Defined, latest: Option<&Run>, known: &Known, over: bool) -> Value {
@@ -141,6 +181,38 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_container_was_given_is_told() {
+        let check = |container: Value, user, expect: Value| {
+            let container: Container = serde_json::from_value(container).unwrap();
+            let run = Run { user, ..Run::default() };
+            let mut status = json!({});
+            tell_allotment(&mut status, &container, &run);
+            assert_eq!(status, expect, "{container:?}");
+        };
+        check(json!({"name": "a"}), None, json!({"resources": {}}));
+        check(
+            json!({
+                "name": "a", "resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "1"}},
+                "volumeMounts": [
+                    {"name": "v", "mountPath": "/v"}, {"name": "r", "mountPath": "/r", "readOnly": true},
+                    {"name": "e", "mountPath": "/e", "readOnly": true, "recursiveReadOnly": "Enabled"},
+                ],
+            }),
+            Some((1, 2, vec![2, 3])),
+            json!({
+                "allocatedResources": {"cpu": "10m"},
+                "resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "1"}},
+                "user": {"linux": {"uid": 1, "gid": 2, "supplementalGroups": [2, 3]}},
+                "volumeMounts": [
+                    {"name": "v", "mountPath": "/v"},
+                    {"name": "r", "mountPath": "/r", "readOnly": true, "recursiveReadOnly": "Disabled"},
+                    {"name": "e", "mountPath": "/e", "readOnly": true, "recursiveReadOnly": "Enabled"},
+                ],
+            }),
+        );
+    }
 
     #[test]
     fn durations_are_written_as_go_does() {

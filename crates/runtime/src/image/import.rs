@@ -493,6 +493,17 @@ mod tests {
     }
 
     #[test]
+    fn an_import_answers_with_the_names_of_its_archive() {
+        let (_dir, store) = store();
+        let archive = |name: &str| build_from_files(name, &["/a"], &[("a", 0o755, b"1")]);
+        for name in ["localhost/demo:1", "localhost/demo:2"] {
+            assert_eq!(import_bytes(&store, &archive(name)).unwrap()[0].tags, [name]);
+        }
+        let both = store.find("localhost/demo:1").unwrap().tags;
+        assert_eq!(both, ["localhost/demo:1", "localhost/demo:2"]);
+    }
+
+    #[test]
     fn a_name_moves_and_garbage_goes() {
         let (_dir, store) = store();
         let first = import_bytes(&store, &build_from_files("demo:1", &["/a"], &[("a", 0o755, b"1")])).unwrap();

@@ -152,12 +152,12 @@ impl ImageStore {
                 tags: Vec::new(),
                 ..image.clone()
             });
-            for (known, new) in [(&mut entry.tags, image.tags), (&mut entry.digests, image.digests)] {
-                known.extend(new);
+            for (known, new) in [(&mut entry.tags, &image.tags), (&mut entry.digests, &image.digests)] {
+                known.extend(new.iter().cloned());
                 known.sort();
                 known.dedup();
             }
-            result.push(entry.clone());
+            result.push(image);
         }
         self.save(&images)?;
         Ok(result)

@@ -7,8 +7,8 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::kernel;
@@ -27,8 +27,28 @@ struct Server {
     ready: AtomicBool,
     stopping: AtomicBool,
     count: AtomicU64,
-    in_flight: AtomicUsize,
-    threads: AtomicUsize,
+    in_flight: InFlight,
+}
+
+/// How many requests are being answered, with a way to wait for fewer.
+#[derive(Default)]
+struct InFlight {
+    count: Mutex<usize>,
+    fewer: Condvar,
+}
+
+impl InFlight {
+    /// Waits until there are at most so many, and counts one more if `and_enter`.
+    fn until_at_most(&self, most: usize, and_enter: bool) {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.fewer.wait_while(count, |count| *count > most);
+        *waited.unwrap_or_else(PoisonError::into_inner) += usize::from(and_enter);
+    }
+
+    fn leave(&self) {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.fewer.notify_all();
+    }
 }
 
 /// Serves until SIGTERM. The port is the first argument or `PORT`, 8080 otherwise.
@@ -57,8 +77,7 @@ pub fn serve(args: &[String]) -> i32 {
         ready: AtomicBool::new(variable("UNREADY").is_none()),
         stopping: AtomicBool::new(false),
         count: AtomicU64::new(0),
-        in_flight: AtomicUsize::new(0),
-        threads: AtomicUsize::new(0),
+        in_flight: InFlight::default(),
     });
     // Before any thread exists, so that all of them have the signals blocked.
     let signals = match kernel::signal_fd(&[libc::SIGTERM, libc::SIGINT]) {
@@ -81,9 +100,7 @@ pub fn serve(args: &[String]) -> i32 {
     server.stopping.store(true, Ordering::SeqCst);
     // Wakes the acceptor, which then closes the port.
     let _ = port.parse().map(|port: u16| TcpStream::connect(("127.0.0.1", port)));
-    while server.in_flight.load(Ordering::SeqCst) > 0 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    server.in_flight.until_at_most(0, false);
     println!("{} served {}", server.pod, server.count.load(Ordering::SeqCst));
     0
 }
@@ -99,24 +116,18 @@ impl Server {
             if self.stopping.load(Ordering::SeqCst) {
                 return;
             }
-            while self.threads.load(Ordering::SeqCst) >= THREADS_MAX {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            self.threads.fetch_add(1, Ordering::SeqCst);
-            self.in_flight.fetch_add(1, Ordering::SeqCst);
+            self.in_flight.until_at_most(THREADS_MAX - 1, true);
             let server = Arc::clone(self);
             let handler = move || {
                 let _ = server.converse(stream);
-                server.in_flight.fetch_sub(1, Ordering::SeqCst);
-                server.threads.fetch_sub(1, Ordering::SeqCst);
+                server.in_flight.leave();
             };
             if std::thread::Builder::new()
                 .stack_size(STACK_BYTES)
                 .spawn(handler)
                 .is_err()
             {
-                self.in_flight.fetch_sub(1, Ordering::SeqCst);
-                self.threads.fetch_sub(1, Ordering::SeqCst);
+                self.in_flight.leave();
             }
         }
     }

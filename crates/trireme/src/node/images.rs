@@ -75,6 +75,11 @@ async fn import(runtime: &Arc<Runtime>, mut body: Incoming) -> std::result::Resu
     let outcome = outcome.await;
     // The archive is in the image store now, or is no use.
     let _ = tokio::fs::remove_file(&path).await;
-    let names: Vec<String> = outcome?.into_iter().flat_map(|image| image.tags).collect();
+    // An archive may name no image: then it is found by its id.
+    let names = outcome?.into_iter().flat_map(|image| match image.tags.is_empty() {
+        true => vec![image.id],
+        false => image.tags,
+    });
+    let names: Vec<String> = names.collect();
     Ok(json!({"imported": names}))
 }

@@ -61,6 +61,9 @@ impl RunningNode {
         make_private_dir(&data)?;
         make_private_dir(&run)?;
         own_proc()?;
+        // Beside the start: nothing depends on it, and it takes a while.
+        let root = layout.cgroup_root();
+        tokio::task::spawn_blocking(move || own_cgroup(&root));
         rustix::system::sethostname(name.as_bytes()).doing("naming the node's host")?;
 
         let client = client_as(layout, name, "kubelet-client")?.with_user_agent("kubelet");
@@ -270,6 +273,18 @@ fn own_proc() -> Result {
     let flags =
         rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV | rustix::mount::MountFlags::NOEXEC;
     rustix::mount::mount("proc", "/proc", "proc", flags, None).doing("mounting the node's /proc")
+}
+
+/// A control group of the daemon's own beside its pods' (D14): what it uses counts for nobody else, and whoever started it
+/// does not end it with its own group.
+fn own_cgroup(root: &Path) {
+    let entered = sys::cgroup::Cgroups::detect(root).and_then(|all| {
+        let group = all.group("daemon");
+        group.create().and_then(|()| group.enter())
+    });
+    if let Err(error) = entered {
+        tracing::warn!(%error, "the node's daemon stays in the control group of whoever started it");
+    }
 }
 
 /// The API under one of the node's certificates, through the socket.
