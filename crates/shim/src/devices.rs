@@ -183,6 +183,15 @@ mod tests {
         assert!(everything);
     }
 
+    /// Whoever makes a container gives up on this error.
+    #[test]
+    fn a_policy_without_a_group_is_an_error() {
+        let directory = std::env::temp_dir().join(format!("trireme-no-group-{}", std::process::id()));
+        let attached = attach(&directory, &[]);
+        std::fs::remove_dir(&directory).unwrap();
+        assert!(attached.is_err(), "{} is no control group", directory.display());
+    }
+
     #[test]
     fn programs() {
         let rule = |kind, major, minor, access: &str| DeviceRule {

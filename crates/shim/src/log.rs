@@ -14,6 +14,9 @@ use crate::clock;
 /// Longest text of one record; longer lines are split into partial records, as by every CRI runtime.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
 
+/// Written at a time, so that limits and full disks cut between records and not between what a pipe held.
+const PIECE_BYTES_MAX: usize = 2 * LINE_BYTES_MAX;
+
 /// An open log file.
 pub struct LogFile {
     path: PathBuf,
@@ -49,11 +52,23 @@ impl LogFile {
         Ok(())
     }
 
-    /// Appends whole records. Never fails: what does not fit on the disk is dropped and counted.
-    pub fn append(&mut self, records: &[u8], lines: u64) {
-        if self.bytes_max > 0 && self.length > 0 && self.length + records.len() as u64 > self.bytes_max {
+    /// Appends whole records, one a line. Never fails: what does not fit on the disk is dropped and counted.
+    pub fn append(&mut self, mut records: &[u8]) {
+        while !records.is_empty() {
+            let window = &records[..records.len().min(PIECE_BYTES_MAX)];
+            // No record is longer than a piece.
+            let end = window.iter().rposition(|byte| *byte == b'\n');
+            let (piece, rest) = records.split_at(end.map_or(window.len(), |end| end + 1));
+            self.append_piece(piece);
+            records = rest;
+        }
+    }
+
+    fn append_piece(&mut self, piece: &[u8]) {
+        if self.bytes_max > 0 && self.length > 0 && self.length + piece.len() as u64 > self.bytes_max {
             self.rotate();
         }
+        let lines = piece.iter().filter(|byte| **byte == b'\n').count() as u64;
         if self.dropped > 0 {
             let note = format!(
                 "{} stderr F trireme: {} log lines were dropped because they could not be written\n",
@@ -66,7 +81,7 @@ impl LogFile {
             }
             self.dropped = 0;
         }
-        if self.write(records).is_err() {
+        if self.write(piece).is_err() {
             self.dropped += lines;
         }
     }
@@ -114,9 +129,8 @@ impl Splitter {
         }
     }
 
-    /// Takes a chunk and appends the records it completes to `out`; returns how many.
-    pub fn push(&mut self, mut chunk: &[u8], time: &str, out: &mut Vec<u8>) -> u64 {
-        let mut records = 0;
+    /// Takes a chunk and appends the records it completes to `out`.
+    pub fn push(&mut self, mut chunk: &[u8], time: &str, out: &mut Vec<u8>) {
         while !chunk.is_empty() {
             let room = LINE_BYTES_MAX - self.rest.len();
             let window = &chunk[..chunk.len().min(room)];
@@ -134,20 +148,16 @@ impl Splitter {
                 }
             } else {
                 self.rest.extend_from_slice(chunk);
-                return records;
+                return;
             }
-            records += 1;
         }
-        records
     }
 
     /// The stream ended: what is left becomes a record.
-    pub fn finish(&mut self, time: &str, out: &mut Vec<u8>) -> u64 {
-        if self.rest.is_empty() {
-            return 0;
+    pub fn finish(&mut self, time: &str, out: &mut Vec<u8>) {
+        if !self.rest.is_empty() {
+            self.record(time, 'F', &[], out);
         }
-        self.record(time, 'F', &[], out);
-        1
     }
 
     fn record(&mut self, time: &str, tag: char, text: &[u8], out: &mut Vec<u8>) {
@@ -194,14 +204,54 @@ mod tests {
         );
     }
 
+    fn directory(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("shim-log-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn what_a_full_disk_took_is_told_when_there_is_room() {
+        let dir = directory("full");
+        let path = dir.join("0.log");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let mut log = LogFile::open(&path, 0).unwrap();
+        log.append(b"T stdout F a\nT stdout F b\n");
+        log.append(b"T stdout F c\n");
+        std::fs::remove_file(&path).unwrap();
+        log.reopen().unwrap();
+        log.append(b"T stdout F d\n");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(text.contains("stderr F trireme: 3 log lines were dropped"), "{text}");
+        assert!(text.ends_with("T stdout F d\n"), "{text}");
+    }
+
+    #[test]
+    fn what_comes_at_once_is_cut_between_records() {
+        let dir = directory("pieces");
+        let path = dir.join("0.log");
+        let limit = 4 * PIECE_BYTES_MAX as u64;
+        let mut log = LogFile::open(&path, limit).unwrap();
+        let records: Vec<u8> = (0..100_000).flat_map(|line| format!("{line}\n").into_bytes()).collect();
+        log.append(&records);
+        let text = std::fs::read_to_string(dir.join("0.log.full")).unwrap() + &std::fs::read_to_string(&path).unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() <= limit);
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(
+            records.ends_with(text.as_bytes()) && text.len() as u64 > limit / 2,
+            "{}",
+            text.len()
+        );
+    }
+
     #[test]
     fn the_hard_limit_rotates() {
-        let dir = std::env::temp_dir().join(format!("shim-log-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
+        let dir = directory("limit");
         let path = dir.join("0.log");
         let mut log = LogFile::open(&path, 100).unwrap();
         for _ in 0..3 {
-            log.append(&[b'x'; 60], 1);
+            log.append(&[b'x'; 60]);
         }
         assert_eq!(std::fs::read(&path).unwrap().len(), 60);
         assert_eq!(std::fs::read(dir.join("0.log.full")).unwrap().len(), 60);

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,9 @@ use rustix::mount::{
 
 /// Rounds of taking mounts away: mounts may be stacked, but not this deep by us.
 const UNMOUNT_ROUNDS_MAX: usize = 16;
+
+/// A mount's options are cut off silently behind a page. Source: `copy_mount_options` of the kernel.
+const OPTIONS_BYTES_MAX: usize = 4096;
 
 /// One line of the mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,32 +102,49 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 pub fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
     // A kernel that refused once always will, and writes a line to its log each time.
     static BY_STRING: AtomicBool = AtomicBool::new(false);
-    let by_calls = if BY_STRING.load(Ordering::Relaxed) {
-        Err(rustix::io::Errno::NOSYS)
-    } else {
-        overlay_by_calls(lowers, upper, work, target)
-    };
-    match by_calls {
-        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
-            let mut options = b"lowerdir=".to_vec();
-            for (index, lower) in lowers.iter().enumerate() {
-                if index > 0 {
-                    options.push(b':');
-                }
-                escape_option(lower, &mut options);
-            }
-            options.extend_from_slice(b",upperdir=");
-            escape_option(upper, &mut options);
-            options.extend_from_slice(b",workdir=");
-            escape_option(work, &mut options);
-            let options = CString::new(options)?;
-            mount("overlay", target, "overlay", MountFlags::empty(), options.as_c_str())?;
-            // What the string could and the calls could not was the calls' fault, not the layers'.
-            BY_STRING.store(true, Ordering::Relaxed);
-            Ok(())
+    if !BY_STRING.load(Ordering::Relaxed) {
+        match overlay_by_calls(lowers, upper, work, target) {
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {}
+            other => return Ok(other?),
         }
-        other => Ok(other?),
     }
+    overlay_by_string(lowers, upper, work, target)?;
+    // What the string could and the calls could not was the calls' fault, not the layers'.
+    BY_STRING.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// The old way. Paths that do not fit into a page are replaced by short ones, which lead through open descriptors.
+fn overlay_by_string(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
+    let mut opened = Vec::new();
+    let mut options = options_of(lowers, upper, work);
+    if options.len() >= OPTIONS_BYTES_MAX {
+        let mut short = Vec::new();
+        for lower in lowers {
+            let directory = std::fs::File::open(lower)?;
+            short.push(PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())));
+            opened.push(directory);
+        }
+        options = options_of(&short, upper, work);
+    }
+    let options = CString::new(options)?;
+    mount("overlay", target, "overlay", MountFlags::empty(), options.as_c_str())?;
+    Ok(())
+}
+
+fn options_of(lowers: &[PathBuf], upper: &Path, work: &Path) -> Vec<u8> {
+    let mut options = b"lowerdir=".to_vec();
+    for (index, lower) in lowers.iter().enumerate() {
+        if index > 0 {
+            options.push(b':');
+        }
+        escape_option(lower, &mut options);
+    }
+    options.extend_from_slice(b",upperdir=");
+    escape_option(upper, &mut options);
+    options.extend_from_slice(b",workdir=");
+    escape_option(work, &mut options);
+    options
 }
 
 fn escape_option(path: &Path, out: &mut Vec<u8>) {
@@ -264,5 +285,38 @@ mod tests {
         detach_below(dir.path()).unwrap();
         assert!(!detach(&path("target")).unwrap());
         assert!(!path("target").join("file").exists());
+    }
+
+    /// Images of more layers than fit into a page of options, by either way of mounting.
+    #[test]
+    fn long_stacks_of_layers() {
+        const LAYERS: usize = 150;
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let mut lowers = Vec::new();
+        for index in 0..LAYERS {
+            let layer = path(&format!("a-layer-with-a-name-as-long-as-a-digest-would-be-{index}"));
+            std::fs::create_dir(&layer).unwrap();
+            std::fs::write(layer.join(format!("of-{index}")), "").unwrap();
+            std::fs::write(layer.join("every"), index.to_string()).unwrap();
+            lowers.push(layer);
+        }
+        for (name, mount) in [
+            ("any", overlay as fn(&[PathBuf], &Path, &Path, &Path) -> _),
+            ("string", overlay_by_string),
+        ] {
+            let [upper, work, target] = ["upper", "work", "target"].map(|part| path(&format!("{name}-{part}")));
+            for directory in [&upper, &work, &target] {
+                std::fs::create_dir(directory).unwrap();
+            }
+            mount(&lowers, &upper, &work, &target).unwrap_or_else(|err| panic!("{name}: {err}"));
+            assert_eq!(std::fs::read_dir(&target).unwrap().count(), LAYERS + 1, "{name}");
+            assert_eq!(
+                std::fs::read_to_string(target.join("every")).unwrap(),
+                "0",
+                "the topmost wins"
+            );
+            assert!(detach(&target).unwrap());
+        }
     }
 }

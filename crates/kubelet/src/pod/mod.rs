@@ -7,6 +7,7 @@ mod lookup;
 mod manager;
 mod reports;
 mod start;
+mod telling;
 mod worker;
 
 use base::{Clock, Random};

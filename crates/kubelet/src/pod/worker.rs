@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::k8s_openapi::api::core::v1::Pod;
-use client::{Patch, resources};
 use jiff::Timestamp;
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -24,7 +22,7 @@ use crate::config::{self, identity};
 use crate::observed::{Observed, Run};
 use crate::plan::{self, Facts, Kill, Plan, Role, defined};
 use crate::probes::{Probes, Report, Target};
-use crate::status::{Known, Waiting};
+use crate::status::Waiting;
 use crate::volumes::{Changes, PodVolumes};
 
 /// The runtime is asked again after this long when it did not answer.
@@ -32,13 +30,9 @@ const RUNTIME_RETRY: Duration = Duration::from_secs(1);
 /// Volumes and sandboxes that failed are tried again after this long, doubled up to the maximum.
 const SETUP_RETRY: Duration = Duration::from_millis(500);
 const SETUP_RETRY_MAX: Duration = Duration::from_secs(122);
-/// A status that was not written is written again after this long.
-const STATUS_RETRY: Duration = Duration::from_secs(1);
 /// A container that cannot be made (not one that crashed) is tried again after this long.
 /// Source: `pkg/kubelet/kubelet.go` (`backOffPeriod`).
-const START_RETRY: Duration = Duration::from_secs(10);
-/// The longest last word of a container, in bytes. Source: `k8s.io/cri-api` and `kuberuntime_manager.go`.
-const LAST_WORD_BYTES_MAX: u64 = 4096;
+pub(super) const START_RETRY: Duration = Duration::from_secs(10);
 /// Runs of a container that are kept: the present one and the one before, whose log people ask for.
 const RUNS_KEPT: usize = 2;
 
@@ -65,10 +59,10 @@ enum Done {
 }
 
 /// A container that could not be made.
-struct Failure {
-    waiting: Waiting,
-    until: Instant,
-    delay: Duration,
+pub(super) struct Failure {
+    pub(super) waiting: Waiting,
+    pub(super) until: Instant,
+    pub(super) delay: Duration,
 }
 
 /// The task of one pod.
@@ -79,14 +73,14 @@ pub struct Worker {
     pub(super) gone: bool,
     pub(super) probes: Probes,
     reports: mpsc::UnboundedReceiver<Report>,
-    verdicts: Verdicts,
+    pub(super) verdicts: Verdicts,
     backoffs: Backoffs,
-    failures: BTreeMap<String, Failure>,
-    last_words: BTreeMap<String, String>,
+    pub(super) failures: BTreeMap<String, Failure>,
+    pub(super) last_words: BTreeMap<String, String>,
     /// Pauses that people were told of.
-    told: BTreeSet<(String, u64, u32)>,
+    pub(super) told: BTreeSet<(String, u64, u32)>,
     work: JoinSet<Done>,
-    busy: BTreeSet<String>,
+    pub(super) busy: BTreeSet<String>,
     volumes: Option<Arc<PodVolumes>>,
     asked_volumes: bool,
     setup_retry: Option<(Instant, Duration)>,
@@ -222,19 +216,6 @@ impl Worker {
         );
     }
 
-    /// Source: `image_manager.go` and `kuberuntime_container.go` (`startContainer`), which say it at the next look.
-    fn tell_pull_pause(&self, name: &str) {
-        let all = defined(&self.pod);
-        let Some(defined) = all.iter().find(|d| d.container.name == name) else {
-            return;
-        };
-        let about = container_reference(&self.pod, name, defined.role != Role::Main);
-        let image = defined.container.image.as_deref().unwrap_or_default();
-        let text = format!("Back-off pulling image \"{image}\"");
-        self.shared.recorder.normal(about.clone(), "BackOff", text);
-        self.shared.recorder.warning(about, "Failed", "Error: ImagePullBackOff");
-    }
-
     /// One look at the pod. Answers when to look again without an event.
     async fn sync(&mut self) -> Option<Instant> {
         let (_, _, uid) = identity(&self.pod);
@@ -254,6 +235,10 @@ impl Worker {
         let plan = plan::plan(&self.pod, &observed, &facts, Instant::now());
         let mut deadline = plan.look_again;
         deadline = earlier(deadline, self.act(&plan, &observed).await);
+        if plan.make_sandbox.is_some() && self.setup_retry.is_none() {
+            // It is there now: the next look, at once, starts what is in it and tells of both together.
+            return deadline;
+        }
         if self.volumes.is_none() && !plan.finish && observed.runs.iter().any(Run::is_running) {
             // The kubelet was started again: what the pod's volumes show has to follow their sources as before.
             self.prepare().await;
@@ -569,124 +554,6 @@ impl Worker {
             }
         }
     }
-
-    fn tell_pauses(&mut self, facts: &Facts, observed: &Observed) {
-        for (name, pause) in &facts.pauses {
-            let Some(run) = observed.latest(name).filter(|run| run.is_over()) else {
-                continue;
-            };
-            if self.failures.contains_key(name) || !self.told.insert((name.clone(), pause.seconds, run.attempt)) {
-                continue;
-            }
-            let init = defined(&self.pod)
-                .iter()
-                .any(|d| d.role != Role::Main && d.container.name == *name);
-            let text = format!(
-                "Back-off restarting failed container {name} in pod {}",
-                full_name(&self.pod)
-            );
-            self.shared
-                .recorder
-                .warning(container_reference(&self.pod, name, init), "BackOff", text);
-        }
-        self.told
-            .retain(|(name, _, attempt)| observed.latest(name).is_some_and(|run| run.attempt == *attempt));
-    }
-
-    fn read_last_words(&mut self, observed: &Observed) {
-        for run in observed.runs.iter().filter(|run| run.is_over()) {
-            if !self.last_words.contains_key(&run.id) {
-                let all = defined(&self.pod);
-                let container = all.iter().find(|d| d.container.name == run.name).map(|d| d.container);
-                let fallback = container.and_then(|c| c.termination_message_policy.as_deref());
-                let words = last_words(run, fallback == Some("FallbackToLogsOnError"));
-                self.last_words.insert(run.id.clone(), words);
-            }
-        }
-        self.last_words
-            .retain(|id, _| observed.runs.iter().any(|run| run.id == *id));
-    }
-
-    /// Writes the status when it is not what the API has. Answers when to try again.
-    pub(super) async fn write_status(&mut self, observed: &Observed, facts: &Facts, ending: bool) -> Option<Instant> {
-        let mut known = Known {
-            host_ips: self.shared.host_ips.read().clone(),
-            pauses: facts.pauses.clone(),
-            last_words: self.last_words.clone(),
-            ending,
-            ..Known::default()
-        };
-        self.verdicts.tell_status(&self.pod, observed, &mut known);
-        for (name, failure) in &self.failures {
-            known.waiting.insert(name.clone(), self.words(name, failure));
-        }
-        let status = crate::status::status(&self.pod, observed, &known, self.shared.clock.now());
-        // Others write to it too (the node controller takes readiness away): what the API has counts, not what we wrote.
-        if self.api_has(&status) {
-            return None;
-        }
-        let (namespace, name, uid) = identity(&self.pod);
-        let patch = json!({"metadata": {"uid": uid}, "status": whole_addresses(status)});
-        let patched = self
-            .shared
-            .client
-            .patch(
-                &resources::PODS,
-                namespace,
-                name,
-                Some("status"),
-                &Patch::Strategic,
-                &patch,
-            )
-            .await;
-        match patched {
-            // The informer's news of it comes later, and must not look like somebody else's change until then.
-            Ok(pod) => match serde_json::from_value::<Pod>(pod) {
-                Ok(pod) => self.take(Input::Pod(Arc::new(pod))),
-                Err(error) => tracing::warn!(pod = %full_name(&self.pod), %error, "the API answered with no pod"),
-            },
-            Err(error) if error.is_not_found() || error.is_conflict() => {}
-            Err(error) => {
-                tracing::warn!(pod = %full_name(&self.pod), %error, "the status was not written");
-                return Some(Instant::now() + STATUS_RETRY);
-            }
-        }
-        None
-    }
-
-    /// A failed pull backs off after its first failure was told.
-    fn words(&self, name: &str, failure: &Failure) -> Waiting {
-        let waits = failure.until > Instant::now() && !self.busy.contains(name);
-        if failure.waiting.reason != "ErrImagePull" || !waits || failure.delay <= START_RETRY {
-            return failure.waiting.clone();
-        }
-        let all = defined(&self.pod);
-        let image = all
-            .iter()
-            .find(|d| d.container.name == name)
-            .and_then(|d| d.container.image.clone());
-        Waiting {
-            reason: "ImagePullBackOff".into(),
-            message: format!(
-                "Back-off pulling image \"{}\": ErrImagePull: {}",
-                image.unwrap_or_default(),
-                failure.waiting.message
-            ),
-        }
-    }
-
-    /// Whether the API's status says all that ours says: its own further fields do not count.
-    fn api_has(&self, status: &Value) -> bool {
-        let Some(theirs) = self
-            .pod
-            .status
-            .as_ref()
-            .and_then(|status| serde_json::to_value(status).ok())
-        else {
-            return false;
-        };
-        covers(&theirs, status)
-    }
 }
 
 /// How new a state of a pod is. Source: KEP-5504, resource versions of one resource can be compared.
@@ -696,37 +563,6 @@ fn revision(pod: &Pod) -> u64 {
         .as_deref()
         .and_then(|version| version.parse().ok())
         .unwrap_or(0)
-}
-
-/// The lists of addresses merge by address in a patch: a pod with a new sandbox would keep its old one.
-fn whole_addresses(mut status: Value) -> Value {
-    for field in ["podIPs", "hostIPs"] {
-        if let Some(list) = status.get_mut(field).and_then(Value::as_array_mut) {
-            list.insert(0, json!({"$patch": "replace"}));
-        }
-    }
-    status
-}
-
-/// Whether `theirs` says everything that `ours` says; `null` says that something is absent.
-fn covers(theirs: &Value, ours: &Value) -> bool {
-    match (theirs, ours) {
-        (Value::Object(theirs), Value::Object(ours)) => ours.iter().all(|(key, own)| match theirs.get(key) {
-            Some(value) => covers(value, own),
-            None => own.is_null() || *own == json!({}) || *own == json!(""),
-        }),
-        (Value::Array(theirs), Value::Array(ours)) if ours.iter().all(|own| own["type"].is_string()) => {
-            ours.iter().all(|own| {
-                theirs
-                    .iter()
-                    .any(|value| value["type"] == own["type"] && covers(value, own))
-            })
-        }
-        (Value::Array(theirs), Value::Array(ours)) => {
-            theirs.len() == ours.len() && theirs.iter().zip(ours).all(|(theirs, ours)| covers(theirs, ours))
-        }
-        (theirs, ours) => theirs == ours,
-    }
 }
 
 fn is_started_since(observed: &Observed, name: &str, failure: &Failure) -> bool {
@@ -750,64 +586,4 @@ pub(super) fn grace_seconds(pod: &Pod) -> i64 {
     let asked = pod.metadata.deletion_grace_period_seconds;
     let own = || pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
     asked.or_else(own).unwrap_or(30)
-}
-
-fn last_words(run: &Run, fall_back: bool) -> String {
-    use std::io::Read as _;
-    let read = |path: &str| {
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).ok()?;
-        file.take(LAST_WORD_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let own = run.termination_log.as_deref().and_then(read).unwrap_or_default();
-    if !own.is_empty() || !fall_back || run.exit_code == 0 {
-        return own;
-    }
-    // The end of the log: what stands behind time, stream and tag of each line.
-    const TAIL_BYTES: u64 = 2048;
-    let tail = |path: &str| {
-        use std::io::{Seek as _, SeekFrom};
-        let mut file = std::fs::File::open(path).ok()?;
-        let length = file.metadata().ok()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
-        let mut bytes = Vec::new();
-        file.take(TAIL_BYTES).read_to_end(&mut bytes).ok()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let lines = tail(&run.log_path).unwrap_or_default();
-    let words: Vec<&str> = lines.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    words.join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_replace_those_of_an_older_sandbox() {
-        let status = whole_addresses(json!({"podIPs": [{"ip": "10.244.0.5"}], "phase": "Running"}));
-        assert_eq!(
-            status,
-            json!({"podIPs": [{"$patch": "replace"}, {"ip": "10.244.0.5"}], "phase": "Running"})
-        );
-    }
-
-    #[test]
-    fn only_what_is_ours_is_compared() {
-        for (theirs, ours, expect) in [
-            (json!({"a": 1, "b": 2}), json!({"a": 1}), true),
-            (json!({"a": 1}), json!({"a": 2}), false),
-            (json!({}), json!({"a": null, "b": {}, "c": ""}), true),
-            (json!({}), json!({"a": false}), false),
-            (
-                json!([{"type": "Other"}, {"type": "Ready", "status": "True", "reason": "x"}]),
-                json!([{"type": "Ready", "status": "True"}]),
-                true,
-            ),
-            (json!([{"name": "a"}]), json!([{"name": "a"}, {"name": "b"}]), false),
-        ] {
-            assert_eq!(covers(&theirs, &ours), expect, "{theirs} {ours}");
-        }
-    }
 }

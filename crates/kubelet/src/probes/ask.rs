@@ -1,4 +1,4 @@
-//! One question to a container: run a command, open a connection, or send a request.
+//! One question to a container: run a command, open a connection, send a request, or call a health service.
 //!
 //! Source of the words: `pkg/probe/{exec,http,tcp}`.
 
@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::Target;
+use super::{Target, grpc};
 use crate::cri::Cri;
 use crate::http_client::{PlainOrTls, tls_unverified};
 
@@ -44,8 +44,11 @@ pub async fn ask(cri: &Cri, probe: &Probe, target: &Target, limit: Duration) -> 
             Err(text) => Answer::Failure(text),
         };
     }
-    if probe.grpc.is_some() {
-        return Answer::Failure("gRPC probes are not supported by this version".into());
+    if let Some(grpc) = &probe.grpc {
+        return match address(None, &IntOrString::Int(grpc.port), target) {
+            Ok(address) => grpc::check(address, grpc.service.as_deref().unwrap_or_default(), limit).await,
+            Err(text) => Answer::Failure(text),
+        };
     }
     Answer::Failure("missing probe handler".into())
 }

@@ -4,6 +4,7 @@
 //! probe comes first: the others wait for it. Source: `pkg/kubelet/prober/worker.go`.
 
 mod ask;
+mod grpc;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rpc::cri;
 
-use crate::node::{Node, container, security, texts};
+use crate::node::{Node, container, resources, security, texts};
 
 fn values(lines: &[String]) -> BTreeMap<String, String> {
     lines
@@ -103,6 +103,78 @@ async fn fences_as_asked() {
         ("0", "done"),
         "{log}"
     );
+    node.remove_pod(&pod).await;
+    node.finish().await;
+}
+
+/// What a container gets for its life as a process: nothing of it is written into a specification, so it is looked at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scores_and_limits_of_processes() {
+    let mut node = Node::start("scores").await;
+    let pod = node.run_sandbox("web").await;
+    let mut config = container("scored", &["sleep", "1000"]);
+    resources(&mut config).oom_score_adj = 700;
+    // A node without SELinux takes no notice of it, as containerd does not.
+    security(&mut config).selinux_options = Some(cri::SeLinuxOption {
+        level: "s0:c1,c2".into(),
+        ..Default::default()
+    });
+    let id = node.run(&pod, config).await;
+    let pid = node.pid(&id).await;
+    let read = |path: String| std::fs::read_to_string(path).unwrap();
+    assert_eq!(read(format!("/proc/{pid}/oom_score_adj")), "700\n");
+    let exec = node.exec(&id, &["cat", "/proc/self/oom_score_adj"]).await;
+    assert_eq!(String::from_utf8_lossy(&exec.stdout), "700\n");
+    // CRI has no word for resource limits: as with containerd, a container has those of the daemon.
+    assert_eq!(read(format!("/proc/{pid}/limits")), read("/proc/self/limits".into()));
+    node.remove_pod(&pod).await;
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_without_its_filter_does_not_start() {
+    let mut node = Node::start("nofilter").await;
+    let pod = node.run_sandbox("web").await;
+    let id = node.create(&pod, container("open", &["sleep", "1000"])).await;
+    // As if libcontainer had not loaded what it was told to: the specification loses the filter, the record does not.
+    let path = node.dir.path().join("root/containers").join(&id).join("config.json");
+    let mut spec: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(spec["linux"].as_object_mut().unwrap().remove("seccomp").is_some());
+    std::fs::write(&path, spec.to_string()).unwrap();
+    let request = cri::StartContainerRequest {
+        container_id: id.clone(),
+    };
+    let error = node.client.start_container(request).await.unwrap_err();
+    assert!(
+        error
+            .message()
+            .contains("the seccomp profile was not applied (mode Some(0))"),
+        "{error}"
+    );
+    let status = node.status(&id).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+    node.remove_pod(&pod).await;
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_was_asked_for() {
+    let mut node = Node::start("device").await;
+    let pod = node.run_sandbox("web").await;
+    let mut config = container(
+        "log",
+        &["sh", "-c", "stat /dev/log-of-the-node; write /dev/log-of-the-node x"],
+    );
+    config.devices = vec![cri::Device {
+        container_path: "/dev/log-of-the-node".into(),
+        host_path: "/dev/kmsg".into(),
+        permissions: "r".into(),
+    }];
+    let (status, log) = node.run_to_end(&pod, config).await;
+    // A character device, to be read and not written.
+    assert!(texts(&log, "stdout")[0].starts_with("/dev/log-of-the-node 20"), "{log}");
+    assert_eq!(status.exit_code, 1, "{log}");
+    assert!(texts(&log, "stderr")[0].contains(DENIED), "{log}");
     node.remove_pod(&pod).await;
     node.finish().await;
 }

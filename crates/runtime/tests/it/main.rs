@@ -7,6 +7,8 @@ mod confinement;
 mod durability;
 mod lifecycle;
 mod limits;
+mod logs;
+mod mounts;
 mod node;
 mod roles;
 mod streaming;

@@ -40,6 +40,11 @@ pub async fn connect(socket: &Path) -> Channel {
 
 impl Node {
     pub async fn start(name: &str) -> Node {
+        Node::start_with(name, |_| {}).await
+    }
+
+    /// An engine with other settings than the usual ones.
+    pub async fn start_with(name: &str, change: impl FnOnce(&mut Config)) -> Node {
         let _ = tracing_subscriber::fmt()
             .with_test_writer()
             .with_env_filter("runtime=debug")
@@ -48,7 +53,9 @@ impl Node {
         let cgroup = format!("/trireme-test-{}-{name}", std::process::id());
         let archive = dir.path().join("demo.tar");
         std::fs::write(&archive, runtime::image::demo_image(IMAGE)).unwrap();
-        let runtime = Runtime::open(config(dir.path(), &cgroup)).await.unwrap();
+        let mut config = config(dir.path(), &cgroup);
+        change(&mut config);
+        let runtime = Runtime::open(config).await.unwrap();
         runtime.import_image(&archive).await.unwrap();
         Node::serve(dir, cgroup, runtime).await
     }

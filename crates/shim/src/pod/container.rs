@@ -40,14 +40,13 @@ impl Container {
         };
         let mut chunk = [0u8; CHUNK_BYTES];
         let mut records = Vec::new();
-        let mut lines = 0;
         let mut ended = false;
         for _ in 0..CHUNKS_MAX {
             match rustix::io::read(&stream.fd, &mut chunk) {
                 Ok(0) => ended = true,
                 Ok(count) => {
                     let time = clock::rfc3339(clock::now_ns());
-                    lines += stream.splitter.push(&chunk[..count], &time, &mut records);
+                    stream.splitter.push(&chunk[..count], &time, &mut records);
                     continue;
                 }
                 Err(rustix::io::Errno::INTR) => continue,
@@ -58,11 +57,11 @@ impl Container {
             break;
         }
         if ended {
-            lines += stream.splitter.finish(&clock::rfc3339(clock::now_ns()), &mut records);
+            stream.splitter.finish(&clock::rfc3339(clock::now_ns()), &mut records);
             self.streams.remove(index);
         }
         if let (Some(log), false) = (&mut self.log, records.is_empty()) {
-            log.append(&records, lines);
+            log.append(&records);
         }
     }
 

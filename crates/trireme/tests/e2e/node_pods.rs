@@ -98,6 +98,14 @@ fn pods_end_as_their_containers_do() {
         };
         assert_eq!(pod["status"]["phase"], phase, "{name}");
     }
+    let events = place.kubectl_ok(&["events", "--for", "pod/no-image"]);
+    for expect in [
+        "Back-off pulling image \"trireme.local/none:1\"",
+        "Error: ErrImagePull",
+        "Error: ImagePullBackOff",
+    ] {
+        assert!(events.contains(expect), "{expect} in {events}");
+    }
     let word = place.get(&["pod", "word"]);
     assert_eq!(
         word["status"]["containerStatuses"][0]["state"]["terminated"]["message"],
@@ -356,6 +364,22 @@ spec:
     });
     let pod = place.get(&["pod", "sees"]);
     let ip = pod["status"]["podIP"].as_str().unwrap();
+    // What the container was given, as its status tells it.
+    let status = &pod["status"]["containerStatuses"][0];
+    let given = json!({"limits": {"cpu": "500m", "memory": "32Mi"}, "requests": {"cpu": "500m", "memory": "32Mi"}});
+    assert_eq!(status["resources"], given);
+    assert_eq!(status["allocatedResources"], given["requests"]);
+    assert_eq!(
+        status["user"],
+        json!({"linux": {"uid": 1000, "gid": 2000, "supplementalGroups": [2000, 3000]}})
+    );
+    let mounts = status["volumeMounts"].as_array().unwrap();
+    let of_host = mounts.iter().find(|mount| mount["name"] == "host").unwrap();
+    assert_eq!(
+        *of_host,
+        json!({"name": "host", "mountPath": "/host", "readOnly": true, "recursiveReadOnly": "Disabled"})
+    );
+    assert_eq!(pod["status"]["qosClass"], "Guaranteed");
     for expect in [
         "POD=sees",
         "COLOUR=blue",

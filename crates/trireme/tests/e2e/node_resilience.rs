@@ -66,6 +66,17 @@ fn restarts(place: &Workplace) -> BTreeMap<String, u64> {
         .collect()
 }
 
+/// Since when the node is ready, as its condition says.
+fn ready_since(place: &Workplace) -> Value {
+    let nodes = place.get(&["nodes"]);
+    let conditions = nodes["items"][0]["status"]["conditions"].as_array().unwrap();
+    let ready = conditions
+        .iter()
+        .find(|condition| condition["type"] == "Ready")
+        .unwrap();
+    ready["lastTransitionTime"].clone()
+}
+
 #[test]
 fn pods_survive_daemons_reboots_and_leave_nothing_behind() {
     let before = Traces::of_machine();
@@ -76,6 +87,10 @@ fn pods_survive_daemons_reboots_and_leave_nothing_behind() {
 
     let first = lives(&place);
     let mut written = lines(&place);
+    let since = ready_since(&place);
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", daemon(&cluster).unwrap())).unwrap();
+    let own = format!("/{}/daemon", crate::node_cluster::cgroup(&cluster));
+    assert!(groups.lines().any(|line| line.ends_with(&own)), "{own} in {groups}");
     for (node, server) in [(true, false), (false, true), (true, true)] {
         if node {
             kill(daemon(&cluster).expect("the node's daemon"));
@@ -87,6 +102,7 @@ fn pods_survive_daemons_reboots_and_leave_nothing_behind() {
         ready(&cluster);
         all_ready(&place);
         assert_eq!(lives(&place), first, "node {node}, server {server}");
+        assert_eq!(ready_since(&place), since, "the node was ready all the time");
         written = until("more lines", || Some(lines(&place)).filter(|count| *count > written));
         let round = written.to_string();
         place.kubectl_ok(&[
