@@ -98,10 +98,10 @@ impl Call {
     }
 }
 
-/// Watches, and connections that are handed through: no deadline, no seat (upstream: `BasicLongRunningRequestCheck`).
+/// Watches, backups, and connections that are handed through: no deadline, no seat (upstream: `BasicLongRunningRequestCheck`).
 pub fn is_long_running(attributes: &Attributes, query: &Query) -> bool {
     if !attributes.is_resource {
-        return attributes.path.starts_with("/debug/pprof/");
+        return attributes.path.starts_with("/debug/pprof/") || attributes.path == crate::backup::PATH;
     }
     attributes.verb == "watch"
         || attributes.verb == "proxy"

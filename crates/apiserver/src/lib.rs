@@ -23,6 +23,7 @@ pub mod tokens;
 pub mod version;
 
 mod addresses;
+mod backup;
 mod call;
 mod commit;
 mod connect;

@@ -9,7 +9,7 @@ use client::Body;
 
 use crate::call::{Call, RequestBody};
 use crate::respond::body;
-use crate::{health, openapi, reviews, verbs, virtuals};
+use crate::{backup, health, openapi, reviews, verbs, virtuals};
 
 /// Answers an authorized request.
 pub async fn route(call: &Arc<Call>, request_body: RequestBody) -> Result<Response<Body>, Status> {
@@ -53,6 +53,7 @@ async fn plain_path(call: &Arc<Call>) -> Result<Response<Body>, Status> {
             health::serve(call, parts[0], rest.first().copied())
         }
         ["metrics"] => Ok(metrics(call)),
+        ["trireme", "v1", "backup"] => backup::serve(call).await,
         ["version"] => Ok(body::value(200, &crate::version::document(), true)),
         ["api"] => discovery.core(call),
         ["api", version] => discovery.version(call, "", version),

@@ -164,6 +164,11 @@ impl Storage {
         }
     }
 
+    /// The whole store now, to be sent somewhere.
+    pub async fn backup(&self, clock: &base::Clock) -> Result<store::Backup, store::EngineError> {
+        store::Backup::take(&**self.replica.engine(), clock).await
+    }
+
     /// Whether the replica has ended: nothing can be written any more.
     pub fn is_closed(&self) -> bool {
         self.replica.is_closed()

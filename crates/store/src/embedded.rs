@@ -9,6 +9,7 @@
 //!
 //! `FORMAT.md` beside this describes the files and what is assumed of the medium.
 
+mod backup;
 mod driver;
 mod expiry;
 mod format;
@@ -38,6 +39,10 @@ use crate::engine::{
 use crate::map::Map;
 use crate::state::StateReader;
 use crate::transaction::{Commit, CommitError, Transaction};
+pub use backup::{
+    Backup, BackupCheck, BackupError, BackupHeader, BackupSummary, RestoreError, RestoreOptions, Restored, restore,
+    revision_after,
+};
 use driver::{Control, Queue, Request};
 pub use import::{ImportError, ImportedState};
 use memory::Memory;
@@ -50,6 +55,7 @@ pub struct Embedded {
     finished: latest::Receiver<()>,
     directory: PathBuf,
     revision_offset: u64,
+    store: [u8; 16],
 }
 
 /// How to open an embedded engine.
@@ -177,7 +183,7 @@ impl Embedded {
                     .map_err(|error| OpenError::Panicked(error.to_string()))??
             }
         };
-        let revision_offset = recovered.log.revision_offset();
+        let (revision_offset, store) = (recovered.log.revision_offset(), recovered.log.place().store);
         let (publish, durable) = latest::channel(recovered.memory.revision);
         let shared = Arc::new(Shared {
             queue: Queue::default(),
@@ -197,6 +203,7 @@ impl Embedded {
             finished,
             directory: options.directory,
             revision_offset,
+            store,
         })
     }
 
@@ -231,6 +238,22 @@ impl Embedded {
     /// What this store's revisions are above those in its files.
     pub fn revision_offset(&self) -> u64 {
         self.revision_offset
+    }
+
+    /// The store's id: random, the same for as long as the store lives, another one after a restore.
+    pub fn store_id(&self) -> [u8; 16] {
+        self.store
+    }
+
+    /// Every key at a revision, or at the newest durable one, without a copy: O(1) for the newest.
+    ///
+    /// # Errors
+    /// As [`Engine::range`].
+    pub fn view(&self, revision: Option<Revision>) -> Result<(Revision, Map<Arc<Record>>), EngineError> {
+        self.shared.open()?;
+        let view = self.shared.memory.read().view(revision)?;
+        // Going back in history is done without the lock.
+        Ok((view.revision(), view.root()))
     }
 
     /// Bytes that a snapshot of the live data takes.

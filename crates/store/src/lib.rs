@@ -43,6 +43,7 @@
 mod embedded;
 mod engine;
 mod etcd;
+mod front;
 mod map;
 mod mutation;
 mod replica;
@@ -51,12 +52,17 @@ mod state;
 pub mod testing;
 mod transaction;
 
+pub use embedded::{
+    Backup, BackupCheck, BackupError, BackupHeader, BackupSummary, RestoreError, RestoreOptions, Restored, restore,
+    revision_after,
+};
 pub use embedded::{Driver, Embedded, EmbeddedOptions, ImportError, ImportedState, OpenError, Tuning};
 pub use engine::{
     Change, Committed, CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Record, Revision,
     StreamBatch, prefix_end,
 };
 pub use etcd::{Credentials, Etcd, EtcdOptions, OpenEtcdError, TlsFiles};
+pub use front::{Front, FrontOptions};
 pub use map::{Item, Map};
 pub use replica::{
     Cursor, Entry, Event, Interest, Replica, ReplicaError, ReplicaSnapshot, RingLimits, Snapshot, Table, Value,

@@ -12,8 +12,9 @@ use crate::engine::{Record, Revision};
 /// Bytes of keys and values in one transaction. The API server takes bodies of 3 MiB; sealing and a second object in the
 /// same transaction need some more.
 pub const TRANSACTION_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Operations in one transaction.
-pub const OPERATIONS_MAX: usize = 1024;
+/// Operations in one transaction: etcd's range deletes are one revision however many keys they take; the bytes are bounded
+/// above.
+pub const OPERATIONS_MAX: usize = 65_536;
 /// Guards in one transaction.
 pub const GUARDS_MAX: usize = 1024;
 /// Bytes of a key. The longest of Kubernetes (group, resource, namespace and name) is under 1 KiB.

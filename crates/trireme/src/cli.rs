@@ -1,6 +1,8 @@
 //! The flags of every command. Help is here and nowhere else.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -38,10 +40,18 @@ pub enum Command {
     /// Shows and changes the images of the node
     #[command(subcommand)]
     Image(Image),
+    /// Saves the state of the running cluster
+    Backup(Backup),
+    /// Makes the cluster's state that of a backup
+    Restore(Restore),
+    /// Tells what happened to an object: its revisions that are still held, who changed what, and when
+    History(History),
     /// Prints the administrator's kubeconfig
     Kubeconfig(Kubeconfig),
     /// Runs the control plane in the foreground, for service managers
     Server(Server),
+    /// Runs the store alone in the foreground, as an etcd for others
+    Store(Store),
     /// Runs the node's daemon inside of its namespaces
     #[command(hide = true)]
     Node(Node),
@@ -110,6 +120,76 @@ pub enum Image {
     },
 }
 
+/// `trireme backup`
+#[derive(Args, Debug)]
+pub struct Backup {
+    /// A file, a directory (the file gets a name with the time), or - for standard output
+    #[arg(value_name = "TARGET")]
+    pub target: PathBuf,
+    /// Goes on and takes another one after each such time (90s, 30m, 6h, 1d)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub every: Option<Duration>,
+    /// Keeps only the newest so many in the directory
+    #[arg(long, value_name = "COUNT")]
+    pub keep: Option<usize>,
+    /// As whom and where, in place of the administrator of this machine's cluster
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// `trireme restore`
+#[derive(Args, Debug)]
+pub struct Restore {
+    /// The backup, or - for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// An earlier revision that the backup has
+    #[arg(long)]
+    pub revision: Option<u64>,
+    /// Takes the place of the store that is there, which is kept aside
+    #[arg(long)]
+    pub replace: bool,
+    /// Only reads the backup to its end and tells what is in it
+    #[arg(long, conflicts_with_all = ["revision", "replace"])]
+    pub check: bool,
+}
+
+/// `trireme history`
+#[derive(Args, Debug)]
+pub struct History {
+    /// The kind, as for kubectl: deployment, deploy, deployments.apps
+    pub kind: String,
+    /// The object's name
+    pub name: String,
+    /// The object's namespace
+    #[arg(long, short, default_value = "default")]
+    pub namespace: String,
+    /// As whom and where, in place of the administrator of this machine's cluster
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The form of the answer
+    #[arg(long, short, value_enum, default_value_t = Format::Text)]
+    pub output: Format,
+}
+
+/// A time with its unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, seconds) = match text.char_indices().next_back() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 60 * 60),
+        Some((at, 'd')) => (&text[..at], 24 * 60 * 60),
+        _ => return Err("a time is a number with s, m, h or d".into()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "a time is a whole number with s, m, h or d")?;
+    match number.checked_mul(seconds) {
+        None | Some(0) => Err("a time is more than none and not endless".into()),
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+    }
+}
+
 /// `trireme node`
 #[derive(Args, Debug)]
 pub struct Node {
@@ -143,9 +223,20 @@ pub struct Server {
     /// The port of the API on loopback; 0 takes any free one
     #[arg(long, value_name = "PORT", default_value_t = 6443)]
     pub api_port: u16,
+    /// Serves etcd's API on this address, too: for clients with a certificate of the directory pki/etcd
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub etcd_listen: Option<SocketAddr>,
     /// Leaves the session of whoever started it
     #[arg(long, hide = true)]
     pub detached: bool,
+}
+
+/// `trireme store`
+#[derive(Args, Debug)]
+pub struct Store {
+    /// Where etcd's API is served: for clients with a certificate of the directory pki/etcd
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:2379")]
+    pub listen: SocketAddr,
 }
 
 /// `trireme version`
@@ -163,4 +254,26 @@ pub enum Format {
     Text,
     /// For programs
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        for (text, seconds) in [
+            ("90s", Some(90)),
+            ("30m", Some(1800)),
+            ("6h", Some(21600)),
+            ("1d", Some(86400)),
+            ("0s", None),
+            ("5", None),
+            ("h", None),
+            ("", None),
+            ("-1s", None),
+        ] {
+            assert_eq!(duration(text).ok().map(|time| time.as_secs()), seconds, "{text}");
+        }
+    }
 }

@@ -3,9 +3,11 @@
 //!
 //! Commands are in `commands/`, one file each; the two daemons are composed in `server/` and `node/`.
 
+mod access;
 mod cli;
 mod commands;
 mod errors;
+mod etcd_front;
 mod kubeconfig;
 mod layout;
 mod node;
@@ -84,7 +86,7 @@ fn run(cli: Cli) -> Result {
 /// A command of the daemon is only for `up` and service managers; everything else is for people.
 impl Command {
     fn is_daemon(&self) -> bool {
-        matches!(self, Command::Server(_) | Command::Node(_))
+        matches!(self, Command::Server(_) | Command::Store(_) | Command::Node(_))
     }
 }
 

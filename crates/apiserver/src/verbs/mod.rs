@@ -1,6 +1,7 @@
 //! The generic verbs: written once, over rows.
 
 pub mod delete;
+pub mod history;
 pub mod mutate;
 pub mod read;
 pub mod scale;
@@ -82,6 +83,7 @@ async fn main(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Resu
     }
     let named = !call.attributes.name.is_empty();
     match verb {
+        "get" if history::is_asked(call) => history::get(call, served).await,
         "get" => read::get(call, served).await,
         "list" => read::list(call, served).await,
         "watch" => watch::watch(call, served).await,

@@ -1,5 +1,6 @@
 //! Integration tests of the store, over real and simulated disks.
 
+mod backup;
 mod embedded;
 mod etcd;
 mod import;

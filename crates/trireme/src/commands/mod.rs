@@ -1,13 +1,17 @@
 //! One command a file.
 
+mod backup;
 mod demo;
 mod down;
+mod history;
 mod image;
 mod kubeconfig;
 pub mod node;
 mod reset;
+mod restore;
 mod server;
 mod status;
+mod store;
 mod up;
 mod version;
 
@@ -23,10 +27,14 @@ pub async fn run(command: Command, layout: &Layout, quiet: bool, is_root: bool) 
         Command::Reset(arguments) => reset::run(arguments, layout, quiet).await,
         Command::Status(arguments) => status::run(arguments, layout).await,
         Command::Image(command) => image::run(command, layout, quiet).await,
+        Command::Backup(arguments) => backup::run(arguments, layout, quiet).await,
+        Command::Restore(arguments) => restore::run(arguments, layout, quiet).await,
+        Command::History(arguments) => history::run(arguments, layout).await,
         Command::Node(arguments) => node::run(arguments, layout).await,
         Command::NodeHold | Command::NodeEnter(_) => Err(CliError::internal("this command runs before any thread")),
         Command::Kubeconfig(arguments) => kubeconfig::run(arguments, layout),
         Command::Server(arguments) => server::run(arguments, layout).await,
+        Command::Store(arguments) => store::run(arguments, layout).await,
         Command::Version(arguments) => version::run(arguments),
     }
 }

@@ -31,6 +31,9 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
     let mut ends = Ends::listen()?;
     let settings = Settings::read(layout)?.unwrap_or_default();
     let plane = ControlPlane::start(layout, arguments.api_port, settings.node.as_deref(), settings.demo).await?;
+    if let Some(listen) = arguments.etcd_listen {
+        plane.serve_etcd(layout, listen).await?;
+    }
     let own = Process::of(std::process::id() as i32).ok_or_else(|| CliError::internal("our own process is unknown"))?;
     own.write(&process_file)?;
     tell_ready(&plane.describe())?;

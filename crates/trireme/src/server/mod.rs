@@ -19,6 +19,7 @@ use apiserver::request::{SYSTEM_MASTERS, UserInfo};
 use apiserver::tokens::{ClusterObjects, Issuer, Signer, TokenAuthenticator};
 use apiserver::{ApiServer, Config, Parts, Running};
 use base::{Clock, Random, Shutdown};
+use bytes::Bytes;
 use client::Client;
 use client::informer::SharedInformers;
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ use tokio::net::{TcpListener, UnixListener};
 use self::pki::Pki;
 use self::serving::Serving;
 use crate::errors::{CliError, Context as _, Kind, Result};
+use crate::etcd_front;
 use crate::kubeconfig::{self, Access};
 use crate::layout::{Layout, write_private};
 
@@ -109,6 +111,13 @@ impl ControlPlane {
             address,
             demo_port,
         })
+    }
+
+    /// Serves etcd's API over the store: to read all of it, and to write outside of what is the API server's.
+    pub async fn serve_etcd(&self, layout: &Layout, listen: SocketAddr) -> Result<SocketAddr> {
+        let own = [b"/registry/".as_slice(), b"/trireme/"].map(Bytes::from_static);
+        let (engine, clock, random) = (self.store.clone(), Clock::real(), Random::real());
+        etcd_front::serve(layout, engine, own.into(), listen, &clock, &random, &self.components).await
     }
 
     /// Where the API is served.

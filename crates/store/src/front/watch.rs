@@ -1,0 +1,321 @@
+//! The service `Watch`: one task a gRPC stream, which carries all watches of that stream.
+//!
+//! Invariants: every watch of a stream has been sent everything up to `position`, the revision that the task has read the
+//! engine's stream to; a watch that begins earlier is brought there first. So events are ordered, none is missing or comes
+//! twice, and a progress answer is true for all of them.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use rpc::etcd::etcdserverpb::watch_create_request::FilterType;
+use rpc::etcd::etcdserverpb::watch_request::RequestUnion;
+use rpc::etcd::etcdserverpb::watch_server::Watch;
+use rpc::etcd::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
+use rpc::etcd::mvccpb::Event;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::convert::{HIDDEN, is_empty, range_of, signed};
+use super::{Front, Shared, errors};
+use crate::engine::{Change, Committed, CommittedStream, Engine as _, EngineError, KeyRange, Revision};
+
+/// Answers that wait for a slow client; the engine's stream waits with it, and at last ends it.
+const WAITING_MAX: usize = 16;
+/// Watches of one stream. A kube-apiserver has one a resource on it.
+const WATCHES_MAX: usize = 10_000;
+/// A quiet watch that asked for it is told how far it is at this pace (etcd's `progressReportInterval`).
+const PROGRESS_EVERY: Duration = Duration::from_secs(10 * 60);
+/// A client that takes fragments gets no larger answers (etcd: its largest request and half a megabyte).
+const FRAGMENT_BYTES: usize = 2 * 1024 * 1024;
+/// What etcd calls a watch that never came to be.
+const NO_WATCH: i64 = -1;
+
+#[tonic::async_trait]
+impl Watch for Front {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
+        let (position, _) = self.shared.newest()?;
+        let stream = self.shared.engine.stream(position).await;
+        let stream = stream.map_err(|error| errors::engine(&error))?;
+        let (answers, receiver) = mpsc::channel(WAITING_MAX);
+        let connection = Connection {
+            shared: self.shared.clone(),
+            answers,
+            watches: BTreeMap::new(),
+            position,
+        };
+        tokio::spawn(connection.run(stream, request.into_inner()));
+        let answers = futures::stream::unfold(receiver, |mut receiver| async move {
+            let answer = receiver.recv().await?;
+            Some((answer, receiver))
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+struct Watched {
+    range: KeyRange,
+    /// The first revision that is wanted.
+    from: Revision,
+    with_previous: bool,
+    without_puts: bool,
+    without_deletes: bool,
+    fragments: bool,
+    /// When it is told how far it is, if it wants to be.
+    progress_at: Option<Instant>,
+}
+
+impl Watched {
+    fn wants(&self, change: &Change) -> bool {
+        self.range.contains(&change.key)
+            && !is_empty(&self.range)
+            && !change.key.starts_with(HIDDEN)
+            && match change.after {
+                Some(_) => !self.without_puts,
+                None => !self.without_deletes,
+            }
+    }
+}
+
+/// The client is gone.
+struct Gone;
+
+struct Connection {
+    shared: Arc<Shared>,
+    answers: mpsc::Sender<Result<WatchResponse, Status>>,
+    watches: BTreeMap<i64, Watched>,
+    position: Revision,
+}
+
+impl Connection {
+    async fn run(mut self, mut stream: Box<dyn CommittedStream>, mut requests: Streaming<WatchRequest>) {
+        loop {
+            let progress_at = self.watches.values().filter_map(|watched| watched.progress_at).min();
+            let progress = async {
+                match progress_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let handled = tokio::select! {
+                request = requests.next() => match request {
+                    Some(Ok(request)) => self.request(request).await,
+                    // Watches go on for a client that only has nothing more to ask; most have ended.
+                    Some(Err(_)) | None => Err(Gone),
+                },
+                batch = stream.next() => match batch {
+                    Ok(batch) => self.deliver(&batch.commits, batch.progress).await,
+                    Err(error) => self.end(&error).await,
+                },
+                () = progress => self.tell_progress().await,
+                () = self.answers.closed() => Err(Gone),
+            };
+            if handled.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn send(&self, mut response: WatchResponse) -> Result<(), Gone> {
+        response.header = response.header.or_else(|| self.shared.header(self.position));
+        self.answers.send(Ok(response)).await.map_err(|_| Gone)
+    }
+
+    /// The history that this stream needs is gone: its client is too slow, or the engine has ended.
+    async fn end(&mut self, error: &EngineError) -> Result<(), Gone> {
+        if let EngineError::Compacted { oldest } = error {
+            for id in std::mem::take(&mut self.watches).into_keys() {
+                self.send(compacted(id, *oldest)).await?;
+            }
+        }
+        // Nobody may be there to hear it.
+        let _ = self.answers.send(Err(errors::engine(error))).await;
+        Err(Gone)
+    }
+
+    async fn request(&mut self, request: WatchRequest) -> Result<(), Gone> {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
+            Some(RequestUnion::CancelRequest(cancel)) => match self.watches.remove(&cancel.watch_id) {
+                Some(_) => {
+                    let canceled = WatchResponse {
+                        watch_id: cancel.watch_id,
+                        canceled: true,
+                        ..WatchResponse::default()
+                    };
+                    self.send(canceled).await
+                }
+                None => Ok(()),
+            },
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.send(WatchResponse {
+                    watch_id: NO_WATCH,
+                    ..WatchResponse::default()
+                })
+                .await
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn create(&mut self, create: WatchCreateRequest) -> Result<(), Gone> {
+        let refusal = match create.watch_id {
+            id if id != 0 && self.watches.contains_key(&id) => {
+                Some("mvcc: duplicate watch ID provided on the WatchStream")
+            }
+            _ if self.watches.len() >= WATCHES_MAX => Some("etcdserver: too many requests"),
+            _ => None,
+        };
+        if let Some(why) = refusal {
+            let refused = WatchResponse {
+                watch_id: NO_WATCH,
+                created: true,
+                canceled: true,
+                cancel_reason: why.to_owned(),
+                ..WatchResponse::default()
+            };
+            return self.send(refused).await;
+        }
+        let id = match create.watch_id {
+            0 => (0..).find(|id| !self.watches.contains_key(id)).unwrap_or(NO_WATCH),
+            id => id,
+        };
+        // An empty key is the first one that there can be.
+        let key = if create.key.is_empty() {
+            Bytes::from_static(&[0])
+        } else {
+            create.key.clone()
+        };
+        let filters: Vec<FilterType> = create.filters().collect();
+        let watched = Watched {
+            range: range_of(&key, &create.range_end),
+            from: match u64::try_from(create.start_revision) {
+                Ok(0) | Err(_) => self.position + 1,
+                Ok(from) => from,
+            },
+            with_previous: create.prev_kv,
+            without_puts: filters.contains(&FilterType::Noput),
+            without_deletes: filters.contains(&FilterType::Nodelete),
+            fragments: create.fragment,
+            progress_at: create.progress_notify.then(|| Instant::now() + PROGRESS_EVERY),
+        };
+        self.send(WatchResponse {
+            watch_id: id,
+            created: true,
+            ..WatchResponse::default()
+        })
+        .await?;
+        match self.past(&watched).await {
+            Ok(events) => {
+                self.send_events(id, &watched, events).await?;
+                self.watches.insert(id, watched);
+                Ok(())
+            }
+            Err(EngineError::Compacted { oldest }) => self.send(compacted(id, oldest)).await,
+            Err(error) => self.end(&error).await,
+        }
+    }
+
+    /// What happened from the start of a watch to where this stream is.
+    async fn past(&self, watched: &Watched) -> Result<Vec<Event>, EngineError> {
+        let mut events = Vec::new();
+        if watched.from > self.position {
+            return Ok(events);
+        }
+        let forgotten = self.shared.compacted.load(std::sync::atomic::Ordering::Acquire);
+        if watched.from < forgotten {
+            return Err(EngineError::Compacted { oldest: forgotten });
+        }
+        let mut stream = self.shared.engine.stream(watched.from.saturating_sub(1)).await?;
+        let mut delivered = watched.from.saturating_sub(1);
+        while delivered < self.position {
+            let batch = stream.next().await?;
+            delivered = batch.progress;
+            for commit in batch.commits.iter().filter(|commit| commit.revision <= self.position) {
+                self.gather(watched, commit, &mut events);
+            }
+        }
+        Ok(events)
+    }
+
+    fn gather(&self, watched: &Watched, commit: &Committed, events: &mut Vec<Event>) {
+        let wanted = commit.changes.iter().filter(|change| watched.wants(change));
+        events.extend(wanted.map(|change| self.shared.event(change, commit.revision, watched.with_previous)));
+    }
+
+    async fn deliver(&mut self, commits: &[Arc<Committed>], progress: Revision) -> Result<(), Gone> {
+        self.position = progress;
+        for (id, watched) in &self.watches {
+            let mut events = Vec::new();
+            for commit in commits.iter().filter(|commit| commit.revision >= watched.from) {
+                self.gather(watched, commit, &mut events);
+            }
+            self.send_events(*id, watched, events).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_events(&self, id: i64, watched: &Watched, events: Vec<Event>) -> Result<(), Gone> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let response = |events, fragment| WatchResponse {
+            watch_id: id,
+            events,
+            fragment,
+            ..WatchResponse::default()
+        };
+        if !watched.fragments {
+            return self.send(response(events, false)).await;
+        }
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        for event in events {
+            let size = prost::Message::encoded_len(&event);
+            if !part.is_empty() && bytes + size > FRAGMENT_BYTES {
+                self.send(response(std::mem::take(&mut part), true)).await?;
+                bytes = 0;
+            }
+            bytes += size;
+            part.push(event);
+        }
+        self.send(response(part, false)).await
+    }
+
+    async fn tell_progress(&mut self) -> Result<(), Gone> {
+        let now = Instant::now();
+        let due = |watched: &Watched| watched.progress_at.is_some_and(|at| at <= now);
+        let ids: Vec<i64> = self
+            .watches
+            .iter()
+            .filter(|(_, watched)| due(watched))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            if let Some(watched) = self.watches.get_mut(&id) {
+                watched.progress_at = Some(now + PROGRESS_EVERY);
+            }
+            self.send(WatchResponse {
+                watch_id: id,
+                ..WatchResponse::default()
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// The end of a watch whose history is gone.
+fn compacted(id: i64, oldest: Revision) -> WatchResponse {
+    WatchResponse {
+        watch_id: id,
+        canceled: true,
+        compact_revision: signed(oldest),
+        ..WatchResponse::default()
+    }
+}
