@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod pki;
 pub mod registry;
 pub mod request;
+pub mod sealing;
 pub mod serve;
 pub mod server;
 pub mod tokens;

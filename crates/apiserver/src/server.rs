@@ -23,6 +23,7 @@ use crate::pipeline::{
     AuditSink, Authenticator, Authorizer, FlowControl, MUTATING_MAX, Plugin, READ_ONLY_MAX, TokenIssuer,
 };
 use crate::registry::{Registry, RegistryError};
+use crate::sealing::Sealer;
 use crate::storage::Storage;
 
 /// The parts that others bring, made once the cluster's state can be read.
@@ -70,6 +71,8 @@ pub struct Config {
     pub inflight: (usize, usize),
     /// How far back watches and exact lists of each resource reach.
     pub history: RingLimits,
+    /// Encryption at rest; without it everything is stored as it is.
+    pub sealer: Option<Sealer>,
 }
 
 impl Config {
@@ -90,6 +93,7 @@ impl Config {
             checks: Vec::new(),
             inflight: (READ_ONLY_MAX, MUTATING_MAX),
             history: RingLimits::default(),
+            sealer: None,
         }
     }
 }
@@ -208,7 +212,14 @@ impl ApiServer {
     /// [`Running::transport`] is called.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let registry = Registry::new(config.rows, SchemaRef::builtin)?;
-        let storage = Arc::new(Storage::open(config.engine, config.clock.clone(), config.history, &registry).await?);
+        let opening = Storage::open(
+            config.engine,
+            config.clock.clone(),
+            config.history,
+            config.sealer,
+            &registry,
+        );
+        let storage = Arc::new(opening.await?);
         storage
             .begin(config.clock.now_ms())
             .await

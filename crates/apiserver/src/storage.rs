@@ -10,14 +10,15 @@ use bytes::Bytes;
 
 use futures::future::BoxFuture;
 use store::{
-    CommitError, Cursor, Engine, Entry, Event, Interest, Record, Replica, RingLimits, Snapshot, Stamp, Table,
-    Transaction, Value as StoreValue, WatchError,
+    CommitError, Cursor, Engine, Entry, Event, Interest, Operation, Put, Record, Replica, RingLimits, Snapshot, Stamp,
+    Table, Transaction, Value as StoreValue, WatchError,
 };
 
-use api::{GroupResource, Reason, Status, StatusCause};
+use api::{GroupResource, Reason, Status, StatusCause, Value};
 
-use crate::cluster::{Change, Changes, Cluster, Object};
+use crate::cluster::{Change, Changes, Cluster, Object, to_stored};
 use crate::registry::{Kind, Registry};
+use crate::sealing::{OpenError, Sealer};
 
 /// Written once, with the time in milliseconds, when a store is new. Belongs to no kind.
 const BORN_KEY: &str = "/trireme/born";
@@ -69,6 +70,7 @@ pub struct Storage {
     replica: Replica<Stored>,
     kinds: Arc<ArcSwap<Kinds>>,
     tables: ArcSwap<HashMap<GroupResource, Table<Stored>>>,
+    sealer: Option<Arc<Sealer>>,
 }
 
 /// A write that happened.
@@ -95,19 +97,27 @@ impl Storage {
         engine: Arc<dyn Engine>,
         clock: base::Clock,
         history: RingLimits,
+        sealer: Option<Sealer>,
         registry: &Registry,
     ) -> Result<Storage, store::ReplicaError> {
         let kinds = Arc::new(ArcSwap::from_pointee(Kinds::of(registry)));
         let prefixes: Vec<Bytes> = registry.kinds().map(|kind| table_prefix(kind)).collect();
         let by_prefix = kinds.clone();
-        let build = move |record: &Record| build(&by_prefix.load(), record);
+        let sealer = sealer.map(Arc::new);
+        let opener = sealer.clone();
+        let build = move |record: &Record| build(&by_prefix.load(), opener.as_deref(), record);
         let replica = Replica::open_with(engine, clock, history, prefixes, build).await?;
         let tables = registry.kinds().filter_map(|kind| {
             let table = replica.table(&table_prefix(kind))?;
             Some((kind.resource.clone(), table))
         });
         let tables = ArcSwap::from_pointee(tables.collect());
-        Ok(Storage { replica, kinds, tables })
+        Ok(Storage {
+            replica,
+            kinds,
+            tables,
+            sealer,
+        })
     }
 
     /// Adds the table of a kind that is served from now on.
@@ -213,6 +223,21 @@ impl Storage {
         }
     }
 
+    /// The operation that writes an object of a kind, sealed if the kind is.
+    pub fn put(&self, kind: &Kind, key: &str, object: &Value, expires_at_ms: Option<i64>) -> Operation {
+        let stamp = stamp_of(kind, self.sealer.as_deref());
+        let mut value = to_stored(object);
+        if let Some(sealer) = self.sealer.as_ref().filter(|_| stamp.sealing_key > 0) {
+            value = sealer.seal(key.as_bytes(), &value);
+        }
+        Operation::Put(Put {
+            key: key.to_owned().into(),
+            value,
+            expires_at_ms,
+            stamp,
+        })
+    }
+
     /// A cursor over a kind's events.
     pub fn watch(&self, kind: &Kind, after: u64, interest: Interest) -> Result<Cursor<Stored>, WatchStart> {
         let table = self.table(kind).map_err(WatchStart::Status)?;
@@ -246,10 +271,10 @@ pub fn event_objects(event: &Event<Stored>) -> (Option<Arc<Object>>, Option<Arc<
     (object(&event.before), object(&event.after))
 }
 
-/// The stamp of everything that is written: not sealed, and the schema's epoch.
-pub fn stamp() -> Stamp {
+/// The stamp of what is written of a kind now.
+fn stamp_of(kind: &Kind, sealer: Option<&Sealer>) -> Stamp {
     Stamp {
-        sealing_key: 0,
+        sealing_key: sealer.map_or(0, |sealer| sealer.key_of(&kind.resource)),
         schema_epoch: SCHEMA_EPOCH,
     }
 }
@@ -257,15 +282,29 @@ pub fn stamp() -> Stamp {
 /// Raised when the normal form of built-in kinds changes; objects of an older epoch are normalized again when read.
 pub const SCHEMA_EPOCH: u32 = 1;
 
-fn build(kinds: &Kinds, record: &Record) -> Stored {
+/// What a record that cannot be read is.
+const UNREADABLE: Stored = Stored {
+    object: None,
+    trigger: None,
+};
+
+fn build(kinds: &Kinds, sealer: Option<&Sealer>, record: &Record) -> Stored {
     let Some(kind) = kinds.find(&record.key) else {
-        return Stored {
-            object: None,
-            trigger: None,
-        };
+        return UNREADABLE;
+    };
+    let unreadable = |error: &dyn std::fmt::Display| {
+        tracing::error!(key = %String::from_utf8_lossy(&record.key), %error, "a stored object cannot be read");
+        UNREADABLE
     };
     let mut trigger = None;
-    let mut bytes = record.value.clone();
+    let mut bytes = match (record.stamp.sealing_key, sealer) {
+        (0, _) => record.value.clone(),
+        (key, None) => return unreadable(&OpenError::NoKey(key)),
+        (key, Some(sealer)) => match sealer.open(key, &record.key, &record.value) {
+            Ok(opened) => opened,
+            Err(error) => return unreadable(&error),
+        },
+    };
     if record.stamp.schema_epoch != SCHEMA_EPOCH
         && let Some(again) = renormalize(kind, &bytes)
     {
@@ -280,17 +319,15 @@ fn build(kinds: &Kinds, record: &Record) -> Stored {
         kind.field_values(value)
     });
     match object {
-        Ok(object) => Stored {
-            object: Some(Arc::new(object)),
-            trigger,
-        },
-        Err(error) => {
-            tracing::error!(key = %String::from_utf8_lossy(&record.key), %error, "a stored object cannot be read");
+        Ok(object) => {
+            let current = record.stamp == stamp_of(kind, sealer);
+            let object = if current { object } else { object.stored_otherwise() };
             Stored {
-                object: None,
-                trigger: None,
+                object: Some(Arc::new(object)),
+                trigger,
             }
         }
+        Err(error) => unreadable(&error),
     }
 }
 
@@ -298,7 +335,7 @@ fn renormalize(kind: &Kind, bytes: &[u8]) -> Option<Bytes> {
     let mut value = serde_json::from_slice(bytes).ok()?;
     api::normalize::normalize(&mut value, &kind.schema, api::normalize::UnknownFields::Ignore).ok()?;
     kind.row.strategy.default(&mut value);
-    Some(crate::cluster::to_stored(&value))
+    Some(to_stored(&value))
 }
 
 /// The API's word for a failed commit.

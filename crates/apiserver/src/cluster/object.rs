@@ -37,6 +37,7 @@ pub struct Object {
     bytes: Bytes,
     splice: Splice,
     message_len: OnceLock<u32>,
+    stale: bool,
 }
 
 /// Where the resourceVersion goes.
@@ -109,7 +110,19 @@ impl Object {
             bytes,
             splice,
             message_len: OnceLock::new(),
+            stale: false,
         })
+    }
+
+    /// The same object, marked as stored otherwise than it would be now.
+    pub fn stored_otherwise(self) -> Object {
+        Object { stale: true, ..self }
+    }
+
+    /// Whether it is stored otherwise than it would be now: under an older schema, not sealed, or with an older key. A
+    /// write that changes nothing brings it up to date.
+    pub fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// The header.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use http::Response;
 use serde_json::json;
-use store::{Guard, Operation as StoreOperation, Put, Transaction};
+use store::{Guard, Operation as StoreOperation, Transaction};
 
 use api::{GroupResource, GroupVersionResource, Reason, Status, StatusDetails, Value, meta};
 use client::Body;
@@ -16,13 +16,13 @@ use kinds::row::Propagation;
 
 use crate::addresses::Reservation;
 use crate::call::{Call, RequestBody, read_body, rfc3339};
-use crate::cluster::{Object, to_stored};
+use crate::cluster::Object;
 use crate::decode;
 use crate::options::{DeleteOptions, ListOptions};
 use crate::pipeline::{Operation, Review};
 use crate::registry::{Kind, Served};
 use crate::respond;
-use crate::storage::{WriteError, stamp};
+use crate::storage::WriteError;
 
 use super::read::{page, scope};
 use super::write::{is_namespaces, run_admit, run_validate};
@@ -150,12 +150,7 @@ pub async fn delete_object(
                     status: false,
                 });
             }
-            Step::Mark(object) => StoreOperation::Put(Put {
-                key: key.into(),
-                value: to_stored(object),
-                expires_at_ms: None,
-                stamp: stamp(),
-            }),
+            Step::Mark(object) => storage.put(kind, &key, object, None),
         };
         let as_object = |object: &Value, revision: u64| {
             Object::from_value(object, revision, kind.field_values(object))

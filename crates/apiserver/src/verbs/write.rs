@@ -10,7 +10,7 @@ mod update;
 
 use std::sync::Arc;
 
-use store::{Operation as StoreOperation, Put};
+use store::Operation as StoreOperation;
 
 use api::field::{Error, ErrorList, Path};
 use api::normalize::{UnknownFields, normalize};
@@ -18,11 +18,10 @@ use api::{GroupResource, Status, Value, meta, validation};
 use kinds::row::WriteContext;
 
 use crate::call::{Call, rfc3339};
-use crate::cluster::{Object, to_stored};
+use crate::cluster::Object;
 use crate::options::WriteOptions;
 use crate::pipeline::{Operation, Review};
 use crate::registry::{Kind, Served};
-use crate::storage::stamp;
 
 pub use metadata::{check_name, ensure_namespace};
 
@@ -166,12 +165,8 @@ impl Write<'_> {
             .row
             .ttl_seconds
             .and_then(|seconds| i64::try_from(seconds).ok());
-        StoreOperation::Put(Put {
-            key: key.to_owned().into(),
-            value: to_stored(object),
-            expires_at_ms: ttl.map(|seconds| self.call.server.clock.now_ms() + seconds * 1000),
-            stamp: stamp(),
-        })
+        let expires_at_ms = ttl.map(|seconds| self.call.server.clock.now_ms() + seconds * 1000);
+        self.call.server.storage.put(self.kind(), key, object, expires_at_ms)
     }
 }
 

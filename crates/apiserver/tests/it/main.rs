@@ -14,6 +14,7 @@ mod lists;
 mod policies;
 mod requests;
 mod rows;
+mod sealing;
 mod services;
 mod watches;
 mod wire;

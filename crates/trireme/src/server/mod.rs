@@ -10,12 +10,14 @@ mod serving;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use api::GroupResource;
 use apiserver::authentication::{Authentication, CertificateAuthenticator};
 use apiserver::authorization::{Chain, NodeAuthorizer, Rbac};
 use apiserver::bootstrap;
 use apiserver::cluster::Cluster;
 use apiserver::pipeline::Authorizer;
 use apiserver::request::{SYSTEM_MASTERS, UserInfo};
+use apiserver::sealing::Sealer;
 use apiserver::tokens::{ClusterObjects, Issuer, Signer, TokenAuthenticator};
 use apiserver::{ApiServer, Config, Parts, Running};
 use base::{Clock, Random, Shutdown};
@@ -204,6 +206,12 @@ async fn start_api(
     let mut config = Config::new(store, kinds::rows(), Box::new(parts));
     (config.clock, config.random) = (clock.clone(), random.fork());
     config.advertised = address.to_string();
+    let secrets = GroupResource {
+        group: String::new(),
+        resource: "secrets".into(),
+    };
+    let sealer = Sealer::from_text(&pki.sealing_keys, [secrets], random.fork());
+    config.sealer = Some(sealer.doing("reading the keys of encryption at rest (pki/sealing.keys)")?);
     let node = dial::NodeNamespace::new(layout.clone());
     config.services = Some(Arc::new(dial::ToPods(node.clone())));
     config.nodes = Some(Arc::new(dial::ToKubelets::new(node, pki, clock)?));

@@ -1,11 +1,12 @@
 //! The files of the cluster's authority, and the leaves that are made anew at every start.
 //!
-//! Only three secrets live long: the authority's key, the key that signs tokens, and the administrator's. Everything else
-//! is made when a process starts and replaced while it runs.
+//! Only four secrets live long: the authority's key, the key that signs tokens, the administrator's, and the keys that seal
+//! what the store keeps of Secrets. Everything else is made when a process starts and replaced while it runs.
 
 use std::path::{Path, PathBuf};
 
 use apiserver::pki::{Authority, Pair};
+use apiserver::sealing::Sealer;
 use base::{Clock, Random};
 
 use crate::errors::{CliError, Context as _, Kind, Result};
@@ -22,6 +23,9 @@ pub struct Pki {
     pub authority: Authority,
     /// Signs tokens: PKCS#8 in PEM, a secret.
     pub token_key_pem: String,
+    /// Keys of encryption at rest, in the form of [`apiserver::sealing::Sealer::from_text`]: a secret. A line with a
+    /// higher number rotates them at the next start.
+    pub sealing_keys: String,
     directory: PathBuf,
 }
 
@@ -40,20 +44,15 @@ impl Pki {
                 authority
             }
         };
-        let key_path = directory.join("sa.key");
-        let token_key_pem = match read(&key_path)? {
-            Some(key) => key,
-            None => {
-                let key = rcgen::KeyPair::generate()
-                    .doing("making the key of tokens")?
-                    .serialize_pem();
-                write_private(&key_path, key.as_bytes())?;
-                key
-            }
-        };
+        let token_key_pem = read_or_make(&directory.join("sa.key"), || {
+            let key = rcgen::KeyPair::generate().doing("making the key of tokens")?;
+            Ok(key.serialize_pem())
+        })?;
+        let sealing_keys = read_or_make(&directory.join("sealing.keys"), || Ok(Sealer::new_keys(random)))?;
         Ok(Pki {
             authority,
             token_key_pem,
+            sealing_keys,
             directory,
         })
     }
@@ -100,6 +99,16 @@ pub fn read_pair(directory: &Path, name: &str) -> Result<Option<Pair>> {
 pub fn write_pair(directory: &Path, name: &str, pair: &Pair) -> Result {
     write_private(&directory.join(format!("{name}.key")), pair.key_pem.as_bytes())?;
     write_private(&directory.join(format!("{name}.crt")), pair.certificate_pem.as_bytes())
+}
+
+/// Reads a secret, or makes it at the first start.
+fn read_or_make(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
+    if let Some(text) = read(path)? {
+        return Ok(text);
+    }
+    let text = make()?;
+    write_private(path, text.as_bytes())?;
+    Ok(text)
 }
 
 fn read(path: &Path) -> Result<Option<String>> {

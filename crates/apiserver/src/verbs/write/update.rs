@@ -146,7 +146,7 @@ impl Write<'_> {
         }
         let operation = if gone {
             StoreOperation::Delete(key.into())
-        } else if object == *old {
+        } else if object == *old && !live.is_stale() {
             // Nothing changed: nothing is written, and nobody is woken (D10).
             return Ok(Some(Written {
                 object: live.clone(),
