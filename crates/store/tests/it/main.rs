@@ -1,6 +1,7 @@
 //! Integration tests of the store, over real and simulated disks.
 
 mod backup;
+mod corruption;
 mod embedded;
 mod etcd;
 mod import;
@@ -8,4 +9,5 @@ mod kill;
 mod mutations;
 mod replica;
 mod simulation;
+mod space;
 mod support;
