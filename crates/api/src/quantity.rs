@@ -341,7 +341,7 @@ fn interpret(suffix: &str) -> Result<(i64, Format), QuantityError> {
         _ => {
             let number = suffix.strip_prefix(['e', 'E']).ok_or(QuantityError::Suffix)?;
             let exponent: i64 = number.parse().map_err(|_| QuantityError::Suffix)?;
-            if exponent.abs() > EXPONENT_MAX {
+            if exponent.unsigned_abs() > EXPONENT_MAX.unsigned_abs() {
                 return Err(QuantityError::Suffix);
             }
             return Ok((exponent, Format::DecimalExponent));
