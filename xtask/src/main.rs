@@ -55,7 +55,7 @@ fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
 /// The same with variables in its environment.
 fn run_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
     eprintln!("+ {program} {}", arguments.join(" "));
-    let mut command = Command::new(program);
+    let mut command = child(program);
     command
         .args(arguments)
         .envs(environment.iter().copied())
@@ -65,6 +65,19 @@ fn run_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> 
         bail!("`{program} {}` failed: {status}", arguments.join(" "));
     }
     Ok(())
+}
+
+/// A program to run, without what `cargo run` has told us about our own package: build scripts look at such variables (those
+/// of ring do), so cargo would build them, and all that uses them, anew.
+fn child(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let told = |prefix: &&str| name.to_str().is_some_and(|name| name.starts_with(prefix));
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(told) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// The workspace's folder.

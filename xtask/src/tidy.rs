@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
@@ -98,7 +97,7 @@ fn run_cargo(arguments: &[&str]) -> anyhow::Result<()> {
 
 /// The workspace's packages and, for each, those it uses outside of tests.
 fn packages() -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
-    let output = Command::new(cargo())
+    let output = crate::child(&cargo())
         .args([
             "metadata",
             "--format-version",

@@ -91,7 +91,7 @@ fn boot(shared: &Path, preload: &Path) -> anyhow::Result<()> {
 /// Builds a package's tests and finds the executable: `lib` has those beside the code, `test` the integration tests.
 fn test_executable(package: &str, target: &str) -> anyhow::Result<PathBuf> {
     let selection = if target == "lib" { "--lib" } else { "--test=it" };
-    let output = Command::new(cargo())
+    let output = crate::child(&cargo())
         .args(["test", "--no-run", "--locked", "--message-format=json", "--package"])
         .args([package, selection])
         .current_dir(workspace())
