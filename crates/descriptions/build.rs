@@ -21,7 +21,10 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=../../Cargo.lock");
     let mut found = BTreeMap::new();
-    collect(&sources().join("src").join(VERSION), &mut found);
+    let directory = sources().join("src").join(VERSION);
+    // The structs in them are compared with our schema by a test.
+    println!("cargo::rustc-env=K8S_OPENAPI_SOURCES={}", directory.display());
+    collect(&directory, &mut found);
     assert!(
         found.len() >= LEAST,
         "only {} descriptions in the sources of k8s-openapi: has its generated code another form?",

@@ -8,7 +8,16 @@ use crate::kind::{Kind, Meta, Object};
 use crate::resource::{Resource, resources};
 
 macro_rules! kinds {
-    ($($kind:ty => $resource:ident,)*) => {$(
+    ($($kind:ty => $resource:ident,)*) => {
+        /// What is left of an object that goes through the struct of its kind; for tests of all kinds.
+        #[cfg(test)]
+        type Through = fn(&serde_json::Value) -> Result<serde_json::Value, serde_json::Error>;
+
+        #[cfg(test)]
+        const ALL: &[(Resource, Through)] = &[$(
+            (resources::$resource, |object| serde_json::to_value(<$kind as serde::Deserialize>::deserialize(object)?)),
+        )*];
+        $(
         impl Object for $kind {
             #[inline(never)]
             fn decode(json: &[u8]) -> Result<Self, serde_json::Error> {
@@ -25,7 +34,8 @@ macro_rules! kinds {
         impl Kind for $kind {
             const RESOURCE: Resource = resources::$resource;
         }
-    )*};
+        )*
+    };
 }
 
 kinds! {
@@ -56,4 +66,68 @@ kinds! {
     policy::v1::PodDisruptionBudget => POD_DISRUPTION_BUDGETS,
     scheduling::v1::PriorityClass => PRIORITY_CLASSES,
     storage::v1::StorageClass => STORAGE_CLASSES,
+}
+
+/// Objects made from the schema.
+#[cfg(test)]
+#[path = "../../api/tests/it/generate.rs"]
+mod generate;
+
+#[cfg(test)]
+mod tests {
+    use api::Value;
+    use api::normalize::{UnknownFields, normalize};
+    use api::schema::SchemaRef;
+
+    use super::*;
+
+    /// The fields of `left` that `right` has not, or has otherwise. What is empty may be absent, or empty in another way.
+    fn lost(path: &str, left: &Value, right: &Value, found: &mut Vec<String>) {
+        match (left, right) {
+            (left, right) if is_empty(left) && is_empty(right) => {}
+            (Value::Object(left), Value::Object(right)) => {
+                for (name, value) in left {
+                    lost(
+                        &format!("{path}.{name}"),
+                        value,
+                        right.get(name).unwrap_or(&Value::Null),
+                        found,
+                    );
+                }
+            }
+            (Value::Array(left), Value::Array(right)) if left.len() == right.len() => {
+                left.iter()
+                    .zip(right)
+                    .for_each(|(left, right)| lost(path, left, right, found));
+            }
+            _ if left == right => {}
+            _ => found.push(format!("{path}: {left} {right}")),
+        }
+    }
+
+    fn is_empty(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::Array(items) => items.is_empty(),
+            Value::Object(fields) => fields.values().all(is_empty),
+            _ => false,
+        }
+    }
+
+    /// Full, sparse, zero and null objects of every kind with a struct are read, and nothing of them is lost.
+    #[test]
+    fn structs_keep_every_field() {
+        for (resource, through) in ALL {
+            let gvk = api::GroupVersionKind::new(&resource.group, &resource.version, &resource.kind);
+            let schema = SchemaRef::builtin(&gvk).unwrap();
+            for fill in generate::FILLS {
+                let mut object = generate::object(&gvk, schema.node(), fill);
+                normalize(&mut object, &schema, UnknownFields::Report).unwrap();
+                let back = through(&object).unwrap_or_else(|error| panic!("{gvk} {fill:?}: {error}\n{object:#}"));
+                let mut found = Vec::new();
+                lost("", &object, &back, &mut found);
+                assert!(found.is_empty(), "{gvk} {fill:?}: {found:#?}");
+            }
+        }
+    }
 }

@@ -1,0 +1,3 @@
+//! The structs of `k8s-openapi`, read as text as the build script reads their descriptions.
+
+mod structs;
