@@ -4,7 +4,6 @@
 //! revision exactly once and in order, and never has to list again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,8 +27,24 @@ const CRASH_AFTER_MS_MAX: u64 = 80;
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 const NAMESPACE: &str = "default";
 
-/// An acknowledged write: the revision the server told, and what it said of the object (`None`: gone).
-type Acknowledged = Arc<Mutex<BTreeMap<u64, (String, Option<String>)>>>;
+/// What the server acknowledged.
+#[derive(Clone, Default)]
+struct Acknowledged {
+    /// Creates and updates by the revision that the server told: the object's name and content.
+    written: BTreeMap<u64, (String, String)>,
+    /// The uids of objects that were deleted: the answer to a delete tells no revision.
+    deleted: BTreeSet<String>,
+    updates: u64,
+}
+
+/// What the watcher saw.
+struct Seen {
+    revision: u64,
+    name: String,
+    uid: String,
+    /// `None`: the object is gone.
+    value: Option<String>,
+}
 
 fn revision(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
@@ -74,8 +89,9 @@ fn kill(cluster: &Cluster) {
 
 async fn crash_and_check(cluster: &Cluster, seed: u64) {
     let random = Random::seeded(seed);
-    let acknowledged = Acknowledged::default();
-    let count = Arc::new(AtomicU64::new(0));
+    let acknowledged = Arc::new(Mutex::new(Acknowledged::default()));
+    // Counts the answers.
+    let (answers, mut answered) = watch::channel(0_u64);
     // The number of times the control plane was started; `u64::MAX` ends the writers.
     let (starts, started) = watch::channel(1_u64);
 
@@ -97,7 +113,7 @@ async fn crash_and_check(cluster: &Cluster, seed: u64) {
                 writer,
                 random,
                 acknowledged.clone(),
-                count.clone(),
+                answers.clone(),
                 started.clone(),
             ))
         })
@@ -105,11 +121,8 @@ async fn crash_and_check(cluster: &Cluster, seed: u64) {
     let typist = tokio::spawn(type_kubectl(cluster.kubeconfig(), cluster.dir.clone(), started.clone()));
 
     for start in 2..=CRASHES + 1 {
-        let before = count.load(Ordering::SeqCst);
-        while count.load(Ordering::SeqCst) == before {
-            tokio::task::yield_now().await;
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        answered.mark_unchanged();
+        answered.changed().await.expect("writers write to the end");
         tokio::time::sleep(Duration::from_millis(random.range(0..CRASH_AFTER_MS_MAX))).await;
         tokio::task::block_in_place(|| {
             kill(cluster);
@@ -133,21 +146,46 @@ async fn crash_and_check(cluster: &Cluster, seed: u64) {
         .unwrap();
 
     let acknowledged = acknowledged.lock().unwrap().clone();
+    let Acknowledged {
+        written,
+        deleted,
+        updates,
+    } = acknowledged;
+    let counts = format!(
+        "{} creates and updates, {updates} of them updates, {} deletes",
+        written.len(),
+        deleted.len()
+    );
     assert!(
-        acknowledged.len() as u64 > CRASHES,
-        "only {} writes",
-        acknowledged.len()
+        written.len() as u64 > CRASHES && updates > 0 && !deleted.is_empty(),
+        "only {counts}"
     );
     let mut seen: BTreeMap<u64, (String, Option<String>)> = BTreeMap::new();
+    let mut gone: BTreeSet<String> = BTreeSet::new();
     let mut last = present.resource_version.parse::<u64>().unwrap();
-    for (revision, name, value) in &events {
+    for Seen {
+        revision,
+        name,
+        uid,
+        value,
+    } in &events
+    {
         assert!(*revision > last, "revision {revision} after {last}");
         last = *revision;
+        if value.is_none() {
+            gone.insert(uid.clone());
+        }
         seen.insert(*revision, (name.clone(), value.clone()));
     }
-    for (revision, write) in acknowledged.iter() {
-        assert_eq!(seen.get(revision), Some(write), "acknowledged revision {revision}");
+    for (revision, (name, value)) in written {
+        let write = Some((name, Some(value)));
+        assert_eq!(seen.get(&revision).cloned(), write, "acknowledged revision {revision}");
     }
+    let kept: Vec<_> = deleted.difference(&gone).collect();
+    assert!(
+        kept.is_empty(),
+        "deletes were acknowledged and did not happen: {kept:?}"
+    );
     // The history of events leads to exactly the state that is there.
     let mut state: BTreeMap<String, String> = present
         .items
@@ -175,8 +213,7 @@ async fn crash_and_check(cluster: &Cluster, seed: u64) {
     }
     assert_eq!(last, revision(&end));
     println!(
-        "{} writes acknowledged, {} by kubectl, {} events",
-        acknowledged.len(),
+        "acknowledged: {counts}, {} by kubectl; {} events",
         typed.len(),
         events.len()
     );
@@ -198,8 +235,8 @@ async fn write(
     client: Client,
     writer: u64,
     random: Random,
-    acknowledged: Acknowledged,
-    count: Arc<AtomicU64>,
+    acknowledged: Arc<Mutex<Acknowledged>>,
+    answers: watch::Sender<u64>,
     mut started: watch::Receiver<u64>,
 ) {
     for number in 0_u64.. {
@@ -211,30 +248,32 @@ async fn write(
             format!("w{writer}-{}", random.range(0..NAMES)),
             format!("{writer}.{number}"),
         );
-        let answer = match random.range(0..4) {
-            0 => client
-                .delete(&CONFIG_MAPS, NAMESPACE, &name, &DeleteParams::default())
-                .await
-                .map(|_| None),
-            1 => client
-                .create_in(&CONFIG_MAPS, NAMESPACE, &object(&name, &value))
-                .await
-                .map(Some),
-            _ => client
-                .update(&CONFIG_MAPS, NAMESPACE, &name, None, &object(&name, &value))
-                .await
-                .map(Some),
+        let kind = random.range(0..4);
+        let answer = match kind {
+            0 => {
+                client
+                    .delete(&CONFIG_MAPS, NAMESPACE, &name, &DeleteParams::default())
+                    .await
+            }
+            1 => client.create_in(&CONFIG_MAPS, NAMESPACE, &object(&name, &value)).await,
+            _ => {
+                client
+                    .update(&CONFIG_MAPS, NAMESPACE, &name, None, &object(&name, &value))
+                    .await
+            }
         };
         match answer {
-            Ok(Some(written)) => {
-                acknowledged
-                    .lock()
-                    .unwrap()
-                    .insert(revision(&written), (name, Some(value)));
-                count.fetch_add(1, Ordering::SeqCst);
-            }
-            Ok(None) => {
-                count.fetch_add(1, Ordering::SeqCst);
+            Ok(answer) => {
+                let mut acknowledged = acknowledged.lock().unwrap();
+                if kind == 0 {
+                    acknowledged
+                        .deleted
+                        .insert(answer["details"]["uid"].as_str().unwrap().to_owned());
+                } else {
+                    acknowledged.written.insert(revision(&answer), (name, value));
+                    acknowledged.updates += u64::from(kind > 1);
+                }
+                answers.send_modify(|answers| *answers += 1);
             }
             // It exists already, or it does not: both are answers.
             Err(error) if error.status().is_some_and(|status| matches!(status.code, 404 | 409)) => {}
@@ -275,7 +314,7 @@ async fn type_kubectl(
 }
 
 /// Watches from a revision, through every crash, to the object `end`. A 410 or any other refusal fails.
-async fn record(client: Client, from: String, mut started: watch::Receiver<u64>) -> Vec<(u64, String, Option<String>)> {
+async fn record(client: Client, from: String, mut started: watch::Receiver<u64>) -> Vec<Seen> {
     let mut events = Vec::new();
     let mut from = from;
     loop {
@@ -300,8 +339,14 @@ async fn record(client: Client, from: String, mut started: watch::Receiver<u64>)
                     let name = object["metadata"]["name"].as_str().unwrap().to_owned();
                     let value = (!gone).then(|| value_of(&object));
                     from = revision(&object).to_string();
-                    events.push((revision(&object), name.clone(), value));
-                    if name == "end" {
+                    let is_end = name == "end";
+                    events.push(Seen {
+                        revision: revision(&object),
+                        uid: object["metadata"]["uid"].as_str().unwrap().to_owned(),
+                        name,
+                        value,
+                    });
+                    if is_end {
                         return events;
                     }
                 }
