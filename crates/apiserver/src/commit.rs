@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use store::Transaction;
+use tracing::Instrument as _;
 
 use api::Status;
 
@@ -18,7 +19,7 @@ pub async fn commit(
     reservation: Reservation,
 ) -> Result<Committed, WriteError> {
     let server = server.clone();
-    let task = tokio::spawn(async move {
+    let work = async move {
         let outcome = server.storage.commit(transaction).await;
         match &outcome {
             Ok(_) => reservation.keep(),
@@ -30,7 +31,8 @@ pub async fn commit(
             Err(_) => drop(reservation),
         }
         outcome
-    });
+    };
+    let task = tokio::spawn(work.in_current_span());
     match task.await {
         Ok(outcome) => outcome,
         Err(error) => Err(WriteError::Failed(Status::internal(error))),

@@ -210,6 +210,7 @@ pub fn delete_options(call: &Call, bytes: &Bytes) -> Result<Value, Status> {
 
 /// Reads a patch document in JSON.
 pub fn json_document(bytes: &Bytes) -> Result<(Value, Vec<String>), Status> {
+    tracing::trace!(target: "walk", "the body is decoded");
     let bad = |error: &dyn std::fmt::Display| Status::bad_request(format!("error decoding patch: {error}"));
     let decoded = json::decode(bytes, &Limits::default()).map_err(|error| bad(&error))?;
     let strict = decoded.strict_errors().collect();

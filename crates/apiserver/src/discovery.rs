@@ -183,6 +183,7 @@ impl Discovery {
         legacy: &Value,
         aggregated: [(&str, &Aggregated); 2],
     ) -> Result<Response<Body>, Status> {
+        tracing::trace!(target: "walk", "discovery");
         let accept = negotiate::accept(&call.headers);
         for clause in negotiate::clauses(&accept) {
             if !clause.takes_json() {

@@ -72,6 +72,7 @@ pub fn update(
     manager: &str,
     now: &str,
 ) -> Result<(), Status> {
+    tracing::trace!(target: "walk", "its managers");
     let seen = |tree: &Value| match served.is_hub() {
         true => Ok(tree.clone()),
         false => view::from_hub(served, tree.clone()),

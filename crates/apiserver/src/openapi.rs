@@ -210,6 +210,7 @@ pub async fn v3_index(call: &Call) -> Result<Response<Body>, Status> {
 /// `/openapi/v3/<group version>`. With a hash in the query the answer never changes; with an old hash the client is sent
 /// on to the new one.
 pub async fn v3(call: &Call, path: &str) -> Result<Response<Body>, Status> {
+    tracing::trace!(target: "walk", "OpenAPI");
     let documents = call.server.openapi(&call.registry);
     let wanted = path.to_owned();
     let document = aside(move || documents.v3(&wanted, &texts()))

@@ -139,6 +139,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     remote: SocketAddr,
 ) -> Result<(), BoxError> {
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await??;
+    tracing::trace!(target: "walk", "a connection");
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificates = Arc::new(
         chain

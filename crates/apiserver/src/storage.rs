@@ -210,6 +210,7 @@ impl Storage {
 
     /// Commits a transaction; done when readers see it (or what refused it, so that the next attempt does).
     pub async fn commit(&self, transaction: Transaction) -> Result<Committed, WriteError> {
+        tracing::trace!(target: "walk", "handed to the store");
         match self.replica.commit(transaction).await {
             Ok(written) => {
                 let after = written.entries.into_iter().next().and_then(|entry| entry.after);
@@ -334,7 +335,7 @@ fn build(kinds: &Kinds, sealer: Option<&Sealer>, record: &Record) -> Stored {
 fn renormalize(kind: &Kind, bytes: &[u8]) -> Option<Bytes> {
     let mut value = serde_json::from_slice(bytes).ok()?;
     api::normalize::normalize(&mut value, &kind.schema, api::normalize::UnknownFields::Ignore).ok()?;
-    kind.row.strategy.default(&mut value);
+    kind.row.set_defaults(&mut value);
     Some(to_stored(&value))
 }
 

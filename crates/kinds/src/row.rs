@@ -48,6 +48,14 @@ pub struct StorageKind {
     pub served: Vec<ServedVersion>,
 }
 
+impl StorageKind {
+    /// Sets what the object leaves open, as its strategy says. Idempotent.
+    pub fn set_defaults(&self, object: &mut Value) {
+        tracing::trace!(target: "walk", "defaults");
+        self.strategy.default(object);
+    }
+}
+
 /// What DELETE does to objects of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeletePolicy {

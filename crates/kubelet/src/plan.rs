@@ -119,6 +119,7 @@ pub fn restarts(policy: &str, role: Role, run: &Run) -> bool {
 
 /// What to do next about a pod that is not being deleted.
 pub fn plan(pod: &Pod, observed: &Observed, facts: &Facts, now: Instant) -> Plan {
+    tracing::trace!(target: "walk", pod = pod.metadata.name, "what is next");
     let containers = defined(pod);
     let policy = restart_policy(pod);
     if is_over(&containers, policy, observed) {

@@ -238,6 +238,9 @@ impl Work {
             let found = self.catalog.get(name);
             self.zone.write().set(name, found.as_ref());
             let frontends = found.map(|found| rotation(&found, &self.node_name)).unwrap_or_default();
+            if frontends.values().any(|wanted| !wanted.backends.is_empty()) {
+                tracing::trace!(target: "walk", service = ?name, "a service leads somewhere");
+            }
             written.table.set(name, frontends);
         }
         !changed.is_empty()

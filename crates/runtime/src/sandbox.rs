@@ -24,6 +24,7 @@ impl Runtime {
     /// Makes a sandbox and starts its shim; the pod's network is ready when this returns.
     pub async fn run_sandbox(self: &Arc<Self>, config: cri::PodSandboxConfig, handler: &str) -> Result<String> {
         let metadata = required(config.metadata.clone(), "the sandbox's metadata")?;
+        tracing::trace!(target: "walk", pod = metadata.name, "a sandbox is made");
         if !handler.is_empty() && handler != "runc" && handler != "trireme" {
             return Err(Error::Invalid(format!("no runtime for {handler:?} is configured")));
         }

@@ -80,6 +80,7 @@ impl Decider {
     /// # Errors
     /// Why there is none.
     pub fn decide(&mut self, pod: &Pod, cluster: &Cluster) -> Result<Arc<str>, Unschedulable> {
+        tracing::trace!(target: "walk", pod = %pod.key.name, "a node is chosen");
         let nodes = cluster.nodes();
         if let Some(why) = pod.unsupported {
             return Err(Unschedulable::alone(nodes.len(), why.into()));

@@ -204,6 +204,7 @@ impl Scheduler {
 
     fn decide(&mut self, attempt: Attempt) {
         let pod = attempt.pod;
+        tracing::trace!(target: "walk", pod = %pod.key.name, "a pod is popped");
         match self.decider.decide(&pod, &self.cluster) {
             Ok(node) => {
                 let mut placed = Pod::clone(&pod);
@@ -226,6 +227,7 @@ impl Scheduler {
         self.shutdown.spawn(async move {
             let Ok(_seat) = seats.acquire().await else { return };
             let PodKey { namespace, name } = &pod.key;
+            tracing::trace!(target: "walk", pod = %name, "the pod is bound");
             let outcome = client.bind(namespace, name, Some(&pod.uid), &node).await;
             // The receiver is gone only when the scheduler ends.
             let _ = done.send(Bound { pod, node, outcome });

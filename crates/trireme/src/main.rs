@@ -57,13 +57,7 @@ fn run(cli: Cli) -> Result {
         _ => {}
     }
     if cli.command.is_daemon() {
-        let filter = tracing_subscriber::EnvFilter::try_from_env("TRIREME_LOG")
-            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .with_ansi(false)
-            .init();
+        start_log();
         rustls::crypto::ring::default_provider()
             .install_default()
             .map_err(|_| CliError::internal("a cryptography provider was installed twice"))?;
@@ -81,6 +75,22 @@ fn run(cli: Cli) -> Result {
         .doing("starting")?;
     let _ = rustls::crypto::ring::default_provider().install_default();
     runtime.block_on(commands::run(cli.command, &layout, cli.quiet, is_root))
+}
+
+/// The daemon's log: what `TRIREME_LOG` lets through (as `info` or `warn,walk=trace`), as lines of text, or of JSON with
+/// `TRIREME_LOG_FORMAT=json`.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TRIREME_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
+    if std::env::var_os("TRIREME_LOG_FORMAT").is_some_and(|format| format == "json") {
+        log.json().with_file(true).with_line_number(true).init();
+    } else {
+        log.init();
+    }
 }
 
 /// A command of the daemon is only for `up` and service managers; everything else is for people.

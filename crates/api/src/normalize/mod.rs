@@ -47,6 +47,7 @@ pub fn normalize(
     schema: &SchemaRef,
     unknown: UnknownFields,
 ) -> Result<Vec<UnknownField>, DecodeError> {
+    tracing::trace!(target: "walk", "brought into normal form");
     normalize_node(value, schema.node(), unknown)
 }
 

@@ -15,6 +15,7 @@ const RETAIN_KEYS: &str = "$retainKeys";
 
 /// Merges `patch` into `live` by the merge keys and strategies of the schema.
 pub fn strategic_merge_patch(live: &Value, patch: &Value, schema: &SchemaRef) -> Result<Value, PatchError> {
+    tracing::trace!(target: "walk", "a patch is merged");
     let live = match live {
         Value::Object(map) => map.clone(),
         _ => Map::new(),

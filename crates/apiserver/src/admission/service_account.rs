@@ -110,6 +110,7 @@ impl ServiceAccount {
 
     /// Mounts the token into every container that mounts nothing there itself.
     fn mount(&self, pod: &mut Value) {
+        tracing::trace!(target: "walk", pod = meta::name(pod), "a token is mounted");
         let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
         let mut names = volumes.filter_map(|volume| volume["name"].as_str());
         let present = names.find(|name| name.starts_with(VOLUME_PREFIX)).map(str::to_owned);

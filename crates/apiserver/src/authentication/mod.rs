@@ -58,6 +58,7 @@ impl Authentication {
 
 impl Authenticator for Authentication {
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+        tracing::trace!(target: "walk", "who asks");
         let found = match self
             .certificates
             .authenticate(credentials.peer_certificates, self.clock.now())

@@ -106,6 +106,7 @@ impl Rbac {
 
 impl Authorizer for Rbac {
     fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
+        tracing::trace!(target: "walk", "whether they may");
         let mut state = self.state.lock();
         state.drain();
         let mut reason = None;

@@ -35,6 +35,7 @@ impl FlowControl {
 
     /// A seat for the request, or 429. The administrator's group is exempt, as upstream's `exempt` level is.
     pub fn enter(&self, user: &UserInfo, read_only: bool, long_running: bool) -> Result<Seat, Status> {
+        tracing::trace!(target: "walk", "a seat");
         if long_running || user.is_in(SYSTEM_MASTERS) {
             return Ok(Seat(None));
         }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, USER_AGENT};
 use http::{Request, Response};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
+use tracing::Instrument as _;
 
 use api::Status;
 use api::schema::SchemaRef;
@@ -47,10 +48,13 @@ pub enum Peer {
 
 /// Answers one request.
 pub fn handle(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) -> BoxFuture<'static, Response<Body>> {
-    Box::pin(answer(server, peer, request))
+    let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let span = tracing::trace_span!(target: "walk", "request", method = %request.method(), uri = %request.uri(), agent);
+    Box::pin(answer(server, peer, request).instrument(span))
 }
 
 async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) -> Response<Body> {
+    tracing::trace!(target: "walk", "a request");
     let given = request.headers().get("audit-id").and_then(|value| value.to_str().ok());
     let given = given.filter(|id| !id.is_empty() && id.len() <= AUDIT_ID_BYTES_MAX);
     let audit_id = given.map_or_else(|| server.random.uuid(), str::to_owned);

@@ -23,6 +23,7 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
 /// Reads what the request is about. `path` is still percent-encoded.
 pub fn parse(method: &Method, path: &str, query: &Query) -> Result<Attributes, InfoError> {
+    tracing::trace!(target: "walk", "what is asked");
     let path = percent::decode(path, false).ok_or_else(|| InfoError::BadPath(path.into()))?;
     let mut info = Attributes {
         verb: method.as_str().to_ascii_lowercase(),

@@ -57,7 +57,7 @@ pub async fn update(call: &Call, served: &Arc<Served>, body: RequestBody) -> Res
     let now = rfc3339(call.server.clock.now());
     let make = |live: Option<&Value>| {
         let mut object = object.clone();
-        served.kind.row.strategy.default(&mut object);
+        served.kind.row.set_defaults(&mut object);
         if let Some(live) = live {
             managed::update(
                 served,
@@ -112,6 +112,7 @@ pub fn patch_type(call: &Call) -> Result<MediaType, Status> {
 
 /// PATCH.
 pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
+    tracing::trace!(target: "walk", "the verb");
     let media = patch_type(call)?;
     // Strategic merge needs the types of built-in kinds (upstream: custom resources do not take it).
     if media == MediaType::StrategicMergePatch && SchemaRef::builtin(&served.gvk).is_none() {
@@ -129,7 +130,7 @@ pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
             let config = apply_config(served, document.value)?;
             let make = |live: Option<&Value>| {
                 let mut object = managed::apply(served, write.subresource, live, &config, &options, &now)?;
-                served.kind.row.strategy.default(&mut object);
+                served.kind.row.set_defaults(&mut object);
                 Ok(object)
             };
             write.update(&make, write.subresource.is_empty()).await?
@@ -140,7 +141,7 @@ pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
                 let seen = view::from_hub(served, live.clone())?;
                 let patched = document.patch(call, served, &seen, &options)?;
                 let mut object = view::to_hub(served, patched)?;
-                served.kind.row.strategy.default(&mut object);
+                served.kind.row.set_defaults(&mut object);
                 managed::update(
                     served,
                     write.subresource,

@@ -100,7 +100,7 @@ impl Write<'_> {
     /// Normal form and defaults of a hub object.
     fn settle(&self, object: &mut Value) -> Result<(), Status> {
         normalize(object, &self.kind().schema, UnknownFields::Ignore).map_err(Status::internal)?;
-        self.kind().row.strategy.default(object);
+        self.kind().row.set_defaults(object);
         Ok(())
     }
 
@@ -182,6 +182,7 @@ pub async fn run_admit(
     object: &mut Option<Value>,
     old: Option<&Value>,
 ) -> Result<(), Status> {
+    tracing::trace!(target: "walk", "mutating admission");
     let mut result = Ok(());
     for plugin in call
         .server
@@ -205,6 +206,7 @@ pub async fn run_validate(
     object: Option<&Value>,
     old: Option<&Value>,
 ) -> Result<(), Status> {
+    tracing::trace!(target: "walk", "validating admission");
     let mut result = Ok(());
     for plugin in call
         .server

@@ -249,6 +249,7 @@ impl<T: Object> Informer<T> {
 
     /// Applies one change of the watch.
     fn change(&self, object: T, deleted: bool) {
+        tracing::trace!(target: "walk", resource = %self.resource(), object = object.meta().name(), "an informer hears");
         let revision = object.meta().resource_version().parse().unwrap_or(0);
         let object = Arc::new(object);
         let mut store = self.inner.store.write();

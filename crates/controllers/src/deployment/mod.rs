@@ -120,6 +120,7 @@ struct Controller {
 
 impl Controller {
     async fn sync(&self, key: &Name) -> Result<Next, Error> {
+        tracing::trace!(target: "walk", ?key, "the deployment controller");
         let Some(deployment) = self.deployments.get(&key.0, &key.1) else {
             self.pace.forget(key);
             return Ok(Next::Wait);

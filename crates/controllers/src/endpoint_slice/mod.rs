@@ -16,6 +16,7 @@ use crate::backends::{self, Service};
 use crate::context::{Context, Name, Pace, name_of, synced};
 use crate::parallel;
 use crate::pod_gc::{NODE_INDEX, add_node_index};
+use crate::pods::is_ready;
 use crate::views::{Node, Pod};
 use decide::{Action, MANAGED_BY, MANAGER, SERVICE_NAME, decide};
 
@@ -115,6 +116,9 @@ impl Controller {
         }
         if let Some(wait) = self.pace.wait(key, pods.len()) {
             return Ok(Next::After(wait));
+        }
+        if pods.iter().any(|pod| is_ready(pod)) {
+            tracing::trace!(target: "walk", ?key, "the ready addresses of a service");
         }
         let (_, error) = parallel::all(actions, |action| self.perform(&key.0, action)).await;
         match error {

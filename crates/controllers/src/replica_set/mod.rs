@@ -118,6 +118,7 @@ struct Controller {
 
 impl Controller {
     async fn sync(&self, key: &Name) -> Result<Next, Error> {
+        tracing::trace!(target: "walk", ?key, "the replica set controller");
         self.settle(key).await?;
         let Some(set) = self.sets.get(&key.0, &key.1) else {
             self.pace.forget(key);

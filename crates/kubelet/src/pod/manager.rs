@@ -105,6 +105,7 @@ impl Manager {
     }
 
     fn start(&mut self, uid: String, pod: Arc<Pod>, ended: &mpsc::UnboundedSender<String>, gone: bool) {
+        tracing::trace!(target: "walk", pod = identity(&pod).1, "a worker is started");
         let (inputs, receiver) = mpsc::unbounded_channel();
         if gone {
             let _ = inputs.send(Input::Gone);

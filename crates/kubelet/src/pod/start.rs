@@ -41,6 +41,7 @@ impl Start {
     /// # Errors
     /// What the container waits for.
     pub async fn run(self, shared: &Shared) -> Result<(), Waiting> {
+        tracing::trace!(target: "walk", pod = full_name(&self.pod), "a container is asked for");
         let about = container_reference(&self.pod, &self.container.name, self.init);
         let image = self.image(shared).await?;
         config::check_non_root(&self.pod, &self.container, &image).map_err(|message| {

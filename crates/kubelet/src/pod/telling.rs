@@ -88,6 +88,7 @@ impl Worker {
             return None;
         }
         let (namespace, name, uid) = identity(&self.pod);
+        tracing::trace!(target: "walk", pod = name, phase = %status["phase"], "the status goes back");
         let patch = json!({"metadata": {"uid": uid}, "status": whole_addresses(status)});
         let patched = self
             .shared

@@ -128,6 +128,7 @@ impl PodLinks {
 
     /// Links several pods at once; the answers are in the same order. One that fails leaves nothing behind.
     pub fn add_many(&self, pods: &[(&Path, &str)]) -> Vec<Result<Ipv4Addr, LinkError>> {
+        tracing::trace!(target: "walk", "pods are linked");
         let mut state = self.state.lock();
         let mut answers = Vec::new();
         let mut fresh = Vec::new();

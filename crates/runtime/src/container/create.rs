@@ -27,6 +27,7 @@ impl Runtime {
         sandbox_config: Option<cri::PodSandboxConfig>,
     ) -> Result<String> {
         let sandbox = self.sandbox(sandbox_id)?;
+        tracing::trace!(target: "walk", "a container is made");
         let metadata = required(config.metadata.clone(), "the container's metadata")?;
         let image_name = required(config.image.clone(), "the container's image")?.image;
         let image = self

@@ -182,6 +182,9 @@ impl Writer {
             .collect();
         encode_record(raw, start, time_ms, real.into_iter(), seed, &mut batch.buffer);
         let changes = evolve(&mut batch.root, revision, operations);
+        for change in &changes {
+            tracing::trace!(target: "walk", key = %change.key.escape_ascii(), "taken into a batch");
+        }
         batch.commits.push(Arc::new(Committed {
             revision,
             time_ms,
@@ -259,6 +262,9 @@ impl Writer {
         match batch.failed {
             None if batch.commits.is_empty() => {}
             None => {
+                for change in batch.commits.iter().flat_map(|commit| &commit.changes) {
+                    tracing::trace!(target: "walk", key = %change.key.escape_ascii(), "durable");
+                }
                 let mut memory = self.shared.memory.write();
                 let begins = memory.oldest_ms().is_none();
                 memory.apply(&batch.commits, batch.root);

@@ -173,6 +173,7 @@ impl<V: Value> Applier<V> {
                 (false, None) => None,
             };
             let Some(working) = working else { continue };
+            tracing::trace!(target: "walk", key = %change.key.escape_ascii(), "published to readers");
             let after = change.after.as_ref().map(|record| self.entry(record));
             let before = match &after {
                 Some(entry) => working.map.insert(entry.clone()),

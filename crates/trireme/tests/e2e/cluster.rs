@@ -16,7 +16,7 @@ use client::Client;
 use client::https::{Credentials, HttpsTransport};
 use serde_json::Value;
 
-use crate::node::FakeNode;
+use testkit::HollowNode;
 
 /// The program under test.
 pub const TRIREME: &str = env!("CARGO_BIN_EXE_trireme");
@@ -80,11 +80,11 @@ impl Cluster {
 
     /// The cluster that tests share, with a node that reports pods as running.
     pub fn shared() -> &'static Cluster {
-        static SHARED: OnceLock<(Cluster, FakeNode)> = OnceLock::new();
+        static SHARED: OnceLock<(Cluster, HollowNode)> = OnceLock::new();
         &SHARED
             .get_or_init(|| {
                 let cluster = Cluster::start();
-                let node = FakeNode::start(&cluster, "fake-0");
+                let node = HollowNode::start(cluster.client(), "fake-0");
                 (cluster, node)
             })
             .0
@@ -107,9 +107,17 @@ impl Cluster {
 
     /// Runs the program on this cluster.
     pub fn trireme(&self, arguments: &[&str]) -> Output {
+        self.trireme_with(arguments, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn trireme_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
         let mut command = Command::new(TRIREME);
         command.arg("--dir").arg(&self.dir).args(arguments);
-        isolated(&mut command, &self.dir, &self.kubeconfig()).output().unwrap()
+        isolated(&mut command, &self.dir, &self.kubeconfig())
+            .envs(environment.iter().copied())
+            .output()
+            .unwrap()
     }
 
     /// The process of the control plane, from its process file.

@@ -1,7 +1,7 @@
 //! The control plane from the outside: the built program, the real `kubectl` of `PATH`, and HTTPS.
 //!
 //! Every cluster here has a directory of its own and a port of the kernel's choice. Most have no node: where pods have to
-//! run, a stand-in ([`node`]) reports them as a kubelet would. Those of [`node_cluster`] have a real one with containers.
+//! run, a stand-in ([`testkit::HollowNode`]) reports them as a kubelet would. Those of [`node_cluster`] have a real one with containers.
 //! A cluster ends when the last of it is dropped, or when this program does, however it ends (see [`cluster::Cluster`]).
 
 mod backup;
@@ -10,11 +10,11 @@ mod cluster;
 mod command_line;
 mod crash;
 mod examples;
-mod node;
 mod node_cluster;
 mod node_network;
 mod node_pods;
 mod node_resilience;
 mod transcript;
 mod transcripts;
+mod walk;
 mod workloads;

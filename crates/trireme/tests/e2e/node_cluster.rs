@@ -27,8 +27,13 @@ pub fn shared() -> &'static Cluster {
 
 /// A cluster of the caller's own, its node ready and its images there.
 pub fn start() -> Cluster {
+    start_with(&[])
+}
+
+/// The same with variables in the environment of its daemons.
+pub fn start_with(environment: &[(&str, &str)]) -> Cluster {
     let cluster = Cluster::prepare();
-    up(&cluster);
+    succeed(&cluster.trireme_with(&["--quiet", "up", "--api-port", "0"], environment));
     for name in [IMAGE, OTHER_IMAGE] {
         let archive = cluster.dir.join("image.tar");
         std::fs::write(&archive, runtime::image::demo_image(name)).unwrap();

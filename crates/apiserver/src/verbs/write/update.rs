@@ -110,6 +110,7 @@ impl Write<'_> {
             meta::metadata_mut(&mut object).insert("generation".into(), (generation + 1).into());
         }
         managed::ignore_times(&mut object, &old);
+        tracing::trace!(target: "walk", "validation");
         let mut errors = self.validate_meta(&object);
         errors.extend(validation::object_meta_update(
             &object["metadata"],

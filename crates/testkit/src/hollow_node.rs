@@ -4,34 +4,36 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use base::Clock;
 use client::resource::resources::{LEASES, NODES, PODS};
 use client::{Client, DeleteParams, Event, Patch, WatchParams};
 use serde_json::{Value, json};
-
-use crate::cluster::Cluster;
 
 /// As often as a kubelet: node lifecycle takes a node for lost after forty seconds.
 const LEASE_RENEWAL: Duration = Duration::from_secs(10);
 
 /// Runs on a thread of its own until it is dropped or the program ends.
-pub struct FakeNode {
+pub struct HollowNode {
     _end: tokio::sync::oneshot::Sender<()>,
 }
 
-impl FakeNode {
-    /// Registers a node; returns when it is ready for pods.
-    pub fn start(cluster: &Cluster, name: &str) -> FakeNode {
+impl HollowNode {
+    /// Registers a node; returns when it is ready for pods. Blocks until then: call it where that is fine.
+    ///
+    /// # Panics
+    /// The node cannot be registered.
+    pub fn start(client: Client, name: &str) -> HollowNode {
         let (end, ended) = tokio::sync::oneshot::channel();
-        let (client, name) = (cluster.client(), name.to_owned());
+        let name = name.to_owned();
         let (ready, is_ready) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
-                .unwrap();
+                .expect("a runtime for the node");
             runtime.block_on(async {
                 register(&client, &name).await;
-                ready.send(()).unwrap();
+                let _ = ready.send(());
                 tokio::select! {
                     () = run(&client, &name) => {}
                     () = renew(&client, &name) => {}
@@ -39,8 +41,8 @@ impl FakeNode {
                 }
             });
         });
-        is_ready.recv().unwrap();
-        FakeNode { _end: end }
+        is_ready.recv().expect("the node registered");
+        HollowNode { _end: end }
     }
 }
 
@@ -49,8 +51,11 @@ async fn register(client: &Client, name: &str) {
     let node = json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
     });
-    client.create_in(&NODES, "", &node).await.unwrap();
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    client
+        .create_in(&NODES, "", &node)
+        .await
+        .expect("the node is registered");
+    let now = Clock::real().now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let condition = |kind: &str, status: &str, reason: &str, message: &str| {
         json!({"type": kind, "status": status, "reason": reason, "message": message,
             "lastHeartbeatTime": now, "lastTransitionTime": now})
@@ -74,14 +79,14 @@ async fn register(client: &Client, name: &str) {
     client
         .patch(&NODES, "", name, Some("status"), &Patch::Strategic, &status)
         .await
-        .unwrap();
+        .expect("the node is ready");
 }
 
 async fn renew(client: &Client, name: &str) {
     let mut due = tokio::time::interval(LEASE_RENEWAL);
     loop {
         due.tick().await;
-        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
+        let now = Clock::real().now().strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name},
             "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now},
@@ -145,8 +150,8 @@ async fn report(client: &Client, pod: &Value, number: usize) -> client::Result<V
     let address = format!("10.244.0.{number}");
     let containers: Vec<Value> = pod["spec"]["containers"]
         .as_array()
-        .unwrap()
-        .iter()
+        .into_iter()
+        .flatten()
         .map(|container| {
             json!({
                 "name": container["name"], "image": container["image"], "imageID": "sha256:0", "ready": true,

@@ -1,0 +1,5 @@
+//! The control plane of tests, by using it.
+
+mod fuzz;
+mod planes;
+mod walk;
