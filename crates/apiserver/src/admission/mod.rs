@@ -2,6 +2,8 @@
 //!
 //! Each is a plain decision over the old and the new object and the state in memory; none of them calls the API.
 
+mod certificates;
+mod default_class;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -10,6 +12,7 @@ mod pod_resources;
 mod pod_security;
 mod priority;
 mod rbac_escalation;
+mod runtime_class;
 mod service_account;
 mod taint_nodes_by_condition;
 
@@ -17,6 +20,8 @@ use std::sync::Arc;
 
 use base::random::Random;
 
+pub use certificates::Certificates;
+pub use default_class::DefaultClass;
 pub use default_toleration_seconds::DefaultTolerationSeconds;
 pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
@@ -24,6 +29,7 @@ pub use node_restriction::NodeRestriction;
 pub use pod_security::PodSecurity;
 pub use priority::Priority;
 pub use rbac_escalation::RbacEscalation;
+pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
 pub use taint_nodes_by_condition::TaintNodesByCondition;
 
@@ -42,6 +48,10 @@ pub fn plugins(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>, random: Random)
         Arc::new(PodSecurity),
         Arc::new(Priority),
         Arc::new(DefaultTolerationSeconds),
+        Arc::new(DefaultClass::STORAGE),
+        Arc::new(RuntimeClass),
+        Arc::new(Certificates::new(authorizer.clone())),
+        Arc::new(DefaultClass::INGRESS),
         Arc::new(RbacEscalation::new(rbac, authorizer)),
     ]
 }

@@ -1,0 +1,218 @@
+//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction: who may approve or sign requests of a signer,
+//! and what nobody may ask for.
+//!
+//! Source: `plugin/pkg/admission/certificates`.
+
+use std::sync::Arc;
+
+use api::{GroupResource, Status, Value};
+use futures::future::BoxFuture;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
+
+use crate::pipeline::{Authorizer, Decision, Operation, Plugin, Review};
+use crate::request::{Attributes, SYSTEM_MASTERS};
+
+const GROUP: &str = "certificates.k8s.io";
+const RESOURCE: &str = "certificatesigningrequests";
+/// The signer whose certificates the API server takes for users.
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+
+/// The plug-in; one for all three, since each is about another path.
+pub struct Certificates(Arc<dyn Authorizer>);
+
+impl Certificates {
+    /// A plug-in that asks this authorizer.
+    pub fn new(authorizer: Arc<dyn Authorizer>) -> Certificates {
+        Certificates(authorizer)
+    }
+
+    fn check(&self, review: &Review, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+        let signer = |of: &Value| of["spec"]["signerName"].as_str().unwrap_or("").to_owned();
+        match (&*review.subresource, review.operation, old) {
+            ("", Operation::Create, _) if signer(object) == CLIENT_SIGNER && asks_for_masters(object) => {
+                let why = format!("use of {CLIENT_SIGNER} signer with {SYSTEM_MASTERS} group is not allowed");
+                Err(review.forbidden(&why))
+            }
+            ("approval", Operation::Update, Some(old)) => self.must(review, "approve", &signer(old)),
+            ("status", Operation::Update, Some(old)) if signs(object, old) => self.must(review, "sign", &signer(old)),
+            _ => Ok(()),
+        }
+    }
+
+    fn must(&self, review: &Review, verb: &str, signer: &str) -> Result<(), Status> {
+        let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
+        let every = format!("{domain}/*");
+        if self.may(review, verb, signer) || self.may(review, verb, &every) {
+            return Ok(());
+        }
+        let signer = api::field::quote(signer);
+        let why = format!("user not permitted to {verb} requests with signerName {signer}");
+        Err(Status::forbidden(&resource(), &review.name, &why))
+    }
+
+    fn may(&self, review: &Review, verb: &str, name: &str) -> bool {
+        let attributes = Attributes {
+            is_resource: true,
+            verb: verb.into(),
+            group: GROUP.into(),
+            version: "*".into(),
+            resource: "signers".into(),
+            name: name.into(),
+            ..Attributes::default()
+        };
+        matches!(self.0.authorize(&review.user, &attributes), Decision::Allow(_))
+    }
+}
+
+fn resource() -> GroupResource {
+    GroupResource {
+        group: GROUP.into(),
+        resource: RESOURCE.into(),
+    }
+}
+
+/// Whether a status writes the certificate, or says that signing failed.
+fn signs(object: &Value, old: &Value) -> bool {
+    let failed = |of: &Value| {
+        let conditions = of["status"]["conditions"].as_array().into_iter().flatten();
+        conditions
+            .filter(|condition| condition["type"] == "Failed")
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    object["status"]["certificate"] != old["status"]["certificate"] || failed(object) != failed(old)
+}
+
+/// Whether the request inside asks for a certificate of the administrators' group. What cannot be read is for the rules of
+/// the kind to refuse.
+fn asks_for_masters(object: &Value) -> bool {
+    use base64::Engine as _;
+    let text = object["spec"]["request"].as_str().unwrap_or("");
+    let Ok(pem) = base64::engine::general_purpose::STANDARD.decode(text) else {
+        return false;
+    };
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(&pem) else {
+        return false;
+    };
+    let Ok((_, request)) = X509CertificationRequest::from_der(&pem.contents) else {
+        return false;
+    };
+    let subject = &request.certification_request_info.subject;
+    subject
+        .iter_organization()
+        .any(|organization| organization.as_str() == Ok(SYSTEM_MASTERS))
+}
+
+impl Plugin for Certificates {
+    fn name(&self) -> &'static str {
+        "CertificateApproval"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    fn validate<'a>(
+        &'a self,
+        review: &'a Review,
+        object: Option<&'a Value>,
+        old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        let about = review.resource.group == GROUP && review.resource.resource == RESOURCE;
+        let object = object.filter(|_| about);
+        Box::pin(std::future::ready(
+            object.map_or(Ok(()), |object| self.check(review, object, old)),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use serde_json::json;
+
+    use super::super::testing::World;
+    use super::*;
+    use crate::pipeline::RuleSet;
+    use crate::request::UserInfo;
+
+    /// Jane may approve for one signer and sign for a whole domain.
+    struct Rights;
+
+    impl Authorizer for Rights {
+        fn authorize(&self, _: &UserInfo, attributes: &Attributes) -> Decision {
+            let right = (&*attributes.verb, &*attributes.resource, &*attributes.name);
+            match right {
+                ("approve", "signers", "example.com/own") | ("sign", "signers", "example.com/*") => {
+                    Decision::Allow(String::new())
+                }
+                _ => Decision::NoOpinion(String::new()),
+            }
+        }
+
+        fn rules(&self, _: &UserInfo, _: &str) -> RuleSet {
+            RuleSet::default()
+        }
+    }
+
+    fn ask(subresource: &str, object: &Value, old: Option<&Value>) -> Option<String> {
+        let operation = if old.is_some() {
+            Operation::Update
+        } else {
+            Operation::Create
+        };
+        let review = World::default().review(operation, GROUP, RESOURCE, subresource, "", "a");
+        let verdict = Certificates::new(Arc::new(Rights)).check(&review, object, old);
+        verdict.err().map(|status| status.message)
+    }
+
+    #[test]
+    fn approving_and_signing_take_a_right_for_the_signer() {
+        let of = |signer: &str| json!({"spec": {"signerName": signer}});
+        let refusal = |verb: &str, signer: &str| {
+            Some(format!(
+                "certificatesigningrequests.certificates.k8s.io \"a\" is forbidden: user not permitted to {verb} requests with signerName \"{signer}\""
+            ))
+        };
+        for (signer, approve, sign) in [
+            ("example.com/own", None, None),
+            ("example.com/other", refusal("approve", "example.com/other"), None),
+            (
+                "evil.com/x",
+                refusal("approve", "evil.com/x"),
+                refusal("sign", "evil.com/x"),
+            ),
+        ] {
+            let old = of(signer);
+            assert_eq!(ask("approval", &old, Some(&old)), approve);
+            let mut signed = old.clone();
+            signed["status"]["certificate"] = "Y2VydA==".into();
+            assert_eq!(ask("status", &signed, Some(&old)), sign);
+            assert_eq!(ask("status", &old, Some(&old)), None, "no certificate is written");
+        }
+    }
+
+    #[test]
+    fn nobody_asks_for_the_administrators_group() {
+        let request = |organization: &str| {
+            let mut params = rcgen::CertificateParams::default();
+            params
+                .distinguished_name
+                .push(rcgen::DnType::OrganizationName, organization);
+            let key = rcgen::KeyPair::generate().unwrap();
+            let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+            base64::engine::general_purpose::STANDARD.encode(pem)
+        };
+        let csr = |signer: &str, organization: &str| json!({"spec": {"signerName": signer, "request": request(organization)}});
+        let why =
+            "is forbidden: use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed";
+        assert!(
+            ask("", &csr(CLIENT_SIGNER, SYSTEM_MASTERS), None)
+                .unwrap()
+                .ends_with(why)
+        );
+        assert_eq!(ask("", &csr(CLIENT_SIGNER, "dev"), None), None);
+        assert_eq!(ask("", &csr("example.com/own", SYSTEM_MASTERS), None), None);
+    }
+}
