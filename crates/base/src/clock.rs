@@ -10,6 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+/// The monotonic clock stands still while the machine sleeps, and nobody tells when wall time is set: whoever waits for a
+/// wall time looks at it this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+
 /// A source of wall time. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
@@ -64,9 +68,13 @@ impl Clock {
         Instant::now() + ahead.min(Duration::from_secs(60 * 60 * 24 * 365))
     }
 
-    /// Sleeps until this clock shows `wall`.
+    /// Sleeps until this clock shows `wall`, also when the clock is set meanwhile or the machine sleeps (at most
+    /// [`LOOK_AGAIN`] late then).
     pub async fn sleep_until(&self, wall: Timestamp) {
-        tokio::time::sleep_until(self.instant_of(wall)).await;
+        while self.now() < wall {
+            let next = self.instant_of(wall).min(Instant::now() + LOOK_AGAIN);
+            tokio::time::sleep_until(next).await;
+        }
     }
 
     /// Makes a simulated clock show `wall` from now on (a step of the clock, forward or back).
@@ -125,6 +133,12 @@ mod tests {
         let clock = Clock::simulated(at("2026-01-01T00:00:00Z"));
         clock.sleep_until(at("2026-01-01T01:00:00Z")).await;
         assert_eq!(clock.now(), at("2026-01-01T01:00:00Z"));
+        let late = clock.clone();
+        let sleeper = tokio::spawn(async move { late.sleep_until(at("2028-01-01T00:00:00Z")).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        clock.set(at("2027-12-31T23:00:00Z"));
+        sleeper.await.unwrap();
+        assert_eq!(clock.now(), at("2028-01-01T00:00:00Z"));
         let before = Instant::now();
         clock.sleep_until(at("2025-01-01T00:00:00Z")).await;
         assert_eq!(Instant::now(), before);

@@ -2,7 +2,9 @@
 //! not in every crate that reads a Pod (they are large). `managedFields` is dropped: it is often half of an object, and
 //! nobody who reads a typed object looks at it (whoever does, reads a `Value`).
 
-use k8s_openapi::api::{apps, batch, coordination, core, discovery, networking, node, policy, scheduling, storage};
+use k8s_openapi::api::{
+    apps, batch, certificates, coordination, core, discovery, networking, node, policy, scheduling, storage,
+};
 
 use crate::kind::{Kind, Meta, Object};
 use crate::resource::{Resource, resources};
@@ -58,6 +60,7 @@ kinds! {
     apps::v1::StatefulSet => STATEFUL_SETS,
     batch::v1::Job => JOBS,
     batch::v1::CronJob => CRON_JOBS,
+    certificates::v1::CertificateSigningRequest => CERTIFICATE_SIGNING_REQUESTS,
     coordination::v1::Lease => LEASES,
     discovery::v1::EndpointSlice => ENDPOINT_SLICES,
     networking::v1::Ingress => INGRESSES,

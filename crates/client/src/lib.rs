@@ -6,6 +6,7 @@
 //! **Architecture invariant:** this crate knows nothing of the server's internals; it speaks the Kubernetes API only.
 //! What is read are typed views, what is written are edits (design D3).
 
+pub mod certificates;
 pub mod discovery;
 mod error;
 pub mod events;

@@ -7,6 +7,7 @@
 //! polls nothing; a decision that changes nothing writes nothing.
 
 mod backends;
+mod certificates;
 mod cluster_role_aggregation;
 mod context;
 mod deployment;
@@ -34,12 +35,16 @@ mod testkit;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use base::{Clock, Random, Shutdown};
 use client::Client;
 use client::informer::SharedInformers;
+use client::k8s_openapi::api::core::v1::Node;
 use ipnet::IpNet;
 use tokio::task::JoinHandle;
 
+pub use certificates::CertificateSigner;
 use context::Context;
 
 /// What the controllers need from whoever starts them.
@@ -61,6 +66,8 @@ pub struct Config {
     pub node_cidr_mask_v6: u8,
     /// The cluster's CA, published in every namespace.
     pub root_ca_pem: String,
+    /// Signs approved certificate requests; `None`: nobody does.
+    pub signer: Option<Arc<dyn CertificateSigner>>,
     /// Finished pods beyond this number are removed, oldest first; zero keeps all. Upstream's default is 12500.
     pub terminated_pods_max: usize,
 }
@@ -82,6 +89,7 @@ impl Config {
             node_cidr_mask_v4: 24,
             node_cidr_mask_v6: 64,
             root_ca_pem,
+            signer: None,
             terminated_pods_max: 12_500,
         }
     }
@@ -103,6 +111,7 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
         context("root-ca-cert-publisher", "root-ca-cert-publisher"),
         config.root_ca_pem.clone(),
     );
+    start_certificates(&context, config.signer.clone());
     deployment::start(context("deployment-controller", "deployment-controller"));
     replica_set::start(context("replicaset-controller", "replicaset-controller"));
     endpoint_slice::start(context("endpointslice-controller", "endpoint-slice-controller"));
@@ -129,4 +138,24 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
         ended.cancelled().await;
         own.finish().await;
     })
+}
+
+fn start_certificates(context: &dyn Fn(&str, &str) -> Context, signer: Option<Arc<dyn CertificateSigner>>) {
+    let account = "certificate-controller";
+    certificates::approving::start(
+        context(account, "certificate-controller"),
+        Vec::new(),
+        Arc::new(certificates::approving::kubelet_client),
+    );
+    let renewal = context("certificate-renewal-approver", "certificate-controller");
+    let nodes = renewal.informers.informer::<Node>();
+    certificates::approving::start(
+        renewal,
+        vec![context::synced(&nodes)],
+        Arc::new(move |request, asked| certificates::renewal::recognize(request, asked, |name| nodes.get("", name))),
+    );
+    certificates::cleaner::start(context(account, "certificate-controller"));
+    if let Some(signer) = signer {
+        certificates::signing::start(context(account, "certificate-controller"), signer);
+    }
 }

@@ -173,7 +173,7 @@ fn exercise(row: &StorageKind, mut object: Value, old: &Value, subresource: &str
         let context = WriteContext {
             now: crate::testing::NOW,
             subresource,
-            user: "u",
+            user: crate::row::Writer::named("u"),
             version,
         };
         strategy.default(&mut object);
@@ -272,7 +272,7 @@ fn what_is_valid_stays_valid() {
         let context = WriteContext {
             now: crate::testing::NOW,
             subresource: "",
-            user: "u",
+            user: crate::row::Writer::named("u"),
             version: "v1",
         };
         let least = crate::tests::least(&row);

@@ -91,7 +91,7 @@ mod tests {
             let context = WriteContext {
                 now: "",
                 subresource,
-                user: "",
+                user: crate::row::Writer::named(""),
                 version: "v1",
             };
             let mut object = new.clone();

@@ -36,6 +36,7 @@ mod view;
 
 pub use docs::table_of_kinds;
 pub use print::age;
+pub use row::Writer;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 //! Generic verbs work on rows alone. A custom resource is a row made at run time, so nothing here is `'static` only.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::field::ErrorList;
@@ -170,11 +171,34 @@ pub struct WriteContext<'a> {
     pub now: &'a str,
     /// The subresource that is written; empty for the main resource.
     pub subresource: &'a str,
-    /// Whether the user is known to the pipeline under this name.
-    pub user: &'a str,
+    /// Who writes.
+    pub user: Writer<'a>,
     /// The version that the request spoke, for rules that differ by version: `v1`, or with its group where that is not
     /// the hub's (`events.k8s.io/v1`).
     pub version: &'a str,
+}
+
+/// Who writes: upstream's `user.Info`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Writer<'a> {
+    /// The unique name.
+    pub name: &'a str,
+    /// A unique id, or empty.
+    pub uid: &'a str,
+    /// The groups.
+    pub groups: &'a [String],
+    /// More facts, such as the credential's id.
+    pub extra: Option<&'a BTreeMap<String, Vec<String>>>,
+}
+
+impl<'a> Writer<'a> {
+    /// Somebody of whom only the name is known.
+    pub fn named(name: &'a str) -> Writer<'a> {
+        Writer {
+            name,
+            ..Writer::default()
+        }
+    }
 }
 
 /// A resource's own rules. Objects are hub objects in normal form; all functions are pure.

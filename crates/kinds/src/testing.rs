@@ -76,7 +76,7 @@ pub fn check(strategy: &dyn Strategy, case: Case) {
     let context = WriteContext {
         now: NOW,
         subresource: case.subresource,
-        user: "tester",
+        user: crate::row::Writer::named("tester"),
         version: case.version,
     };
     let default = |object: &mut Value| {

@@ -157,7 +157,7 @@ fn the_least_of_every_deep_kind_is_valid() {
         let context = WriteContext {
             now: crate::testing::NOW,
             subresource: "",
-            user: "u",
+            user: crate::row::Writer::named("u"),
             version: &row.hub,
         };
         row.strategy.prepare_for_create(&mut object, &context);

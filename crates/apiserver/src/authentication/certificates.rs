@@ -17,8 +17,7 @@ use crate::request::UserInfo;
 /// Verified leaves that are remembered. A cluster has a certificate a node and a few people; past this everything is
 /// forgotten and verified once more.
 const REMEMBERED_MAX: usize = 4096;
-/// For how long a verified chain is taken without verifying it again, in seconds: it bounds how long past its end a
-/// certificate could be taken.
+/// For how long a verified chain is taken without verifying it again, in seconds; never past the leaf's own end.
 const REMEMBERED_SECONDS: i64 = 60;
 
 /// Why the authority's certificates cannot be used.
@@ -83,7 +82,8 @@ impl CertificateAuthenticator {
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
-        remembered.insert(leaf.clone(), (user.clone(), seconds + REMEMBERED_SECONDS));
+        let until = (seconds + REMEMBERED_SECONDS).min(identity.ends_seconds);
+        remembered.insert(leaf.clone(), (user.clone(), until));
         Ok(Some(user))
     }
 }

@@ -103,13 +103,69 @@ pub fn services(addresses: &Addresses) -> Vec<Value> {
     ]
 }
 
-/// Names that the components of a cluster act under and that upstream's policy leaves to the installer.
+/// Names that the components of a cluster act under and that upstream's policy leaves to the installer. Roles come before
+/// the bindings that name them.
 pub fn component_bindings() -> Vec<Value> {
-    let group = "rbac.authorization.k8s.io";
-    vec![json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-        "metadata": {"name": "trireme:apiserver-kubelet-client"},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "system:kubelet-api-admin"},
-        "subjects": [{"apiGroup": group, "kind": "User", "name": "kube-apiserver-kubelet-client"}],
-    })]
+    const CERTIFICATES: &str = "certificates.k8s.io";
+    const REQUESTS: &str = "certificatesigningrequests";
+    let rule = |verbs: &[&str], group: &str, resources: &[&str]| json!({"verbs": verbs, "apiGroups": [group], "resources": resources});
+    let renew_proxy = "trireme:renew-kube-proxy-certificate";
+    let renew_serving = "trireme:renew-kubelet-serving-certificate";
+    let approver = "trireme:certificate-renewal-approver";
+    let ask = || rule(&["create", "get", "list", "watch"], CERTIFICATES, &[REQUESTS]);
+    let own = |resource: &str| rule(&["create"], CERTIFICATES, &[&format!("{REQUESTS}/{resource}")]);
+    let mut may_approve = rule(&["approve"], CERTIFICATES, &["signers"]);
+    may_approve["resourceNames"] = json!(["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client"]);
+    let account = json!({"kind": "ServiceAccount", "namespace": "kube-system", "name": "certificate-renewal-approver"});
+    vec![
+        role(renew_proxy, &[ask(), own("selfproxyclient")]),
+        role(renew_serving, &[own("selfnodeserver")]),
+        role(
+            approver,
+            &[
+                rule(&["get", "list", "watch"], CERTIFICATES, &[REQUESTS]),
+                rule(&["update"], CERTIFICATES, &["certificatesigningrequests/approval"]),
+                may_approve,
+                rule(&["get", "list", "watch"], "", &["nodes"]),
+                rule(&["create"], "authorization.k8s.io", &["subjectaccessreviews"]),
+            ],
+        ),
+        binding(
+            "trireme:apiserver-kubelet-client",
+            "system:kubelet-api-admin",
+            user("kube-apiserver-kubelet-client"),
+        ),
+        // As kubeadm's `kubeadm:node-autoapprove-certificate-rotation`.
+        binding(
+            "trireme:node-autoapprove-certificate-rotation",
+            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+            group("system:nodes"),
+        ),
+        binding(renew_serving, renew_serving, group("system:nodes")),
+        binding(renew_proxy, renew_proxy, user("system:kube-proxy")),
+        binding(approver, approver, account),
+    ]
+}
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+fn user(name: &str) -> Value {
+    json!({"apiGroup": RBAC, "kind": "User", "name": name})
+}
+
+fn group(name: &str) -> Value {
+    json!({"apiGroup": RBAC, "kind": "Group", "name": name})
+}
+
+fn role(name: &str, rules: &[Value]) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules,
+    })
+}
+
+fn binding(name: &str, role: &str, subject: Value) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+        "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role}, "subjects": [subject],
+    })
 }

@@ -24,6 +24,8 @@ pub struct ClientIdentity {
     pub user: String,
     /// The subject's organizations, in their order.
     pub groups: Vec<String>,
+    /// When the certificate ends, in seconds since 1970.
+    pub ends_seconds: i64,
 }
 
 /// Reads the subject of a DER certificate whose chain was verified already.
@@ -44,6 +46,7 @@ pub fn identity_of(der: &[u8]) -> Result<ClientIdentity, ReadError> {
             .filter_map(|o| o.as_str().ok())
             .map(str::to_owned)
             .collect(),
+        ends_seconds: certificate.validity().not_after.timestamp(),
     })
 }
 
@@ -55,17 +58,11 @@ pub fn not_after(certificate_pem: &str) -> Result<Timestamp, ReadError> {
     validity(certificate_pem).map(|(_, end)| end)
 }
 
-/// When a PEM certificate should be replaced: after four fifths of its life, as the kubelet does at the latest.
+/// When a PEM certificate begins and ends.
 ///
 /// # Errors
 /// Text that is no certificate.
-pub fn renew_at(certificate_pem: &str) -> Result<Timestamp, ReadError> {
-    let (start, end) = validity(certificate_pem)?;
-    let life = end.as_second() - start.as_second();
-    Timestamp::from_second(start.as_second() + life / 5 * 4).map_err(|_| ReadError::NotDer)
-}
-
-fn validity(certificate_pem: &str) -> Result<(Timestamp, Timestamp), ReadError> {
+pub fn validity(certificate_pem: &str) -> Result<(Timestamp, Timestamp), ReadError> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).map_err(|_| ReadError::NotPem)?;
     let certificate = pem.parse_x509().map_err(|_| ReadError::NotDer)?;
     let validity = certificate.validity();

@@ -1,11 +1,13 @@
 //! The cluster's certificate authority: makes and reads certificates, without touching a file.
 //!
 //! Keys are P-256 everywhere (ring makes no RSA keys). Invariant: a leaf never outlives its authority, and its serial
-//! is random. The composition root keeps the files and asks [`renew_at`] when to make a new leaf.
+//! is random. The composition root keeps the files and renews leaves before they end.
 
 mod certificate;
+mod der;
+mod request;
 
-pub use certificate::{ClientIdentity, ReadError, identity_of, not_after, renew_at};
+pub use certificate::{ClientIdentity, ReadError, identity_of, not_after, validity};
 
 use std::net::IpAddr;
 
@@ -18,10 +20,12 @@ use rcgen::{
 
 /// How long the authority lives, as kubeadm's does.
 pub const AUTHORITY_SECONDS: i64 = 10 * 365 * 86_400;
-/// How long a leaf lives, as kubeadm's does. Leaves are renewed while the server runs, see [`renew_at`].
+/// How long a leaf lives when nobody says otherwise, as kubeadm's does. Leaves are renewed while the server runs.
 pub const LEAF_SECONDS: i64 = 365 * 86_400;
-/// How far a certificate is dated back, for clocks that are behind ours.
-const BACKDATE_SECONDS: i64 = 300;
+/// How far a certificate is dated back at most, for clocks that are behind ours.
+const BACKDATE_SECONDS_MAX: i64 = 300;
+/// A short-lived certificate is dated back by this part of its life: renewal counts from its beginning.
+const BACKDATE_PART: i64 = 20;
 /// Bytes of a serial number: 16 random bytes make a collision as good as impossible.
 const SERIAL_BYTES: usize = 16;
 
@@ -34,7 +38,13 @@ pub enum PkiError {
     /// A date outside of what certificates can say.
     #[error("the date {0} cannot stand in a certificate")]
     Date(i64),
-    /// An authority that cannot be read back.
+    /// A request that its own key did not sign.
+    #[error("the request is not signed by its own key")]
+    Unsigned,
+    /// A usage that certificates have no word for.
+    #[error("unrecognized usage {0:?}")]
+    Usage(String),
+    /// An authority or a request that cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
 }
@@ -61,6 +71,7 @@ pub struct Authority {
     pair: Pair,
     issuer: Issuer<'static, KeyPair>,
     not_after: Timestamp,
+    leaf_seconds: i64,
     random: Random,
 }
 
@@ -72,7 +83,10 @@ impl Authority {
     /// # Errors
     /// The library's, or a clock far outside of this age.
     pub fn generate(common_name: &str, now: Timestamp, random: Random) -> Result<Authority, PkiError> {
-        let key = KeyPair::generate()?;
+        Authority::self_signed(common_name, KeyPair::generate()?, now, random)
+    }
+
+    fn self_signed(common_name: &str, key: KeyPair, now: Timestamp, random: Random) -> Result<Authority, PkiError> {
         let mut params = params(common_name, None, now, now.as_second() + AUTHORITY_SECONDS, &random)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![
@@ -101,8 +115,27 @@ impl Authority {
             pair,
             issuer,
             not_after,
+            leaf_seconds: LEAF_SECONDS,
             random,
         })
+    }
+
+    /// The same authority, whose leaves live this long.
+    #[must_use]
+    pub fn with_leaf_seconds(mut self, seconds: i64) -> Authority {
+        self.leaf_seconds = seconds;
+        self
+    }
+
+    /// The same key and name with a certificate that begins now: leaves of before are trusted under either, so that
+    /// nobody has to learn of the new one before the old one ends.
+    ///
+    /// # Errors
+    /// As [`Authority::generate`].
+    pub fn renewed(&self, common_name: &str, now: Timestamp) -> Result<Authority, PkiError> {
+        let key = KeyPair::from_pem(&self.pair.key_pem)?;
+        let renewed = Authority::self_signed(common_name, key, now, self.random.fork())?;
+        Ok(renewed.with_leaf_seconds(self.leaf_seconds))
     }
 
     /// The authority's own certificate and key.
@@ -144,7 +177,7 @@ impl Authority {
     }
 
     fn leaf(&self, common_name: &str, group: Option<&str>, now: Timestamp) -> Result<CertificateParams, PkiError> {
-        let end = (now.as_second() + LEAF_SECONDS).min(self.not_after.as_second());
+        let end = (now.as_second() + self.leaf_seconds).min(self.not_after.as_second());
         let mut params = params(common_name, group, now, end, &self.random)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
@@ -179,13 +212,23 @@ fn params(
     params
         .distinguished_name
         .push(DnType::CommonName, DnValue::Utf8String(common_name.into()));
-    params.not_before = date(now.as_second() - BACKDATE_SECONDS)?;
+    params.not_before = date(begin_seconds(now, end_seconds))?;
     params.not_after = date(end_seconds)?;
+    params.serial_number = Some(SerialNumber::from_slice(&serial(random)));
+    Ok(params)
+}
+
+/// When a certificate that is made now and ends then begins.
+fn begin_seconds(now: Timestamp, end_seconds: i64) -> i64 {
+    let life = (end_seconds - now.as_second()).max(0);
+    now.as_second() - (life / BACKDATE_PART).min(BACKDATE_SECONDS_MAX)
+}
+
+fn serial(random: &Random) -> [u8; SERIAL_BYTES] {
     let mut serial = [0u8; SERIAL_BYTES];
     random.fill(&mut serial);
     serial[0] = serial[0] & 0x7f | 0x40; // Positive, and of full length.
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
-    Ok(params)
+    serial
 }
 
 #[cfg(test)]
@@ -212,14 +255,19 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_is_renewed_before_it_ends_and_never_outlives_its_authority() {
+    fn a_leaf_never_outlives_its_authority() {
         let authority = authority();
         let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
         let pair = authority.issue_client("u", None, now).unwrap();
         let end = not_after(&pair.certificate_pem).unwrap();
         assert_eq!(end.as_second(), now.as_second() + LEAF_SECONDS);
-        let renewal = renew_at(&pair.certificate_pem).unwrap();
-        assert!(now < renewal && renewal < end, "{renewal}");
+        let brief = super::Authority::load(authority.pair().clone(), Random::seeded(2)).unwrap();
+        let pair = brief.with_leaf_seconds(20).issue_client("u", None, now).unwrap();
+        let (begin, end) = validity(&pair.certificate_pem).unwrap();
+        assert_eq!(
+            (begin.as_second(), end.as_second()),
+            (now.as_second() - 1, now.as_second() + 20)
+        );
 
         let late = Timestamp::from_second(now.as_second() + AUTHORITY_SECONDS - 10).unwrap();
         let pair = authority.issue_client("u", None, late).unwrap();
@@ -227,6 +275,24 @@ mod tests {
             not_after(&pair.certificate_pem).unwrap().as_second(),
             now.as_second() + AUTHORITY_SECONDS
         );
+    }
+
+    #[test]
+    fn leaves_are_trusted_under_the_authority_of_before_and_after_its_renewal() {
+        let old = authority();
+        let later = Timestamp::from_second(old.not_after.as_second() - 86_400).unwrap();
+        let new = old.renewed("trireme-ca", later).unwrap();
+        assert!(new.not_after > old.not_after);
+        let chain = |pair: &Pair| -> Vec<_> {
+            rustls_pemfile::certs(&mut pair.certificate_pem.as_bytes())
+                .map(Result::unwrap)
+                .collect()
+        };
+        for (issuer, trusted) in [(&old, &new), (&new, &old)] {
+            let leaf = issuer.issue_client("u", None, later).unwrap();
+            let door = crate::authentication::CertificateAuthenticator::new(&trusted.pair.certificate_pem).unwrap();
+            assert_eq!(door.authenticate(&chain(&leaf), later).unwrap().unwrap().name, "u");
+        }
     }
 
     #[test]

@@ -147,7 +147,12 @@ impl Write<'_> {
         WriteContext {
             now,
             subresource: self.subresource,
-            user: &self.call.user.name,
+            user: kinds::Writer {
+                name: &self.call.user.name,
+                uid: &self.call.user.uid,
+                groups: &self.call.user.groups,
+                extra: Some(&self.call.user.extra),
+            },
             version: &self.served.gvr.version,
         }
     }

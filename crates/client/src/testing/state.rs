@@ -68,6 +68,7 @@ impl State {
         use resources::*;
         for resource in [
             CONFIG_MAPS,
+            CERTIFICATE_SIGNING_REQUESTS,
             ENDPOINTS,
             EVENTS,
             NAMESPACES,

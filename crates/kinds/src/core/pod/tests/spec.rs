@@ -138,7 +138,7 @@ fn rules_of_features_that_are_off() {
         let context = WriteContext {
             now: "",
             subresource: "",
-            user: "",
+            user: crate::row::Writer::named(""),
             version: "v1",
         };
         Pods.validate_create(&pod, &context)

@@ -1,12 +1,18 @@
 //! The certificates.k8s.io group: CertificateSigningRequest.
 
+mod strategy;
+#[cfg(test)]
+mod tests;
+mod validation;
+
 use api::Value;
 
 use crate::build::Row;
-use crate::generic;
 use crate::print::{AGE, NAME, NONE, age, human_duration, name, or, text};
-use crate::row::{Columns, PrintContext, StorageKind, Strategy, WriteContext};
-use crate::view::{Edit, View};
+use crate::row::{Columns, PrintContext, StorageKind};
+use crate::view::View;
+
+use strategy::Requests;
 
 /// The served kinds.
 pub fn rows() -> Vec<StorageKind> {
@@ -27,39 +33,6 @@ fn row() -> StorageKind {
     .fields(&[("spec.signerName", |object| object.text("spec.signerName").into())])
     .columns(COLUMNS)
     .build()
-}
-
-/// A request never changes; approval writes conditions, status the certificate.
-struct Requests;
-
-impl Strategy for Requests {
-    /// Who asks is what authentication found, not what the request says.
-    fn prepare_for_create(&self, object: &mut Value, context: &WriteContext) {
-        generic::reset_status(object);
-        object.object("spec").insert("username".into(), context.user.into());
-        for field in ["uid", "groups", "extra"] {
-            object.cut(&format!("spec.{field}"));
-        }
-    }
-
-    fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &WriteContext) {
-        match context.subresource {
-            "" => {
-                object.copy_from(old, "spec");
-                object.copy_from(old, "status");
-            }
-            "approval" => {
-                let conditions = object.at("status.conditions").clone();
-                generic::keep_all_but_status(object, old);
-                object.copy_from(old, "status");
-                match conditions {
-                    Value::Null => drop(object.cut("status.conditions")),
-                    conditions => drop(object.object("status").insert("conditions".into(), conditions)),
-                }
-            }
-            _ => generic::keep_all_but_status(object, old),
-        }
-    }
 }
 
 const COLUMNS: Columns = Columns {
