@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, pidfd_open};
 
 /// A process's start time in clock ticks since boot, from `/proc/<pid>/stat`; `None` if there is none.
@@ -14,15 +15,21 @@ fn parse_start_ticks(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// Whether the process `pid` runs and is the one that started at `ticks`. A zombie does not run.
+/// Whether the process `pid` runs and is the one that started at `ticks`. A zombie does not run; a process of which some
+/// thread is still ending does, and has its files and sockets open.
 pub fn is_running(pid: i32, ticks: u64) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+    let Some(pid) = Pid::from_raw(pid) else {
         return false;
     };
-    let state = stat
-        .rsplit_once(')')
-        .and_then(|(_, rest)| rest.split_ascii_whitespace().next());
-    parse_start_ticks(&stat) == Some(ticks) && !matches!(state, None | Some("Z" | "X"))
+    let Ok(pidfd) = pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+        return false;
+    };
+    if start_ticks(pid.as_raw_nonzero().get()) != Some(ticks) {
+        return false;
+    }
+    let mut entry = [PollFd::new(&pidfd, PollFlags::IN)];
+    // Readable: all of its threads have ended.
+    rustix::event::poll(&mut entry, Some(&Timespec::default())).is_ok_and(|ended| ended == 0)
 }
 
 /// Kills a process if it is still the one that started at `ticks`; `Ok(false)` if it is gone.

@@ -52,15 +52,18 @@ pub enum Command {
     Server(Server),
     /// Runs the store alone in the foreground, as an etcd for others
     Store(Store),
+    /// Runs the control plane apart from whoever starts it, and again when it dies
+    #[command(hide = true)]
+    KeepServer(KeepServer),
     /// Runs the node's daemon inside of its namespaces
     #[command(hide = true)]
     Node(Node),
     /// Makes the node's namespaces
     #[command(hide = true)]
     NodeHold,
-    /// Starts the node's daemon inside of its namespaces
+    /// Runs the node's daemon inside of its namespaces, and again when it dies
     #[command(hide = true)]
-    NodeEnter(NodeEnter),
+    KeepNode(KeepNode),
     /// Tells the versions of this program and of the API it serves
     Version(Version),
 }
@@ -83,6 +86,9 @@ pub struct Up {
     /// Leaves the user's own kubeconfig alone
     #[arg(long)]
     pub no_kubeconfig: bool,
+    /// How long certificates live; they are renewed while the cluster runs [default: a year]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..))]
+    pub certificate_lifetime: Option<u32>,
 }
 
 /// `trireme reset`
@@ -196,11 +202,14 @@ pub struct Node {
     /// The node's name
     #[arg(long)]
     pub name: String,
+    /// The process that holds the namespaces
+    #[arg(long)]
+    pub holder: i32,
 }
 
-/// `trireme node-enter`
+/// `trireme keep-node`
 #[derive(Args, Debug)]
-pub struct NodeEnter {
+pub struct KeepNode {
     /// The process that holds the namespaces
     #[arg(long)]
     pub holder: i32,
@@ -215,6 +224,9 @@ pub struct Kubeconfig {
     /// Merges it into the user's own kubeconfig in place of printing it
     #[arg(long)]
     pub merge: bool,
+    /// Renews the access in this file from standard input
+    #[arg(long, hide = true, value_name = "FILE", conflicts_with = "merge")]
+    pub refresh: Option<PathBuf>,
 }
 
 /// `trireme server`
@@ -226,9 +238,17 @@ pub struct Server {
     /// Serves etcd's API on this address, too: for clients with a certificate of the directory pki/etcd
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub etcd_listen: Option<SocketAddr>,
-    /// Leaves the session of whoever started it
+    /// Ends with its standard input
     #[arg(long, hide = true)]
-    pub detached: bool,
+    pub supervised: bool,
+}
+
+/// `trireme keep-server`
+#[derive(Args, Debug)]
+pub struct KeepServer {
+    /// The port of the API on loopback; 0 takes any free one
+    #[arg(long)]
+    pub api_port: u16,
 }
 
 /// `trireme store`

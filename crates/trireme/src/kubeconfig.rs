@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::errors::{CliError, Kind, Result};
@@ -63,6 +64,20 @@ pub fn merge(mut config: Value, ours: &Value) -> Value {
     config
 }
 
+/// Puts our access in the place of the one that is there, and changes nothing else. `None`: there is none any more.
+pub fn refresh(mut config: Value, ours: &Value) -> Option<Value> {
+    let mut found = false;
+    for list in LISTS {
+        for entry in config.get_mut(list)?.as_array_mut()? {
+            if entry["name"] == NAME && list != "contexts" {
+                *entry = ours[list][0].clone();
+                found = true;
+            }
+        }
+    }
+    found.then_some(config)
+}
+
 /// Takes our entries out. `None`: there were none.
 pub fn remove(mut config: Value) -> Option<Value> {
     let mut found = false;
@@ -81,7 +96,7 @@ pub fn remove(mut config: Value) -> Option<Value> {
 }
 
 /// Whose kubeconfig is written: the user behind sudo, else whoever runs us.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// The file.
     pub path: PathBuf,
@@ -126,6 +141,18 @@ pub fn install(owner: &Owner, ours: &Value) -> Result {
         chown(dir, owner.ids)?;
     }
     write(owner, &config)
+}
+
+/// Renews our access in a kubeconfig that is our own to write.
+pub fn refresh_file(path: &Path, ours: &Value) -> Result {
+    let owner = Owner {
+        path: path.to_owned(),
+        ids: None,
+    };
+    match refresh(read(path)?, ours) {
+        Some(config) => write(&owner, &config),
+        None => Ok(()),
+    }
 }
 
 /// Takes our access out of the user's kubeconfig. A file that is empty afterwards, and that we made, is removed.
@@ -200,6 +227,22 @@ mod tests {
         back["current-context"] = json!("");
         assert_eq!(remove(merged), Some(back.clone()));
         assert_eq!(remove(back), None);
+    }
+
+    #[test]
+    fn renewing_changes_our_access_alone() {
+        let theirs = json!({"apiVersion": "v1", "kind": "Config", "current-context": "prod", "preferences": {},
+            "clusters": [{"name": "prod", "cluster": {}}], "contexts": [{"name": "prod", "context": {"namespace": "x"}}],
+            "users": [{"name": "me", "user": {}}]});
+        let mut merged = merge(theirs.clone(), &ours());
+        merged["current-context"] = json!("prod");
+        merged["contexts"][1]["context"]["namespace"] = json!("mine");
+        let mut new = ours();
+        new["users"][0]["user"]["client-key-data"] = json!("another");
+        let refreshed = refresh(merged.clone(), &new).unwrap();
+        merged["users"][1]["user"]["client-key-data"] = json!("another");
+        assert_eq!(refreshed, merged);
+        assert_eq!(refresh(theirs, &new), None, "whoever took it out does not get it back");
     }
 
     #[test]

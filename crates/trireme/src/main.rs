@@ -13,8 +13,11 @@ mod layout;
 mod node;
 mod process;
 mod progress;
+mod renewal;
 mod server;
 mod settings;
+mod supervisor;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -53,11 +56,14 @@ fn run(cli: Cli) -> Result {
     })?;
     match &cli.command {
         Command::NodeHold => return commands::node::hold(),
-        Command::NodeEnter(arguments) => return commands::node::enter(arguments, &layout.flags()),
+        // Before any thread is started: a process of several cannot enter namespaces.
+        Command::Node(arguments) => commands::node::enter(arguments.holder)?,
         _ => {}
     }
-    if cli.command.is_daemon() {
+    if cli.command.logs() {
         start_log();
+    }
+    if cli.command.is_daemon() {
         rustls::crypto::ring::default_provider()
             .install_default()
             .map_err(|_| CliError::internal("a cryptography provider was installed twice"))?;
@@ -97,6 +103,11 @@ fn start_log() {
 impl Command {
     fn is_daemon(&self) -> bool {
         matches!(self, Command::Server(_) | Command::Store(_) | Command::Node(_))
+    }
+
+    /// Whether what it has to say goes into a log.
+    fn logs(&self) -> bool {
+        self.is_daemon() || matches!(self, Command::KeepServer(_) | Command::KeepNode(_))
     }
 }
 

@@ -48,15 +48,15 @@ impl Process {
         write_private(path, &serde_json::to_vec(&self).map_err(CliError::internal)?)
     }
 
-    /// Asks it to end, waits, and kills it when it does not.
-    pub async fn end(self) -> Result {
+    /// Asks it to end, waits so long, and kills it when it does not.
+    pub async fn end(self, limit: Duration) -> Result {
         let signal = |signal| {
             sys::process::kill(self.pid, self.start_ticks, signal)
                 .doing("ending a daemon")
                 .map(drop)
         };
         signal(rustix::process::Signal::TERM)?;
-        if self.gone_within(Duration::from_secs(END_SECONDS)).await {
+        if self.gone_within(limit).await {
             return Ok(());
         }
         self.kill().await
@@ -76,8 +76,8 @@ impl Process {
         .hint(format!("look at it: cat /proc/{}/stack", self.pid)))
     }
 
-    /// Waits for its end, told by the kernel through a pidfd.
-    async fn gone_within(self, limit: Duration) -> bool {
+    /// Waits for its end, told by the kernel through a pidfd: then its files and sockets are closed.
+    pub async fn gone_within(self, limit: Duration) -> bool {
         let Some(pid) = rustix::process::Pid::from_raw(self.pid) else {
             return true;
         };
@@ -185,7 +185,7 @@ mod tests {
         let process = Process::of(child.id() as i32).unwrap();
         // Somebody has to reap it, as init does for daemons.
         let reaper = tokio::task::spawn_blocking(move || child.wait().unwrap());
-        process.end().await.unwrap();
+        process.end(Duration::from_secs(END_SECONDS)).await.unwrap();
         assert!(!reaper.await.unwrap().success());
         assert!(!process.is_running());
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::errors::{CliError, Kind, Result};
+use crate::kubeconfig::Owner;
 use crate::layout::{Layout, write_private};
 
 /// The settings of one cluster.
@@ -19,6 +20,10 @@ pub struct Settings {
     pub demo: bool,
     /// That port, while the control plane runs.
     pub demo_port: Option<u16>,
+    /// How long certificates live, in seconds; `None`: a year.
+    pub certificate_seconds: Option<u32>,
+    /// The user's kubeconfig that our access was merged into.
+    pub kubeconfig: Option<Owner>,
 }
 
 impl Default for Settings {
@@ -29,6 +34,8 @@ impl Default for Settings {
             isolated: true,
             demo: false,
             demo_port: None,
+            certificate_seconds: None,
+            kubeconfig: None,
         }
     }
 }

@@ -31,7 +31,9 @@ pub async fn run(command: Command, layout: &Layout, quiet: bool, is_root: bool) 
         Command::Restore(arguments) => restore::run(arguments, layout, quiet).await,
         Command::History(arguments) => history::run(arguments, layout).await,
         Command::Node(arguments) => node::run(arguments, layout).await,
-        Command::NodeHold | Command::NodeEnter(_) => Err(CliError::internal("this command runs before any thread")),
+        Command::NodeHold => Err(CliError::internal("this command runs before any thread")),
+        Command::KeepNode(arguments) => node::keep(&arguments, layout).await,
+        Command::KeepServer(arguments) => server::keep(&arguments, layout).await,
         Command::Kubeconfig(arguments) => kubeconfig::run(arguments, layout),
         Command::Server(arguments) => server::run(arguments, layout).await,
         Command::Store(arguments) => store::run(arguments, layout).await,
@@ -44,10 +46,12 @@ pub fn holder_name(node: &str) -> String {
     format!("node-{node}")
 }
 
-/// The signals that ask a daemon to end.
+/// What asks a daemon to end: a signal, or the end of its supervisor.
 pub struct Ends {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    /// Standard input, for as long as a supervisor holds its other end.
+    supervisor: Option<tokio::net::unix::pipe::Receiver>,
 }
 
 // === impl Ends ===
@@ -60,6 +64,17 @@ impl Ends {
         Ok(Ends {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            supervisor: None,
+        })
+    }
+
+    /// The same, and the end of standard input.
+    pub fn listen_supervised() -> Result<Ends> {
+        let input = rustix::io::dup(std::io::stdin()).doing("opening the supervisor's pipe")?;
+        let input = tokio::net::unix::pipe::Receiver::from_owned_fd(input).doing("opening the supervisor's pipe")?;
+        Ok(Ends {
+            supervisor: Some(input),
+            ..Ends::listen()?
         })
     }
 
@@ -68,6 +83,16 @@ impl Ends {
         tokio::select! {
             _ = self.terminate.recv() => "terminated",
             _ = self.interrupt.recv() => "interrupted",
+            () = ended(self.supervisor.as_mut()) => "the supervisor is gone",
         }
+    }
+}
+
+async fn ended(pipe: Option<&mut tokio::net::unix::pipe::Receiver>) {
+    use tokio::io::AsyncReadExt as _;
+    match pipe {
+        // Nothing is ever written into it.
+        Some(pipe) => drop(pipe.read_u8().await),
+        None => std::future::pending().await,
     }
 }

@@ -1,15 +1,16 @@
-//! `trireme node`, `node-hold` and `node-enter`: the node of this machine. Only `up` calls them.
+//! `trireme node`, `node-hold` and `keep-node`: the node of this machine. Only `up` calls them.
 //!
 //! `node-hold` makes the node's namespaces and leaves one process in them, whose end takes everything with it.
-//! `node-enter` puts a daemon into them: a daemon that dies is started again in the same namespaces, and pods go on.
+//! `keep-node` runs the daemon in them: one that dies is started again in the same namespaces, and pods go on.
 
 use std::process::{Command, Stdio};
 
-use crate::cli::{Node, NodeEnter};
+use crate::cli::{KeepNode, Node};
 use crate::errors::{CliError, Context as _, Result};
 use crate::layout::Layout;
 use crate::node::RunningNode;
 use crate::process::{Process, tell_ready};
+use crate::supervisor;
 
 use super::{Ends, holder_name};
 
@@ -29,27 +30,38 @@ pub fn hold() -> Result {
     tell_ready(&serde_json::json!(process))
 }
 
-/// Puts the node's daemon into the namespaces of a process. Runs before any thread is started.
-pub fn enter(arguments: &NodeEnter, layout_flags: &[String]) -> Result {
+/// Enters the namespaces of the node, as its daemon. Runs before any thread is started.
+pub fn enter(holder: i32) -> Result {
+    let holder = std::path::PathBuf::from(format!("/proc/{holder}"));
+    sys::namespaces::enter_node(&holder).doing("entering the node's namespaces")
+}
+
+/// Keeps the daemon running in the node's namespaces; the supervisor itself stays outside.
+pub async fn keep(arguments: &KeepNode, layout: &Layout) -> Result {
     let pid = rustix::process::Pid::from_raw(arguments.holder).ok_or_else(|| CliError::internal("no such process"))?;
     let holder = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
     let holder = holder.doing("finding the node's namespaces")?;
-    let own = std::env::current_exe().doing("finding our own program")?;
     rustix::process::setsid().doing("leaving the session")?;
     use std::os::fd::AsFd as _;
-    sys::namespaces::enter_node(holder.as_fd()).doing("entering the node's namespaces")?;
-    Command::new(own)
-        .args(layout_flags)
-        .args(["node", "--name", &arguments.name])
-        .stdin(Stdio::null())
-        .spawn()
-        .doing("starting the node's daemon")?;
-    Ok(())
+    // Of this thread, which is the one that starts the daemon: the supervisor's runtime has no other.
+    sys::namespaces::place_children(holder.as_fd()).doing("entering the node's PID namespace")?;
+    let command = |_: Option<&serde_json::Value>| {
+        let mut command = tokio::process::Command::new(supervisor::OWN_PROGRAM);
+        command.arg0("trireme").args(layout.flags()).args(["node", "--name", &arguments.name]);
+        command.args(["--holder", &arguments.holder.to_string()]);
+        command
+    };
+    supervisor::run(&files(layout, &arguments.name), command).await
+}
+
+/// The files of the supervisor of a node's daemon.
+pub fn files(layout: &Layout, node: &str) -> supervisor::Files {
+    supervisor::Files::new(layout, &holder_name(node), "node")
 }
 
 /// The daemon.
 pub async fn run(arguments: Node, layout: &Layout) -> Result {
-    let mut ends = Ends::listen()?;
+    let mut ends = Ends::listen_supervised()?;
     let node = RunningNode::start(layout, &arguments.name).await?;
     tell_ready(&serde_json::json!({"node": arguments.name}))?;
     tracing::info!(node = %arguments.name, "the node is ready");

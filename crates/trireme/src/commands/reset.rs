@@ -8,6 +8,7 @@ use crate::errors::{CliError, Kind, Result};
 use crate::kubeconfig;
 use crate::layout::Layout;
 use crate::progress::Progress;
+use crate::settings::Settings;
 
 /// Removes everything after asking.
 pub async fn run(arguments: Reset, layout: &Layout, quiet: bool) -> Result {
@@ -23,7 +24,11 @@ pub async fn run(arguments: Reset, layout: &Layout, quiet: bool) -> Result {
     super::down::run(layout, quiet).await?;
     let mut progress = Progress::start(quiet);
     // A kubeconfig that cannot be read keeps nothing else from going.
-    let owner = super::up::owner();
+    let recorded = Settings::read(layout)
+        .ok()
+        .flatten()
+        .and_then(|settings| settings.kubeconfig);
+    let owner = recorded.unwrap_or_else(super::up::owner);
     let context = kubeconfig::uninstall(&owner);
     for dir in [layout.data(), layout.run()] {
         remove(dir)?;

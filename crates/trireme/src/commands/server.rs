@@ -1,22 +1,31 @@
-//! `trireme server`: the control plane in the foreground.
+//! `trireme server`: the control plane in the foreground; `keep-server`: the same apart from its caller, supervised.
 
-use crate::cli::Server;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::cli::{KeepServer, Server};
 use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::layout::Layout;
 use crate::process::{Process, tell_ready};
 use crate::server::ControlPlane;
 use crate::settings::Settings;
+use crate::supervisor;
 
 use super::Ends;
 
+/// The name of the control plane's files.
+pub const DAEMON: &str = "server";
+/// A control plane that was killed is gone after a moment; one that is not is running.
+const ENDING_LIMIT: Duration = Duration::from_secs(2);
+
 /// Runs until it is asked to end.
 pub async fn run(arguments: Server, layout: &Layout) -> Result {
-    if arguments.detached {
-        rustix::process::setsid().doing("leaving the session")?;
-    }
     layout.create()?;
-    let process_file = layout.process("server");
-    if let Some(other) = Process::read(&process_file) {
+    let process_file = layout.process(DAEMON);
+    if let Some(other) = Process::read(&process_file)
+        && !other.gone_within(ENDING_LIMIT).await
+    {
         return Err(CliError::new(
             Kind::Machine,
             "ALREADY_RUNNING",
@@ -28,9 +37,12 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         )
         .hint("look at it: trireme status; end it: trireme down"));
     }
-    let mut ends = Ends::listen()?;
+    let mut ends = match arguments.supervised {
+        true => Ends::listen_supervised()?,
+        false => Ends::listen()?,
+    };
     let settings = Settings::read(layout)?.unwrap_or_default();
-    let plane = ControlPlane::start(layout, arguments.api_port, settings.node.as_deref(), settings.demo).await?;
+    let plane = ControlPlane::start(layout, arguments.api_port, &settings).await?;
     if let Some(listen) = arguments.etcd_listen {
         plane.serve_etcd(layout, listen).await?;
     }
@@ -44,4 +56,19 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
     // A file that is gone already was somebody's reset.
     let _ = std::fs::remove_file(&process_file);
     Ok(())
+}
+
+/// Keeps the control plane running, in a session of its own.
+pub async fn keep(arguments: &KeepServer, layout: &Layout) -> Result {
+    rustix::process::setsid().doing("leaving the session")?;
+    let command = |told: Option<&serde_json::Value>| {
+        // A port that was chosen once is kept.
+        let chosen = told.and_then(|told| told["apiPort"].as_u64());
+        let port = chosen.unwrap_or(arguments.api_port.into());
+        let mut command = Command::new(supervisor::OWN_PROGRAM);
+        command.arg0("trireme").args(layout.flags());
+        command.args(["server", "--supervised", "--api-port", &port.to_string()]);
+        command
+    };
+    supervisor::run(&supervisor::Files::new(layout, DAEMON, DAEMON), command).await
 }

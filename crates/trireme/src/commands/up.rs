@@ -1,6 +1,9 @@
 //! `trireme up`: the cluster of this machine.
 
+use std::time::Duration;
+
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::cli::Up;
 use crate::errors::{CliError, Kind, Result};
@@ -9,11 +12,17 @@ use crate::layout::Layout;
 use crate::process::{self, Process};
 use crate::progress::{Progress, seconds};
 use crate::settings::Settings;
+use crate::supervisor;
 
-use super::{demo, holder_name, node};
+use super::{demo, holder_name, node, server};
 
 /// The port of the API when nobody says otherwise.
 const API_PORT: u16 = 6443;
+
+/// How long a daemon that its supervisor starts again is waited for.
+const AGAIN_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks at a daemon that does not answer: nobody tells when one that hangs goes on.
+const AGAIN_PAUSE: Duration = Duration::from_millis(50);
 
 /// Starts what is not running.
 pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> Result {
@@ -32,13 +41,13 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
     if before.as_ref() != Some(&settings) {
         settings.write(layout)?;
     }
-    match Process::read(&layout.process("server")) {
-        None => {
+    match server_is_up(layout).await? {
+        false => {
             start_server(layout, settings).await?;
             progress.done("control plane answering");
         }
-        Some(_) if !quiet => eprintln!("  the control plane is running already"),
-        Some(_) => {}
+        true if !quiet => eprintln!("  the control plane is running already"),
+        true => {}
     }
     let settings = Settings::read(layout)?.ok_or_else(|| CliError::internal("the settings went away"))?;
     if let Some(name) = &settings.node {
@@ -69,6 +78,43 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
     Ok(())
 }
 
+/// Whether the control plane answers; one that died is waited for while its supervisor starts it again.
+async fn server_is_up(layout: &Layout) -> Result<bool> {
+    let files = supervisor::Files::new(layout, server::DAEMON, server::DAEMON);
+    let answers = || async {
+        match Settings::read(layout) {
+            Ok(Some(settings)) => super::status::ready(layout, &settings).await.is_ok(),
+            _ => false,
+        }
+    };
+    let begun = Instant::now();
+    while begun.elapsed() < AGAIN_LIMIT {
+        let supervised = files.read();
+        if supervised.is_some() {
+            files.passed().await?;
+        }
+        let process = Process::read(&layout.process(server::DAEMON));
+        match (process, supervised) {
+            (Some(_), _) if answers().await => return Ok(true),
+            // It was killed a moment ago, or it hangs.
+            (Some(process), _) => drop(process.gone_within(AGAIN_PAUSE).await),
+            (None, Some(_)) => tokio::time::sleep(AGAIN_PAUSE).await,
+            (None, None) => return Ok(false),
+        }
+    }
+    let last = files.read().and_then(|state| state.last_death);
+    let why = last.map_or("it does not answer".into(), |death| death.why);
+    Err(CliError::new(
+        Kind::Machine,
+        "NOT_ANSWERING",
+        format!("the control plane runs, but is not ready: {why}"),
+    )
+    .hint(format!(
+        "its log: {}; start it anew: trireme down, trireme up",
+        layout.log("server").display()
+    )))
+}
+
 /// The settings of this call: what was not said stays as it was.
 fn wanted(arguments: &Up, before: Option<&Settings>) -> Result<Settings> {
     let mut settings = before.cloned().unwrap_or(Settings {
@@ -79,6 +125,7 @@ fn wanted(arguments: &Up, before: Option<&Settings>) -> Result<Settings> {
         settings.api_port = port;
     }
     settings.demo |= arguments.demo;
+    settings.certificate_seconds = arguments.certificate_lifetime.or(settings.certificate_seconds);
     if !arguments.no_node && settings.node.is_none() {
         if before.is_some() {
             return Err(CliError::new(
@@ -105,8 +152,7 @@ fn host_name() -> String {
 
 async fn start_server(layout: &Layout, mut settings: Settings) -> Result {
     let mut words = vec![
-        "server".to_owned(),
-        "--detached".into(),
+        "keep-server".to_owned(),
         "--api-port".into(),
         settings.api_port.to_string(),
     ];
@@ -131,10 +177,22 @@ async fn start_node(layout: &Layout, name: &str) -> Result<bool> {
         }
     };
     // The socket is the daemon's, and answers only while it lives.
-    if tokio::net::UnixStream::connect(layout.node_socket(name)).await.is_ok() {
-        return Ok(false);
+    let begun = Instant::now();
+    while begun.elapsed() < AGAIN_LIMIT {
+        let supervised = node::files(layout, name).read();
+        if supervised.is_some() {
+            node::files(layout, name).passed().await?;
+        }
+        if tokio::net::UnixStream::connect(layout.node_socket(name)).await.is_ok() {
+            return Ok(false);
+        }
+        if supervised.is_none() {
+            break;
+        }
+        // It was killed a moment ago, and its supervisor has not seen it yet.
+        tokio::time::sleep(AGAIN_PAUSE).await;
     }
-    let mut words: Vec<String> = ["node-enter", "--name", name, "--holder", &holder.pid.to_string()]
+    let mut words: Vec<String> = ["keep-node", "--name", name, "--holder", &holder.pid.to_string()]
         .map(str::to_owned)
         .into();
     words.extend(layout.flags());
@@ -142,12 +200,19 @@ async fn start_node(layout: &Layout, name: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Merges the administrator's access into the user's kubeconfig.
+/// Merges the administrator's access into the user's kubeconfig, and keeps in mind which file that is.
 pub fn install_kubeconfig(layout: &Layout) -> Result {
     let path = layout.admin_kubeconfig();
     let text = std::fs::read_to_string(&path).map_err(|error| CliError::file(&path, &error))?;
     let ours: Value = serde_saphyr::from_str(&text).map_err(CliError::internal)?;
-    kubeconfig::install(&owner(), &ours)
+    let owner = owner();
+    kubeconfig::install(&owner, &ours)?;
+    let mut settings = Settings::read(layout)?.unwrap_or_default();
+    if settings.kubeconfig.as_ref() == Some(&owner) {
+        return Ok(());
+    }
+    settings.kubeconfig = Some(owner);
+    settings.write(layout)
 }
 
 /// Whose kubeconfig is meant.

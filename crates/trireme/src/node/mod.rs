@@ -4,6 +4,7 @@
 //! nowhere (D14). Everything it makes in the kernel lives in its namespaces and goes with them.
 
 mod api_forward;
+mod identity;
 mod images;
 mod pod_network;
 
@@ -13,13 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::quantity::Quantity;
+use base::backoff::Backoff;
 use base::{Clock, Random, Shutdown};
 use client::Client;
 use client::events::Recorder;
-use client::https::{Connector, Credentials, HttpsTransport, Stream};
 use client::informer::{Selection, SharedInformers};
 use client::k8s_openapi::api::core::v1::{Node, Pod, Service};
-use futures::future::BoxFuture;
 use kubelet::cri::Cri;
 use kubelet::node::{Facts, NodeConfig, NodeKeeper};
 use kubelet::pod::{Manager, NodePods, Shared};
@@ -29,10 +29,11 @@ use network::{Agent, AgentConfig};
 use sys::netns::NetworkNamespace;
 use tokio::sync::watch;
 
+use self::identity::Identity;
 use self::pod_network::PodNetwork;
 use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::layout::{Layout, make_private_dir};
-use crate::server::{API_ENDPOINT, DNS_SERVICE, POD_RANGE, SERVICE_RANGE, pki};
+use crate::server::{API_ENDPOINT, DNS_SERVICE, POD_RANGE, SERVICE_RANGE};
 
 /// The address of the node.
 pub const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 243, 0, 10);
@@ -42,8 +43,10 @@ pub const KUBELET_PORT: u16 = 10250;
 const PODS_MAX: u32 = 110;
 /// The cluster's domain.
 const DOMAIN: &str = "cluster.local";
-/// The API is asked again after this long while it does not answer.
-const RETRY: Duration = Duration::from_millis(200);
+/// How soon the API is asked again when it did not answer to the registration; it doubles.
+const REGISTER_RETRY_MIN: Duration = Duration::from_millis(200);
+/// The longest wait between two registrations, as upstream's kubelet.
+const REGISTER_RETRY_MAX: Duration = Duration::from_secs(7);
 
 /// A running node.
 pub struct RunningNode {
@@ -66,7 +69,9 @@ impl RunningNode {
         tokio::task::spawn_blocking(move || own_cgroup(&root));
         rustix::system::sethostname(name.as_bytes()).doing("naming the node's host")?;
 
-        let client = client_as(layout, name, "kubelet-client")?.with_user_agent("kubelet");
+        let identity = Identity::open(layout, name)?;
+        identity.keep(&clock, &random, &shutdown);
+        let client = identity.kubelet.clone();
         let recorder = Recorder::start(client.clone(), "kubelet", name, clock.clone(), &shutdown);
         let facts = Facts::read(&data);
         let (ready, is_ready) = watch::channel(Err("the node is starting".to_owned()));
@@ -102,9 +107,7 @@ impl RunningNode {
             domain: DOMAIN.to_owned(),
             uplink: None,
         };
-        // The service proxy reads what the kubelet may not: it has an identity of its own.
-        let proxy = client_as(layout, name, "kube-proxy")?.with_user_agent("kube-proxy");
-        let proxied = SharedInformers::new(proxy, shutdown.clone()).with_random(random.fork());
+        let proxied = SharedInformers::new(identity.proxy.clone(), shutdown.clone()).with_random(random.fork());
         let agent = Agent::start(agent_config, &namespace, &proxied, None, &random, &shutdown);
         let agent = agent.doing("starting the node's network")?;
 
@@ -131,7 +134,7 @@ impl RunningNode {
         });
         let pods = informers.selected::<Pod>(Selection::fields(format!("spec.nodeName={name}")));
         serve_kubelet(
-            layout,
+            &identity,
             name,
             NodePods::new(name.to_owned(), cri.clone(), pods.clone()),
             cri,
@@ -215,7 +218,7 @@ fn node_for_pods(name: &str, layout: &Layout, facts: &Facts) -> kubelet::config:
 
 /// The kubelet's own server, for logs and exec: whoever comes shows a certificate, and the API server says what he may.
 async fn serve_kubelet(
-    layout: &Layout,
+    identity: &Identity,
     name: &str,
     pods: Arc<NodePods>,
     cri: Cri,
@@ -226,42 +229,12 @@ async fn serve_kubelet(
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .doing("listening as the kubelet")?;
-    let tls = kubelet_tls(layout, name)?;
+    let tls = identity.kubelet_tls()?;
     let authorizer = Arc::new(ReviewAuthorizer::new(client.clone(), name));
     let server = Server::new(pods, Arc::new(cri), authorizer, Clock::real());
     let stop = shutdown.clone();
     shutdown.spawn(server.serve(listener, tls, stop));
     Ok(())
-}
-
-fn kubelet_tls(layout: &Layout, name: &str) -> Result<Arc<rustls::ServerConfig>> {
-    let pair = pki::read_pair(&layout.node_data(name).join("pki"), "kubelet-serving")?;
-    let pair = pair.ok_or_else(|| CliError::internal("the kubelet has no serving certificate"))?;
-    let path = layout.pki().join("ca.crt");
-    let ca = std::fs::read(&path).map_err(|error| CliError::file(&path, &error))?;
-    let certificates = |pem: &[u8]| {
-        rustls_pemfile::certs(&mut &*pem)
-            .collect::<std::io::Result<Vec<_>>>()
-            .map_err(CliError::internal)
-    };
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in certificates(&ca)? {
-        roots.add(certificate).map_err(CliError::internal)?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    // Health is for everybody; what needs a name is refused without one by the server.
-    let verifier = verifier.allow_unauthenticated().build().map_err(CliError::internal)?;
-    let key = rustls_pemfile::private_key(&mut pair.key_pem.as_bytes()).map_err(CliError::internal)?;
-    let key = key.ok_or_else(|| CliError::internal("a certificate without a key"))?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(CliError::internal)?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(pair.certificate_pem.as_bytes())?, key)
-        .map_err(CliError::internal)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 /// A `/proc` that shows the node's own processes.
@@ -287,44 +260,11 @@ fn own_cgroup(root: &Path) {
     }
 }
 
-/// The API under one of the node's certificates, through the socket.
-fn client_as(layout: &Layout, name: &str, certificate: &str) -> Result<Client> {
-    let pair = pki::read_pair(&layout.node_data(name).join("pki"), certificate)?.ok_or_else(|| {
-        CliError::new(
-            Kind::Missing,
-            "NO_IDENTITY",
-            format!("the node {name} has no certificate"),
-        )
-        .hint("the control plane makes it when it starts: trireme up")
-    })?;
-    let path = layout.pki().join("ca.crt");
-    let ca = std::fs::read_to_string(&path).map_err(|error| CliError::file(&path, &error))?;
-    let credentials = Credentials::Certificate {
-        chain_pem: pair.certificate_pem,
-        key_pem: pair.key_pem,
-    };
-    let connector = Arc::new(ThroughSocket(layout.api_socket()));
-    let transport = HttpsTransport::with_connector("https://kubernetes:6443", &ca, credentials, connector);
-    let transport = transport.doing("preparing to reach the API server")?;
-    Ok(Client::new(Arc::new(transport)))
-}
-
-/// The API server behind a Unix socket.
-struct ThroughSocket(PathBuf);
-
-impl Connector for ThroughSocket {
-    fn connect(&self, _authority: &str) -> BoxFuture<'static, std::io::Result<Box<dyn Stream>>> {
-        let path = self.0.clone();
-        Box::pin(async move {
-            let stream = tokio::net::UnixStream::connect(path).await?;
-            Ok(Box::new(stream) as Box<dyn Stream>)
-        })
-    }
-}
-
 /// Registers the node and waits for its pods' range, which a controller gives it.
 async fn register(keeper: &NodeKeeper, client: &Client, name: &str, shutdown: &Shutdown) -> Result<ipnet::Ipv4Net> {
-    while let Err(error) = keeper.register().await {
+    let ended = || CliError::internal("the node ended while it waited for its range");
+    let mut backoff = Backoff::new(REGISTER_RETRY_MIN, REGISTER_RETRY_MAX);
+    while let Err(error) = shutdown.until(keeper.register()).await.ok_or_else(ended)? {
         if error.is_forbidden() || error.is_invalid() {
             return Err(CliError::new(
                 Kind::Machine,
@@ -333,13 +273,14 @@ async fn register(keeper: &NodeKeeper, client: &Client, name: &str, shutdown: &S
             ));
         }
         tracing::warn!(%error, "the node is not registered yet");
-        tokio::time::sleep(RETRY).await;
+        let wait = tokio::time::sleep(backoff.next_delay());
+        shutdown.until(wait).await.ok_or_else(ended)?;
     }
     let informers = SharedInformers::new(client.clone(), shutdown.clone());
     let nodes = informers.selected::<Node>(Selection::fields(format!("metadata.name={name}")));
     let range = |node: &Node| node.spec.as_ref()?.pod_cidr.as_ref()?.parse::<ipnet::Ipv4Net>().ok();
     if !nodes.until("", name, |node| node.and_then(range).is_some()).await {
-        return Err(CliError::internal("the node ended while it waited for its range"));
+        return Err(ended());
     }
     let node = nodes.get("", name);
     node.as_deref()

@@ -15,11 +15,14 @@ use crate::layout::Layout;
 const NAMESPACE: &str = "default";
 const SERVICE: &str = "demo";
 
-/// Forwards until the end; answers the port.
-pub async fn forward(running: &Running, layout: &Layout, shutdown: &Shutdown) -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .doing("opening the demo's port")?;
+/// Forwards until the end; answers the port: the one of before while it is free, so that what people wrote down still works.
+pub async fn forward(running: &Running, layout: &Layout, before: Option<u16>, shutdown: &Shutdown) -> Result<u16> {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let listener = match bind(before.unwrap_or(0)).await {
+        Err(_) if before.is_some() => bind(0).await,
+        bound => bound,
+    };
+    let listener = listener.doing("opening the demo's port")?;
     let port = listener.local_addr().doing("reading the demo's port")?.port();
     let (cluster, node, stop) = (running.cluster(), NodeNamespace::new(layout.clone()), shutdown.clone());
     let services = GroupResource {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver::dial::{NodeDialer, ServiceDialer, Stream};
-use base::Clock;
+use apiserver::pki::Pair;
+use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use sys::netns::NetworkNamespace;
 use tokio_rustls::TlsConnector;
 
@@ -19,7 +20,9 @@ use super::pki::Pki;
 use crate::errors::{CliError, Context as _, Result};
 use crate::layout::Layout;
 use crate::process::Process;
+use crate::renewal::Renewal;
 use crate::settings::Settings;
+use crate::tls;
 
 /// How long a connection may take to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -69,42 +72,50 @@ impl ServiceDialer for ToPods {
 /// TLS to kubelets, each with its own certificate of the cluster's authority.
 pub struct ToKubelets {
     node: NodeNamespace,
-    tls: TlsConnector,
+    /// Replaced whole with the certificate: a session that is resumed would carry the old one on.
+    tls: Arc<ArcSwap<ClientConfig>>,
 }
 
 // === impl ToKubelets ===
 
 impl ToKubelets {
-    /// Connections that show the API server's client certificate.
-    pub fn new(node: NodeNamespace, pki: &Pki, clock: &Clock) -> Result<ToKubelets> {
-        let pair = pki.authority.issue_client(KUBELET_CLIENT, None, clock.now());
-        let pair = pair.doing("making the API server's certificate for kubelets")?;
-        let mut roots = RootCertStore::empty();
-        for certificate in rustls_pemfile::certs(&mut pki.ca_pem().as_bytes()) {
-            roots
-                .add(certificate.map_err(CliError::internal)?)
-                .map_err(CliError::internal)?;
-        }
-        let chain = rustls_pemfile::certs(&mut pair.certificate_pem.as_bytes()).collect::<std::io::Result<Vec<_>>>();
-        let key = rustls_pemfile::private_key(&mut pair.key_pem.as_bytes()).map_err(CliError::internal)?;
-        let key = key.ok_or_else(|| CliError::internal("a certificate without a key"))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(CliError::internal)?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain.map_err(CliError::internal)?, key)
-            .map_err(CliError::internal)?;
-        Ok(ToKubelets {
-            node,
-            tls: TlsConnector::from(Arc::new(config)),
-        })
+    /// Connections that show the API server's client certificate, renewed until the end.
+    pub fn new(node: NodeNamespace, pki: Arc<Pki>, renewal: Renewal) -> Result<ToKubelets> {
+        let clock = renewal.clock.clone();
+        let issuer = pki.clone();
+        let issue = move || {
+            let pair = issuer.authority.issue_client(KUBELET_CLIENT, None, clock.now());
+            pair.doing("making the API server's certificate for kubelets")
+        };
+        let pair = issue()?;
+        let tls = Arc::new(ArcSwap::from_pointee(config(&pki, &pair)?));
+        let replaced = tls.clone();
+        renewal.keep(
+            pair,
+            move || std::future::ready(issue()),
+            move |pair| {
+                replaced.store(Arc::new(config(&pki, pair)?));
+                Ok(())
+            },
+        );
+        Ok(ToKubelets { node, tls })
     }
+}
+
+fn config(pki: &Pki, pair: &Pair) -> Result<ClientConfig> {
+    let (chain, key) = tls::chain(pair)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(CliError::internal)?
+        .with_root_certificates(tls::roots(pki.ca_pem())?)
+        .with_client_auth_cert(chain, key)
+        .map_err(CliError::internal)
 }
 
 impl NodeDialer for ToKubelets {
     fn dial(&self, node: &str, address: &str, port: u16) -> BoxFuture<'static, io::Result<Stream>> {
-        let (namespace, tls) = (self.node.clone(), self.tls.clone());
+        let (namespace, tls) = (self.node.clone(), TlsConnector::from(self.tls.load_full()));
         let (name, address) = (node.to_owned(), address.to_owned());
         Box::pin(async move {
             let ip = address.parse().map_err(io::Error::other)?;

@@ -1,6 +1,7 @@
 //! The control plane put together: store, API server, controllers, scheduler, in the order in which they need each
 //! other. Inside of this process all of them speak to the API through function calls (D6).
 
+mod admin;
 mod demo_port;
 pub mod dial;
 mod node_identity;
@@ -29,11 +30,11 @@ use store::{Embedded, EmbeddedOptions};
 use tokio::net::{TcpListener, UnixListener};
 
 use self::pki::Pki;
-use self::serving::Serving;
 use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::etcd_front;
-use crate::kubeconfig::{self, Access};
-use crate::layout::{Layout, write_private};
+use crate::layout::Layout;
+use crate::renewal::Renewal;
+use crate::settings::Settings;
 
 /// The cluster IP of the API: the first of the service range.
 const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
@@ -60,16 +61,27 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Starts everything and answers when the API serves and the cluster has its first shape.
-    pub async fn start(layout: &Layout, api_port: u16, node: Option<&str>, demo: bool) -> Result<ControlPlane> {
+    pub async fn start(layout: &Layout, api_port: u16, settings: &Settings) -> Result<ControlPlane> {
         let (clock, random, components) = (Clock::real(), Random::real(), Shutdown::new());
         let listener = bind(api_port).await?;
         let address = listener.local_addr().doing("reading the API's port")?;
-        let pki = Arc::new(Pki::open(layout, &clock, &random)?);
+        let pki = Arc::new(Pki::open(layout, &clock, &random, settings.certificate_seconds)?);
+        let renewal = |what: &'static str| Renewal {
+            what,
+            clock: clock.clone(),
+            random: random.fork(),
+            shutdown: components.clone(),
+        };
         let store = open_store(layout, &clock, &random).await?;
-        if let Some(node) = node {
-            node_identity::issue(layout, &pki, node, &clock)?;
+        if let Some(node) = &settings.node {
+            node_identity::ensure(layout, &pki, node, &clock)?;
         }
-        let running = start_api(layout, &pki, store.clone(), address, &clock, &random).await?;
+        let node = dial::NodeNamespace::new(layout.clone());
+        let kubelets = dial::ToKubelets::new(node.clone(), pki.clone(), renewal("kube-apiserver-kubelet-client"))?;
+        let mut config = api_config(&pki, store.clone(), address, &clock, &random)?;
+        config.services = Some(Arc::new(dial::ToPods(node)));
+        config.nodes = Some(Arc::new(kubelets));
+        let running = ApiServer::start(config).await.doing("starting the API server")?;
 
         let endpoint = (IpAddr::V4(API_ENDPOINT.0), API_ENDPOINT.1);
         let addresses = bootstrap::Addresses {
@@ -83,9 +95,9 @@ impl ControlPlane {
             .doing("bringing the cluster into its first shape")?;
 
         let names = vec![IpAddr::V4(API_SERVICE), IpAddr::V4(API_ENDPOINT.0)];
-        let serving = Serving::start(pki.clone(), names, clock.clone(), &components)?;
+        let serving = serving::start(pki.clone(), names, renewal("kube-apiserver"))?;
         let tls = apiserver::serve::tls_config(serving);
-        if node.is_some() {
+        if settings.node.is_some() {
             let socket = listen_for_nodes(layout)?;
             let (server, tls) = (running.clone(), tls.clone());
             components.spawn(async move {
@@ -100,10 +112,10 @@ impl ControlPlane {
                 tracing::error!(%error, "the API server stopped serving");
             }
         });
-        write_admin_kubeconfig(layout, &pki, address, &clock)?;
+        admin::start(layout, pki.clone(), address, renewal("admin"))?;
         start_components(&running, &pki, &clock, &random, &components);
-        let demo_port = match demo {
-            true => Some(demo_port::forward(&running, layout, &components).await?),
+        let demo_port = match settings.demo {
+            true => Some(demo_port::forward(&running, layout, settings.demo_port, &components).await?),
             false => None,
         };
         Ok(ControlPlane {
@@ -175,14 +187,7 @@ async fn open_store(layout: &Layout, clock: &Clock, random: &Random) -> Result<A
     opened.map(Arc::new)
 }
 
-async fn start_api(
-    layout: &Layout,
-    pki: &Pki,
-    store: Arc<Embedded>,
-    address: SocketAddr,
-    clock: &Clock,
-    random: &Random,
-) -> Result<Running> {
+fn api_config(pki: &Pki, store: Arc<Embedded>, address: SocketAddr, clock: &Clock, random: &Random) -> Result<Config> {
     let signer = Signer::from_pem(&pki.token_key_pem, random.fork()).doing("reading the key of tokens")?;
     let signer = Arc::new(signer);
     let certificates = CertificateAuthenticator::new(pki.ca_pem()).doing("reading the certificate authority")?;
@@ -212,10 +217,7 @@ async fn start_api(
     };
     let sealer = Sealer::from_text(&pki.sealing_keys, [secrets], random.fork());
     config.sealer = Some(sealer.doing("reading the keys of encryption at rest (pki/sealing.keys)")?);
-    let node = dial::NodeNamespace::new(layout.clone());
-    config.services = Some(Arc::new(dial::ToPods(node.clone())));
-    config.nodes = Some(Arc::new(dial::ToKubelets::new(node, pki, clock)?));
-    ApiServer::start(config).await.doing("starting the API server")
+    Ok(config)
 }
 
 fn client_as(running: &Running, user: UserInfo) -> Client {
@@ -229,12 +231,13 @@ fn controller(running: &Running, name: &str) -> Client {
     client_as(running, UserInfo::new(user, groups)).with_user_agent(name)
 }
 
-fn start_components(running: &Running, pki: &Pki, clock: &Clock, random: &Random, shutdown: &Shutdown) {
+fn start_components(running: &Running, pki: &Arc<Pki>, clock: &Clock, random: &Random, shutdown: &Shutdown) {
     let manager = client_as(running, UserInfo::new::<String>("system:kube-controller-manager", []));
     let server = running.clone();
     let client_for = Box::new(move |name: &str| controller(&server, name));
     let mut config = controllers::Config::new(client_for, manager, clock.clone(), pki.ca_pem().to_owned());
     config.random = random.fork();
+    config.signer = Some(pki.clone());
     controllers::start(config, shutdown.clone());
     let scheduler = client_as(running, UserInfo::new::<String>("system:kube-scheduler", []));
     let config = scheduler::Config {
@@ -245,15 +248,4 @@ fn start_components(running: &Running, pki: &Pki, clock: &Clock, random: &Random
         name: "default-scheduler".into(),
     };
     shutdown.spawn(scheduler::run(config, shutdown.clone()));
-}
-
-fn write_admin_kubeconfig(layout: &Layout, pki: &Pki, address: SocketAddr, clock: &Clock) -> Result {
-    let admin = pki.administrator(clock)?;
-    let config = kubeconfig::make(&Access {
-        server: &format!("https://{address}"),
-        ca_pem: pki.ca_pem(),
-        certificate_pem: &admin.certificate_pem,
-        key_pem: &admin.key_pem,
-    });
-    write_private(&layout.admin_kubeconfig(), kubeconfig::to_text(&config)?.as_bytes())
 }

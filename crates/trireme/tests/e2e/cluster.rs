@@ -127,6 +127,17 @@ impl Cluster {
         process["pid"].as_i64().unwrap().try_into().unwrap()
     }
 
+    /// The supervisors of the cluster's daemons, from what they tell.
+    pub fn supervisors(&self) -> Vec<i32> {
+        let files = std::fs::read_dir(self.dir.join("run")).unwrap().flatten().map(|entry| entry.path());
+        let states = files.filter(|path| path.extension() == Some(OsStr::new("state")));
+        let pid = |path: PathBuf| {
+            let state: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+            state["supervisor"]["pid"].as_i64()?.try_into().ok()
+        };
+        states.filter_map(pid).collect()
+    }
+
     /// `kubectl` as the administrator; its answer whatever it is.
     pub fn kubectl(&self, arguments: &[&str]) -> Output {
         kubectl(arguments, &self.dir, &self.kubeconfig(), "")
@@ -300,7 +311,7 @@ fn isolated<'a>(command: &'a mut Command, dir: &Path, kubeconfig: &Path) -> &'a 
         .env("KUBECONFIG", kubeconfig)
 }
 
-fn decode(base64_text: &Value) -> String {
+pub fn decode(base64_text: &Value) -> String {
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(base64_text.as_str().unwrap())
         .unwrap();

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, fail, succeed};
+use crate::node_cluster::{kill, until};
 
 fn is_alive(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
@@ -75,6 +76,44 @@ fn what_runs_is_told_to_people_and_programs() {
     assert_eq!(state["processes"]["server"], Value::Null);
     assert_eq!(output.status.code(), Some(69));
     assert!(fail(&output).starts_with("error[NO_CLUSTER]: no cluster is running from "));
+}
+
+#[test]
+fn a_control_plane_that_dies_is_started_again() {
+    let cluster = Cluster::start();
+    let status = |cluster: &Cluster| -> Value {
+        serde_json::from_slice(&cluster.trireme(&["status", "-o", "json"]).stdout).unwrap()
+    };
+    let (first, server) = (cluster.server_pid(), cluster.server());
+    assert_eq!(status(&cluster)["processes"]["server"]["restarts"], 0);
+    kill(first);
+    let state = until("another control plane", || {
+        let state = status(&cluster)["processes"]["server"].clone();
+        (state["health"] == "ready" && state["restarts"] == 1).then_some(state)
+    });
+    assert_ne!(state["pid"], first);
+    assert_eq!(state["lastDeath"]["why"], "killed by signal 9");
+    assert_eq!(cluster.server(), server, "on the same port");
+    assert_eq!(cluster.kubectl_ok(&["get", "--raw", "/readyz"]), "ok");
+    let text = succeed(&cluster.trireme(&["status"]));
+    assert!(text.contains("started again once, last at ") && text.contains(": killed by signal 9"), "{text}");
+
+    // `up` at once after a death, also of both: it waits for what is coming up or going away, and never finds a taken port.
+    for round in 0..4 {
+        let supervisors = cluster.supervisors();
+        let pid = rustix::process::Pid::from_raw(cluster.server_pid()).unwrap();
+        if round % 2 == 1 {
+            supervisors.into_iter().for_each(kill);
+        }
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        cluster.up();
+        assert_eq!(cluster.kubectl_ok(&["get", "--raw", "/readyz"]), "ok", "round {round}");
+    }
+
+    // Asked to end, it ends.
+    let (pid, supervisors) = (cluster.server_pid(), cluster.supervisors());
+    succeed(&cluster.trireme(&["down"]));
+    assert!(!is_alive(pid) && !supervisors.into_iter().any(is_alive));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod backup;
 mod bad_input;
+mod certificates;
 mod cluster;
 mod command_line;
 mod crash;
