@@ -6,6 +6,7 @@ use std::sync::Arc;
 use api::Value;
 use client::Metadata;
 use client::informer::{Delta, Informer};
+use client::k8s_openapi::api::discovery::v1::EndpointSlice;
 use client::queue::WorkQueue;
 use client::{Meta, resources, view_kind};
 use serde::Deserialize;
@@ -80,6 +81,36 @@ impl Service {
             .map(|family| if family == "IPv6" { Family::V6 } else { Family::V4 })
             .collect()
     }
+}
+
+/// Which service an endpoint slice is of.
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Who writes an endpoint slice.
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// What last made the endpoints change, for those who measure how long that takes.
+pub(crate) const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// The service of a slice of that manager.
+pub(crate) fn service_of<'a>(slice: &'a EndpointSlice, manager: &str) -> Option<&'a str> {
+    let is_its = slice.metadata.label(MANAGED_BY) == Some(manager);
+    slice.metadata.label(SERVICE_NAME).filter(|_| is_its)
+}
+
+/// Tells of the services whose slices by that manager change.
+pub(crate) fn watch_slices(
+    context: &Context,
+    slices: &Informer<EndpointSlice>,
+    manager: &'static str,
+    queue: &WorkQueue<Name>,
+) {
+    let queue = queue.clone();
+    context.watch(slices, move |delta| {
+        if let Some(slice) = delta.object()
+            && let Some(service) = service_of(slice, manager)
+        {
+            queue.add((slice.metadata.namespace().to_string(), service.to_string()));
+        }
+    });
 }
 
 /// A family of addresses.

@@ -17,24 +17,19 @@ use client::worker::Next;
 use client::{DeleteParams, Error, Meta, resources};
 use serde_json::json;
 
-use crate::backends::Service;
+use crate::backends::{self, LAST_CHANGE, MANAGED_BY, SERVICE_NAME, Service, service_of};
 use crate::context::{Context, Name, name_of, synced};
 use crate::parallel;
 
 const WORKERS: usize = 4;
 /// Addresses of a subset that are mirrored. Source: `--mirroring-max-endpoints-per-subset`.
 const ADDRESSES_MAX: usize = 1000;
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// Old leader election over Endpoints.
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Annotations that are not taken over.
-const NOT_COPIED: [&str; 2] = [
-    "endpoints.kubernetes.io/last-change-trigger-time",
-    "kubectl.kubernetes.io/last-applied-configuration",
-];
+const NOT_COPIED: [&str; 2] = [LAST_CHANGE, "kubectl.kubernetes.io/last-applied-configuration"];
 /// The index of mirrored slices by `namespace/service`.
 const MIRROR_INDEX: &str = "mirrored";
 
@@ -227,7 +222,7 @@ pub(crate) fn start(context: Context) {
     let endpoints = context.informers.informer::<Endpoints>();
     let slices = context.informers.informer::<EndpointSlice>();
     slices.add_index(MIRROR_INDEX, |slice, add| {
-        if let Some(service) = service_of(slice) {
+        if let Some(service) = service_of(slice, MANAGER) {
             add(&format!("{}/{service}", slice.metadata.namespace()));
         }
     });
@@ -251,16 +246,7 @@ pub(crate) fn start(context: Context) {
                 .for_each(|endpoints| queue.add(name_of(&**endpoints)))
         }
     });
-    context.watch(&slices, {
-        let queue = queue.clone();
-        move |delta| {
-            if let Some(slice) = delta.object()
-                && let Some(service) = service_of(slice)
-            {
-                queue.add((slice.metadata.namespace().to_string(), service.to_string()));
-            }
-        }
-    });
+    backends::watch_slices(&context, &slices, MANAGER, &queue);
     let ready = vec![synced(&services), synced(&endpoints), synced(&slices)];
     let controller = Arc::new(Controller {
         context: context.clone(),
@@ -272,11 +258,6 @@ pub(crate) fn start(context: Context) {
         let controller = controller.clone();
         async move { controller.sync(&key).await }
     });
-}
-
-fn service_of(slice: &EndpointSlice) -> Option<&str> {
-    let ours = slice.metadata.label(MANAGED_BY) == Some(MANAGER);
-    slice.metadata.label(SERVICE_NAME).filter(|_| ours)
 }
 
 struct Controller {

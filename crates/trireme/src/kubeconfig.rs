@@ -102,6 +102,9 @@ pub struct Owner {
     pub path: PathBuf,
     /// Owner and group of the file and of a directory that is made for it; `None`: our own.
     pub ids: Option<(u32, u32)>,
+    /// Whether its directory was made for it, and goes with it.
+    #[serde(default)]
+    pub made_directory: bool,
 }
 
 impl Owner {
@@ -113,13 +116,15 @@ impl Owner {
             variable("KUBECONFIG").and_then(|list| list.split(':').find(|entry| !entry.is_empty()).map(PathBuf::from));
         let home = || {
             let own = || variable("HOME").map(PathBuf::from);
-            ids.and_then(|(uid, _)| home_of(uid))
-                .or_else(own)
-                .unwrap_or_else(|| "/".into())
+            let behind = ids.and_then(|(uid, _)| home_of(uid));
+            // Service managers and bare shells set no HOME.
+            let ours = || home_of(rustix::process::geteuid().as_raw());
+            behind.or_else(own).or_else(ours).unwrap_or_else(|| "/".into())
         };
         Owner {
             path: listed.unwrap_or_else(|| home().join(".kube/config")),
             ids,
+            made_directory: false,
         }
     }
 }
@@ -134,11 +139,12 @@ pub fn home_of(uid: u32) -> Option<PathBuf> {
 }
 
 /// Merges our access into the user's kubeconfig.
-pub fn install(owner: &Owner, ours: &Value) -> Result {
+pub fn install(owner: &mut Owner, ours: &Value) -> Result {
     let config = merge(read(&owner.path)?, ours);
     if let Some(dir) = owner.path.parent().filter(|dir| !dir.exists()) {
         std::fs::create_dir_all(dir).map_err(|error| CliError::file(dir, &error))?;
         chown(dir, owner.ids)?;
+        owner.made_directory = true;
     }
     write(owner, &config)
 }
@@ -148,6 +154,7 @@ pub fn refresh_file(path: &Path, ours: &Value) -> Result {
     let owner = Owner {
         path: path.to_owned(),
         ids: None,
+        made_directory: false,
     };
     match refresh(read(path)?, ours) {
         Some(config) => write(&owner, &config),
@@ -167,7 +174,12 @@ pub fn uninstall(owner: &Owner) -> Result {
         .iter()
         .all(|list| config[*list].as_array().is_none_or(Vec::is_empty));
     if empty {
-        return std::fs::remove_file(&owner.path).map_err(|error| CliError::file(&owner.path, &error));
+        std::fs::remove_file(&owner.path).map_err(|error| CliError::file(&owner.path, &error))?;
+        if let Some(dir) = owner.path.parent().filter(|_| owner.made_directory) {
+            // Not while somebody else keeps a file there, such as kubectl its cache.
+            let _ = std::fs::remove_dir(dir);
+        }
+        return Ok(());
     }
     write(owner, &config)
 }
@@ -269,27 +281,31 @@ mod tests {
             ),
             (&[("HOME", "/root"), ("KUBECONFIG", ":/a:/b")], "/a", None),
         ] {
-            assert_eq!(with(variables), Owner { path: path.into(), ids }, "{variables:?}");
+            let found = with(variables);
+            assert_eq!((found.path, found.ids), (path.into(), ids), "{variables:?}");
         }
     }
 
     #[test]
     fn installing_and_removing_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let owner = Owner {
+        let mut owner = Owner {
             path: dir.path().join(".kube/config"),
             ids: None,
+            made_directory: false,
         };
-        install(&owner, &ours()).unwrap();
+        install(&mut owner, &ours()).unwrap();
+        assert!(owner.made_directory);
         assert_eq!(
             std::fs::metadata(&owner.path).unwrap().permissions().mode() & 0o777,
             0o600
         );
         assert_eq!(read(&owner.path).unwrap()["users"][0]["name"], NAME);
         uninstall(&owner).unwrap();
-        assert!(!owner.path.exists());
+        assert!(!owner.path.parent().unwrap().exists());
+        std::fs::create_dir(owner.path.parent().unwrap()).unwrap();
         std::fs::write(&owner.path, "{broken: [").unwrap();
-        assert_eq!(install(&owner, &ours()).unwrap_err().id, "KUBECONFIG_BROKEN");
+        assert_eq!(install(&mut owner, &ours()).unwrap_err().id, "KUBECONFIG_BROKEN");
         assert_eq!(std::fs::read_to_string(&owner.path).unwrap(), "{broken: [");
     }
 }

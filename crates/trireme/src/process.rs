@@ -62,6 +62,12 @@ impl Process {
         self.kill().await
     }
 
+    /// Tells a supervisor that somebody waits.
+    pub fn nudge(self) -> Result {
+        let told = sys::process::kill(self.pid, self.start_ticks, rustix::process::Signal::HUP);
+        told.doing("telling a supervisor").map(drop)
+    }
+
     /// Kills it and waits for its end.
     pub async fn kill(self) -> Result {
         sys::process::kill(self.pid, self.start_ticks, rustix::process::Signal::KILL).doing("ending a process")?;

@@ -90,8 +90,11 @@ impl Files {
         state.supervisor.is_running().then_some(state)
     }
 
-    /// Waits until the daemon is ready, or its supervisor gone.
+    /// Waits until the daemon is ready, or its supervisor gone. One that waits before another start starts at once.
     pub async fn passed(&self) -> Result {
+        if let Some(state) = self.read().filter(|state| state.daemon.is_none()) {
+            state.supervisor.nudge()?;
+        }
         let gate = open(&self.gate)?;
         let waiting = tokio::task::spawn_blocking(move || rustix::fs::flock(&gate, FlockOperation::LockShared));
         waiting.await.map_err(CliError::internal)?.doing("waiting for a daemon")
@@ -117,6 +120,8 @@ pub async fn run(files: &Files, command: impl Fn(Option<&Value>) -> Command) -> 
         ));
     }
     let mut ends = Ends::listen()?;
+    let hangup = tokio::signal::unix::SignalKind::hangup();
+    let mut nudges = tokio::signal::unix::signal(hangup).doing("listening for signals")?;
     let own = Process::of(std::process::id().cast_signed());
     let mut supervisor = Supervisor {
         files,
@@ -129,7 +134,7 @@ pub async fn run(files: &Files, command: impl Fn(Option<&Value>) -> Command) -> 
         },
     };
     supervisor.close_gate()?;
-    let outcome = supervisor.keep(command, &mut ends).await;
+    let outcome = supervisor.keep(command, &mut ends, &mut nudges).await;
     // The locks go with this process; their files stay, so that all who come lock the same ones.
     let _ = std::fs::remove_file(&files.state);
     outcome
@@ -152,7 +157,12 @@ enum End {
 // === impl Supervisor ===
 
 impl Supervisor<'_> {
-    async fn keep(&mut self, command: impl Fn(Option<&Value>) -> Command, ends: &mut Ends) -> Result {
+    async fn keep(
+        &mut self,
+        command: impl Fn(Option<&Value>) -> Command,
+        ends: &mut Ends,
+        nudges: &mut tokio::signal::unix::Signal,
+    ) -> Result {
         let mut backoff = Backoff::new(RESTART_MIN, RESTART_MAX);
         let mut told: Option<Value> = None;
         loop {
@@ -204,6 +214,7 @@ impl Supervisor<'_> {
             self.write()?;
             tokio::select! {
                 () = tokio::time::sleep(backoff.next_delay()) => {}
+                _ = nudges.recv() => backoff.reset(),
                 _ = ends.next() => return Ok(()),
             }
         }

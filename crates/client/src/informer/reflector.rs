@@ -56,7 +56,11 @@ impl<T: Object> Reflector<T> {
                     tracing::debug!(%resource, "the revision is no longer held, listing anew");
                     self.revision = None;
                 }
-                Err(error) => tracing::warn!(%resource, %error, "watch failed, will be tried again"),
+                // One word for an outage: a server that is down fails every attempt of every informer.
+                Err(error) if self.backoff.failures() == 0 => {
+                    tracing::warn!(%resource, %error, "watch failed, will be tried again");
+                }
+                Err(error) => tracing::debug!(%resource, %error, "watch failed again"),
             }
             let delay = self.backoff.next_delay();
             if shutdown.until(tokio::time::sleep(delay)).await.is_none() {

@@ -9,19 +9,16 @@ use std::sync::Arc;
 use api::Value;
 use client::k8s_openapi::api::discovery::v1::EndpointSlice;
 use client::{Meta, resources};
+use jiff::Timestamp;
 use serde_json::{Map, json};
 
-use crate::backends::{Family, Service, counts, hostname, target_port};
+use crate::backends::{Family, LAST_CHANGE, MANAGED_BY, SERVICE_NAME, Service, counts, hostname, target_port};
 use crate::owners::controller_reference;
 use crate::pods::is_ready;
 use crate::views::Pod;
 
 /// Endpoints of one slice. Source: the default of `--max-endpoints-per-slice`.
 pub(super) const ENDPOINTS_MAX: usize = 100;
-/// Which service a slice is of.
-pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// Who writes a slice.
-pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// This controller.
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
@@ -32,6 +29,25 @@ pub(super) enum Action {
     Create(Value),
     Edit { name: String, edit: Value },
     Delete { name: String, uid: String },
+}
+
+// === impl Action ===
+
+impl Action {
+    /// The same, telling what made it necessary; without anything the annotation goes.
+    pub(super) fn with_trigger(mut self, trigger: Option<Timestamp>) -> Action {
+        let text = trigger.map(|at| at.to_string());
+        match &mut self {
+            Action::Create(body) => {
+                if let Some(text) = text {
+                    body["metadata"]["annotations"][LAST_CHANGE] = text.into();
+                }
+            }
+            Action::Edit { edit, .. } => edit["metadata"]["annotations"][LAST_CHANGE] = text.into(),
+            Action::Delete { .. } => {}
+        }
+        self
+    }
 }
 
 /// Compares wish and slices. `zone` tells the zone of a node.

@@ -3,6 +3,7 @@
 //! Invariant: slices are decided again only when the copy shows everything this controller wrote for the service.
 
 mod decide;
+mod trigger;
 
 use std::sync::Arc;
 
@@ -12,13 +13,14 @@ use client::queue::WorkQueue;
 use client::worker::Next;
 use client::{DeleteParams, Error, Meta, Patch, resources};
 
-use crate::backends::{self, Service};
+use crate::backends::{self, Service, service_of};
 use crate::context::{Context, Name, Pace, name_of, synced};
 use crate::parallel;
 use crate::pod_gc::{NODE_INDEX, add_node_index};
 use crate::pods::is_ready;
 use crate::views::{Node, Pod};
-use decide::{Action, MANAGED_BY, MANAGER, SERVICE_NAME, decide};
+use decide::{Action, MANAGER, decide};
+use trigger::Triggers;
 
 const WORKERS: usize = 16;
 /// The index of this controller's slices by `namespace/service`.
@@ -34,22 +36,13 @@ pub(crate) fn start(context: Context) {
     let slices = context.informers.informer::<EndpointSlice>();
     add_node_index(&pods);
     slices.add_index(SERVICE_INDEX, |slice, add| {
-        if let Some(service) = service_of(slice) {
+        if let Some(service) = service_of(slice, MANAGER) {
             add(&format!("{}/{service}", slice.metadata.namespace()));
         }
     });
     let queue = WorkQueue::<Name>::new();
     backends::watch(&context, &services, &pods, &queue);
-    context.watch(&slices, {
-        let queue = queue.clone();
-        move |delta| {
-            if let Some(slice) = delta.object()
-                && let Some(service) = service_of(slice)
-            {
-                queue.add((slice.metadata.namespace().to_string(), service.to_string()));
-            }
-        }
-    });
+    backends::watch_slices(&context, &slices, MANAGER, &queue);
     context.watch(&nodes, {
         let (queue, services, pods) = (queue.clone(), services.clone(), pods.clone());
         // A node that moves to another zone changes what its pods' endpoints say.
@@ -75,17 +68,12 @@ pub(crate) fn start(context: Context) {
         nodes,
         slices,
         pace: Pace::default(),
+        triggers: Triggers::default(),
     });
     context.work(queue, ready, WORKERS, move |key| {
         let controller = controller.clone();
         async move { controller.sync(&key).await }
     });
-}
-
-/// The service of a slice of this controller.
-fn service_of(slice: &EndpointSlice) -> Option<&str> {
-    let ours = slice.metadata.label(MANAGED_BY) == Some(MANAGER);
-    slice.metadata.label(SERVICE_NAME).filter(|_| ours)
 }
 
 struct Controller {
@@ -95,6 +83,7 @@ struct Controller {
     nodes: Informer<Node>,
     slices: Informer<EndpointSlice>,
     pace: Pace,
+    triggers: Triggers,
 }
 
 impl Controller {
@@ -102,6 +91,7 @@ impl Controller {
         // The slices of a service that is gone go with it by their owner reference.
         let Some(service) = self.services.get(&key.0, &key.1) else {
             self.pace.forget(key);
+            self.triggers.forget(key);
             return Ok(Next::Wait);
         };
         if !service.is_managed() || service.metadata.is_deleting() {
@@ -120,6 +110,8 @@ impl Controller {
         if pods.iter().any(|pod| is_ready(pod)) {
             tracing::trace!(target: "walk", ?key, "the ready addresses of a service");
         }
+        let trigger = self.triggers.of_change(key, &service, &pods);
+        let actions: Vec<_> = actions.into_iter().map(|action| action.with_trigger(trigger)).collect();
         let (_, error) = parallel::all(actions, |action| self.perform(&key.0, action)).await;
         match error {
             None => Ok(Next::Wait),

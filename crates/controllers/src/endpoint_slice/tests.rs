@@ -7,6 +7,7 @@ use client::Object;
 use serde_json::json;
 
 use super::*;
+use crate::backends::{MANAGED_BY, SERVICE_NAME};
 use crate::testkit::Bench;
 
 fn service(spec: Value) -> Service {

@@ -47,7 +47,10 @@ pub async fn keep(arguments: &KeepNode, layout: &Layout) -> Result {
     sys::namespaces::place_children(holder.as_fd()).doing("entering the node's PID namespace")?;
     let command = |_: Option<&serde_json::Value>| {
         let mut command = tokio::process::Command::new(supervisor::OWN_PROGRAM);
-        command.arg0("trireme").args(layout.flags()).args(["node", "--name", &arguments.name]);
+        command
+            .arg0("trireme")
+            .args(layout.flags())
+            .args(["node", "--name", &arguments.name]);
         command.args(["--holder", &arguments.holder.to_string()]);
         command
     };

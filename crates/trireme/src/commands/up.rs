@@ -205,9 +205,12 @@ pub fn install_kubeconfig(layout: &Layout) -> Result {
     let path = layout.admin_kubeconfig();
     let text = std::fs::read_to_string(&path).map_err(|error| CliError::file(&path, &error))?;
     let ours: Value = serde_saphyr::from_str(&text).map_err(CliError::internal)?;
-    let owner = owner();
-    kubeconfig::install(&owner, &ours)?;
     let mut settings = Settings::read(layout)?.unwrap_or_default();
+    let mut owner = owner();
+    // A directory that was made by an earlier call is still ours.
+    let before = settings.kubeconfig.as_ref().filter(|before| before.path == owner.path);
+    owner.made_directory = before.is_some_and(|before| before.made_directory);
+    kubeconfig::install(&mut owner, &ours)?;
     if settings.kubeconfig.as_ref() == Some(&owner) {
         return Ok(());
     }

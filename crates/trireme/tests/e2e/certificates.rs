@@ -20,7 +20,10 @@ fn ends(cluster: &Cluster) -> BTreeMap<String, i64> {
     let mut pems = BTreeMap::new();
     let node = cluster.dir.join("data/nodes").join(name(cluster)).join("pki");
     for leaf in ["kubelet-client", "kubelet-serving", "kube-proxy"] {
-        pems.insert(leaf.to_owned(), std::fs::read_to_string(node.join(format!("{leaf}.pem"))).unwrap());
+        pems.insert(
+            leaf.to_owned(),
+            std::fs::read_to_string(node.join(format!("{leaf}.pem"))).unwrap(),
+        );
     }
     let admin = std::fs::read_to_string(cluster.dir.join("data/pki/admin.pem")).unwrap();
     pems.insert("admin".into(), admin);
@@ -51,7 +54,9 @@ fn shown_end(cluster: &Cluster) -> i64 {
     let name = ServerName::try_from("127.0.0.1").unwrap();
     let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
     let mut stream = rustls::Stream::new(&mut connection, &mut socket);
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
     let der = &connection.peer_certificates().unwrap()[0];
     apiserver::pki::identity_of(der).unwrap().ends_seconds
 }
@@ -59,7 +64,14 @@ fn shown_end(cluster: &Cluster) -> i64 {
 #[test]
 fn certificates_are_renewed_while_everything_goes_on() {
     let cluster = Cluster::prepare();
-    succeed(&cluster.trireme(&["--quiet", "up", "--api-port", "0", "--certificate-lifetime", LIFETIME_SECONDS]));
+    succeed(&cluster.trireme(&[
+        "--quiet",
+        "up",
+        "--api-port",
+        "0",
+        "--certificate-lifetime",
+        LIFETIME_SECONDS,
+    ]));
     let archive = cluster.dir.join("image.tar");
     std::fs::write(&archive, runtime::image::demo_image(IMAGE)).unwrap();
     succeed(&cluster.trireme(&["image", "import", &archive.display().to_string()]));
@@ -84,7 +96,15 @@ fn certificates_are_renewed_while_everything_goes_on() {
         // Through the API server's client certificate to the kubelet's serving one, and by the kubelet's client one back.
         place_exec(&cluster);
         // The kubelet's and the proxy's own: a label for the one, a new Service for the other.
-        cluster.kubectl_ok(&["label", "pod", "p", "-n", "certificates", "--overwrite", &format!("round=r{rounds}")]);
+        cluster.kubectl_ok(&[
+            "label",
+            "pod",
+            "p",
+            "-n",
+            "certificates",
+            "--overwrite",
+            &format!("round=r{rounds}"),
+        ]);
         rounds += 1;
         (jiff_now() > last + 1).then_some(())
     });
@@ -96,17 +116,34 @@ fn certificates_are_renewed_while_everything_goes_on() {
         assert!(*end > first[name], "{name} was not renewed");
     }
     let error = fail(&cluster.kubectl(&["--kubeconfig", stale.to_str().unwrap(), "get", "namespaces"]));
-    assert!(error.contains("Unauthorized") || error.contains("expired") || error.contains("must be logged in"), "{error}");
+    assert!(
+        error.contains("Unauthorized") || error.contains("expired") || error.contains("must be logged in"),
+        "{error}"
+    );
     ready(&cluster);
     let requests = cluster.kubectl_ok(&["get", "csr", "--no-headers"]);
-    for signer in ["kube-apiserver-client-kubelet", "kubelet-serving", "kube-apiserver-client "] {
-        let issued = |line: &&str| line.contains(&format!("kubernetes.io/{signer}")) && line.contains("Approved,Issued");
+    for signer in [
+        "kube-apiserver-client-kubelet",
+        "kubelet-serving",
+        "kube-apiserver-client ",
+    ] {
+        let issued =
+            |line: &&str| line.contains(&format!("kubernetes.io/{signer}")) && line.contains("Approved,Issued");
         assert!(requests.lines().any(|line| issued(&line)), "{signer}: {requests}");
     }
     // What the proxy sees only now is served: its watch goes on under its new certificate.
     cluster.kubectl_ok(&["label", "pod", "p", "-n", "certificates", "app=p"]);
     until("an answer through the Service", || {
-        let words = ["exec", "p", "-n", "certificates", "--", "/bin/demo", "get", "http://s/hostname"];
+        let words = [
+            "exec",
+            "p",
+            "-n",
+            "certificates",
+            "--",
+            "/bin/demo",
+            "get",
+            "http://s/hostname",
+        ];
         let said = cluster.kubectl(&words);
         (said.status.success() && said.stdout.starts_with(b"p")).then_some(())
     });

@@ -129,7 +129,10 @@ impl Cluster {
 
     /// The supervisors of the cluster's daemons, from what they tell.
     pub fn supervisors(&self) -> Vec<i32> {
-        let files = std::fs::read_dir(self.dir.join("run")).unwrap().flatten().map(|entry| entry.path());
+        let files = std::fs::read_dir(self.dir.join("run"))
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path());
         let states = files.filter(|path| path.extension() == Some(OsStr::new("state")));
         let pid = |path: PathBuf| {
             let state: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;

@@ -96,7 +96,10 @@ fn a_control_plane_that_dies_is_started_again() {
     assert_eq!(cluster.server(), server, "on the same port");
     assert_eq!(cluster.kubectl_ok(&["get", "--raw", "/readyz"]), "ok");
     let text = succeed(&cluster.trireme(&["status"]));
-    assert!(text.contains("started again once, last at ") && text.contains(": killed by signal 9"), "{text}");
+    assert!(
+        text.contains("started again once, last at ") && text.contains(": killed by signal 9"),
+        "{text}"
+    );
 
     // `up` at once after a death, also of both: it waits for what is coming up or going away, and never finds a taken port.
     for round in 0..4 {
