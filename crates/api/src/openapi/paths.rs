@@ -62,65 +62,34 @@ const fn query(name: &'static str, ty: &'static str, description: &'static str) 
     Query { name, ty, description }
 }
 
-pub(super) const PRETTY: Query = query("pretty", "string", "If 'true', the answer is indented for people.");
-const DRY_RUN: Query = query(
-    "dryRun",
-    "string",
-    "'All' runs every stage of the request and stores nothing.",
-);
-const FIELD_MANAGER: Query = query(
-    "fieldManager",
-    "string",
-    "The name under which the changed fields are owned.",
-);
-const FIELD_VALIDATION: Query = query(
-    "fieldValidation",
-    "string",
-    "What unknown and duplicate fields lead to: Ignore, Warn (a warning header) or Strict (an error).",
-);
-const FORCE: Query = query(
-    "force",
-    "boolean",
-    "Takes over fields that another manager owns. For apply only.",
-);
-const CONTINUE: Query = query("continue", "string", "The token that the page before ended with.");
-const FIELD_SELECTOR: Query = query("fieldSelector", "string", "Restricts the answer by fields.");
-const LABEL_SELECTOR: Query = query("labelSelector", "string", "Restricts the answer by labels.");
-const LIMIT: Query = query("limit", "integer", "The most objects of one answer.");
-const VERSION: Query = query(
-    "resourceVersion",
-    "string",
-    "The version that the answer may or must be of.",
-);
-const VERSION_MATCH: Query = query(
-    "resourceVersionMatch",
-    "string",
-    "How resourceVersion applies to a list.",
-);
-const INITIAL_EVENTS: Query = query(
-    "sendInitialEvents",
-    "boolean",
-    "Begins a watch with events for all objects that are there, ended by a bookmark.",
-);
-const TIMEOUT: Query = query("timeoutSeconds", "integer", "The longest duration of a list or watch.");
-const WATCH: Query = query("watch", "boolean", "Streams changes instead of answering with a list.");
-const BOOKMARKS: Query = query("allowWatchBookmarks", "boolean", "Asks for bookmark events in a watch.");
-const GRACE: Query = query(
-    "gracePeriodSeconds",
-    "integer",
-    "Seconds until the object is gone; zero is at once.",
-);
-const IGNORE_READ_ERROR: Query = query(
-    "ignoreStoreReadErrorWithClusterBreakingPotential",
-    "boolean",
-    "Deletes an object that cannot be read from the store, without any check.",
-);
-const ORPHAN: Query = query("orphanDependents", "boolean", "Deprecated: use propagationPolicy.");
-const PROPAGATION: Query = query(
-    "propagationPolicy",
-    "string",
-    "What becomes of dependents: Orphan, Background or Foreground.",
-);
+/// Parameters by their names, types and what they do.
+macro_rules! queries {
+    ($($visibility:vis $query:ident $name:literal $ty:literal $description:literal)*) => {
+        $($visibility const $query: Query = query($name, $ty, $description);)*
+    };
+}
+
+queries! {
+    pub(super) PRETTY "pretty" "string" "If 'true', the answer is indented for people."
+    DRY_RUN "dryRun" "string" "'All' runs every stage of the request and stores nothing."
+    FIELD_MANAGER "fieldManager" "string" "The name under which the changed fields are owned."
+    FIELD_VALIDATION "fieldValidation" "string" "What unknown and duplicate fields lead to: Ignore, Warn (a warning header) or Strict (an error)."
+    FORCE "force" "boolean" "Takes over fields that another manager owns. For apply only."
+    CONTINUE "continue" "string" "The token that the page before ended with."
+    FIELD_SELECTOR "fieldSelector" "string" "Restricts the answer by fields."
+    LABEL_SELECTOR "labelSelector" "string" "Restricts the answer by labels."
+    LIMIT "limit" "integer" "The most objects of one answer."
+    VERSION "resourceVersion" "string" "The version that the answer may or must be of."
+    VERSION_MATCH "resourceVersionMatch" "string" "How resourceVersion applies to a list."
+    INITIAL_EVENTS "sendInitialEvents" "boolean" "Begins a watch with events for all objects that are there, ended by a bookmark."
+    TIMEOUT "timeoutSeconds" "integer" "The longest duration of a list or watch."
+    WATCH "watch" "boolean" "Streams changes instead of answering with a list."
+    BOOKMARKS "allowWatchBookmarks" "boolean" "Asks for bookmark events in a watch."
+    GRACE "gracePeriodSeconds" "integer" "Seconds until the object is gone; zero is at once."
+    IGNORE_READ_ERROR "ignoreStoreReadErrorWithClusterBreakingPotential" "boolean" "Deletes an object that cannot be read from the store, without any check."
+    ORPHAN "orphanDependents" "boolean" "Deprecated: use propagationPolicy."
+    PROPAGATION "propagationPolicy" "string" "What becomes of dependents: Orphan, Background or Foreground."
+}
 
 static READ: &[Query] = &[];
 static WRITE: &[Query] = &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION];

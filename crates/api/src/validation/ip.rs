@@ -301,12 +301,29 @@ mod tests {
         errors.first().map(|error| error.detail.clone()).unwrap_or_default()
     }
 
+    /// A value, and what the canonical, the strict and the legacy rule say of it first.
+    type Judged = (&'static str, &'static str, &'static str, &'static str);
+
+    fn judge(
+        cases: &[Judged],
+        canonical: fn(&Path, &str) -> ErrorList,
+        legacy: fn(&Path, &str, bool, &[&str]) -> ErrorList,
+    ) {
+        let path = Path::new("f");
+        for &(value, by_canonical, by_strict, by_legacy) in cases {
+            assert_eq!(first(canonical(&path, value)), by_canonical, "{value}");
+            assert_eq!(first(legacy(&path, value, true, &[])), by_strict, "{value}");
+            assert_eq!(first(legacy(&path, value, false, &[])), by_legacy, "{value}");
+            // What is there already is not judged again.
+            assert_eq!(first(legacy(&path, value, true, &[value])), "", "{value}");
+        }
+    }
+
     #[test]
     fn addresses_are_judged_by_all_three_rules() {
         const ZEROS: &str = "must not have leading 0s";
         const MAPPED: &str = "must not be an IPv4-mapped IPv6 address";
-        let path = Path::new("f");
-        for (value, canonical, strict, legacy) in [
+        let cases = [
             ("1.2.3.4", "", "", ""),
             ("0.0.0.0", "", "", ""),
             ("1234::abcd", "", "", ""),
@@ -338,12 +355,8 @@ mod tests {
             ("::1::", BAD_IP, BAD_IP, BAD_IP),
             (":", BAD_IP, BAD_IP, BAD_IP),
             ("1:", BAD_IP, BAD_IP, BAD_IP),
-        ] {
-            assert_eq!(first(ip(&path, value)), canonical, "{value}");
-            assert_eq!(first(ip_legacy(&path, value, true, &[])), strict, "{value}");
-            assert_eq!(first(ip_legacy(&path, value, false, &[])), legacy, "{value}");
-            assert_eq!(first(ip_legacy(&path, value, true, &[value])), "");
-        }
+        ];
+        judge(&cases, ip, ip_legacy);
     }
 
     #[test]
@@ -352,7 +365,7 @@ mod tests {
         const ZEROS: &str = "must not have leading 0s in IP or prefix length";
         const MAPPED: &str = "must not have an IPv4-mapped IPv6 address";
         let path = Path::new("f");
-        for (value, canonical, strict, legacy) in [
+        let cases = [
             ("1.0.0.0/8", "", "", ""),
             ("0.0.0.0/0", "", "", ""),
             ("2001:4860:4860::8888/128", "", "", ""),
@@ -369,11 +382,8 @@ mod tests {
             ("1.2.3.0/-1", BAD_CIDR, BAD_CIDR, BAD_CIDR),
             ("1.2.3.0/", BAD_CIDR, BAD_CIDR, BAD_CIDR),
             ("2001:db8::/129", BAD_CIDR, BAD_CIDR, BAD_CIDR),
-        ] {
-            assert_eq!(first(cidr(&path, value)), canonical, "{value}");
-            assert_eq!(first(cidr_legacy(&path, value, true, &[])), strict, "{value}");
-            assert_eq!(first(cidr_legacy(&path, value, false, &[])), legacy, "{value}");
-        }
+        ];
+        judge(&cases, cidr, cidr_legacy);
         for (value, expect) in [
             ("1.2.3.4/24", ""),
             ("2001:db8::1/64", ""),
