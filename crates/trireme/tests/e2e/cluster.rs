@@ -246,11 +246,18 @@ impl Workplace {
         self.kubectl_ok(&["wait", object, &format!("--for={condition}"), PATIENCE]);
     }
 
+    /// A program that is started as `kubectl` is here: with this namespace's kubeconfig and nothing of the user's.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        isolated(&mut command, &self.dir, &self.dir.join("kubeconfig"));
+        command
+    }
+
     /// A shell command as a person would type it here: both outputs in the order of their writing, and the exit code.
     pub fn shell(&self, command: &str) -> (String, i32) {
-        let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", &format!("exec 2>&1; {command}")]);
-        let output = isolated(&mut shell, &self.dir, &self.dir.join("kubeconfig"))
+        let output = self
+            .command("/bin/sh")
+            .args(["-c", &format!("exec 2>&1; {command}")])
             .stdin(Stdio::null())
             .output()
             .unwrap();

@@ -15,6 +15,7 @@ mod node_cluster;
 mod node_network;
 mod node_pods;
 mod node_resilience;
+mod terminal;
 mod transcript;
 mod transcripts;
 mod walk;

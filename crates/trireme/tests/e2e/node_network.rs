@@ -238,3 +238,39 @@ async fn ask(namespace: &NetworkNamespace, service: SocketAddr, path: &str) -> s
         _ => Err(std::io::Error::other(format!("{answer:?}"))),
     }
 }
+
+/// A pod in the node's network has its address and name, answers there, and its port is the node's.
+#[test]
+fn a_pod_may_use_the_nodes_network() {
+    let place = shared().workplace("node-host-network");
+    create(
+        &place,
+        "
+{apiVersion: v1, kind: Pod, metadata: {name: host}, spec: {hostNetwork: true, containers: [{name: c, image: 'IMAGE',
+  env: [{name: PORT, value: '18080'}], ports: [{containerPort: 18080}], readinessProbe: {httpGet: {path: /readyz, port: 18080}, periodSeconds: 1}}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: guest}, spec: {containers: [{name: c, image: 'IMAGE'}]}}
+",
+    );
+    place.wait("pod/host", "condition=Ready");
+    place.wait("pod/guest", "condition=Ready");
+    let (host, guest) = (place.get(&["pod", "host"]), place.get(&["pod", "guest"]));
+    let address = host["status"]["hostIP"].as_str().unwrap();
+    assert_eq!(host["status"]["podIP"], address);
+    assert_eq!(host["spec"]["containers"][0]["ports"][0]["hostPort"], 18080);
+    assert_ne!(guest["status"]["podIP"], address);
+    let run = |pod: &str, words: &[&str]| place.kubectl_ok(&[&["exec", pod, "--", "/bin/demo"], words].concat());
+    let node = crate::node_cluster::name(shared());
+    assert_eq!(run("host", &["hostname"]).trim(), node);
+    assert_eq!(run("guest", &["hostname"]).trim(), "guest");
+    let url = format!("http://{address}:18080/hostname");
+    assert_eq!(run("guest", &["get", &url]).trim(), node);
+    // The links of pods are seen from the node, and only the own one from a pod.
+    let links = |pod: &str| {
+        let table = run(pod, &["cat", "/proc/net/dev"]);
+        let ours = table.lines().filter(|line| line.trim_start().starts_with("tri"));
+        ours.count()
+    };
+    assert!(links("host") > 0);
+    assert_eq!(links("guest"), 0);
+}

@@ -1,0 +1,102 @@
+//! Certificates and tokens that are wrong, stolen or out of date.
+
+use client::https::Credentials;
+
+use super::ask;
+use crate::cluster::Cluster;
+
+#[test]
+fn certificates_and_tokens() {
+    let cluster = Cluster::start();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let token = cluster.kubectl_ok(&["create", "token", "default"]).trim().to_owned();
+    let stolen = {
+        let other = Cluster::start();
+        (
+            other.kubectl_ok(&["create", "token", "default"]).trim().to_owned(),
+            other.administrator(),
+        )
+    };
+    // The last character of a signature has bits that say nothing: change one in the middle.
+    let at = token.len() - 20;
+    let mut forged = token.clone();
+    forged.replace_range(at..=at, if &token[at..=at] == "A" { "B" } else { "A" });
+    cluster.kubectl_ok(&["create", "serviceaccount", "gone"]);
+    let gone = cluster.kubectl_ok(&["create", "token", "gone"]).trim().to_owned();
+    cluster.kubectl_ok(&["delete", "serviceaccount", "gone"]);
+    let other_audience = cluster
+        .kubectl_ok(&["create", "token", "default", "--audience=vault"])
+        .trim()
+        .to_owned();
+    let bearer = |token: &str| {
+        let token = token.to_owned();
+        Credentials::Token(std::sync::Arc::new(move || token.clone()))
+    };
+    let anonymous = "pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" at the cluster scope";
+    let account = "pods is forbidden: User \"system:serviceaccount:default:default\" cannot list resource \"pods\" in API group \"\" at the cluster scope";
+    runtime.block_on(async {
+        for (what, credentials, code, reason, message) in [
+            ("nobody", Credentials::Anonymous, 403, "Forbidden", anonymous),
+            ("a service account", bearer(&token), 403, "Forbidden", account),
+            (
+                "a token that is none",
+                bearer("x.y.z"),
+                401,
+                "Unauthorized",
+                "Unauthorized",
+            ),
+            ("a forged token", bearer(&forged), 401, "Unauthorized", "Unauthorized"),
+            (
+                "a token of another cluster",
+                bearer(&stolen.0),
+                401,
+                "Unauthorized",
+                "Unauthorized",
+            ),
+            (
+                "a token of an account that is gone",
+                bearer(&gone),
+                401,
+                "Unauthorized",
+                "Unauthorized",
+            ),
+            (
+                "a token for somebody else",
+                bearer(&other_audience),
+                401,
+                "Unauthorized",
+                "Unauthorized",
+            ),
+            (
+                "a certificate of another cluster",
+                stolen.1.clone(),
+                401,
+                "Unauthorized",
+                "Unauthorized",
+            ),
+        ] {
+            let server = cluster.transport(credentials);
+            let (came, status) = ask(&*server, "GET", "/api/v1/pods", "", Vec::new()).await;
+            let came = (
+                came,
+                status["reason"].as_str().unwrap_or_default(),
+                status["message"].as_str().unwrap_or_default(),
+            );
+            assert_eq!(came, (code, reason, message), "{what}");
+        }
+        let server = cluster.transport(Credentials::Anonymous);
+        for (path, code) in [
+            ("/healthz", 200),
+            ("/livez", 200),
+            ("/readyz", 200),
+            ("/version", 200),
+            ("/metrics", 403),
+            ("/api", 403),
+        ] {
+            assert_eq!(ask(&*server, "GET", path, "", Vec::new()).await.0, code, "{path}");
+        }
+    });
+}
