@@ -1,5 +1,6 @@
 //! The jobs that people and CI run: `cargo xtask JOB`.
 
+mod bench;
 mod demo;
 mod generate;
 mod kubectl;
@@ -17,6 +18,7 @@ usage: cargo xtask JOB
   test               everything: tidy, all tests, the end-to-end tests
   uml                the runtime's tests under user-mode-linux, for control groups v2
   tidy               crate edges, module docs, formatting, clippy, file lengths
+  bench [FILTER...] [--json FILE] [--update]   measured figures beside the design's targets
   demo [--down]      builds the release binary, starts a cluster and looks at it from the outside
   generate schema FACTS   crates/api/data from the table of API facts
   generate kinds          docs/kinds.md
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::run(rest),
         ["uml"] => uml::run(),
         ["tidy"] => tidy::run(),
+        ["bench", rest @ ..] => bench::run(rest),
         ["demo", rest @ ..] => demo::run(rest),
         ["generate", rest @ ..] => generate::run(rest),
         ["fields", kind] => generate::fields(kind),

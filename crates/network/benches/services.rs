@@ -33,7 +33,10 @@ fn main() {
         table.set(&name(service), wanted(service, endpoints, 0));
     }
     let cold = timed(|| kernel.sync(&mut table).expect("a commit"));
-    println!("cold: {services} services x {endpoints} endpoints: {cold:?}");
+    println!(
+        "figure services.cold {:.4} {services} services x {endpoints} endpoints, rules built and committed, no rule there before",
+        cold.as_secs_f64()
+    );
 
     let mut changes: Vec<Duration> = (0..CHANGES)
         .map(|change| {
@@ -48,8 +51,8 @@ fn main() {
         .collect();
     changes.sort();
     println!(
-        "one endpoint leaves: p50 {:?}, p99 {:?}",
-        changes[CHANGES / 2],
+        "figure services.change {:.4} one endpoint leaves, p50 of {CHANGES}; p99 {:?}",
+        changes[CHANGES / 2].as_secs_f64() * 1000.0,
         changes[CHANGES * 99 / 100]
     );
 
