@@ -13,7 +13,9 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 pub use client::{Client, Events, ShimError};
 
 /// The static executable: shim, oci helper, node init and demo program in one. Images are made from it too.
-pub const SHIM: &[u8] = include_bytes!(env!("TRIREME_SHIM"));
+///
+/// A `static`, so that the binary has it once: each codegen unit that names a `const` gets its own six megabytes.
+pub static SHIM: &[u8] = include_bytes!(env!("TRIREME_SHIM"));
 
 /// The executable in a sealed file in memory: whoever runs it, a container included, cannot write to it.
 #[derive(Debug)]
