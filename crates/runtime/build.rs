@@ -1,11 +1,15 @@
-//! Builds the shim (`crates/shim`) and hands its path to the crate, which embeds the bytes.
+//! Builds the shim (`crates/shim`), deflates it and hands the path to the crate, which embeds the bytes.
 //!
 //! The shim is a package of its own outside of the workspace: a small static executable at a fixed address, optimised for
 //! size, and the only user of `libcontainer`. It is built by a nested cargo in a target directory shared by all profiles
 //! (`<target>/shim-build`), so debug, test, clippy and release builds of the workspace compile it once.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -46,10 +50,14 @@ fn main() {
         "the shim did not build; it needs libseccomp.a (Debian: apt-get install libseccomp-dev)"
     );
     let built = target_dir.join(TARGET).join("release/shim");
-    // A copy of its own, so that a build going on in the shared directory does not change it under the compiler.
-    let copy = out_dir.join("shim");
-    std::fs::copy(&built, &copy).expect("the shim can be copied");
-    println!("cargo::rustc-env=TRIREME_SHIM={}", copy.display());
+    // A file of its own, so that a build going on in the shared directory does not change it under the compiler.
+    let deflated = out_dir.join("shim.deflate");
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    let bytes = std::fs::read(&built).expect("the shim can be read");
+    encoder.write_all(&bytes).expect("memory can be written");
+    let bytes = encoder.finish().expect("memory can be written");
+    std::fs::write(&deflated, bytes).expect("the deflated shim can be written");
+    println!("cargo::rustc-env=TRIREME_SHIM={}", deflated.display());
 }
 
 fn variable(name: &str) -> String {

@@ -1,7 +1,7 @@
 //! The container engine: OCI images over overlayfs, a shim a pod, containers by `libcontainer`, served as CRI v1.
 //!
 //! The daemon that hosts this crate never forks into a container. It starts one small static executable a pod (`crates/
-//! shim`, embedded here as [`SHIM`]), which outlives it: after a restart [`Runtime::open`] finds containers, logs and exit
+//! shim`, embedded here, see [`shim`]), which outlives it: after a restart [`Runtime::open`] finds containers, logs and exit
 //! codes as they are. Start reading at [`runtime`] (what there is), then `sandbox` and `container` (what happens to it).
 //!
 //! **Architecture Invariant:** knows no Kubernetes API type, only CRI; a pod's network is made by whoever is handed in as a
@@ -40,5 +40,4 @@ pub use exec::{ExecOutput, ExecSession};
 pub use network::{LoopbackOnly, PodNetwork, PodNetworkRequest};
 pub use runtime::{Config, Runtime};
 pub use serve::serve;
-pub use shim::SHIM;
 pub use stream::{ExecStream, Terminal};

@@ -66,7 +66,7 @@ pub fn demo_image(name: &str) -> Vec<u8> {
         .directory("root", 0o700)
         .file("etc/passwd", 0o644, passwd.as_bytes())
         .file("etc/group", 0o644, group.as_bytes())
-        .file("bin/demo", 0o755, crate::shim::SHIM);
+        .file("bin/demo", 0o755, &crate::shim::executable_bytes());
     for command in COMMANDS {
         build = build.link(&format!("bin/{command}"), "demo");
     }

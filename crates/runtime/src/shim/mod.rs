@@ -2,20 +2,28 @@
 
 mod client;
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use flate2::bufread::DeflateDecoder;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 pub use client::{Client, Events, ShimError};
 
-/// The static executable: shim, oci helper, node init and demo program in one. Images are made from it too.
+/// The executable, deflated by the build script: six megabytes are two and a half.
 ///
-/// A `static`, so that the binary has it once: each codegen unit that names a `const` gets its own six megabytes.
-pub static SHIM: &[u8] = include_bytes!(env!("TRIREME_SHIM"));
+/// A `static`, so that the binary has it once: each codegen unit that names a `const` gets its own.
+static DEFLATED: &[u8] = include_bytes!(env!("TRIREME_SHIM"));
+
+/// The static executable: shim, oci helper, node init and demo program in one. Images are made from it too.
+pub fn executable_bytes() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    io::copy(&mut DeflateDecoder::new(DEFLATED), &mut bytes).expect("invariant: the build script deflated it");
+    bytes
+}
 
 /// The executable in a sealed file in memory: whoever runs it, a container included, cannot write to it.
 #[derive(Debug)]
@@ -26,7 +34,7 @@ impl Executable {
     pub fn new() -> io::Result<Executable> {
         let fd = memfd_create("trireme-shim", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         let mut file = std::fs::File::from(fd);
-        file.write_all(SHIM)?;
+        io::copy(&mut DeflateDecoder::new(DEFLATED), &mut file)?;
         let fd = OwnedFd::from(file);
         fcntl_add_seals(
             &fd,

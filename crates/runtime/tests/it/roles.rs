@@ -9,7 +9,7 @@ use crate::node::{Node, container};
 fn the_node_init_ends_with_its_program_and_takes_everybody_along() {
     let dir = tempfile::tempdir().unwrap();
     let shim = dir.path().join("shim");
-    std::fs::write(&shim, runtime::SHIM).unwrap();
+    std::fs::write(&shim, runtime::shim::executable_bytes()).unwrap();
     std::fs::set_permissions(&shim, std::fs::Permissions::from_mode(0o755)).unwrap();
     let name = format!("{}.5", 100_000 + std::process::id());
     let milliseconds = format!("{}500", 100_000 + std::process::id());
@@ -43,9 +43,10 @@ fn the_executable_is_static_and_cannot_be_written() {
             })
     );
     // ELF type 2 is an executable at a fixed address; one with an interpreter would name it.
-    assert_eq!(&runtime::SHIM[..4], b"\x7fELF");
-    assert_eq!(u16::from_le_bytes([runtime::SHIM[16], runtime::SHIM[17]]), 2);
-    assert!(!runtime::SHIM.windows(10).any(|window| window == b"/ld-linux-"));
+    let shim = runtime::shim::executable_bytes();
+    assert_eq!(&shim[..4], b"\x7fELF");
+    assert_eq!(u16::from_le_bytes([shim[16], shim[17]]), 2);
+    assert!(!shim.windows(10).any(|window| window == b"/ld-linux-"));
 }
 
 /// What a pod costs: the private memory of its shim.

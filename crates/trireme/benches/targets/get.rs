@@ -15,7 +15,7 @@ const CONNECTIONS: usize = 16;
 const STREAMS: usize = 8;
 const SPAN: Duration = Duration::from_secs(4);
 /// With defaults and managers the stored pod has 4 kB.
-const ENVIRONMENT: usize = 24;
+const ENVIRONMENT: usize = 12;
 const COLLECTION: &str = "/api/v1/namespaces/default/pods";
 
 /// Measures.

@@ -21,6 +21,22 @@ fn cpu_ticks(pid: i32) -> f64 {
     ticks.iter().filter_map(|field| field.parse::<f64>().ok()).sum()
 }
 
+/// The same to the nanosecond, without what children and threads used that have ended.
+pub fn cpu_seconds_of_threads(pids: &[i32]) -> f64 {
+    let of_thread = |thread: std::fs::DirEntry| {
+        // The first number is the time on a processor: Documentation/scheduler/sched-stats.rst.
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        text.split(' ')
+            .next()
+            .and_then(|word| word.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
+    let threads = pids
+        .iter()
+        .filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).ok());
+    threads.flatten().flatten().map(of_thread).sum::<f64>() / 1e9
+}
+
 /// Memory of processes, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Memory {
