@@ -81,6 +81,9 @@ pub fn run(arguments: &[&str]) -> anyhow::Result<()> {
     if let Some(path) = &wanted.json {
         std::fs::write(path, format!("{:#}\n", to_json(&machine, &figures))).with_context(|| path.clone())?;
     }
+    if figures.is_empty() && failed.is_empty() {
+        bail!("no measurement is called {}", wanted.filters.join(" or "));
+    }
     if !failed.is_empty() {
         bail!("measurements of {} failed, see above", failed.join(", "));
     }

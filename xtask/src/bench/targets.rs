@@ -1,5 +1,7 @@
 //! The table: what each figure is, what the design aims at (its section 5), what others reach, and what limits ours.
 
+use Bound::{AtLeast, AtLeastOf, AtMost, None};
+
 /// What was aimed at.
 #[derive(Clone, Copy, Debug)]
 pub enum Bound {
@@ -58,8 +60,6 @@ const fn row(
         limit,
     }
 }
-
-use Bound::{AtLeast, AtLeastOf, AtMost, None};
 
 const K3S_START: &str = "k3d 20 s, kind 33 s";
 const ENVTEST: &str = "envtest: several seconds";

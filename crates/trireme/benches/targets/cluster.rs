@@ -124,17 +124,21 @@ impl Cluster {
         self.process("server")
     }
 
-    /// All processes of ours: the control plane, the node's daemon, the holder of its namespaces, shims. Containers are
-    /// not among them: they have an IPC namespace of their own.
+    /// All processes of ours: the daemons and their supervisors, which were started with our directory, the holder of the
+    /// node's namespaces, shims. Containers are not among them: they have an IPC namespace of their own.
     pub fn processes(&self) -> anyhow::Result<Vec<i32>> {
         let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/ipc")).ok();
-        let server = self.server()?;
         let settings: Value = serde_json::from_slice(&std::fs::read(self.dir.join("data/settings.json"))?)?;
-        let Some(node) = settings["node"].as_str() else {
-            return Ok(vec![server]);
+        let inside = match settings["node"].as_str() {
+            Some(node) => namespace(self.process(&format!("node-{node}"))?),
+            None => None,
         };
-        let inside = namespace(self.process(&format!("node-{node}"))?);
-        let is_ours = |pid: &i32| *pid == server || (inside.is_some() && namespace(*pid) == inside);
+        let flag = format!("--dir\0{}\0", self.dir.display());
+        let is_ours = |pid: &i32| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let started_by_us = String::from_utf8_lossy(&words).contains(&flag);
+            started_by_us || (inside.is_some() && namespace(*pid) == inside)
+        };
         let names = std::fs::read_dir("/proc")?.flatten().map(|entry| entry.file_name());
         let pids = names.filter_map(|name| name.to_str()?.parse().ok());
         Ok(pids.filter(is_ours).collect())

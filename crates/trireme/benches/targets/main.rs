@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::BoxFuture;
+use rustix::process::Resource;
 
 /// Far more than any of them takes: what hangs is an error, not a bench that never ends.
 const MEASUREMENT_LIMIT: Duration = Duration::from_secs(180);
@@ -56,6 +57,10 @@ fn main() -> ExitCode {
     rustls::crypto::ring::default_provider()
         .install_default()
         .expect("invariant: nobody installed a provider before us");
+    // A thousand watchers are a thousand open files, which is what a shell's soft limit allows.
+    let mut files = rustix::process::getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    rustix::process::setrlimit(Resource::Nofile, files).expect("a soft limit can be raised to the hard one");
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let mut failed = false;
     for (name, measurement) in MEASUREMENTS.iter().filter(|(name, _)| wanted(name)) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::Resource;
 use tokio::process::Command;
 
 use crate::cli::{KeepServer, Server};
@@ -37,6 +38,7 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         )
         .hint("look at it: trireme status; end it: trireme down"));
     }
+    allow_many_connections().doing("raising the limit of open files")?;
     let mut ends = match arguments.supervised {
         true => Ends::listen_supervised()?,
         false => Ends::listen()?,
@@ -71,4 +73,27 @@ pub async fn keep(arguments: &KeepServer, layout: &Layout) -> Result {
         command
     };
     supervisor::run(&supervisor::Files::new(layout, DAEMON, DAEMON), command).await
+}
+
+/// Each connection is an open file, and shells start programs with a soft limit of 1024 that only `select` needs. The
+/// control plane starts no program that would inherit ours.
+fn allow_many_connections() -> rustix::io::Result<()> {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(Resource::Nofile, limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_files_are_limited_by_the_hard_limit_alone() {
+        let mut limit = rustix::process::getrlimit(Resource::Nofile);
+        limit.current = Some(512);
+        rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
+        allow_many_connections().unwrap();
+        let limit = rustix::process::getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+    }
 }
