@@ -18,6 +18,12 @@ const KERNEL: &str = "/usr/bin/linux.uml";
 const MEMORY: &str = "mem=1G";
 /// The runtime's tests take one minute on a quiet machine; past this the guest hangs.
 const SECONDS_MAX: &str = "1200";
+/// Package, kind of target (`lib` has the tests beside the code, `test` the integration tests) and filter.
+const TESTS: [(&str, &str, &str); 3] = [
+    ("sys", "lib", "cgroup"),
+    ("sys", "lib", "mounts"),
+    ("runtime", "test", ""),
+];
 /// The first process, and what the guest's kernel needs on processors with large registers.
 const INIT: &str = "xtask/src/uml/init.sh";
 const XSTATE: &str = "xtask/src/uml/xstate.rs";
@@ -28,12 +34,7 @@ pub fn run() -> anyhow::Result<()> {
         bail!("there is no {KERNEL}: apt-get install user-mode-linux");
     }
     let shared = Directory::new()?;
-    let mut lines = String::new();
-    for (package, target, filter) in [("sys", "lib", "cgroup"), ("runtime", "test", "")] {
-        let executable = test_executable(package, target)?;
-        lines.push_str(&format!("{} {filter}\n", executable.display()));
-    }
-    std::fs::write(shared.0.join("tests"), lines)?;
+    std::fs::write(shared.0.join("tests"), tests()?)?;
     let preload = shared.0.join("libxstate.so");
     crate::run(
         &std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into()),
@@ -88,25 +89,34 @@ fn boot(shared: &Path, preload: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds a package's tests and finds the executable: `lib` has those beside the code, `test` the integration tests.
-fn test_executable(package: &str, target: &str) -> anyhow::Result<PathBuf> {
-    let selection = if target == "lib" { "--lib" } else { "--test=it" };
+/// The list for the guest: an executable and a filter a line. The whole workspace is built, because with fewer packages cargo
+/// chooses other features and builds every dependency anew; after the workspace's own tests nothing is left to build.
+fn tests() -> anyhow::Result<String> {
     let output = crate::child(&cargo())
-        .args(["test", "--no-run", "--locked", "--message-format=json", "--package"])
-        .args([package, selection])
+        .args(["test", "--workspace", "--no-run", "--locked", "--message-format=json"])
         .current_dir(workspace())
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
     if !output.status.success() {
-        bail!("the tests of {package} do not build");
+        bail!("the tests do not build");
     }
     let messages = output.stdout.split(|byte| *byte == b'\n');
-    let found = messages
-        .filter_map(|line| serde_json::from_slice::<Value>(line).ok())
-        .filter(|message| message["target"]["kind"][0] == target)
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    found.with_context(|| format!("cargo names no test executable of {package}"))
+    let messages: Vec<Value> = messages.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let mut lines = String::new();
+    for (package, kind, filter) in TESTS {
+        let manifest = workspace().join("crates").join(package).join("Cargo.toml");
+        let of_it = |message: &&Value| {
+            message["manifest_path"].as_str() == manifest.to_str() && message["target"]["kind"][0] == *kind
+        };
+        let executable = messages
+            .iter()
+            .filter(of_it)
+            .find_map(|message| message["executable"].as_str());
+        let executable = executable.with_context(|| format!("cargo names no test executable of {package}"))?;
+        lines.push_str(&format!("{executable} {filter}\n"));
+    }
+    Ok(lines)
 }
 
 /// A directory that both sides see, removed in the end.

@@ -42,8 +42,8 @@ pub struct Pause {
 /// What is known besides the definition and the runtime's state.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// Runs (by id) that a probe wants ended, and why.
-    pub condemned: BTreeMap<String, String>,
+    /// Runs (by id) that a probe wants ended.
+    pub condemned: BTreeMap<String, Condemned>,
     /// Containers whose start-up is not over (a startup probe has not passed yet).
     pub starting: BTreeSet<String>,
     /// Containers that have to wait after a failure.
@@ -54,6 +54,15 @@ pub struct Facts {
     pub hashes: BTreeMap<String, String>,
 }
 
+/// Why and how a run is to be ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Condemned {
+    /// For the event.
+    pub why: String,
+    /// The failed probe's own grace period in seconds; without one the pod's counts.
+    pub grace_seconds: Option<i64>,
+}
+
 /// A run to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kill {
@@ -61,8 +70,8 @@ pub struct Kill {
     pub id: String,
     /// Its container.
     pub name: String,
-    /// Why, for the event.
-    pub why: String,
+    /// Why and how.
+    pub condemned: Condemned,
 }
 
 /// What to do next.
@@ -238,23 +247,29 @@ impl<'a> Planner<'a> {
         let wanted = self.facts.hashes.get(&container.name);
         if wanted.is_some_and(|hash| *hash != run.hash) {
             let why = format!("Container {} definition changed", container.name);
-            return self.kill(run, why);
+            return self.kill(
+                run,
+                Condemned {
+                    why,
+                    grace_seconds: None,
+                },
+            );
         }
         self.kill_if_condemned(run);
     }
 
     fn kill_if_condemned(&mut self, run: &Run) {
-        if let Some(why) = self.facts.condemned.get(&run.id) {
-            self.kill(run, why.clone());
+        if let Some(condemned) = self.facts.condemned.get(&run.id) {
+            self.kill(run, condemned.clone());
         }
     }
 
-    fn kill(&mut self, run: &Run, why: String) {
+    fn kill(&mut self, run: &Run, condemned: Condemned) {
         if !self.facts.busy.contains(&run.name) {
             self.plan.kill.push(Kill {
                 id: run.id.clone(),
                 name: run.name.clone(),
-                why,
+                condemned,
             });
         }
     }
@@ -396,7 +411,7 @@ mod tests {
         let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
         let now = Instant::now();
         let condemned = Facts {
-            condemned: [("a0".into(), "unhealthy".into())].into(),
+            condemned: [("a0".into(), Condemned::default())].into(),
             ..Facts::default()
         };
         assert_eq!(words(&plan(&pod, &observed("a:run b:run"), &condemned, now)), "kill:a");

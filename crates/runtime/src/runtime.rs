@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rpc::cri;
@@ -22,6 +23,10 @@ use crate::shim::{Client, Events, Executable};
 
 /// Events that wait for a slow reader before it loses the oldest and has to list again.
 const EVENTS_MAX: usize = 1024;
+
+/// How long the lock of an engine that was killed may stay: a child that it forked for a shim holds it too, until that runs
+/// the shim's program.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// Where the engine keeps things and what it is handed.
 #[derive(Clone)]
@@ -105,7 +110,7 @@ impl Runtime {
         ] {
             std::fs::create_dir_all(&directory).map_err(doing(directory.display()))?;
         }
-        let lock = lock(&config.root_dir)?;
+        let lock = lock(&config.root_dir).await?;
         let cgroups = Cgroups::detect(&config.cgroup_root).map_err(doing("finding the control groups"))?;
         let images = ImageStore::open(&config.root_dir.join("images"))?;
         let executable = Executable::new().map_err(doing("making the shim's executable"))?;
@@ -453,16 +458,25 @@ impl Events for ShimEvents {
 }
 
 /// Two engines over one directory would take each other's containers for lost.
-fn lock(root_dir: &Path) -> Result<std::fs::File> {
+async fn lock(root_dir: &Path) -> Result<std::fs::File> {
+    use rustix::fs::{FlockOperation, flock};
     let path = root_dir.join("lock");
     let file = std::fs::File::create(&path).map_err(doing(path.display()))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::State(format!(
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Ok(file);
+    }
+    let (tell, told) = oneshot::channel();
+    // On a thread, because the kernel has no wait with a limit; one that comes too late lets go of the lock at once.
+    std::thread::spawn(move || {
+        let locked = flock(&file, FlockOperation::LockExclusive).map(|()| file);
+        let _ = tell.send(locked);
+    });
+    match tokio::time::timeout(LOCK_WAIT, told).await {
+        Ok(Ok(locked)) => locked.map_err(|err| doing(path.display())(err.into())),
+        _ => Err(Error::State(format!(
             "another container engine uses {}: end it first",
             root_dir.display()
         ))),
-        Err(err) => Err(doing(path.display())(err.into())),
     }
 }
 

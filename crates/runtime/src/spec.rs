@@ -2,7 +2,9 @@
 //!
 //! Invariants: `noNewPrivileges` is only ever written as true (libcontainer takes the presence of false for a filter to be
 //! loaded late); `oomScoreAdj` and limits never appear, because shim and daemon set them; the namespaces of the pod are not
-//! listed, since the helper that creates the container is in them already.
+//! listed, since the helper that creates the container is in them already. Resource limits of processes are not written
+//! either: CRI has no word for them, and containerd takes its own default out for pods, so containers have the daemon's.
+//! SELinux options are without effect on a node without SELinux, as there.
 
 use std::path::{Path, PathBuf};
 

@@ -6,7 +6,7 @@ use client::k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 
 use super::{Shared, container_reference};
 use crate::observed::Observed;
-use crate::plan::{Facts, Role, defined};
+use crate::plan::{Condemned, Facts, Role, defined};
 use crate::probes::{Kind, Report};
 use crate::status::Known;
 
@@ -20,7 +20,7 @@ pub struct Verdicts {
 struct Verdict {
     started: Option<bool>,
     ready: Option<bool>,
-    condemned: Option<String>,
+    condemned: Option<Condemned>,
 }
 
 // === impl Verdicts ===
@@ -43,10 +43,10 @@ impl Verdicts {
             Kind::Startup if verdict => own.started = Some(true),
             Kind::Startup | Kind::Liveness if !verdict => {
                 let word = report.kind.word().to_lowercase();
-                own.condemned = Some(format!(
-                    "Container {} failed {word} probe, will be restarted",
-                    report.container
-                ));
+                own.condemned = Some(Condemned {
+                    why: format!("Container {} failed {word} probe, will be restarted", report.container),
+                    grace_seconds: own_grace(pod, &report.container, report.kind),
+                });
             }
             Kind::Startup | Kind::Liveness => {}
         }
@@ -60,8 +60,8 @@ impl Verdicts {
     /// What the plan has to know.
     pub fn tell_plan(&self, pod: &Pod, observed: &Observed, facts: &mut Facts) {
         for (id, verdict) in &self.runs {
-            if let Some(why) = &verdict.condemned {
-                facts.condemned.insert(id.clone(), why.clone());
+            if let Some(condemned) = &verdict.condemned {
+                facts.condemned.insert(id.clone(), condemned.clone());
             }
         }
         for defined in defined(pod) {
@@ -100,6 +100,19 @@ impl Verdicts {
     }
 }
 
+/// The grace period that the failed probe itself gives.
+/// Source: `kuberuntime_container.go` (`setTerminationGracePeriod`).
+fn own_grace(pod: &Pod, name: &str, kind: Kind) -> Option<i64> {
+    let all = defined(pod);
+    let container = all.iter().find(|d| d.container.name == name)?.container;
+    let probe = match kind {
+        Kind::Startup => container.startup_probe.as_ref(),
+        Kind::Liveness => container.liveness_probe.as_ref(),
+        Kind::Readiness => None,
+    };
+    probe?.termination_grace_period_seconds
+}
+
 /// What the API knows of the present run: a kubelet that was started again leaves containers as they were until a probe
 /// says otherwise, so that their Services do not lose them meanwhile.
 /// Source: KEP-4781 (the gate `ChangeContainerStatusOnKubeletRestart` is off).
@@ -130,6 +143,21 @@ mod tests {
     use super::*;
     use crate::observed::{Run, RunState};
     use serde_json::json;
+
+    #[test]
+    fn a_probe_may_have_a_grace_period_of_its_own() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{
+            "name": "a", "startupProbe": {"terminationGracePeriodSeconds": 3}, "livenessProbe": {},
+        }]}}))
+        .unwrap();
+        for (kind, expect) in [
+            (Kind::Startup, Some(3)),
+            (Kind::Liveness, None),
+            (Kind::Readiness, None),
+        ] {
+            assert_eq!(own_grace(&pod, "a", kind), expect, "{kind:?}");
+        }
+    }
 
     #[test]
     fn what_ran_before_keeps_its_readiness_until_a_probe_speaks() {

@@ -90,13 +90,13 @@ impl Start {
         if let Some(handler) = hook
             && let Err(why) = hooks::run(&shared.cri, handler, &self.container, &id, self.address(), None).await
         {
-            shared
-                .recorder
-                .warning(about, "FailedPostStartHook", format!("PostStartHook failed: {why}"));
+            // What the hook said may hold secrets: it is not in the event.
+            let recorder = &shared.recorder;
+            recorder.warning(about.clone(), "FailedPostStartHook", "PostStartHook failed");
+            recorder.normal(about, "Killing", "FailedPostStartHook");
             // A container whose hook failed is ended; the plan starts it again.
-            if let Err(error) = shared.cri.stop_container(&id, 0).await {
-                tracing::warn!(%error, container = %name, "a container whose hook failed was not ended");
-            }
+            let grace = super::worker::grace_seconds(&self.pod);
+            kill(shared, &self.pod, Some(&self.container), &id, self.address(), grace).await;
             return Err(Waiting {
                 reason: "PostStartHookError".into(),
                 message: why,
@@ -231,10 +231,12 @@ pub async fn kill(
         )
         .await;
         if let Ok(Err(why)) = outcome {
+            tracing::debug!(pod = %full_name(pod), why, "a hook before the end failed");
             let about = container_reference(pod, &container.name, false);
+            // What the hook said may hold secrets: it is not in the event.
             shared
                 .recorder
-                .warning(about, "FailedPreStopHook", format!("PreStopHook failed: {why}"));
+                .warning(about, "FailedPreStopHook", "PreStopHook failed");
         }
         left = (left - i64::try_from(begun.elapsed().as_secs()).unwrap_or(left)).max(MINIMUM_GRACE_SECONDS);
     }

@@ -1,10 +1,11 @@
 //! What a pod's worker tells: the status to the API, pauses and last words to people.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use client::k8s_openapi::api::core::v1::Pod;
 use client::{Patch, resources};
 use serde_json::{Value, json};
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::Instant;
 
 use super::worker::{Failure, Input, START_RETRY, Worker};
@@ -18,8 +19,9 @@ use crate::status::{Known, Waiting};
 const STATUS_RETRY: Duration = Duration::from_secs(1);
 /// The longest last word of a container, in bytes. Source: `k8s.io/cri-api` and `kuberuntime_manager.go`.
 const LAST_WORD_BYTES_MAX: u64 = 4096;
+
 impl Worker {
-    /// Source: `image_manager.go` and `kuberuntime_container.go` (`startContainer`), which say it at the next look.
+    /// A pull that failed backs off. Source: `image_manager.go` and `kuberuntime_container.go` (`startContainer`), which say it at the next look.
     pub(super) fn tell_pull_pause(&self, name: &str) {
         let all = defined(&self.pod);
         let Some(defined) = all.iter().find(|d| d.container.name == name) else {

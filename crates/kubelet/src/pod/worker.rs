@@ -455,16 +455,16 @@ impl Worker {
             .iter()
             .any(|d| d.role != Role::Main && d.container.name == kill_run.name);
         let about = container_reference(&self.pod, &kill_run.name, init);
-        self.shared.recorder.normal(about, "Killing", kill_run.why.clone());
+        self.shared
+            .recorder
+            .normal(about, "Killing", kill_run.condemned.why.clone());
         self.probes.stop(&kill_run.id);
         let container = defined(&self.pod)
             .iter()
             .find(|d| d.container.name == kill_run.name)
             .map(|d| d.container.clone());
-        let liveness = container
-            .as_ref()
-            .and_then(|c| c.liveness_probe.as_ref()?.termination_grace_period_seconds);
-        let grace = liveness.unwrap_or_else(|| grace_seconds(&self.pod));
+        let own = kill_run.condemned.grace_seconds;
+        let grace = own.unwrap_or_else(|| grace_seconds(&self.pod));
         let (shared, pod, run, name) = (
             self.shared.clone(),
             self.pod.clone(),

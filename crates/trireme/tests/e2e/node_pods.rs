@@ -275,6 +275,10 @@ fn pods_end_with_grace_and_are_replaced() {
     lifecycle: {postStart: {exec: {command: [/bin/demo, write, /m/post, started]}},
                 preStop: {exec: {command: [/bin/demo, sh, -c, 'sleep 0.5; write /m/pre stopped']}}}}]}}
 ---
+{apiVersion: v1, kind: Pod, metadata: {name: unhooked}, spec: {terminationGracePeriodSeconds: 1,
+  containers: [{name: c, image: 'IMAGE', command: [/bin/demo, sleep, inf],
+    lifecycle: {postStart: {exec: {command: [/bin/demo, sh, -c, 'echo secret; exit 3']}}}}]}}
+---
 {apiVersion: v1, kind: Pod, metadata: {name: stubborn}, spec: {terminationGracePeriodSeconds: 2, volumes: [{name: m, hostPath: {path: 'MARKS'}}],
   containers: [{name: c, image: 'IMAGE', command: [/bin/demo, stubborn]}]}}
 ---
@@ -286,6 +290,16 @@ fn pods_end_with_grace_and_are_replaced() {
     assert_eq!((mark("post").as_str(), mark("pre").as_str()), ("started\n", ""));
     place.kubectl_ok(&["delete", "pod", "hooks", crate::cluster::PATIENCE]);
     assert_eq!(mark("pre"), "stopped\n");
+
+    // A hook that fails ends its container, and what it said stays between the two.
+    until("the end of a container by its hook", || {
+        (shown(&place, "unhooked") == "PostStartHookError").then_some(())
+    });
+    let events = place.kubectl_ok(&["events", "--for", "pod/unhooked"]);
+    for expect in ["PostStartHook failed", "FailedPostStartHook"] {
+        assert!(events.contains(expect), "{expect} in {events}");
+    }
+    assert!(!events.contains("secret"), "{events}");
 
     place.wait("pod/stubborn", "condition=Ready");
     let logs = place.kubectl_ok(&["logs", "stubborn"]);
