@@ -13,6 +13,8 @@ mod backup;
 mod driver;
 mod expiry;
 mod format;
+#[cfg(feature = "testing")]
+pub mod fuzzing;
 mod import;
 mod log;
 mod marks;

@@ -90,6 +90,8 @@ struct Waiting {
     closed: bool,
     /// The log waits for the running snapshot.
     hurry: bool,
+    /// The writer gathers a batch and need not be woken for fewer requests.
+    gathers: usize,
 }
 
 impl Queue {
@@ -104,8 +106,11 @@ impl Queue {
         }
         waiting.bytes += size;
         waiting.requests.push_back(request);
+        let enough = waiting.requests.len() >= waiting.gathers;
         drop(waiting);
-        self.wake();
+        if enough {
+            self.wake();
+        }
         Ok(())
     }
 
@@ -151,7 +156,10 @@ impl Queue {
                 let until = *until.get_or_insert_with(|| Instant::now() + gather.patience);
                 let left = until.saturating_duration_since(Instant::now());
                 if !left.is_zero() {
+                    // Being woken for each one would cost more than what is gained.
+                    waiting.gathers = gather.expected;
                     self.thread.wait_for(&mut waiting, left);
+                    waiting.gathers = 0;
                     continue;
                 }
             }

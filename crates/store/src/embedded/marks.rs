@@ -57,7 +57,7 @@ pub(super) fn read(disk: &dyn Disk, directory: &Path, store: [u8; 16]) -> io::Re
     Ok(decode_all(&bytes, store))
 }
 
-fn decode_all(bytes: &[u8], store: [u8; 16]) -> Read {
+pub(super) fn decode_all(bytes: &[u8], store: [u8; 16]) -> Read {
     let mut read = Read::default();
     for mark in bytes.chunks(MARK_BYTES) {
         match decode(mark) {
@@ -73,7 +73,7 @@ fn decode_all(bytes: &[u8], store: [u8; 16]) -> Read {
     read
 }
 
-fn encode(store: [u8; 16], revision: u64) -> [u8; MARK_BYTES] {
+pub(super) fn encode(store: [u8; 16], revision: u64) -> [u8; MARK_BYTES] {
     let mut mark = [0; MARK_BYTES];
     mark[..4].copy_from_slice(MAGIC);
     mark[8..24].copy_from_slice(&store);

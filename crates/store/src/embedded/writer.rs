@@ -131,13 +131,10 @@ impl Writer {
         let mut tip = revision;
         for Request { transaction, answer } in requests {
             let mut result = check(&batch.root, tip, &transaction.guards);
-            let changes = transaction
-                .operations
-                .iter()
-                .any(|operation| is_change(&batch.root, operation));
+            let operations = &transaction.operations;
+            let changes = operations.iter().any(|operation| is_change(&batch.root, operation));
             if result.is_ok() && changes {
-                let puts = transaction
-                    .operations
+                let puts = operations
                     .iter()
                     .any(|operation| matches!(operation, Operation::Put(_)));
                 result = match &writable {
