@@ -130,7 +130,9 @@ impl Shared {
     /// The oldest revision that can be read, as far as is known.
     pub(super) fn oldest(&self) -> Revision {
         let era = self.lineage.now();
-        era.floor.max(self.compacted.load(Ordering::Relaxed) + era.offset)
+        // An etcd is born at revision 1.
+        era.floor
+            .max(self.compacted.load(Ordering::Relaxed).max(1) + era.offset)
     }
 
     /// Notes a compaction.

@@ -4,5 +4,7 @@
 mod basics;
 mod checked;
 mod cluster;
+mod fake;
 mod proxy;
 mod secured;
+mod versions;
