@@ -2,7 +2,8 @@
 //!
 //! One table in memory, filled from the replica at start. A write *reserves* before it commits and keeps the reservation
 //! when the commit happened, so two writes that race never get the same address. Invariant: every address that a stored
-//! Service has is in the table.
+//! Service has is in the table. With several servers on one store, each follows what the others write; two of them that
+//! are asked for the same fixed address within the same moment may both give it.
 //!
 //! Source: `k8s.io/kubernetes/pkg/registry/core/service/{storage/alloc.go,ipallocator}`.
 
@@ -17,7 +18,7 @@ use serde_json::json;
 use api::field::{Error, Path};
 use api::{Status, Value, meta};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Change, Changes, Cluster};
 use crate::registry::Kind;
 use crate::storage::Storage;
 
@@ -33,12 +34,13 @@ const SETTLE_RETRY_INITIAL: std::time::Duration = std::time::Duration::from_mill
 const SETTLE_RETRY_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The addresses of one range and who has them.
-#[derive(Debug)]
 pub struct Addresses {
     range: Ipv4Net,
     random: base::Random,
     /// Owner (`namespace/name`) by address, how often it is reserved included: an address is free when it is not here.
     taken: Mutex<HashMap<Ipv4Addr, String>>,
+    /// What other servers write, when there are any.
+    others: Mutex<Option<Box<dyn Changes>>>,
 }
 
 /// What one write reserved, and what it gives back when it happens. Dropped without [`Reservation::keep`], the reserved
@@ -49,6 +51,14 @@ pub struct Reservation {
     addresses: Option<Arc<Addresses>>,
     reserved: Vec<Ipv4Addr>,
     released: Vec<Ipv4Addr>,
+}
+
+impl std::fmt::Debug for Addresses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Addresses")
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Reservation {
@@ -167,6 +177,7 @@ impl Addresses {
             range,
             random,
             taken: Mutex::default(),
+            others: Mutex::new(None),
         }
     }
 
@@ -175,6 +186,43 @@ impl Addresses {
         let mut taken = self.taken.lock();
         for address in addresses_of(service) {
             taken.insert(address, owner(service));
+        }
+    }
+
+    /// From now on takes into account what other servers write to the same store.
+    pub fn follow(&self, services: Box<dyn Changes>) {
+        *self.others.lock() = Some(services);
+    }
+
+    /// Notes everything that readers of this server see.
+    fn catch_up(&self) {
+        let mut others = self.others.lock();
+        while let Some(change) = others.as_mut().and_then(|services| services.try_next()) {
+            match change {
+                Change::Reset(all) => all.iter().for_each(|service| self.recover(&service.value())),
+                Change::Changed { old, new } => {
+                    let old = old.map(|service| service.value());
+                    let new = new.map(|service| service.value());
+                    self.changed(old.as_ref(), new.as_ref());
+                }
+            }
+        }
+    }
+
+    fn changed(&self, old: Option<&Value>, new: Option<&Value>) {
+        let kept = new.map(addresses_of).unwrap_or_default();
+        if let Some(old) = old {
+            let mut taken = self.taken.lock();
+            let owner = owner(old);
+            for address in addresses_of(old).iter().filter(|address| !kept.contains(address)) {
+                // Somebody else may have it by now.
+                if taken.get(address) == Some(&owner) {
+                    taken.remove(address);
+                }
+            }
+        }
+        if let Some(new) = new {
+            self.recover(new);
         }
     }
 
@@ -194,6 +242,7 @@ impl Addresses {
         if !is_services(kind) {
             return Ok(Reservation::none());
         }
+        self.catch_up();
         self.begin_service(service, old, dry_run)
             .map_err(|error| Status::invalid(&kind.group_kind(), meta::name(service), &[error]))
     }

@@ -232,6 +232,9 @@ impl ApiServer {
         for service in Cluster::list(&*storage, &services, None) {
             addresses.recover(&service.value());
         }
+        if storage.is_shared() {
+            addresses.follow(Cluster::changes(&*storage, &services));
+        }
         let parts = (config.parts)(storage.clone());
         let mut checks = health::defaults();
         checks.extend(config.checks);

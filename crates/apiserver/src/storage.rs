@@ -26,6 +26,9 @@ const BORN_KEY: &str = "/trireme/born";
 /// How long a read waits for a revision that the client saw elsewhere (upstream: `blockTimeout` of the watch cache).
 const FRESH_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 
+/// How long a consistent read waits for a store that others write to: members of it may have to be given up first.
+const CONSISTENT_WAIT: std::time::Duration = std::time::Duration::from_secs(15);
+
 /// What the replica holds under a key.
 #[derive(Debug)]
 pub struct Stored {
@@ -157,6 +160,24 @@ impl Storage {
         self.tables.load().get(resource).cloned()
     }
 
+    /// Whether other servers write to the same store: then what readers see here may be behind what those have answered.
+    pub fn is_shared(&self) -> bool {
+        self.replica.engine().has_other_writers()
+    }
+
+    /// Before a read or a verdict that must not be behind what any server has answered. Costs nothing with a store of
+    /// one's own.
+    pub async fn fresh(&self) -> Result<(), Status> {
+        if !self.is_shared() {
+            return Ok(());
+        }
+        match tokio::time::timeout(CONSISTENT_WAIT, self.consistent()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Status::failure(Reason::ServiceUnavailable, error.to_string())),
+            Err(_) => Err(Status::timeout("the store did not tell in time what is new", 1)),
+        }
+    }
+
     /// Waits until readers see everything that was acknowledged before the call, by whichever server.
     pub async fn consistent(&self) -> Result<u64, store::ReplicaError> {
         self.replica.consistent().await
@@ -202,7 +223,14 @@ impl Storage {
         if self.revision() >= revision {
             return Ok(());
         }
-        match tokio::time::timeout(FRESH_WAIT, self.replica.wait_for(revision)).await {
+        let seen = async {
+            // A revision of another server's may be none of any object: then only asking for it brings it here.
+            if self.is_shared() {
+                self.replica.consistent().await?;
+            }
+            self.replica.wait_for(revision).await
+        };
+        match tokio::time::timeout(FRESH_WAIT, seen).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(too_large_version(revision, self.revision())),
         }

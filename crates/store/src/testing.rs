@@ -85,6 +85,7 @@ pub struct FaultyEngine {
     inner: Arc<dyn Engine>,
     random: Random,
     faults: Arc<Mutex<EngineFaults>>,
+    other_writers: bool,
 }
 
 impl FaultyEngine {
@@ -94,7 +95,14 @@ impl FaultyEngine {
             inner,
             random,
             faults: Arc::new(Mutex::new(faults)),
+            other_writers: false,
         }
+    }
+
+    /// Says that others write to the same engine, so that several servers can stand on it.
+    pub fn with_other_writers(mut self) -> Self {
+        self.other_writers = true;
+        self
     }
 
     /// Changes the faults from now on.
@@ -208,7 +216,7 @@ impl Engine for FaultyEngine {
     }
 
     fn has_other_writers(&self) -> bool {
-        self.inner.has_other_writers()
+        self.other_writers || self.inner.has_other_writers()
     }
 }
 

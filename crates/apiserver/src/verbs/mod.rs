@@ -11,12 +11,13 @@ pub mod write;
 use std::sync::Arc;
 
 use http::Response;
+use http_body_util::{BodyExt, Full};
 
 use api::{Reason, Status};
 use client::Body;
 use kinds::row::SubresourceRole;
 
-use crate::call::{Call, RequestBody};
+use crate::call::{Call, RequestBody, read_body};
 use crate::connect;
 use crate::registry::Served;
 
@@ -28,8 +29,30 @@ pub fn method_not_allowed() -> Status {
     )
 }
 
-/// Answers a request for a served resource.
+/// Answers a request for a served resource. A write that is refused for what this server knows, while other servers write to
+/// the same store, is judged again when the store turns out to be further on.
 pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
+    let storage = &call.server.storage;
+    let reads = matches!(&*call.attributes.verb, "get" | "list" | "watch");
+    if !storage.is_shared() || reads || call.is_long_running() {
+        return judge(call, served, body).await;
+    }
+    let bytes = read_body(body).await?;
+    let again = || Full::new(bytes.clone()).map_err(|never| match never {}).boxed_unsync();
+    let seen = storage.revision();
+    match judge(call, served, again()).await {
+        Err(status) if (400..500).contains(&status.code) => {
+            storage.fresh().await?;
+            match storage.revision() == seen {
+                true => Err(status),
+                false => judge(call, served, again()).await,
+            }
+        }
+        answer => answer,
+    }
+}
+
+async fn judge(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
     let attributes = &call.attributes;
     if served.kind.row.namespaced && attributes.namespace.is_empty() && needs_namespace(call) {
         return Err(if attributes.name.is_empty() {

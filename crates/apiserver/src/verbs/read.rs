@@ -30,8 +30,9 @@ pub async fn get(call: &Call, served: &Arc<Served>) -> Result<Response<Body>, St
 pub async fn fetch(call: &Call, served: &Served) -> Result<Arc<Object>, Status> {
     let attributes = &call.attributes;
     let version = call.query.text("resourceVersion");
-    if !version.is_empty() {
-        call.server.storage.wait_for(parse_version(version)?).await?;
+    match version.is_empty() {
+        true => call.server.storage.fresh().await?,
+        false => call.server.storage.wait_for(parse_version(version)?).await?,
     }
     let namespace = scope(&served.kind, &attributes.namespace);
     let object = call.server.storage.get(&served.kind, namespace, &attributes.name)?;
@@ -151,8 +152,10 @@ async fn start(call: &Call, kind: &Kind, options: &ListOptions, prefix: &str) ->
         VersionMatch::Unset => version > 0 && options.limit > 0,
         VersionMatch::NotOlderThan => false,
     };
-    if version > 0 {
-        storage.wait_for(version).await?;
+    match options.resource_version {
+        None => storage.fresh().await?,
+        Some(0) => {}
+        Some(version) => storage.wait_for(version).await?,
     }
     let snapshot = match exact {
         true => table

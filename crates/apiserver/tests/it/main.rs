@@ -4,6 +4,7 @@
 mod admission;
 mod connect;
 mod discovery;
+mod etcd;
 mod faults;
 /// The objects that the schema's own tests are made of, one for each kind.
 #[path = "../../../api/tests/it/generate.rs"]

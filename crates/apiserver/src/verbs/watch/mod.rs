@@ -55,6 +55,9 @@ pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bo
     if version > 0 && (options.initial_events.is_some() || version > storage.revision()) {
         storage.wait_for(version).await?;
     }
+    if options.resource_version.is_none() {
+        storage.fresh().await?;
+    }
     let interest = interest(call, served, &options.selector);
     let mut backlog = Vec::new();
     let from = match (initial, version) {

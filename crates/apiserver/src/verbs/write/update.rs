@@ -148,7 +148,15 @@ impl Write<'_> {
         let operation = if gone {
             StoreOperation::Delete(key.into())
         } else if object == *old && !live.is_stale() {
-            // Nothing changed: nothing is written, and nobody is woken (D10).
+            // Nothing changed: nothing is written, and nobody is woken (D10). With other servers on the store, the store
+            // says whether that is still so.
+            if call.server.storage.is_shared() {
+                match call.server.storage.commit(Transaction::new().guard(guard)).await {
+                    Ok(_) => {}
+                    Err(WriteError::Raced) => return Ok(None),
+                    Err(WriteError::Failed(status)) => return Err(status),
+                }
+            }
             return Ok(Some(Written {
                 object: live.clone(),
                 created: false,
