@@ -9,7 +9,9 @@ use store::{CommitError, Engine, Etcd, EtcdOptions, Interest, Replica, Transacti
 use tonic::Status;
 
 use super::fake::{Fake, Progress, Trouble};
-use crate::support::{Text, put};
+use store::testing::workload::Text;
+
+use crate::support::put;
 
 /// Long enough for anything that would happen by mistake.
 const A_WHILE: Duration = Duration::from_millis(300);
