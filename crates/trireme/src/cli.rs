@@ -235,6 +235,9 @@ pub struct Server {
     /// The port of the API on loopback; 0 takes any free one
     #[arg(long, value_name = "PORT", default_value_t = 6443)]
     pub api_port: u16,
+    /// The store of several servers
+    #[command(flatten)]
+    pub etcd: EtcdFlags,
     /// Serves etcd's API on this address, too: for clients with a certificate of the directory pki/etcd
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub etcd_listen: Option<SocketAddr>,
@@ -257,6 +260,41 @@ pub struct Store {
     /// Where etcd's API is served: for clients with a certificate of the directory pki/etcd
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:2379")]
     pub listen: SocketAddr,
+}
+
+/// Where the state is, when not in this program: kube-apiserver's flags.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "An etcd in place of the embedded store")]
+pub struct EtcdFlags {
+    /// Keeps the state in this etcd, which other servers may use, too: its members, separated by commas
+    #[arg(long, value_name = "URL,...", value_delimiter = ',')]
+    pub etcd_servers: Vec<String>,
+    /// Who may have signed the certificates of etcd's members
+    #[arg(long, value_name = "FILE", requires = "etcd_servers")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// The certificate with which etcd knows this server
+    #[arg(long, value_name = "FILE", requires = "etcd_servers", requires = "etcd_keyfile")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// The certificate's key
+    #[arg(long, value_name = "FILE", requires = "etcd_servers", requires = "etcd_certfile")]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// What all keys in etcd begin with
+    #[arg(long, value_name = "PATH", default_value = "/registry")]
+    pub etcd_prefix: String,
+    /// How much history etcd keeps, such as 5m; 0 leaves compaction to etcd
+    #[arg(long, value_name = "DURATION", default_value = "5m0s")]
+    pub etcd_compaction_interval: String,
+    /// A user of etcd's own authentication
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "etcd_servers",
+        requires = "etcd_password_file"
+    )]
+    pub etcd_user: Option<String>,
+    /// The user's password
+    #[arg(long, value_name = "FILE", requires = "etcd_user")]
+    pub etcd_password_file: Option<PathBuf>,
 }
 
 /// `trireme version`

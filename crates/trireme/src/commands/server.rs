@@ -44,7 +44,7 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         false => Ends::listen()?,
     };
     let settings = Settings::read(layout)?.unwrap_or_default();
-    let plane = ControlPlane::start(layout, arguments.api_port, &settings).await?;
+    let plane = ControlPlane::start(layout, arguments.api_port, arguments.etcd.options()?, &settings).await?;
     if let Some(listen) = arguments.etcd_listen {
         plane.serve_etcd(layout, listen).await?;
     }

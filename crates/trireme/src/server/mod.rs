@@ -2,8 +2,10 @@
 //! other. Inside of this process all of them speak to the API through function calls (D6).
 
 mod admin;
+mod backing;
 mod demo_port;
 pub mod dial;
+mod etcd_flags;
 mod node_identity;
 pub mod pki;
 mod serving;
@@ -26,9 +28,10 @@ use bytes::Bytes;
 use client::Client;
 use client::informer::SharedInformers;
 use serde_json::{Value, json};
-use store::{Embedded, EmbeddedOptions};
+use store::{Engine, EtcdOptions};
 use tokio::net::{TcpListener, UnixListener};
 
+use self::backing::Backing;
 use self::pki::Pki;
 use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::etcd_front;
@@ -51,7 +54,7 @@ pub const SERVICE_RANGE: &str = "10.96.0.0/12";
 /// A running control plane.
 pub struct ControlPlane {
     running: Running,
-    store: Arc<Embedded>,
+    store: Backing,
     components: Shutdown,
     address: SocketAddr,
     demo_port: Option<u16>,
@@ -60,8 +63,14 @@ pub struct ControlPlane {
 // === impl ControlPlane ===
 
 impl ControlPlane {
-    /// Starts everything and answers when the API serves and the cluster has its first shape.
-    pub async fn start(layout: &Layout, api_port: u16, settings: &Settings) -> Result<ControlPlane> {
+    /// Starts everything, on the embedded store or on an etcd, and answers when the API serves and the cluster has its
+    /// first shape.
+    pub async fn start(
+        layout: &Layout,
+        api_port: u16,
+        etcd: Option<EtcdOptions>,
+        settings: &Settings,
+    ) -> Result<ControlPlane> {
         let (clock, random, components) = (Clock::real(), Random::real(), Shutdown::new());
         let listener = bind(api_port).await?;
         let address = listener.local_addr().doing("reading the API's port")?;
@@ -72,13 +81,13 @@ impl ControlPlane {
             random: random.fork(),
             shutdown: components.clone(),
         };
-        let store = open_store(layout, &clock, &random).await?;
+        let store = Backing::open(layout, etcd, &clock, &random).await?;
         if let Some(node) = &settings.node {
             node_identity::ensure(layout, &pki, node, &clock)?;
         }
         let node = dial::NodeNamespace::new(layout.clone());
         let kubelets = dial::ToKubelets::new(node.clone(), pki.clone(), renewal("kube-apiserver-kubelet-client"))?;
-        let mut config = api_config(&pki, store.clone(), address, &clock, &random)?;
+        let mut config = api_config(&pki, store.engine(), address, &clock, &random)?;
         config.services = Some(Arc::new(dial::ToPods(node)));
         config.nodes = Some(Arc::new(kubelets));
         let running = ApiServer::start(config).await.doing("starting the API server")?;
@@ -113,7 +122,10 @@ impl ControlPlane {
             }
         });
         admin::start(layout, pki.clone(), address, renewal("admin"))?;
-        start_components(&running, &pki, &clock, &random, &components);
+        match &store {
+            Backing::Embedded(_) => start_components(&running, &pki, &clock, &random, &components),
+            Backing::Etcd(_) => start_components_in_turn(own, &running, &pki, &clock, &random, &components),
+        }
         let demo_port = match settings.demo {
             true => Some(demo_port::forward(&running, layout, settings.demo_port, &components).await?),
             false => None,
@@ -130,7 +142,15 @@ impl ControlPlane {
     /// Serves etcd's API over the store: to read all of it, and to write outside of what is the API server's.
     pub async fn serve_etcd(&self, layout: &Layout, listen: SocketAddr) -> Result<SocketAddr> {
         let own = [b"/registry/".as_slice(), b"/trireme/"].map(Bytes::from_static);
-        let (engine, clock, random) = (self.store.clone(), Clock::real(), Random::real());
+        let Backing::Embedded(engine) = &self.store else {
+            return Err(CliError::new(
+                Kind::Usage,
+                "ETCD_LISTEN",
+                "--etcd-listen serves the embedded store, and --etcd-servers names another one",
+            )
+            .hint("ask that etcd itself"));
+        };
+        let (engine, clock, random) = (engine.clone(), Clock::real(), Random::real());
         etcd_front::serve(layout, engine, own.into(), listen, &clock, &random, &self.components).await
     }
 
@@ -173,21 +193,13 @@ fn listen_for_nodes(layout: &Layout) -> Result<UnixListener> {
     UnixListener::bind(&path).map_err(|error| CliError::file(&path, &error))
 }
 
-async fn open_store(layout: &Layout, clock: &Clock, random: &Random) -> Result<Arc<Embedded>> {
-    let mut options = EmbeddedOptions::new(layout.store());
-    (options.clock, options.random) = (clock.clone(), random.fork());
-    let opened = Embedded::open(options).await.map_err(|error| {
-        CliError::new(
-            Kind::Machine,
-            "STORE",
-            format!("the store in {}: {error}", layout.store().display()),
-        )
-        .hint("is another control plane running from this directory? see `trireme status`")
-    });
-    opened.map(Arc::new)
-}
-
-fn api_config(pki: &Pki, store: Arc<Embedded>, address: SocketAddr, clock: &Clock, random: &Random) -> Result<Config> {
+fn api_config(
+    pki: &Pki,
+    store: Arc<dyn Engine>,
+    address: SocketAddr,
+    clock: &Clock,
+    random: &Random,
+) -> Result<Config> {
     let signer = Signer::from_pem(&pki.token_key_pem, random.fork()).doing("reading the key of tokens")?;
     let signer = Arc::new(signer);
     let certificates = CertificateAuthenticator::new(pki.ca_pem()).doing("reading the certificate authority")?;
@@ -229,6 +241,29 @@ fn controller(running: &Running, name: &str) -> Client {
     let user = format!("system:serviceaccount:kube-system:{name}");
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
     client_as(running, UserInfo::new(user, groups)).with_user_agent(name)
+}
+
+/// With several servers on one store, the components of one of them act.
+fn start_components_in_turn(
+    own: Client,
+    running: &Running,
+    pki: &Arc<Pki>,
+    clock: &Clock,
+    random: &Random,
+    shutdown: &Shutdown,
+) {
+    let identity = format!(
+        "{}_{}",
+        rustix::system::uname().nodename().to_string_lossy(),
+        random.uuid()
+    );
+    let (running, pki, parts) = (running.clone(), pki.clone(), (clock.clone(), random.fork()));
+    let lead = move |term: Shutdown| {
+        start_components(&running, &pki, &parts.0, &parts.1, &term);
+        async move { term.cancelled().await }
+    };
+    let (clock, random, ends) = (clock.clone(), random.fork(), shutdown.clone());
+    shutdown.spawn(backing::lead_in_turn(own, identity, clock, random, ends, lead));
 }
 
 fn start_components(running: &Running, pki: &Arc<Pki>, clock: &Clock, random: &Random, shutdown: &Shutdown) {
