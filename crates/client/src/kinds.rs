@@ -103,6 +103,8 @@ mod tests {
                     .zip(right)
                     .for_each(|(left, right)| lost(path, left, right, found));
             }
+            // A field that a struct always has (the bytes of a request) is empty where the object has null.
+            (Value::Null, Value::String(text)) if text.is_empty() => {}
             _ if left == right => {}
             _ => found.push(format!("{path}: {left} {right}")),
         }
