@@ -30,6 +30,9 @@ const GATHER_SHARE: u32 = 8;
 const GATHER_MAX: Duration = Duration::from_millis(1);
 /// The longest that a snapshot leaves the disk to commits after a part of it was synced.
 const MAKE_WAY_MAX: Duration = Duration::from_millis(50);
+/// How long nothing is to do before the log's end is marked: a mark beside each write would cost the next sync much more
+/// than itself, as it changes the length of another file.
+const MARK_AFTER: Duration = Duration::from_millis(50);
 /// The longest pause of a simulated writer.
 const PAUSE_MICROSECONDS_MAX: u64 = 2000;
 
@@ -51,6 +54,8 @@ pub(super) enum Control {
 pub(super) enum Work {
     Batch(Vec<Request>),
     Control(Control),
+    /// Nothing was to do for a while.
+    Idle,
     Stop,
 }
 
@@ -147,7 +152,7 @@ impl Queue {
         self.waiting.lock().requests.len()
     }
 
-    fn take_blocking(&self, ready: Ready, gather: Gather) -> Work {
+    fn take_blocking(&self, ready: Ready, gather: Gather, marked: bool) -> Work {
         let mut waiting = self.waiting.lock();
         let mut until = None;
         loop {
@@ -170,7 +175,12 @@ impl Queue {
                         waiting.hurry = true;
                         self.snapshot.notify_all();
                     }
-                    self.thread.wait(&mut waiting);
+                    if marked {
+                        self.thread.wait(&mut waiting);
+                    } else if self.thread.wait_for(&mut waiting, MARK_AFTER).timed_out() && waiting.requests.is_empty()
+                    {
+                        return waiting.take(ready).unwrap_or(Work::Idle);
+                    }
                 }
             }
         }
@@ -261,8 +271,9 @@ pub(super) fn start(
 
 fn run_thread(mut writer: Writer, shared: &Arc<Shared>) {
     let mut gather = Gather::default();
+    let mut marked = true;
     loop {
-        match shared.queue.take_blocking(writer.ready(), gather) {
+        match shared.queue.take_blocking(writer.ready(), gather, marked) {
             Work::Batch(requests) => {
                 let answered = requests.len();
                 let mut batch = writer.begin(requests);
@@ -276,11 +287,13 @@ fn run_thread(mut writer: Writer, shared: &Arc<Shared>) {
                     patience,
                 };
                 writer.finish(batch);
-                if shared.queue.is_idle() {
-                    writer.mark();
-                }
+                marked = false;
             }
             Work::Control(control) => writer.control(control),
+            Work::Idle => {
+                writer.mark();
+                marked = true;
+            }
             Work::Stop => return writer.close(),
         }
         if let Some(job) = writer.snapshot_due() {
@@ -320,6 +333,7 @@ async fn run_task(mut writer: Writer, shared: Arc<Shared>, random: Option<Random
                 }
             }
             Work::Control(control) => writer.control(control),
+            Work::Idle => writer.mark(),
             Work::Stop => return writer.close(),
         }
         if let Some(job) = writer.snapshot_due() {

@@ -1,7 +1,7 @@
 //! How far the log was durable, noted in a file of its own.
 //!
 //! The log alone cannot tell its last batch, cut off or rotted, from one that was never synced: both end in bytes that are
-//! not whole. So whenever a batch was synced and no other one follows at once, a mark is written that names its revision.
+//! not whole. So whenever a batch was synced and no other one follows for a moment, a mark is written that names its revision.
 //! A log that ends before its newest mark has lost what was acknowledged, and is refused.
 //!
 //! Marks are not synced while running (that would double the cost of a write); after the power failed, those of the last
