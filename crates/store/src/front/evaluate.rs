@@ -11,8 +11,8 @@ use rpc::etcd::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion
 use rpc::etcd::etcdserverpb::request_op::Request;
 use rpc::etcd::etcdserverpb::response_op::Response;
 use rpc::etcd::etcdserverpb::{
-    Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RequestOp, ResponseOp, TxnRequest,
-    TxnResponse,
+    Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RequestOp, ResponseHeader, ResponseOp,
+    TxnRequest, TxnResponse,
 };
 use tonic::Status;
 
@@ -177,6 +177,14 @@ struct Run<'a> {
     operations: BTreeMap<Bytes, Operation>,
 }
 
+/// Answers inside of a transaction say their revision and nothing else, as in etcd.
+fn inner_header(revision: Revision) -> Option<ResponseHeader> {
+    Some(ResponseHeader {
+        revision: super::convert::signed(revision),
+        ..ResponseHeader::default()
+    })
+}
+
 impl Run<'_> {
     /// The revision that an answer shows at this point.
     fn shown(&self) -> Revision {
@@ -195,7 +203,7 @@ impl Run<'_> {
             .map(|operation| self.operation(operation))
             .collect::<Result<_, _>>()?;
         Ok(TxnResponse {
-            header: self.shared.header(self.shown()),
+            header: inner_header(self.shown()),
             succeeded,
             responses,
         })
@@ -207,7 +215,9 @@ impl Run<'_> {
                 if !is_range(&request.range_end) {
                     self.guard(&request.key);
                 }
-                Response::ResponseRange(self.shared.range(request, &self.now, self.shown())?)
+                let mut answer = self.shared.range(request, &self.now, self.shown())?;
+                answer.header = inner_header(self.shown());
+                Response::ResponseRange(answer)
             }
             Some(Request::RequestPut(put)) => Response::ResponsePut(self.put(put)?),
             Some(Request::RequestDeleteRange(delete)) => Response::ResponseDeleteRange(self.delete(delete)?),
@@ -318,7 +328,7 @@ impl Run<'_> {
         }));
         self.operations.insert(key.clone(), Operation::Put(put));
         Ok(PutResponse {
-            header: self.shared.header(self.next),
+            header: inner_header(self.next),
             prev_kv: previous
                 .filter(|_| request.prev_kv)
                 .map(|record| self.shared.key_value(&record)),
@@ -344,7 +354,7 @@ impl Run<'_> {
         }
         let previous = found.iter().filter(|_| request.prev_kv);
         Ok(DeleteRangeResponse {
-            header: self.shared.header(self.shown()),
+            header: inner_header(self.shown()),
             deleted: i64::try_from(found.len()).unwrap_or(i64::MAX),
             prev_kvs: previous.map(|record| self.shared.key_value(record)).collect(),
         })

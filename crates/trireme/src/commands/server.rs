@@ -45,12 +45,14 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
     };
     let settings = Settings::read(layout)?.unwrap_or_default();
     let plane = ControlPlane::start(layout, arguments.api_port, arguments.etcd.options()?, &settings).await?;
+    let mut ready = plane.describe();
     if let Some(listen) = arguments.etcd_listen {
-        plane.serve_etcd(layout, listen).await?;
+        let address = plane.serve_etcd(layout, listen).await?;
+        ready["etcd"] = format!("https://{address}").into();
     }
     let own = Process::of(std::process::id() as i32).ok_or_else(|| CliError::internal("our own process is unknown"))?;
     own.write(&process_file)?;
-    tell_ready(&plane.describe())?;
+    tell_ready(&ready)?;
     tracing::info!(address = %plane.address(), "the control plane is ready");
     let why = ends.next().await;
     tracing::info!(why, "the control plane ends");

@@ -80,6 +80,8 @@ fn a_restored_cluster_has_everything_and_time_goes_on() {
     let last = revision(&get(&cluster, "later"));
     let seen = succeed(&cluster.trireme(&["restore", "--check", path(&file)]));
     assert!(seen.contains("revisions  ") && seen.contains("keys  "), "{seen}");
+    // Secrets are sealed in it, by keys that are named and not there.
+    assert!(seen.contains("sealed by  keys {1}"), "{seen}");
 
     let error = fail(&cluster.trireme(&["restore", path(&file), "--replace"]));
     assert!(
@@ -140,7 +142,16 @@ fn a_restored_cluster_has_everything_and_time_goes_on() {
     // The same elsewhere: a machine that has the file and the keys.
     let elsewhere = Cluster::prepare();
     succeed(&elsewhere.trireme(&["restore", path(&file)]));
+    let (from, to) = (cluster.dir.join("data/pki"), elsewhere.dir.join("data/"));
+    succeed(
+        &Command::new("cp")
+            .args(["-a", path(&from), path(&to)])
+            .output()
+            .unwrap(),
+    );
     elsewhere.up();
+    let secret = elsewhere.kubectl_ok(&["get", "secret", "secret", "-o", "jsonpath={.data.a}"]);
+    assert_eq!(secret, "MQ==");
     assert_eq!(get(&elsewhere, "kept")["metadata"]["uid"], kept["metadata"]["uid"]);
 }
 

@@ -10,6 +10,7 @@ mod certificates;
 mod cluster;
 mod command_line;
 mod crash;
+mod etcd_front;
 mod examples;
 mod node_cluster;
 mod node_network;
