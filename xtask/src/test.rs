@@ -2,9 +2,6 @@
 
 use crate::{cargo, kubectl, tidy, uml, workspace};
 
-/// How long a group of fuzz targets runs.
-const FUZZ_SECONDS: u32 = 60;
-
 /// Tidy first (it is quick to fail), then every test of the workspace, then again those that a kernel with v2 shows more of.
 pub fn run(arguments: &[&str]) -> anyhow::Result<()> {
     kubectl::check()?;
@@ -15,29 +12,16 @@ pub fn run(arguments: &[&str]) -> anyhow::Result<()> {
     let mut command = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
     command.extend(arguments);
     crate::run(&cargo(), &command)?;
-    fuzz()?;
+    fuzz(&[])?;
     uml::run()
 }
 
 /// Every group of fuzz targets for a minute, a group a core. Not with `--release`: that would build everything once more, and
 /// would not see numbers that overflow.
-fn fuzz() -> anyhow::Result<()> {
-    let seconds = FUZZ_SECONDS.to_string();
-    crate::run(
-        &cargo(),
-        &[
-            "run",
-            "--quiet",
-            "--locked",
-            "--package",
-            "testkit",
-            "--example",
-            "fuzz",
-            "--",
-            "--seconds",
-            &seconds,
-        ],
-    )
+pub fn fuzz(arguments: &[&str]) -> anyhow::Result<()> {
+    let mut command = vec!["run", "--locked", "--package", "testkit", "--example", "fuzz", "--"];
+    command.extend(arguments);
+    crate::run(&cargo(), &command)
 }
 
 /// The shim is a package of its own, with flags of its own (see `crates/runtime/build.rs`): so are its tests.

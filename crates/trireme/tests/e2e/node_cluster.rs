@@ -1,11 +1,15 @@
 //! Clusters with a node of their own: real containers in namespaces of the node's.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use client::resource::resources::PODS;
+use client::{ListParams, WatchParams};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Workplace, succeed};
@@ -14,7 +18,7 @@ use crate::cluster::{Cluster, Workplace, succeed};
 pub const IMAGE: &str = "trireme.local/demo:1";
 /// The same under another name, for updates.
 pub const OTHER_IMAGE: &str = "trireme.local/demo:2";
-/// How long something may take that ends with an event which no command waits for.
+/// How long something may take that no command waits for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at it.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -160,7 +164,64 @@ pub fn kill(pid: i32) {
     rustix::event::poll(&mut gone, None).unwrap();
 }
 
-/// Looks until something is seen that no command waits for.
+/// Looks at the pods of a place until something is seen: at once, and whenever the API tells of a change to one of them.
+#[track_caller]
+pub fn until_pods<T>(cluster: &Cluster, place: &Workplace, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let client = cluster.client();
+    let seen = runtime.unwrap().block_on(async {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let list = client
+                .list_in::<Value>(&PODS, &place.namespace, &ListParams::default())
+                .await
+                .unwrap();
+            let params = WatchParams {
+                resource_version: list.resource_version,
+                ..WatchParams::default()
+            };
+            let mut news = client
+                .watch_in::<Value>(&PODS, &place.namespace, &params)
+                .await
+                .unwrap();
+            // Until the watch ends: then it begins again.
+            loop {
+                if let Some(seen) = look() {
+                    return Some(seen);
+                }
+                match tokio::time::timeout_at(deadline, news.next()).await {
+                    Err(_) => return None,
+                    Ok(Some(Ok(_))) => while news.next_ready().is_some() {},
+                    Ok(_) => break,
+                }
+            }
+        }
+    });
+    seen.unwrap_or_else(|| panic!("{what} was not seen"))
+}
+
+/// Reads a pod's log as it grows, until it has a text.
+#[track_caller]
+pub fn log_until(place: &Workplace, pod: &str, text: &str) -> String {
+    let limit = format!("--request-timeout={}s", PATIENCE.as_secs());
+    let mut kubectl = place
+        .command("kubectl")
+        .args(["logs", "--follow", pod, &limit])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("kubectl in PATH");
+    let mut lines = BufReader::new(kubectl.stdout.take().unwrap());
+    let mut log = String::new();
+    while !log.contains(text) {
+        let length = lines.read_line(&mut log).unwrap();
+        assert!(length > 0, "{text:?} is not in the log of {pod}: {log}");
+    }
+    kubectl.kill().unwrap();
+    kubectl.wait().unwrap();
+    log
+}
+
+/// Looks until something is seen that nobody tells: what a container, a file of the machine or a Service answers.
 #[track_caller]
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use serde_json::{Value, json};
 
 use crate::cluster::{Workplace, fail};
-use crate::node_cluster::{IMAGE, create, pods, shared, shown, until};
+use crate::node_cluster::{IMAGE, create, log_until, pods, shared, shown, until, until_pods};
 
 fn place(name: &str) -> Workplace {
     shared().workplace(name)
@@ -81,7 +81,7 @@ fn pods_end_as_their_containers_do() {
             .collect::<String>(),
     );
     for (name, policy, _, expect, code) in &cases {
-        until(&format!("{name} as {expect}"), || {
+        until_pods(shared(), &place, &format!("{name} as {expect}"), || {
             (shown(&place, name) == *expect).then_some(())
         });
         let pod = place.get(&["pod", name]);
@@ -120,7 +120,7 @@ fn pods_end_as_their_containers_do() {
         "--for=jsonpath={.status.containerStatuses[0].restartCount}=2",
         crate::cluster::PATIENCE,
     ]);
-    until("the third run's end", || {
+    until_pods(shared(), &place, "the third run's end", || {
         (shown(&place, "loop") == "CrashLoopBackOff").then_some(())
     });
     let pod = place.get(&["pod", "loop"]);
@@ -165,10 +165,10 @@ fn init_containers_run_before_and_sidecars_beside() {
     place.wait("pod/order", "jsonpath={.status.phase}=Succeeded");
     assert_eq!(place.kubectl_ok(&["logs", "order", "-c", "second"]), "one\na\nbeside\n");
     assert_eq!(place.kubectl_ok(&["logs", "order", "-c", "main"]), "one\n");
-    until("init back-off", || {
+    until_pods(shared(), &place, "init back-off", || {
         (shown(&place, "stuck") == "Init:CrashLoopBackOff").then_some(())
     });
-    until("init failure", || {
+    until_pods(shared(), &place, "init failure", || {
         (shown(&place, "failed") == "Init:Error").then_some(())
     });
     assert_eq!(place.get(&["pod", "failed"])["status"]["phase"], "Failed");
@@ -253,7 +253,7 @@ fn probes_decide_who_runs_and_who_serves() {
     place.kubectl_ok(&["exec", "exec", "--", "/bin/demo", "mkdir", "/tmp/ready"]);
     place.wait("pod/exec", "condition=Ready");
 
-    until("a restart by the startup probe", || {
+    until_pods(shared(), &place, "a restart by the startup probe", || {
         let count = place.get(&["pod", "late"])["status"]["containerStatuses"][0]["restartCount"].as_u64();
         (count >= Some(1)).then_some(())
     });
@@ -305,10 +305,8 @@ fn pods_end_with_grace_and_are_replaced() {
     let logs = place.kubectl_ok(&["logs", "stubborn"]);
     assert_eq!(logs, "stubborn\n");
     place.kubectl_ok(&["delete", "pod", "stubborn", "--wait=false"]);
-    until("the word of one who does not want to end", || {
-        let said = place.kubectl(&["logs", "stubborn"]);
-        (String::from_utf8_lossy(&said.stdout) == "stubborn\nno\n").then_some(())
-    });
+    // Its last word is of one who does not want to end.
+    assert_eq!(log_until(&place, "stubborn", "no\n"), "stubborn\nno\n");
     place.kubectl_ok(&["wait", "--for=delete", "pod/stubborn", crate::cluster::PATIENCE]);
 
     place.kubectl_ok(&["rollout", "status", "deployment/web", crate::cluster::PATIENCE]);
@@ -372,10 +370,7 @@ spec:
 "#.replace("HOST", &host.display().to_string()));
     place.wait("pod/sees", "condition=Ready");
     let run = |words: &[&str]| place.kubectl_ok(&[&["exec", "sees", "--", "/bin/demo"], words].concat());
-    let log = until("the end of the probe", || {
-        let log = place.kubectl_ok(&["logs", "sees"]);
-        log.contains("descriptors: ").then_some(log)
-    });
+    let log = log_until(&place, "sees", "descriptors: ");
     let pod = place.get(&["pod", "sees"]);
     let ip = pod["status"]["podIP"].as_str().unwrap();
     // What the container was given, as its status tells it.

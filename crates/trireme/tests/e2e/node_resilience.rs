@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Workplace, succeed};
 use crate::node_cluster::{
     cgroup, cgroup_directories, create, daemon, inside, kill, name, pods, process_of, processes, ready, start, until,
-    up,
+    until_pods, up,
 };
 
 const WORK: &str = r#"
@@ -121,7 +121,7 @@ fn pods_survive_daemons_reboots_and_leave_nothing_behind() {
         });
     }
     place.kubectl_ok(&["delete", "pod", "-l", "app=web", "--wait=false"]);
-    until("pods that were started by the new daemon", || {
+    until_pods(&cluster, &place, "pods that were started by the new daemon", || {
         let names: BTreeSet<String> = pods(&place, "app=web").into_keys().collect();
         (names.len() == 2 && names.iter().all(|name| !first.contains_key(name))).then_some(())
     });
@@ -138,7 +138,7 @@ fn pods_survive_daemons_reboots_and_leave_nothing_behind() {
         up(&cluster);
         ready(&cluster);
         count.values_mut().for_each(|count| *count += 1);
-        until(&format!("the pods after {how}, {count:?},"), || {
+        until_pods(&cluster, &place, &format!("the pods after {how}, {count:?},"), || {
             (restarts(&place) == count).then_some(())
         });
         all_ready(&place);
