@@ -252,10 +252,11 @@ async fn large(directory: &Path, keys: u64) {
         revision: keys,
         raise_by: 0,
     };
+    let before = resident_kb(std::process::id());
     Embedded::import(options.clone(), state, records)
         .await
         .expect("an import");
-    let (before, begun, used) = (resident_kb(std::process::id()), Instant::now(), cpu());
+    let (begun, used) = (Instant::now(), cpu());
     let engine = Embedded::open(options).await.expect("a store");
     let conditions = format!("ms, {keys} keys of 256 B, {:.2} s CPU", cpu() - used);
     figure("engine start", begun.elapsed().as_secs_f64() * 1e3, &conditions);
