@@ -4,6 +4,7 @@ mod backup;
 mod corruption;
 mod embedded;
 mod etcd;
+mod front;
 mod import;
 mod kill;
 mod mutations;
