@@ -98,6 +98,10 @@ fn defaults_are_in_normal_form() {
 /// The least that upstream accepts of each deep kind, in normal form with defaults.
 pub fn least(row: &StorageKind) -> Value {
     let template = "{metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: i}]}}";
+    let request = format!(
+        "spec: {{request: {}, signerName: example.com/s, usages: [client auth]}}",
+        crate::certificates::tests::REQUEST
+    );
     let workload = format!("spec: {{selector: {{matchLabels: {{a: b}}}}, template: {template}}}");
     let examples = [
         ("Pod", "spec: {containers: [{name: a, image: i}]}"),
@@ -135,6 +139,7 @@ pub fn least(row: &StorageKind) -> Value {
             "LimitRange",
             "spec: {limits: [{type: Container, max: {cpu: '1'}, min: {cpu: 100m}}]}",
         ),
+        ("CertificateSigningRequest", &request),
     ];
     let example = examples.iter().find(|(kind, _)| *kind == row.kind);
     let (_, example) = example.unwrap_or_else(|| panic!("{} has no example", row.kind));

@@ -90,7 +90,7 @@ impl Renewal {
 fn due(begin: Timestamp, end: Timestamp, chance: f64) -> Timestamp {
     let life = end.as_second() - begin.as_second();
     let waited = (EARLIEST + SPREAD * chance) * life as f64;
-    Timestamp::from_second(begin.as_second() + waited as i64).unwrap_or(begin)
+    Timestamp::from_second(begin.as_second() + waited.round() as i64).unwrap_or(begin)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 mod strategy;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod validation;
 
 use api::Value;
