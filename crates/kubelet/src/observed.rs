@@ -1,6 +1,6 @@
 //! What the runtime has of one pod: its sandboxes and every run of its containers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rpc::cri::{self, ContainerState, PodSandboxState};
 
@@ -117,6 +117,18 @@ impl Observed {
         Ok(observed)
     }
 
+    /// A run whose postStart hook has not ended is not there yet for probes, plan and status.
+    /// Source: upstream's pod worker looks at its pod again only when the hook is over.
+    pub fn without_unhooked(mut self, hooked: &BTreeSet<String>) -> Observed {
+        for name in hooked {
+            let newest = self.runs.iter_mut().find(|run| run.name == *name);
+            if let Some(run) = newest.filter(|run| run.is_running()) {
+                run.state = RunState::Created;
+            }
+        }
+        self
+    }
+
     /// The newest sandbox, when it is ready.
     pub fn ready_sandbox(&self) -> Option<&Sandbox> {
         self.sandboxes.first().filter(|sandbox| sandbox.ready)
@@ -213,5 +225,32 @@ impl Run {
     /// Whether it ended as it should.
     pub fn succeeded(&self) -> bool {
         self.state == RunState::Exited && self.exit_code == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_there_once_its_hook_has_ended() {
+        let run = |name: &str, state| Run {
+            name: name.into(),
+            state,
+            ..Run::default()
+        };
+        let observed = Observed {
+            runs: vec![
+                run("a", RunState::Running),
+                run("b", RunState::Running),
+                run("c", RunState::Exited),
+                run("c", RunState::Running),
+            ],
+            ..Observed::default()
+        };
+        let seen = observed.without_unhooked(&["a".into(), "c".into()].into());
+        let states: Vec<RunState> = seen.runs.iter().map(|run| run.state).collect();
+        use RunState::{Created, Exited, Running};
+        assert_eq!(states, [Created, Running, Exited, Running]);
     }
 }

@@ -13,6 +13,11 @@ use crate::probes::{Answer, Target, ask};
 /// How long an HTTP hook may take when nothing else bounds it.
 const HTTP_LIMIT: Duration = Duration::from_secs(30 * 60);
 
+/// What a container is told right after its start.
+pub fn post_start(container: &Container) -> Option<&LifecycleHandler> {
+    container.lifecycle.as_ref()?.post_start.as_ref()
+}
+
 /// Runs a hook within the limit.
 ///
 /// # Errors

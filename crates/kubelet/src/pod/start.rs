@@ -82,12 +82,7 @@ impl Start {
         shared
             .recorder
             .normal(about.clone(), "Started", format!("Started container {name}"));
-        let hook = self
-            .container
-            .lifecycle
-            .as_ref()
-            .and_then(|lifecycle| lifecycle.post_start.as_ref());
-        if let Some(handler) = hook
+        if let Some(handler) = hooks::post_start(&self.container)
             && let Err(why) = hooks::run(&shared.cri, handler, &self.container, &id, self.address(), None).await
         {
             // What the hook said may hold secrets: it is not in the event.

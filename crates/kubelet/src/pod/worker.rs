@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::backoff::Backoffs;
 use super::reports::Verdicts;
 use super::start::{Start, kill};
-use super::{Shared, container_reference, full_name, reference};
+use super::{Shared, container_reference, full_name, hooks, reference};
 use crate::config::{self, identity};
 use crate::observed::{Observed, Run};
 use crate::plan::{self, Facts, Kill, Plan, Role, defined};
@@ -81,6 +81,8 @@ pub struct Worker {
     pub(super) told: BTreeSet<(String, u64, u32)>,
     work: JoinSet<Done>,
     pub(super) busy: BTreeSet<String>,
+    /// Containers being started that have a postStart hook.
+    hooked: BTreeSet<String>,
     volumes: Option<Arc<PodVolumes>>,
     asked_volumes: bool,
     setup_retry: Option<(Instant, Duration)>,
@@ -109,6 +111,7 @@ impl Worker {
             told: BTreeSet::new(),
             work: JoinSet::new(),
             busy: BTreeSet::new(),
+            hooked: BTreeSet::new(),
             volumes: None,
             asked_volumes: false,
             setup_retry: None,
@@ -185,6 +188,7 @@ impl Worker {
             Done::Killed { container } => drop(self.busy.remove(&container)),
             Done::Started { container, outcome } => {
                 self.busy.remove(&container);
+                self.hooked.remove(&container);
                 match outcome {
                     Ok(()) => drop(self.failures.remove(&container)),
                     Err(waiting) => self.fail(container, waiting),
@@ -220,7 +224,7 @@ impl Worker {
     async fn sync(&mut self) -> Option<Instant> {
         let (_, _, uid) = identity(&self.pod);
         let observed = match Observed::of_pod(&self.shared.cri, uid).await {
-            Ok(observed) => observed,
+            Ok(observed) => observed.without_unhooked(&self.hooked),
             Err(error) => {
                 tracing::warn!(pod = %full_name(&self.pod), %error, "the runtime does not answer");
                 return Some(Instant::now() + RUNTIME_RETRY);
@@ -444,6 +448,9 @@ impl Worker {
         };
         let (shared, container) = (self.shared.clone(), name.to_owned());
         self.busy.insert(container.clone());
+        if hooks::post_start(defined.container).is_some() {
+            self.hooked.insert(container.clone());
+        }
         self.work.spawn(async move {
             let outcome = start.run(&shared).await;
             Done::Started { container, outcome }
