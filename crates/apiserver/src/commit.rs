@@ -20,7 +20,12 @@ pub async fn commit(
 ) -> Result<Committed, WriteError> {
     let server = server.clone();
     let work = async move {
+        let labels = server.storage.labels_of(&transaction);
+        let started = tokio::time::Instant::now();
         let outcome = server.storage.commit(transaction).await;
+        if let Some(labels) = labels {
+            server.metrics.stored(&labels, started.elapsed(), outcome.is_err());
+        }
         match &outcome {
             Ok(_) => reservation.keep(),
             // It may have happened: the addresses stay taken until what is stored says otherwise.

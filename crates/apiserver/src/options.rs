@@ -281,7 +281,12 @@ impl ListOptions {
         refuse("ListOptions", &errors)?;
         let resource_version = match version_text {
             "" => None,
-            text => Some(parse_version(text)?),
+            text if watch => Some(parse_version(text)?),
+            // A list names its parameter twice (upstream: storage.ValidateListOptions).
+            text => Some(
+                parse_version(text)
+                    .map_err(|status| Status::bad_request(format!("invalid resource version: {}", status.message)))?,
+            ),
         };
         let limit: i64 = parse_number(query, "limit")?.unwrap_or(0);
         let timeout: Option<i64> = parse_number(query, "timeoutSeconds")?;

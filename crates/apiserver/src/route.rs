@@ -86,11 +86,15 @@ fn optional(document: Option<api::Value>, media: &'static str) -> Result<Respons
 fn metrics(call: &Call) -> Response<Body> {
     let server = &call.server;
     server.measure();
-    body::typed(
-        200,
-        "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        server.metrics.text(),
-    )
+    let text = server.metrics.text(server.storage.revision());
+    match call.header("accept").contains("application/openmetrics-text") {
+        true => body::typed(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", text),
+        false => body::typed(
+            200,
+            "text/plain; version=0.0.4; charset=utf-8",
+            crate::metrics::plain(&text),
+        ),
+    }
 }
 
 fn paths(call: &Call) -> Response<Body> {

@@ -138,7 +138,14 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     socket: S,
     remote: SocketAddr,
 ) -> Result<(), BoxError> {
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await??;
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await {
+        Ok(Ok(stream)) => stream,
+        failed => {
+            server.metrics.tls_handshake_errors.inc();
+            failed??;
+            return Ok(());
+        }
+    };
     tracing::trace!(target: "walk", "a connection");
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificates = Arc::new(

@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::dial::{NodeDialer, ServiceDialer};
 use crate::discovery::Discovery;
 use crate::health::{self, NamedCheck};
-use crate::metrics::{Metrics, ResourceLabels};
+use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::pipeline::{
     AuditSink, Authenticator, Authorizer, FlowControl, MUTATING_MAX, Plugin, READ_ONLY_MAX, TokenIssuer,
@@ -189,17 +189,11 @@ impl Server {
 
     /// Brings gauges up to date.
     pub fn measure(&self) {
-        self.metrics
-            .store_revision
-            .set(i64::try_from(self.storage.revision()).unwrap_or(i64::MAX));
         for kind in self.registry.load().kinds() {
             let Ok(table) = self.storage.table(kind) else { continue };
-            let labels = ResourceLabels {
-                group: kind.resource.group.clone(),
-                resource: kind.resource.resource.clone(),
-            };
-            let count = i64::try_from(table.snapshot().len()).unwrap_or(i64::MAX);
-            self.metrics.store_objects.get_or_create(&labels).set(count);
+            let count = table.snapshot().len();
+            self.metrics
+                .count_objects(&kind.resource.group, &kind.resource.resource, count);
         }
     }
 }

@@ -10,13 +10,14 @@ use bytes::Bytes;
 
 use futures::future::BoxFuture;
 use store::{
-    CommitError, Cursor, Engine, Entry, Event, Interest, Operation, Put, Record, Replica, RingLimits, Snapshot, Stamp,
-    Table, Transaction, Value as StoreValue, WatchError,
+    CommitError, Cursor, Engine, Entry, Event, Guard, Interest, Operation, Put, Record, Replica, RingLimits, Snapshot,
+    Stamp, Table, Transaction, Value as StoreValue, WatchError,
 };
 
 use api::{GroupResource, Reason, Status, StatusCause, Value};
 
 use crate::cluster::{Change, Changes, Cluster, Object, to_stored};
+use crate::metrics::StoreLabels;
 use crate::registry::{Kind, Registry};
 use crate::sealing::{OpenError, Sealer};
 
@@ -250,6 +251,23 @@ impl Storage {
             Err(CommitError::GuardFailed { .. }) => Err(WriteError::Raced),
             Err(error) => Err(WriteError::Failed(commit_status(&error))),
         }
+    }
+
+    /// What a transaction is counted under: what it does first, and to which resource.
+    pub fn labels_of(&self, transaction: &Transaction) -> Option<StoreLabels> {
+        let creates = |guard: &Guard| matches!(guard, Guard::Absent(_));
+        let (operation, key) = match transaction.operations.first()? {
+            Operation::Put(put) if transaction.guards.iter().any(creates) => ("create", &put.key),
+            Operation::Put(put) => ("update", &put.key),
+            Operation::Delete(key) => ("delete", key),
+        };
+        let kinds = self.kinds.load();
+        let GroupResource { group, resource } = kinds.find(key)?.resource.clone();
+        Some(StoreLabels {
+            operation,
+            group,
+            resource,
+        })
     }
 
     /// The operation that writes an object of a kind, sealed if the kind is.

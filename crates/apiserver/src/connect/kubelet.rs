@@ -137,14 +137,17 @@ async fn hand_through(call: &Arc<Call>, target: &Target, path: &str) -> Result<R
         return Err(kubelet_error(response).await);
     }
     let node_side = hyper::upgrade::on(&mut response);
-    let shutdown = call.server.shutdown.clone();
+    // It counts as open until both sides are closed.
+    let open = call.clone();
     tokio::spawn(async move {
         let (Ok(client_side), Ok(node_side)) = tokio::join!(client_side, node_side) else {
             return;
         };
         let (mut client_side, mut node_side) = (TokioIo::new(client_side), TokioIo::new(node_side));
         // However it ends, both sides are closed; there is nobody to tell.
-        let _ = shutdown
+        let _ = open
+            .server
+            .shutdown
             .until(tokio::io::copy_bidirectional(&mut client_side, &mut node_side))
             .await;
     });

@@ -9,6 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, USER_AGENT};
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use tracing::Instrument as _;
@@ -18,11 +19,13 @@ use api::schema::SchemaRef;
 use client::Body;
 
 use crate::call::{Call, RequestBody, is_long_running, warning_headers};
+use crate::metrics::LongRunning;
 use crate::registry::Registry;
 use crate::request::{Attributes, Query, UserInfo, parse};
 use crate::respond::negotiate::{Form, Media, Offers, Output, is_pretty, negotiate};
 use crate::respond::{self, body};
 use crate::server::Server;
+use crate::virtuals;
 
 use super::{AuditStage, Credentials, Decision, forbidden, impersonate};
 
@@ -65,15 +68,25 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
     let mut response = match parsed {
         Err(error) => body::status(&Status::internal(format_args!("failed to create RequestInfo: {error}"))),
         Ok(attributes) => {
-            let labels = server.metrics.request_labels(&attributes, &query);
-            let in_flight = server.metrics.enter(&attributes, &query);
-            let work = guarded(server.clone(), peer, request, query, attributes, &audit_id);
+            let known = is_known(&server.registry.load(), &attributes);
+            let requests = &server.metrics.requests;
+            let mut asked = requests.asked(request.method(), request.headers(), &attributes, &query, known);
+            let open = asked.long_running.take();
+            let work = guarded(
+                server.clone(),
+                peer,
+                request,
+                query,
+                attributes,
+                &audit_id,
+                open.clone(),
+            );
             let response = work.await;
-            drop(in_flight);
-            server
-                .metrics
-                .answered(&labels, response.status().as_u16(), started.elapsed());
-            response
+            server.metrics.requests.answered(asked, &response, started.elapsed());
+            match open {
+                Some(open) => response.map(|body| held(body, open)),
+                None => response,
+            }
         }
     };
     let headers = response.headers_mut();
@@ -87,6 +100,30 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
         *response.body_mut() = client::body_of("");
     }
     response
+}
+
+/// Whether the resource that a request names is one of ours.
+fn is_known(registry: &Registry, attributes: &Attributes) -> bool {
+    let Attributes {
+        group,
+        version,
+        resource,
+        subresource,
+        ..
+    } = attributes;
+    match registry.find(group, version, resource) {
+        Some(served) => subresource.is_empty() || served.subresource(subresource).is_some(),
+        None => virtuals::find(group, version, resource).is_some(),
+    }
+}
+
+/// A body that counts as open until it is sent or given up.
+fn held(body: Body, open: LongRunning) -> Body {
+    body.map_frame(move |frame| {
+        let _held = &open;
+        frame
+    })
+    .boxed_unsync()
 }
 
 /// How long a request may take: what its `timeout` says, and never longer than [`REQUEST_TIMEOUT`].
@@ -144,6 +181,7 @@ async fn guarded(
     query: Query,
     attributes: Attributes,
     audit_id: &str,
+    open: Option<LongRunning>,
 ) -> Response<Body> {
     let long = is_long_running(&attributes, &query);
     let deadline = match deadline(&query) {
@@ -151,7 +189,7 @@ async fn guarded(
         Err(status) => return body::status(&status),
     };
     let what = format!("{} {}", request.method(), request.uri().path());
-    let stages = AssertUnwindSafe(stages(server, peer, request, query, attributes, audit_id)).catch_unwind();
+    let stages = AssertUnwindSafe(stages(server, peer, request, query, attributes, audit_id, open)).catch_unwind();
     let outcome = if long {
         Ok(stages.await)
     } else {
@@ -181,6 +219,7 @@ async fn stages(
     query: Query,
     attributes: Attributes,
     audit_id: &str,
+    open: Option<LongRunning>,
 ) -> Response<Body> {
     let (mut parts, request_body) = request.into_parts();
     let registry = server.registry.load_full();
@@ -206,6 +245,7 @@ async fn stages(
         user: Arc::new(user),
         warnings: Mutex::default(),
         upgrade: Mutex::new(upgrade),
+        _open: open,
     });
     let mut response = match authorized(&call, request_body).await {
         Ok(response) => response,

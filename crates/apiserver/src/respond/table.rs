@@ -70,13 +70,10 @@ impl<'a> TableWriter<'a> {
         Ok(self.assemble(rows?, metadata, headings))
     }
 
-    /// A table whose only row is a bookmark's object.
-    pub fn bookmark(&self, object: &Value, headings: bool) -> Value {
-        let cells = self.columns().map_or(2, |columns| columns.definitions.len());
-        let row = json!({"cells": vec![Value::Null; cells], "object": object});
-        let metadata = json!({"resourceVersion": meta::resource_version(object)});
-        let metadata = metadata.as_object().cloned().unwrap_or_default();
-        self.assemble(vec![row], metadata, headings)
+    /// A table whose only row is a bookmark's object, which is in the served version.
+    pub fn bookmark(&self, object: Value, revision: u64, headings: bool) -> Value {
+        let metadata = Map::from_iter([("resourceVersion".into(), revision.to_string().into())]);
+        self.assemble(vec![self.row_of(object)], metadata, headings)
     }
 
     fn columns(&self) -> Option<&'a Columns> {
@@ -114,7 +111,10 @@ impl<'a> TableWriter<'a> {
     }
 
     fn row(&self, object: &Object, revision: u64) -> Result<Value, Status> {
-        let tree = view::value(self.served, object, revision)?;
+        Ok(self.row_of(view::value(self.served, object, revision)?))
+    }
+
+    fn row_of(&self, tree: Value) -> Value {
         let cells = match self.columns() {
             Some(columns) => (columns.cells)(&tree, &self.context),
             None => vec![meta::name(&tree).into(), meta::text(&tree, "creationTimestamp").into()],
@@ -122,7 +122,10 @@ impl<'a> TableWriter<'a> {
         let mut row = Map::new();
         row.insert("cells".into(), Value::Array(cells));
         match self.include {
-            IncludeObject::None => {}
+            // Not left out: upstream's field is no pointer.
+            IncludeObject::None => {
+                row.insert("object".into(), Value::Null);
+            }
             IncludeObject::Object => {
                 row.insert("object".into(), tree);
             }
@@ -130,7 +133,7 @@ impl<'a> TableWriter<'a> {
                 row.insert("object".into(), partial_value(tree, self.version));
             }
         }
-        Ok(Value::Object(row))
+        Value::Object(row)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::registry::Served;
 use crate::respond::item::Item;
 use crate::respond::negotiate::{Form, Media, Output};
 use crate::respond::table::{IncludeObject, TableWriter};
-use crate::respond::{self, body};
+use crate::respond::{self, body, view};
 
 use super::frames::Word;
 
@@ -102,38 +102,53 @@ impl Encoder {
         let mut metadata = Map::new();
         metadata.insert("resourceVersion".into(), revision.to_string().into());
         let rows = std::iter::once((object, revision));
-        let table = self.table(version).table(rows, metadata, !self.headings_sent)?;
+        let table = self
+            .table(version, self.include)
+            .table(rows, metadata, !self.headings_sent)?;
         self.headings_sent = true;
         framed(Media::Json, word.as_str(), &body::encode(&table, false), out);
         Ok(())
     }
 
-    fn table(&self, version: &'static str) -> TableWriter<'_> {
-        TableWriter::new(&self.served, self.include, version, self.clock.now().as_second())
+    fn table(&self, version: &'static str, include: IncludeObject) -> TableWriter<'_> {
+        TableWriter::new(&self.served, include, version, self.clock.now().as_second())
     }
 
+    /// A bookmark: an otherwise empty object of the kind at a revision, in the shape of all the others.
     pub(super) fn bookmark(&mut self, revision: u64, end_of_backlog: bool, out: &mut BytesMut) -> Result<(), Status> {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
         if end_of_backlog {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let item = match self.output.form {
-            Form::Table(version) => Item::Partial(version),
+            Form::Table(version) => {
+                let object = empty(&self.served, metadata)?;
+                // The annotation that ends the initial events comes whatever the rows are to carry (upstream: asTable).
+                let include = match self.include {
+                    IncludeObject::None if end_of_backlog => IncludeObject::Metadata,
+                    include => include,
+                };
+                let table = self
+                    .table(version, include)
+                    .bookmark(object, revision, !self.headings_sent);
+                self.headings_sent = true;
+                framed(Media::Json, BOOKMARK, &body::encode(&table, false), out);
+                return Ok(());
+            }
             form => Item::of(form).unwrap_or(Item::Object),
         };
         let (api_version, kind) = item.types(&self.served);
-        let mut object: Value = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+        let object = match item {
+            Item::Object => empty(&self.served, metadata)?,
+            Item::Partial(_) => json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}),
+        };
         if self.output.media == Media::Protobuf {
             let message = item.message_of(&self.served, &object)?;
             let object = protobuf::enveloped(&api_version, kind, &message);
-            framed(Media::Protobuf, "BOOKMARK", &object, out);
+            framed(Media::Protobuf, BOOKMARK, &object, out);
             return Ok(());
         }
-        if let Form::Table(version) = self.output.form {
-            object = self.table(version).bookmark(&object, !self.headings_sent);
-        }
-        self.headings_sent = true;
-        framed(Media::Json, "BOOKMARK", &body::encode(&object, false), out);
+        framed(Media::Json, BOOKMARK, &body::encode(&object, false), out);
         Ok(())
     }
 
@@ -144,6 +159,17 @@ impl Encoder {
             framed(self.output.media, "ERROR", &bytes, out);
         }
     }
+}
+
+/// The word of a bookmark's frame.
+const BOOKMARK: &str = "BOOKMARK";
+
+/// What upstream's types write for an object that has only metadata.
+fn empty(served: &Served, metadata: Value) -> Result<Value, Status> {
+    let mut object = json!({"metadata": metadata});
+    view::set_kind(&mut object, &served.gvk.api_version(), &served.gvk.kind);
+    view::renormalize(&mut object, served)?;
+    Ok(object)
 }
 
 /// What stands around an object in a frame, at most.

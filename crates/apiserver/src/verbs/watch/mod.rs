@@ -25,7 +25,7 @@ use client::{Body, TransportError};
 
 use crate::call::Call;
 use crate::cluster::Object;
-use crate::metrics::ResourceLabels;
+use crate::metrics::VersionLabels;
 use crate::options::{ListOptions, Selector};
 use crate::registry::Served;
 use crate::respond::body;
@@ -46,19 +46,82 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// WATCH.
 pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body>, Status> {
-    let mut options = ListOptions::parse(call, served, true)?;
+    let options = ListOptions::parse(call, served, true)?;
     let encoder = Encoder::new(call, served)?;
+    let start = match start(call, served, &options).await {
+        Ok(start) => start,
+        // Whoever may watch and asks properly is answered by events only (upstream: `newErrWatcher`).
+        Err(refused) => Start {
+            refused: Some(refused),
+            ..Start::default()
+        },
+    };
+    let seconds = options.timeout_seconds.unwrap_or_else(|| {
+        let random = &call.server.random;
+        random.range(TIMEOUT_MIN_SECONDS..2 * TIMEOUT_MIN_SECONDS)
+    });
+    let labels = VersionLabels {
+        group: served.gvr.group.clone(),
+        version: served.gvr.version.clone(),
+        resource: served.gvr.resource.clone(),
+    };
+    let now = Instant::now();
+    let deadline = now + Duration::from_secs(seconds);
+    let next_bookmark = options.bookmarks.then(|| now + BOOKMARK_INTERVAL);
+    let state = Watcher {
+        encoder,
+        cursor: start.cursor,
+        refused: start.refused,
+        selector: options.selector,
+        backlog: start.backlog.into_iter(),
+        pending: Vec::new().into_iter(),
+        large: None,
+        end_of_backlog: start.initial && options.bookmarks,
+        next_bookmark,
+        marked: 0,
+        from: start.from,
+        deadline,
+        timer: Box::pin(tokio::time::sleep_until(
+            next_bookmark.unwrap_or(deadline).min(deadline),
+        )),
+        events: call.server.metrics.watch_events.get_or_create(&labels).clone(),
+        open: Open::new(&served.frames),
+        call: call.clone(),
+        ended: false,
+    };
+    let chunks = futures::stream::unfold(state, |mut state| async move {
+        let chunk = state.chunk().await?;
+        Some((Ok::<Bytes, TransportError>(chunk), state))
+    });
+    Ok(body::streaming(call.output.media.stream_str(), chunks))
+}
+
+/// Where a watch begins.
+#[derive(Default)]
+struct Start {
+    cursor: Option<Cursor<Stored>>,
+    /// Why there is no cursor.
+    refused: Option<Status>,
+    /// The revision that the cursor follows.
+    from: u64,
+    /// Whether the watch tells first what is there.
+    initial: bool,
+    /// What is there.
+    backlog: Vec<Arc<Object>>,
+}
+
+async fn start(call: &Call, served: &Served, options: &ListOptions) -> Result<Start, Status> {
     let storage = &call.server.storage;
     // Without a version a watch begins with what is there (upstream: SetListOptionsDefaults).
     let version = options.resource_version.unwrap_or(0);
     let initial = options.initial_events.unwrap_or(version == 0);
-    if version > 0 && (options.initial_events.is_some() || version > storage.revision()) {
-        storage.wait_for(version).await?;
-    }
     if options.resource_version.is_none() {
         storage.fresh().await?;
     }
-    let interest = interest(call, served, &options.selector);
+    // Without initial events, a watch from a version of the future has nothing to tell until then.
+    if initial {
+        storage.wait_for(version).await?;
+    }
     let mut backlog = Vec::new();
     let from = match (initial, version) {
         (true, _) => {
@@ -75,50 +138,21 @@ pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bo
         (false, 0) => storage.revision(),
         (false, version) => version,
     };
-    let cursor = match storage.watch(&served.kind, from, interest) {
-        Ok(cursor) => Some(cursor),
-        Err(WatchStart::Status(status)) => return Err(status),
-        Err(WatchStart::Watch(_)) => None,
-    };
-    options.next.clear();
-    let seconds = options.timeout_seconds.unwrap_or_else(|| {
-        let random = &call.server.random;
-        random.range(TIMEOUT_MIN_SECONDS..2 * TIMEOUT_MIN_SECONDS)
-    });
-    let labels = ResourceLabels {
-        group: served.gvr.group.clone(),
-        resource: served.gvr.resource.clone(),
-    };
-    let watches = call.server.metrics.watches.get_or_create(&labels).clone();
-    watches.inc();
-    let now = Instant::now();
-    let deadline = now + Duration::from_secs(seconds);
-    let next_bookmark = options.bookmarks.then(|| now + BOOKMARK_INTERVAL);
-    let state = Watcher {
-        encoder,
-        cursor,
-        selector: options.selector,
-        backlog: backlog.into_iter(),
-        pending: Vec::new().into_iter(),
-        large: None,
-        end_of_backlog: initial && options.bookmarks,
-        next_bookmark,
-        marked: 0,
-        from,
-        deadline,
-        timer: Box::pin(tokio::time::sleep_until(
-            next_bookmark.unwrap_or(deadline).min(deadline),
-        )),
-        events: call.server.metrics.watch_events.get_or_create(&labels).clone(),
-        open: (OpenWatch(watches), Open::new(&served.frames)),
-        call: call.clone(),
-        ended: false,
-    };
-    let chunks = futures::stream::unfold(state, |mut state| async move {
-        let chunk = state.chunk().await?;
-        Some((Ok::<Bytes, TransportError>(chunk), state))
-    });
-    Ok(body::streaming(call.output.media.stream_str(), chunks))
+    let interest = interest(call, served, &options.selector);
+    match storage.watch(&served.kind, from, interest) {
+        Ok(cursor) => Ok(Start {
+            cursor: Some(cursor),
+            refused: None,
+            from,
+            initial,
+            backlog,
+        }),
+        Err(WatchStart::Status(status)) => Err(status),
+        Err(WatchStart::Watch(_)) => Err(Status::expired(format!(
+            "too old resource version: {from} ({})",
+            storage.revision()
+        ))),
+    }
 }
 
 /// What wakes the watcher: as little as the request allows.
@@ -142,19 +176,11 @@ fn interest(call: &Call, served: &Served, selector: &Selector) -> Interest {
     }
 }
 
-/// Counts an open watch until it is dropped.
-struct OpenWatch(prometheus_client::metrics::gauge::Gauge);
-
-impl Drop for OpenWatch {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 struct Watcher {
     encoder: Encoder,
-    /// `None`: the history does not reach back to the start; the first frame says so.
+    /// `None`: the watch could not start; the first frame says why.
     cursor: Option<Cursor<Stored>>,
+    refused: Option<Status>,
     selector: Selector,
     backlog: std::vec::IntoIter<Arc<Object>>,
     /// Taken from the cursor and not encoded.
@@ -173,7 +199,7 @@ struct Watcher {
     timer: Pin<Box<Sleep>>,
     events: prometheus_client::metrics::counter::Counter,
     #[allow(dead_code, reason = "held for its drop")]
-    open: (OpenWatch, Open),
+    open: Open,
     call: Arc<Call>,
     ended: bool,
 }
@@ -188,10 +214,8 @@ impl Watcher {
             return None;
         }
         let mut out = BytesMut::new();
-        if self.cursor.is_none() {
-            let current = self.call.server.storage.revision();
-            let message = format!("too old resource version: {} ({current})", self.from);
-            self.fail(&Status::expired(message), &mut out);
+        if let Some(refused) = self.refused.take() {
+            self.fail(&refused, &mut out);
             return Some(out.freeze());
         }
         loop {
