@@ -16,6 +16,8 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod validation;
 
 /// The tree of a decoded object.

@@ -71,16 +71,12 @@ kinds! {
     storage::v1::StorageClass => STORAGE_CLASSES,
 }
 
-/// Objects made from the schema.
-#[cfg(test)]
-#[path = "../../api/tests/it/generate.rs"]
-mod generate;
-
 #[cfg(test)]
 mod tests {
     use api::Value;
     use api::normalize::{UnknownFields, normalize};
     use api::schema::SchemaRef;
+    use api::testing::{FILLS, object as made};
 
     use super::*;
 
@@ -125,8 +121,8 @@ mod tests {
         for (resource, through) in ALL {
             let gvk = api::GroupVersionKind::new(&resource.group, &resource.version, &resource.kind);
             let schema = SchemaRef::builtin(&gvk).unwrap();
-            for fill in generate::FILLS {
-                let mut object = generate::object(&gvk, schema.node(), fill);
+            for fill in FILLS {
+                let mut object = made(&gvk, schema.node(), fill);
                 normalize(&mut object, &schema, UnknownFields::Report).unwrap();
                 let back = through(&object).unwrap_or_else(|error| panic!("{gvk} {fill:?}: {error}\n{object:#}"));
                 let mut found = Vec::new();

@@ -3,9 +3,8 @@
 use api::codec::{Limits, json, protobuf, yaml};
 use api::normalize::{UnknownFields, normalize};
 use api::schema::{SchemaRef, all_kinds};
+use api::testing::{FILLS, Fill, object};
 use api::{GroupVersionKind, Value};
-
-use crate::generate::{FILLS, Fill, object};
 
 fn every_kind(check: impl Fn(&GroupVersionKind, &SchemaRef)) {
     let mut kinds = 0;

@@ -4,9 +4,8 @@ use api::Value;
 use api::codec::protobuf;
 use api::normalize::{UnknownFields, normalize};
 use api::schema::{SchemaRef, all_kinds};
+use api::testing::{Fill, object};
 use serde_json::json;
-
-use crate::generate::{Fill, object};
 
 /// How many objects are tried; each has a seed that the failure prints.
 const ROUNDS: u64 = 3000;

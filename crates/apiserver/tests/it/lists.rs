@@ -117,6 +117,70 @@ async fn pages_are_of_one_moment() {
     }
 }
 
+#[tokio::test]
+async fn versions_and_limits_go_together_as_upstream_has_them() {
+    let world = World::start().await;
+    fill(&world.api()).await;
+    let api = world.api();
+    let first = api.get("/api/v1/configmaps?limit=3").await.ok();
+    let version = first["metadata"]["resourceVersion"].as_str().unwrap();
+    api.delete("/api/v1/namespaces/default/configmaps/a").await.ok();
+    let path = |query: &str| format!("/api/v1/configmaps?{}", query.replace("RV", version));
+    for (query, expect) in [
+        // Any version: what is there now, in pages too.
+        ("resourceVersion=0", vec!["b", "c", "d"]),
+        ("resourceVersion=0&limit=2", vec!["b", "c"]),
+        (
+            "resourceVersion=0&resourceVersionMatch=NotOlderThan&limit=2",
+            vec!["b", "c"],
+        ),
+        ("resourceVersion=RV", vec!["b", "c", "d"]),
+        // With a limit and without a match it is exactly that version.
+        ("resourceVersion=RV&limit=2", vec!["a", "b"]),
+        (
+            "resourceVersion=RV&resourceVersionMatch=NotOlderThan&limit=2",
+            vec!["b", "c"],
+        ),
+        (
+            "resourceVersion=RV&resourceVersionMatch=Exact",
+            vec!["a", "b", "c", "d"],
+        ),
+        ("limit=-1", vec!["b", "c", "d"]),
+    ] {
+        assert_eq!(names(&api.get(&path(query)).await.ok()), expect, "{query}");
+    }
+    for (query, code, message) in [
+        (
+            "resourceVersionMatch=Exact",
+            422,
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        ),
+        (
+            "resourceVersion=0&resourceVersionMatch=Exact",
+            422,
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        ),
+        (
+            "resourceVersion=1&resourceVersionMatch=Some",
+            422,
+            "resourceVersionMatch: Unsupported value: \"Some\": supported values: \"Exact\", \"NotOlderThan\", \"\"",
+        ),
+        (
+            "resourceVersion=x",
+            400,
+            "invalid resource version: resourceVersion: Invalid value: \"x\": strconv.ParseUint: parsing \"x\": invalid syntax",
+        ),
+        (
+            "sendInitialEvents=true",
+            422,
+            "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list",
+        ),
+        ("limit=x", 400, "strconv.ParseInt: parsing \"x\": invalid syntax"),
+    ] {
+        api.get(&path(query)).await.refused(code, message);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn versions_of_the_future_are_waited_for_and_then_refused() {
     let world = World::start().await;

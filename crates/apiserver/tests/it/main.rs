@@ -6,10 +6,6 @@ mod connect;
 mod discovery;
 mod etcd;
 mod faults;
-/// The objects that the schema's own tests are made of, one for each kind.
-#[path = "../../../api/tests/it/generate.rs"]
-#[allow(dead_code, reason = "only full objects are needed here")]
-mod generate;
 mod identity;
 mod lists;
 mod policies;

@@ -172,6 +172,76 @@ async fn tables_and_metadata_are_watched_too() {
 }
 
 #[tokio::test]
+async fn bookmarks_are_objects_of_their_kind_in_every_shape() {
+    let world = World::start().await;
+    let api = world.api();
+    let query = "watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan";
+    let path = format!("GET /api/v1/pods?{query}");
+    let mut plain = Watch::of(api.open(&path, &[], "").await);
+    let bookmark = plain.next().await.unwrap();
+    let metadata = &bookmark["object"]["metadata"];
+    let version = metadata["resourceVersion"].clone();
+    let expect = json!({"type": "BOOKMARK", "object": {"kind": "Pod", "apiVersion": "v1", "spec": {"containers": null},
+        "status": {}, "metadata": {"resourceVersion": version, "annotations": {"k8s.io/initial-events-end": "true"}}}});
+    assert_eq!(bookmark, expect);
+    let partial = [("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")];
+    let mut watch = Watch::of(api.open(&path, &partial, "").await);
+    let expect = json!({"type": "BOOKMARK", "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+        "metadata": metadata}});
+    assert_eq!(watch.next().await.unwrap(), expect);
+    // Rows without objects would hide where the initial events end.
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let mut watch = Watch::of(api.open(&format!("{path}&includeObject=None"), &table, "").await);
+    let frame = watch.next().await.unwrap();
+    let row = &frame["object"]["rows"][0];
+    assert_eq!(
+        (&row["object"]["metadata"], &row["cells"][1]),
+        (metadata, &json!("0/0"))
+    );
+    assert_eq!(
+        (&frame["type"], &frame["object"]["metadata"]["resourceVersion"]),
+        (&json!("BOOKMARK"), &version)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_cannot_begin_says_so_in_an_event() {
+    let world = World::start().await;
+    let api = world.api();
+    let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=999999";
+    let mut watch = api.watch(&format!("/api/v1/configmaps?{query}")).await;
+    let frame = watch.next().await.unwrap();
+    assert_eq!(
+        (&frame["type"], &frame["object"]["code"], &frame["object"]["reason"]),
+        (&json!("ERROR"), &json!(504), &json!("Timeout"))
+    );
+    assert_eq!(
+        frame["object"]["details"]["causes"][0]["reason"],
+        "ResourceVersionTooLarge"
+    );
+    assert_eq!(watch.word().await, "END");
+    // What is no version at all is refused at once.
+    api.get("/api/v1/configmaps?watch=1&resourceVersion=x").await.refused(
+        400,
+        "resourceVersion: Invalid value: \"x\": strconv.ParseUint: parsing \"x\": invalid syntax",
+    );
+}
+
+#[tokio::test]
+async fn a_watch_from_the_future_waits_for_it() {
+    let world = World::start().await;
+    let api = world.api();
+    let now = api.config_map("a", json!({})).await["metadata"]["resourceVersion"].clone();
+    let now: u64 = now.as_str().unwrap().parse().unwrap();
+    let path = format!("/api/v1/configmaps?watch=1&resourceVersion={}", now + 1);
+    let mut watch = api.watch(&path).await;
+    for name in ["b", "c"] {
+        api.config_map(name, json!({})).await;
+    }
+    assert_eq!(watch.word().await, "ADDED c");
+}
+
+#[tokio::test]
 async fn a_start_that_is_too_old_is_gone() {
     let world = World::start().await;
     let api = world.api();

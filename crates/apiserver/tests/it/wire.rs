@@ -5,13 +5,13 @@ use std::io::Read;
 use api::GroupVersionKind;
 use api::codec::protobuf;
 use api::schema::SchemaRef;
+use api::testing::{Fill, object};
 use flate2::read::GzDecoder;
 use http_body_util::BodyExt;
 use kinds::row::StorageKind;
 use serde_json::json;
 use store::Transaction;
 
-use crate::generate::{Fill, object};
 use crate::rows::boats;
 use crate::world::{Answer, Api, World};
 

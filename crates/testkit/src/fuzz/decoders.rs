@@ -7,20 +7,14 @@ use std::sync::LazyLock;
 use api::codec::{Limits, json as json_codec, protobuf as protobuf_codec, yaml as yaml_codec};
 use api::normalize::{UnknownFields, normalize};
 use api::schema::{SchemaRef, all_kinds};
+use api::testing::{self, Fill};
 use api::{GroupVersionKind, Value};
 use base::Random;
 
-#[path = "../../../api/tests/it/generate.rs"]
-#[allow(
-    missing_docs,
-    dead_code,
-    reason = "objects that are full are too large to be read often"
-)]
-mod generate;
-
 static KINDS: LazyLock<Vec<GroupVersionKind>> = LazyLock::new(|| all_kinds().collect());
 
-const FILLS: [generate::Fill; 3] = [generate::Fill::Sparse, generate::Fill::Zeros, generate::Fill::Pointers];
+/// Objects that are full are too large to be read often.
+const FILLS: [Fill; 3] = [Fill::Sparse, Fill::Zeros, Fill::Pointers];
 
 /// How many bytes choose.
 const HEAD: usize = 2;
@@ -31,7 +25,7 @@ pub fn split(input: &[u8]) -> (Value, &GroupVersionKind, SchemaRef, &[u8]) {
     let byte = |at: usize| usize::from(head.get(at).copied().unwrap_or_default());
     let gvk = &KINDS[byte(0) % KINDS.len()];
     let schema = SchemaRef::builtin(gvk).expect("invariant: the kind is listed");
-    let object = generate::object(gvk, schema.node(), FILLS[byte(1) % FILLS.len()]);
+    let object = testing::object(gvk, schema.node(), FILLS[byte(1) % FILLS.len()]);
     (object, gvk, schema, rest)
 }
 

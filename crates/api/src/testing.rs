@@ -1,8 +1,10 @@
-//! Objects made from the schema, the same ones each time: full, sparse, explicit zeros, explicit nulls.
+//! For tests of every crate: objects made from the schema, the same ones each time: full, sparse, explicit zeros,
+//! explicit nulls.
 
-use api::schema::{Node, Scalar, Shape};
-use api::{GroupVersionKind, Map, Value};
 use serde_json::json;
+
+use crate::schema::{Node, Scalar, Shape};
+use crate::{GroupVersionKind, Map, Value};
 
 /// How an object is filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,18 +21,20 @@ pub enum Fill {
     Nulls,
 }
 
+/// All of them.
 pub const FILLS: [Fill; 5] = [Fill::Full, Fill::Sparse, Fill::Zeros, Fill::Pointers, Fill::Nulls];
 
 /// How often a type may stand inside itself (`JSONSchemaProps`).
 const RECURSION_MAX: usize = 2;
 
+/// An object of a kind whose schema is `node`.
 pub fn object(gvk: &GroupVersionKind, node: Node<'_>, fill: Fill) -> Value {
     let mut generator = Generator {
         fill,
         inside: Vec::new(),
     };
     let mut value = generator.value(node, "", 0);
-    let map = value.as_object_mut().expect("a kind is an object");
+    let map = value.as_object_mut().expect("invariant: a kind is an object");
     let version = match &*gvk.group {
         "" => gvk.version.clone(),
         group => format!("{group}/{}", gvk.version),
@@ -84,7 +88,7 @@ impl Generator {
         }
     }
 
-    fn field(&mut self, field: api::schema::Field<'_>, path: &str) -> Option<Value> {
+    fn field(&mut self, field: crate::schema::Field<'_>, path: &str) -> Option<Value> {
         let node = field.schema();
         let is_struct = matches!(node.shape(), Shape::Object(_));
         // Only the envelope carries these; of objects inside others they are lost in upstream's storage too.
