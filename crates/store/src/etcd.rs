@@ -16,6 +16,7 @@ mod keys;
 mod lease;
 mod lineage;
 mod members;
+mod migration;
 mod question;
 mod stream;
 mod value;
@@ -38,6 +39,7 @@ use lease::Leases;
 use lineage::{Era, Lineage};
 use members::Members;
 pub use members::{Credentials, TlsFiles};
+pub use migration::{Begun, ToEtcd};
 use question::Quorum;
 
 /// Transactions under way in one server. etcd itself takes some thousands before it answers "too many requests".
@@ -90,6 +92,9 @@ pub enum OpenEtcdError {
     /// No member answered as it should.
     #[error("etcd does not answer: {0}")]
     Unavailable(String),
+    /// A migration into it was begun: not everything is there.
+    #[error("a migration into this etcd was begun and is not finished")]
+    Unfinished,
 }
 
 /// The engine over an etcd.
@@ -119,28 +124,15 @@ impl Etcd {
     /// Connects and reads how far etcd is. Must be called on a tokio runtime.
     ///
     /// # Errors
-    /// Addresses that are none; members that do not answer, or refuse the user or the certificate.
+    /// Addresses that are none; members that do not answer, or refuse the user or the certificate; an etcd that holds a part
+    /// of a state only.
     pub async fn open(options: EtcdOptions) -> Result<Self, OpenEtcdError> {
-        let keys = Keys::new(&options.root, &options.prefix);
-        let members = Members::new(&options.endpoints, &options.tls, options.credentials, keys.nothing())?;
-        let unavailable = |failure: Failure| OpenEtcdError::Unavailable(failure.to_string());
-        let (cluster, revision, offset) = question::offset(&members, &keys).await.map_err(unavailable)?.into();
-        let shared = Arc::new(Shared {
-            members,
-            lineage: Lineage::new(cluster, offset, revision),
-            keys,
-            leases: Leases::default(),
-            quorum: Quorum::default(),
-            commits: Arc::new(Semaphore::new(COMMITS_MAX)),
-            demand: watch::Sender::new(0),
-            compacted: AtomicU64::new(0),
-            fencing: tokio::sync::Mutex::default(),
-            closed: watch::Sender::new(false),
-            clock: options.clock,
-        });
-        let oldest = shared.find_compacted().await;
-        oldest.map_err(|error| OpenEtcdError::Unavailable(error.to_string()))?;
-        let compaction = options.compaction_interval.map(|interval| {
+        let interval = options.compaction_interval;
+        let shared = Shared::connect(options).await?;
+        if migration::is_under_way(&shared).await.map_err(OpenEtcdError::of)? {
+            return Err(OpenEtcdError::Unfinished);
+        }
+        let compaction = interval.map(|interval| {
             let task = compaction::run(Arc::downgrade(&shared), interval);
             tokio::spawn(task).abort_handle()
         });
@@ -200,7 +192,36 @@ impl Engine for Etcd {
     }
 }
 
+impl OpenEtcdError {
+    fn of(failure: Failure) -> Self {
+        Self::Unavailable(failure.to_string())
+    }
+}
+
 impl Shared {
+    async fn connect(options: EtcdOptions) -> Result<Arc<Self>, OpenEtcdError> {
+        let keys = Keys::new(&options.root, &options.prefix);
+        let members = Members::new(&options.endpoints, &options.tls, options.credentials, keys.nothing())?;
+        let found = question::offset(&members, &keys).await;
+        let (cluster, revision, offset) = found.map_err(OpenEtcdError::of)?.into();
+        let shared = Arc::new(Self {
+            members,
+            lineage: Lineage::new(cluster, offset, revision),
+            keys,
+            leases: Leases::default(),
+            quorum: Quorum::default(),
+            commits: Arc::new(Semaphore::new(COMMITS_MAX)),
+            demand: watch::Sender::new(0),
+            compacted: AtomicU64::new(0),
+            fencing: tokio::sync::Mutex::default(),
+            closed: watch::Sender::new(false),
+            clock: options.clock,
+        });
+        let oldest = shared.find_compacted().await;
+        oldest.map_err(|error| OpenEtcdError::Unavailable(error.to_string()))?;
+        Ok(shared)
+    }
+
     fn open(&self) -> Result<(), EngineError> {
         match *self.closed.borrow() {
             true => Err(EngineError::Closed),

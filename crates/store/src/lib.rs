@@ -45,6 +45,7 @@ mod engine;
 mod etcd;
 mod front;
 mod map;
+mod migration;
 mod mutation;
 mod replica;
 mod state;
@@ -61,9 +62,10 @@ pub use engine::{
     Change, Committed, CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Record, Revision,
     StreamBatch, prefix_end,
 };
-pub use etcd::{Credentials, Etcd, EtcdOptions, OpenEtcdError, TlsFiles};
+pub use etcd::{Begun, Credentials, Etcd, EtcdOptions, OpenEtcdError, TlsFiles, ToEtcd};
 pub use front::{Front, FrontOptions};
 pub use map::{Item, Map};
+pub use migration::{Contents, Digest, MigrateError, ToEmbedded, to_embedded};
 pub use replica::{
     Cursor, Entry, Event, Interest, Replica, ReplicaError, ReplicaSnapshot, RingLimits, Snapshot, Table, Value,
     WatchBatch, WatchError, Written, WrittenEntry,

@@ -44,6 +44,8 @@ pub enum Command {
     Backup(Backup),
     /// Makes the cluster's state that of a backup
     Restore(Restore),
+    /// Moves the cluster's state into an etcd, or from there into the embedded store
+    Migrate(Migrate),
     /// Tells what happened to an object: its revisions that are still held, who changed what, and when
     History(History),
     /// Prints the administrator's kubeconfig
@@ -158,6 +160,29 @@ pub struct Restore {
     /// Only reads the backup to its end and tells what is in it
     #[arg(long, conflicts_with_all = ["revision", "replace"])]
     pub check: bool,
+}
+
+/// `trireme migrate`
+#[derive(Args, Debug)]
+pub struct Migrate {
+    /// Where the state goes; the etcd, in either direction, is the one of --etcd-servers
+    #[arg(long, value_enum)]
+    pub to: MigrateTo,
+    /// The etcd
+    #[command(flatten)]
+    pub etcd: EtcdFlags,
+    /// With --to embedded: takes the place of the store that is there, which is kept aside
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// An engine of the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MigrateTo {
+    /// An etcd that is empty below its prefix
+    Etcd,
+    /// The store inside this program
+    Embedded,
 }
 
 /// `trireme history`

@@ -84,6 +84,11 @@ impl Layout {
         self.data.join("store")
     }
 
+    /// Where the state is, when it was ever moved.
+    pub fn state_home(&self) -> PathBuf {
+        self.data.join("state-home.json")
+    }
+
     /// Keys and certificates.
     pub fn pki(&self) -> PathBuf {
         self.data.join("pki")

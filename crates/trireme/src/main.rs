@@ -16,6 +16,7 @@ mod progress;
 mod renewal;
 mod server;
 mod settings;
+mod state_home;
 mod supervisor;
 mod tls;
 

@@ -163,7 +163,7 @@ impl Shared {
     }
 
     /// Etcd's request for a transaction; none when a key is outside of the root.
-    fn request(&self, transaction: &Transaction, leases: &[i64], offset: u64) -> Option<TxnRequest> {
+    pub(super) fn request(&self, transaction: &Transaction, leases: &[i64], offset: u64) -> Option<TxnRequest> {
         let mut request = TxnRequest::default();
         for guard in &transaction.guards {
             let key = self.keys.outward(guard.key())?;
@@ -211,7 +211,7 @@ impl Shared {
     }
 
     /// Leases for the puts that expire, in order.
-    async fn lease(&self, transaction: &Transaction) -> Result<Vec<i64>, Failure> {
+    pub(super) async fn lease(&self, transaction: &Transaction) -> Result<Vec<i64>, Failure> {
         let mut leases = Vec::new();
         for change in &transaction.operations {
             let Operation::Put(Put {
@@ -378,7 +378,7 @@ fn is_written(transaction: &Transaction, put: &Put, found: &Record) -> bool {
     found.value == put.value && found.stamp == put.stamp && !replaced
 }
 
-fn mod_revision_is(key: bytes::Bytes, revision: i64) -> Compare {
+pub(super) fn mod_revision_is(key: bytes::Bytes, revision: i64) -> Compare {
     Compare {
         result: CompareResult::Equal.into(),
         target: CompareTarget::Mod.into(),
@@ -388,7 +388,7 @@ fn mod_revision_is(key: bytes::Bytes, revision: i64) -> Compare {
     }
 }
 
-fn operation(change: Change) -> RequestOp {
+pub(super) fn operation(change: Change) -> RequestOp {
     RequestOp { request: Some(change) }
 }
 

@@ -45,6 +45,11 @@ impl Keys {
         [&self.own[..], b"revision-offset"].concat().into()
     }
 
+    /// Tells of a migration into this etcd.
+    pub(super) fn migration(&self) -> Bytes {
+        [&self.own[..], b"migration"].concat().into()
+    }
+
     /// A key that is never written.
     pub(super) fn nothing(&self) -> Bytes {
         [&self.own[..], b"nothing"].concat().into()
@@ -53,6 +58,12 @@ impl Keys {
     /// The range of everything of ours.
     pub(super) fn all(&self) -> (Bytes, Bytes) {
         (self.prefix.clone(), end_of(&self.prefix))
+    }
+
+    /// The ranges of everything of ours but the engine's own keys.
+    pub(super) fn callers(&self) -> [(Bytes, Bytes); 2] {
+        let (first, last) = self.all();
+        [(first, self.own.clone()), (end_of(&self.own), last)]
     }
 
     /// Whether a key in etcd is the engine's own.
@@ -136,7 +147,10 @@ mod tests {
             if let Some(stored) = stored {
                 assert_eq!(keys.inward(&bytes(stored)), Some(bytes(key)));
             }
-            assert_eq!(keys.inward(&keys.fence()), None);
+            for own in [keys.fence(), keys.offset(), keys.migration(), keys.nothing()] {
+                assert_eq!(keys.inward(&own), None);
+                assert!(keys.callers().iter().all(|(start, end)| !(start..end).contains(&&own)));
+            }
             assert_eq!(keys.inward(&bytes("/elsewhere/x")), None);
         }
     }

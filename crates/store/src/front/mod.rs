@@ -37,6 +37,11 @@ use crate::engine::{Engine as _, EngineError, Record, Revision};
 use crate::map::Map;
 use leases::Leases;
 
+/// Whether a key is a front's own, which nobody else sees.
+pub(crate) fn is_hidden(key: &[u8]) -> bool {
+    key.starts_with(convert::HIDDEN)
+}
+
 /// The state that requests are evaluated on.
 type Root = Map<Arc<Record>>;
 

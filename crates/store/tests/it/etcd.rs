@@ -5,6 +5,7 @@ mod basics;
 mod checked;
 mod cluster;
 mod fake;
+mod migration;
 mod proxy;
 mod secured;
 mod versions;

@@ -6,12 +6,14 @@ mod down;
 mod history;
 mod image;
 mod kubeconfig;
+mod migrate;
 pub mod node;
 mod reset;
 mod restore;
 mod server;
 mod status;
 mod store;
+mod store_place;
 mod up;
 mod version;
 
@@ -29,6 +31,7 @@ pub async fn run(command: Command, layout: &Layout, quiet: bool, is_root: bool) 
         Command::Image(command) => image::run(command, layout, quiet).await,
         Command::Backup(arguments) => backup::run(arguments, layout, quiet).await,
         Command::Restore(arguments) => restore::run(arguments, layout, quiet).await,
+        Command::Migrate(arguments) => migrate::run(arguments, layout, quiet).await,
         Command::History(arguments) => history::run(arguments, layout).await,
         Command::Node(arguments) => node::run(arguments, layout).await,
         Command::NodeHold => Err(CliError::internal("this command runs before any thread")),

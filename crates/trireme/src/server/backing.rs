@@ -6,14 +6,15 @@ use std::sync::Arc;
 use base::{Clock, Random, Shutdown};
 use client::Client;
 use client::lease::{LeaderConfig, run_as_leader};
-use store::{Embedded, EmbeddedOptions, Engine, Etcd, EtcdOptions};
+use store::{Embedded, EmbeddedOptions, Engine, Etcd, EtcdOptions, OpenEtcdError};
 
 use crate::errors::{CliError, Kind, Result};
 use crate::layout::Layout;
+use crate::state_home::StateHome;
 
 /// The lease of the one server among several whose controllers and scheduler act; upstream's controller manager takes the
 /// same, so that the two never act together.
-const LEADER_LEASE: (&str, &str) = ("kube-system", "kube-controller-manager");
+pub const LEADER_LEASE: (&str, &str) = ("kube-system", "kube-controller-manager");
 
 /// The open store.
 pub enum Backing {
@@ -26,12 +27,10 @@ pub enum Backing {
 impl Backing {
     /// Opens the embedded store, or connects to an etcd.
     pub async fn open(layout: &Layout, etcd: Option<EtcdOptions>, clock: &Clock, random: &Random) -> Result<Backing> {
+        StateHome::check(layout, etcd.as_ref())?;
         if let Some(mut options) = etcd {
             options.clock = clock.clone();
-            let opened = Etcd::open(options).await.map_err(|error| {
-                CliError::new(Kind::Machine, "ETCD", format!("the etcd of --etcd-servers: {error}"))
-                    .hint("try it with the same files: etcdctl --endpoints ... endpoint status")
-            });
+            let opened = Etcd::open(options).await.map_err(|error| refused_etcd(&error));
             return opened.map(|etcd| Backing::Etcd(Arc::new(etcd)));
         }
         let mut options = EmbeddedOptions::new(layout.store());
@@ -61,6 +60,17 @@ impl Backing {
             Backing::Embedded(embedded) => embedded.close().await,
             Backing::Etcd(etcd) => etcd.close(),
         }
+    }
+}
+
+/// The words for an etcd that cannot be used.
+pub fn refused_etcd(error: &OpenEtcdError) -> CliError {
+    let what = format!("the etcd of --etcd-servers: {error}");
+    match error {
+        OpenEtcdError::Unfinished => CliError::new(Kind::Usage, "MIGRATION_UNFINISHED", what)
+            .hint("call the same `trireme migrate --to etcd` again: it goes on where it ended"),
+        _ => CliError::new(Kind::Machine, "ETCD", what)
+            .hint("try it with the same files: etcdctl --endpoints ... endpoint status"),
     }
 }
 

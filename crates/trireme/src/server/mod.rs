@@ -2,7 +2,7 @@
 //! other. Inside of this process all of them speak to the API through function calls (D6).
 
 mod admin;
-mod backing;
+pub mod backing;
 mod demo_port;
 pub mod dial;
 mod etcd_flags;

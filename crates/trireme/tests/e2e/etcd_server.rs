@@ -1,0 +1,214 @@
+//! Servers of etcd's API for tests: ours, and Debian's etcd.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::cluster::{TRIREME, succeed};
+
+/// How long a real etcd may take to answer first.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A server of etcd's API, ended with the test.
+pub struct Server {
+    child: Child,
+    directory: Option<tempfile::TempDir>,
+    /// Those of `etcdctl`.
+    pub flags: Vec<String>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An address that was free a moment ago.
+pub fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string()
+}
+
+/// The flags by which `etcdctl` reaches one of ours.
+pub fn client_flags(endpoint: &str, keys: &Path) -> Vec<String> {
+    let file = |name: &str| keys.join(name).display().to_string();
+    let named = |flag: &str, value: String| format!("--{flag}={value}");
+    vec![
+        named("endpoints", endpoint.to_owned()),
+        named("cacert", file("ca.crt")),
+        named("cert", file("client.crt")),
+        named("key", file("client.key")),
+    ]
+}
+
+/// A daemon of ours, and what it said when it was ready.
+pub fn started(directory: &Path, arguments: &[&str]) -> (Child, Value) {
+    let mut child = Command::new(TRIREME)
+        .arg("--dir")
+        .arg(directory)
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    (child, serde_json::from_str(&line).unwrap())
+}
+
+impl Server {
+    /// `trireme store`.
+    pub fn ours() -> Server {
+        Server::ours_in(tempfile::tempdir().unwrap())
+    }
+
+    /// `trireme store` in a directory that may hold data already.
+    pub fn ours_in(directory: tempfile::TempDir) -> Server {
+        let (child, ready) = started(directory.path(), &["store", "--listen", "127.0.0.1:0"]);
+        let keys = PathBuf::from(ready["keys"].as_str().unwrap());
+        let flags = client_flags(ready["etcd"].as_str().unwrap(), &keys);
+        Server {
+            child,
+            directory: Some(directory),
+            flags,
+        }
+    }
+
+    /// Ends it as a crash would; its directory.
+    pub fn kill(mut self) -> tempfile::TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.directory.take().unwrap()
+    }
+
+    /// Debian's etcd, in a directory that may hold data already.
+    pub fn real(directory: tempfile::TempDir) -> Server {
+        let (client, peer) = (
+            format!("http://{}", free_address()),
+            format!("http://{}", free_address()),
+        );
+        let child = Command::new("etcd")
+            .arg("--data-dir")
+            .arg(directory.path().join("data"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}"), "--unsafe-no-fsync"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the tests need etcd (Debian: etcd-server) in PATH");
+        let flags = vec![format!("--endpoints={client}")];
+        let server = Server {
+            child,
+            directory: Some(directory),
+            flags,
+        };
+        let begin = Instant::now();
+        // It tells nobody that it is ready; each try waits for an answer by itself.
+        while !server
+            .run(&["endpoint", "health", "--command-timeout=1s"], "")
+            .status
+            .success()
+        {
+            assert!(begin.elapsed() < START_LIMIT, "etcd does not answer");
+        }
+        server
+    }
+
+    /// An etcd made of a snapshot.
+    pub fn real_restored(file: &str) -> Server {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data").display().to_string();
+        let restore = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["snapshot", "restore", file, "--data-dir", &data])
+            .output()
+            .unwrap();
+        succeed(&restore);
+        Server::real(directory)
+    }
+
+    /// The address that clients of a real one are given.
+    pub fn address(&self) -> &str {
+        self.flags[0].trim_start_matches("--endpoints=")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("etcdctl");
+        command
+            .env("ETCDCTL_API", "3")
+            .args(&self.flags)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str], input: &str) -> Output {
+        let mut child = self
+            .command(arguments)
+            .spawn()
+            .expect("the tests need etcdctl (Debian: etcd-client) in PATH");
+        // A command that fails early does not read.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    /// What a command prints, without what differs between any two etcds.
+    pub fn told(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.run(arguments, input);
+        let (out, error) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        let errors = error.lines().filter(|line| line.starts_with("Error: "));
+        let own = |line: &&str| {
+            ["\"ClusterID\"", "\"MemberID\"", "\"RaftTerm\""]
+                .iter()
+                .any(|name| line.starts_with(name))
+        };
+        let lines = out.lines().filter(|line| !own(line)).chain(errors).map(comparable);
+        let lines: Vec<String> = lines.collect();
+        format!("{} {}", output.status.code().unwrap_or(-1), lines.join("\n"))
+    }
+
+    /// The lines of a watch up to the one that is `last`.
+    pub fn watched(&self, arguments: &[&str], last: &str) -> Vec<String> {
+        let mut child = self.command(arguments).spawn().unwrap();
+        let mut lines = Vec::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            lines.push(comparable(&line));
+            if line == last {
+                break;
+            }
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        lines
+    }
+}
+
+/// A line without ids of clusters, members and elections.
+fn comparable(line: &str) -> String {
+    let Ok(Value::Object(mut told)) = serde_json::from_str(line) else {
+        return line.to_owned();
+    };
+    if let Some(header) = told.get_mut("header").and_then(Value::as_object_mut) {
+        for name in ["cluster_id", "member_id", "raft_term"] {
+            header.remove(name);
+        }
+    }
+    Value::Object(told).to_string()
+}

@@ -1,0 +1,184 @@
+//! A cluster's state moved into Debian's etcd and back, with the built program and `kubectl`.
+
+use std::path::Path;
+use std::process::Child;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, fail, succeed};
+use crate::etcd_server::{Server, started};
+
+/// What the control plane does not write by itself while it runs.
+const KINDS: &str =
+    "configmaps,secrets,serviceaccounts,services,namespaces,clusterroles,clusterrolebindings,roles,rolebindings";
+
+/// A control plane in the foreground, ended with the test.
+struct Plane(Child);
+
+impl Plane {
+    fn on(cluster: &Cluster, etcd: &Server) -> Plane {
+        let settings: Value =
+            serde_json::from_slice(&std::fs::read(cluster.dir.join("data/settings.json")).unwrap()).unwrap();
+        let port = settings["apiPort"].to_string();
+        let flags = ["server", "--api-port", &port, "--etcd-servers", etcd.address()];
+        Plane(started(&cluster.dir, &flags).0)
+    }
+
+    /// Asks it to end, as a service manager does.
+    fn end(mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn revision(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+}
+
+fn get(cluster: &Cluster, name: &str) -> Value {
+    serde_json::from_str(&cluster.kubectl_ok(&["get", "configmap", name, "-o", "json"])).unwrap()
+}
+
+/// All objects without their versions, and the lowest version of any.
+fn everything(cluster: &Cluster) -> (Vec<Value>, u64) {
+    let list: Value = serde_json::from_str(&cluster.kubectl_ok(&["get", KINDS, "-A", "-o", "json"])).unwrap();
+    let mut items = list["items"].as_array().unwrap().clone();
+    let lowest = items.iter().map(revision).min().unwrap();
+    for item in &mut items {
+        item["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    }
+    (items, lowest)
+}
+
+/// A client that goes on where it was is told to start anew.
+#[track_caller]
+fn watch_expires(cluster: &Cluster, old: u64) {
+    let watch = format!("/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=5&resourceVersion={old}");
+    let event: Value = serde_json::from_str(&cluster.kubectl_ok(&["get", "--raw", &watch])).unwrap();
+    assert_eq!(
+        (&event["type"], &event["object"]["code"]),
+        (&json!("ERROR"), &json!(410)),
+        "{event}"
+    );
+}
+
+/// A client that follows from now on sees what is written next.
+#[track_caller]
+fn watch_goes_on(cluster: &Cluster, name: &str) -> u64 {
+    let list = cluster.kubectl_ok(&["get", "--raw", "/api/v1/namespaces/default/configmaps"]);
+    let from = revision(&serde_json::from_str(&list).unwrap());
+    cluster.kubectl_ok(&["create", "configmap", name]);
+    let watch = format!("/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=1&resourceVersion={from}");
+    let event: Value =
+        serde_json::from_str(cluster.kubectl_ok(&["get", "--raw", &watch]).lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&event["type"], &event["object"]["metadata"]["name"]),
+        (&json!("ADDED"), &json!(name)),
+        "{event}"
+    );
+    revision(&event["object"])
+}
+
+#[test]
+fn a_cluster_moves_into_an_etcd_and_back() {
+    let cluster = Cluster::start();
+    cluster.kubectl_ok(&["create", "configmap", "kept", "--from-literal=a=1"]);
+    cluster.kubectl_ok(&["create", "secret", "generic", "secret", "--from-literal=a=1"]);
+    let etcd = Server::real(tempfile::tempdir().unwrap());
+    let into_etcd = ["migrate", "--to", "etcd", "--etcd-servers", etcd.address()];
+    let error = fail(&cluster.trireme(&into_etcd));
+    assert!(
+        error.contains("error[RUNNING]: the control plane is running (process "),
+        "{error}"
+    );
+    let (before, _) = everything(&cluster);
+    let last = revision(&get(&cluster, "kept"));
+    succeed(&cluster.trireme(&["down"]));
+
+    // What is in the etcd already is not written over, and nothing is half done by finding that out.
+    succeed(&etcd.run(&["put", "/registry/x", "1"], ""));
+    let error = fail(&cluster.trireme(&into_etcd));
+    assert!(error.contains("error[NOT_EMPTY]"), "{error}");
+    succeed(&etcd.run(&["del", "/registry/x"], ""));
+    let moved = cluster.trireme(&into_etcd);
+    let text = told(&moved);
+    assert!(text.contains("read back: all of them are as they were"), "{text}");
+    // Again: it is there already.
+    let text = told(&cluster.trireme(&into_etcd));
+    assert!(text.contains("it is there already"), "{text}");
+    let error = fail(&cluster.trireme(&["up", "--no-node"]));
+    assert!(
+        error.contains("error[STATE_MOVED]") && error.contains(etcd.address()),
+        "{error}"
+    );
+    // Sealed values are sealed there.
+    let secret = etcd
+        .run(&["get", "/registry/secrets/default/secret", "--print-value-only"], "")
+        .stdout;
+    assert!(secret.starts_with(b"k8s:trireme:v1:") && !secret.windows(4).any(|four| four == b"MQ=="));
+
+    let plane = Plane::on(&cluster, &etcd);
+    let (there, lowest) = everything(&cluster);
+    assert!(there == before, "not everything arrived as it was");
+    assert!(lowest > last, "{lowest} after {last}");
+    assert_eq!(
+        cluster.kubectl_ok(&["get", "secret", "secret", "-o", "jsonpath={.data.a}"]),
+        "MQ=="
+    );
+    watch_expires(&cluster, last);
+    let last = watch_goes_on(&cluster, "made-in-etcd");
+    let into_embedded = [
+        "migrate",
+        "--to",
+        "embedded",
+        "--etcd-servers",
+        etcd.address(),
+        "--replace",
+    ];
+    let error = fail(&cluster.trireme(&into_embedded));
+    assert!(error.contains("error[RUNNING]"), "{error}");
+    // Another machine's directory: only the etcd tells that somebody is at work.
+    let elsewhere = Cluster::prepare();
+    let error = fail(&elsewhere.trireme(&into_embedded));
+    assert!(
+        error.contains("error[RUNNING]: a control plane leads on this etcd ("),
+        "{error}"
+    );
+    let (before, _) = everything(&cluster);
+    plane.end();
+
+    let error = fail(&cluster.trireme(&into_embedded[..into_embedded.len() - 1]));
+    assert!(error.contains("error[STORE_EXISTS]"), "{error}");
+    let held = |etcd: &Server| succeed(&etcd.run(&["get", "", "--prefix"], ""));
+    let in_etcd = held(&etcd);
+    let text = told(&cluster.trireme(&into_embedded));
+    assert!(text.contains("the store that was there is kept: "), "{text}");
+    assert_eq!(held(&etcd), in_etcd, "the source was written to");
+    let refused = cluster.trireme(&["server", "--api-port", "0", "--etcd-servers", etcd.address()]);
+    assert!(fail(&refused).contains("error[STATE_MOVED]"));
+    cluster.up();
+    let (there, lowest) = everything(&cluster);
+    assert!(there == before, "not everything came back as it was");
+    assert!(lowest > last, "{lowest} after {last}");
+    watch_expires(&cluster, last);
+    watch_goes_on(&cluster, "made-at-home");
+    assert!(!cluster.dir.join("data/store.migrating").exists());
+    assert!(Path::new(&cluster.dir).join("data/state-home.json").exists());
+}
+
+/// What a command that succeeded told on standard error.
+#[track_caller]
+fn told(output: &std::process::Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    text
+}
