@@ -19,6 +19,7 @@ usage: cargo xtask JOB
   uml                the runtime's tests under user-mode-linux, for control groups v2
   tidy               crate edges, module docs, formatting, clippy, file lengths
   bench [FILTER...] [--json FILE] [--update]   measured figures beside the design's targets
+  bench etcd [--update] [--seconds N] [--keys N] [--only engine|front|etcd]   our store beside Debian's etcd
   fuzz [FLAGS]       every group of fuzz targets for a minute; flags as in crates/testkit/examples/fuzz.rs
   demo [--down]      builds the release binary, starts a cluster and looks at it from the outside
   generate schema FACTS   crates/api/data from the table of API facts
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::run(rest),
         ["uml"] => uml::run(),
         ["tidy"] => tidy::run(),
+        ["bench", "etcd", rest @ ..] => bench::beside::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["fuzz", rest @ ..] => test::fuzz(rest),
         ["demo", rest @ ..] => demo::run(rest),

@@ -2,8 +2,8 @@
 //!
 //! One table in memory, filled from the replica at start. A write *reserves* before it commits and keeps the reservation
 //! when the commit happened, so two writes that race never get the same address. Invariant: every address that a stored
-//! Service has is in the table. With several servers on one store, each follows what the others write; two of them that
-//! are asked for the same fixed address within the same moment may both give it.
+//! Service has is in the table. With several servers on one store, each follows what the others write, and a key for each
+//! address that is given, written with the Service, lets one of two writes within the same moment win.
 //!
 //! Source: `k8s.io/kubernetes/pkg/registry/core/service/{storage/alloc.go,ipallocator}`.
 
@@ -11,9 +11,11 @@ use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 use serde_json::json;
+use store::{Guard, Operation, Put, Stamp, Transaction};
 
 use api::field::{Error, Path};
 use api::{Status, Value, meta};
@@ -28,6 +30,10 @@ const STATIC_BAND_MIN: u32 = 16;
 const STATIC_BAND_MAX: u32 = 256;
 /// How many addresses are tried at random before the range is searched from there on.
 const RANDOM_TRIES: usize = 8;
+
+/// Below it stands a key for each address that a write has given, with the Service that has it. Older ones have none.
+/// Upstream's allocator keeps its bitmap under that name; no kind does.
+const CLAIMS: &str = "/registry/ranges/serviceips";
 
 /// First and longest wait before a store that did not answer is asked again what became of a write.
 const SETTLE_RETRY_INITIAL: std::time::Duration = std::time::Duration::from_millis(100);
@@ -49,6 +55,8 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Reservation {
     addresses: Option<Arc<Addresses>>,
+    /// The Service (`namespace/name`).
+    owner: String,
     reserved: Vec<Ipv4Addr>,
     released: Vec<Ipv4Addr>,
 }
@@ -66,6 +74,7 @@ impl Reservation {
     pub fn none() -> Reservation {
         Reservation {
             addresses: None,
+            owner: String::new(),
             reserved: Vec::new(),
             released: Vec::new(),
         }
@@ -78,16 +87,33 @@ impl Reservation {
         }
         Reservation {
             addresses: Some(addresses.clone()),
+            owner: owner(service),
             reserved: Vec::new(),
             released: addresses_of(service),
         }
+    }
+
+    /// Puts into the write that nobody else gives these addresses, whichever server is asked.
+    pub fn claim(&self, transaction: &mut Transaction) {
+        let key = |address: &Ipv4Addr| Bytes::from(format!("{CLAIMS}/{address}"));
+        for address in &self.reserved {
+            transaction.guards.push(Guard::Absent(key(address)));
+            transaction.operations.push(Operation::Put(Put {
+                key: key(address),
+                value: self.owner.clone().into(),
+                expires_at_ms: None,
+                stamp: Stamp::default(),
+            }));
+        }
+        let released = self.released.iter().map(|address| Operation::Delete(key(address)));
+        transaction.operations.extend(released);
     }
 
     /// The write happened: what was reserved stays taken, what it gave back is free.
     pub fn keep(mut self) {
         self.reserved.clear();
         if let Some(addresses) = &self.addresses {
-            addresses.free(&self.released);
+            addresses.free_of(&self.owner, &self.released);
         }
     }
 }
@@ -129,7 +155,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(addresses) = &self.addresses {
-            addresses.free(&self.reserved);
+            addresses.free_of(&self.owner, &self.reserved);
         }
     }
 }
@@ -212,14 +238,9 @@ impl Addresses {
     fn changed(&self, old: Option<&Value>, new: Option<&Value>) {
         let kept = new.map(addresses_of).unwrap_or_default();
         if let Some(old) = old {
-            let mut taken = self.taken.lock();
-            let owner = owner(old);
-            for address in addresses_of(old).iter().filter(|address| !kept.contains(address)) {
-                // Somebody else may have it by now.
-                if taken.get(address) == Some(&owner) {
-                    taken.remove(address);
-                }
-            }
+            let mut gone = addresses_of(old);
+            gone.retain(|address| !kept.contains(address));
+            self.free_of(&owner(old), &gone);
         }
         if let Some(new) = new {
             self.recover(new);
@@ -269,6 +290,7 @@ impl Addresses {
         check_families(service)?;
         let mut reservation = Reservation {
             addresses: Some(self.clone()),
+            owner: owner(service),
             reserved: vec![],
             released: vec![],
         };
@@ -312,6 +334,16 @@ impl Addresses {
         let mut taken = self.taken.lock();
         for address in addresses {
             taken.remove(address);
+        }
+    }
+
+    /// Frees what this Service has; somebody else may have it by now.
+    fn free_of(&self, owner: &str, addresses: &[Ipv4Addr]) {
+        let mut taken = self.taken.lock();
+        for address in addresses {
+            if taken.get(address).is_some_and(|taker| taker == owner) {
+                taken.remove(address);
+            }
         }
     }
 
@@ -456,6 +488,25 @@ mod tests {
         assert!(
             !addresses.is_taken("10.96.0.5".parse().unwrap()),
             "a write that did not happen gives it back"
+        );
+    }
+
+    #[test]
+    fn what_another_server_gave_meanwhile_stays_taken() {
+        let addresses = table("10.96.0.0/12");
+        let (_, reservation) = try_begin(&addresses, "10.96.0.10").unwrap();
+        let mut transaction = Transaction::new();
+        reservation.claim(&mut transaction);
+        let claim = Bytes::from_static(b"/registry/ranges/serviceips/10.96.0.10");
+        assert_eq!(transaction.guards, [Guard::Absent(claim.clone())]);
+        assert_eq!(transaction.operations[0].key(), &claim);
+        let theirs = json!({"metadata": {"name": "b", "namespace": "n"}, "spec": {"clusterIP": "10.96.0.10"}});
+        addresses.changed(None, Some(&theirs));
+        drop(reservation);
+        assert!(
+            try_begin(&addresses, "10.96.0.10")
+                .unwrap_err()
+                .contains("already allocated")
         );
     }
 

@@ -15,9 +15,10 @@ use crate::storage::{Committed, WriteError};
 /// Commits a transaction; keeps the addresses that were reserved for it when it happened, and frees them when not.
 pub async fn commit(
     server: &Arc<Server>,
-    transaction: Transaction,
+    mut transaction: Transaction,
     reservation: Reservation,
 ) -> Result<Committed, WriteError> {
+    reservation.claim(&mut transaction);
     let server = server.clone();
     let work = async move {
         let labels = server.storage.labels_of(&transaction);

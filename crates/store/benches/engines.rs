@@ -1,14 +1,15 @@
-//! The same client program over several engines, side by side: `cargo bench -p store --bench engines -- [OPTION...]`.
+//! The same client program over several stores, side by side: `cargo xtask bench etcd`, which makes a table of it.
 //!
-//! - `--etcd`: also Debian's `etcd`, started here on loopback with its data beside ours;
-//! - `--endpoint NAME=URL`: also whatever speaks etcd's API there (`trireme server --etcd-listen`, `trireme store`);
-//! - `--without-engine`: not the embedded engine by itself;
-//! - `--seconds N`: how long each rate is measured (3);
-//! - `--keys N`: keys of the store whose start and memory are measured (1,000,000; 0: none).
+//! - the embedded engine by itself, a function call away;
+//! - the etcd front over the embedded engine, a process of its own, over gRPC on loopback;
+//! - Debian's `etcd`, started here on loopback with its data beside ours, over gRPC.
 //!
-//! Every write waits until it is durable. What is reached over a network or not differs: the embedded engine alone is a
-//! function call, everything else gRPC over loopback. Prints `figure NAME VALUE CONDITIONS`.
+//! Options: `--seconds N`: how long each rate is measured (3); `--keys N`: keys of the stores whose start and memory are
+//! measured (1,000,000; 0: none); `--only NAME`: one of `engine`, `front`, `etcd`.
+//!
+//! Every write waits until it is durable. No TLS on either side. Prints `beside ROW|COLUMN|VALUE|CONDITIONS`.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -17,11 +18,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use store::{
-    Embedded, EmbeddedOptions, Engine, Etcd, EtcdOptions, ImportedState, KeyRange, Record, Stamp, Transaction,
+    Embedded, EmbeddedOptions, Engine, Etcd, EtcdOptions, Front, FrontOptions, ImportedState, KeyRange, Record, Stamp,
+    Transaction,
 };
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+/// The word by which this program is the server that it measures.
+const SERVE: &str = "--serve";
+/// How long a server may take to answer, and between two looks whether it does: nobody tells.
+const START_MAX: Duration = Duration::from_secs(60);
+const START_PAUSE: Duration = Duration::from_millis(5);
 /// Keys that the clients of a rate write to.
 const KEYS: u64 = 10_000;
 /// Keys in the range that is read.
@@ -33,9 +41,7 @@ const WATCHED_WRITES: u64 = 300;
 const LOAD_OPERATIONS: u64 = 100;
 
 struct Options {
-    etcd: bool,
-    engine: bool,
-    endpoints: Vec<(String, String)>,
+    only: Option<String>,
     seconds: u64,
     keys: u64,
 }
@@ -43,9 +49,7 @@ struct Options {
 impl Options {
     fn read() -> Self {
         let mut options = Self {
-            etcd: false,
-            engine: true,
-            endpoints: Vec::new(),
+            only: None,
             seconds: 3,
             keys: 1_000_000,
         };
@@ -53,13 +57,7 @@ impl Options {
         while let Some(word) = words.next() {
             let mut value = || words.next().expect("a value after the option");
             match word.as_str() {
-                "--etcd" => options.etcd = true,
-                "--without-engine" => options.engine = false,
-                "--endpoint" => {
-                    let value = value();
-                    let (name, url) = value.split_once('=').expect("NAME=URL");
-                    options.endpoints.push((name.to_owned(), url.to_owned()));
-                }
+                "--only" => options.only = Some(value()),
                 "--seconds" => options.seconds = value().parse().expect("seconds"),
                 "--keys" => options.keys = value().parse().expect("a number of keys"),
                 // What `cargo bench` adds.
@@ -69,15 +67,24 @@ impl Options {
         }
         options
     }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == name)
+    }
 }
 
 fn main() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(SERVE) {
+        let directory = words.next().expect("a directory");
+        return runtime.block_on(serve(Path::new(&directory)));
+    }
     let options = Options::read();
     // On the disk of the build directory: /tmp is often memory.
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        if options.engine {
+        if options.wants("engine") {
             let store = EmbeddedOptions::new(directory.path().join("store"));
             let engine = Arc::new(Embedded::open(store).await.expect("a store"));
             measure("engine", engine.clone(), &options).await;
@@ -86,26 +93,28 @@ fn main() {
                 large(directory.path(), options.keys).await;
             }
         }
-        if options.etcd {
-            let etcd = Member::start(directory.path());
-            over("etcd", &etcd.url, &options).await;
-            if options.keys > 0 {
-                load("etcd", &etcd.url, options.keys).await;
-                figure(
-                    "etcd memory",
-                    f64::from(resident_kb(etcd.process.id())) / 1024.0,
-                    "MiB resident",
-                );
+        for (name, start) in [("front", Server::front as fn(&Path) -> Server), ("etcd", Server::etcd)] {
+            if !options.wants(name) {
+                continue;
             }
-        }
-        for (name, url) in &options.endpoints {
-            over(name, url, &options).await;
+            let server = start(&directory.path().join(name));
+            measure(name, connect(&server.url).await, &options).await;
+            drop(server);
+            if options.keys > 0 {
+                large_over(
+                    name,
+                    start,
+                    &directory.path().join(format!("large-{name}")),
+                    options.keys,
+                )
+                .await;
+            }
         }
     });
 }
 
-fn figure(name: &str, value: f64, conditions: &str) {
-    println!("figure {} {value:.1} {conditions}", name.replace(' ', "_"));
+fn figure(row: &str, column: &str, value: f64, conditions: &str) {
+    println!("beside {row}|{column}|{value:.1}|{conditions}");
 }
 
 async fn connect(url: &str) -> Arc<Etcd> {
@@ -118,14 +127,10 @@ async fn connect(url: &str) -> Arc<Etcd> {
         match Etcd::open(options).await {
             Ok(engine) => return Arc::new(engine),
             // It has just been started.
-            Err(_) if begun.elapsed() < Duration::from_secs(20) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(_) if begun.elapsed() < START_MAX => tokio::time::sleep(START_PAUSE).await,
             Err(error) => panic!("{url}: {error}"),
         }
     }
-}
-
-async fn over(name: &str, url: &str, options: &Options) {
-    measure(name, connect(url).await, options).await;
 }
 
 async fn measure(name: &str, engine: Arc<dyn Engine>, options: &Options) {
@@ -168,16 +173,13 @@ async fn puts(name: &str, engine: &Arc<dyn Engine>, clients: u64, bytes: usize, 
     let (puts, elapsed) = (count.load(Ordering::Relaxed) as f64, begun.elapsed().as_secs_f64());
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
     let conditions = format!(
-        "puts/s; p50 {:.2} ms, p99 {:.2} ms, {:.1} us CPU each here",
+        "p50 {:.2} ms, p99 {:.2} ms, {:.1} us CPU each in the client program",
         at(0.5),
         at(0.99),
         (cpu() - cpu_before) / puts * 1e6
     );
-    figure(
-        &format!("{name} put {clients} clients {bytes} B"),
-        puts / elapsed,
-        &conditions,
-    );
+    let row = format!("puts/s, {clients} clients, {bytes} B");
+    figure(&row, name, puts / elapsed, &conditions);
 }
 
 async fn ranges(name: &str, engine: &Arc<dyn Engine>, seconds: u64) {
@@ -190,11 +192,7 @@ async fn ranges(name: &str, engine: &Arc<dyn Engine>, seconds: u64) {
         records += engine.range(range.clone(), None).await.expect("a range").records.len();
     }
     let rate = records as f64 / begun.elapsed().as_secs_f64();
-    figure(
-        &format!("{name} range"),
-        rate,
-        "records/s, one client, up to 1000 at once",
-    );
+    figure("records/s of ranges of 1,000", name, rate, "one client");
 }
 
 async fn watches(name: &str, engine: &Arc<dyn Engine>) {
@@ -226,12 +224,9 @@ async fn watches(name: &str, engine: &Arc<dyn Engine>) {
         write.expect("a commit");
     }
     let seen: u64 = tasks.join_all().await.into_iter().sum();
-    let conditions = format!("deliveries/s to {WATCHERS} watchers, opened in {opened:.0?}");
-    figure(
-        &format!("{name} watch"),
-        seen as f64 / begun.elapsed().as_secs_f64(),
-        &conditions,
-    );
+    let rate = seen as f64 / begun.elapsed().as_secs_f64();
+    let conditions = format!("opened in {opened:.0?}");
+    figure(&format!("deliveries/s to {WATCHERS} watchers"), name, rate, &conditions);
 }
 
 /// A store of many keys: how long its start takes, and what it weighs.
@@ -252,26 +247,62 @@ async fn large(directory: &Path, keys: u64) {
         revision: keys,
         raise_by: 0,
     };
-    let before = resident_kb(std::process::id());
+    let before = anonymous_kb(std::process::id());
     Embedded::import(options.clone(), state, records)
         .await
         .expect("an import");
     let (begun, used) = (Instant::now(), cpu());
     let engine = Embedded::open(options).await.expect("a store");
-    let conditions = format!("ms, {keys} keys of 256 B, {:.2} s CPU", cpu() - used);
-    figure("engine start", begun.elapsed().as_secs_f64() * 1e3, &conditions);
-    let grown = f64::from(resident_kb(std::process::id()).saturating_sub(before)) / 1024.0;
+    let (took, used) = (begun.elapsed(), cpu() - used);
     figure(
-        "engine memory",
-        grown,
-        &format!("MiB resident more, {keys} keys of 256 B"),
+        &start_row(keys),
+        "engine",
+        took.as_secs_f64() * 1e3,
+        &format!("{used:.2} s CPU"),
     );
+    let grown = f64::from(anonymous_kb(std::process::id()).saturating_sub(before)) / 1024.0;
+    figure(&memory_row(keys), "engine", grown, "what the process grew by");
     engine.close().await;
 }
 
+fn start_row(keys: u64) -> String {
+    format!("restart until it answers, {keys} keys of 256 B, ms")
+}
+
+fn memory_row(keys: u64) -> String {
+    format!("memory, {keys} keys of 256 B, MiB anonymous")
+}
+
+/// The same for a server: loaded by its API, its history forgotten.
+async fn large_over(name: &str, start: fn(&Path) -> Server, directory: &Path, keys: u64) {
+    let server = start(directory);
+    let engine = connect(&server.url).await;
+    load(name, &engine, keys).await;
+    let newest = engine.progress().await.expect("progress").revision;
+    engine.compact(newest).await.expect("a compaction");
+    let id = server.process.id();
+    let resident = resident_kb(id) / 1024;
+    let conditions = format!("{resident} MiB resident, after the load and a compaction");
+    figure(
+        &memory_row(keys),
+        name,
+        f64::from(anonymous_kb(id)) / 1024.0,
+        &conditions,
+    );
+    drop((engine, server));
+    let begun = Instant::now();
+    let server = start(directory);
+    let engine = connect(&server.url).await;
+    let first = KeyRange::prefix(key(0).as_bytes());
+    let found = engine.range(first, None).await.expect("a range");
+    assert_eq!(found.records.len(), 1);
+    let took = begun.elapsed().as_secs_f64() * 1e3;
+    let anonymous = anonymous_kb(server.process.id()) / 1024;
+    figure(&start_row(keys), name, took, &format!("then {anonymous} MiB anonymous"));
+}
+
 /// As many keys into an engine, by its API.
-async fn load(name: &str, url: &str, keys: u64) {
-    let engine = connect(url).await;
+async fn load(name: &str, engine: &Arc<Etcd>, keys: u64) {
     let (next, begun) = (Arc::new(AtomicU64::new(0)), Instant::now());
     let mut tasks = JoinSet::new();
     for _ in 0..64 {
@@ -292,21 +323,70 @@ async fn load(name: &str, url: &str, keys: u64) {
         });
     }
     tasks.join_all().await;
-    figure(
-        &format!("{name} load"),
-        begun.elapsed().as_secs_f64(),
-        "s for all keys, 100 in a transaction",
-    );
+    let rate = keys as f64 / begun.elapsed().as_secs_f64();
+    let row = format!("keys/s, 64 clients, {LOAD_OPERATIONS} of 256 B in a transaction");
+    figure(&row, name, rate, "");
 }
 
-/// Debian's etcd, alone. Ends with this.
-struct Member {
+/// The front over a store, until standard input ends: the child process that is measured.
+async fn serve(directory: &Path) {
+    // As `trireme store` does: an empty etcd is at revision 1.
+    let raise_revisions_by = u64::from(!directory.exists());
+    let opened = Embedded::open(EmbeddedOptions {
+        raise_revisions_by,
+        ..EmbeddedOptions::new(directory)
+    });
+    let engine = Arc::new(opened.await.expect("a store"));
+    let options = FrontOptions {
+        read_only: Vec::new(),
+        advertised: Vec::new(),
+        clock: base::Clock::real(),
+        random: base::Random::real(),
+    };
+    let front = Front::new(engine, options).expect("a front");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    println!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // What a slow answer would be blamed on otherwise.
+            let _ = stream.set_nodelay(true);
+            let front = front.clone();
+            tokio::spawn(async move { front.serve(stream).await });
+        }
+    });
+    let ended = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+    // Its starter is gone either way.
+    let _ = ended.await;
+}
+
+/// A server of etcd's API in a process of its own. Ends with this.
+struct Server {
     process: Child,
     url: String,
 }
 
-impl Member {
-    fn start(directory: &Path) -> Self {
+impl Server {
+    /// Ours.
+    fn front(directory: &Path) -> Self {
+        let own = std::env::current_exe().expect("this program");
+        let mut process = Command::new(own)
+            .arg(SERVE)
+            .arg(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program once more");
+        let mut url = String::new();
+        let told = process.stdout.as_mut().expect("a pipe");
+        BufReader::new(told).read_line(&mut url).expect("an address");
+        Self {
+            process,
+            url: url.trim().to_owned(),
+        }
+    }
+
+    /// Debian's etcd, alone.
+    fn etcd(directory: &Path) -> Self {
         let free = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
             listener.local_addr().expect("an address").port()
@@ -316,7 +396,7 @@ impl Member {
             format!("http://127.0.0.1:{}", free()),
         );
         let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(directory.join("etcd"));
+        command.arg("--data-dir").arg(directory);
         command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &format!("default={peer}"), "--log-level", "error"]);
@@ -329,17 +409,26 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Kilobytes of memory of a process.
+/// Kilobytes of memory of a process, pages of files included.
 fn resident_kb(process: u32) -> u32 {
+    status_kb(process, "VmRSS:")
+}
+
+/// Kilobytes of memory of a process that is nobody else's.
+fn anonymous_kb(process: u32) -> u32 {
+    status_kb(process, "RssAnon:")
+}
+
+fn status_kb(process: u32, name: &str) -> u32 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let words = line.and_then(|line| line.split_whitespace().next());
     words.and_then(|word| word.parse().ok()).unwrap_or(0)
 }

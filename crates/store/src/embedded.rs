@@ -13,7 +13,7 @@ mod backup;
 mod driver;
 mod expiry;
 mod format;
-#[cfg(feature = "testing")]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod import;
 mod log;

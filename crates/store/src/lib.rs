@@ -53,6 +53,8 @@ mod state;
 pub mod testing;
 mod transaction;
 
+#[cfg(feature = "fuzzing")]
+pub use embedded::fuzzing;
 pub use embedded::{
     Backup, BackupCheck, BackupError, BackupHeader, BackupSummary, RestoreError, RestoreOptions, Restored, restore,
     revision_after,

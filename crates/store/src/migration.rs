@@ -14,8 +14,8 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::embedded::{Embedded, EmbeddedOptions, ImportError, ImportedState, OpenError, revision_after};
-use crate::engine::{Engine, EngineError, RangeAnswer, Record, Revision};
-use crate::etcd::{Etcd, OpenEtcdError};
+use crate::engine::{Engine, EngineError, Record, Revision};
+use crate::etcd::OpenEtcdError;
 use crate::front::is_hidden;
 
 /// Bytes read of a source at once.
@@ -75,6 +75,8 @@ pub struct Contents {
     records: Arc<[Arc<Record>]>,
     /// The keys that are not.
     outside: Vec<Bytes>,
+    /// What the keys begin with.
+    root: Box<str>,
 }
 
 /// What is in a state, to be compared by people.
@@ -107,18 +109,18 @@ impl Contents {
     /// # Errors
     /// An engine that does not answer.
     pub async fn read(engine: &dyn Engine, root: &str) -> Result<Self, EngineError> {
-        let root = format!("{}/", root.trim_end_matches('/'));
+        let root: Box<str> = format!("{}/", root.trim_end_matches('/')).into();
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match Self::read_once(engine, root.as_bytes()).await {
+            match Self::read_once(engine, &root).await {
                 Err(EngineError::Compacted { .. }) if attempt < READ_ATTEMPTS_MAX => {}
                 result => return result,
             }
         }
     }
 
-    async fn read_once(engine: &dyn Engine, root: &[u8]) -> Result<Self, EngineError> {
+    async fn read_once(engine: &dyn Engine, root: &str) -> Result<Self, EngineError> {
         let mut reader = engine.state(None).await?;
         let (mut records, mut outside) = (Vec::new(), Vec::new());
         loop {
@@ -127,7 +129,7 @@ impl Contents {
                 break;
             }
             for record in part {
-                if record.key.starts_with(root) {
+                if record.key.starts_with(root.as_bytes()) {
                     records.push(record);
                 } else if !is_hidden(&record.key) {
                     outside.push(record.key.clone());
@@ -138,6 +140,7 @@ impl Contents {
             revision: reader.revision(),
             records: records.into(),
             outside,
+            root: root.into(),
         })
     }
 
@@ -149,6 +152,17 @@ impl Contents {
     /// Keys that an etcd has no place for below its prefix.
     pub fn outside(&self) -> &[Bytes] {
         &self.outside
+    }
+
+    /// Reads the same engine once more.
+    ///
+    /// # Errors
+    /// `Written`, or an engine that does not answer.
+    pub async fn check_unchanged(&self, engine: &dyn Engine) -> Result<(), MigrateError> {
+        match self.difference(&Contents::read(engine, &self.root).await?) {
+            Some(key) => Err(MigrateError::Written(text(&key))),
+            None => Ok(()),
+        }
     }
 
     /// What is in it.
@@ -178,8 +192,13 @@ impl Contents {
 
     /// The first key that a later look at the same state, or a copy of it, has otherwise. What has expired since may be
     /// missing there.
-    pub(crate) fn difference(&self, later: &Contents) -> Option<Bytes> {
-        let pairs = pairs(&self.records, &later.records);
+    fn difference(&self, later: &Contents) -> Option<Bytes> {
+        self.difference_of(&later.records)
+    }
+
+    /// As [`Contents::difference`].
+    pub(crate) fn difference_of(&self, later: &[Arc<Record>]) -> Option<Bytes> {
+        let pairs = pairs(&self.records, later);
         pairs
             .into_iter()
             .find_map(|pair| match pair {
@@ -188,16 +207,6 @@ impl Contents {
                 (None, there) => there,
             })
             .map(|record| record.key.clone())
-    }
-}
-
-impl From<RangeAnswer> for Contents {
-    fn from(answer: RangeAnswer) -> Self {
-        Self {
-            revision: answer.revision,
-            records: answer.records.into(),
-            outside: Vec::new(),
-        }
     }
 }
 
@@ -226,19 +235,17 @@ pub(crate) fn pairs<'a>(one: &'a [Arc<Record>], other: &'a [Arc<Record>]) -> imp
     })
 }
 
-/// Makes an embedded store of what an etcd holds, compares the two, and leaves the store closed. `known` is the highest
-/// revision that was handed out elsewhere: by the store that is replaced. On an error the directory may hold the beginning
-/// of a store: remove it.
+/// Makes an embedded store of a state, compares the two, and leaves the store closed. `known` is the highest revision that
+/// was handed out elsewhere: by the store that is replaced. On an error the directory may hold the beginning of a store:
+/// remove it. Before the store is used, [`Contents::check_unchanged`] tells whether something was written to the source.
 ///
 /// # Errors
 /// See [`MigrateError`].
 pub async fn to_embedded(
-    source: &Etcd,
-    root: &str,
+    contents: &Contents,
     target: EmbeddedOptions,
     known: Revision,
 ) -> Result<ToEmbedded, MigrateError> {
-    let contents = Contents::read(source, root).await?;
     let new_revision = revision_after(contents.revision.max(known), target.clock.now_ms());
     let state = ImportedState {
         revision: contents.revision,
@@ -248,20 +255,21 @@ pub async fn to_embedded(
     let records = records.map(|record| io::Result::Ok(Record::clone(&record)));
     let new_revision = Embedded::import(target.clone(), state, records).await?;
     let made = Embedded::open(target).await?;
-    let copy = Contents::read(&made, root).await;
+    let copy = Contents::read(&made, &contents.root).await;
     made.close().await;
-    let text = |key: Bytes| String::from_utf8_lossy(&key).into_owned();
-    if let Some(key) = contents.difference(&copy?) {
-        return Err(MigrateError::Different(text(key)));
+    match contents.difference(&copy?) {
+        Some(key) => Err(MigrateError::Different(text(&key))),
+        None => Ok(ToEmbedded {
+            digest: contents.digest(),
+            revision: contents.revision,
+            new_revision,
+        }),
     }
-    if let Some(key) = contents.difference(&Contents::read(source, root).await?) {
-        return Err(MigrateError::Written(text(key)));
-    }
-    Ok(ToEmbedded {
-        digest: contents.digest(),
-        revision: contents.revision,
-        new_revision,
-    })
+}
+
+/// A key in messages.
+pub(crate) fn text(key: &Bytes) -> String {
+    String::from_utf8_lossy(key).into_owned()
 }
 
 #[cfg(test)]
@@ -288,6 +296,7 @@ mod tests {
             revision: 1,
             records: records.iter().map(record).collect(),
             outside: Vec::new(),
+            root: "".into(),
         }
     }
 

@@ -20,7 +20,6 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub use crate::embedded::fuzzing;
 use crate::embedded::{Driver, Embedded, EmbeddedOptions};
 use crate::engine::{CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Revision, StreamBatch};
 pub use crate::mutation::{Mutated, Mutation};

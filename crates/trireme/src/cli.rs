@@ -88,6 +88,10 @@ pub struct Up {
     /// Leaves the user's own kubeconfig alone
     #[arg(long)]
     pub no_kubeconfig: bool,
+    /// Serves etcd's API over the cluster's store on this address from the next start on: for clients with a certificate
+    /// of the directory pki/etcd
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub etcd_listen: Option<SocketAddr>,
     /// How long certificates live; they are renewed while the cluster runs [default: a year]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..))]
     pub certificate_lifetime: Option<u32>,

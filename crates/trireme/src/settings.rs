@@ -1,5 +1,7 @@
 //! What `up` was told, kept for the next `up`, for `status` and for the daemons.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::errors::{CliError, Kind, Result};
@@ -20,6 +22,8 @@ pub struct Settings {
     pub demo: bool,
     /// That port, while the control plane runs.
     pub demo_port: Option<u16>,
+    /// Where etcd's API is served over the embedded store; `None`: nowhere.
+    pub etcd_listen: Option<SocketAddr>,
     /// How long certificates live, in seconds; `None`: a year.
     pub certificate_seconds: Option<u32>,
     /// The user's kubeconfig that our access was merged into.
@@ -34,6 +38,7 @@ impl Default for Settings {
             isolated: true,
             demo: false,
             demo_port: None,
+            etcd_listen: None,
             certificate_seconds: None,
             kubeconfig: None,
         }

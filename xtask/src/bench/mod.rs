@@ -1,8 +1,10 @@
 //! `cargo xtask bench [FILTER...] [--json FILE] [--update]`: measured figures beside the design's targets.
 //!
 //! The measurements lie beside their subjects, as programs that print `figure NAME VALUE CONDITIONS`; here is the table
-//! that says what each figure is, what was aimed at, and what others reach.
+//! that says what each figure is, what was aimed at, and what others reach. `cargo xtask bench etcd` makes another table: our
+//! store beside etcd ([`beside`]).
 
+pub mod beside;
 mod targets;
 
 use std::io::{BufRead as _, BufReader};
@@ -57,11 +59,7 @@ pub fn run(arguments: &[&str]) -> anyhow::Result<()> {
             &["bench", "--locked", "--no-run", "--package", package, "--bench", bench],
         )?;
     }
-    let busy = busy_share()?;
-    let machine = machine(busy)?;
-    if busy > BUSY_SHARE_MAX {
-        eprintln!("warning: {machine}: the figures mean little");
-    }
+    let machine = look_at_machine()?;
     let (mut figures, mut failed) = (Vec::new(), Vec::new());
     for (package, bench) in programs {
         if !measure(package, bench, &wanted.filters, &mut figures)? {
@@ -88,7 +86,7 @@ pub fn run(arguments: &[&str]) -> anyhow::Result<()> {
         bail!("measurements of {} failed, see above", failed.join(", "));
     }
     if wanted.update {
-        update(&machine, &figures)?;
+        update(BEGIN, &for_page(&machine, &figures))?;
     }
     Ok(())
 }
@@ -168,6 +166,16 @@ fn busy_share() -> anyhow::Result<f64> {
     Ok(1.0 - (idle - idle_before) / (all - all_before).max(1.0))
 }
 
+/// As [`machine`], and a warning when the figures will mean little.
+fn look_at_machine() -> anyhow::Result<String> {
+    let busy = busy_share()?;
+    let machine = machine(busy)?;
+    if busy > BUSY_SHARE_MAX {
+        eprintln!("warning: {machine}: the figures mean little");
+    }
+    Ok(machine)
+}
+
 /// The commit, and how quiet the machine was.
 fn machine(busy: f64) -> anyhow::Result<String> {
     let output = Command::new("git")
@@ -225,14 +233,13 @@ fn to_json(machine: &str, figures: &[Figure]) -> Value {
     json!({"machine": machine, "figures": rows.collect::<Vec<_>>()})
 }
 
-/// Writes the table into its page.
-fn update(machine: &str, figures: &[Figure]) -> anyhow::Result<()> {
+/// Writes a table into its place in the page.
+fn update(begin: &str, table: &str) -> anyhow::Result<()> {
     let path = workspace().join(PAGE);
     let page = std::fs::read_to_string(&path)?;
-    let (before, rest) = page.split_once(BEGIN).context("the page has no table")?;
+    let (before, rest) = page.split_once(begin).context("the page has no table")?;
     let (_, after) = rest.split_once(END).context("the page's table has no end")?;
-    let table = for_page(machine, figures);
-    std::fs::write(&path, format!("{before}{BEGIN}\n{table}{END}{after}"))?;
+    std::fs::write(&path, format!("{before}{begin}\n{table}{END}{after}"))?;
     eprintln!("wrote {PAGE}");
     Ok(())
 }

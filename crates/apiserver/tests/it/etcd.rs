@@ -112,6 +112,32 @@ async fn addresses_differ(one: &Api, two: &Api) {
         let made = api.post(services, &wanted).await.ok();
         address = made["spec"]["clusterIP"].as_str().unwrap().to_owned();
     }
+    // Both are asked for the same one within the same moment: one gives it, the other says what upstream's says.
+    for round in 0..ROUNDS {
+        let wanted = |server: &str| {
+            let mut wanted = service(&format!("{server}{round}"));
+            wanted["spec"]["clusterIP"] = format!("10.96.0.{}", 100 + round).into();
+            wanted
+        };
+        let (first, second) = (wanted("one"), wanted("two"));
+        let (first, second) = tokio::join!(one.post(services, &first), two.post(services, &second));
+        let (given, refused) = if first.code == 201 {
+            (first, second)
+        } else {
+            (second, first)
+        };
+        assert_eq!((given.code, refused.code), (201, 422), "{}", refused.message());
+        assert!(
+            refused.message().contains("provided IP is already allocated"),
+            "{}",
+            refused.message()
+        );
+        // One that goes gives it back, to whichever server.
+        let name = given.ok()["metadata"]["name"].as_str().unwrap().to_owned();
+        two.delete(&format!("{services}/{name}")).await.ok();
+        one.get(&format!("{services}/{name}")).await;
+        one.post(services, &wanted("three")).await.ok();
+    }
 }
 
 #[tokio::test(start_paused = true)]

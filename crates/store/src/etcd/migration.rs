@@ -21,7 +21,7 @@ use super::question::{self, Offset};
 use super::value::{signed, unsigned};
 use super::{EtcdOptions, OpenEtcdError, Shared};
 use crate::engine::{EngineError, KeyRange, Record, Revision};
-use crate::migration::{Contents, Digest, MigrateError, is_same, pairs};
+use crate::migration::{Contents, Digest, MigrateError, is_same, pairs, text};
 use crate::transaction::{Operation, Put, Transaction};
 
 /// Operations of a transaction: etcd's default of `--max-txn-ops`.
@@ -193,7 +193,7 @@ impl ToEtcd {
     /// `Different`, or an etcd that does not answer.
     pub async fn verify(&self) -> Result<Digest, MigrateError> {
         let answer = self.shared.range(KeyRange::all(), None).await?;
-        match self.contents.difference(&answer.into()) {
+        match self.contents.difference_of(&answer.records) {
             Some(key) => Err(MigrateError::Different(text(&key))),
             None => Ok(self.contents.digest()),
         }
@@ -332,10 +332,6 @@ fn refused(batch: &Transaction, failure: Failure) -> MigrateError {
         }
         _ => unavailable(failure),
     }
-}
-
-fn text(key: &Bytes) -> String {
-    String::from_utf8_lossy(key).into_owned()
 }
 
 #[cfg(test)]

@@ -1,4 +1,8 @@
-//! The etcd front under the etcd engine: what an API server of several servers asks of an etcd, asked of ours.
+//! The etcd front under the etcd engine: what an API server of several servers asks of an etcd, asked of ours. And under a
+//! client of plain messages: what a kube-apiserver sends.
+
+mod foreign;
+mod watch;
 
 use std::sync::Arc;
 

@@ -11,6 +11,7 @@ mod decoders;
 mod mutate;
 mod patches;
 mod paths;
+mod storage;
 mod texts;
 
 use std::collections::HashSet;
@@ -50,6 +51,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "field_selector", group: "texts", make: texts::make_fields, run: texts::fields },
     Target { name: "quantity", group: "texts", make: texts::make_quantity, run: texts::quantity },
     Target { name: "path", group: "texts", make: paths::make, run: paths::run },
+    Target { name: "log", group: "log", make: store::fuzzing::make_segment, run: store::fuzzing::segment },
+    Target { name: "snapshot", group: "snapshot", make: store::fuzzing::make_snapshot, run: store::fuzzing::snapshot },
+    Target { name: "marks", group: "log", make: store::fuzzing::make_marks, run: store::fuzzing::read_marks },
+    Target { name: "backup", group: "backup", make: storage::make_backup, run: storage::backup },
+    Target { name: "etcd", group: "etcd", make: storage::make_etcd, run: storage::etcd },
 ];
 
 /// The most inputs of new outcomes that are kept: a message with the input in it must not fill the memory.

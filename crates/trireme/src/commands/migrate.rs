@@ -8,8 +8,8 @@ use std::time::Duration;
 use base::Clock;
 use serde_json::Value;
 use store::{
-    Begun, Contents, Digest, Embedded, EmbeddedOptions, Engine as _, Etcd, EtcdOptions, KeyRange, MigrateError,
-    OpenError, ToEtcd, revision_after, to_embedded,
+    Begun, Contents, Digest, Embedded, EmbeddedOptions, Engine, Etcd, EtcdOptions, KeyRange, MigrateError, OpenError,
+    ToEtcd, revision_after, to_embedded,
 };
 
 use crate::cli::{Migrate, MigrateTo};
@@ -64,9 +64,7 @@ async fn into_etcd(etcd: EtcdOptions, layout: &Layout, quiet: bool) -> Result {
             return Err(CliError::new(Kind::Machine, "STORE", what));
         }
     };
-    let contents = Contents::read(&source, ROOT)
-        .await
-        .map_err(|error| refused(error.into()))?;
+    let contents = read(&source).await?;
     let mut foreign = contents.outside().iter().filter(|key| !key.starts_with(OWN));
     if let Some(first) = foreign.next() {
         let what = format!(
@@ -124,22 +122,27 @@ async fn into_embedded(etcd: EtcdOptions, replace: bool, layout: &Layout, quiet:
     let name = EtcdName::from(&etcd);
     let source = Etcd::open(etcd).await.map_err(|error| refused_etcd(&error))?;
     refuse_leader(&source).await?;
+    let contents = read(&source).await?;
+    if contents.records().is_empty() {
+        let what = format!("there is nothing below {} in that etcd", name.prefix);
+        return Err(CliError::new(Kind::Usage, "NO_STATE", what).hint("is it another --etcd-prefix?"));
+    }
     let place = Place::claim(layout, replace, "put the state in its place").await?;
     place.tell_unreadable(quiet);
     let beside = place.beside("migrating")?;
     let options = EmbeddedOptions::new(&beside);
-    let moved = match to_embedded(&source, ROOT, options, place.newest_revision).await {
+    let made = async {
+        let moved = to_embedded(&contents, options, place.newest_revision).await?;
+        contents.check_unchanged(&source).await.map(|()| moved)
+    };
+    let moved = match made.await {
         Ok(moved) => moved,
         Err(error) => {
+            // It is no store, and the next attempt would remove it, too.
             let _ = std::fs::remove_dir_all(&beside);
             return Err(refused(error));
         }
     };
-    if moved.digest.lasting == 0 {
-        let _ = std::fs::remove_dir_all(&beside);
-        let what = format!("there is nothing below {} in that etcd", name.prefix);
-        return Err(CliError::new(Kind::Usage, "NO_STATE", what).hint("is it another --etcd-prefix?"));
-    }
     progress.done(&format!(
         "{} keys read at revision {} and compared",
         moved.digest.lasting + moved.digest.expiring,
@@ -156,6 +159,11 @@ async fn into_embedded(etcd: EtcdOptions, replace: bool, layout: &Layout, quiet:
         eprintln!("  the etcd is as it was: start no server on it any more");
     }
     Ok(())
+}
+
+async fn read(source: &dyn Engine) -> Result<Contents> {
+    let contents = Contents::read(source, ROOT).await;
+    contents.map_err(|error| refused(error.into()))
 }
 
 fn tell(digest: &Digest, quiet: bool) {

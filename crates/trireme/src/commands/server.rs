@@ -44,9 +44,12 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         false => Ends::listen()?,
     };
     let settings = Settings::read(layout)?.unwrap_or_default();
-    let plane = ControlPlane::start(layout, arguments.api_port, arguments.etcd.options()?, &settings).await?;
+    let etcd = arguments.etcd.options()?;
+    // What `up` was told is about the store of its own.
+    let of_up = settings.etcd_listen.filter(|_| etcd.is_none());
+    let plane = ControlPlane::start(layout, arguments.api_port, etcd, &settings).await?;
     let mut ready = plane.describe();
-    if let Some(listen) = arguments.etcd_listen {
+    if let Some(listen) = arguments.etcd_listen.or(of_up) {
         let address = plane.serve_etcd(layout, listen).await?;
         ready["etcd"] = format!("https://{address}").into();
     }

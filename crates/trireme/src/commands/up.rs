@@ -125,6 +125,7 @@ fn wanted(arguments: &Up, before: Option<&Settings>) -> Result<Settings> {
         settings.api_port = port;
     }
     settings.demo |= arguments.demo;
+    settings.etcd_listen = arguments.etcd_listen.or(settings.etcd_listen);
     settings.certificate_seconds = arguments.certificate_lifetime.or(settings.certificate_seconds);
     if !arguments.no_node && settings.node.is_none() {
         if before.is_some() {

@@ -1,12 +1,14 @@
 //! Backups and restores of a running cluster, and the history of an object, with the built program and `kubectl`.
 
 use std::fs::OpenOptions;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use client::resource::resources::CONFIG_MAPS;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, TRIREME, fail, succeed};
@@ -179,6 +181,46 @@ fn an_earlier_revision_is_restored() {
     succeed(&cluster.trireme(&["restore", path(&files[1]), "--replace", "--revision", &wanted]));
     cluster.up();
     assert_eq!(get(&cluster, "changed")["data"]["a"], "1");
+}
+
+/// The next lines on standard error up to one that has a text in it; that one.
+fn next_line(lines: &mut impl Iterator<Item = std::io::Result<String>>, text: &str) -> String {
+    let line = lines.map(Result::unwrap).find(|line| line.contains(text));
+    line.unwrap_or_else(|| panic!("it ended without {text:?}"))
+}
+
+#[test]
+fn backups_on_schedule_go_on_over_an_outage_and_old_ones_go() {
+    let cluster = Cluster::start();
+    let directory = cluster.dir.join("scheduled");
+    let mut child = Command::new(TRIREME)
+        .args(["--dir", path(&cluster.dir), "backup", path(&directory)])
+        .args(["--every", "1s", "--keep", "2"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let file = |line: String| PathBuf::from(line.split("checked: ").nth(1).unwrap());
+    next_line(&mut lines, "checked: ");
+    succeed(&cluster.trireme(&["down"]));
+    next_line(&mut lines, "error[");
+    cluster.up();
+    let newest: Vec<PathBuf> = (0..3).map(|_| file(next_line(&mut lines, "checked: "))).collect();
+    kill_process(Pid::from_raw(child.id() as i32).unwrap(), Signal::TERM).unwrap();
+    // One more may have been taken before it heard.
+    let last = lines
+        .map(Result::unwrap)
+        .filter(|line| line.contains("checked: "))
+        .map(file);
+    let mut made: Vec<PathBuf> = newest.into_iter().chain(last).collect();
+    assert!(child.wait().unwrap().success());
+    let files = std::fs::read_dir(&directory).unwrap();
+    let mut files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert_eq!(files, made.split_off(made.len() - 2));
+    for file in &files {
+        succeed(&cluster.trireme(&["restore", "--check", path(file)]));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, succeed};
-use crate::etcd_server::{Server, client_flags, free_address, started};
+use crate::etcd_server::{Server, client_flags, free_address};
 
 /// What is asked of both, in this order: revisions have to be the same, too. After a `<` stands the standard input.
 const COMMANDS: &str = r#"
@@ -196,8 +196,12 @@ fn a_snapshot_becomes_an_etcd_and_leases_outlive_a_restart() {
 fn a_clusters_store_is_read_by_its_own_certificates_only() {
     let cluster = Cluster::prepare();
     let listen = free_address();
-    let (mut child, ready) = started(&cluster.dir, &["server", "--api-port", "0", "--etcd-listen", &listen]);
-    let endpoint = ready["etcd"].as_str().unwrap();
+    let up = ["up", "--no-node", "--api-port", "0", "--etcd-listen", &listen];
+    succeed(&cluster.trireme(&up));
+    // It is kept for the next start.
+    succeed(&cluster.trireme(&["down"]));
+    cluster.up();
+    let endpoint = &format!("https://{listen}");
     let keys = cluster.dir.join("data/pki/etcd");
     let run = |flags: &[String], arguments: &[&str]| {
         let mut command = Command::new("etcdctl");
@@ -239,6 +243,4 @@ fn a_clusters_store_is_read_by_its_own_certificates_only() {
         let output = run(flags, &["get", "/registry", "--prefix", "--command-timeout=2s"]);
         assert!(!output.status.success() && output.stdout.is_empty());
     }
-    let _ = child.kill();
-    let _ = child.wait();
 }
