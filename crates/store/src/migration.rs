@@ -32,6 +32,9 @@ pub enum MigrateError {
     /// Another store is on its way to the same place.
     #[error("the migration of another store into this etcd was begun and is not finished")]
     AnotherStore,
+    /// An earlier attempt is to be finished, and there was none.
+    #[error("this etcd is not the one that the state was moved into")]
+    NotThere,
     /// Somebody else writes to the target.
     #[error("another migration into this etcd has taken over")]
     TakenOver,
@@ -251,8 +254,8 @@ pub async fn to_embedded(
         revision: contents.revision,
         raise_by: new_revision - contents.revision,
     };
-    let records = contents.records.to_vec().into_iter();
-    let records = records.map(|record| io::Result::Ok(Record::clone(&record)));
+    let all = contents.records.clone();
+    let records = (0..all.len()).map(move |index| io::Result::Ok(Record::clone(&all[index])));
     let new_revision = Embedded::import(target.clone(), state, records).await?;
     let made = Embedded::open(target).await?;
     let copy = Contents::read(&made, &contents.root).await;

@@ -108,8 +108,8 @@ pub struct ToEtcd {
 }
 
 impl ToEtcd {
-    /// Claims an etcd that is empty below its prefix, or that an earlier attempt with the same source has claimed. `source`
-    /// is the id of the store that `contents` are of, `above` a revision above all that it handed out.
+    /// Claims an etcd that is empty below its prefix (unless `only_resume`), or that an earlier attempt with the same source
+    /// has claimed. `source` is the id of the store that `contents` are of, `above` a revision above all that it handed out.
     ///
     /// # Errors
     /// See [`MigrateError`].
@@ -118,6 +118,7 @@ impl ToEtcd {
         source: [u8; 16],
         contents: Contents,
         above: Revision,
+        only_resume: bool,
     ) -> Result<Begun, MigrateError> {
         let shared = Shared::connect(target).await?;
         let marker = Marker {
@@ -136,6 +137,9 @@ impl ToEtcd {
             None if found.written == 0 => false,
             _ => return Err(MigrateError::AnotherStore),
         };
+        if only_resume && !resumed {
+            return Err(MigrateError::NotThere);
+        }
         let mut compare = vec![mod_revision_is(shared.keys.migration(), signed(found.written))];
         if !resumed {
             let nothing_in = |(key, range_end): (Bytes, Bytes)| Compare {

@@ -50,8 +50,9 @@ async fn into_etcd(etcd: EtcdOptions, layout: &Layout, quiet: bool) -> Result {
     let mut progress = Progress::start(quiet);
     let name = EtcdName::from(&etcd);
     let before = StateHome::read(layout)?;
+    let moved_before = before.is_some_and(|before| before.home == Home::Etcd);
     let place = layout.store();
-    if !place.exists() {
+    if !store_place::holds_files(&place)? {
         let what = format!("there is no store in {}", place.display());
         return Err(CliError::new(Kind::Missing, "NO_STORE", what).hint("is it in another directory? --dir DIR"));
     }
@@ -83,10 +84,10 @@ async fn into_etcd(etcd: EtcdOptions, layout: &Layout, quiet: bool) -> Result {
         "{} keys read at revision {revision}",
         contents.records().len()
     ));
-    let begun = ToEtcd::begin(etcd, source.store_id(), contents, above).await;
+    let begun = ToEtcd::begin(etcd, source.store_id(), contents, above, moved_before).await;
     let moving = match begun.map_err(refused)? {
         Begun::Open(moving) => moving,
-        Begun::Done(revision) if before.is_some_and(|before| before.home == Home::Etcd) => {
+        Begun::Done(revision) if moved_before => {
             progress.done(&format!("it is there already, at revision {revision}"));
             return Ok(());
         }
@@ -120,6 +121,13 @@ async fn into_etcd(etcd: EtcdOptions, layout: &Layout, quiet: bool) -> Result {
 async fn into_embedded(etcd: EtcdOptions, replace: bool, layout: &Layout, quiet: bool) -> Result {
     let mut progress = Progress::start(quiet);
     let name = EtcdName::from(&etcd);
+    if StateHome::read(layout)?.is_some_and(|before| before.home == Home::Embedded) {
+        let what = "the state of this cluster is in the embedded store; the etcd holds what was before";
+        return Err(CliError::new(Kind::Usage, "STATE_MOVED", what).hint(format!(
+            "when another cluster's etcd is meant, remove {}",
+            layout.state_home().display()
+        )));
+    }
     let source = Etcd::open(etcd).await.map_err(|error| refused_etcd(&error))?;
     refuse_leader(&source).await?;
     let contents = read(&source).await?;
@@ -223,6 +231,11 @@ fn refused(error: MigrateError) -> CliError {
             Kind::Usage,
             "NOT_EMPTY",
             "finish that one, choose another --etcd-prefix, or empty this one: etcdctl del --prefix ...",
+        ),
+        MigrateError::NotThere => (
+            Kind::Usage,
+            "STATE_MOVED",
+            "the embedded store holds what was before: move the state back first, trireme migrate --to embedded",
         ),
         MigrateError::TakenOver => (Kind::Usage, "TAKEN_OVER", "let that one finish"),
         MigrateError::Different(_) => (

@@ -122,7 +122,7 @@ impl Place {
 const LOCK: &str = "LOCK";
 
 /// Whether there is anything that would be lost.
-fn holds_files(place: &Path) -> Result<bool> {
+pub fn holds_files(place: &Path) -> Result<bool> {
     match std::fs::read_dir(place) {
         Ok(mut entries) => Ok(entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),

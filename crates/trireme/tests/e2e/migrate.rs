@@ -120,6 +120,11 @@ fn a_cluster_moves_into_an_etcd_and_back() {
         error.contains("error[STATE_MOVED]") && error.contains(etcd.address()),
         "{error}"
     );
+    // What the embedded store still holds goes nowhere else.
+    let mut elsewhere = into_etcd.to_vec();
+    elsewhere.extend(["--etcd-prefix", "/another"]);
+    let error = fail(&cluster.trireme(&elsewhere));
+    assert!(error.contains("error[STATE_MOVED]"), "{error}");
     // Sealed values are sealed there.
     let secret = etcd
         .run(&["get", "/registry/secrets/default/secret", "--print-value-only"], "")
@@ -163,6 +168,8 @@ fn a_cluster_moves_into_an_etcd_and_back() {
     let text = told(&cluster.trireme(&into_embedded));
     assert!(text.contains("the store that was there is kept: "), "{text}");
     assert_eq!(held(&etcd), in_etcd, "the source was written to");
+    // Once more would put old state in the place of new.
+    assert!(fail(&cluster.trireme(&into_embedded)).contains("error[STATE_MOVED]"));
     let refused = cluster.trireme(&["server", "--api-port", "0", "--etcd-servers", etcd.address()]);
     assert!(fail(&refused).contains("error[STATE_MOVED]"));
     cluster.up();

@@ -58,7 +58,7 @@ async fn begin(cluster: &Cluster, source: &Embedded) -> Result<Begun, MigrateErr
     let contents = Contents::read(source, "/registry").await.unwrap();
     assert_eq!(contents.outside(), ["/trireme/born"]);
     let above = revision_after(contents.revision, Clock::real().now_ms());
-    ToEtcd::begin(options(cluster), source.store_id(), contents, above).await
+    ToEtcd::begin(options(cluster), source.store_id(), contents, above, false).await
 }
 
 async fn open(cluster: &Cluster, source: &Embedded) -> ToEtcd {
@@ -93,6 +93,11 @@ async fn a_state_is_moved_and_moved_back() {
     put(&*other, "/x", "y").await;
     let directory = tempfile::tempdir().unwrap();
     let source = source(&directory.path().join("source")).await;
+
+    // What is to be finished only is not begun.
+    let contents = Contents::read(&source, "/registry").await.unwrap();
+    let refused = ToEtcd::begin(options(&cluster), source.store_id(), contents, 1, true).await;
+    assert!(matches!(refused, Err(MigrateError::NotThere)));
 
     // Interrupted after all was written: nobody takes it for a store, and nobody else's state goes there.
     let first = open(&cluster, &source).await;
