@@ -31,8 +31,12 @@ pub struct CriError {
     pub not_found: bool,
     /// Whether the runtime cannot be reached.
     pub unreachable: bool,
-    /// The runtime's words.
+    /// Whether what was asked for took too long.
+    pub timed_out: bool,
+    /// The whole error as Go prints it, with the code.
     pub message: String,
+    /// The runtime's own words alone.
+    pub description: String,
 }
 
 impl From<tonic::Status> for CriError {
@@ -40,7 +44,9 @@ impl From<tonic::Status> for CriError {
         CriError {
             not_found: status.code() == tonic::Code::NotFound,
             unreachable: status.code() == tonic::Code::Unavailable,
+            timed_out: status.code() == tonic::Code::DeadlineExceeded,
             message: format!("rpc error: code = {:?} desc = {}", status.code(), status.message()),
+            description: status.message().to_owned(),
         }
     }
 }
@@ -73,7 +79,9 @@ impl Cri {
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).map_err(|error| CriError {
             not_found: false,
             unreachable: true,
+            timed_out: false,
             message: format!("{}: {error}", socket.display()),
+            description: error.to_string(),
         })?;
         let channel = endpoint.connect_lazy();
         let (runtime, images) = (

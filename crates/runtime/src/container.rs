@@ -127,6 +127,7 @@ impl Runtime {
             oom_file,
             kill_rest: !private_pid,
             devices,
+            spread: crate::spec::spread(&config),
         };
         match client.call(Call::Run(Box::new(run)), Vec::new()).await?.0 {
             Answer::Started {

@@ -13,7 +13,7 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use oci_spec::runtime::Spec;
 
 use crate::protocol::Run;
-use crate::{devices, errors, kernel, wire};
+use crate::{devices, errors, kernel, spread, wire};
 
 /// What a helper's work came to.
 pub struct Outcome {
@@ -58,6 +58,12 @@ pub fn create(run: &Run) -> Result<Outcome, String> {
     }
     let terminal = console.map(|console| console.receive()).transpose();
     let terminal = terminal.map_err(|err| format!("cannot receive the terminal: {err}"))?;
+    if !run.spread.is_empty()
+        && let Err(err) = spread::apply(pid, &run.spread)
+    {
+        let _ = kernel::kill(pid, libc::SIGKILL);
+        return Err(format!("cannot set how mounts spread: {err}"));
+    }
     Ok(Outcome {
         pid,
         terminal,

@@ -19,6 +19,7 @@ mod pod;
 // Compiled into the runtime too, which uses the rest.
 #[allow(dead_code)]
 mod protocol;
+mod spread;
 mod wire;
 
 fn main() {

@@ -5,31 +5,23 @@
 //! - what a container wrote before it ended is in its log before its exit is told;
 //! - nothing a daemon does or stops doing (not reading, dying, sending nonsense) holds a container up.
 
+mod connection;
 mod container;
+mod processes;
+mod sandbox;
 mod spawn;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::log::{LogFile, Splitter};
-use crate::protocol::{
-    Answer, Call, ContainerState, Exec, HelperReply, HelperRequest, Message, Request, Run, Sandbox, State, VERSION,
-    VERSION_MIN,
-};
-use crate::wire::{Reader, encode, send};
-use crate::{clock, kernel};
-use container::{Container, Output, Streams, exit_of, kill_cgroup, oom_kills, write_exit};
-use spawn::{spawn_helper, spawn_pause, start};
-
-/// Daemons that may be connected at once: one, and those that died a moment ago.
-const CONNECTIONS_MAX: usize = 8;
-/// Bytes that wait for a daemon which does not read before it is dropped; it asks for the state when it comes back.
-const BACKLOG_BYTES_MAX: usize = 4 << 20;
+use crate::kernel;
+use crate::protocol::{Answer, Call, ContainerState, Request, Sandbox, State, VERSION, VERSION_MIN};
+use connection::Connection;
+use container::{Container, kill_cgroup};
 
 /// The role's entry: listens on descriptor 0 until it is told to end.
 pub fn shim() -> i32 {
@@ -64,15 +56,6 @@ struct Pod {
     ended_early: VecDeque<kernel::Ended>,
     shutdown: Option<(u64, u64)>,
     closing: bool,
-}
-
-struct Connection {
-    stream: UnixStream,
-    reader: Reader,
-    out: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
-    out_bytes: usize,
-    sent: usize,
-    version: u32,
 }
 
 struct Running {
@@ -206,24 +189,6 @@ impl Pod {
         self.closing && self.connections.values().all(|connection| connection.out.is_empty())
     }
 
-    fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            if self.connections.len() >= CONNECTIONS_MAX || stream.set_nonblocking(true).is_err() {
-                continue;
-            }
-            let connection = Connection {
-                stream,
-                reader: Reader::default(),
-                out: VecDeque::new(),
-                out_bytes: 0,
-                sent: 0,
-                version: 0,
-            };
-            self.connections.insert(self.connection_next, connection);
-            self.connection_next += 1;
-        }
-    }
-
     fn signals(&mut self) {
         while kernel::read_signal(self.signals.as_fd()).is_some() {}
         // One signal may stand for many children.
@@ -231,42 +196,6 @@ impl Pod {
             self.ended(ended);
         }
         self.finish_shutdown();
-    }
-
-    fn converse(&mut self, id: u64, flags: PollFlags) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        let mut alive = true;
-        if flags.contains(PollFlags::OUT) {
-            alive = connection.flush().is_ok();
-        }
-        let mut requests = Vec::new();
-        while alive && flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
-            match connection.reader.fill(&connection.stream) {
-                Ok(0) => alive = false,
-                Ok(_) => {}
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => alive = false,
-            }
-            loop {
-                match connection.reader.next::<Request>() {
-                    Ok(Some(request)) => requests.push(request),
-                    Ok(None) => break,
-                    Err(err) => {
-                        eprintln!("shim: a message that is not one: {err}");
-                        alive = false;
-                        break;
-                    }
-                }
-            }
-        }
-        for (request, fds) in requests {
-            self.handle(id, request, fds);
-        }
-        if !alive {
-            self.connections.remove(&id);
-        }
     }
 
     fn handle(&mut self, connection: u64, request: Request, fds: Vec<OwnedFd>) {
@@ -308,34 +237,6 @@ impl Pod {
         self.reply(connection, id, result, Vec::new());
     }
 
-    fn reply(&mut self, connection: u64, id: u64, result: Result<Answer, String>, fds: Vec<OwnedFd>) {
-        self.send(connection, &Message::Reply { id, result }, fds);
-    }
-
-    fn send(&mut self, id: u64, message: &Message, fds: Vec<OwnedFd>) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        let bytes = encode(message);
-        connection.out_bytes += bytes.len();
-        connection.out.push_back((bytes, fds));
-        if connection.flush().is_err() || connection.out_bytes > BACKLOG_BYTES_MAX {
-            self.connections.remove(&id);
-        }
-    }
-
-    fn broadcast(&mut self, message: &Message) {
-        let ids: Vec<u64> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.version > 0)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            self.send(id, message, Vec::new());
-        }
-    }
-
     fn hello(&mut self, connection: u64, version: u32) -> Result<Answer, String> {
         if version < VERSION_MIN {
             return Err(format!(
@@ -362,284 +263,6 @@ impl Pod {
         }))
     }
 
-    fn make_sandbox(&mut self, sandbox: Sandbox) -> Result<Answer, String> {
-        if self.sandbox.is_some() {
-            return Err("the sandbox is there already".into());
-        }
-        let mut warnings = Vec::new();
-        for cgroup in &sandbox.cgroups {
-            let file = cgroup.join("cgroup.procs");
-            std::fs::write(&file, "0").map_err(|err| format!("cannot enter {}: {err}", file.display()))?;
-        }
-        let flag = |wanted: bool, flag: i32| if wanted { flag } else { 0 };
-        let namespaces = flag(sandbox.network, libc::CLONE_NEWNET)
-            | flag(sandbox.ipc, libc::CLONE_NEWIPC)
-            | flag(sandbox.uts, libc::CLONE_NEWUTS);
-        kernel::unshare(namespaces).map_err(|err| format!("cannot make the namespaces: {err}"))?;
-        if sandbox.network {
-            kernel::loopback_up().map_err(|err| format!("cannot bring the loopback link up: {err}"))?;
-        }
-        if let (true, Some(hostname)) = (sandbox.uts, &sandbox.hostname) {
-            rustix::system::sethostname(hostname.as_bytes())
-                .map_err(|err| format!("cannot set the host name: {err}"))?;
-        }
-        for (name, value) in &sandbox.sysctls {
-            // A dot separates, except that a slash does when the name has one: interfaces may have dots.
-            let path = if name.contains('/') {
-                name.clone()
-            } else {
-                name.replace('.', "/")
-            };
-            if path.split('/').any(|part| part == "..") {
-                return Err(format!("{name} is not a kernel parameter"));
-            }
-            std::fs::write(Path::new("/proc/sys").join(path), value)
-                .map_err(|err| format!("cannot set the kernel parameter {name}: {err}"))?;
-        }
-        if sandbox.shared_pid {
-            self.pause_pid = Some(spawn_pause().map_err(|err| format!("cannot hold the PID namespace: {err}"))?);
-        }
-        if let Err(err) = std::fs::create_dir_all(&sandbox.exits) {
-            warnings.push(format!("{}: {err}", sandbox.exits.display()));
-        }
-        self.sandbox = Some(sandbox);
-        Ok(Answer::Sandbox {
-            pause_pid: self.pause_pid,
-            warnings,
-        })
-    }
-
-    fn create(&mut self, connection: u64, request: u64, run: Run) -> Result<(), String> {
-        if self.sandbox.is_none() || self.shutdown.is_some() {
-            return Err("the sandbox is not ready".into());
-        }
-        let id = run.container.clone();
-        let creating = |helper: &Helper| matches!(&helper.job, Job::Create(other) if other.run.container == id);
-        if self.containers.contains_key(&id) || self.helpers.values().any(creating) {
-            return Err(format!("container {id} was started already"));
-        }
-        let log = match &run.log_path {
-            Some(path) => Some(
-                LogFile::open(path, run.log_bytes_max)
-                    .map_err(|err| format!("cannot open the log {}: {err}", path.display()))?,
-            ),
-            None => None,
-        };
-        let explain = |err: io::Error| format!("cannot make the container's streams: {err}");
-        let streams = Streams::new(run.tty, run.stdin).map_err(explain)?;
-        let mut container = Container {
-            run,
-            pid: 0,
-            start_ticks: 0,
-            started_ns: 0,
-            exit: None,
-            log,
-            streams: Vec::new(),
-            _stdin: streams.stdin_writer,
-        };
-        for (fd, name) in streams.readers {
-            container.streams.push(Output {
-                fd,
-                splitter: Splitter::new(name),
-            });
-        }
-        let message = HelperRequest::Create(Box::new(container.run.clone()));
-        let (pid, socket) = spawn_helper(&message, streams.child).map_err(explain)?;
-        let job = Job::Create(Box::new(container));
-        self.helpers.insert(
-            pid,
-            Helper {
-                socket,
-                connection,
-                request,
-                job,
-            },
-        );
-        Ok(())
-    }
-
-    fn exec(&mut self, connection: u64, request: u64, exec: Exec, fds: Vec<OwnedFd>) -> Result<(), String> {
-        let container = self
-            .containers
-            .get(&exec.container)
-            .filter(|container| container.exit.is_none());
-        let container = container.ok_or_else(|| format!("container {} is not running", exec.container))?;
-        let message = HelperRequest::Exec {
-            pid: container.pid,
-            start_ticks: container.start_ticks,
-            bundle: container.run.bundle.clone(),
-            cgroups: container.run.cgroups.clone(),
-            args: exec.args,
-            tty: exec.tty,
-            oom_score_adj: container.run.oom_score_adj,
-        };
-        let mut fds = fds.into_iter();
-        let mut stdio = [const { None }; 3];
-        if !exec.tty {
-            if exec.stdin {
-                stdio[0] = Some(fds.next().ok_or("no descriptor for stdin came along")?);
-            }
-            stdio[1] = Some(fds.next().ok_or("no descriptor for stdout came along")?);
-            stdio[2] = Some(fds.next().ok_or("no descriptor for stderr came along")?);
-        }
-        let (pid, socket) = spawn_helper(&message, stdio).map_err(|err| format!("cannot start the helper: {err}"))?;
-        let job = Job::Exec {
-            exec: exec.exec,
-            tty: exec.tty,
-        };
-        self.helpers.insert(
-            pid,
-            Helper {
-                socket,
-                connection,
-                request,
-                job,
-            },
-        );
-        Ok(())
-    }
-
-    fn kill(&mut self, container: &str, signal: i32) -> Result<Answer, String> {
-        let container = self
-            .containers
-            .get(container)
-            .ok_or_else(|| format!("no container {container}"))?;
-        if container.exit.is_some() {
-            return Ok(Answer::Done);
-        }
-        // The process was not waited for, so its number is still its own.
-        kernel::kill(container.pid, signal).map_err(|err| err.to_string())?;
-        Ok(Answer::Done)
-    }
-
-    fn reopen_log(&mut self, id: &str) -> Result<Answer, String> {
-        let container = self
-            .containers
-            .get_mut(id)
-            .ok_or_else(|| format!("no container {id}"))?;
-        match &mut container.log {
-            Some(log) => log
-                .reopen()
-                .map(|()| Answer::Done)
-                .map_err(|err| format!("cannot open the log: {err}")),
-            None => Ok(Answer::Done),
-        }
-    }
-
-    fn forget(&mut self, id: &str) -> Result<Answer, String> {
-        match self.containers.get(id) {
-            Some(container) if container.exit.is_none() => Err(format!("container {id} is running")),
-            _ => {
-                self.containers.remove(id);
-                Ok(Answer::Done)
-            }
-        }
-    }
-
-    /// A child ended: a helper, a container, an exec, or an orphan of a container, of which nobody wants to know.
-    fn ended(&mut self, ended: kernel::Ended) {
-        if let Some(helper) = self.helpers.remove(&ended.pid) {
-            self.helper_ended(helper);
-            return;
-        }
-        if self.process_ended(ended) {
-            return;
-        }
-        // The process of a helper that is still at work may be reaped before the helper is.
-        if !self.helpers.is_empty() {
-            self.ended_early.push_back(ended);
-            self.ended_early.truncate(1024);
-        }
-    }
-
-    fn process_ended(&mut self, ended: kernel::Ended) -> bool {
-        if let Some(running) = self.execs.remove(&ended.pid) {
-            let exit = exit_of(ended, running.started_ns, false);
-            self.broadcast(&Message::ExecExited {
-                exec: running.exec,
-                exit,
-            });
-            return true;
-        }
-        let found = self
-            .containers
-            .iter_mut()
-            .find(|(_, container)| container.pid == ended.pid && container.exit.is_none());
-        let Some((id, container)) = found else {
-            return false;
-        };
-        let id = id.clone();
-        if container.run.kill_rest {
-            kill_cgroup(&container.run.cgroups);
-        }
-        container.drain();
-        let oom_killed = container
-            .run
-            .oom_file
-            .as_deref()
-            .is_some_and(|file| oom_kills(file) > 0);
-        let exit = exit_of(ended, container.started_ns, oom_killed);
-        container.exit = Some(exit);
-        if let Some(sandbox) = &self.sandbox
-            && let Err(err) = write_exit(&sandbox.exits, &id, &exit)
-        {
-            eprintln!("shim: cannot write the exit record of {id}: {err}");
-        }
-        self.broadcast(&Message::ContainerExited { container: id, exit });
-        true
-    }
-
-    fn helper_ended(&mut self, helper: Helper) {
-        // The container's process holds a copy of the other end until it runs its program: there may be no end of file.
-        let outcome = helper
-            .socket
-            .set_nonblocking(true)
-            .and_then(|()| Reader::default().read::<HelperReply>(&helper.socket))
-            .map_err(|err| format!("the helper ended without an answer: {err}"))
-            .and_then(|(reply, fds)| Ok((reply.result?, reply.warnings, fds)));
-        let (pid, warnings, mut fds) = match outcome {
-            Ok(outcome) => outcome,
-            Err(text) => return self.reply(helper.connection, helper.request, Err(text), Vec::new()),
-        };
-        let started_ns = clock::now_ns();
-        let start_ticks = kernel::start_ticks(pid).unwrap_or_default();
-        let started = |warnings| Answer::Started {
-            pid,
-            start_ticks,
-            started_ns,
-            warnings,
-        };
-        match helper.job {
-            Job::Create(mut container) => {
-                if let Some(terminal) = fds.pop() {
-                    let _ = rustix::io::ioctl_fionbio(&terminal, true);
-                    container.streams.push(Output {
-                        fd: terminal,
-                        splitter: Splitter::new("stdout"),
-                    });
-                }
-                if let Err(err) = start(&container.run.oci_root.join(&container.run.container)) {
-                    let _ = kernel::kill(pid, libc::SIGKILL);
-                    let text = format!("cannot start the container: {err}");
-                    return self.reply(helper.connection, helper.request, Err(text), Vec::new());
-                }
-                (container.pid, container.start_ticks, container.started_ns) = (pid, start_ticks, started_ns);
-                self.containers.insert(container.run.container.clone(), *container);
-                self.reply(helper.connection, helper.request, Ok(started(warnings)), Vec::new());
-            }
-            Job::Exec { exec, tty } => {
-                self.execs.insert(pid, Running { exec, started_ns });
-                let fds = if tty { std::mem::take(&mut fds) } else { Vec::new() };
-                self.reply(helper.connection, helper.request, Ok(started(warnings)), fds);
-            }
-        }
-        // It may have ended before its helper was reaped.
-        let early = self.ended_early.iter().position(|ended| ended.pid == pid);
-        if let Some(ended) = early.and_then(|index| self.ended_early.remove(index)) {
-            self.process_ended(ended);
-        }
-    }
-
     fn kill_everything(&mut self) {
         for container in self.containers.values().filter(|container| container.exit.is_none()) {
             let _ = kernel::kill(container.pid, libc::SIGKILL);
@@ -662,29 +285,5 @@ impl Pod {
         while let Ok(Some(_)) = kernel::reap(false) {}
         self.closing = true;
         self.reply(connection, id, Ok(Answer::Done), Vec::new());
-    }
-}
-
-impl Connection {
-    /// Sends what the socket takes.
-    fn flush(&mut self) -> io::Result<()> {
-        while let Some((bytes, fds)) = self.out.front() {
-            let borrowed: Vec<_> = if self.sent == 0 {
-                fds.iter().map(AsFd::as_fd).collect()
-            } else {
-                Vec::new()
-            };
-            match send(&self.stream, &bytes[self.sent..], &borrowed) {
-                Ok(count) => self.sent += count,
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(err) => return Err(err),
-            }
-            if self.sent == bytes.len() {
-                self.out_bytes -= self.sent;
-                self.sent = 0;
-                self.out.pop_front();
-            }
-        }
-        Ok(())
     }
 }

@@ -132,6 +132,29 @@ pub struct Run {
     /// On cgroup v2: devices it may use; `None` on v1, where the devices hierarchy does it.
     #[serde(default)]
     pub devices: Option<Vec<DeviceRule>>,
+    /// How its volumes' mounts spread; empty when nothing spreads.
+    #[serde(default)]
+    pub spread: Vec<MountSpread>,
+}
+
+/// How mounts below one of a container's mounts spread.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountSpread {
+    /// Where it is mounted in the container.
+    pub target: PathBuf,
+    /// How.
+    pub how: Spread,
+}
+
+/// Which mounts made later are seen on the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Spread {
+    /// None.
+    None,
+    /// The node's are seen in the container.
+    In,
+    /// And the container's on the node.
+    Both,
 }
 
 /// One permission of a container to use devices.

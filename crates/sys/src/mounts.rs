@@ -36,6 +36,8 @@ pub struct Mount {
     pub super_options: String,
     /// Whether changes spread to and from its peers.
     pub shared: bool,
+    /// Whether changes of its master spread to it.
+    pub slave: bool,
 }
 
 /// The mounts of this process's namespace, in the kernel's order.
@@ -54,12 +56,13 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let target = unescape(fields.next()?);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let options = text(fields.next()?);
-    let mut shared = false;
+    let (mut shared, mut slave) = (false, false);
     for field in fields.by_ref() {
         if field == b"-" {
             break;
         }
         shared |= field.starts_with(b"shared:");
+        slave |= field.starts_with(b"master:");
     }
     let kind = text(fields.next()?);
     let source = text(&unescape(fields.next()?));
@@ -72,6 +75,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         options,
         super_options,
         shared,
+        slave,
     })
 }
 
@@ -192,7 +196,8 @@ pub fn bind(source: &Path, target: &Path, recursive: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes `directory` a mount of its own whose later mounts reach containers that asked for it.
+/// Makes `directory` a mount of its own (if it is none yet) whose later mounts, and those of all below it, reach whoever
+/// asked for them.
 pub fn share(directory: &Path) -> io::Result<()> {
     let target = directory.canonicalize()?;
     if !list()?.iter().any(|mount| mount.target == target) {
@@ -250,12 +255,16 @@ mod tests {
         let mounts = parse(table);
         assert_eq!(mounts.len(), 2);
         assert_eq!(mounts[0].target, Path::new("/mnt 2"));
-        assert_eq!((mounts[0].root.as_path(), mounts[0].shared), (Path::new("/mnt1"), true));
+        let first = &mounts[0];
+        assert_eq!(
+            (first.root.as_path(), first.shared, first.slave),
+            (Path::new("/mnt1"), true, true)
+        );
         assert_eq!(
             (mounts[1].kind.as_str(), mounts[1].super_options.as_str()),
             ("cgroup", "rw,memory")
         );
-        assert!(!mounts[1].shared);
+        assert!(!mounts[1].shared && !mounts[1].slave);
     }
 
     #[test]

@@ -14,7 +14,8 @@ use rustix::mount::MountPropagationFlags;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
 /// Puts this process into new mount, network, UTS and IPC namespaces, and its next child into a new PID namespace. No
-/// mount that is made from now on is seen outside.
+/// mount that is made from now on is seen outside; containers that ask for it see those of the node, as on a machine that
+/// systemd started.
 ///
 /// # Errors
 /// The kernel's: without root it is EPERM.
@@ -25,7 +26,7 @@ pub fn unshare_node() -> io::Result<()> {
     // SAFETY: no descriptor table is unshared, which is what makes this call unsafe.
     unsafe { rustix::thread::unshare_unsafe(flags)? };
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    Ok(())
+    crate::mounts::share(Path::new("/"))
 }
 
 /// Puts the next children of this thread into the PID namespace of the process behind a pidfd; the thread itself stays.

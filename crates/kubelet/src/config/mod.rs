@@ -1,6 +1,7 @@
 //! From a pod's definition to what the runtime is asked for: plain functions.
 
 mod container;
+mod image_name;
 mod resources;
 mod sandbox;
 mod security;
@@ -10,6 +11,7 @@ use std::hash::{Hash as _, Hasher as _};
 use client::k8s_openapi::api::core::v1::{Container, Pod};
 
 pub use container::{Wanted, container};
+pub use image_name::check_image_name;
 pub use resources::{cgroup_parent, oom_score_adj, qos_class, resources};
 pub use sandbox::{Node, Resolver, log_directory, sandbox};
 pub use security::check_non_root;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use client::{DeleteParams, Preconditions, resources};
 use tokio::time::Instant;
 
-use super::start::kill;
+use super::kill::{Ending, Order};
 use super::worker::{Worker, address, grace_seconds};
 use super::{container_reference, full_name};
 use crate::config::{identity, log_directory};
@@ -45,16 +45,19 @@ impl Worker {
                     .map_or(Role::Main, |d| d.role)
             };
             // Sidecars serve the others until their end: they go last, in the reverse of the order they came in.
-            let main: Vec<_> = running.iter().filter(|run| role(&run.name) != Role::Sidecar).collect();
-            let last = all.iter().rev().filter(|d| d.role == Role::Sidecar);
-            let last = last
-                .filter_map(|d| running.iter().find(|run| run.name == d.container.name))
-                .next();
-            let now: Vec<_> = if main.is_empty() {
-                last.into_iter().collect()
-            } else {
-                main
+            let sidecars: Vec<&str> = all
+                .iter()
+                .rev()
+                .filter(|d| d.role == Role::Sidecar)
+                .map(|d| d.container.name.as_str())
+                .collect();
+            let rank = |name: &str| {
+                sidecars
+                    .iter()
+                    .position(|sidecar| *sidecar == name)
+                    .map_or(0, |at| at + 1)
             };
+            let ranks: Vec<usize> = running.iter().map(|run| rank(&run.name)).collect();
             if !told {
                 for run in &running {
                     let about = container_reference(&pod, &run.name, role(&run.name) != Role::Main);
@@ -64,10 +67,16 @@ impl Worker {
                 }
                 told = true;
             }
-            let shared = self.shared.clone();
-            let ends = now.iter().map(|run| {
-                let container = all.iter().find(|d| d.container.name == run.name).map(|d| d.container);
-                kill(&shared, &pod, container, &run.id, address(&observed), left)
+            let (shared, order) = (self.shared.clone(), Order::new(&ranks));
+            let ends = running.iter().zip(&ranks).map(async |(run, rank)| {
+                let ending = Ending {
+                    container: all.iter().find(|d| d.container.name == run.name).map(|d| d.container),
+                    run: &run.id,
+                    address: address(&observed),
+                    grace_seconds: left,
+                };
+                ending.kill_after(&shared, &pod, order.turn(*rank)).await;
+                order.ended(*rank);
             });
             let ends = futures::future::join_all(ends);
             tokio::pin!(ends);

@@ -5,10 +5,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use client::k8s_openapi::api::core::v1::{Container, LifecycleHandler, Probe};
+use client::k8s_openapi::api::core::v1::{Container, LifecycleHandler};
 
 use crate::cri::Cri;
-use crate::probes::{Answer, Target, ask};
+use crate::probes::{Target, http};
 
 /// How long an HTTP hook may take when nothing else bounds it.
 const HTTP_LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -52,21 +52,14 @@ pub async fn run(
             answer.exit_code
         ));
     }
-    // A GET is asked as a probe asks it.
-    if handler.http_get.is_some() {
-        let probe = Probe {
-            http_get: handler.http_get.clone(),
-            ..Probe::default()
-        };
+    if let Some(get) = &handler.http_get {
         let target = Target {
             address,
             run: run.to_owned(),
             container: container.clone(),
         };
-        return match ask(cri, &probe, &target, limit.unwrap_or(HTTP_LIMIT)).await {
-            Answer::Success => Ok(()),
-            Answer::Failure(text) => Err(text),
-        };
+        let asked = tokio::time::timeout(limit.unwrap_or(HTTP_LIMIT), http::hook(get, &target)).await;
+        return asked.map_err(|_| "context deadline exceeded".to_owned())?;
     }
     Err("invalid handler".into())
 }

@@ -3,6 +3,7 @@
 mod backoff;
 mod ending;
 mod hooks;
+mod kill;
 mod lookup;
 mod manager;
 mod reports;

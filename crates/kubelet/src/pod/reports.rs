@@ -7,7 +7,7 @@ use client::k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 use super::{Shared, container_reference};
 use crate::observed::Observed;
 use crate::plan::{Condemned, Facts, Role, defined};
-use crate::probes::{Kind, Report};
+use crate::probes::{Kind, Note, Report};
 use crate::status::Known;
 
 /// Verdicts by run.
@@ -31,10 +31,10 @@ impl Verdicts {
         let init = defined(pod)
             .iter()
             .any(|d| d.role != Role::Main && d.container.name == report.container);
-        if let Some(failure) = &report.failure {
+        if let Some(note) = &report.note {
             let about = container_reference(pod, &report.container, init);
-            let text = format!("{} probe failed: {failure}", report.kind.word());
-            shared.recorder.warning(about, "Unhealthy", text);
+            let (reason, text) = words(report.kind, note);
+            shared.recorder.warning(about, reason, text);
         }
         let Some(verdict) = report.verdict else { return };
         let own = self.runs.entry(report.run).or_default();
@@ -97,6 +97,19 @@ impl Verdicts {
         container.startup_probe.is_none()
             || self.runs.get(&run.id).and_then(|v| v.started) == Some(true)
             || told_before(pod, container, observed, |status| status.started)
+    }
+}
+
+/// The event of a probe. Source: `pkg/kubelet/prober/prober.go` (`probe`).
+fn words(kind: Kind, note: &Note) -> (&'static str, String) {
+    let kind = kind.word();
+    match note {
+        Note::Failed(text) => ("Unhealthy", format!("{kind} probe failed: {text}")),
+        Note::Errored(text) => (
+            "Unhealthy",
+            format!("{kind} probe errored and resulted in unknown state: {text}"),
+        ),
+        Note::Warning(text) => ("ProbeWarning", format!("{kind} probe warning: {text}")),
     }
 }
 

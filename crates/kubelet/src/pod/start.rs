@@ -6,14 +6,21 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::field::quote;
 use client::k8s_openapi::api::core::v1::{Container, Pod};
 use rpc::cri;
 use tokio::time::Instant;
 
+use super::kill::Ending;
 use super::{Shared, container_reference, full_name, hooks};
 use crate::config::{self, Wanted};
 use crate::status::Waiting;
 use crate::volumes::PodVolumes;
+
+/// A container that was made and could not be started.
+pub const RUN_ERROR: &str = "RunContainerError";
+/// A container whose hook after its start failed.
+pub const POST_START_ERROR: &str = "PostStartHookError";
 
 /// What a start needs.
 pub struct Start {
@@ -71,17 +78,12 @@ impl Start {
             .cri
             .create_container(&self.sandbox, config, self.sandbox_config.clone())
             .await
-            .map_err(|error| refused("CreateContainerError", error.to_string()))?;
-        let name = &self.container.name;
-        shared
-            .recorder
-            .normal(about.clone(), "Created", format!("Created container: {name}"));
+            .map_err(|error| refused("CreateContainerError", error.description))?;
+        shared.recorder.normal(about.clone(), "Created", "Container created");
         if let Err(error) = shared.cri.start_container(&id).await {
-            return Err(refused("RunContainerError", error.to_string()));
+            return Err(refused(RUN_ERROR, error.description));
         }
-        shared
-            .recorder
-            .normal(about.clone(), "Started", format!("Started container {name}"));
+        shared.recorder.normal(about.clone(), "Started", "Container started");
         if let Some(handler) = hooks::post_start(&self.container)
             && let Err(why) = hooks::run(&shared.cri, handler, &self.container, &id, self.address(), None).await
         {
@@ -91,9 +93,15 @@ impl Start {
             recorder.normal(about, "Killing", "FailedPostStartHook");
             // A container whose hook failed is ended; the plan starts it again.
             let grace = super::worker::grace_seconds(&self.pod);
-            kill(shared, &self.pod, Some(&self.container), &id, self.address(), grace).await;
+            let ending = Ending {
+                container: Some(&self.container),
+                run: &id,
+                address: self.address(),
+                grace_seconds: grace,
+            };
+            ending.kill(shared, &self.pod).await;
             return Err(Waiting {
-                reason: "PostStartHookError".into(),
+                reason: POST_START_ERROR.into(),
                 message: why,
             });
         }
@@ -120,6 +128,17 @@ impl Start {
                 message,
             }
         };
+        if let Err(why) = config::check_image_name(&name) {
+            let message = format!("Failed to apply default image tag {}: {why}", quote(&name));
+            shared.recorder.warning(about.clone(), "InspectFailed", message.clone());
+            shared
+                .recorder
+                .warning(about.clone(), "Failed", "Error: InvalidImageName");
+            return Err(Waiting {
+                reason: "InvalidImageName".into(),
+                message,
+            });
+        }
         let present = shared.cri.image(&name).await.map_err(inspect)?;
         if let Some(image) = present
             && policy != "Always"
@@ -205,41 +224,3 @@ impl Start {
         })
     }
 }
-
-/// Ends one run: its hook first, then the signal, and the kill when its time is over.
-pub async fn kill(
-    shared: &Shared,
-    pod: &Pod,
-    container: Option<&Container>,
-    run: &str,
-    address: Option<IpAddr>,
-    grace_seconds: i64,
-) {
-    let begun = Instant::now();
-    let mut left = grace_seconds.max(0);
-    let hook = container.and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref().map(|hook| (c, hook)));
-    if let Some((container, handler)) = hook.filter(|_| left > 0) {
-        let limit = std::time::Duration::from_secs(left.unsigned_abs());
-        let outcome = tokio::time::timeout(
-            limit,
-            hooks::run(&shared.cri, handler, container, run, address, Some(limit)),
-        )
-        .await;
-        if let Ok(Err(why)) = outcome {
-            tracing::debug!(pod = %full_name(pod), why, "a hook before the end failed");
-            let about = container_reference(pod, &container.name, false);
-            // What the hook said may hold secrets: it is not in the event.
-            shared
-                .recorder
-                .warning(about, "FailedPreStopHook", "PreStopHook failed");
-        }
-        left = (left - i64::try_from(begun.elapsed().as_secs()).unwrap_or(left)).max(MINIMUM_GRACE_SECONDS);
-    }
-    if let Err(error) = shared.cri.stop_container(run, left).await {
-        tracing::warn!(pod = %full_name(pod), run, %error, "a container was not ended");
-    }
-}
-
-/// What a container has left after a hook that took all of its time.
-/// Source: `kuberuntime_container.go` (`minimumGracePeriodInSeconds`).
-const MINIMUM_GRACE_SECONDS: i64 = 2;

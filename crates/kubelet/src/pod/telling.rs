@@ -39,7 +39,9 @@ impl Worker {
             let Some(run) = observed.latest(name).filter(|run| run.is_over()) else {
                 continue;
             };
-            if self.failures.contains_key(name) || !self.told.insert((name.clone(), pause.seconds, run.attempt)) {
+            if self.failures.get(name).is_some_and(|failure| !failure.ran())
+                || !self.told.insert((name.clone(), pause.seconds, run.attempt))
+            {
                 continue;
             }
             let init = defined(&self.pod)
@@ -82,7 +84,10 @@ impl Worker {
         };
         self.verdicts.tell_status(&self.pod, observed, &mut known);
         for (name, failure) in &self.failures {
-            known.waiting.insert(name.clone(), self.words(name, failure));
+            // What was made and failed to run backs off as what crashes does, and is told so.
+            if !(failure.ran() && facts.pauses.contains_key(name)) {
+                known.waiting.insert(name.clone(), self.words(name, failure));
+            }
         }
         let status = crate::status::status(&self.pod, observed, &known, self.shared.clock.now());
         // Others write to it too (the node controller takes readiness away): what the API has counts, not what we wrote.

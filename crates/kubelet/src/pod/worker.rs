@@ -15,8 +15,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::backoff::Backoffs;
+use super::kill::Ending;
 use super::reports::Verdicts;
-use super::start::{Start, kill};
+use super::start::{POST_START_ERROR, RUN_ERROR, Start};
 use super::{Shared, container_reference, full_name, hooks, reference};
 use crate::config::{self, identity};
 use crate::observed::{Observed, Run};
@@ -63,6 +64,13 @@ pub(super) struct Failure {
     pub(super) waiting: Waiting,
     pub(super) until: Instant,
     pub(super) delay: Duration,
+}
+
+impl Failure {
+    /// Whether there was a run all the same: then its end counts, as that of any other run.
+    pub(super) fn ran(&self) -> bool {
+        matches!(&*self.waiting.reason, RUN_ERROR | POST_START_ERROR)
+    }
 }
 
 /// The task of one pod.
@@ -210,14 +218,15 @@ impl Worker {
         if pulls {
             self.tell_pull_pause(&container);
         }
-        self.failures.insert(
-            container,
-            Failure {
-                waiting,
-                until: Instant::now() + delay,
-                delay,
-            },
-        );
+        let mut failure = Failure {
+            waiting,
+            until: Instant::now() + delay,
+            delay,
+        };
+        if failure.ran() {
+            failure.until = Instant::now();
+        }
+        self.failures.insert(container, failure);
     }
 
     /// One look at the pod. Answers when to look again without an event.
@@ -331,7 +340,13 @@ impl Worker {
         }
         self.prepare().await.as_ref()?;
         for run in observed.runs.iter().filter(|run| !run.is_over()) {
-            kill(&self.shared, &self.pod, None, &run.id, None, 0).await;
+            let ending = Ending {
+                container: None,
+                run: &run.id,
+                address: None,
+                grace_seconds: 0,
+            };
+            ending.kill(&self.shared, &self.pod).await;
         }
         for old in &observed.sandboxes {
             if let Err(error) = self.shared.cri.stop_sandbox(&old.id).await {
@@ -481,7 +496,13 @@ impl Worker {
         let address = address(observed);
         self.busy.insert(name.clone());
         self.work.spawn(async move {
-            kill(&shared, &pod, container.as_ref(), &run, address, grace).await;
+            let ending = Ending {
+                container: container.as_ref(),
+                run: &run,
+                address,
+                grace_seconds: grace,
+            };
+            ending.kill(&shared, &pod).await;
             Done::Killed { container: name }
         });
     }
@@ -492,15 +513,13 @@ impl Worker {
         let sidecars = defined(&self.pod).into_iter().rev().filter(|d| d.role == Role::Sidecar);
         for defined in sidecars.map(|d| d.container.clone()).collect::<Vec<_>>() {
             if let Some(run) = observed.latest(&defined.name).filter(|run| run.is_running()) {
-                kill(
-                    &self.shared,
-                    &self.pod,
-                    Some(&defined),
-                    &run.id,
-                    address(observed),
-                    grace_seconds(&self.pod),
-                )
-                .await;
+                let ending = Ending {
+                    container: Some(&defined),
+                    run: &run.id,
+                    address: address(observed),
+                    grace_seconds: grace_seconds(&self.pod),
+                };
+                ending.kill(&self.shared, &self.pod).await;
             }
         }
         for sandbox in observed.sandboxes.iter().filter(|sandbox| sandbox.ready) {

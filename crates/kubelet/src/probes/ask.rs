@@ -7,26 +7,25 @@ use std::time::Duration;
 
 use client::k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use client::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use http_body_util::{BodyExt as _, Empty};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::{Target, grpc};
+use super::{Target, grpc, http};
 use crate::cri::Cri;
-use crate::http_client::{PlainOrTls, tls_unverified};
 
 /// How much of an answer is read: upstream's limit.
-const ANSWER_BYTES_MAX: usize = 10 * 1024;
-/// What stands in the request.
-const USER_AGENT: &str = "kube-probe/1.36";
+pub(super) const ANSWER_BYTES_MAX: usize = 10 * 1024;
 
 /// What a probe got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Yes.
     Success,
+    /// Yes, but people should know of something.
+    Warning(String),
     /// No, and what was seen.
     Failure(String),
+    /// The question could not be asked: no verdict.
+    Unknown(String),
 }
 
 /// Asks once, within the limit.
@@ -35,29 +34,41 @@ pub async fn ask(cri: &Cri, probe: &Probe, target: &Target, limit: Duration) -> 
         return exec_probe(cri, &target.run, exec.command.as_deref().unwrap_or_default(), limit).await;
     }
     if let Some(get) = &probe.http_get {
-        return within(limit, http(get, target), "context deadline exceeded").await;
+        // The words of Go's client when its time is over, which does not tell how far it came.
+        let late = || {
+            let url = address(get.host.as_deref(), &get.port, target).map(|address| url(get, address));
+            let url = url.unwrap_or_default();
+            format!("Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
+        };
+        return within(limit, http::probe(get, target), late).await;
     }
     if let Some(socket) = &probe.tcp_socket {
         let address = address(socket.host.as_deref(), &socket.port, target);
         return match address {
-            Ok(address) => within(limit, tcp(address), "i/o timeout").await,
-            Err(text) => Answer::Failure(text),
+            Ok(address) => within(limit, tcp(address), || format!("dial tcp {address}: i/o timeout")).await,
+            Err(text) => Answer::Unknown(text),
         };
     }
     if let Some(grpc) = &probe.grpc {
         return match address(None, &IntOrString::Int(grpc.port), target) {
             Ok(address) => grpc::check(address, grpc.service.as_deref().unwrap_or_default(), limit).await,
-            Err(text) => Answer::Failure(text),
+            Err(text) => Answer::Unknown(text),
         };
     }
-    Answer::Failure("missing probe handler".into())
+    Answer::Unknown(format!("missing probe handler for {}", target.container.name))
 }
 
-async fn within(limit: Duration, work: impl Future<Output = Answer>, timeout_words: &str) -> Answer {
+async fn within(limit: Duration, work: impl Future<Output = Answer>, late: impl Fn() -> String) -> Answer {
     match tokio::time::timeout(limit, work).await {
         Ok(answer) => answer,
-        Err(_) => Answer::Failure(timeout_words.into()),
+        Err(_) => Answer::Failure(late()),
     }
+}
+
+fn url(get: &HTTPGetAction, address: SocketAddr) -> String {
+    let scheme = get.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
+    let path = get.path.as_deref().unwrap_or("/");
+    format!("{scheme}://{address}/{}", path.trim_start_matches('/'))
 }
 
 async fn exec_probe(cri: &Cri, run: &str, command: &[String], limit: Duration) -> Answer {
@@ -70,7 +81,11 @@ async fn exec_probe(cri: &Cri, run: &str, command: &[String], limit: Duration) -
             output.truncate(ANSWER_BYTES_MAX);
             Answer::Failure(String::from_utf8_lossy(&output).into_owned())
         }
-        Err(error) => Answer::Failure(error.to_string()),
+        Err(error) if error.timed_out => {
+            let command = api::field::quote(&command.join(" "));
+            Answer::Failure(format!("command timed out: {command} timed out after {seconds}s"))
+        }
+        Err(error) => Answer::Unknown(error.to_string()),
     }
 }
 
@@ -81,84 +96,8 @@ async fn tcp(address: SocketAddr) -> Answer {
     }
 }
 
-async fn http(get: &HTTPGetAction, target: &Target) -> Answer {
-    let address = match address(get.host.as_deref(), &get.port, target) {
-        Ok(address) => address,
-        Err(text) => return Answer::Failure(text),
-    };
-    let tls = get.scheme.as_deref() == Some("HTTPS");
-    let path = get.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
-    let path = if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        format!("/{path}")
-    };
-    let url = format!("{}://{address}{path}", if tls { "https" } else { "http" });
-    let headers = get.http_headers.iter().flatten();
-    let headers: Vec<(String, String)> = headers
-        .map(|header| (header.name.clone(), header.value.clone()))
-        .collect();
-    match request(address, tls, &path, &headers).await {
-        Ok(code) if (200..400).contains(&code) => Answer::Success,
-        Ok(code) => Answer::Failure(format!("HTTP probe failed with statuscode: {code}")),
-        Err(text) => Answer::Failure(format!("Get \"{url}\": {text}")),
-    }
-}
-
-async fn request(address: SocketAddr, tls: bool, path: &str, headers: &[(String, String)]) -> Result<u16, String> {
-    let dial = |error: std::io::Error| format!("dial tcp {address}: connect: {}", words(&error));
-    let stream = TcpStream::connect(address).await.map_err(dial)?;
-    let stream = if tls {
-        PlainOrTls::Tls(Box::new(
-            tls_unverified(stream, address.ip())
-                .await
-                .map_err(|error| error.to_string())?,
-        ))
-    } else {
-        PlainOrTls::Plain(stream)
-    };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
-    let mut request = http::Request::get(path);
-    let has = |name: &str| headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
-    if !has("host") {
-        request = request.header(http::header::HOST, address.to_string());
-    }
-    if !has("user-agent") {
-        request = request.header(http::header::USER_AGENT, USER_AGENT);
-    }
-    if !has("accept") {
-        request = request.header(http::header::ACCEPT, "*/*");
-    }
-    request = request.header(http::header::CONNECTION, "close");
-    for (name, value) in headers {
-        request = request.header(name, value);
-    }
-    let request = request
-        .body(Empty::<bytes::Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    // The connection lives as long as the question.
-    let ask = async {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let code = response.status().as_u16();
-        let mut body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        // What a container says besides its code is of no interest; more than the limit is cut.
-        while let Some(Ok(_)) = body.frame().await {}
-        Ok(code)
-    };
-    tokio::pin!(connection);
-    tokio::pin!(ask);
-    tokio::select! {
-        answer = &mut ask => answer,
-        ended = &mut connection => match ended {
-            Ok(()) => ask.await,
-            Err(error) => Err(error.to_string()),
-        },
-    }
-}
-
-fn address(host: Option<&str>, port: &IntOrString, target: &Target) -> Result<SocketAddr, String> {
+/// Where a probe goes: the pod, unless it names another address.
+pub(super) fn address(host: Option<&str>, port: &IntOrString, target: &Target) -> Result<SocketAddr, String> {
     let port = port_number(port, &target.container)?;
     let ip: IpAddr = match host.filter(|host| !host.is_empty()) {
         Some(host) => host
@@ -183,17 +122,22 @@ pub fn port_number(port: &IntOrString, container: &Container) -> Result<u16, Str
                 .iter()
                 .flatten()
                 .find(|port| port.name.as_deref() == Some(name));
-            let number = named.map(|port| port.container_port).or_else(|| name.parse().ok());
-            number
-                .and_then(|n| u16::try_from(n).ok())
+            let number = match named {
+                Some(port) => port.container_port,
+                None => name
+                    .parse()
+                    .map_err(|_| format!("strconv.Atoi: parsing {}: invalid syntax", api::field::quote(name)))?,
+            };
+            u16::try_from(number)
+                .ok()
                 .filter(|n| *n > 0)
-                .ok_or_else(|| wrong(name))
+                .ok_or_else(|| wrong(&number))
         }
     }
 }
 
 /// An error as Go words it: what people search for.
-fn words(error: &std::io::Error) -> String {
+pub(super) fn words(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
         std::io::ErrorKind::HostUnreachable => "no route to host".into(),
@@ -229,7 +173,10 @@ mod tests {
         let cri = Cri::connect(std::path::Path::new("/none")).unwrap();
         let answer = ask(&cri, &probe, &target, Duration::from_secs(5)).await;
         server.abort();
-        answer
+        match answer {
+            Answer::Failure(text) => Answer::Failure(text.replace(&format!("http://127.0.0.1:{port}"), "URL")),
+            other => other,
+        }
     }
 
     #[tokio::test]
@@ -239,9 +186,14 @@ mod tests {
         for (respond, probe, expect) in [
             ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", get(), Answer::Success),
             (
+                "HTTP/1.1 302 Found\r\nlocation: http://192.0.2.1/x\r\ncontent-length: 4\r\n\r\nover",
+                get(),
+                Answer::Warning("Probe terminated redirects, Response body: over".into()),
+            ),
+            (
                 "HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n",
                 get(),
-                Answer::Success,
+                failed("Get \"URL/x\": stopped after 10 redirects"),
             ),
             (
                 "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n",
@@ -252,9 +204,9 @@ mod tests {
             (
                 "",
                 json!({"tcpSocket": {"port": "none"}}),
-                failed("invalid port number: none"),
+                Answer::Unknown("strconv.Atoi: parsing \"none\": invalid syntax".into()),
             ),
-            ("", json!({}), failed("missing probe handler")),
+            ("", json!({}), Answer::Unknown("missing probe handler for c".into())),
         ] {
             assert_eq!(answer(respond, probe.clone()).await, expect, "{probe} {respond}");
         }
@@ -265,7 +217,7 @@ mod tests {
                     "Get \"http://127.0.0.1:1/\": dial tcp 127.0.0.1:1: connect: connection refused"
                 );
             }
-            Answer::Success => panic!("nobody listens there"),
+            other => panic!("nobody listens there: {other:?}"),
         }
     }
 }

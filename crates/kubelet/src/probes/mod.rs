@@ -5,6 +5,7 @@
 
 mod ask;
 mod grpc;
+pub(crate) mod http;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -56,8 +57,19 @@ pub struct Report {
     pub kind: Kind,
     /// The verdict after the thresholds; `None` when it did not change.
     pub verdict: Option<bool>,
-    /// What the probe got, when it failed.
-    pub failure: Option<String>,
+    /// What people should know, when it did not just succeed.
+    pub note: Option<Note>,
+}
+
+/// What an event tells of a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// It failed.
+    Failed(String),
+    /// It could not be asked, which is no verdict.
+    Errored(String),
+    /// It succeeded, with a doubt.
+    Warning(String),
 }
 
 /// Where a run is asked.
@@ -254,7 +266,8 @@ impl Asker {
     async fn eagerly(&self, probe: &Probe) {
         let limit = seconds(probe.timeout_seconds, 1);
         for _ in 0..EAGER_TRIES {
-            if ask(&self.cri, probe, &self.target, limit).await == Answer::Success {
+            let answer = ask(&self.cri, probe, &self.target, limit).await;
+            if matches!(answer, Answer::Success | Answer::Warning(_)) {
                 return;
             }
             tokio::time::sleep(EAGER_PAUSE).await;
@@ -263,15 +276,15 @@ impl Asker {
 
     async fn once(&self, kind: Kind, probe: &Probe, counter: &mut Counter, known: Option<bool>) -> Option<bool> {
         let limit = seconds(probe.timeout_seconds, 1);
-        let answer = ask(&self.cri, probe, &self.target, limit).await;
-        let success = matches!(answer, Answer::Success);
-        let verdict = counter.count(success);
-        let failure = match answer {
-            Answer::Success => None,
-            Answer::Failure(text) => Some(text),
+        let (success, note) = match ask(&self.cri, probe, &self.target, limit).await {
+            Answer::Success => (Some(true), None),
+            Answer::Warning(text) => (Some(true), Some(Note::Warning(text))),
+            Answer::Failure(text) => (Some(false), Some(Note::Failed(text))),
+            Answer::Unknown(text) => (None, Some(Note::Errored(text))),
         };
+        let verdict = success.and_then(|success| counter.count(success));
         let changed = verdict.filter(|verdict| known != Some(*verdict));
-        if changed.is_some() || failure.is_some() {
+        if changed.is_some() || note.is_some() {
             let (container, run) = (self.target.container.name.clone(), self.target.run.clone());
             // The worker that listened is gone when its pod is.
             let _ = self.reports.send(Report {
@@ -279,7 +292,7 @@ impl Asker {
                 run,
                 kind,
                 verdict: changed,
-                failure,
+                note,
             });
         }
         verdict

@@ -12,7 +12,7 @@ use crate::plan::{Defined, Role, defined};
 pub fn conditions(pod: &Pod, observed: &Observed, known: &Known, phase: &str, now: Timestamp) -> Vec<Value> {
     let containers = defined(pod);
     let over = matches!(phase, "Succeeded" | "Failed");
-    let initialized = initialized(&containers, observed, phase);
+    let initialized = initialized(&containers, observed, known, phase);
     let containers_ready = containers_ready(&containers, observed, known, phase, over);
     let ready = ready(pod, &containers_ready);
     let sandbox = observed
@@ -101,7 +101,13 @@ fn host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
 }
 
-fn initialized(containers: &[Defined], observed: &Observed, phase: &str) -> Verdict {
+fn initialized(containers: &[Defined], observed: &Observed, known: &Known, phase: &str) -> Verdict {
+    if phase == "Succeeded" {
+        return Verdict {
+            reason: "PodCompleted".into(),
+            ..Verdict::yes()
+        };
+    }
     let main_ran = containers
         .iter()
         .any(|defined| defined.role == Role::Main && observed.latest(&defined.container.name).is_some());
@@ -110,23 +116,18 @@ fn initialized(containers: &[Defined], observed: &Observed, phase: &str) -> Verd
     }
     let mut missing = Vec::new();
     for defined in containers.iter().filter(|defined| defined.role != Role::Main) {
-        let latest = observed.latest(&defined.container.name);
+        let name = defined.container.name.as_str();
+        let latest = observed.latest(name);
         let done = match defined.role {
             Role::Init => latest.is_some_and(Run::succeeded),
-            _ => latest.is_some_and(Run::is_running),
+            _ => latest.is_some_and(Run::is_running) && known.started.get(name) == Some(&true),
         };
         if !done {
-            missing.push(defined.container.name.as_str());
+            missing.push(name);
         }
     }
     if missing.is_empty() {
         return Verdict::yes();
-    }
-    if phase == "Succeeded" {
-        return Verdict {
-            reason: "PodCompleted".into(),
-            ..Verdict::yes()
-        };
     }
     Verdict::no(
         "ContainersNotInitialized",

@@ -11,7 +11,7 @@ use client::k8s_openapi::api::core::v1::Pod;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::observed::Observed;
+use crate::observed::{Observed, Run};
 use crate::plan::{Pause, Role, defined, restart_policy, restarts};
 
 pub use containers::Waiting;
@@ -127,7 +127,12 @@ fn phase(pod: &Pod, observed: &Observed, known: &Known) -> &'static str {
             _ => return "Pending",
         }
     }
-    let (mut running, mut stopped, mut failed, mut unknown) = (0, 0, 0, 0);
+    // A sidecar that runs keeps the pod running until it is ended too; one that is over counts for nothing.
+    let sidecars = containers.iter().filter(|defined| defined.role == Role::Sidecar);
+    let mut running = sidecars
+        .filter(|defined| observed.latest(&defined.container.name).is_some_and(Run::is_running))
+        .count();
+    let (mut stopped, mut failed, mut unknown) = (0, 0, 0);
     for defined in containers.iter().filter(|defined| defined.role == Role::Main) {
         match observed.latest(&defined.container.name) {
             Some(run) if run.is_running() => running += 1,
@@ -170,7 +175,7 @@ fn old_phase(pod: &Pod) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::{Run, RunState, Sandbox};
+    use crate::observed::{RunState, Sandbox};
 
     fn pod(policy: &str, init: &[&str]) -> Pod {
         let init: Vec<Value> = init.iter().map(|name| json!({"name": name, "image": "x"})).collect();
@@ -239,6 +244,31 @@ mod tests {
         ] {
             let got = phase(&pod(policy, init), &observed(state), &Known::default());
             assert_eq!(got, expect, "{policy} {init:?} {state}");
+        }
+    }
+
+    #[test]
+    fn sidecars_keep_a_pod_running_and_count_for_nothing_else() {
+        let mut pod = pod("Never", &["s"]);
+        let spec = pod.spec.as_mut().unwrap();
+        spec.init_containers.as_mut().unwrap()[0].restart_policy = Some("Always".into());
+        for (state, expect, initialized) in [
+            ("s:run", "Pending", ("False", json!("ContainersNotInitialized"))),
+            ("s:run a:run b:run", "Running", ("True", json!(null))),
+            ("s:fail a:run b:run", "Running", ("True", json!(null))),
+            ("s:run a:ok b:ok", "Running", ("True", json!(null))),
+            ("s:fail a:ok b:ok", "Succeeded", ("True", json!("PodCompleted"))),
+            ("s:ok a:ok b:fail", "Failed", ("True", json!(null))),
+        ] {
+            let status = status(&pod, &observed(state), &Known::default(), now());
+            let condition = status["conditions"].as_array().unwrap();
+            let condition = condition.iter().find(|c| c["type"] == "Initialized").unwrap();
+            let told = (condition["status"].as_str().unwrap(), condition["reason"].clone());
+            assert_eq!(
+                (status["phase"].as_str().unwrap(), told),
+                (expect, initialized),
+                "{state}"
+            );
         }
     }
 

@@ -113,6 +113,10 @@ impl Runtime {
         let group = self.cgroups.group(&record.cgroup);
         let joined = matches!(pid_namespace, PidNamespace::Join(_));
         let v1 = self.cgroups.version() == sys::cgroup::Version::V1;
+        let node_mounts = match spec::spread(&config).is_empty() {
+            true => Vec::new(),
+            false => sys::mounts::list().map_err(doing("reading the mounts"))?,
+        };
         let output = spec::make(&spec::Input {
             config: &config,
             image,
@@ -130,6 +134,7 @@ impl Runtime {
             .as_slice(),
             bounding: &self.bounding,
             hostname: hostname.trim(),
+            node_mounts: &node_mounts,
         })?;
         record.seccomp = output.seccomp;
         crate::image::make_directory_in_root(&rootfs, &output.cwd).map_err(doing("making the working directory"))?;

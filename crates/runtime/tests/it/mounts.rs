@@ -9,17 +9,25 @@ use crate::node::{Node, Pod, container, security};
 /// Static, so that it runs in an image that has nothing: it brings `mount`.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// A privileged container that has `volume` at `/data`, with that propagation.
+/// A privileged container that has `volume` at `/data` with that propagation, and at `/private` with none.
 async fn with_volume(node: &mut Node, pod: &Pod, name: &str, volume: &Path, how: cri::MountPropagation) -> String {
     let mut config = container(name, &["sleep", "1000"]);
     security(&mut config).privileged = true;
-    config.mounts = vec![cri::Mount {
-        container_path: "/data".into(),
+    let mount = |path: &str, how: cri::MountPropagation| cri::Mount {
+        container_path: path.into(),
         host_path: volume.to_string_lossy().into_owned(),
         propagation: how.into(),
         ..Default::default()
-    }];
+    };
+    config.mounts = vec![
+        mount("/data", how),
+        mount("/private", cri::MountPropagation::PropagationPrivate),
+    ];
     node.run(pod, config).await
+}
+
+fn make_private(directory: &Path) {
+    rustix::mount::mount_change(directory, rustix::mount::MountPropagationFlags::PRIVATE).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,24 +52,42 @@ async fn mounts_spread_as_far_as_they_were_told_to() {
         std::fs::write(inner.join("new"), "").unwrap();
         let seen = node.exec(&id, &["ls", "/data/of-the-node"]).await;
         assert_eq!(seen.stdout == b"new\n", comes_in, "{name}: {seen:?}");
+        let elsewhere = node.exec(&id, &["ls", "/private/of-the-node"]).await;
+        assert_eq!(
+            elsewhere.stdout, b"",
+            "{name}: each mount spreads by itself: {elsewhere:?}"
+        );
         assert!(sys::mounts::detach(&inner).unwrap());
-        let mount = [
-            "/data/busybox",
-            "mount",
-            "-t",
-            "tmpfs",
-            "none",
-            "/data/of-the-container",
-        ];
-        let made = node.exec(&id, &mount).await;
-        assert_eq!(made.exit_code, 0, "{name}: {made:?}");
         let outer = volume.join("of-the-container");
-        let seen = sys::mounts::list().unwrap().iter().any(|mount| mount.target == outer);
-        assert_eq!(seen, goes_out, "{name}");
+        for (at, expect) in [("/private", false), ("/data", goes_out)] {
+            let place = format!("{at}/of-the-container");
+            let mount = ["/data/busybox", "mount", "-t", "tmpfs", "none", &place];
+            let made = node.exec(&id, &mount).await;
+            assert_eq!(made.exit_code, 0, "{name}: {made:?}");
+            let seen = sys::mounts::list().unwrap().iter().any(|mount| mount.target == outer);
+            assert_eq!(seen, expect, "{name} {at}");
+        }
         node.stop(&id, 0).await;
         // What a container mounted into the node stays there: it is the node's to take away.
         assert_eq!(sys::mounts::detach(&outer).unwrap(), goes_out, "{name}");
     }
+    let refused = {
+        let own = node.dir.path().join("not-shared");
+        std::fs::create_dir(&own).unwrap();
+        sys::mounts::tmpfs(&own, 1 << 20, 0o755).unwrap();
+        make_private(&own);
+        let mut config = container("refused", &["sleep", "1000"]);
+        config.mounts = vec![cri::Mount {
+            container_path: "/data".into(),
+            host_path: own.to_string_lossy().into_owned(),
+            propagation: PropagationBidirectional.into(),
+            ..Default::default()
+        }];
+        let error = node.try_create(&pod, config).await.unwrap_err();
+        assert!(sys::mounts::detach(&own).unwrap());
+        error
+    };
+    assert!(refused.message().contains("but it is not a shared mount"), "{refused}");
     node.remove_pod(&pod).await;
     sys::mounts::detach_below(&volume).unwrap();
     node.finish().await;

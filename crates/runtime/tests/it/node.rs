@@ -151,17 +151,17 @@ impl Node {
     }
 
     pub async fn create(&mut self, pod: &Pod, config: cri::ContainerConfig) -> String {
+        self.try_create(pod, config).await.unwrap()
+    }
+
+    pub async fn try_create(&mut self, pod: &Pod, config: cri::ContainerConfig) -> Result<String, tonic::Status> {
         let request = cri::CreateContainerRequest {
             pod_sandbox_id: pod.id.clone(),
             config: Some(config),
             sandbox_config: Some(pod.config.clone()),
         };
-        self.client
-            .create_container(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .container_id
+        let created = self.client.create_container(request).await?;
+        Ok(created.into_inner().container_id)
     }
 
     pub async fn start_container(&mut self, id: &str) {
