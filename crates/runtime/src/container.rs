@@ -89,8 +89,7 @@ impl Runtime {
                 .apply(&limits(&resources))
                 .map_err(doing("limiting the container"))?;
             let rootfs = runtime.container_dir(&prepared.id).join("rootfs");
-            let mounted = sys::mounts::list().map_err(doing("reading the mounts"))?;
-            if !mounted.iter().any(|mount| mount.target == rootfs) {
+            if !sys::mounts::is_mount_point(&rootfs).map_err(doing(rootfs.display()))? {
                 runtime.mount_rootfs(&prepared)?;
             }
             let log = PathBuf::from(&prepared.log_path);

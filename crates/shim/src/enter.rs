@@ -50,8 +50,7 @@ pub fn exec(request: &HelperRequest) -> Result<Outcome, String> {
         return Err("the container is not running".into());
     }
     for cgroup in cgroups {
-        let file = cgroup.join("cgroup.procs");
-        std::fs::write(&file, "0").map_err(|err| format!("cannot enter {}: {err}", file.display()))?;
+        kernel::enter_cgroup(cgroup)?;
     }
     kernel::set_undumpable().map_err(|err| err.to_string())?;
     kernel::enter(pidfd.as_fd(), NAMESPACES).map_err(|err| format!("cannot enter the container: {err}"))?;

@@ -7,6 +7,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 /// Turns the C convention into a result.
 pub fn check(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -215,6 +216,21 @@ pub fn set_no_new_privileges() -> io::Result<()> {
 pub fn enter(pidfd: BorrowedFd<'_>, namespaces: i32) -> io::Result<()> {
     // SAFETY: the descriptor is borrowed, hence open; single-threaded, so all of the process moves.
     check(unsafe { libc::setns(pidfd.as_raw_fd(), namespaces) }.into()).map(drop)
+}
+
+/// Moves this process, which has one thread, into a control group's directory.
+///
+/// On v1 by its thread: a process is moved only after the kernel has waited until no process forks or ends, ten
+/// milliseconds and more, and a thread that moves itself needs none of that. v2 moves processes only.
+/// Source: `cgroup_procs_write_start` of the kernel.
+pub fn enter_cgroup(directory: &Path) -> Result<(), String> {
+    let tasks = directory.join("tasks");
+    let file = if tasks.exists() {
+        tasks
+    } else {
+        directory.join("cgroup.procs")
+    };
+    std::fs::write(&file, "0").map_err(|err| format!("cannot enter {}: {err}", file.display()))
 }
 
 /// Makes new namespaces (`CLONE_NEW*`) for this process.

@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_bind_recursive, mount_change,
@@ -43,6 +44,15 @@ pub struct Mount {
 /// The mounts of this process's namespace, in the kernel's order.
 pub fn list() -> io::Result<Vec<Mount>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// Whether something is mounted right there. Costs one call, where the table grows with every pod; absent is no mount.
+pub fn is_mount_point(path: &Path) -> io::Result<bool> {
+    match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(err) => Err(err.into()),
+    }
 }
 
 /// Reads `/proc/PID/mountinfo`; lines that are not as documented are left out.
@@ -270,6 +280,9 @@ mod tests {
     #[test]
     fn own_table_is_read() {
         assert!(list().unwrap().iter().any(|mount| mount.target == Path::new("/")));
+        for (path, expect) in [("/", true), ("/proc", true), ("/proc/self/fd", false), ("/none", false)] {
+            assert_eq!(is_mount_point(Path::new(path)).unwrap(), expect, "{path}");
+        }
     }
 
     #[test]

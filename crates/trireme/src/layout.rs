@@ -47,14 +47,23 @@ impl Layout {
     /// The control group below which the node's pods live: one of its own for each cluster, so that clusters can be kept
     /// apart by `--dir`.
     pub fn cgroup_root(&self) -> PathBuf {
+        self.cgroup("/trireme")
+    }
+
+    /// The control group of the control plane: beside the node's, so that neither is counted, or ended, with the other.
+    pub fn server_cgroup_root(&self) -> PathBuf {
+        self.cgroup("/trireme-server")
+    }
+
+    fn cgroup(&self, name: &str) -> PathBuf {
         if self.data == Path::new(SYSTEM_DATA) {
-            return "/trireme".into();
+            return name.into();
         }
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for byte in self.data.as_os_str().as_encoded_bytes() {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        format!("/trireme-{:08x}", hash & 0xffff_ffff).into()
+        format!("{name}-{:08x}", hash & 0xffff_ffff).into()
     }
 
     /// The flags by which another process of ours finds the same directories.

@@ -7,6 +7,7 @@ mod kill;
 mod lookup;
 mod manager;
 mod reports;
+mod setup;
 mod start;
 mod telling;
 mod worker;

@@ -18,7 +18,7 @@ use super::backoff::Backoffs;
 use super::kill::Ending;
 use super::reports::Verdicts;
 use super::start::{POST_START_ERROR, RUN_ERROR, Start};
-use super::{Shared, container_reference, full_name, hooks, reference};
+use super::{Shared, container_reference, full_name, hooks};
 use crate::config::{self, identity};
 use crate::observed::{Observed, Run};
 use crate::plan::{self, Facts, Kill, Plan, Role, defined};
@@ -28,12 +28,11 @@ use crate::volumes::{Changes, PodVolumes};
 
 /// The runtime is asked again after this long when it did not answer.
 const RUNTIME_RETRY: Duration = Duration::from_secs(1);
-/// Volumes and sandboxes that failed are tried again after this long, doubled up to the maximum.
-const SETUP_RETRY: Duration = Duration::from_millis(500);
-const SETUP_RETRY_MAX: Duration = Duration::from_secs(122);
 /// A container that cannot be made (not one that crashed) is tried again after this long.
 /// Source: `pkg/kubelet/kubelet.go` (`backOffPeriod`).
 pub(super) const START_RETRY: Duration = Duration::from_secs(10);
+/// For how long the first status waits for what is being started: most containers run by then, and one write tells all.
+const FIRST_STATUS_PATIENCE: Duration = Duration::from_millis(200);
 /// Runs of a container that are kept: the present one and the one before, whose log people ask for.
 const RUNS_KEPT: usize = 2;
 
@@ -91,11 +90,13 @@ pub struct Worker {
     pub(super) busy: BTreeSet<String>,
     /// Containers being started that have a postStart hook.
     hooked: BTreeSet<String>,
-    volumes: Option<Arc<PodVolumes>>,
-    asked_volumes: bool,
-    setup_retry: Option<(Instant, Duration)>,
+    pub(super) volumes: Option<Arc<PodVolumes>>,
+    pub(super) asked_volumes: bool,
+    pub(super) setup_retry: Option<(Instant, Duration)>,
     /// Whether volumes show something that has changed.
     stale: bool,
+    /// Until when the first status may wait.
+    first_status: Option<Instant>,
 }
 
 // === impl Worker ===
@@ -124,6 +125,7 @@ impl Worker {
             asked_volumes: false,
             setup_retry: None,
             stale: false,
+            first_status: None,
         }
     }
 
@@ -259,12 +261,30 @@ impl Worker {
         }
         self.collect(&observed).await;
         self.tell_pauses(&facts, &observed);
-        deadline = earlier(deadline, self.write_status(&observed, &facts, false).await);
+        deadline = match self.first_status_waits() {
+            Some(until) => earlier(deadline, Some(until)),
+            None => earlier(deadline, self.write_status(&observed, &facts, false).await),
+        };
         let retry = self
             .setup_retry
             .map(|(at, _)| at)
             .filter(|_| plan.make_sandbox.is_some());
         earlier(deadline, retry)
+    }
+
+    /// Until when nothing is told, because more is about to be known.
+    fn first_status_waits(&mut self) -> Option<Instant> {
+        let told = self
+            .pod
+            .status
+            .as_ref()
+            .is_some_and(|status| status.start_time.is_some());
+        if told || self.busy.is_empty() || !self.failures.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        let until = *self.first_status.get_or_insert(now + FIRST_STATUS_PATIENCE);
+        (until > now).then_some(until)
     }
 
     fn facts(&self, observed: &Observed) -> Facts {
@@ -330,115 +350,6 @@ impl Worker {
             }
         }
         None
-    }
-
-    async fn make_sandbox(&mut self, attempt: u32, observed: &Observed) -> Option<Instant> {
-        if let Some((at, _)) = self.setup_retry
-            && Instant::now() < at
-        {
-            return Some(at);
-        }
-        self.prepare().await.as_ref()?;
-        for run in observed.runs.iter().filter(|run| !run.is_over()) {
-            let ending = Ending {
-                container: None,
-                run: &run.id,
-                address: None,
-                grace_seconds: 0,
-            };
-            ending.kill(&self.shared, &self.pod).await;
-        }
-        for old in &observed.sandboxes {
-            if let Err(error) = self.shared.cri.stop_sandbox(&old.id).await {
-                tracing::warn!(pod = %full_name(&self.pod), %error, "an old sandbox was not ended");
-            }
-        }
-        if attempt > 0 {
-            self.shared.recorder.normal(
-                reference(&self.pod),
-                "SandboxChanged",
-                "Pod sandbox changed, it will be killed and re-created.",
-            );
-        }
-        let config = config::sandbox(&self.pod, attempt, &self.shared.node);
-        let handler = "";
-        match self.shared.cri.run_sandbox(config, handler).await {
-            Ok(_) => {
-                self.setup_retry = None;
-                Some(Instant::now())
-            }
-            Err(error) => {
-                let text = format!("Failed to create pod sandbox: {error}");
-                self.shared
-                    .recorder
-                    .warning(reference(&self.pod), "FailedCreatePodSandBox", text);
-                Some(self.retry_setup())
-            }
-        }
-    }
-
-    fn retry_setup(&mut self) -> Instant {
-        let delay = self
-            .setup_retry
-            .map_or(SETUP_RETRY, |(_, delay)| (delay * 2).min(SETUP_RETRY_MAX));
-        let at = Instant::now() + delay;
-        self.setup_retry = Some((at, delay));
-        at
-    }
-
-    /// The pod's volumes, made when they are not.
-    async fn prepare(&mut self) -> Option<Arc<PodVolumes>> {
-        if let Some(volumes) = &self.volumes {
-            return Some(volumes.clone());
-        }
-        if self.setup_retry.is_some_and(|(at, _)| Instant::now() < at) {
-            return None;
-        }
-        self.asked_volumes = true;
-        match self.shared.volumes.prepare(&self.pod).await {
-            Ok(volumes) => {
-                self.tell_warnings(&volumes);
-                let volumes = Arc::new(volumes);
-                self.volumes = Some(volumes.clone());
-                self.setup_retry = None;
-                Some(volumes)
-            }
-            Err(error) => {
-                self.shared
-                    .recorder
-                    .warning(reference(&self.pod), error.reason(), error.to_string());
-                self.retry_setup();
-                None
-            }
-        }
-    }
-
-    /// What a volume shows changed: show it anew.
-    async fn refresh(&mut self) {
-        // Something that was missing may be there now: no need to wait for the retry.
-        self.setup_retry = None;
-        if self.volumes.is_none() {
-            return;
-        }
-        match self.shared.volumes.prepare(&self.pod).await {
-            Ok(volumes) => {
-                self.tell_warnings(&volumes);
-                self.volumes = Some(Arc::new(volumes));
-            }
-            Err(error) => {
-                self.shared
-                    .recorder
-                    .warning(reference(&self.pod), error.reason(), error.to_string());
-            }
-        }
-    }
-
-    fn tell_warnings(&self, volumes: &PodVolumes) {
-        for warning in &volumes.warnings {
-            self.shared
-                .recorder
-                .warning(reference(&self.pod), warning.reason(), warning.to_string());
-        }
     }
 
     fn start(&mut self, name: &str, attempt: u32, observed: &Observed, volumes: Arc<PodVolumes>) {

@@ -14,7 +14,7 @@ use network::{Agent, AgentConfig};
 use serde_json::{Value, json};
 
 use crate::dns::{addresses, ask_udp};
-use crate::world::{NODE, PATIENCE, WEB, World, answering, ask, network, refusal};
+use crate::world::{NODE, PATIENCE, WEB, World, answering, ask, network, one_worker, refusal};
 
 const NAME: &str = "web.default.svc.cluster.local";
 
@@ -58,11 +58,7 @@ struct Running {
 
 impl Running {
     fn start(world: &World, api: &FakeApi) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = one_worker();
         let shutdown = Shutdown::new();
         let config = AgentConfig {
             node_name: "node".to_owned(),

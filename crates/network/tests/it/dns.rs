@@ -18,7 +18,7 @@ use parking_lot::RwLock;
 use sys::netlink::{Family, Socket};
 use sys::netns::NetworkNamespace;
 
-use crate::world::{DNS, PATIENCE, WEB, World, udp, views};
+use crate::world::{DNS, PATIENCE, WEB, World, one_worker, udp, views};
 
 const FOREIGN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
 
@@ -72,11 +72,7 @@ fn serve_domain(
     domain: &str,
     upstream: Option<Arc<dyn Upstream>>,
 ) -> (tokio::runtime::Runtime, Shutdown) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = one_worker();
     let shutdown = Shutdown::new();
     {
         let _guard = runtime.enter();

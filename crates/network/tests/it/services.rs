@@ -9,13 +9,12 @@ use network::dial_in;
 use network::node::UplinkConfig;
 use network::services::kernel::Kernel;
 use network::services::rules::{self, RulesConfig};
-use network::views::ServiceView;
 use sys::netlink::{Family, Socket};
 use sys::netns::NetworkNamespace;
 
 use crate::world::{
     DNS, NODE, PATIENCE, UNALLOCATED, WEB, World, answering, ask, connect, exchange, read_line, refusal, rules_config,
-    serve_in, udp, views,
+    serve_in, udp,
 };
 
 /// Of three endpoints, each is missed by all of these with a chance of (2/3)^100, less than once in 10^17 runs.
@@ -28,10 +27,7 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 #[test]
 fn connections_are_shared_among_the_endpoints_and_follow_their_changes() {
     let mut world = World::new();
-    let client = world.pod("client");
-    let pods: Vec<_> = ["a", "b", "c"].iter().map(|name| world.pod(name)).collect();
-    pods.iter().for_each(|pod| pod.serve());
-    let all: Vec<_> = pods.iter().map(|pod| pod.address).collect();
+    let (client, _pods, all) = world.client_and(["a", "b", "c"]);
 
     assert_eq!(
         refusal(&client.namespace, WEB, 80),
@@ -103,15 +99,12 @@ fn what_no_endpoint_serves_is_refused_at_once() {
 #[test]
 fn open_connections_survive_the_endpoints_leaving_and_a_rebuild() {
     let mut world = World::new();
-    let client = world.pod("client");
-    let (a, b) = (world.pod("a"), world.pod("b"));
-    a.serve();
-    b.serve();
-    world.service("web", WEB, &[a.address]);
+    let (client, _pods, [a, b]) = world.client_and(["a", "b"]);
+    world.service("web", WEB, &[a]);
     let mut stream = connect(&client.namespace, WEB, 80).unwrap();
     assert!(read_line(&mut stream).unwrap().starts_with("a "));
 
-    world.service("web", WEB, &[b.address]);
+    world.service("web", WEB, &[b]);
     stream.write_all(b"?").unwrap();
     assert!(read_line(&mut stream).unwrap().starts_with("a "));
     assert_eq!(answering(&client.namespace, WEB, 5), names(&["b"]));
@@ -128,32 +121,26 @@ fn open_connections_survive_the_endpoints_leaving_and_a_rebuild() {
 #[test]
 fn a_change_that_the_kernel_refuses_ends_in_a_rebuild() {
     let mut world = World::new();
-    let client = world.pod("client");
-    let (a, b) = (world.pod("a"), world.pod("b"));
-    a.serve();
-    b.serve();
-    world.service("web", WEB, &[a.address]);
+    let (client, _pods, [a, b]) = world.client_and(["a", "b"]);
+    world.service("web", WEB, &[a]);
     // Somebody else takes an element away that the next change deletes.
     let mut other = world.node.run(|| Socket::open(Family::Netfilter).unwrap()).unwrap();
     let mut batch = sys::nftables::Batch::new(rules::FAMILY, rules::TABLE);
     batch.delete_elements("services", [[10u8, 96, 0, 7, 6, 0, 0, 0, 0, 80, 0, 0]]);
     batch.commit(&mut other).unwrap();
     assert_eq!(refusal(&client.namespace, WEB, 80), ErrorKind::ConnectionRefused);
-    world.service("web", WEB, &[a.address, b.address]);
+    world.service("web", WEB, &[a, b]);
     assert_eq!(answering(&client.namespace, WEB, TRIES), names(&["a", "b"]));
 }
 
 #[test]
 fn udp_flows_leave_an_endpoint_that_left() {
     let mut world = World::new();
-    let client = world.pod("client");
-    let (a, b) = (world.pod("a"), world.pod("b"));
-    a.serve();
-    b.serve();
-    world.service("web", WEB, &[a.address]);
+    let (client, _pods, [a, b]) = world.client_and(["a", "b"]);
+    world.service("web", WEB, &[a]);
     let socket = udp(&client.namespace, WEB, 80);
     assert_eq!(exchange(&socket).unwrap(), format!("a {}", client.address));
-    world.service("web", WEB, &[b.address]);
+    world.service("web", WEB, &[b]);
     assert_eq!(
         exchange(&socket).unwrap(),
         format!("b {}", client.address),
@@ -224,10 +211,8 @@ fn a_service_may_end_on_the_node_itself() {
 #[test]
 fn connections_never_fail_while_endpoints_are_replaced() {
     let mut world = World::new();
-    let client = world.pod("client");
-    let pods: Vec<_> = (0..9).map(|place| world.pod(&format!("pod-{place}"))).collect();
-    pods.iter().for_each(|pod| pod.serve());
-    let addresses: Vec<_> = pods.iter().map(|pod| pod.address).collect();
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+    let (client, _pods, addresses) = world.client_and(names);
     world.service("web", WEB, &addresses[..3]);
     let done = AtomicBool::new(false);
     let answered = std::thread::scope(|scope| {
@@ -288,18 +273,9 @@ fn an_uplink_lets_pods_out_under_the_nodes_address_and_cluster_addresses_never()
 #[test]
 fn clients_with_affinity_stay_until_their_endpoint_leaves() {
     let mut world = World::new();
-    let client = world.pod("client");
-    let pods: Vec<_> = (0..4).map(|place| world.pod(&format!("pod-{place}"))).collect();
-    pods.iter().for_each(|pod| pod.serve());
-    let all: Vec<_> = pods.iter().map(|pod| pod.address).collect();
-    let set = |world: &mut World, endpoints: &[Ipv4Addr], affinity_seconds| {
-        let (service, slice) = views("web", WEB, endpoints);
-        world.catalog.set_service(ServiceView {
-            affinity_seconds,
-            ..service
-        });
-        world.catalog.set_slice(slice);
-        world.sync();
+    let (client, pods, all) = world.client_and(["a", "b", "c", "d"]);
+    let set = |world: &mut World, endpoints: &[Ipv4Addr], affinity: Option<u32>| {
+        world.service_with_affinity("web", WEB, endpoints, affinity);
     };
     set(&mut world, &all, Some(10_800));
     let first = answering(&client.namespace, WEB, TRIES);
@@ -325,21 +301,9 @@ fn clients_with_affinity_stay_until_their_endpoint_leaves() {
 #[test]
 fn a_restart_keeps_connections_and_affinity() {
     let mut world = World::new();
-    let client = world.pod("client");
-    let pods: Vec<_> = (0..3).map(|place| world.pod(&format!("pod-{place}"))).collect();
-    pods.iter().for_each(|pod| pod.serve());
-    let addresses: Vec<_> = pods.iter().map(|pod| pod.address).collect();
-    let (service, slice) = views("web", WEB, &addresses);
-    world.catalog.set_service(ServiceView {
-        affinity_seconds: Some(10_800),
-        ..service
-    });
-    world.catalog.set_slice(slice);
-    world.sync();
-    let (other, slice) = views("other", UNALLOCATED, &addresses);
-    world.catalog.set_service(other);
-    world.catalog.set_slice(slice);
-    world.sync();
+    let (client, _pods, addresses) = world.client_and(["a", "b", "c"]);
+    world.service_with_affinity("web", WEB, &addresses, Some(10_800));
+    world.service("other", UNALLOCATED, &addresses);
     let before = answering(&client.namespace, WEB, 5);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -68,6 +68,15 @@ pub fn network() -> NodeNetwork {
 }
 
 /// The path of an open namespace, for interfaces that take one.
+/// A runtime for what serves in a test, whose own thread asks.
+pub fn one_worker() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
 pub fn path_of(namespace: &NetworkNamespace) -> PathBuf {
     PathBuf::from(format!(
         "/proc/{}/fd/{}",
@@ -123,9 +132,33 @@ impl World {
     }
 
     /// Makes `name` a Service at `address`:80 (TCP and UDP) with these endpoints at port 8080.
+    /// A client, and pods of these names that serve, with their addresses.
+    pub fn client_and<const COUNT: usize>(&self, names: [&str; COUNT]) -> (Pod, [Pod; COUNT], [Ipv4Addr; COUNT]) {
+        let pods = names.map(|name| {
+            let pod = self.pod(name);
+            pod.serve();
+            pod
+        });
+        let addresses = std::array::from_fn(|at| pods[at].address);
+        (self.pod("client"), pods, addresses)
+    }
+
     pub fn service(&mut self, name: &str, address: Ipv4Addr, endpoints: &[Ipv4Addr]) {
+        self.service_with_affinity(name, address, endpoints, None);
+    }
+
+    pub fn service_with_affinity(
+        &mut self,
+        name: &str,
+        address: Ipv4Addr,
+        endpoints: &[Ipv4Addr],
+        affinity_seconds: Option<u32>,
+    ) {
         let (service, slice) = views(name, address, endpoints);
-        self.catalog.set_service(service);
+        self.catalog.set_service(ServiceView {
+            affinity_seconds,
+            ..service
+        });
         self.catalog.set_slice(slice);
         self.sync();
     }

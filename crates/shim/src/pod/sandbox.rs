@@ -14,8 +14,7 @@ impl Pod {
         }
         let mut warnings = Vec::new();
         for cgroup in &sandbox.cgroups {
-            let file = cgroup.join("cgroup.procs");
-            std::fs::write(&file, "0").map_err(|err| format!("cannot enter {}: {err}", file.display()))?;
+            kernel::enter_cgroup(cgroup)?;
         }
         let flag = |wanted: bool, flag: i32| if wanted { flag } else { 0 };
         let namespaces = flag(sandbox.network, libc::CLONE_NEWNET)

@@ -1,5 +1,6 @@
 //! `trireme down`: ends every process and all kernel state, keeps the data.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::errors::{Context as _, Result};
@@ -33,6 +34,9 @@ pub async fn run(layout: &Layout, quiet: bool) -> Result {
     if let Some(process) = process {
         process.end(Duration::from_secs(END_SECONDS)).await?;
     }
+    if rustix::process::geteuid().is_root() {
+        remove_cgroups(&layout.server_cgroup_root()).doing("removing the control plane's control group")?;
+    }
     if supervisor.is_some() || process.is_some() {
         progress.done("control plane ended");
     } else if !quiet {
@@ -55,15 +59,18 @@ async fn end_node(layout: &Layout, node: &str) -> Result {
         holder.kill().await?;
     }
     let _ = std::fs::remove_file(&file);
-    if let Ok(cgroups) = sys::cgroup::Cgroups::detect(&layout.cgroup_root()) {
-        cgroups
-            .group("")
-            .kill_and_remove()
-            .doing("removing the node's control groups")?;
-    }
+    remove_cgroups(&layout.cgroup_root()).doing("removing the node's control groups")?;
     let run = layout.node_run(node);
     match std::fs::remove_dir_all(&run) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(crate::errors::CliError::file(&run, &error)),
         _ => Ok(()),
+    }
+}
+
+/// Ends whoever is left in a control group, and removes it. A machine without any has nothing to remove.
+fn remove_cgroups(root: &Path) -> std::io::Result<()> {
+    match sys::cgroup::Cgroups::detect(root) {
+        Ok(cgroups) => cgroups.group("").kill_and_remove(),
+        Err(_) => Ok(()),
     }
 }

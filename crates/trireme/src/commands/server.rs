@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::cli::{KeepServer, Server};
 use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::layout::Layout;
-use crate::process::{Process, tell_ready};
+use crate::process::{Process, own_cgroup, tell_ready};
 use crate::server::ControlPlane;
 use crate::settings::Settings;
 use crate::supervisor;
@@ -43,6 +43,10 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         true => Ends::listen_supervised()?,
         false => Ends::listen()?,
     };
+    if arguments.supervised && rustix::process::geteuid().is_root() {
+        let root = layout.server_cgroup_root();
+        tokio::task::spawn_blocking(move || own_cgroup(&root, "daemon"));
+    }
     let settings = Settings::read(layout)?.unwrap_or_default();
     let etcd = arguments.etcd.options()?;
     // What `up` was told is about the store of its own.

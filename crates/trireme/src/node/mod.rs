@@ -33,6 +33,7 @@ use self::identity::Identity;
 use self::pod_network::PodNetwork;
 use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::layout::{Layout, make_private_dir};
+use crate::process::own_cgroup;
 use crate::server::{API_ENDPOINT, DNS_SERVICE, POD_RANGE, SERVICE_RANGE};
 
 /// The address of the node.
@@ -66,7 +67,7 @@ impl RunningNode {
         own_proc()?;
         // Beside the start: nothing depends on it, and it takes a while.
         let root = layout.cgroup_root();
-        tokio::task::spawn_blocking(move || own_cgroup(&root));
+        tokio::task::spawn_blocking(move || own_cgroup(&root, "daemon"));
         rustix::system::sethostname(name.as_bytes()).doing("naming the node's host")?;
 
         let identity = Identity::open(layout, name)?;
@@ -246,18 +247,6 @@ fn own_proc() -> Result {
     let flags =
         rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV | rustix::mount::MountFlags::NOEXEC;
     rustix::mount::mount("proc", "/proc", "proc", flags, None).doing("mounting the node's /proc")
-}
-
-/// A control group of the daemon's own beside its pods' (D14): what it uses counts for nobody else, and whoever started it
-/// does not end it with its own group.
-fn own_cgroup(root: &Path) {
-    let entered = sys::cgroup::Cgroups::detect(root).and_then(|all| {
-        let group = all.group("daemon");
-        group.create().and_then(|()| group.enter())
-    });
-    if let Err(error) = entered {
-        tracing::warn!(%error, "the node's daemon stays in the control group of whoever started it");
-    }
 }
 
 /// Registers the node and waits for its pods' range, which a controller gives it.

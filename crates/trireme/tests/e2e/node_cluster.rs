@@ -127,16 +127,20 @@ pub fn cgroup(cluster: &Cluster) -> String {
     format!("trireme-{:08x}", hash & 0xffff_ffff)
 }
 
-/// The directories of that control group in every hierarchy.
-pub fn cgroup_directories(cluster: &Cluster) -> Vec<PathBuf> {
-    let name = cgroup(cluster);
+/// The name of the control plane's control group.
+pub fn server_cgroup(cluster: &Cluster) -> String {
+    cgroup(cluster).replace("trireme-", "trireme-server-")
+}
+
+/// The directories of a control group in every hierarchy.
+pub fn cgroup_directories(name: &str) -> Vec<PathBuf> {
     let hierarchies = std::fs::read_dir("/sys/fs/cgroup")
         .unwrap()
         .flatten()
         .map(|entry| entry.path());
     let all = hierarchies
         .chain([PathBuf::from("/sys/fs/cgroup")])
-        .map(|path| path.join(&name));
+        .map(|path| path.join(name));
     all.filter(|path| path.exists()).collect()
 }
 

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Workplace, succeed};
 use crate::node_cluster::{
-    cgroup, cgroup_directories, create, daemon, inside, kill, name, pods, process_of, processes, ready, start, until,
-    until_pods, up,
+    cgroup, cgroup_directories, create, daemon, inside, kill, name, pods, process_of, processes, ready, server_cgroup,
+    start, until, until_pods, up,
 };
 
 const WORK: &str = r#"
@@ -88,9 +88,14 @@ fn pods_survive_daemons_reboots_and_leave_nothing_behind() {
     let first = lives(&place);
     let mut written = lines(&place);
     let since = ready_since(&place);
-    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", daemon(&cluster).unwrap())).unwrap();
-    let own = format!("/{}/daemon", crate::node_cluster::cgroup(&cluster));
-    assert!(groups.lines().any(|line| line.ends_with(&own)), "{own} in {groups}");
+    for (pid, group) in [
+        (daemon(&cluster).unwrap(), cgroup(&cluster)),
+        (cluster.server_pid(), server_cgroup(&cluster)),
+    ] {
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let own = format!("/{group}/daemon");
+        assert!(groups.lines().any(|line| line.ends_with(&own)), "{own} in {groups}");
+    }
     for (node, server) in [(true, false), (false, true), (true, true)] {
         if node {
             kill(daemon(&cluster).expect("the node's daemon"));
@@ -134,7 +139,13 @@ fn pods_survive_daemons_reboots_and_leave_nothing_behind() {
             _ => drop(succeed(&cluster.trireme(&["--quiet", "down"]))),
         }
         assert!(daemon(&cluster).is_none(), "after {how}");
-        assert_eq!(cgroup_directories(&cluster), Vec::<PathBuf>::new(), "after {how}");
+        assert_eq!(
+            cgroup_directories(&cgroup(&cluster)),
+            Vec::<PathBuf>::new(),
+            "after {how}"
+        );
+        let of_server = cgroup_directories(&server_cgroup(&cluster));
+        assert!(how == "reboot" || of_server.is_empty(), "after {how}: {of_server:?}");
         up(&cluster);
         ready(&cluster);
         count.values_mut().for_each(|count| *count += 1);
@@ -188,7 +199,7 @@ fn reboot(cluster: &Cluster) {
     inside.into_iter().for_each(kill);
     until("the end of the node", || daemon(cluster).is_none().then_some(()));
     std::fs::remove_dir_all(cluster.dir.join("run")).unwrap();
-    for group in cgroup_directories(cluster) {
+    for group in cgroup_directories(&cgroup(cluster)) {
         until("the removal of a control group", || remove_group(&group).ok());
     }
 }
