@@ -66,6 +66,20 @@ fn pods_end_as_their_containers_do() {
             Value::Null,
         ),
         (
+            "broken",
+            "Always",
+            runs("'true'").replace("/bin/demo", "/bin/nothing"),
+            "CrashLoopBackOff",
+            Value::Null,
+        ),
+        (
+            "bad-name",
+            "Never",
+            "image: 'trireme.local/Bad:1'".into(),
+            "InvalidImageName",
+            Value::Null,
+        ),
+        (
             "never",
             "Never",
             "image: 'trireme.local/none:2', imagePullPolicy: Never".into(),
@@ -106,6 +120,25 @@ fn pods_end_as_their_containers_do() {
     ] {
         assert!(events.contains(expect), "{expect} in {events}");
     }
+    let bad_name = "Failed to apply default image tag \"trireme.local/Bad:1\": couldn't parse image reference \
+                    \"trireme.local/Bad:1\": invalid reference format: repository name (Bad) must be lowercase";
+    for (name, expect) in [
+        ("bad-name", bad_name),
+        ("bad-name", "Error: InvalidImageName"),
+        ("fine", "Container created"),
+        ("fine", "Container started"),
+        (
+            "broken",
+            "Back-off restarting failed container c in pod broken_node-ends",
+        ),
+    ] {
+        let events = place.kubectl_ok(&["events", "--for", &format!("pod/{name}")]);
+        assert!(events.contains(expect), "{expect} in {events}");
+    }
+    let fine = place.get(&["pod", "fine"]);
+    let conditions = fine["status"]["conditions"].as_array().unwrap();
+    let initialized = conditions.iter().find(|c| c["type"] == "Initialized").unwrap();
+    assert_eq!(initialized["reason"], "PodCompleted");
     let word = place.get(&["pod", "word"]);
     assert_eq!(
         word["status"]["containerStatuses"][0]["state"]["terminated"]["message"],
@@ -367,6 +400,11 @@ spec:
   - {name: scratch, emptyDir: {medium: Memory}}
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: plain}, spec: {restartPolicy: Never, containers: [{name: c, image: 'IMAGE', command: [/bin/demo, probe]}]}}
+---
+# Mounts spread on a node as on a machine that systemd started: what asks for it is not refused.
+{apiVersion: v1, kind: Pod, metadata: {name: spreads}, spec: {terminationGracePeriodSeconds: 1, volumes: [{name: host, hostPath: {path: HOST}}, {name: e, emptyDir: {}}],
+  containers: [{name: c, image: 'IMAGE', command: [/bin/demo, sleep, inf], securityContext: {privileged: true},
+    volumeMounts: [{name: host, mountPath: /host, mountPropagation: HostToContainer}, {name: e, mountPath: /e, mountPropagation: Bidirectional}]}]}}
 "#.replace("HOST", &host.display().to_string()));
     place.wait("pod/sees", "condition=Ready");
     let run = |words: &[&str]| place.kubectl_ok(&[&["exec", "sees", "--", "/bin/demo"], words].concat());
@@ -413,6 +451,7 @@ spec:
     ] {
         assert!(log.lines().any(|line| line == expect), "{expect} in {log}");
     }
+    place.wait("pod/spreads", "condition=Ready");
     // What a pod gets that asks for nothing: the default capabilities, and no profile.
     place.wait("pod/plain", "jsonpath={.status.phase}=Succeeded");
     let plain = place.kubectl_ok(&["logs", "plain"]);
