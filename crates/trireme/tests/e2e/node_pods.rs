@@ -452,12 +452,13 @@ spec:
         assert!(log.lines().any(|line| line == expect), "{expect} in {log}");
     }
     place.wait("pod/spreads", "condition=Ready");
-    // What a pod gets that asks for nothing: the default capabilities, and no profile.
+    // What a pod gets that asks for nothing: the default capabilities and the default profile.
     place.wait("pod/plain", "jsonpath={.status.phase}=Succeeded");
     let plain = place.kubectl_ok(&["logs", "plain"]);
     for expect in [
         "CapEff: 00000000a80425fb",
         "CapBnd: 00000000a80425fb",
+        "Seccomp: 2",
         "Uid: 0 0 0 0",
         "mknod-kmsg: Operation not permitted (os error 1)",
     ] {
