@@ -1,6 +1,7 @@
 //! This node in the API: its registration, its status, and the Lease that says that it lives.
 
 mod facts;
+mod images;
 mod lease;
 mod status;
 
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 pub use facts::Facts;
+pub use images::Images;
 
 /// What this node is.
 #[derive(Clone, Debug)]
@@ -74,8 +76,7 @@ impl NodeKeeper {
         let node = self.object();
         match self.client.create_in(&resources::NODES, "", &node).await {
             Ok(node) => {
-                let message = format!("Starting kubelet on {}", self.config.name);
-                self.recorder.normal(self.reference(), "Starting", message);
+                self.recorder.normal(self.reference(), "Starting", "Starting kubelet.");
                 Ok(node)
             }
             Err(error) if error.is_already_exists() => {
@@ -89,10 +90,10 @@ impl NodeKeeper {
     }
 
     /// Keeps status and Lease until the end is asked for.
-    pub async fn run(self: Arc<Self>, shutdown: Shutdown) {
+    pub async fn run(self: Arc<Self>, images: Images, shutdown: Shutdown) {
         let lease = lease::Keeper::new(self.client.clone(), self.clock.clone(), self.config.name.clone());
         let (status, stop) = (self.clone(), shutdown.clone());
-        shutdown.spawn(async move { status.keep_status(stop).await });
+        shutdown.spawn(async move { status.keep_status(images, stop).await });
         lease.keep(shutdown).await;
     }
 

@@ -9,7 +9,7 @@ use base::Shutdown;
 use client::{Patch, resources};
 use serde_json::{Value, json};
 
-use super::{NodeKeeper, facts};
+use super::{Images, NodeKeeper, facts};
 use crate::status::time;
 
 /// A status that did not change is written again after this long, so that its heartbeat times say something.
@@ -24,7 +24,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 
 impl NodeKeeper {
     /// Writes the status when it changes, and now and then when it does not.
-    pub(super) async fn keep_status(&self, shutdown: Shutdown) {
+    pub(super) async fn keep_status(&self, mut images: Images, shutdown: Shutdown) {
         let mut ready = self.ready.clone();
         let mut transitions = Transitions::default();
         if let Some(node) = shutdown.until(self.read()).await {
@@ -37,14 +37,26 @@ impl NodeKeeper {
             .map(|r| r.is_ok());
         loop {
             ready.mark_unchanged();
-            let patch = json!({"status": self.status(&mut transitions)});
+            images.changes.mark_unchanged();
+            let before = transitions.clone();
+            let mut status = self.status(&mut transitions);
+            if let Some(told) = images.told().await {
+                status["images"] = told;
+            }
+            let patch = json!({"status": status});
             let name = &self.config.name;
             let written = self
                 .client
                 .patch(&resources::NODES, "", name, Some("status"), &Patch::Strategic, &patch)
                 .await;
             let wait = match written {
-                Ok(_) => REPORT_EVERY,
+                Ok(_) => {
+                    for reason in transitions.news(&before) {
+                        let text = format!("Node {name} status is now: {reason}");
+                        self.recorder.normal(self.reference(), reason, text);
+                    }
+                    REPORT_EVERY
+                }
                 Err(error) if error.is_not_found() => {
                     // Somebody deleted the node while its kubelet lives: it comes back, as upstream's does.
                     if let Err(error) = self.register().await {
@@ -62,6 +74,7 @@ impl NodeKeeper {
                 changed = ready.changed() => if changed.is_err() {
                     return;
                 },
+                Ok(()) = images.changes.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -144,12 +157,29 @@ impl NodeKeeper {
 
 /// When each condition took its present state. What the API says of it counts: a kubelet that was started again tells of no
 /// change that was none. Source: `nodestatus/setters.go` (`currentReadyCondition`).
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Transitions(BTreeMap<String, (String, String)>);
 
 // === impl Transitions ===
 
 impl Transitions {
+    /// The reasons of the events that tell what changed since then. Source: `setters.go` (`recordEventFunc`).
+    fn news(&self, before: &Transitions) -> Vec<&'static str> {
+        let changed = self.0.iter().filter(|(kind, (state, _))| {
+            let old = before.0.get(*kind).map(|(state, _)| state);
+            old != Some(state)
+        });
+        let reason = |(kind, (state, _)): (&String, &(String, String))| match (kind.as_str(), state.as_str()) {
+            ("Ready", "True") => Some("NodeReady"),
+            ("Ready", _) => Some("NodeNotReady"),
+            ("MemoryPressure", "False") => Some("NodeHasSufficientMemory"),
+            ("DiskPressure", "False") => Some("NodeHasNoDiskPressure"),
+            ("PIDPressure", "False") => Some("NodeHasSufficientPID"),
+            _ => None,
+        };
+        changed.filter_map(reason).collect()
+    }
+
     fn of(node: &Value) -> Transitions {
         let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -188,6 +218,28 @@ mod tests {
             ("PIDPressure", "False", "today", "today"),
         ] {
             assert_eq!(transitions.since(kind, status, now), expect, "{kind} {status}");
+        }
+    }
+
+    #[test]
+    fn changes_are_told_once() {
+        let at = |ready: &str| {
+            Transitions(
+                [("Ready", ready), ("PIDPressure", "False")]
+                    .map(|(kind, state)| (kind.to_owned(), (state.to_owned(), "now".to_owned())))
+                    .into(),
+            )
+        };
+        for (before, after, expect) in [
+            (
+                Transitions::default(),
+                at("True"),
+                &["NodeHasSufficientPID", "NodeReady"][..],
+            ),
+            (at("True"), at("True"), &[]),
+            (at("True"), at("False"), &["NodeNotReady"]),
+        ] {
+            assert_eq!(after.news(&before), expect, "{before:?} {after:?}");
         }
     }
 }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 pub use layer::{make_directory_in_root, read_in_root};
 
@@ -109,6 +110,8 @@ pub struct ImageStore {
     images: Mutex<BTreeMap<String, Image>>,
     /// One import or removal at a time: they create and sweep the same layers.
     changing: Mutex<()>,
+    /// Counts the changes of the list.
+    changes: watch::Sender<u64>,
 }
 
 impl ImageStore {
@@ -129,6 +132,7 @@ impl ImageStore {
             directory: directory.to_owned(),
             images: Mutex::new(images),
             changing: Mutex::new(()),
+            changes: watch::Sender::new(0),
         };
         let tmp = store.directory.join("tmp");
         for entry in std::fs::read_dir(&tmp).map_err(at(&tmp))?.flatten() {
@@ -161,6 +165,11 @@ impl ImageStore {
         }
         self.save(&images)?;
         Ok(result)
+    }
+
+    /// Tells when the list of images changed; CRI has no event for that.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// All images, by id.
@@ -263,7 +272,9 @@ impl ImageStore {
         let list: Vec<&Image> = images.values().collect();
         let bytes = serde_json::to_vec_pretty(&list).expect("invariant: the index is plain data");
         let path = self.directory.join("index.json");
-        crate::files::replace_synced(&path, &bytes).map_err(at(&path))
+        crate::files::replace_synced(&path, &bytes).map_err(at(&path))?;
+        self.changes.send_modify(|count| *count += 1);
+        Ok(())
     }
 }
 

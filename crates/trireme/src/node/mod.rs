@@ -21,7 +21,7 @@ use client::events::Recorder;
 use client::informer::{Selection, SharedInformers};
 use client::k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kubelet::cri::Cri;
-use kubelet::node::{Facts, NodeConfig, NodeKeeper};
+use kubelet::node::{Facts, Images, NodeConfig, NodeKeeper};
 use kubelet::pod::{Manager, NodePods, Shared};
 use kubelet::server::{ReviewAuthorizer, Server};
 use network::node::NodeNetwork;
@@ -146,8 +146,12 @@ impl RunningNode {
         let manager = Manager::new(shared, pods, shutdown.clone());
         shutdown.spawn(manager.run());
         let node_socket = layout.node_socket(name);
+        let node_images = Images {
+            cri: Cri::connect(&cri_socket).doing("reaching the runtime")?,
+            changes: runtime.images().changes(),
+        };
         images::serve(runtime, &node_socket, &shutdown)?;
-        shutdown.spawn(keeper.clone().run(shutdown.clone()));
+        shutdown.spawn(keeper.clone().run(node_images, shutdown.clone()));
         if agent.ready().await {
             // Nobody reads it only when the node ends already.
             let _ = ready.send(Ok(()));
