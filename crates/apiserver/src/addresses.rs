@@ -194,7 +194,7 @@ fn owner(service: &Value) -> String {
 }
 
 /// Service types whose effect is not there yet (`docs/compatibility.md`).
-const UNSUPPORTED_TYPES: [&str; 3] = ["NodePort", "LoadBalancer", "ExternalName"];
+const UNSUPPORTED_TYPES: [&str; 2] = ["NodePort", "LoadBalancer"];
 
 impl Addresses {
     /// A table for a range in which nothing is taken.
@@ -286,14 +286,19 @@ impl Addresses {
             );
             return Err(Error::forbidden(&spec_path.child("type"), why));
         }
-        normalize_addresses(service, old);
-        check_families(service)?;
         let mut reservation = Reservation {
             addresses: Some(self.clone()),
             owner: owner(service),
             reserved: vec![],
             released: vec![],
         };
+        if kind == "ExternalName" {
+            // The strategy takes the addresses away, the write gives them back.
+            reservation.released = if dry_run { vec![] } else { had };
+            return Ok(reservation);
+        }
+        normalize_addresses(service, old);
+        check_families(service)?;
         if service["spec"]["clusterIP"] == "None" {
             service["spec"]["clusterIPs"] = json!(["None"]);
             set_family(service);

@@ -79,6 +79,27 @@ async fn chosen_addresses_are_honoured_and_recovered() {
     api.post(SERVICES, &service("other", json!("10.96.0.10"))).await.ok();
     let headless = api.post(SERVICES, &service("headless", json!("None"))).await.ok();
     assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
+    // A name of something outside has no address; who becomes one gives it back.
+    let outside = json!({"spec": {"type": "ExternalName", "externalName": "db.example.org"}});
+    let path = format!("{SERVICES}/other");
+    for dry_run in ["?dryRun=All", ""] {
+        let named = api.patch(&format!("{path}{dry_run}"), "merge", &outside).await.ok();
+        assert_eq!(named["spec"]["externalName"], "db.example.org");
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            assert!(named["spec"][field].is_null(), "{field} {named}");
+        }
+        let next = api
+            .post(&format!("{SERVICES}?dryRun=All"), &service("next", json!("10.96.0.10")))
+            .await;
+        assert_eq!(next.code, if dry_run.is_empty() { 201 } else { 422 });
+    }
+    let back = json!({"spec": {"type": "ClusterIP", "externalName": null}});
+    let back = api.patch(&path, "merge", &back).await.ok();
+    assert!(back["spec"]["clusterIPs"][0].is_string(), "{back}");
+    let mut named = json!({"metadata": {"name": "named"}});
+    named["spec"] = outside["spec"].clone();
+    let named = api.post(SERVICES, &named).await.ok();
+    assert!(named["spec"]["clusterIP"].is_null(), "{named}");
     let mut outside = service("node", Value::Null);
     outside["spec"]["type"] = "NodePort".into();
     api.post(SERVICES, &outside).await.refused(
