@@ -62,6 +62,8 @@ pub enum ErrorType {
     Duplicate,
     /// The value breaks a rule of its format.
     Invalid,
+    /// The value breaks a rule, and would tell nothing (upstream: `OmitValueType`).
+    Broken,
     /// The value is none of those that are allowed.
     NotSupported,
     /// The value is well formed, and not allowed here.
@@ -83,7 +85,7 @@ impl ErrorType {
             ErrorType::NotFound => "FieldValueNotFound",
             ErrorType::Required => "FieldValueRequired",
             ErrorType::Duplicate => "FieldValueDuplicate",
-            ErrorType::Invalid => "FieldValueInvalid",
+            ErrorType::Invalid | ErrorType::Broken => "FieldValueInvalid",
             ErrorType::NotSupported => "FieldValueNotSupported",
             ErrorType::Forbidden => "FieldValueForbidden",
             ErrorType::TooLong => "FieldValueTooLong",
@@ -98,7 +100,7 @@ impl ErrorType {
             ErrorType::NotFound => "Not found",
             ErrorType::Required => "Required value",
             ErrorType::Duplicate => "Duplicate value",
-            ErrorType::Invalid => "Invalid value",
+            ErrorType::Invalid | ErrorType::Broken => "Invalid value",
             ErrorType::NotSupported => "Unsupported value",
             ErrorType::Forbidden => "Forbidden",
             ErrorType::TooLong => "Too long",
@@ -155,6 +157,11 @@ impl Error {
         Error::new(ErrorType::Invalid, path, value.into(), detail)
     }
 
+    /// `field: Invalid value: detail`.
+    pub fn broken(path: &Path, detail: impl Into<String>) -> Error {
+        Error::new(ErrorType::Broken, path, Value::Null, detail)
+    }
+
     /// `field: Unsupported value: value: supported values: "a", "b"`.
     pub fn not_supported<S: AsRef<str>>(path: &Path, value: impl Into<Value>, supported: &[S]) -> Error {
         let mut detail = String::new();
@@ -204,7 +211,7 @@ impl Error {
     /// The text without the field: `Invalid value: "x": must be lower case`.
     pub fn body(&self) -> String {
         use ErrorType::*;
-        let shows_value = !matches!(self.kind, Required | Forbidden | TooLong | InternalError);
+        let shows_value = !matches!(self.kind, Required | Forbidden | TooLong | InternalError | Broken);
         let mut text = self.kind.words().to_string();
         if shows_value {
             text.push_str(": ");

@@ -153,6 +153,11 @@ impl<'a> At<'a> {
         self.report.push(Error::invalid(&self.path, shown, detail));
     }
 
+    /// `Invalid value` without the value, where it would tell nothing.
+    pub fn broken(&self, detail: impl Into<String>) {
+        self.report.push(Error::broken(&self.path, detail));
+    }
+
     /// `Invalid value` when a rule is broken.
     pub fn ensure(&self, kept: bool, detail: impl Into<String>) {
         if !kept {

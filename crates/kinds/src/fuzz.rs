@@ -291,6 +291,7 @@ fn what_is_valid_stays_valid() {
             new["metadata"] = least["metadata"].clone();
             row.strategy.default(&mut new);
             row.strategy.prepare_for_create(&mut new, &context);
+            row.strategy.default(&mut new);
             normal(&row, hub, &mut new);
             tried += 1;
             if !row.strategy.validate_create(&new, &context).is_empty() {

@@ -108,6 +108,10 @@ pub fn least(row: &StorageKind) -> Value {
         ("Deployment", &workload),
         ("ReplicaSet", &workload),
         ("DaemonSet", &workload),
+        (
+            "Job",
+            "spec: {template: {spec: {restartPolicy: Never, containers: [{name: a, image: i}]}}}",
+        ),
         ("Service", "spec: {ports: [{port: 80}]}"),
         ("ConfigMap", "{}"),
         ("Secret", "stringData: {a: b}"),
@@ -146,7 +150,7 @@ pub fn least(row: &StorageKind) -> Value {
     let mut object = crate::testing::yaml(example);
     object["apiVersion"] = api_version(row).into();
     object["kind"] = row.kind.as_ref().into();
-    object["metadata"] = json!({"name": "x", "namespace": "n"});
+    object["metadata"] = json!({"name": "x", "namespace": "n", "uid": "u"});
     normal(row, &mut object, UnknownFields::Report);
     row.strategy.default(&mut object);
     normal(row, &mut object, UnknownFields::Report);
@@ -166,6 +170,7 @@ fn the_least_of_every_deep_kind_is_valid() {
             version: &row.hub,
         };
         row.strategy.prepare_for_create(&mut object, &context);
+        row.strategy.default(&mut object);
         normal(&row, &mut object, UnknownFields::Report);
         let errors = row.strategy.validate_create(&object, &context);
         assert!(errors.is_empty(), "{}: {errors:?}", row.kind);

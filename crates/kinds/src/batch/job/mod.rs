@@ -1,16 +1,25 @@
 //! Job.
 
+mod indexes;
+mod policy;
+mod spec;
+mod status;
+mod strategy;
+#[cfg(test)]
+mod tests;
+
 use api::Value;
 
 use crate::build::Row;
-use crate::core::pod;
-use crate::generic;
 use crate::print::{
     AGE, CONTAINERS, IMAGES, NAME, SELECTOR, age, container_images, container_names, human_duration, name, seconds,
     selector, text,
 };
-use crate::row::{Columns, PrintContext, StorageKind, Strategy, WriteContext};
-use crate::view::{Edit, View};
+use crate::row::{Columns, PrintContext, StorageKind};
+use crate::view::View;
+
+use strategy::Jobs;
+pub use strategy::default_failure_policy;
 
 /// The row. Deleting one leaves its pods alone, as clients of batch/v1 from before garbage collection expect.
 pub fn row() -> StorageKind {
@@ -25,83 +34,6 @@ pub fn row() -> StorageKind {
         })])
         .columns(COLUMNS)
         .build()
-}
-
-/// Labels that tie pods to their job, by their old and new names.
-const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
-const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
-
-struct Jobs;
-
-impl Strategy for Jobs {
-    fn default(&self, object: &mut Value) {
-        default(object);
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        generic::reset_status(object);
-        if !object.flag("spec.manualSelector") {
-            select_own_pods(object);
-        }
-    }
-
-    fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &WriteContext) {
-        generic::keep_apart(object, old, context);
-    }
-}
-
-/// A job's pods are labelled with its name and uid, and found by the uid.
-fn select_own_pods(object: &mut Value) {
-    let (name, uid) = (api::meta::name(object).to_string(), api::meta::uid(object).to_string());
-    let labels = object.object("spec.template.metadata.labels");
-    for label in NAME_LABELS {
-        labels.entry(label).or_insert_with(|| name.clone().into());
-    }
-    for label in UID_LABELS {
-        labels.entry(label).or_insert_with(|| uid.clone().into());
-    }
-    let selector = object.object("spec.selector.matchLabels");
-    selector.entry(UID_LABELS[1]).or_insert_with(|| uid.into());
-}
-
-fn default(object: &mut Value) {
-    object.object("spec");
-    default_spec(&mut object["spec"]);
-    let labels = object.at("spec.template.metadata.labels").clone();
-    if object.entries("metadata.labels").next().is_none() && !labels.is_null() {
-        object.object("metadata").insert("labels".into(), labels);
-    }
-}
-
-/// The defaults of a job's spec but for what depends on the job: upstream gives them to jobs and not to the template
-/// of a CronJob, which has only those of its pod template.
-fn default_spec(spec: &mut Value) {
-    pod::default_template(spec.existing("template"));
-    if !spec.has("completions") && !spec.has("parallelism") {
-        spec.put("completions", 1);
-    }
-    spec.put_default("parallelism", 1);
-    let backoff = if spec.has("backoffLimitPerIndex") { i32::MAX } else { 6 };
-    spec.put_default("backoffLimit", backoff);
-    spec.put_default("completionMode", "NonIndexed");
-    spec.put_default("suspend", false);
-    let replacement = if spec.has("podFailurePolicy") {
-        "Failed"
-    } else {
-        "TerminatingOrFailed"
-    };
-    spec.put_default("podReplacementPolicy", replacement);
-    spec.put_default("manualSelector", false);
-    default_failure_policy(spec);
-}
-
-/// The defaults of a pod failure policy.
-pub fn default_failure_policy(spec: &mut Value) {
-    for rule in spec.elements("podFailurePolicy.rules") {
-        for pattern in rule.elements("onPodConditions") {
-            pattern.put_default("status", "True");
-        }
-    }
 }
 
 const COLUMNS: Columns = Columns {
@@ -157,28 +89,9 @@ fn status(object: &Value) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+mod column_tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn a_job_selects_its_own_pods() {
-        let case = crate::testing::Case::new("a job")
-            .object("metadata: {name: j, uid: u}\nspec: {template: {spec: {containers: [{name: a, image: i}]}}}")
-            .field(
-                "spec.selector.matchLabels",
-                json!({"batch.kubernetes.io/controller-uid": "u"}),
-            )
-            .field(
-                "spec.template.metadata.labels",
-                json!({
-                "batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "j", "controller-uid": "u",
-                "job-name": "j"}),
-            )
-            .field("spec.completions", 1)
-            .field("spec.backoffLimit", 6);
-        crate::testing::check(&Jobs, case);
-    }
 
     #[test]
     fn completions_and_duration_show() {
