@@ -288,7 +288,12 @@ impl ListOptions {
                     .map_err(|status| Status::bad_request(format!("invalid resource version: {}", status.message)))?,
             ),
         };
-        let limit: i64 = parse_number(query, "limit")?.unwrap_or(0);
+        let mut limit: i64 = parse_number(query, "limit")?.unwrap_or(0);
+        // Whoever takes any version gets all of it at once, so that pages are never of a version that is far behind
+        // (upstream: `computeListLimit`).
+        if version_text == "0" && next.is_empty() {
+            limit = 0;
+        }
         let timeout: Option<i64> = parse_number(query, "timeoutSeconds")?;
         Ok(ListOptions {
             selector: selector(call, served)?,

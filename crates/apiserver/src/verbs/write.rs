@@ -104,8 +104,8 @@ impl Write<'_> {
         Ok(())
     }
 
-    /// The mutating slot, with everything again afterwards that a mutation can spoil.
-    async fn admit(&self, review: &Review, object: Value, old: Option<&Value>) -> Result<Value, Status> {
+    /// What the mutating slot makes of an object, with everything again afterwards that a mutation can spoil.
+    async fn admit(&self, review: &Review, before: &Value, old: Option<&Value>) -> Result<Value, Status> {
         if !self
             .call
             .server
@@ -113,13 +113,12 @@ impl Write<'_> {
             .iter()
             .any(|plugin| plugin.handles(review.operation))
         {
-            return Ok(object);
+            return Ok(before.clone());
         }
-        let before = object.clone();
-        let mut slot = Some(object);
+        let mut slot = Some(before.clone());
         run_admit(self.call, review, &mut slot, old).await?;
         let mut object = slot.ok_or_else(|| Status::internal("an admission plug-in removed the object"))?;
-        if object != before {
+        if object != *before {
             self.settle(&mut object)?;
         }
         dedup_owners(self.call, &mut object, true);

@@ -127,12 +127,12 @@ async fn versions_and_limits_go_together_as_upstream_has_them() {
     api.delete("/api/v1/namespaces/default/configmaps/a").await.ok();
     let path = |query: &str| format!("/api/v1/configmaps?{}", query.replace("RV", version));
     for (query, expect) in [
-        // Any version: what is there now, in pages too.
+        // Any version: what is there now, and never in pages.
         ("resourceVersion=0", vec!["b", "c", "d"]),
-        ("resourceVersion=0&limit=2", vec!["b", "c"]),
+        ("resourceVersion=0&limit=2", vec!["b", "c", "d"]),
         (
             "resourceVersion=0&resourceVersionMatch=NotOlderThan&limit=2",
-            vec!["b", "c"],
+            vec!["b", "c", "d"],
         ),
         ("resourceVersion=RV", vec!["b", "c", "d"]),
         // With a limit and without a match it is exactly that version.

@@ -30,11 +30,10 @@ impl Write<'_> {
     }
 
     pub(super) async fn create_prepared(&self, object: Value) -> Result<Written, Status> {
-        let fresh = object;
-        let generated = meta::name(&fresh).is_empty() && !meta::text(&fresh, "generateName").is_empty();
+        let generated = meta::name(&object).is_empty() && !meta::text(&object, "generateName").is_empty();
         let mut names = 0;
         loop {
-            match self.try_create(fresh.clone()).await {
+            match self.try_create(&object).await {
                 Ok(Some(written)) => return Ok(written),
                 Ok(None) => {}
                 Err(status) if generated && status.is(Reason::AlreadyExists) => {
@@ -71,12 +70,12 @@ impl Write<'_> {
     }
 
     /// One attempt. `None`: the namespace changed meanwhile, run again.
-    async fn try_create(&self, object: Value) -> Result<Option<Written>, Status> {
+    async fn try_create(&self, object: &Value) -> Result<Option<Written>, Status> {
         let (call, kind) = (self.call, self.kind());
-        let guards = self.namespace_guard(&object)?;
-        let mut review = self.review(Operation::Create, meta::name(&object));
+        let guards = self.namespace_guard(object)?;
+        let mut review = self.review(Operation::Create, meta::name(object));
         if review.namespace.is_empty() && self.is_namespaces() {
-            review.namespace = meta::name(&object).to_owned();
+            review.namespace = meta::name(object).to_owned();
         }
         let mut object = self.admit(&review, object, None).await?;
 

@@ -90,7 +90,7 @@ impl Write<'_> {
             return self.store_update(live, &old, object, Reservation::none()).await;
         }
         let review = self.review(Operation::Update, self.name);
-        let mut object = self.admit(&review, object, Some(&old)).await?;
+        let mut object = self.admit(&review, &object, Some(&old)).await?;
         self.check_version(&mut object, live)?;
 
         let now = self.now();
