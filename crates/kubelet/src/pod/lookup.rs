@@ -51,6 +51,30 @@ impl NodePods {
     }
 }
 
+/// The run that the pod's status tells of as the container's last one.
+fn told_last(pod: &Pod, container: &str) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let lists = [
+        &status.container_statuses,
+        &status.init_container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    let found = lists
+        .into_iter()
+        .flatten()
+        .flatten()
+        .find(|own| own.name == container)?;
+    let id = found.last_state.as_ref()?.terminated.as_ref()?.container_id.as_ref()?;
+    Some(id.rsplit('/').next().unwrap_or(id).to_owned())
+}
+
+/// What `--previous` means: the last state that the status tells of, and before it does, the run before the newest.
+/// Source: `pkg/kubelet/kubelet_pods.go` (`validateContainerLogStatus`).
+fn previous_run<'a>(observed: &'a Observed, container: &str, told: Option<&str>) -> Option<&'a observed::Run> {
+    let of_status = told.and_then(|told| observed.runs_of(container).find(|run| run.id == told));
+    of_status.or_else(|| observed.runs_of(container).nth(1))
+}
+
 fn run(run: &observed::Run) -> Run {
     Run {
         id: run.id.clone(),
@@ -72,12 +96,14 @@ impl Pods for NodePods {
     ) -> BoxFuture<'a, Result<Run, PodsError>> {
         Box::pin(async move {
             let observed = self.observe(namespace, pod, container).await?;
+            let told = self.pods.get(namespace, pod).and_then(|pod| told_last(&pod, container));
             let (quoted, pod) = (api::field::quote(container), api::field::quote(pod));
-            let mut runs = observed.runs_of(container).filter(|run| run.state != RunState::Created);
             if previous {
                 let none = || format!("previous terminated container {quoted} in pod {pod} not found");
-                return runs.nth(1).map(run).ok_or_else(|| PodsError::BadRequest(none()));
+                let found = previous_run(&observed, container, told.as_deref());
+                return found.map(run).ok_or_else(|| PodsError::BadRequest(none()));
             }
+            let mut runs = observed.runs_of(container).filter(|run| run.state != RunState::Created);
             let none = || format!("container {quoted} in pod {pod} is waiting to start: ContainerCreating");
             runs.next().map(run).ok_or_else(|| PodsError::BadRequest(none()))
         })
@@ -123,5 +149,47 @@ impl Pods for NodePods {
 
     fn node_name(&self) -> String {
         self.node.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_run_before_is_the_one_that_the_status_tells_of() {
+        let run = |id: &str, state| observed::Run {
+            id: id.into(),
+            name: "c".into(),
+            state,
+            ..observed::Run::default()
+        };
+        let observed = |newest| Observed {
+            runs: vec![run("new", newest), run("old", RunState::Exited)],
+            ..Observed::default()
+        };
+        for (newest, last, expect) in [
+            (RunState::Running, None, Some("old")),
+            (RunState::Created, None, Some("old")),
+            (RunState::Running, Some("old"), Some("old")),
+            // It waits for its next run: the one that ended is the last.
+            (RunState::Exited, Some("new"), Some("new")),
+            (RunState::Running, Some("removed"), Some("old")),
+        ] {
+            let last_state = last.map_or(
+                json!({}),
+                |id| json!({"terminated": {"exitCode": 1, "containerID": format!("trireme://{id}")}}),
+            );
+            let pod: Pod = serde_json::from_value(json!({"status": {"containerStatuses": [{
+                "name": "c", "ready": false, "image": "", "imageID": "", "restartCount": 1, "lastState": last_state,
+            }]}}))
+            .unwrap();
+            let told = told_last(&pod, "c");
+            assert_eq!(told.as_deref(), last);
+            let observed = observed(newest);
+            let found = previous_run(&observed, "c", told.as_deref()).map(|run| run.id.as_str());
+            assert_eq!(found, expect, "{newest:?} {last:?}");
+        }
     }
 }

@@ -95,7 +95,10 @@ impl Worker {
             return None;
         }
         let (namespace, name, uid) = identity(&self.pod);
-        tracing::trace!(target: "walk", pod = name, phase = %status["phase"], "the status goes back");
+        // Whether an earlier status goes back too is a matter of milliseconds, and no part of the story.
+        if status["phase"] == "Running" {
+            tracing::trace!(target: "walk", pod = name, "the status goes back");
+        }
         let patch = json!({"metadata": {"uid": uid}, "status": whole_addresses(status)});
         let patched = self
             .shared
