@@ -70,7 +70,7 @@ fn told_last(pod: &Pod, container: &str) -> Option<String> {
 
 /// What `--previous` means: the last state that the status tells of, and before it does, the run before the newest.
 /// Source: `pkg/kubelet/kubelet_pods.go` (`validateContainerLogStatus`).
-fn previous_run<'a>(observed: &'a Observed, container: &str, told: Option<&str>) -> Option<&'a observed::Run> {
+fn previous_run<'a>(observed: &'a Observed, container: &'a str, told: Option<&str>) -> Option<&'a observed::Run> {
     let of_status = told.and_then(|told| observed.runs_of(container).find(|run| run.id == told));
     of_status.or_else(|| observed.runs_of(container).nth(1))
 }
