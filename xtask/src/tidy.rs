@@ -59,6 +59,9 @@ pub fn run_checks() -> anyhow::Result<Vec<String>> {
     let packages = packages()?;
     edges(&packages, &mut wrong);
     architecture(&packages, &mut wrong)?;
+    for page in files("md", &["docs", "examples", "crates", "xtask", ""])? {
+        links(&page, &mut wrong)?;
+    }
     for file in sources()? {
         let text = std::fs::read_to_string(&file)?;
         let name = file.strip_prefix(workspace()).unwrap_or(&file).display().to_string();
@@ -177,6 +180,39 @@ fn architecture(packages: &BTreeMap<String, BTreeSet<String>>, wrong: &mut Vec<S
     Ok(())
 }
 
+/// Every link to a file leads to one, and every named place of a page is a heading of it.
+fn links(page: &Path, wrong: &mut Vec<String>) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(page)?;
+    let name = page.strip_prefix(workspace()).unwrap_or(page).display();
+    for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        if link.contains("://") || link.starts_with("mailto:") {
+            continue;
+        }
+        let (file, place) = link.split_once('#').unwrap_or((link, ""));
+        let target = match file {
+            "" => page.to_owned(),
+            file => page.parent().unwrap_or(Path::new("")).join(file),
+        };
+        if !target.exists() {
+            wrong.push(format!("{name}: links to {file}, which does not exist"));
+        } else if !place.is_empty() && !headings(&std::fs::read_to_string(&target)?).contains(place) {
+            wrong.push(format!("{name}: links to {link}, and there is no such heading"));
+        }
+    }
+    Ok(())
+}
+
+/// The names that GitHub and others give to a page's headings.
+fn headings(page: &str) -> BTreeSet<String> {
+    let titles = page.lines().filter(|line| line.starts_with('#'));
+    let name = |title: &str| {
+        let kept = title.trim_start_matches('#').trim().to_lowercase();
+        let kept = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    titles.map(name).collect()
+}
+
 fn source(name: &str, text: &str, wrong: &mut Vec<String>) {
     if is_generated(name) {
         return;
@@ -224,22 +260,27 @@ fn report_lengths() -> anyhow::Result<()> {
 }
 
 fn sources() -> anyhow::Result<Vec<PathBuf>> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    files("rs", &["crates", "xtask"])
+}
+
+/// Files with that ending below folders of the workspace; of "" only those that lie right there.
+fn files(ending: &str, folders: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
+    fn walk(folder: &Path, ending: &str, deep: bool, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
             let path = entry?.path();
             if path.is_dir() {
-                if !path.ends_with("target") {
-                    walk(&path, found)?;
+                if deep && !path.ends_with("target") {
+                    walk(&path, ending, deep, found)?;
                 }
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == ending) {
                 found.push(path);
             }
         }
         Ok(())
     }
     let mut found = Vec::new();
-    for folder in ["crates", "xtask"] {
-        walk(&workspace().join(folder), &mut found)?;
+    for folder in folders {
+        walk(&workspace().join(folder), ending, !folder.is_empty(), &mut found)?;
     }
     found.sort();
     Ok(found)

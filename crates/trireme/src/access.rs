@@ -78,22 +78,27 @@ impl Access {
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default();
         let message = body["message"].as_str().unwrap_or("no reason was given");
-        let (kind, id) = match status.as_u16() {
-            401 | 403 => (Kind::Machine, "FORBIDDEN"),
-            404 => (Kind::Missing, "NOT_FOUND"),
-            _ => (Kind::Machine, "REFUSED"),
+        let (kind, id, hint) = match status.as_u16() {
+            401 | 403 => (
+                Kind::Machine,
+                "FORBIDDEN",
+                "ask whoever may give that right, or name another identity: --kubeconfig FILE",
+            ),
+            404 => (Kind::Missing, "NOT_FOUND", "look for it: kubectl get ... -A"),
+            429 => (Kind::Machine, "REFUSED", "the server is busy: try again"),
+            _ => (Kind::Machine, "REFUSED", "see how the server is: trireme status"),
         };
-        Err(CliError::new(
-            kind,
-            id,
-            format!("the API server answered {}: {message}", status.as_u16()),
-        ))
+        let what = format!("the API server answered {}: {message}", status.as_u16());
+        Err(CliError::new(kind, id, what).hint(hint))
     }
 
     /// A GET of a document.
     pub async fn json(&self, path: &str, accept: &str) -> Result<Value> {
         let body = self.get(path, accept).await?;
-        let lost = |why: String| CliError::new(Kind::Machine, "LOST", format!("the answer did not come whole: {why}"));
+        let lost = |why: String| {
+            CliError::new(Kind::Machine, "LOST", format!("the answer did not come whole: {why}"))
+                .hint("try again; see how the server is: trireme status")
+        };
         let bytes = client::collect(body, ANSWER_BYTES_MAX)
             .await
             .map_err(|error| lost(error.to_string()))?;

@@ -1,5 +1,8 @@
 //! The flags of every command. Help is here and nowhere else.
 
+#[cfg(test)]
+mod page;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -253,9 +256,9 @@ pub struct Kubeconfig {
     /// Merges it into the user's own kubeconfig in place of printing it
     #[arg(long)]
     pub merge: bool,
-    /// Renews the access in this file from standard input
-    #[arg(long, hide = true, value_name = "FILE", conflicts_with = "merge")]
-    pub refresh: Option<PathBuf>,
+    /// Edits the file that standard input names, as whoever runs this
+    #[arg(long, hide = true, conflicts_with = "merge")]
+    pub edit: bool,
 }
 
 /// `trireme server`

@@ -6,7 +6,7 @@
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::errors::{CliError, Result};
+use crate::errors::{CliError, Kind, Result};
 
 /// Where the cluster of the machine keeps its state.
 const SYSTEM_DATA: &str = "/var/lib/trireme";
@@ -68,14 +68,24 @@ impl Layout {
 
     /// The flags by which another process of ours finds the same directories.
     pub fn flags(&self) -> Vec<String> {
-        match self
-            .data
-            .parent()
-            .filter(|parent| parent.join("data") == self.data && parent.join("run") == self.run)
-        {
-            Some(parent) => vec!["--dir".into(), parent.display().to_string()],
+        match self.own_directory() {
+            Some(dir) => vec!["--dir".into(), dir.display().to_string()],
             None => Vec::new(),
         }
+    }
+
+    /// A command line for people that means this cluster, such as `trireme --dir /x up`.
+    pub fn command(&self, words: &str) -> String {
+        match self.own_directory() {
+            Some(dir) => format!("trireme --dir {} {words}", quoted(dir)),
+            None => format!("trireme {words}"),
+        }
+    }
+
+    /// The directory of `--dir`, when that is where everything lies.
+    fn own_directory(&self) -> Option<&Path> {
+        let parent = self.data.parent()?;
+        (parent.join("data") == self.data && parent.join("run") == self.run).then_some(parent)
     }
 
     /// What survives `down`: the state of the cluster.
@@ -143,12 +153,55 @@ impl Layout {
         self.node_run(node).join("node.sock")
     }
 
-    /// Makes the directories, closed to others.
-    pub fn create(&self) -> Result {
+    /// Makes the directories, closed to others. Answers those that were made above them, for [`crate::commands`]' `reset`.
+    ///
+    /// # Errors
+    /// The machine refuses, or what is there is somebody else's: nothing of it is touched.
+    pub fn create(&self) -> Result<Vec<PathBuf>> {
+        if !self.is_ours() {
+            for dir in [&self.data, &self.run] {
+                if holds_anything(dir)? {
+                    let what = format!("{} has files in it that are not a cluster's", dir.display());
+                    return Err(CliError::new(Kind::Usage, "NOT_A_CLUSTER", what)
+                        .hint("name another directory: trireme --dir DIR; or move away what is there"));
+                }
+            }
+        }
+        let above = [&self.data, &self.run]
+            .into_iter()
+            .flat_map(|dir| dir.ancestors().skip(1).filter(|dir| !dir.exists()));
+        let mut above: Vec<PathBuf> = above.map(Path::to_owned).collect();
+        above.sort();
+        above.dedup();
         for dir in [&self.data, &self.run, &self.pki(), &self.data.join("log")] {
             make_private_dir(dir)?;
         }
-        Ok(())
+        Ok(above)
+    }
+
+    /// Whether a cluster was made here: nothing else is ever removed or filled.
+    pub fn is_ours(&self) -> bool {
+        // The first is made by every command that makes anything, the second stays when somebody removed the data.
+        self.pki().is_dir() || self.run.join("server.lock").is_file()
+    }
+}
+
+/// Whether a directory is there and has something in it.
+fn holds_anything(dir: &Path) -> Result<bool> {
+    match std::fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(CliError::file(dir, &error)),
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
+    match text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', "'\\''")),
     }
 }
 
@@ -167,7 +220,8 @@ pub fn make_private_dir(dir: &Path) -> Result {
 pub fn write_private(path: &Path, contents: &[u8]) -> Result {
     use std::io::Write as _;
     let fail = |error: std::io::Error| CliError::file(path, &error);
-    let beside = path.with_extension("new");
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -206,6 +260,45 @@ mod tests {
         ] {
             let layout = layout.unwrap();
             assert_eq!((layout.data(), layout.run()), (Path::new(data), Path::new(run)));
+        }
+    }
+
+    #[test]
+    fn advice_names_the_cluster_it_is_about() {
+        let layout = |dir: Option<&str>| Layout::find(dir.map(Path::new), true, |_| None).unwrap();
+        for (dir, expect) in [
+            (None, "trireme up"),
+            (Some("/x"), "trireme --dir /x up"),
+            (Some("/my x's"), r"trireme --dir '/my x'\''s' up"),
+        ] {
+            assert_eq!(layout(dir).command("up"), expect);
+        }
+    }
+
+    #[test]
+    fn other_peoples_directories_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::find(Some(&dir.path().join("made/for/it")), true, |_| None).unwrap();
+        assert!(!layout.is_ours());
+        let made = layout.create().unwrap();
+        assert_eq!(
+            made,
+            [
+                dir.path().join("made"),
+                dir.path().join("made/for"),
+                dir.path().join("made/for/it")
+            ]
+        );
+        assert!(layout.is_ours());
+        assert_eq!(layout.create().unwrap(), [""; 0].map(PathBuf::from));
+        for theirs in ["data", "run"] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join(theirs)).unwrap();
+            std::fs::write(dir.path().join(theirs).join("thesis"), "").unwrap();
+            let layout = Layout::find(Some(dir.path()), true, |_| None).unwrap();
+            assert!(!layout.is_ours());
+            assert_eq!(layout.create().unwrap_err().id, "NOT_A_CLUSTER");
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         }
     }
 

@@ -115,5 +115,13 @@ impl Command {
 /// The error of a command that needs a cluster where none is.
 pub fn no_cluster(layout: &Layout) -> CliError {
     let what = format!("no cluster is running from {}", layout.data().display());
-    CliError::new(Kind::Missing, "NO_CLUSTER", what).hint("start one: trireme up")
+    let start = layout.command("up");
+    let is_root = rustix::process::geteuid().is_root();
+    let of_root = Layout::find(None, true, |_| None).is_ok_and(|system| !is_root && system.run().exists());
+    let hint = match of_root {
+        true => format!("start one: {start} --no-node; or look at root's: sudo trireme status"),
+        false if is_root => format!("start one: {start}"),
+        false => format!("start one: sudo {start}; or without a node: {start} --no-node"),
+    };
+    CliError::new(Kind::Missing, "NO_CLUSTER", what).hint(hint)
 }

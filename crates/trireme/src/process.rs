@@ -1,13 +1,15 @@
 //! Daemons: started apart from us, found again by pid *and* start time, and ended.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::errors::{CliError, Context as _, Kind, Result};
+use crate::errors::{CliError, Context as _, Kind, Result, last_in};
 use crate::layout::write_private;
+use crate::supervisor::OWN_PROGRAM;
 
 /// For how long a daemon may end by itself before it is killed. Within it the API server lets requests finish.
 pub const END_SECONDS: u64 = 10;
@@ -106,16 +108,16 @@ impl Process {
     }
 }
 
-/// Starts a daemon of our own program and waits until it says on its standard output that it is ready: one line of JSON.
+/// Starts a daemon (`what`, for people) of our own program and waits until it says on its standard output that it is ready: one line of JSON.
 ///
 /// # Errors
 /// It ended before it was ready: the end of its log is told.
-pub async fn start(arguments: &[String], log: &Path) -> Result<serde_json::Value> {
-    let own = std::env::current_exe().doing("finding our own program")?;
+pub async fn start(what: &str, arguments: &[String], log: &Path) -> Result<serde_json::Value> {
     let file = std::fs::OpenOptions::new().create(true).append(true).open(log);
     let file = file.map_err(|error| CliError::file(log, &error))?;
     let begin = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
-    let mut child = Command::new(own)
+    let mut child = Command::new(OWN_PROGRAM)
+        .arg0("trireme")
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -136,17 +138,29 @@ pub async fn start(arguments: &[String], log: &Path) -> Result<serde_json::Value
         return Ok(ready);
     }
     let status = child.wait().doing("waiting for a daemon")?;
-    let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes[begin as usize..]).into_owned());
-    let text = text.unwrap_or_default();
-    // The daemon's own last words are an error of ours already.
-    let last = text.rfind("error[").map(|at| text[at..].trim_end().to_owned());
-    let what = last.unwrap_or_else(|| format!("it ended with {status}\n{}", tail(&text)));
-    Err(CliError::new(
-        Kind::Machine,
-        "DAEMON_FAILED",
-        format!("`trireme {}` did not start: {what}", arguments[0]),
-    )
-    .hint(format!("its log: {}", log.display())))
+    let text = std::fs::read(log).unwrap_or_default();
+    let begin = usize::try_from(begin).unwrap_or(usize::MAX).min(text.len());
+    Err(not_started(what, &String::from_utf8_lossy(&text[begin..]), status, log))
+}
+
+/// The daemon's own last words are an error of ours already: that is told, not that there was a daemon.
+fn not_started(what: &str, said: &str, status: ExitStatus, log: &Path) -> CliError {
+    let log = format!("its log: {}", log.display());
+    match last_in(said) {
+        Some((id, why, hint)) => {
+            let hint = if hint.is_empty() { log } else { format!("{hint}; {log}") };
+            CliError::new(
+                Kind::Machine,
+                id.to_owned(),
+                format!("{what} did not start: {}", why.trim_end()),
+            )
+            .hint(hint)
+        }
+        None => {
+            let what = format!("{what} did not start; it ended with {status}\n{}", tail(said));
+            CliError::new(Kind::Machine, "DAEMON_FAILED", what.trim_end()).hint(log)
+        }
+    }
 }
 
 fn tail(text: &str) -> String {
@@ -195,6 +209,25 @@ mod tests {
         own.write(&path).unwrap();
         assert_eq!(Process::read(&path), Some(own));
         assert_eq!(Process::read(&dir.path().join("none")), None);
+    }
+
+    #[test]
+    fn why_a_daemon_did_not_start_is_told_as_an_error_of_ours() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let said = |text: &str| not_started("the node", text, ExitStatus::from_raw(256), Path::new("/log")).to_string();
+        for (text, expect) in [
+            (
+                "INFO a\nerror[PORT_TAKEN]: taken\nhint: take another\n",
+                "error[PORT_TAKEN]: the node did not start: taken\nhint: take another; its log: /log",
+            ),
+            (
+                "thread 'main' panicked at x.rs:1\nno reason\n",
+                "error[DAEMON_FAILED]: the node did not start; it ended with exit status: 1\n\
+                 thread 'main' panicked at x.rs:1\nno reason\nhint: its log: /log",
+            ),
+        ] {
+            assert_eq!(said(text), expect);
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! What `up` was told, kept for the next `up`, for `status` and for the daemons.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,8 @@ pub struct Settings {
     pub certificate_seconds: Option<u32>,
     /// The user's kubeconfig that our access was merged into.
     pub kubeconfig: Option<Owner>,
+    /// Directories that were made above the cluster's own, for `reset` to remove.
+    pub made_directories: Vec<PathBuf>,
 }
 
 impl Default for Settings {
@@ -41,6 +44,7 @@ impl Default for Settings {
             etcd_listen: None,
             certificate_seconds: None,
             kubeconfig: None,
+            made_directories: Vec::new(),
         }
     }
 }
@@ -53,8 +57,10 @@ impl Settings {
         let path = layout.settings();
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-                CliError::new(Kind::Machine, "SETTINGS_BROKEN", format!("{}: {error}", path.display()))
-                    .hint("remove that file and call `trireme up` with the flags you want")
+                CliError::new(Kind::Machine, "SETTINGS_BROKEN", format!("{}: {error}", path.display())).hint(format!(
+                    "remove that file, then: {} with the flags you want; nothing else is lost",
+                    layout.command("up")
+                ))
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(CliError::file(&path, &error)),

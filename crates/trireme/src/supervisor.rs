@@ -90,6 +90,18 @@ impl Files {
         state.supervisor.is_running().then_some(state)
     }
 
+    /// What a supervisor told that is gone without having ended: it was killed.
+    pub fn left_behind(&self) -> Option<State> {
+        let state: State = serde_json::from_slice(&std::fs::read(&self.state).ok()?).ok()?;
+        (!state.supervisor.is_running()).then_some(state)
+    }
+
+    /// Forgets a supervisor that was killed: now somebody asked for its end.
+    pub fn forget(&self) {
+        // It is there only after such a death.
+        let _ = std::fs::remove_file(&self.state);
+    }
+
     /// Waits until the daemon is ready, or its supervisor gone. One that waits before another start starts at once.
     pub async fn passed(&self) -> Result {
         if let Some(state) = self.read().filter(|state| state.daemon.is_none()) {
@@ -116,8 +128,9 @@ pub async fn run(files: &Files, command: impl Fn(Option<&Value>) -> Command) -> 
         return Err(CliError::new(
             Kind::Machine,
             "ALREADY_RUNNING",
-            "another supervisor is running",
-        ));
+            "another process starts or supervises this daemon already",
+        )
+        .hint("wait for it, and look: trireme status"));
     }
     let mut ends = Ends::listen()?;
     let hangup = tokio::signal::unix::SignalKind::hangup();

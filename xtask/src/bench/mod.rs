@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use self::targets::{Bound, TARGETS, Target};
-use crate::{cargo, workspace};
+use crate::{cargo, child, workspace};
 
 /// The programs: package and bench. Only the first takes filters; of the others the package's name is asked for.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -120,7 +120,7 @@ impl Wanted {
 
 /// Runs a program and takes its figures. False when a measurement of it failed.
 fn measure(package: &str, bench: &str, filters: &[String], figures: &mut Vec<Figure>) -> anyhow::Result<bool> {
-    let mut command = Command::new(cargo());
+    let mut command = child(&cargo());
     command.args(["bench", "--quiet", "--locked", "--package", package, "--bench", bench]);
     if bench == PROGRAMS[0].1 {
         command

@@ -2,6 +2,7 @@
 //!
 //! Invariants: a file has its name only when it is whole, checked and on the disk; no older backup is removed before that.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::access::Access;
 use crate::cli::Backup;
 use crate::errors::{CliError, Kind, Result};
 use crate::layout::Layout;
+use crate::progress::{Progress, megabytes};
 
 /// The API's path, and what it answers with.
 const PATH: &str = "/trireme/v1/backup";
@@ -35,23 +37,20 @@ pub async fn run(arguments: Backup, layout: &Layout, quiet: bool) -> Result {
             return Err(CliError::new(
                 Kind::Usage,
                 "USAGE",
-                "one stream holds one backup: --every and --keep need a directory",
-            ));
+                "standard output takes one backup: --every and --keep need more",
+            )
+            .hint("name a directory"));
         }
         let output = std::io::stdout().lock();
-        return match receive(&access, output, Path::new("standard output")).await {
-            Ok((_, summary)) => {
-                tell(&summary, target, quiet);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
+        let (_, summary) = receive(&access, output, Path::new("standard output"), quiet).await?;
+        tell(&summary, target, quiet);
+        return Ok(());
     }
     let Some(every) = arguments.every else {
         if arguments.keep.is_some() || target.is_dir() {
             return into_directory(&access, target, arguments.keep, quiet).await;
         }
-        let summary = into_file(&access, target).await?;
+        let summary = into_file(&access, target, quiet).await?;
         tell(&summary, target, quiet);
         return Ok(());
     };
@@ -97,7 +96,7 @@ async fn into_directory(access: &Access, directory: &Path, keep: Option<usize>, 
     std::fs::create_dir_all(directory).map_err(|error| CliError::file(directory, &error))?;
     let now = Clock::real().now().strftime("%Y-%m-%dT%H-%M-%S%.3fZ");
     let path = directory.join(format!("{PREFIX}{now}{SUFFIX}"));
-    let summary = into_file(access, &path).await?;
+    let summary = into_file(access, &path, quiet).await?;
     tell(&summary, &path, quiet);
     let Some(keep) = keep else { return Ok(()) };
     for old in surplus(directory, keep)? {
@@ -119,7 +118,7 @@ fn surplus(directory: &Path, keep: usize) -> Result<Vec<PathBuf>> {
 }
 
 /// Beside its place first; in its place when it is whole and on the disk.
-async fn into_file(access: &Access, path: &Path) -> Result<BackupSummary> {
+async fn into_file(access: &Access, path: &Path, quiet: bool) -> Result<BackupSummary> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
     let beside = PathBuf::from(beside);
@@ -130,7 +129,7 @@ async fn into_file(access: &Access, path: &Path) -> Result<BackupSummary> {
         .mode(0o600)
         .open(&beside)
         .map_err(|error| CliError::file(&beside, &error))?;
-    let written = receive(access, file, &beside).await.and_then(|(file, summary)| {
+    let written = receive(access, file, &beside, quiet).await.and_then(|(file, summary)| {
         let fail = |error: std::io::Error| write_error(path, &error);
         file.sync_all().map_err(fail)?;
         std::fs::rename(&beside, path).map_err(fail)?;
@@ -148,7 +147,14 @@ async fn into_file(access: &Access, path: &Path) -> Result<BackupSummary> {
 }
 
 /// Receives a backup and checks every byte on its way.
-async fn receive<W: Write>(access: &Access, mut output: W, name: &Path) -> Result<(W, BackupSummary)> {
+async fn receive<W: Write>(access: &Access, output: W, name: &Path, quiet: bool) -> Result<(W, BackupSummary)> {
+    let got = Cell::new(0);
+    let doing = || format!("receiving the backup: {}", megabytes(got.get()));
+    let copying = copy(access, output, name, &got);
+    Progress::start(quiet).during(doing, copying).await
+}
+
+async fn copy<W: Write>(access: &Access, mut output: W, name: &Path, got: &Cell<u64>) -> Result<(W, BackupSummary)> {
     let mut body = access.get(PATH, MEDIA_TYPE).await?;
     let mut check = BackupCheck::new();
     let broken = |why: String| {
@@ -162,6 +168,7 @@ async fn receive<W: Write>(access: &Access, mut output: W, name: &Path) -> Resul
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| broken(error.to_string()))?;
         let Ok(bytes) = frame.into_data() else { continue };
+        got.set(got.get() + bytes.len() as u64);
         check.push(&bytes).map_err(|error| broken(error.to_string()))?;
         output.write_all(&bytes).map_err(|error| write_error(name, &error))?;
     }

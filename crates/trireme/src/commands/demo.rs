@@ -34,9 +34,7 @@ const UPDATES: usize = 3;
 
 /// Runs it.
 pub async fn run(layout: &Layout, settings: &Settings, progress: &mut Progress) -> Result {
-    let node = settings.node.as_deref().ok_or_else(|| {
-        CliError::new(Kind::Usage, "NO_NODE", "the demo needs a node").hint("trireme up --demo, without --no-node")
-    })?;
+    let node = settings.node.as_deref().ok_or_else(|| needs_node(layout))?;
     let kubectl = Kubectl::new(&layout.admin_kubeconfig());
     let archive = runtime::image::demo_image(IMAGE);
     image::import_bytes(layout, node, archive).await?;
@@ -79,6 +77,12 @@ pub async fn run(layout: &Layout, settings: &Settings, progress: &mut Progress) 
     }
     updates(layout, &kubectl, SocketAddr::new(cluster_ip, 80), progress).await?;
     tell(settings, progress).await
+}
+
+/// The demo is pods, which run on a node.
+pub fn needs_node(layout: &Layout) -> CliError {
+    CliError::new(Kind::Usage, "NO_NODE", "the demo needs a node")
+        .hint(format!("leave out --no-node: {}", layout.command("up --demo")))
 }
 
 /// Rolls updates out while connections come in, and looks whether one was lost.

@@ -62,7 +62,9 @@ async fn into_etcd(etcd: EtcdOptions, layout: &Layout, quiet: bool) -> Result {
         Err(error @ OpenError::Locked(_)) => return Err(store_place::running(&error.to_string())),
         Err(error) => {
             let what = format!("the store in {}: {error}", place.display());
-            return Err(CliError::new(Kind::Machine, "STORE", what));
+            return Err(CliError::new(Kind::Machine, "STORE", what).hint(
+                "nothing was changed; does the cluster start on it? put a backup in its place: trireme restore",
+            ));
         }
     };
     let contents = read(&source).await?;

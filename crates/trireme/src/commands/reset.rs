@@ -5,38 +5,41 @@ use std::path::Path;
 
 use crate::cli::Reset;
 use crate::errors::{CliError, Kind, Result};
-use crate::kubeconfig;
+use crate::kubeconfig::{self, Edit, Job};
 use crate::layout::Layout;
 use crate::progress::Progress;
 use crate::settings::Settings;
 
 /// Removes everything after asking.
 pub async fn run(arguments: Reset, layout: &Layout, quiet: bool) -> Result {
-    if !layout.data().exists() && !layout.run().exists() {
-        if !quiet {
-            eprintln!("  there is no cluster in {}", layout.data().display());
-        }
+    let mut progress = Progress::start(quiet);
+    if !layout.is_ours() {
+        // What somebody else keeps there is none of our business.
+        progress.say(&format!("there is no cluster in {}", layout.data().display()));
         return Ok(());
     }
     if !arguments.yes {
         confirm(layout)?;
     }
     super::down::run(layout, quiet).await?;
-    let mut progress = Progress::start(quiet);
-    // A kubeconfig that cannot be read keeps nothing else from going.
-    let recorded = Settings::read(layout)
-        .ok()
-        .flatten()
-        .and_then(|settings| settings.kubeconfig);
-    let owner = recorded.unwrap_or_else(super::up::owner);
-    let context = kubeconfig::uninstall(&owner);
+    // Settings that cannot be read keep nothing else from going.
+    let settings = Settings::read(layout).ok().flatten().unwrap_or_default();
+    let owner = settings.kubeconfig.unwrap_or_else(super::kubeconfig::owner);
+    let ours = kubeconfig::read(&layout.admin_kubeconfig()).unwrap_or_default();
+    let edit = Edit::Remove;
+    let path = owner.path.clone();
+    let context = kubeconfig::edit(&Job { edit, owner, ours });
     for dir in [layout.data(), layout.run()] {
         remove(dir)?;
+    }
+    // What `up` made above them, from the inside out, unless somebody keeps something there now.
+    for dir in settings.made_directories.iter().rev() {
+        let _ = std::fs::remove_dir(dir);
     }
     context.map_err(|error| {
         error.hint(format!(
             "data and keys are removed; mend {} and take the context out of it: kubectl config delete-context {}",
-            owner.path.display(),
+            path.display(),
             kubeconfig::NAME
         ))
     })?;
@@ -50,7 +53,8 @@ fn confirm(layout: &Layout) -> Result {
         layout.data().display()
     );
     if !std::io::stdin().is_terminal() {
-        return Err(CliError::new(Kind::Usage, "NOT_CONFIRMED", what).hint("call it with --yes"));
+        return Err(CliError::new(Kind::Usage, "NOT_CONFIRMED", what)
+            .hint(format!("call it with --yes: {}", layout.command("reset --yes"))));
     }
     eprint!("{what}. Go on? [y/N] ");
     let mut answer = String::new();
@@ -59,7 +63,7 @@ fn confirm(layout: &Layout) -> Result {
         .map_err(|error| CliError::file(Path::new("standard input"), &error))?;
     match answer.trim() {
         "y" | "Y" | "yes" => Ok(()),
-        _ => Err(CliError::new(Kind::Usage, "NOT_CONFIRMED", "nothing was removed")),
+        _ => Err(CliError::new(Kind::Usage, "NOT_CONFIRMED", "nothing was removed").hint("answer y to go on")),
     }
 }
 

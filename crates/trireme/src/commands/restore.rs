@@ -45,7 +45,9 @@ pub async fn run(arguments: Restore, layout: &Layout, quiet: bool) -> Result {
         revision: arguments.revision,
         known_revision: place.newest_revision,
     };
-    let restored = match store::restore(input, options).await {
+    let reading = store::restore(input, options);
+    let doing = || format!("reading {}", arguments.file.display());
+    let restored = match progress.during(doing, reading).await {
         Ok(restored) => restored,
         Err(error) => {
             let _ = std::fs::remove_dir_all(&beside);

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use rustix::process::Resource;
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use crate::cli::{KeepServer, Server};
 use crate::errors::{CliError, Context as _, Kind, Result};
-use crate::layout::Layout;
+use crate::layout::{Layout, write_private};
 use crate::process::{Process, own_cgroup, tell_ready};
 use crate::server::ControlPlane;
 use crate::settings::Settings;
@@ -17,6 +18,32 @@ use super::Ends;
 
 /// The name of the control plane's files.
 pub const DAEMON: &str = "server";
+
+/// What a control plane tells of itself while it runs, whoever started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    /// Its process.
+    #[serde(flatten)]
+    pub process: Process,
+    /// The port of the API.
+    pub api_port: u16,
+}
+
+impl Running {
+    /// The control plane of these directories, while it runs.
+    pub fn read(layout: &Layout) -> Option<Running> {
+        let bytes = std::fs::read(layout.process(DAEMON)).ok()?;
+        let running: Running = serde_json::from_slice(&bytes).ok()?;
+        running.process.is_running().then_some(running)
+    }
+
+    fn write(self, layout: &Layout) -> Result {
+        let text = serde_json::to_vec(&self).map_err(CliError::internal)?;
+        write_private(&layout.process(DAEMON), &text)
+    }
+}
+
 /// A control plane that was killed is gone after a moment; one that is not is running.
 const ENDING_LIMIT: Duration = Duration::from_secs(2);
 
@@ -36,7 +63,11 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
                 other.pid
             ),
         )
-        .hint("look at it: trireme status; end it: trireme down"));
+        .hint(format!(
+            "look at it: {}; end it: {}",
+            layout.command("status"),
+            layout.command("down")
+        )));
     }
     allow_many_connections().doing("raising the limit of open files")?;
     let mut ends = match arguments.supervised {
@@ -58,7 +89,11 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         ready["etcd"] = format!("https://{address}").into();
     }
     let own = Process::of(std::process::id() as i32).ok_or_else(|| CliError::internal("our own process is unknown"))?;
-    own.write(&process_file)?;
+    let running = Running {
+        process: own,
+        api_port: plane.address().port(),
+    };
+    running.write(layout)?;
     tell_ready(&ready)?;
     tracing::info!(address = %plane.address(), "the control plane is ready");
     let why = ends.next().await;

@@ -1,155 +1,199 @@
-//! `trireme status`: what runs, and whether it answers.
+//! `trireme status`: what runs, whether it works, and why not.
+//!
+//! Looking is here; what is told of it is a plain function in `status/report.rs`.
 
+mod report;
+
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use client::Transport as _;
 use client::https::{Credentials, HttpsTransport};
-use serde_json::json;
+use serde_json::Value;
 
+use self::report::{Health, Node, NodeHealth, Report};
 use crate::cli::{Format, Status};
-use crate::errors::{CliError, Context as _, Kind, Result};
+use crate::errors::{CliError, Context as _, Kind, Result, last_in};
+use crate::kubeconfig;
 use crate::layout::Layout;
-use crate::process::Process;
 use crate::server::pki;
 use crate::settings::Settings;
-use crate::supervisor::{Files, State};
+use crate::supervisor::Files;
 
-use super::server::DAEMON;
+use super::server::{DAEMON, Running};
 
-/// The largest answer of a health check that is read.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// The largest answer that is read.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// A control plane that does not answer for so long hangs: it answers within milliseconds, or a second under load.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How much of a log's end is searched for the reason why its daemon does not run.
+const LOG_BYTES_MAX: u64 = 64 * 1024;
+/// What daemons log when they work: no error before it is the reason of anything now.
+const READY_WORDS: [&str; 2] = ["the control plane is ready", "the node is ready"];
 
-/// Tells the state; fails when nothing runs.
+/// Tells the state; fails when something does not work.
 pub async fn run(arguments: Status, layout: &Layout) -> Result {
-    let settings = Settings::read(layout)?.ok_or_else(|| crate::no_cluster(layout))?;
-    let server = Process::read(&layout.process(DAEMON));
-    let supervised = Files::new(layout, DAEMON, DAEMON).read();
-    let health = match (server, &supervised) {
-        (Some(_), _) => ready(layout, &settings).await.unwrap_or_else(|error| error.what),
-        (None, Some(_)) => "being started again".into(),
-        (None, None) => "not running".into(),
-    };
-    let node = match &settings.node {
-        Some(name) => Some(NodeState::look(layout, name).await),
-        None => None,
-    };
-    let address = format!("https://127.0.0.1:{}", settings.api_port);
-    match arguments.output {
-        Format::Json => {
-            let mut state = json!({
-                "api": address, "data": layout.data(),
-                "processes": {"server": server.map(|process| {
-                    with_deaths(json!({"pid": process.pid, "health": health}), supervised.as_ref())
-                })},
-            });
-            if let Some(node) = &node {
-                let process = json!({"pid": node.holder.map(|holder| holder.pid), "health": node.words()});
-                state["processes"][format!("node/{}", node.name)] = with_deaths(process, node.supervised.as_ref());
-            }
-            println!("{state:#}");
-        }
-        Format::Text => {
-            let pid = server.map_or("-".into(), |process| process.pid.to_string());
-            println!("{:<16} {:<8} STATE", "PROCESS", "PID");
-            println!("{:<16} {pid:<8} {health}", "control plane");
-            tell_deaths(supervised.as_ref());
-            if let Some(node) = &node {
-                let pid = node.holder.map_or("-".into(), |holder| holder.pid.to_string());
-                println!("{:<16} {pid:<8} {}", format!("node {}", node.name), node.words());
-                tell_deaths(node.supervised.as_ref());
-            }
-            println!("\nAPI   {address}\nData  {}", layout.data().display());
-        }
-    }
-    if server.is_none() && supervised.is_none() {
+    let settings = Settings::read(layout)?;
+    let running = Running::read(layout);
+    if settings.is_none() && running.is_none() {
         return Err(crate::no_cluster(layout));
     }
-    Ok(())
-}
-
-/// How often a daemon was started again, and why the last time.
-fn tell_deaths(supervised: Option<&State>) {
-    let Some((state, death)) = supervised.and_then(|state| Some((state, state.last_death.as_ref()?))) else {
-        return;
+    let settings = settings.unwrap_or_default();
+    let supervised = Files::new(layout, DAEMON, DAEMON).read();
+    let port = running.map_or(settings.api_port, |running| running.api_port);
+    let server = match (running, &supervised) {
+        (Some(_), _) => match ready(layout, &settings).await {
+            Ok(()) => Health::Ready,
+            Err(error) => Health::Sick(error.what),
+        },
+        (None, Some(_)) => Health::Restarting,
+        (None, None) => Health::Absent(why_absent(layout, DAEMON, DAEMON)),
     };
-    let times = if state.restarts == 1 {
-        "once"
-    } else {
-        &format!("{} times", state.restarts)
+    let node = match &settings.node {
+        Some(name) => Some(look_at_node(layout, port, name, matches!(server, Health::Ready)).await),
+        None => None,
     };
-    println!("{:<25} started again {times}, last at {}: {}", "", death.at, death.why);
-}
-
-fn with_deaths(mut process: serde_json::Value, supervised: Option<&State>) -> serde_json::Value {
-    if let Some(state) = supervised {
-        process["daemon"] = json!(state.daemon.map(|daemon| daemon.pid));
-        process["supervisor"] = json!(state.supervisor.pid);
-        process["restarts"] = json!(state.restarts);
-        process["lastDeath"] = json!(state.last_death);
+    let report = Report {
+        version: super::version::text(),
+        api: format!("https://127.0.0.1:{port}"),
+        data: layout.data().to_owned(),
+        logs: layout.log(DAEMON).parent().unwrap_or(layout.data()).to_owned(),
+        kubeconfig: settings.kubeconfig.map(|owner| {
+            let ours = kubeconfig::read(&layout.admin_kubeconfig()).unwrap_or_default();
+            let is_there = kubeconfig::read(&owner.path).is_ok_and(|config| kubeconfig::is_ours(&config, &ours));
+            (owner.path, is_there)
+        }),
+        pid: running.map(|running| running.process.pid),
+        server,
+        supervised,
+        node,
+        up: layout.command("up"),
+        down: layout.command("down"),
+    };
+    match arguments.output {
+        Format::Json => println!("{:#}", report.json()),
+        Format::Text => print!("{}", report.text()),
     }
-    process
-}
-
-/// A node's processes.
-struct NodeState {
-    name: String,
-    /// The process that holds its namespaces.
-    holder: Option<Process>,
-    /// Whether its daemon answers.
-    answers: bool,
-    supervised: Option<State>,
-}
-
-// === impl NodeState ===
-
-impl NodeState {
-    async fn look(layout: &Layout, name: &str) -> NodeState {
-        NodeState {
-            name: name.to_owned(),
-            holder: super::node::holder(layout, name),
-            answers: tokio::net::UnixStream::connect(layout.node_socket(name)).await.is_ok(),
-            supervised: super::node::files(layout, name).read(),
-        }
+    if matches!(report.server, Health::Absent(_)) {
+        return Err(crate::no_cluster(layout));
     }
-
-    fn words(&self) -> &'static str {
-        match (self.holder, self.answers, &self.supervised) {
-            (None, _, _) => "not running",
-            (Some(_), true, _) => "running",
-            (Some(_), false, Some(_)) => "its daemon is being started again, its pods run",
-            (Some(_), false, None) => "its daemon is not running, its pods are: trireme up",
-        }
+    match report.problems().into_iter().next() {
+        None => Ok(()),
+        Some(problem) => Err(CliError::new(Kind::Machine, "NOT_WELL", problem.what).hint(problem.hint)),
     }
 }
 
-/// `ready`, if that is what `/readyz` says, asked as the administrator.
-pub async fn ready(layout: &Layout, settings: &Settings) -> Result<String> {
+async fn look_at_node(layout: &Layout, port: u16, name: &str, ask: bool) -> Node {
+    let holder = super::node::holder(layout, name);
+    let supervised = super::node::files(layout, name).read();
+    let answers = tokio::net::UnixStream::connect(layout.node_socket(name)).await.is_ok();
+    let health = match (holder, answers, &supervised) {
+        (None, _, _) => NodeHealth::Absent(why_absent(layout, &super::holder_name(name), "node")),
+        (Some(_), true, _) => NodeHealth::Running,
+        (Some(_), false, Some(_)) => NodeHealth::Restarting,
+        (Some(_), false, None) => NodeHealth::NoDaemon,
+    };
+    let condition = match ask {
+        true => condition(layout, port, name).await,
+        false => None,
+    };
+    Node {
+        name: name.to_owned(),
+        pid: holder.map(|holder| holder.pid),
+        health,
+        condition,
+        supervised,
+    }
+}
+
+/// Why a daemon and its supervisor are both gone, when that was nobody's wish.
+fn why_absent(layout: &Layout, daemon: &str, log: &str) -> Option<String> {
+    let killed = Files::new(layout, daemon, log).left_behind();
+    let killed = killed.map(|state| {
+        let pid = state.supervisor.pid;
+        format!("its supervisor (process {pid}) was killed, or the machine was started anew")
+    });
+    killed.or_else(|| last_failure(&end_of(&layout.log(log)).unwrap_or_default()))
+}
+
+/// The error of the last start, when it failed.
+fn last_failure(log: &str) -> Option<String> {
+    let worked = READY_WORDS
+        .iter()
+        .filter_map(|words| log.rfind(words))
+        .max()
+        .unwrap_or(0);
+    let (id, what, _) = last_in(&log[worked..])?;
+    Some(format!("the last start failed, {id}: {what}"))
+}
+
+fn end_of(log: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES_MAX)))?;
+    let mut bytes = Vec::new();
+    file.take(LOG_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The node's Ready condition, as the API tells it.
+async fn condition(layout: &Layout, port: u16, name: &str) -> Option<Value> {
+    let (_, body) = ask(layout, port, &format!("/api/v1/nodes/{name}")).await.ok()?;
+    let node: Value = serde_json::from_slice(&body).ok()?;
+    let conditions = node["status"]["conditions"].as_array()?;
+    conditions
+        .iter()
+        .find(|condition| condition["type"] == "Ready")
+        .cloned()
+}
+
+/// Whether the control plane is ready, asked as the administrator.
+///
+/// # Errors
+/// It does not answer, or it tells which of its checks failed.
+pub async fn ready(layout: &Layout, settings: &Settings) -> Result {
+    let port = Running::read(layout).map_or(settings.api_port, |running| running.api_port);
+    let (status, body) = ask(layout, port, "/readyz").await?;
+    if status.is_success() {
+        return Ok(());
+    }
+    // One line a check; those that failed begin with [-].
+    let text = String::from_utf8_lossy(&body);
+    let failed: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("[-]")).collect();
+    let what = match failed.is_empty() {
+        true => text.trim().to_owned(),
+        false => failed.join("; "),
+    };
+    Err(CliError::new(Kind::Machine, "NOT_READY", what).hint("wait a moment; its log tells more"))
+}
+
+/// A GET as the administrator.
+async fn ask(layout: &Layout, port: u16, path: &str) -> Result<(http::StatusCode, Bytes)> {
     let admin = pki::read_leaf(&layout.pki(), "admin")?.ok_or_else(|| crate::no_cluster(layout))?;
-    let path = layout.pki().join("ca.crt");
-    let ca = std::fs::read_to_string(&path).map_err(|error| CliError::file(&path, &error))?;
+    let ca_path = layout.pki().join("ca.crt");
+    let ca = std::fs::read_to_string(&ca_path).map_err(|error| CliError::file(&ca_path, &error))?;
     let credentials = Credentials::Certificate {
         chain_pem: admin.certificate_pem,
         key_pem: admin.key_pem,
     };
-    let server = format!("https://127.0.0.1:{}", settings.api_port);
+    let server = format!("https://127.0.0.1:{port}");
     let transport = Arc::new(HttpsTransport::new(&server, &ca, credentials).doing("reaching the API server")?);
-    let request = http::Request::get(format!("{server}/readyz"))
+    let request = http::Request::get(format!("{server}{path}"))
         .body(Bytes::new())
         .map_err(CliError::internal)?;
-    let response = transport.send(request).await.doing("reaching the API server")?;
-    let status = response.status();
-    let body = client::collect(response.into_body(), ANSWER_BYTES_MAX)
-        .await
-        .doing("reading its answer")?;
-    match status.is_success() {
-        true => Ok("ready".into()),
-        false => Err(CliError::new(
-            Kind::Machine,
-            "NOT_READY",
-            String::from_utf8_lossy(&body).trim().to_owned(),
-        )),
-    }
+    let answer = async {
+        let response = transport.send(request).await.doing("reaching the API server")?;
+        let status = response.status();
+        let body = client::collect(response.into_body(), ANSWER_BYTES_MAX).await;
+        Ok((status, body.doing("reading its answer")?))
+    };
+    tokio::time::timeout(ANSWER_LIMIT, answer).await.unwrap_or_else(|_| {
+        let what = format!("it does not answer within {} s", ANSWER_LIMIT.as_secs());
+        Err(CliError::new(Kind::Machine, "NOT_ANSWERING", what).hint("its log tells more"))
+    })
 }
 
 #[cfg(test)]
@@ -162,5 +206,24 @@ mod tests {
         let layout = Layout::find(Some(dir.path()), true, |_| None).unwrap();
         let error = run(Status { output: Format::Json }, &layout).await.unwrap_err();
         assert_eq!(error.id, "NO_CLUSTER");
+    }
+
+    #[test]
+    fn only_the_last_start_is_the_reason() {
+        let failed = "error[PORT_TAKEN]: taken\nhint: x\n";
+        for (log, why) in [
+            (failed.to_owned(), Some("the last start failed, PORT_TAKEN: taken")),
+            (
+                format!("{failed}INFO the control plane is ready\nINFO the control plane ends\n"),
+                None,
+            ),
+            (
+                format!("INFO the node is ready\n{failed}"),
+                Some("the last start failed, PORT_TAKEN: taken"),
+            ),
+            (String::new(), None),
+        ] {
+            assert_eq!(last_failure(&log).as_deref(), why, "{log}");
+        }
     }
 }

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::cli::Up;
 use crate::errors::{CliError, Kind, Result};
-use crate::kubeconfig::{self, Owner};
 use crate::layout::Layout;
 use crate::process::{self, Process};
 use crate::progress::{Progress, seconds};
@@ -27,39 +25,67 @@ const AGAIN_PAUSE: Duration = Duration::from_millis(50);
 /// Starts what is not running.
 pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> Result {
     if !arguments.no_node && !is_root {
+        let alone = layout.command("up --no-node");
         return Err(CliError::new(
             Kind::Machine,
             "NEEDS_ROOT",
             "a node needs root: it makes namespaces and containers",
         )
-        .hint("run it with sudo, or start the control plane alone: trireme up --no-node"));
+        .hint(format!(
+            "run it with sudo, or start the control plane alone, as yourself: {alone}"
+        )));
+    }
+    if arguments.demo && arguments.no_node {
+        return Err(demo::needs_node(layout));
     }
     let mut progress = Progress::start(quiet);
-    layout.create()?;
     let before = Settings::read(layout)?;
-    let settings = wanted(&arguments, before.as_ref())?;
+    let made = layout.create()?;
+    let wait = server_is_up(layout, before.as_ref());
+    let is_up = progress.during(|| "waiting for the control plane".into(), wait).await?;
+    let mut settings = wanted(&arguments, before.as_ref(), is_up, layout)?;
+    settings.made_directories.extend(made);
     if before.as_ref() != Some(&settings) {
         settings.write(layout)?;
     }
-    match server_is_up(layout).await? {
-        false => {
-            start_server(layout, settings).await?;
-            progress.done("control plane answering");
+    if is_up {
+        progress.say("the control plane is running already");
+        for (asked, what) in [
+            (
+                arguments.certificate_lifetime.is_some(),
+                "another lifetime of certificates begins",
+            ),
+            (
+                arguments.demo && settings.demo_port.is_none(),
+                "a port of this machine leads to the demo",
+            ),
+        ] {
+            if asked && before.as_ref() != Some(&settings) {
+                let (down, up) = (layout.command("down"), layout.command("up"));
+                progress.say(&format!("{what} with the next start: {down}; {up}"));
+            }
         }
-        true if !quiet => eprintln!("  the control plane is running already"),
-        true => {}
+    } else {
+        let start = start_server(layout, settings);
+        progress.during(|| "starting the control plane".into(), start).await?;
+        progress.done("control plane answering");
     }
     let settings = Settings::read(layout)?.ok_or_else(|| CliError::internal("the settings went away"))?;
     if let Some(name) = &settings.node {
-        match start_node(layout, name).await? {
-            true => drop(progress.done("node ready")),
-            false if !quiet => eprintln!("  the node {name} is running already"),
-            false => {}
+        let start = start_node(layout, name);
+        match progress.during(|| format!("starting the node {name}"), start).await? {
+            true => progress.done("node ready"),
+            false => progress.say(&format!("the node {name} is running already")),
         }
     }
     if !arguments.no_kubeconfig {
-        install_kubeconfig(layout)?;
+        let owner = super::kubeconfig::install(layout)?;
         progress.done("kubeconfig merged, context trireme");
+        if let Some(previous) = owner.previous_context {
+            progress.say(&format!(
+                "the current context was {previous}: kubectl config use-context {previous}"
+            ));
+        }
     }
     if arguments.demo {
         return demo::run(layout, &settings, &mut progress).await;
@@ -71,7 +97,7 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
         } else {
             "kubectl get namespaces"
         };
-        for line in [first, "kubectl apply -f examples/", "trireme status"] {
+        for line in [first, "kubectl apply -f examples/", &layout.command("status")] {
             eprintln!("  {line}");
         }
     }
@@ -79,15 +105,10 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
 }
 
 /// Whether the control plane answers; one that died is waited for while its supervisor starts it again.
-async fn server_is_up(layout: &Layout) -> Result<bool> {
+async fn server_is_up(layout: &Layout, settings: Option<&Settings>) -> Result<bool> {
     let files = supervisor::Files::new(layout, server::DAEMON, server::DAEMON);
-    let answers = || async {
-        match Settings::read(layout) {
-            Ok(Some(settings)) => super::status::ready(layout, &settings).await.is_ok(),
-            _ => false,
-        }
-    };
     let begun = Instant::now();
+    let mut last = "it does not answer".to_owned();
     while begun.elapsed() < AGAIN_LIMIT {
         let supervised = files.read();
         if supervised.is_some() {
@@ -95,48 +116,86 @@ async fn server_is_up(layout: &Layout) -> Result<bool> {
         }
         let process = Process::read(&layout.process(server::DAEMON));
         match (process, supervised) {
-            (Some(_), _) if answers().await => return Ok(true),
-            // It was killed a moment ago, or it hangs.
-            (Some(process), _) => drop(process.gone_within(AGAIN_PAUSE).await),
-            (None, Some(_)) => tokio::time::sleep(AGAIN_PAUSE).await,
+            (Some(process), _) => {
+                let Some(settings) = settings else {
+                    return Err(by_hand(process));
+                };
+                match super::status::ready(layout, settings).await {
+                    Ok(()) => return Ok(true),
+                    Err(error) => last = error.what,
+                }
+                // It was killed a moment ago, or it hangs.
+                process.gone_within(AGAIN_PAUSE).await;
+            }
+            (None, Some(state)) => {
+                last = state.last_death.map_or(last, |death| death.why);
+                tokio::time::sleep(AGAIN_PAUSE).await;
+            }
             (None, None) => return Ok(false),
         }
     }
-    let last = files.read().and_then(|state| state.last_death);
-    let why = last.map_or("it does not answer".into(), |death| death.why);
-    Err(CliError::new(
-        Kind::Machine,
-        "NOT_ANSWERING",
-        format!("the control plane runs, but is not ready: {why}"),
-    )
-    .hint(format!(
-        "its log: {}; start it anew: trireme down, trireme up",
-        layout.log("server").display()
-    )))
+    let what = format!("the control plane runs, but is not ready: {last}");
+    let (down, up) = (layout.command("down"), layout.command("up"));
+    let log = layout.log(server::DAEMON);
+    Err(CliError::new(Kind::Machine, "NOT_ANSWERING", what)
+        .hint(format!("start it anew: {down}; {up}; its log: {}", log.display())))
+}
+
+/// There is a control plane of this directory, and no `up` started it.
+fn by_hand(process: Process) -> CliError {
+    let what = format!("process {} is a `trireme server` of this directory", process.pid);
+    CliError::new(Kind::Usage, "ALREADY_RUNNING", what).hint(format!(
+        "end it where it was started (kill {}), then call this again",
+        process.pid
+    ))
 }
 
 /// The settings of this call: what was not said stays as it was.
-fn wanted(arguments: &Up, before: Option<&Settings>) -> Result<Settings> {
+///
+/// # Errors
+/// What runs would have to be another one.
+fn wanted(arguments: &Up, before: Option<&Settings>, is_up: bool, layout: &Layout) -> Result<Settings> {
+    let again = |flags: &str| {
+        let (down, up) = (layout.command("down"), layout.command("up"));
+        format!("{down}; {up}{flags}")
+    };
     let mut settings = before.cloned().unwrap_or(Settings {
         api_port: API_PORT,
         ..Settings::default()
     });
-    if let Some(port) = arguments.api_port {
-        settings.api_port = port;
+    match arguments.api_port {
+        // Any port is the one that it has.
+        Some(0) if is_up => {}
+        Some(port) if is_up && port != settings.api_port => {
+            let what = format!("the API listens on port {} already", settings.api_port);
+            return Err(CliError::new(Kind::Usage, "SHAPE", what)
+                .hint(format!("start it anew: {}", again(&format!(" --api-port {port}")))));
+        }
+        Some(port) => settings.api_port = port,
+        None => {}
     }
     settings.demo |= arguments.demo;
     settings.etcd_listen = arguments.etcd_listen.or(settings.etcd_listen);
     settings.certificate_seconds = arguments.certificate_lifetime.or(settings.certificate_seconds);
-    if !arguments.no_node && settings.node.is_none() {
-        if before.is_some() {
-            return Err(CliError::new(
-                Kind::Usage,
-                "SHAPE",
-                "this cluster was started without a node, and a node cannot be added to it yet",
-            )
-            .hint("go on without one: trireme up --no-node; or start over: trireme reset"));
+    match (&settings.node, arguments.no_node) {
+        (Some(node), true) => {
+            let what = format!("this cluster has the node {node}, which --no-node would leave out");
+            return Err(CliError::new(Kind::Usage, "SHAPE", what).hint(format!(
+                "start all of it: {}; or another cluster: trireme --dir DIR up --no-node",
+                layout.command("up")
+            )));
         }
-        settings.node = Some(host_name());
+        (None, false) if is_up => {
+            return Err(
+                CliError::new(Kind::Usage, "SHAPE", "this cluster was started without a node").hint(format!(
+                    "go on without one: {}; or start it anew with one: {}",
+                    layout.command("up --no-node"),
+                    again("")
+                )),
+            );
+        }
+        (None, false) => settings.node = Some(host_name()),
+        _ => {}
     }
     Ok(settings)
 }
@@ -158,7 +217,7 @@ async fn start_server(layout: &Layout, mut settings: Settings) -> Result {
         settings.api_port.to_string(),
     ];
     words.extend(layout.flags());
-    let ready = process::start(&words, &layout.log("server")).await?;
+    let ready = process::start("the control plane", &words, &layout.log("server")).await?;
     let port = |name: &str| ready[name].as_u64().and_then(|port| u16::try_from(port).ok());
     // Port 0 is chosen once: clients keep what their kubeconfig says.
     settings.api_port = port("apiPort").unwrap_or(settings.api_port);
@@ -171,7 +230,7 @@ async fn start_node(layout: &Layout, name: &str) -> Result<bool> {
     let holder = match node::holder(layout, name) {
         Some(holder) => holder,
         None => {
-            let made = process::start(&["node-hold".to_owned()], &layout.log("node")).await?;
+            let made = process::start("the node", &["node-hold".to_owned()], &layout.log("node")).await?;
             let holder: Process = serde_json::from_value(made).map_err(CliError::internal)?;
             holder.write(&layout.process(&holder_name(name)))?;
             holder
@@ -197,32 +256,73 @@ async fn start_node(layout: &Layout, name: &str) -> Result<bool> {
         .map(str::to_owned)
         .into();
     words.extend(layout.flags());
-    process::start(&words, &layout.log("node")).await?;
+    process::start("the node", &words, &layout.log("node")).await?;
     Ok(true)
 }
 
-/// Merges the administrator's access into the user's kubeconfig, and keeps in mind which file that is.
-pub fn install_kubeconfig(layout: &Layout) -> Result {
-    let path = layout.admin_kubeconfig();
-    let text = std::fs::read_to_string(&path).map_err(|error| CliError::file(&path, &error))?;
-    let ours: Value = serde_saphyr::from_str(&text).map_err(CliError::internal)?;
-    let mut settings = Settings::read(layout)?.unwrap_or_default();
-    let mut owner = owner();
-    // A directory that was made by an earlier call is still ours.
-    let before = settings.kubeconfig.as_ref().filter(|before| before.path == owner.path);
-    owner.made_directory = before.is_some_and(|before| before.made_directory);
-    kubeconfig::install(&mut owner, &ours)?;
-    if settings.kubeconfig.as_ref() == Some(&owner) {
-        return Ok(());
-    }
-    settings.kubeconfig = Some(owner);
-    settings.write(layout)
-}
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
 
-/// Whose kubeconfig is meant.
-pub fn owner() -> Owner {
-    Owner::find(
-        |name| std::env::var(name).ok().filter(|value| !value.is_empty()),
-        kubeconfig::home_of,
-    )
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn flags(words: &str) -> Up {
+        let words = ["trireme", "up"].into_iter().chain(words.split_whitespace());
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Up(up) => up,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_meets_what_is_there() {
+        let layout = Layout::find(None, true, |_| None).unwrap();
+        let alone = Settings {
+            api_port: 7000,
+            ..Settings::default()
+        };
+        let with_node = Settings {
+            node: Some("box".into()),
+            ..alone.clone()
+        };
+        let cases: [(&str, Option<&Settings>, bool, std::result::Result<(u16, bool), &str>); 12] = [
+            ("", None, false, Ok((6443, true))),
+            ("--no-node", None, false, Ok((6443, false))),
+            ("--no-node --api-port 0", Some(&alone), false, Ok((0, false))),
+            ("--no-node --api-port 0", Some(&alone), true, Ok((7000, false))),
+            ("--no-node --api-port 7000", Some(&alone), true, Ok((7000, false))),
+            ("--no-node", Some(&alone), true, Ok((7000, false))),
+            ("", Some(&alone), false, Ok((7000, true))),
+            ("", Some(&with_node), true, Ok((7000, true))),
+            (
+                "--no-node --api-port 1",
+                Some(&alone),
+                true,
+                Err("start it anew: trireme down; trireme up --api-port 1"),
+            ),
+            ("--api-port 1", Some(&with_node), false, Ok((1, true))),
+            (
+                "",
+                Some(&alone),
+                true,
+                Err("go on without one: trireme up --no-node; or start it anew with one: trireme down; trireme up"),
+            ),
+            (
+                "--no-node",
+                Some(&with_node),
+                true,
+                Err("start all of it: trireme up; or another cluster: trireme --dir DIR up --no-node"),
+            ),
+        ];
+        for (words, before, is_up, expect) in cases {
+            let got = wanted(&flags(words), before, is_up, &layout);
+            let got = got.map(|settings| (settings.api_port, settings.node.is_some()));
+            assert_eq!(
+                got.map_err(|error| error.hint),
+                expect.map_err(str::to_owned),
+                "up {words}, {is_up}"
+            );
+        }
+    }
 }

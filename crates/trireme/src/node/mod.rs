@@ -263,7 +263,10 @@ async fn register(keeper: &NodeKeeper, client: &Client, name: &str, shutdown: &S
                 Kind::Machine,
                 "NOT_REGISTERED",
                 format!("registering the node {name}: {error}"),
-            ));
+            )
+            .hint(format!(
+                "another node of that name may be there: kubectl get node {name}"
+            )));
         }
         tracing::warn!(%error, "the node is not registered yet");
         let wait = tokio::time::sleep(backoff.next_delay());

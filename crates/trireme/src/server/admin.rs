@@ -1,23 +1,18 @@
 //! The administrator's kubeconfig: made at start, renewed while running, in the cluster's own file and in the user's.
 //!
-//! The user's file is written by a child that is nobody but that user: this daemon never follows a path of somebody else's
-//! home with its own rights.
+//! The user's file is written as that user (see [`crate::kubeconfig`]).
 
-use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use apiserver::pki::Pair;
 
 use super::pki::Pki;
-use crate::errors::{CliError, Context as _, Kind, Result};
-use crate::kubeconfig::{self, Access};
+use crate::errors::{CliError, Result};
+use crate::kubeconfig::{self, Access, Edit, Job};
 use crate::layout::{Layout, write_private};
 use crate::renewal::Renewal;
 use crate::settings::Settings;
-use crate::supervisor;
 
 /// Writes the cluster's own kubeconfig, and keeps it and the user's current until the end.
 pub fn start(layout: &Layout, pki: Arc<Pki>, address: SocketAddr, renewal: Renewal) -> Result {
@@ -60,31 +55,7 @@ fn refresh_users(layout: &Layout, text: &str) -> Result {
     let Some(owner) = settings.kubeconfig else {
         return Ok(());
     };
-    // By its own path it may lie where that user cannot go.
-    let mut command = Command::new(supervisor::OWN_PROGRAM);
-    command.args(["kubeconfig", "--refresh"]).arg(&owner.path);
-    if let Some((uid, gid)) = owner.ids {
-        command.uid(uid).gid(gid);
-    }
-    command
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().doing("starting the writer of the user's kubeconfig")?;
-    if let Some(mut input) = child.stdin.take() {
-        input
-            .write_all(text.as_bytes())
-            .doing("telling the user's kubeconfig")?;
-    }
-    let output = child.wait_with_output().doing("writing the user's kubeconfig")?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(CliError::new(
-            Kind::Machine,
-            "KUBECONFIG",
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        )),
-    }
+    let ours = serde_saphyr::from_str(text).map_err(CliError::internal)?;
+    let edit = Edit::Refresh;
+    kubeconfig::edit(&Job { edit, owner, ours }).map(drop)
 }

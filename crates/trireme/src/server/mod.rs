@@ -33,7 +33,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use self::backing::Backing;
 use self::pki::Pki;
-use crate::errors::{CliError, Context as _, Kind, Result};
+use crate::errors::{CliError, Context as _, Kind, Result, words};
 use crate::etcd_front;
 use crate::layout::Layout;
 use crate::renewal::Renewal;
@@ -176,11 +176,15 @@ impl ControlPlane {
 async fn bind(api_port: u16) -> Result<TcpListener> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, api_port));
     TcpListener::bind(address).await.map_err(|error| {
-        let what = format!("the API cannot listen on {address}: {error}");
+        let what = format!("the API cannot listen on {address}: {}", words(&error));
         match error.kind() {
-            std::io::ErrorKind::AddrInUse => CliError::new(Kind::Machine, "PORT_TAKEN", what)
-                .hint("another program has that port; take another one: trireme up --api-port 0"),
-            _ => CliError::new(Kind::Machine, "LISTEN", what),
+            std::io::ErrorKind::AddrInUse => CliError::new(Kind::Machine, "PORT_TAKEN", what).hint(format!(
+                "see who has it: ss -ltnp sport = :{api_port}; or take a free one: --api-port 0"
+            )),
+            std::io::ErrorKind::PermissionDenied => CliError::new(Kind::Machine, "LISTEN", what)
+                .hint("ports below 1024 are root's; take a free one: --api-port 0"),
+            _ => CliError::new(Kind::Machine, "LISTEN", what)
+                .hint("look at the machine's loopback: ip address show lo; or take another port: --api-port 0"),
         }
     })
 }

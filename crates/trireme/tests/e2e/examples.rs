@@ -3,14 +3,42 @@
 use std::path::Path;
 
 use crate::cluster::{Cluster, PATIENCE};
+use crate::node_cluster;
+
+fn directory() -> String {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    directory.canonicalize().unwrap().display().to_string()
+}
+
+#[test]
+fn every_example_runs() {
+    let place = node_cluster::shared().workplace("examples");
+    // Of the level that its comment promises; the others do not fit it.
+    place.kubectl_ok(&[
+        "label",
+        "namespace",
+        "examples",
+        "pod-security.kubernetes.io/warn=restricted",
+    ]);
+    let applied = place.kubectl(&["apply", "-f", &format!("{}/restricted.yaml", directory())]);
+    assert_eq!(String::from_utf8_lossy(&applied.stderr), "", "restricted.yaml fits");
+    place.kubectl_ok(&["apply", "-f", &directory()]);
+    for deployment in place.kubectl_ok(&["get", "deployments", "-o", "name"]).lines() {
+        place.kubectl_ok(&["rollout", "status", deployment, PATIENCE]);
+    }
+    place.kubectl_ok(&["wait", "--for=condition=Ready", "pod", "--all", PATIENCE]);
+    assert_eq!(place.kubectl_ok(&["logs", "prepared"]), "made by the first\n");
+    assert_eq!(
+        place.kubectl_ok(&["exec", "configured", "--", "printenv", "GREETING"]),
+        "hello\n"
+    );
+    place.kubectl_ok(&["delete", "-f", &directory(), "--grace-period=1", PATIENCE]);
+}
 
 #[test]
 fn every_example_is_applied() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../examples")
-        .canonicalize()
-        .unwrap();
-    let directory = directory.to_str().unwrap();
+    let directory = directory();
+    let directory = directory.as_str();
     let place = Cluster::shared().workplace("examples");
     let tried = place.kubectl_ok(&["apply", "--dry-run=server", "-f", directory]);
     assert!(

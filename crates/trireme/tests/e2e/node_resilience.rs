@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Workplace, succeed};
 use crate::node_cluster::{
-    cgroup, cgroup_directories, create, daemon, inside, kill, name, pods, process_of, processes, ready, server_cgroup,
-    start, until, until_pods, up,
+    cgroup, cgroup_directories, create, daemon, inside, kill, name, pods, process_of, ready, server_cgroup, start,
+    until, until_pods, up,
 };
+use crate::traces::{Marks, Traces};
 
 const WORK: &str = r#"
 {apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 2, selector: {matchLabels: {app: web}},
@@ -163,7 +163,11 @@ fn pods_survive_daemons_reboots_and_leave_nothing_behind() {
         assert!(count.contains_key(answer.trim()), "{answer}");
     }
 
-    let (dir, group) = (cluster.dir.clone(), cgroup(&cluster));
+    let (dir, marks) = (cluster.dir.clone(), Marks::of(&cluster));
+    assert!(
+        Traces::of_machine().of(&marks).len() > 10,
+        "a cluster that runs is seen"
+    );
     succeed(&cluster.trireme(&["--quiet", "reset", "--yes"]));
     assert!(
         !cluster.kubeconfig().exists()
@@ -173,9 +177,8 @@ fn pods_survive_daemons_reboots_and_leave_nothing_behind() {
     );
     assert!(!dir.join("data").exists() && !dir.join("run").exists());
     let after = Traces::of_machine();
-    assert_eq!(after.of(&dir, &group), Vec::<String>::new());
-    // Other tests have clusters meanwhile, whose traces come and go; in the machine's network there are none of any.
-    assert_eq!(after.network, before.network);
+    assert_eq!(after.of(&marks), Vec::<String>::new());
+    assert_eq!(after.changes_since(&before), Vec::<String>::new());
 }
 
 /// Whether the node's daemon was started again and answers.
@@ -212,65 +215,4 @@ fn remove_group(group: &Path) -> std::io::Result<()> {
         remove_group(&entry.path())?;
     }
     std::fs::remove_dir(group)
-}
-
-/// What a cluster could leave on a machine.
-struct Traces {
-    mounts: Vec<String>,
-    processes: Vec<String>,
-    groups: Vec<String>,
-    /// Links, addresses, routes, rules and tables of the machine's own network.
-    network: Vec<String>,
-}
-
-impl Traces {
-    fn of_machine() -> Traces {
-        let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
-        let read = |path: &str| lines(std::fs::read_to_string(path).unwrap_or_default());
-        let tell = |program: &str, words: &[&str]| {
-            let output = Command::new(program)
-                .args(words)
-                .output()
-                .unwrap_or_else(|error| panic!("{program}: {error}"));
-            lines(succeed(&output))
-        };
-        let words = |pid: i32| {
-            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-            format!("{pid} {} {groups}", String::from_utf8_lossy(&words).replace('\0', " "))
-        };
-        let mut groups = Vec::new();
-        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-            let below = std::fs::read_dir(hierarchy.path()).into_iter().flatten().flatten();
-            groups.extend([hierarchy.path().display().to_string()]);
-            groups.extend(
-                below
-                    .filter(|entry| entry.path().is_dir())
-                    .map(|entry| entry.path().display().to_string()),
-            );
-        }
-        Traces {
-            mounts: read("/proc/self/mounts"),
-            processes: processes().into_iter().map(words).collect(),
-            groups,
-            network: [
-                tell("ip", &["-o", "link"]),
-                tell("ip", &["-o", "addr"]),
-                tell("ip", &["route", "show", "table", "all"]),
-                tell("ip", &["rule"]),
-                tell("ip", &["netns"]),
-                tell("nft", &["list", "tables"]),
-                read("/proc/sys/net/ipv4/ip_forward"),
-            ]
-            .concat(),
-        }
-    }
-
-    /// Those of one cluster; the process that waits for its end to remove it is the test's own.
-    fn of(&self, dir: &Path, group: &str) -> Vec<String> {
-        let dir = dir.display().to_string();
-        let is_its = |line: &&String| (line.contains(&dir) || line.contains(group)) && !line.contains("/bin/sh -c");
-        let all = [&self.mounts, &self.processes, &self.groups].into_iter().flatten();
-        all.filter(is_its).cloned().collect()
-    }
 }
