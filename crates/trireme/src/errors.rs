@@ -114,7 +114,11 @@ impl CliError {
                 format!("look at the disk and its file system: findmnt -T {shown}; dmesg"),
             ),
         };
-        CliError::new(Kind::Machine, id, format!("{shown}: {}", words(error))).hint(hint)
+        let why = match error.kind() {
+            ErrorKind::StorageFull => "the disk is full".to_owned(),
+            _ => words(error),
+        };
+        CliError::new(Kind::Machine, id, format!("{shown}: {why}")).hint(hint)
     }
 
     /// The exit code.

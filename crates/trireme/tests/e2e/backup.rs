@@ -87,7 +87,7 @@ fn a_restored_cluster_has_everything_and_time_goes_on() {
 
     let error = fail(&cluster.trireme(&["restore", path(&file), "--replace"]));
     assert!(
-        error.contains("error[RUNNING]") && error.contains("hint: end it first: trireme down"),
+        error.contains("error[RUNNING]") && error.contains("hint: end it first: trireme "),
         "{error}"
     );
     succeed(&cluster.trireme(&["down"]));
