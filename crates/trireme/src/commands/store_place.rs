@@ -17,10 +17,10 @@ use crate::process::Process;
 /// Refuses when this directory's control plane runs.
 pub fn refuse_running(layout: &Layout) -> Result {
     match Process::read(&layout.process("server")) {
-        Some(server) => Err(running(&format!(
-            "the control plane is running (process {})",
-            server.pid
-        ))),
+        Some(server) => Err(
+            running(&format!("the control plane is running (process {})", server.pid))
+                .hint(format!("end it first: {}", layout.command("down"))),
+        ),
         None => Ok(()),
     }
 }
