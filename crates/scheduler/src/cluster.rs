@@ -73,7 +73,8 @@ impl Node {
             && self.pods_max == other.pods_max
     }
 
-    fn add(&mut self, pod: &Arc<Pod>) {
+    /// Counts a pod on the node.
+    pub(crate) fn add(&mut self, pod: &Arc<Pod>) {
         if self.pods.insert(pod.uid.clone(), pod.clone()).is_none() {
             self.requested.add(&pod.requests);
             self.scored.add(&pod.scored);
@@ -81,7 +82,8 @@ impl Node {
         }
     }
 
-    fn remove(&mut self, uid: &str) {
+    /// Takes a pod off the node.
+    pub(crate) fn remove(&mut self, uid: &str) {
         let Some(pod) = self.pods.remove(uid) else { return };
         self.requested.subtract(&pod.requests);
         self.scored.subtract(&pod.scored);
@@ -103,6 +105,8 @@ pub struct Cluster {
     homes: HashMap<Arc<str>, Arc<str>>,
     /// Pods on nodes that are not (or no longer) there.
     homeless: HashMap<Arc<str>, Arc<Pod>>,
+    /// Pods for which room is being made on a node, by the node.
+    nominated: HashMap<Arc<str>, Vec<Arc<Pod>>>,
 }
 
 // === impl Cluster ===
@@ -173,6 +177,33 @@ impl Cluster {
         Some(name)
     }
 
+    /// Notes the node on which room is being made for a pod that waits (`pod.nominated`; empty: none any more).
+    pub fn nominate(&mut self, pod: &Arc<Pod>) {
+        self.forget_nomination(&pod.uid);
+        if !pod.nominated.is_empty() {
+            self.nominated
+                .entry(pod.nominated.clone())
+                .or_default()
+                .push(pod.clone());
+        }
+    }
+
+    /// The pod waits no longer.
+    pub fn forget_nomination(&mut self, uid: &str) {
+        if self.nominated.is_empty() {
+            return;
+        }
+        self.nominated.retain(|_, pods| {
+            pods.retain(|pod| *pod.uid != *uid);
+            !pods.is_empty()
+        });
+    }
+
+    /// The pods for which room is being made on the node.
+    pub fn nominated(&self, node: &str) -> &[Arc<Pod>] {
+        self.nominated.get(node).map_or(&[], Vec::as_slice)
+    }
+
     /// Whether the pod takes room somewhere.
     pub fn holds(&self, uid: &str) -> bool {
         self.homes.contains_key(uid)
@@ -220,6 +251,23 @@ mod tests {
         assert_eq!(cluster.remove_pod("p").as_deref(), Some("b"));
         assert_eq!(cluster.remove_pod("p"), None);
         assert!(cluster.node("b").unwrap().ports.is_empty());
+    }
+
+    #[test]
+    fn a_nomination_moves_and_ends() {
+        let mut cluster = Cluster::default();
+        let nominated = |node: &str| {
+            let mut waiting = Pod::clone(&pod("p", ""));
+            waiting.nominated = node.into();
+            Arc::new(waiting)
+        };
+        for (node, on_a, on_b) in [("a", 1, 0), ("b", 0, 1), ("b", 0, 1), ("", 0, 0)] {
+            cluster.nominate(&nominated(node));
+            assert_eq!(
+                (cluster.nominated("a").len(), cluster.nominated("b").len()),
+                (on_a, on_b)
+            );
+        }
     }
 
     #[test]

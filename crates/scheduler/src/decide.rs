@@ -3,6 +3,7 @@
 //! Source: `pkg/scheduler/schedule_one.go`; of the words: `pkg/scheduler/framework/types.go` (`FitError`).
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use base::random::Random;
@@ -18,46 +19,48 @@ const NODES_LOOKED_AT_MIN: usize = 100;
 const SHARE_MIN: usize = 5;
 
 /// Why a pod has no node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unschedulable {
     /// How many nodes there are.
     pub nodes: usize,
     /// For how many nodes each reason holds.
     pub reasons: BTreeMap<Reason, usize>,
     /// A reason that lies in the pod alone.
-    pub own: Option<String>,
+    pub own: Option<&'static str>,
+    /// The nodes to which it could go if other pods left.
+    pub resolvable: Vec<Arc<str>>,
 }
 
 // === impl Unschedulable ===
 
 impl Unschedulable {
-    fn alone(nodes: usize, why: String) -> Unschedulable {
-        Unschedulable {
-            nodes,
-            reasons: BTreeMap::new(),
-            own: Some(why),
-        }
-    }
-
-    /// The text of the condition and the event.
-    pub fn message(&self) -> String {
+    /// The text of the condition and the event. `after`: what was said of making room.
+    pub fn message(&self, after: &str) -> String {
         if self.nodes == 0 && self.own.is_none() {
             return "no nodes available to schedule pods".into();
         }
-        let mut text = format!("0/{} nodes are available", self.nodes);
-        if let Some(own) = &self.own {
-            return text + &format!(": {own}.");
-        }
-        let mut reasons: Vec<String> = self
-            .reasons
-            .iter()
-            .map(|(reason, count)| format!("{count} {reason}"))
-            .collect();
-        reasons.sort();
-        if !reasons.is_empty() {
-            text += &format!(": {}.", reasons.join(", "));
+        let mut text = match self.own {
+            Some(own) => format!("0/{} nodes are available: {own}.", self.nodes),
+            None => told(self.nodes, &self.reasons),
+        };
+        if !after.is_empty() {
+            text.push(' ');
+            text.push_str(after);
         }
         text
+    }
+}
+
+/// How many nodes each reason holds for, in the order of the texts. Source: `FitError.Error`.
+pub(crate) fn told<R: Display>(nodes: usize, reasons: &BTreeMap<R, usize>) -> String {
+    let mut parts: Vec<String> = reasons
+        .iter()
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
+    parts.sort();
+    match parts.is_empty() {
+        true => format!("0/{nodes} nodes are available:"),
+        false => format!("0/{nodes} nodes are available: {}.", parts.join(", ")),
     }
 }
 
@@ -82,25 +85,42 @@ impl Decider {
     pub fn decide(&mut self, pod: &Pod, cluster: &Cluster) -> Result<Arc<str>, Unschedulable> {
         tracing::trace!(target: "walk", pod = %pod.key.name, "a node is chosen");
         let nodes = cluster.nodes();
-        if let Some(why) = pod.unsupported {
-            return Err(Unschedulable::alone(nodes.len(), why.into()));
-        }
-        let mut failed: BTreeMap<Reason, usize> = BTreeMap::new();
-        let mut feasible: Vec<&Node> = Vec::new();
-        let mut look = |node: &'_ Node| {
-            let reasons = filters::filter(pod, node);
-            let fits = reasons.is_empty();
-            for reason in reasons {
-                *failed.entry(reason).or_default() += 1;
-            }
-            fits
+        let mut why = Unschedulable {
+            nodes: nodes.len(),
+            own: pod.unsupported,
+            ..Unschedulable::default()
         };
-        if let Some(names) = pod.constraints.only_nodes() {
-            let known = names.iter().filter_map(|name| cluster.node(name));
-            feasible.extend(known.filter(|node| look(node)));
-            let others = nodes.len().saturating_sub(names.len());
-            if feasible.is_empty() && others > 0 {
-                *failed.entry(Reason::Affinity).or_default() += others;
+        if why.own.is_some() {
+            return Err(why);
+        }
+        let mut feasible: Vec<&Node> = Vec::new();
+        let mut look = |node: &'_ Node| match filters::filter_beside(pod, node, cluster.nominated(&node.name)) {
+            Ok(()) => true,
+            Err(refusal) => {
+                for reason in refusal.reasons {
+                    *why.reasons.entry(reason).or_default() += 1;
+                }
+                if refusal.resolvable {
+                    why.resolvable.push(node.name.clone());
+                }
+                false
+            }
+        };
+        // Where room was made for it, it goes if it can. The others are counted below, and this one with them.
+        if !pod.nominated.is_empty()
+            && let Some(node) = cluster.node(&pod.nominated)
+            && filters::filter_beside(pod, node, cluster.nominated(&node.name)).is_ok()
+        {
+            return Ok(node.name.clone());
+        }
+        if let Some(mut names) = pod.constraints.only_nodes() {
+            names.sort_unstable();
+            names.dedup();
+            let known: Vec<&Node> = names.iter().filter_map(|name| cluster.node(name)).collect();
+            feasible.extend(known.iter().copied().filter(|node| look(node)));
+            let others = nodes.len() - known.len();
+            if others > 0 {
+                why.reasons.insert(Reason::NotNamed, others);
             }
         } else {
             let enough = nodes_to_find(nodes.len());
@@ -120,11 +140,7 @@ impl Decider {
             }
         }
         match &feasible[..] {
-            [] => Err(Unschedulable {
-                nodes: nodes.len(),
-                reasons: failed,
-                own: None,
-            }),
+            [] => Err(why),
             [one] => Ok(one.name.clone()),
             many => Ok(self.best(&scores::scores(pod, many), many)),
         }
@@ -174,7 +190,7 @@ mod tests {
         let pod =
             Pod::of_view(&serde_json::from_value::<PodView>(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap());
         let verdict = Decider::new(Random::seeded(1)).decide(&pod, cluster);
-        verdict.map(|node| node.to_string()).map_err(|why| why.message())
+        verdict.map(|node| node.to_string()).map_err(|why| why.message(""))
     }
 
     #[test]
@@ -207,8 +223,12 @@ mod tests {
             (
                 on("b"),
                 Err(
-                    "0/3 nodes are available: 1 node(s) were unschedulable, 2 node(s) didn't match Pod's node affinity/selector.",
+                    "0/3 nodes are available: 1 node(s) were unschedulable, 2 node(s) didn't satisfy plugin(s) [NodeAffinity].",
                 ),
+            ),
+            (
+                on("none"),
+                Err("0/3 nodes are available: 3 node(s) didn't satisfy plugin(s) [NodeAffinity]."),
             ),
             (
                 json!({"resourceClaims": [{}]}),

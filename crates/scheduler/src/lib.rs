@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod decide;
 pub mod filters;
 pub mod pod;
+pub mod preempt;
 pub mod queue;
 mod report;
 pub mod resources;

@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::filters::affinity::{NodeConstraints, Preference};
 use crate::filters::ports::HostPort;
 use crate::resources::{DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPU, Resources};
 use crate::view::{ContainerView, PodView};
 
 pub use crate::view::{ConditionView, Toleration};
+
+/// The reason of the condition `DisruptionTarget` of a pod that goes for a more important one.
+pub const PREEMPTED: &str = "PreemptionByScheduler";
 
 /// Which pod: its namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +41,14 @@ pub struct Pod {
     pub scheduler: Box<str>,
     /// More is earlier.
     pub priority: i32,
+    /// Whether it may make less important pods go (`preemptionPolicy` is not `Never`).
+    pub preempts: bool,
+    /// The node on which room is being made for it; empty: none.
+    pub nominated: Arc<str>,
+    /// When it was started, for whom to spare; later than everything while that is unknown.
+    pub started: Timestamp,
+    /// Whether it is being deleted to make room for a more important one.
+    pub leaves_for_another: bool,
     /// What it asks for.
     pub requests: Resources,
     /// What the scores count for it: a container that asks for nothing still uses something.
@@ -82,6 +95,20 @@ impl Pod {
             node: (&*spec.node_name).into(),
             scheduler: (&*spec.scheduler_name).into(),
             priority: spec.priority,
+            preempts: spec.preemption_policy != "Never",
+            nominated: (&*view.status.nominated_node_name).into(),
+            started: view
+                .status
+                .start_time
+                .as_ref()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(Timestamp::MAX),
+            leaves_for_another: metadata.deletion_timestamp.is_some()
+                && view
+                    .status
+                    .conditions
+                    .iter()
+                    .any(|c| c.kind == "DisruptionTarget" && c.status == "True" && c.reason == PREEMPTED),
             requests: requests(view, &Resources::default()),
             scored: requests(
                 view,

@@ -32,7 +32,10 @@ pub struct Attempt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Active,
+    /// Something changed that may help: its turn comes when nobody else waits for one, or when its back-off is over.
     Backoff(Instant),
+    /// The attempt itself failed: nothing comes before the end of the back-off.
+    ErrorBackoff(Instant),
     /// Nothing that is known can help, until something changes.
     Unschedulable(Instant),
     /// Behind a gate.
@@ -59,6 +62,7 @@ pub struct Queue {
     /// Priority first, then who came earlier.
     active: BinaryHeap<(i32, Reverse<u64>, u64, PodKey)>,
     backoff: BTreeMap<(Instant, u64), PodKey>,
+    error_backoff: BTreeMap<(Instant, u64), PodKey>,
     unschedulable: BTreeMap<(Instant, u64), PodKey>,
     turns: u64,
 }
@@ -99,6 +103,7 @@ impl Queue {
             Place::Gated => self.move_to(&key, Place::Active),
             _ if same => {}
             Place::Active => self.move_to(&key, Place::Active), // Its priority may have changed.
+            Place::ErrorBackoff(_) => {}
             _ => self.wake(&key, now),
         }
     }
@@ -108,26 +113,38 @@ impl Queue {
         self.entries.remove(key);
     }
 
-    /// The pod whose turn it is.
+    /// The pod whose turn it is. Without any, one that backs off because nothing fitted: waiting would help nobody.
+    /// Source: KEP-5142 (`SchedulerPopFromBackoffQ`).
     pub fn pop(&mut self, now: Instant) -> Option<Attempt> {
         self.advance(now);
         while let Some((_, _, turn, key)) = self.active.pop() {
-            let Some(entry) = self.entries.get_mut(&key) else {
-                continue;
-            };
-            if entry.turn != turn || entry.place != Place::Active {
-                continue;
+            if self.is_at(&key, turn, |place| place == Place::Active) {
+                return self.hand_out(&key, now);
             }
-            entry.place = Place::InFlight;
-            entry.attempts += 1;
-            entry.tried = Some(now);
-            entry.stale = false;
-            return Some(Attempt {
-                pod: entry.pod.clone(),
-                number: entry.attempts,
-            });
+        }
+        while let Some(((at, turn), key)) = self.backoff.pop_first() {
+            if self.is_at(&key, turn, |place| place == Place::Backoff(at)) {
+                return self.hand_out(&key, now);
+            }
         }
         None
+    }
+
+    fn is_at(&self, key: &PodKey, turn: u64, place: impl Fn(Place) -> bool) -> bool {
+        let entry = self.entries.get(key);
+        entry.is_some_and(|entry| entry.turn == turn && place(entry.place))
+    }
+
+    fn hand_out(&mut self, key: &PodKey, now: Instant) -> Option<Attempt> {
+        let entry = self.entries.get_mut(key)?;
+        entry.place = Place::InFlight;
+        entry.attempts += 1;
+        entry.tried = Some(now);
+        entry.stale = false;
+        Some(Attempt {
+            pod: entry.pod.clone(),
+            number: entry.attempts,
+        })
     }
 
     /// No node fits the pod: it waits for a change.
@@ -141,7 +158,10 @@ impl Queue {
 
     /// The attempt failed for a reason of its own (a binding that was refused): it is tried again after its back-off.
     pub fn failed(&mut self, key: &PodKey, now: Instant) {
-        self.wake(key, now);
+        match self.backs_off_until(key, now) {
+            Some(until) => self.move_to(key, Place::ErrorBackoff(until)),
+            None => self.move_to(key, Place::Active),
+        }
     }
 
     /// Something changed: wakes the pods it may help. Pods in flight are tried again if they fail.
@@ -160,12 +180,13 @@ impl Queue {
     /// When something will happen by itself.
     pub fn next_deadline(&self) -> Option<Instant> {
         let first = |map: &BTreeMap<(Instant, u64), PodKey>| map.keys().next().map(|(at, _)| *at);
-        first(&self.backoff).into_iter().chain(first(&self.unschedulable)).min()
+        let all = [&self.backoff, &self.error_backoff, &self.unschedulable];
+        all.into_iter().filter_map(first).min()
     }
 
     /// Whether a pod can be popped now.
     pub fn has_work(&self) -> bool {
-        !self.active.is_empty()
+        !self.active.is_empty() || !self.backoff.is_empty()
     }
 
     /// How many pods wait, in whatever place.
@@ -182,33 +203,34 @@ impl Queue {
     fn advance(&mut self, now: Instant) {
         while let Some(due) = self.backoff.first_entry().filter(|due| due.key().0 <= now) {
             let ((at, turn), key) = due.remove_entry();
-            if self
-                .entries
-                .get(&key)
-                .is_some_and(|entry| entry.turn == turn && entry.place == Place::Backoff(at))
-            {
+            if self.is_at(&key, turn, |place| place == Place::Backoff(at)) {
+                self.move_to(&key, Place::Active);
+            }
+        }
+        while let Some(due) = self.error_backoff.first_entry().filter(|due| due.key().0 <= now) {
+            let ((at, turn), key) = due.remove_entry();
+            if self.is_at(&key, turn, |place| place == Place::ErrorBackoff(at)) {
                 self.move_to(&key, Place::Active);
             }
         }
         while let Some(due) = self.unschedulable.first_entry().filter(|due| due.key().0 <= now) {
             let ((at, turn), key) = due.remove_entry();
-            if self
-                .entries
-                .get(&key)
-                .is_some_and(|e| e.turn == turn && e.place == Place::Unschedulable(at))
-            {
+            if self.is_at(&key, turn, |place| place == Place::Unschedulable(at)) {
                 self.wake(&key, now);
             }
         }
     }
 
     fn wake(&mut self, key: &PodKey, now: Instant) {
-        let Some(entry) = self.entries.get(key) else { return };
-        let until = entry
-            .tried
-            .map(|tried| tried + backoff(entry.attempts))
-            .filter(|until| *until > now);
+        let until = self.backs_off_until(key, now);
         self.move_to(key, until.map_or(Place::Active, Place::Backoff));
+    }
+
+    /// The end of the pod's back-off, when that is still to come.
+    fn backs_off_until(&self, key: &PodKey, now: Instant) -> Option<Instant> {
+        let entry = self.entries.get(key)?;
+        let until = entry.tried? + backoff(entry.attempts);
+        (until > now).then_some(until)
     }
 
     fn move_to(&mut self, key: &PodKey, place: Place) {
@@ -221,6 +243,7 @@ impl Queue {
                     .push((entry.pod.priority, Reverse(entry.arrived), entry.turn, key.clone()));
             }
             Place::Backoff(at) => drop(self.backoff.insert((at, entry.turn), key.clone())),
+            Place::ErrorBackoff(at) => drop(self.error_backoff.insert((at, entry.turn), key.clone())),
             Place::Unschedulable(at) => drop(self.unschedulable.insert((at, entry.turn), key.clone())),
             Place::Gated | Place::InFlight => {}
         }
@@ -284,8 +307,10 @@ mod tests {
         queue.wake_where(now, |_| false);
         assert_eq!(pop(&mut queue, now + Duration::from_secs(60)), None);
         queue.wake_where(now, |pod| &*pod.key.name == "a");
-        assert_eq!(pop(&mut queue, now), None, "it backs off");
-        assert_eq!(pop(&mut queue, now + BACKOFF_INITIAL), Some("a".into()));
+        queue.put(pod("b", 0, &[]), now);
+        assert_eq!(pop(&mut queue, now), Some("b".into()), "it backs off while others wait");
+        assert_eq!(pop(&mut queue, now), Some("a".into()));
+        assert_eq!(pop(&mut queue, now), None);
         // And without any change it is tried again some day.
         queue.unschedulable(&key, now);
         assert_eq!(pop(&mut queue, now + UNSCHEDULABLE_MAX + BACKOFF_MAX), Some("a".into()));
@@ -299,6 +324,7 @@ mod tests {
         queue.wake_where(now, |_| true);
         queue.unschedulable(&key, now);
         assert_eq!(queue.next_deadline(), Some(now + BACKOFF_INITIAL));
+        assert!(queue.has_work());
     }
 
     #[tokio::test]

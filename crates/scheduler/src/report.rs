@@ -1,11 +1,11 @@
 //! What a verdict looks like to people: the condition `PodScheduled` and the event.
 
 use client::events::{ObjectReference, Recorder};
-use client::{Client, Patch, resources};
+use client::{Client, DeleteParams, Error, Patch, resources};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::pod::Pod;
+use crate::pod::{PREEMPTED, Pod};
 
 /// Reason of the condition when no node fits.
 pub const UNSCHEDULABLE: &str = "Unschedulable";
@@ -34,11 +34,12 @@ pub fn failed(recorder: &Recorder, pod: &Pod, message: &str) {
     recorder.warning(reference(pod), "FailedScheduling", message);
 }
 
-/// The patch that brings the condition about; `None` when it says so already.
-pub fn condition_patch(pod: &Pod, reason: &str, message: &str, now: Timestamp) -> Option<Value> {
+/// The patch that brings the condition about, and the node on which room is made; `None` when both are said already.
+pub fn condition_patch(pod: &Pod, reason: &str, message: &str, nominated: &str, now: Timestamp) -> Option<Value> {
     let old = pod.scheduled_condition.as_ref();
     let status_same = old.is_some_and(|old| old.status == "False");
-    if status_same && old.is_some_and(|old| old.reason == reason && old.message == message) {
+    let told = status_same && old.is_some_and(|old| old.reason == reason && old.message == message);
+    if told && *pod.nominated == *nominated {
         return None;
     }
     let since = old
@@ -52,7 +53,68 @@ pub fn condition_patch(pod: &Pod, reason: &str, message: &str, now: Timestamp) -
     if pod.generation > 0 {
         condition["observedGeneration"] = json!(pod.generation);
     }
-    Some(json!({"metadata": {"uid": &*pod.uid}, "status": {"conditions": [condition]}}))
+    let mut patch = json!({"metadata": {"uid": &*pod.uid}, "status": {"conditions": [condition]}});
+    if *pod.nominated != *nominated {
+        patch["status"]["nominatedNodeName"] = nomination(nominated);
+    }
+    Some(patch)
+}
+
+fn nomination(node: &str) -> Value {
+    if node.is_empty() { Value::Null } else { node.into() }
+}
+
+/// No room is kept for the pod any more: a more important one takes it.
+pub async fn write_no_nomination(client: &Client, pod: &Pod) {
+    let patch = json!({"metadata": {"uid": &*pod.uid}, "status": {"nominatedNodeName": nomination("")}});
+    write_condition(client, pod, &patch).await;
+}
+
+/// Makes a pod go for a more important one: says so in its status, then deletes it. That it is gone is all the better.
+pub async fn evict(
+    client: &Client,
+    recorder: &Recorder,
+    victim: &Pod,
+    preemptor: &Pod,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let (namespace, name) = (&victim.key.namespace, &victim.key.name);
+    let mut condition = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": PREEMPTED,
+        "message": format!("{}: preempting to accommodate a higher priority pod", preemptor.scheduler),
+        "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    });
+    if victim.generation > 0 {
+        condition["observedGeneration"] = json!(victim.generation);
+    }
+    let patch = json!({"metadata": {"uid": &*victim.uid}, "status": {"conditions": [condition]}});
+    let told = client
+        .patch(
+            &resources::PODS,
+            namespace,
+            name,
+            Some("status"),
+            &Patch::Strategic,
+            &patch,
+        )
+        .await;
+    let gone = |error: &Error| error.is_not_found() || error.is_conflict();
+    match told {
+        Err(error) if gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(_) => {}
+    }
+    match client
+        .delete(&resources::PODS, namespace, name, &DeleteParams::uid(&*victim.uid))
+        .await
+    {
+        Err(error) if gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(_) => {}
+    }
+    let text = format!("Preempted by pod {} on node {}", preemptor.uid, victim.node);
+    recorder.normal(reference(victim), "Preempted", text);
+    Ok(())
 }
 
 /// Writes the condition. That the pod is gone meanwhile is no worry.
@@ -89,7 +151,7 @@ mod tests {
         };
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
         let at = |pod: &Pod, message: &str| {
-            let patch = condition_patch(pod, UNSCHEDULABLE, message, now)?;
+            let patch = condition_patch(pod, UNSCHEDULABLE, message, "", now)?;
             Some(
                 patch["status"]["conditions"][0]["lastTransitionTime"]
                     .as_str()
@@ -104,5 +166,7 @@ mod tests {
         assert_eq!(at(&pod(json!([])), "m").as_deref(), Some("2026-01-02T03:04:05Z"));
         assert_eq!(at(&told, "m"), None);
         assert_eq!(at(&told, "other").as_deref(), Some("2025-01-01T00:00:00Z"));
+        let patch = condition_patch(&told, UNSCHEDULABLE, "m", "a", now).unwrap();
+        assert_eq!(patch["status"]["nominatedNodeName"], "a");
     }
 }

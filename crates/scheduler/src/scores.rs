@@ -70,6 +70,10 @@ fn least_allocated(pod: &Pod, node: &Node) -> i64 {
 
 /// How evenly CPU and memory would be used: half the distance of their shares is taken off.
 fn balanced(pod: &Pod, node: &Node) -> i64 {
+    // Who asks for neither changes no node's balance (upstream skips the plug-in).
+    if pod.requests.milli_cpu == 0 && pod.requests.memory == 0 {
+        return 0;
+    }
     let share = |used: i64, there: i64| (used as f64 / there as f64).min(1.0);
     let (there, used, own) = (&node.allocatable, &node.requested, &pod.requests);
     if there.milli_cpu <= 0 || there.memory <= 0 {
@@ -116,6 +120,8 @@ mod tests {
         assert_eq!(least_allocated(&pod, &node("4", "4Gi", json!({}))), 75);
         assert_eq!(balanced(&pod, &node("4", "4Gi", json!({}))), 100);
         assert_eq!(balanced(&pod, &node("2", "4Gi", json!({}))), 87);
+        let modest = super::tests::pod(json!({"containers": [{}]}));
+        assert_eq!(balanced(&modest, &node("2", "4Gi", json!({}))), 0);
     }
 
     #[test]

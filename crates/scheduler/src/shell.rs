@@ -16,6 +16,7 @@ use crate::cluster::Cluster;
 use crate::decide::Decider;
 use crate::filters;
 use crate::pod::{Pod, PodKey};
+use crate::preempt::{Outcome, preempt};
 use crate::queue::{Attempt, Queue};
 use crate::report;
 use crate::view::{NodeView, PodView};
@@ -62,6 +63,8 @@ struct Scheduler {
     /// Nodes on which something became free or changed since the last look.
     changed: HashSet<Arc<str>>,
     bindings: mpsc::UnboundedSender<Bound>,
+    preemptions: mpsc::UnboundedSender<PodKey>,
+    random: Random,
     binding_seats: Arc<Semaphore>,
     condition_seats: Arc<Semaphore>,
 }
@@ -76,18 +79,21 @@ pub async fn run(config: Config, shutdown: Shutdown) {
     }
     let recorder = Recorder::start(config.client.clone(), &config.name, "", config.clock.clone(), &shutdown);
     let (bindings, mut bound) = mpsc::unbounded_channel();
+    let (preemptions, mut preempted) = mpsc::unbounded_channel();
     let mut scheduler = Scheduler {
         name: config.name,
         client: config.client,
         clock: config.clock,
         recorder,
         shutdown: shutdown.clone(),
-        decider: Decider::new(config.random),
+        decider: Decider::new(config.random.fork()),
         cluster: Cluster::default(),
         queue: Queue::default(),
         assumed: HashSet::new(),
         changed: HashSet::new(),
         bindings,
+        preemptions,
+        random: config.random,
         binding_seats: Arc::new(Semaphore::new(BINDINGS_MAX)),
         condition_seats: Arc::new(Semaphore::new(CONDITIONS_MAX)),
     };
@@ -101,6 +107,9 @@ pub async fn run(config: Config, shutdown: Shutdown) {
         }
         while let Ok(bound) = bound.try_recv() {
             scheduler.on_bound(bound);
+        }
+        while let Ok(key) = preempted.try_recv() {
+            scheduler.queue.unschedulable(&key, Instant::now());
         }
         scheduler.wake_helped();
         scheduler.decide_some();
@@ -123,6 +132,7 @@ pub async fn run(config: Config, shutdown: Shutdown) {
                 None => return,
             },
             Some(bound) = bound.recv() => scheduler.on_bound(bound),
+            Some(key) = preempted.recv() => scheduler.queue.unschedulable(&key, Instant::now()),
             () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 scheduler.decide_some();
             }
@@ -161,11 +171,13 @@ impl Scheduler {
         if pod.takes_room() {
             self.queue.remove(&pod.key);
             self.assumed.remove(&pod.uid);
+            self.cluster.forget_nomination(&pod.uid);
             self.cluster.put_pod(&pod);
         } else if pod.waits_for(&self.name) {
             // While its binding is under way the pod is not ours to queue again.
             if !self.assumed.contains(&pod.uid) {
                 self.tell_gated(&pod);
+                self.cluster.nominate(&pod);
                 self.queue.put(pod, Instant::now());
             }
         } else {
@@ -176,6 +188,7 @@ impl Scheduler {
 
     fn free(&mut self, uid: &Arc<str>) {
         self.assumed.remove(uid);
+        self.cluster.forget_nomination(uid);
         if let Some(node) = self.cluster.remove_pod(uid) {
             self.changed.insert(node);
         }
@@ -189,7 +202,7 @@ impl Scheduler {
         let changed = std::mem::take(&mut self.changed);
         let nodes: Vec<_> = changed.iter().filter_map(|name| self.cluster.node(name)).collect();
         self.queue.wake_where(Instant::now(), |pod| {
-            nodes.iter().any(|node| filters::passes(pod, node))
+            nodes.iter().any(|node| filters::filter(pod, node).is_ok())
         });
     }
 
@@ -209,17 +222,62 @@ impl Scheduler {
             Ok(node) => {
                 let mut placed = Pod::clone(&pod);
                 placed.node = node.clone();
+                self.cluster.forget_nomination(&pod.uid);
                 self.cluster.put_pod(&Arc::new(placed));
                 self.assumed.insert(pod.uid.clone());
                 self.bind(pod, node);
             }
-            Err(why) => {
-                let message = why.message();
-                self.queue.unschedulable(&pod.key, Instant::now());
-                report::failed(&self.recorder, &pod, &message);
-                self.tell(&pod, report::UNSCHEDULABLE, &message);
-            }
+            Err(why) => match preempt(&pod, &self.cluster, &why, &self.random) {
+                Outcome::Victims { node, pods } => {
+                    self.unschedulable(&pod, &why.message(""), &node);
+                    self.make_room(&pod, node, pods);
+                }
+                Outcome::Nothing { why: after, forget } => {
+                    let nominated = if forget { "".into() } else { pod.nominated.clone() };
+                    self.unschedulable(&pod, &why.message(&after), &nominated);
+                    self.keep_room(&pod, nominated);
+                    self.queue.unschedulable(&pod.key, Instant::now());
+                }
+            },
         }
+    }
+
+    fn unschedulable(&self, pod: &Arc<Pod>, message: &str, nominated: &str) {
+        report::failed(&self.recorder, pod, message);
+        self.tell(pod, report::UNSCHEDULABLE, message, nominated);
+    }
+
+    fn keep_room(&mut self, pod: &Pod, node: Arc<str>) {
+        let mut nominated = Pod::clone(pod);
+        nominated.nominated = node;
+        self.cluster.nominate(&Arc::new(nominated));
+    }
+
+    /// Makes the victims go. Until they were told to, the pod is not tried again: it would find the same ones.
+    fn make_room(&mut self, pod: &Arc<Pod>, node: Arc<str>, victims: Vec<Arc<Pod>>) {
+        // Less important pods for which room was being made there look for another.
+        let less = self.cluster.nominated(&node).iter();
+        let less: Vec<Arc<Pod>> = less.filter(|other| other.priority < pod.priority).cloned().collect();
+        for other in &less {
+            self.cluster.forget_nomination(&other.uid);
+        }
+        self.keep_room(pod, node);
+        let (client, recorder, done) = (self.client.clone(), self.recorder.clone(), self.preemptions.clone());
+        let (clock, pod, seats) = (self.clock.clone(), pod.clone(), self.condition_seats.clone());
+        self.shutdown.spawn(async move {
+            let Ok(_seat) = seats.acquire().await else { return };
+            for other in less {
+                report::write_no_nomination(&client, &other).await;
+            }
+            for victim in victims {
+                if let Err(error) = report::evict(&client, &recorder, &victim, &pod, clock.now()).await {
+                    let (namespace, name) = (&victim.key.namespace, &victim.key.name);
+                    tracing::warn!(%namespace, %name, %error, "a pod was not made to go for a more important one");
+                }
+            }
+            // The receiver is gone only when the scheduler ends.
+            let _ = done.send(pod.key.clone());
+        });
     }
 
     fn bind(&self, pod: Arc<Pod>, node: Arc<str>) {
@@ -250,9 +308,9 @@ impl Scheduler {
                     self.queue.failed(&pod.key, Instant::now());
                 }
                 if !error.is_not_found() {
-                    let message = format!("binding rejected: {error}");
+                    let message = format!("running Bind plugin \"DefaultBinder\": {error}");
                     report::failed(&self.recorder, &pod, &message);
-                    self.tell(&pod, report::SCHEDULER_ERROR, &message);
+                    self.tell(&pod, report::SCHEDULER_ERROR, &message, &pod.nominated);
                 } else {
                     self.queue.remove(&pod.key);
                 }
@@ -262,12 +320,12 @@ impl Scheduler {
 
     fn tell_gated(&self, pod: &Arc<Pod>) {
         if !pod.gates.is_empty() {
-            self.tell(pod, report::GATED, report::GATED_MESSAGE);
+            self.tell(pod, report::GATED, report::GATED_MESSAGE, &pod.nominated);
         }
     }
 
-    fn tell(&self, pod: &Arc<Pod>, reason: &str, message: &str) {
-        let Some(patch) = report::condition_patch(pod, reason, message, self.clock.now()) else {
+    fn tell(&self, pod: &Arc<Pod>, reason: &str, message: &str, nominated: &str) {
+        let Some(patch) = report::condition_patch(pod, reason, message, nominated, self.clock.now()) else {
             return;
         };
         let (client, pod, seats) = (self.client.clone(), pod.clone(), self.condition_seats.clone());

@@ -45,6 +45,11 @@ impl World {
         pod["status"]["conditions"][0].clone()
     }
 
+    fn uid(&self, name: &str) -> String {
+        let pod = self.api.get(&resources::PODS, "ns", name).unwrap_or_default();
+        pod["metadata"]["uid"].as_str().unwrap_or("").into()
+    }
+
     fn event(&self, name: &str, reason: &str) -> Option<String> {
         let events = self
             .api
@@ -63,8 +68,11 @@ impl World {
         event["note"].as_str().or(event["message"].as_str()).map(str::to_owned)
     }
 
+    /// Waits until it is so. The time is simulated: what does not come within a day never comes.
     async fn until(&self, enough: impl Fn(&World) -> bool) {
-        self.api.until(|_| enough(self)).await;
+        let limit = std::time::Duration::from_secs(86_400);
+        let waited = tokio::time::timeout(limit, self.api.until(|_| enough(self))).await;
+        assert!(waited.is_ok(), "{:#?}", self.api.list(&resources::PODS));
     }
 }
 
@@ -105,11 +113,12 @@ async fn what_does_not_fit_waits_and_says_why() {
     let world = World::start(&[node("a", "2")]);
     world.pod("big", "3");
     world.until(|w| w.condition("big")["reason"] == "Unschedulable").await;
-    let message = "0/1 nodes are available: 1 Insufficient cpu.";
+    let message = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are \
+                   available: 1 Preemption is not helpful for scheduling.";
     assert_eq!(world.condition("big")["message"], message);
     world.until(|w| w.event("big", "FailedScheduling").is_some()).await;
     assert_eq!(world.event("big", "FailedScheduling").as_deref(), Some(message));
-    // A larger node makes it fit at once (after its back-off).
+    // A larger node makes it fit at once.
     world.api.put(node("b", "4"));
     world.until(|w| w.node_of("big") == "b").await;
 }
@@ -156,4 +165,53 @@ async fn pods_of_others_are_left_alone() {
     world.pod("p", "1");
     world.until(|w| w.node_of("p") == "a").await;
     assert_eq!(world.node_of("other"), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_more_important_pod_makes_room_which_is_kept_for_it() {
+    let world = World::start(&[node("a", "2")]);
+    world.pod("low", "2");
+    world.until(|w| w.node_of("low") == "a").await;
+    world.api.put(json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "high", "namespace": "ns"},
+        "spec": {
+            "schedulerName": "default-scheduler", "priority": 10,
+            "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}],
+        },
+    }));
+    world
+        .until(|w| w.api.get(&resources::PODS, "ns", "high").unwrap()["status"]["nominatedNodeName"] == "a")
+        .await;
+    world
+        .until(|w| w.api.get(&resources::PODS, "ns", "low").unwrap()["metadata"]["deletionTimestamp"].is_string())
+        .await;
+    let low = world.api.get(&resources::PODS, "ns", "low").unwrap();
+    let condition = low["status"]["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["type"] == "DisruptionTarget")
+        .unwrap()
+        .clone();
+    assert_eq!(
+        (&condition["status"], &condition["reason"]),
+        (&json!("True"), &json!("PreemptionByScheduler"))
+    );
+    assert_eq!(
+        condition["message"],
+        "default-scheduler: preempting to accommodate a higher priority pod"
+    );
+    assert_eq!(
+        world.event("high", "FailedScheduling").as_deref(),
+        Some("0/1 nodes are available: 1 Insufficient cpu.")
+    );
+    world.until(|w| w.event("low", "Preempted").is_some()).await;
+    let expect = format!("Preempted by pod {} on node a", world.uid("high"));
+    assert_eq!(world.event("low", "Preempted"), Some(expect));
+    // A small one that comes first when the room is free does not get in between.
+    world.pod("small", "1500m");
+    world.until(|w| w.condition("small")["reason"] == "Unschedulable").await;
+    world.api.remove(&resources::PODS, "ns", "low");
+    world.until(|w| w.node_of("high") == "a").await;
+    assert_eq!(world.node_of("small"), "");
 }

@@ -8,14 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver::pki::{Authority, Pair, renew_at};
+use apiserver::pki::{Authority, Pair, not_after};
 use base::{Clock, Random, Shutdown};
 use bytes::Bytes;
-use jiff::Timestamp;
-use parking_lot::Mutex;
-use rustls::RootCertStore;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
+use rustls::server::WebPkiClientVerifier;
 use store::{Embedded, Front, FrontOptions};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -23,7 +19,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::layout::{Layout, make_private_dir};
+use crate::renewal::Renewal;
 use crate::server::pki::{read_pair, write_pair};
+use crate::tls::{Shown, belong_together, roots};
 
 /// The authority's common name (kubeadm's word for it).
 const AUTHORITY_NAME: &str = "etcd-ca";
@@ -46,13 +44,19 @@ pub async fn serve(
     random: &Random,
     shutdown: &Shutdown,
 ) -> Result<SocketAddr> {
-    let keys = Keys::open(layout, clock, random)?;
+    let renewal = |what: &'static str| Renewal {
+        what,
+        clock: clock.clone(),
+        random: random.fork(),
+        shutdown: shutdown.clone(),
+    };
+    let keys = Keys::open(layout, clock, random, renewal("etcd-client"))?;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         let what = format!("the etcd API cannot listen on {listen}: {error}");
         CliError::new(Kind::Machine, "LISTEN", what).hint("take another address or port")
     })?;
     let address = listener.local_addr().doing("reading the etcd API's port")?;
-    let acceptor = keys.acceptor(address.ip(), clock)?;
+    let acceptor = keys.acceptor(address.ip(), renewal("etcd-server"))?;
     let options = FrontOptions {
         read_only,
         advertised: vec![format!("https://{address}")],
@@ -113,8 +117,8 @@ struct Keys {
 // === impl Keys ===
 
 impl Keys {
-    /// Reads the authority or makes it, and sees to it that there is a client's certificate that is good.
-    fn open(layout: &Layout, clock: &Clock, random: &Random) -> Result<Keys> {
+    /// Reads the authority or makes it, and sees to it that there always is a client's certificate that is good.
+    fn open(layout: &Layout, clock: &Clock, random: &Random, renewal: Renewal) -> Result<Keys> {
         let directory = directory(layout);
         make_private_dir(&directory)?;
         let authority = match read_pair(&directory, "ca")? {
@@ -126,97 +130,109 @@ impl Keys {
                 authority
             }
         };
-        let good = |pair: &Pair| renew_at(&pair.certificate_pem).is_ok_and(|due| clock.now() < due);
-        if !read_pair(&directory, "client")?.as_ref().is_some_and(good) {
-            let issued = authority.issue_client(CLIENT, None, clock.now());
-            write_pair(&directory, "client", &issued.doing("making a client's certificate")?)?;
-        }
-        Ok(Keys {
-            authority: Arc::new(authority),
-        })
+        let authority = Arc::new(authority);
+        let issue = {
+            let (authority, clock) = (authority.clone(), clock.clone());
+            move || {
+                let issued = authority.issue_client(CLIENT, None, clock.now());
+                issued.doing("making a client's certificate")
+            }
+        };
+        // A crash may have come between the writes of key and certificate.
+        let good =
+            |pair: &Pair| not_after(&pair.certificate_pem).is_ok_and(|end| clock.now() < end) && belong_together(pair);
+        let client = match read_pair(&directory, "client")?.filter(good) {
+            Some(pair) => pair,
+            None => {
+                let pair = issue()?;
+                write_pair(&directory, "client", &pair)?;
+                pair
+            }
+        };
+        renewal.keep(
+            client,
+            move || std::future::ready(issue()),
+            move |pair| write_pair(&directory, "client", pair),
+        );
+        Ok(Keys { authority })
     }
 
-    fn acceptor(&self, address: IpAddr, clock: &Clock) -> Result<TlsAcceptor> {
-        let mut roots = RootCertStore::empty();
-        for certificate in rustls_pemfile::certs(&mut self.authority.pair().certificate_pem.as_bytes()) {
-            let certificate = certificate.map_err(CliError::internal)?;
-            roots.add(certificate).map_err(CliError::internal)?;
-        }
+    fn acceptor(&self, address: IpAddr, renewal: Renewal) -> Result<TlsAcceptor> {
+        let roots = roots(&self.authority.pair().certificate_pem)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
             .build()
             .map_err(CliError::internal)?;
-        let serving = Serving {
-            authority: self.authority.clone(),
-            address,
-            clock: clock.clone(),
-            shown: Mutex::new(None),
-        };
-        // At the first connection would be too late for an error.
-        serving.current()?;
+        let (authority, clock) = (self.authority.clone(), renewal.clock.clone());
+        let issue = move || serving(&authority, address, &clock);
+        let first = issue()?;
+        let shown = Shown::new(&first)?;
+        let replaced = shown.clone();
+        renewal.keep(
+            first,
+            move || std::future::ready(issue()),
+            move |pair| replaced.replace(pair),
+        );
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(CliError::internal)?
             .with_client_cert_verifier(clients)
-            .with_cert_resolver(Arc::new(serving));
+            .with_cert_resolver(shown);
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 }
 
-/// The serving certificate: made again by the first connection after it is due, which costs less than its handshake.
-struct Serving {
-    authority: Arc<Authority>,
-    address: IpAddr,
-    clock: Clock,
-    shown: Mutex<Option<(Timestamp, Arc<CertifiedKey>)>>,
-}
-
-impl std::fmt::Debug for Serving {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Serving").field("address", &self.address).finish()
+/// A serving certificate for this machine and the address.
+fn serving(authority: &Authority, address: IpAddr, clock: &Clock) -> Result<Pair> {
+    let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+    if !address.is_unspecified() && address != addresses[0] {
+        addresses.push(address);
     }
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy();
+    let names = ["localhost", "trireme", &*host];
+    let named = authority.issue_server("etcd", None, &names, &addresses, clock.now());
+    // A machine's name need not be one of DNS.
+    let issued = named.or_else(|_| authority.issue_server("etcd", None, &names[..2], &addresses, clock.now()));
+    issued.doing("making the etcd API's certificate")
 }
 
-impl Serving {
-    fn current(&self) -> Result<Arc<CertifiedKey>> {
-        let mut shown = self.shown.lock();
-        let now = self.clock.now();
-        if let Some((due, key)) = &*shown
-            && now < *due
-        {
-            return Ok(key.clone());
-        }
-        let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
-        if !self.address.is_unspecified() && self.address != addresses[0] {
-            addresses.push(self.address);
-        }
-        let uname = rustix::system::uname();
-        let host = uname.nodename().to_string_lossy();
-        let names = ["localhost", "trireme", &*host];
-        let named = self.authority.issue_server("etcd", None, &names, &addresses, now);
-        // A machine's name need not be one of DNS.
-        let issued = named.or_else(|_| self.authority.issue_server("etcd", None, &names[..2], &addresses, now));
-        let pair = issued.doing("making the etcd API's certificate")?;
-        let due = renew_at(&pair.certificate_pem).doing("reading the etcd API's certificate")?;
-        let chain: std::io::Result<Vec<_>> = rustls_pemfile::certs(&mut pair.certificate_pem.as_bytes()).collect();
-        let key = rustls_pemfile::private_key(&mut pair.key_pem.as_bytes()).map_err(CliError::internal)?;
-        let key = key.ok_or_else(|| CliError::internal("a certificate without a key"))?;
-        let key = rustls::crypto::ring::sign::any_supported_type(&key).map_err(CliError::internal)?;
-        let key = Arc::new(CertifiedKey::new(chain.map_err(CliError::internal)?, key));
-        *shown = Some((due, key.clone()));
-        Ok(key)
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl ResolvesServerCert for Serving {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        match self.current() {
-            Ok(key) => Some(key),
-            Err(error) => {
-                tracing::error!(%error, "the etcd API has no certificate to show");
-                None
-            }
+    /// Two years of simulated time, and a crash between the two writes of a pair.
+    #[tokio::test(start_paused = true)]
+    async fn there_is_always_a_good_certificate_for_clients() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::find(Some(dir.path()), true, |_| None).unwrap();
+        layout.create().unwrap();
+        let clock = Clock::simulated("2026-01-02T03:04:05Z".parse().unwrap());
+        let (random, shutdown) = (Random::seeded(1), Shutdown::new());
+        let renewal = || Renewal {
+            what: "test",
+            clock: clock.clone(),
+            random: random.fork(),
+            shutdown: shutdown.clone(),
+        };
+        let client = || read_pair(&directory(&layout), "client").unwrap().unwrap();
+        Keys::open(&layout, &clock, &random, renewal()).unwrap();
+        let first = client();
+        for _ in 0..24 {
+            tokio::time::sleep(Duration::from_secs(30 * 86_400)).await;
+            let current = client();
+            assert!(not_after(&current.certificate_pem).unwrap() > clock.now() && belong_together(&current));
         }
+        let last = client();
+        assert_ne!(last.certificate_pem, first.certificate_pem);
+        let torn = Pair {
+            key_pem: first.key_pem,
+            ..last
+        };
+        write_pair(&directory(&layout), "client", &torn).unwrap();
+        Keys::open(&layout, &clock, &random, renewal()).unwrap();
+        assert!(belong_together(&client()));
+        shutdown.finish().await;
     }
 }

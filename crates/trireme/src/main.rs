@@ -10,6 +10,7 @@ mod errors;
 mod etcd_front;
 mod kubeconfig;
 mod layout;
+mod log;
 mod node;
 mod process;
 mod progress;
@@ -20,6 +21,7 @@ mod state_home;
 mod supervisor;
 mod tls;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -62,7 +64,7 @@ fn run(cli: Cli) -> Result {
         _ => {}
     }
     if cli.command.logs() {
-        start_log();
+        start_log(cli.command.log_name().map(|name| layout.log(name)));
     }
     if cli.command.is_daemon() {
         rustls::crypto::ring::default_provider()
@@ -85,18 +87,18 @@ fn run(cli: Cli) -> Result {
 }
 
 /// The daemon's log: what `TRIREME_LOG` lets through (as `info` or `warn,walk=trace`), as lines of text, or of JSON with
-/// `TRIREME_LOG_FORMAT=json`.
-fn start_log() {
+/// `TRIREME_LOG_FORMAT=json`. `path`: the file that `up` starts it with.
+fn start_log(path: Option<PathBuf>) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TRIREME_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
+    let format = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(log::writer(path))
         .with_ansi(false);
     if std::env::var_os("TRIREME_LOG_FORMAT").is_some_and(|format| format == "json") {
-        log.json().with_file(true).with_line_number(true).init();
+        format.json().with_file(true).with_line_number(true).init();
     } else {
-        log.init();
+        format.init();
     }
 }
 
@@ -109,6 +111,15 @@ impl Command {
     /// Whether what it has to say goes into a log.
     fn logs(&self) -> bool {
         self.is_daemon() || matches!(self, Command::KeepServer(_) | Command::KeepNode(_))
+    }
+
+    /// The log that it shares with its supervisor or its daemon.
+    fn log_name(&self) -> Option<&'static str> {
+        match self {
+            Command::Server(_) | Command::KeepServer(_) => Some("server"),
+            Command::Node(_) | Command::KeepNode(_) => Some("node"),
+            _ => None,
+        }
     }
 }
 

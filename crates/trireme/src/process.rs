@@ -113,8 +113,7 @@ impl Process {
 /// # Errors
 /// It ended before it was ready: the end of its log is told.
 pub async fn start(what: &str, arguments: &[String], log: &Path) -> Result<serde_json::Value> {
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(log);
-    let file = file.map_err(|error| CliError::file(log, &error))?;
+    let file = crate::log::open(log)?;
     let begin = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
     let mut child = Command::new(OWN_PROGRAM)
         .arg0("trireme")

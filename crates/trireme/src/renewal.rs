@@ -95,7 +95,14 @@ fn due(begin: Timestamp, end: Timestamp, chance: f64) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use apiserver::pki::{Authority, LEAF_SECONDS};
+    use parking_lot::Mutex;
+
     use super::*;
+    use crate::errors::{CliError, Context as _};
 
     #[test]
     fn the_moment_is_in_the_last_third_and_before_the_end() {
@@ -103,5 +110,48 @@ mod tests {
         for (chance, expect) in [(0.0, 1700), (0.5, 1800), (1.0, 1900)] {
             assert_eq!(due(at(1000), at(2000), chance), at(expect));
         }
+    }
+
+    /// Four years of simulated time, in which every second attempt fails.
+    #[tokio::test(start_paused = true)]
+    async fn there_is_a_valid_certificate_at_every_moment() {
+        let clock = Clock::simulated("2026-01-02T03:04:05Z".parse().unwrap());
+        let (random, shutdown) = (Random::seeded(1), Shutdown::new());
+        let authority = Arc::new(Authority::generate("ca", clock.now(), random.fork()).unwrap());
+        let first = authority.issue_client("u", None, clock.now()).unwrap();
+        let used = Arc::new(Mutex::new(vec![first.clone()]));
+        let attempts = Arc::new(AtomicU32::new(0));
+        let renewal = Renewal {
+            what: "test",
+            clock: clock.clone(),
+            random,
+            shutdown: shutdown.clone(),
+        };
+        let (issuer, now, count) = (authority.clone(), clock.clone(), attempts.clone());
+        let issue = move || {
+            let (issuer, now, attempt) = (issuer.clone(), now.clone(), count.fetch_add(1, Ordering::Relaxed));
+            async move {
+                match attempt % 2 {
+                    0 => Err(CliError::internal("no")),
+                    _ => issuer.issue_client("u", None, now.now()).doing("issuing"),
+                }
+            }
+        };
+        let install = used.clone();
+        renewal.keep(first, issue, move |pair| {
+            install.lock().push(pair.clone());
+            Ok(())
+        });
+        let days = 4 * LEAF_SECONDS / 86_400;
+        for _ in 0..days {
+            tokio::time::sleep(Duration::from_secs(86_400)).await;
+            let current = used.lock().last().unwrap().clone();
+            let (begin, end) = validity(&current.certificate_pem).unwrap();
+            assert!(begin <= clock.now() && clock.now() < end);
+        }
+        let count = used.lock().len();
+        assert!((5..=6).contains(&count), "{count}");
+        assert_eq!(attempts.load(Ordering::Relaxed) as usize, 2 * (count - 1));
+        shutdown.finish().await;
     }
 }

@@ -301,7 +301,10 @@ fn reason(status: ExitStatus, log: &Path, from: u64) -> String {
 fn last_words(log: &Path, from: u64) -> std::io::Result<String> {
     use std::io::{Read as _, Seek as _, SeekFrom};
     let mut file = File::open(log)?;
-    let from = from.max(file.metadata()?.len().saturating_sub(LAST_WORDS_BYTES_MAX));
+    let len = file.metadata()?.len();
+    // A log that was full was put aside meanwhile.
+    let from = if from > len { 0 } else { from };
+    let from = from.max(len.saturating_sub(LAST_WORDS_BYTES_MAX));
     file.seek(SeekFrom::Start(from))?;
     let mut words = Vec::new();
     file.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut words)?;
@@ -324,7 +327,8 @@ mod tests {
         for (status, from, expect) in [
             (9, 0, "killed by signal 9"),
             (71 << 8, 30, "exit code 71: error[STORE]: no room"),
-            (1 << 8, 70, "exit code 1"),
+            (1 << 8, 60, "exit code 1"),
+            (71 << 8, 1000, "exit code 71: error[STORE]: no room"),
         ] {
             assert_eq!(reason(ExitStatus::from_raw(status), &log, from), expect);
         }

@@ -36,6 +36,11 @@ impl ResolvesServerCert for Shown {
     }
 }
 
+/// Whether the key is the certificate's.
+pub fn belong_together(pair: &Pair) -> bool {
+    certified(pair).is_ok_and(|certified| certified.keys_match().is_ok())
+}
+
 /// The authorities of a PEM bundle.
 pub fn roots(ca_pem: &str) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();

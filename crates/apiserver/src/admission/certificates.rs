@@ -8,7 +8,7 @@ use std::sync::Arc;
 use api::{GroupResource, Status, Value};
 use futures::future::BoxFuture;
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::prelude::FromDer;
+use x509_parser::prelude::{FromDer, X509Name};
 
 use crate::pipeline::{Authorizer, Decision, Operation, Plugin, Review};
 use crate::request::{Attributes, SYSTEM_MASTERS};
@@ -87,21 +87,29 @@ fn signs(object: &Value, old: &Value) -> bool {
 /// Whether the request inside asks for a certificate of the administrators' group. What cannot be read is for the rules of
 /// the kind to refuse.
 fn asks_for_masters(object: &Value) -> bool {
+    let organizations = with_subject(object, |subject| {
+        let mut organizations = subject.iter_organization();
+        organizations.any(|organization| organization.as_str() == Ok(SYSTEM_MASTERS))
+    });
+    organizations.unwrap_or(false)
+}
+
+/// The common name that the request inside asks for; `None` when it cannot be read.
+pub(super) fn common_name(object: &Value) -> Option<String> {
+    with_subject(object, |subject| {
+        let name = subject.iter_common_name().next().and_then(|name| name.as_str().ok());
+        name.unwrap_or("").to_owned()
+    })
+}
+
+/// Looks at the subject of the request inside.
+fn with_subject<T>(object: &Value, look: impl FnOnce(&X509Name<'_>) -> T) -> Option<T> {
     use base64::Engine as _;
     let text = object["spec"]["request"].as_str().unwrap_or("");
-    let Ok(pem) = base64::engine::general_purpose::STANDARD.decode(text) else {
-        return false;
-    };
-    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(&pem) else {
-        return false;
-    };
-    let Ok((_, request)) = X509CertificationRequest::from_der(&pem.contents) else {
-        return false;
-    };
-    let subject = &request.certification_request_info.subject;
-    subject
-        .iter_organization()
-        .any(|organization| organization.as_str() == Ok(SYSTEM_MASTERS))
+    let pem = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).ok()?;
+    let (_, request) = X509CertificationRequest::from_der(&pem.contents).ok()?;
+    Some(look(&request.certification_request_info.subject))
 }
 
 impl Plugin for Certificates {

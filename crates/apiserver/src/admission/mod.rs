@@ -43,7 +43,7 @@ pub fn plugins(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>, random: Random)
         Arc::new(NamespaceLifecycle),
         Arc::new(LimitRanger),
         Arc::new(ServiceAccount::new(random)),
-        Arc::new(NodeRestriction),
+        Arc::new(NodeRestriction::new(authorizer.clone())),
         Arc::new(TaintNodesByCondition),
         Arc::new(PodSecurity),
         Arc::new(Priority),

@@ -10,6 +10,6 @@ mod rules;
 
 pub use chain::Chain;
 pub use node::NodeAuthorizer;
-pub(crate) use node::node_of;
+pub(crate) use node::{node_of, references as node_references};
 pub use rbac::Rbac;
 pub use rules::Rule;

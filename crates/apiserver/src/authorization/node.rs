@@ -19,6 +19,9 @@ use crate::request::{Attributes, UserInfo};
 pub(crate) const NODES_GROUP: &str = "system:nodes";
 const NODE_USER_PREFIX: &str = "system:node:";
 const LEASE_NAMESPACE: &str = "kube-node-lease";
+const READ: &[&str] = &["get", "list", "watch"];
+const ONLY_READ: &str = "can only read resources of this type";
+const ONLY_GET: &str = "can only get individual resources of this type";
 
 /// The node that a user is, when it is a kubelet's.
 pub(crate) fn node_of(user: &UserInfo) -> Option<&str> {
@@ -34,17 +37,20 @@ pub struct NodeAuthorizer {
 }
 
 /// A resource of the core group, a namespace and a name.
-type Used = (&'static str, Box<str>, Box<str>);
+pub(crate) type Used = (&'static str, Box<str>, Box<str>);
 
 struct State {
     pods: Box<dyn Changes>,
     volumes: Box<dyn Changes>,
+    slices: Box<dyn Changes>,
     /// Per pod (namespace, name): its node and what it uses.
     pod_uses: HashMap<(Box<str>, Box<str>), (Box<str>, Vec<Used>)>,
     /// Per object: how many pods of which node use it.
     uses: HashMap<Used, BTreeMap<Box<str>, usize>>,
     /// The claim of each volume.
     claims: HashMap<Box<str>, (Box<str>, Box<str>)>,
+    /// The node of each slice of devices that is of one.
+    slice_nodes: HashMap<Box<str>, Box<str>>,
 }
 
 // === impl NodeAuthorizer ===
@@ -64,9 +70,14 @@ impl NodeAuthorizer {
             state: Mutex::new(State {
                 pods: cluster.changes(&core("pods")),
                 volumes: cluster.changes(&core("persistentvolumes")),
+                slices: cluster.changes(&GroupResource {
+                    group: "resource.k8s.io".into(),
+                    resource: "resourceslices".into(),
+                }),
                 pod_uses: HashMap::new(),
                 uses: HashMap::new(),
                 claims: HashMap::new(),
+                slice_nodes: HashMap::new(),
             }),
             rules: Rule::of_role(node_role)
                 .into_iter()
@@ -83,15 +94,27 @@ impl NodeAuthorizer {
                 Some((namespace, claim)) => state.count(node, "persistentvolumeclaims", namespace, claim),
                 None => false,
             },
+            "resourceslices" => state.slice_nodes.get(name).is_some_and(|owner| **owner == *node),
             _ => state.count(node, resource, namespace, name),
         }
     }
 
-    fn by_pod(&self, node: &str, resource: &'static str, attributes: &Attributes, verbs: &[&str]) -> Decision {
+    /// Allows the verbs on what the node's pods use; `only` is what to say of others.
+    fn by_pod(
+        &self,
+        node: &str,
+        resource: &'static str,
+        attributes: &Attributes,
+        verbs: &[&str],
+        only: &str,
+    ) -> Decision {
         if !verbs.contains(&&*attributes.verb) {
-            let verbs = verbs.join("/");
-            return no(format!("can only {verbs} resources of this type"));
+            return no(only.into());
         }
+        self.related(node, resource, attributes)
+    }
+
+    fn related(&self, node: &str, resource: &'static str, attributes: &Attributes) -> Decision {
         if attributes.name.is_empty() {
             return no("No Object name found".into());
         }
@@ -111,12 +134,13 @@ fn is_guarded(groups: &HashSet<&str>, resource: &str) -> bool {
         "persistentvolumes",
         "serviceaccounts",
         "pods",
+        "nodes",
     ];
     let core_subresources = ["persistentvolumeclaims/status", "serviceaccounts/token"];
     (groups.contains("") && (core.contains(&resource) || core_subresources.contains(&resource)))
         || (groups.contains("coordination.k8s.io") && resource == "leases")
         || (groups.contains("storage.k8s.io") && matches!(resource, "csinodes" | "volumeattachments"))
-        || (groups.contains("resource.k8s.io") && resource == "resourceclaims")
+        || (groups.contains("resource.k8s.io") && matches!(resource, "resourceclaims" | "resourceslices"))
 }
 
 fn no(reason: String) -> Decision {
@@ -133,18 +157,26 @@ impl Authorizer for NodeAuthorizer {
         }
         let about = (&*attributes.group, &*attributes.resource, &*attributes.subresource);
         match about {
-            ("", "secrets", "") => self.by_pod(node, "secrets", attributes, &["get", "list", "watch"]),
-            ("", "configmaps", "") => self.by_pod(node, "configmaps", attributes, &["get", "list", "watch"]),
-            ("", "persistentvolumeclaims", "") => self.by_pod(node, "persistentvolumeclaims", attributes, &["get"]),
-            ("", "persistentvolumeclaims", "status") => {
-                self.by_pod(node, "persistentvolumeclaims", attributes, &["get", "update", "patch"])
+            ("", "secrets", "") => self.by_pod(node, "secrets", attributes, READ, ONLY_READ),
+            ("", "configmaps", "") => self.by_pod(node, "configmaps", attributes, READ, ONLY_READ),
+            ("", "persistentvolumeclaims", "") => {
+                self.by_pod(node, "persistentvolumeclaims", attributes, &["get"], ONLY_GET)
             }
-            ("", "persistentvolumes", "") => self.by_pod(node, "persistentvolumes", attributes, &["get"]),
-            ("", "serviceaccounts", "") => self.by_pod(node, "serviceaccounts", attributes, &["get"]),
-            ("", "serviceaccounts", "token") => self.by_pod(node, "serviceaccounts", attributes, &["create"]),
+            ("", "persistentvolumeclaims", "status") => {
+                let only = "can only get/update/patch this type";
+                self.by_pod(node, "persistentvolumeclaims", attributes, &["update", "patch"], only)
+            }
+            ("", "persistentvolumes", "") => self.by_pod(node, "persistentvolumes", attributes, &["get"], ONLY_GET),
+            ("", "serviceaccounts", "token") => {
+                let only = "can only create tokens for individual service accounts";
+                self.by_pod(node, "serviceaccounts", attributes, &["create"], only)
+            }
+            ("", "serviceaccounts", "") => self.by_pod(node, "serviceaccounts", attributes, &["get"], ONLY_GET),
             ("", "pods", "") => self.pods(node, attributes),
+            ("", "nodes", "") => own_node(node, attributes),
             ("coordination.k8s.io", "leases", "") => lease(node, attributes),
             ("storage.k8s.io", "csinodes", "") => own_name(node, attributes, "CSINode"),
+            ("resource.k8s.io", "resourceslices", "") => self.slices(node, attributes),
             _ if self.rules.iter().any(|rule| rule.allows(attributes)) => Decision::Allow(String::new()),
             _ => no(String::new()),
         }
@@ -167,20 +199,44 @@ impl NodeAuthorizer {
     fn pods(&self, node: &str, attributes: &Attributes) -> Decision {
         match &*attributes.verb {
             "create" | "delete" => Decision::Allow(String::new()),
-            "list" | "watch" => {
-                let wanted = format!("spec.nodeName={node}");
-                let selected = attributes.field_selector.replace("==", "=");
-                match selected.split(',').any(|requirement| requirement == wanted) {
-                    true => Decision::Allow(String::new()),
-                    false => no("can only list/watch pods with spec.nodeName field selector".into()),
-                }
+            "list" | "watch" if selects_node(node, attributes) => Decision::Allow(String::new()),
+            "list" | "watch" if attributes.name.is_empty() => {
+                no("can only list/watch pods with spec.nodeName field selector".into())
             }
-            "get" => match self.uses(node, "pods", &attributes.namespace, &attributes.name) {
-                true => Decision::Allow(String::new()),
-                false => no(format!("no relationship found between node '{node}' and this object")),
-            },
+            "get" | "list" | "watch" => self.related(node, "pods", attributes),
             _ => no(String::new()),
         }
+    }
+
+    /// A node sees and changes the slices of its own devices; of whom a new one is, NodeRestriction looks at.
+    fn slices(&self, node: &str, attributes: &Attributes) -> Decision {
+        match &*attributes.verb {
+            "create" => Decision::Allow(String::new()),
+            "get" | "update" | "patch" | "delete" => self.related(node, "resourceslices", attributes),
+            "list" | "watch" | "deletecollection" if selects_node(node, attributes) => Decision::Allow(String::new()),
+            "list" | "watch" | "deletecollection" => {
+                no("can only list/watch/deletecollection resourceslices with nodeName field selector".into())
+            }
+            _ => no(String::new()),
+        }
+    }
+}
+
+/// Whether a list is asked for with the field selector that names the node.
+fn selects_node(node: &str, attributes: &Attributes) -> bool {
+    let wanted = format!("spec.nodeName={node}");
+    let selected = attributes.field_selector.replace("==", "=");
+    selected.split(',').any(|requirement| requirement == wanted)
+}
+
+/// A node reads its own Node only. Which one it writes, NodeRestriction looks at.
+fn own_node(node: &str, attributes: &Attributes) -> Decision {
+    match (&*attributes.verb, &*attributes.name) {
+        ("create" | "update" | "patch", _) => Decision::Allow(String::new()),
+        ("get" | "list" | "watch", name) if name == node => Decision::Allow(String::new()),
+        ("get" | "list" | "watch", "") => no(format!("node '{node}' cannot read all nodes, only its own Node object")),
+        ("get" | "list" | "watch", name) => no(format!("node '{node}' cannot read '{name}', only its own Node object")),
+        _ => no(String::new()),
     }
 }
 
@@ -248,6 +304,19 @@ impl State {
                 }
             }
         }
+        while let Some(change) = self.slices.try_next() {
+            match change {
+                Change::Reset(slices) => {
+                    self.slice_nodes = slices.iter().filter_map(node_of_slice).collect();
+                }
+                Change::Changed { old, new } => {
+                    if let Some(slice) = old {
+                        self.slice_nodes.remove(slice.name());
+                    }
+                    self.slice_nodes.extend(new.and_then(|slice| node_of_slice(&slice)));
+                }
+            }
+        }
     }
 
     fn add(&mut self, pod: &Object) {
@@ -304,18 +373,27 @@ fn claim_of(volume: &std::sync::Arc<Object>) -> Option<(Box<str>, (Box<str>, Box
     ))
 }
 
-/// All that a pod refers to, each once. A pod that is its own kubelet's mirror gives no access to anything.
+fn node_of_slice(slice: &std::sync::Arc<Object>) -> Option<(Box<str>, Box<str>)> {
+    Some((slice.name().into(), slice.value()["spec"]["nodeName"].as_str()?.into()))
+}
+
+/// All that a pod gives its node access to, each once. A pod that is its own kubelet's mirror gives no access to anything.
 fn used_by(pod: &Value, namespace: &str, name: &str) -> Vec<Used> {
+    let mut used = vec![("pods", namespace.into(), name.into())];
+    if api::meta::annotation(pod, "kubernetes.io/config.mirror").is_none() {
+        used.extend(references(pod, namespace, name));
+    }
+    used
+}
+
+/// All that a pod refers to, each once.
+pub(crate) fn references(pod: &Value, namespace: &str, name: &str) -> HashSet<Used> {
     let mut used = HashSet::new();
     let mut add = |resource: &'static str, name: Option<&str>| {
         if let Some(name) = name.filter(|name| !name.is_empty()) {
             used.insert((resource, Box::<str>::from(namespace), Box::<str>::from(name)));
         }
     };
-    add("pods", Some(name));
-    if api::meta::annotation(pod, "kubernetes.io/config.mirror").is_some() {
-        return used.into_iter().collect();
-    }
     let spec = &pod["spec"];
     add("serviceaccounts", spec["serviceAccountName"].as_str());
     for reference in list(&spec["imagePullSecrets"]) {
@@ -356,7 +434,7 @@ fn used_by(pod: &Value, namespace: &str, name: &str) -> Vec<Used> {
         }
         add("secrets", volume["azureFile"]["secretName"].as_str());
     }
-    used.into_iter().collect()
+    used
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
@@ -421,6 +499,14 @@ mod tests {
         let world = World::new(&[
             ("pods", pod("own", "a")),
             (
+                "resourceslices.resource.k8s.io",
+                json!({"metadata": {"name": "own"}, "spec": {"nodeName": "a"}}),
+            ),
+            (
+                "resourceslices.resource.k8s.io",
+                json!({"metadata": {"name": "other"}, "spec": {"nodeName": "b"}}),
+            ),
+            (
                 "persistentvolumes",
                 json!({"metadata": {"name": "pv"}, "spec": {"claimRef": {"namespace": "ns", "name": "claim"}}}),
             ),
@@ -453,7 +539,24 @@ mod tests {
             ("create coordination.k8s.io leases kube-node-lease -", true),
             ("update coordination.k8s.io leases kube-node-lease b", false),
             ("get coordination.k8s.io leases kube-system a", false),
+            ("watch - pods ns own", true),
+            ("watch - pods ns other", false),
             ("create - nodes - -", true),
+            ("get - nodes - a", true),
+            ("watch - nodes - a", true),
+            ("get - nodes - b", false),
+            ("list - nodes - -", false),
+            ("patch - nodes/status - a", true),
+            ("create resource.k8s.io resourceslices - -", true),
+            ("get resource.k8s.io resourceslices - own", true),
+            ("delete resource.k8s.io resourceslices - own", true),
+            ("delete resource.k8s.io resourceslices - other", false),
+            (
+                "deletecollection resource.k8s.io resourceslices - - spec.nodeName=a",
+                true,
+            ),
+            ("list resource.k8s.io resourceslices - -", false),
+            ("get resource.k8s.io resourceclaims ns x", false),
             ("list - services - -", true),
             ("delete - nodes - a", false),
             ("create - pods/exec ns own", false),

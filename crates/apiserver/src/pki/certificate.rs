@@ -58,16 +58,6 @@ pub fn not_after(certificate_pem: &str) -> Result<Timestamp, ReadError> {
     validity(certificate_pem).map(|(_, end)| end)
 }
 
-/// When a PEM certificate may be replaced: after four fifths of its life.
-///
-/// # Errors
-/// Text that is no certificate.
-pub fn renew_at(certificate_pem: &str) -> Result<Timestamp, ReadError> {
-    let (start, end) = validity(certificate_pem)?;
-    let life = end.as_second() - start.as_second();
-    Timestamp::from_second(start.as_second() + life / 5 * 4).map_err(|_| ReadError::NotDer)
-}
-
 /// When a PEM certificate begins and ends.
 ///
 /// # Errors

@@ -25,6 +25,8 @@ pub(super) enum Work {
     Delete(String),
     /// The dependents of this object are to lose it.
     Orphan(String),
+    /// This object names that owner, which is in another namespace: people are to hear of it.
+    Misplaced { dependent: String, owner: String },
 }
 
 /// One object.
@@ -142,6 +144,8 @@ impl Graph {
                 })
             };
             work.extend(node.dependents.iter().filter(wrongly).cloned().map(Work::Delete));
+            let dependents = node.dependents.iter().filter_map(|uid| self.nodes.get(uid));
+            work.extend(dependents.filter_map(|dependent| misplaced(dependent, &node)));
         }
         let old_owners = before.map(|node| node.owners).unwrap_or_default();
         work.extend(self.link(&node, &old_owners));
@@ -181,6 +185,9 @@ impl Graph {
                     let mismatch = !found.is_virtual() && !names(owner, &node.namespace, found);
                     if mismatch || found.is_foreground() {
                         work.push(Work::Delete(node.uid.clone()));
+                    }
+                    if mismatch {
+                        work.extend(misplaced(node, found));
                     }
                 }
                 None => {
@@ -229,6 +236,15 @@ impl Graph {
         }
         work
     }
+}
+
+/// What to tell when an owner is in a namespace, and not in that of its dependent.
+fn misplaced(dependent: &Node, owner: &Node) -> Option<Work> {
+    let elsewhere = !owner.namespace.is_empty() && owner.namespace != dependent.namespace;
+    elsewhere.then(|| Work::Misplaced {
+        dependent: dependent.uid.clone(),
+        owner: owner.uid.clone(),
+    })
 }
 
 /// Whether a reference, made in a namespace, names this very node. An owner is in no namespace or in the same one.

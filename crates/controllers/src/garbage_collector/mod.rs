@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use base::Shutdown;
 use client::discovery::Discovered;
+use client::events::ObjectReference;
 use client::informer::{Delta, Informer, Selection};
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use client::queue::WorkQueue;
@@ -180,12 +181,17 @@ impl Collector {
     async fn work(&self, work: Work) -> Result<Next, Error> {
         let uid = match &work {
             Work::Delete(uid) | Work::Orphan(uid) => uid,
+            Work::Misplaced { dependent, owner } => {
+                self.tell_misplaced(dependent, owner);
+                return Ok(Next::Wait);
+            }
         };
         let Some(node) = self.graph.lock().get(uid).cloned() else {
             return Ok(Next::Wait);
         };
         let outcome = match work {
             Work::Orphan(_) => self.orphan(&node).await,
+            Work::Misplaced { .. } => Ok(Next::Wait),
             Work::Delete(_) if node.is_virtual() => self.verify(&node).await,
             Work::Delete(_) if node.is_foreground() => self.wait_for_dependents(&node).await,
             Work::Delete(_) if node.deleting => Ok(Next::Wait),
@@ -197,6 +203,29 @@ impl Collector {
             Err(error) if error.is_not_found() => Ok(Next::Wait),
             outcome => outcome,
         }
+    }
+
+    /// Source: `reportInvalidNamespaceOwnerRef`.
+    fn tell_misplaced(&self, dependent: &str, owner: &str) {
+        let graph = self.graph.lock();
+        let Some(node) = graph.get(dependent) else { return };
+        let Some(named) = node.owners.iter().find(|one| one.uid == owner) else {
+            return;
+        };
+        let about = ObjectReference {
+            api_version: node.api_version.clone(),
+            kind: node.kind.clone(),
+            namespace: node.namespace.clone(),
+            name: node.name.clone(),
+            uid: node.uid.clone(),
+            ..ObjectReference::default()
+        };
+        let place = &node.namespace;
+        let text = format!(
+            "ownerRef [{}/{}, namespace: {place}, name: {}, uid: {owner}] does not exist in namespace {place:?}",
+            named.api_version, named.kind, named.name,
+        );
+        self.context.recorder.warning(about, "OwnerRefInvalidNamespace", text);
     }
 
     /// Asks the server about an object that was only named.

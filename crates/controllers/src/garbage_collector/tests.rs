@@ -201,6 +201,13 @@ async fn absent_owners() {
     bench.idle().await;
     let pods: Vec<String> = bench.pod_names();
     assert_eq!(pods, ["keeps", "of-node", "of-unknown-kind"]);
+    let uid = elsewhere["metadata"]["uid"].as_str().unwrap();
+    let text = format!(
+        "OwnerRefInvalidNamespace ownerRef [v1/ConfigMap, namespace: default, name: elsewhere, uid: {uid}] does not exist \
+         in namespace \"default\""
+    );
+    let events = bench.events();
+    assert!(events.iter().any(|event| event.contains(&text)), "{events:?}");
     bench.end().await;
 }
 

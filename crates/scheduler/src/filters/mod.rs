@@ -8,6 +8,7 @@ pub mod ports;
 pub mod taints;
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::cluster::Node;
 use crate::pod::Pod;
@@ -23,22 +24,14 @@ pub enum Reason {
     Taints,
     /// Selector or affinity do not match.
     Affinity,
+    /// The pod's affinity names other nodes: this one was not looked at.
+    NotNamed,
     /// A port of the node is taken.
     Ports,
     /// The node's limit on pods is reached.
     TooManyPods,
     /// There is not enough left of a resource.
     Insufficient(Box<str>),
-}
-
-impl Reason {
-    /// Whether pods would have to go elsewhere to change the verdict: what preemption cannot help with.
-    pub fn is_unresolvable(&self) -> bool {
-        matches!(
-            self,
-            Reason::Unschedulable | Reason::NodeName | Reason::Taints | Reason::Affinity
-        )
-    }
 }
 
 impl fmt::Display for Reason {
@@ -48,6 +41,7 @@ impl fmt::Display for Reason {
             Reason::NodeName => "node(s) didn't match the requested node name",
             Reason::Taints => "node(s) had untolerated taint(s)",
             Reason::Affinity => "node(s) didn't match Pod's node affinity/selector",
+            Reason::NotNamed => "node(s) didn't satisfy plugin(s) [NodeAffinity]",
             Reason::Ports => "node(s) didn't have free ports for the requested pod ports",
             Reason::TooManyPods => "Too many pods",
             Reason::Insufficient(resource) => return write!(f, "Insufficient {resource}"),
@@ -55,24 +49,58 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The reasons why the pod cannot go to the node; none when it can.
-pub fn filter(pod: &Pod, node: &Node) -> Vec<Reason> {
-    if node.unschedulable && !taints::tolerates_unschedulable(pod) {
-        return vec![Reason::Unschedulable];
-    }
-    if taints::untolerated(pod, node).is_some() {
-        return vec![Reason::Taints];
-    }
-    if !pod.constraints.match_node(node) {
-        return vec![Reason::Affinity];
-    }
-    if ports::conflict(&pod.ports, &node.ports) {
-        return vec![Reason::Ports];
-    }
-    fit::insufficient(pod, node)
+/// Why a pod cannot go to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// All that the first filter that says no has to say.
+    pub reasons: Vec<Reason>,
+    /// Whether it could go there if other pods left (upstream's `Unschedulable`, against `UnschedulableAndUnresolvable`).
+    pub resolvable: bool,
 }
 
-/// Whether the pod can go to the node, without the reasons.
-pub fn passes(pod: &Pod, node: &Node) -> bool {
-    filter(pod, node).is_empty()
+/// Whether the pod can go to the node.
+///
+/// # Errors
+/// Why not.
+pub fn filter(pod: &Pod, node: &Node) -> Result<(), Refusal> {
+    let never = |reason| {
+        Err(Refusal {
+            reasons: vec![reason],
+            resolvable: false,
+        })
+    };
+    if node.unschedulable && !taints::tolerates_unschedulable(pod) {
+        return never(Reason::Unschedulable);
+    }
+    if taints::untolerated(pod, node).is_some() {
+        return never(Reason::Taints);
+    }
+    if !pod.constraints.match_node(node) {
+        return never(Reason::Affinity);
+    }
+    if ports::conflict(&pod.ports, &node.ports) {
+        return Err(Refusal {
+            reasons: vec![Reason::Ports],
+            resolvable: true,
+        });
+    }
+    fit::fits(pod, node)
+}
+
+/// Whether the pod can go to the node beside those for whom room is being made there (`rivals`), if they are at least as
+/// important. Source: `RunFilterPluginsWithNominatedPods`; upstream filters without them too, for affinity to other pods.
+///
+/// # Errors
+/// Why not.
+pub fn filter_beside(pod: &Pod, node: &Node, rivals: &[Arc<Pod>]) -> Result<(), Refusal> {
+    let mut before = rivals
+        .iter()
+        .filter(|rival| rival.priority >= pod.priority && rival.uid != pod.uid)
+        .peekable();
+    if before.peek().is_none() {
+        return filter(pod, node);
+    }
+    let mut fuller = node.clone();
+    before.for_each(|rival| fuller.add(rival));
+    filter(pod, &fuller)
 }

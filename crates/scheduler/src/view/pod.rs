@@ -29,6 +29,7 @@ pub struct PodSpec {
     pub node_name: String,
     pub scheduler_name: String,
     pub priority: i32,
+    pub preemption_policy: String,
     pub node_selector: BTreeMap<String, String>,
     pub affinity: Affinity,
     pub tolerations: Vec<Toleration>,
@@ -180,6 +181,8 @@ pub struct Expression {
 #[allow(missing_docs)]
 pub struct PodStatus {
     pub phase: String,
+    pub nominated_node_name: String,
+    pub start_time: Option<String>,
     pub conditions: Vec<ConditionView>,
 }
 
