@@ -34,6 +34,7 @@ pub(crate) struct ServiceSpec {
     #[serde(rename = "type")]
     pub kind: String,
     pub publish_not_ready_addresses: bool,
+    pub traffic_distribution: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

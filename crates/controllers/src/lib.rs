@@ -6,6 +6,7 @@
 //! **Architecture invariant:** this crate talks to the API only, through `client`. It waits for events and deadlines and
 //! polls nothing; a decision that changes nothing writes nothing.
 
+mod account_tokens;
 mod backends;
 mod certificates;
 mod cluster_role_aggregation;
@@ -111,6 +112,10 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
         context("root-ca-cert-publisher", "root-ca-cert-publisher"),
         config.root_ca_pem.clone(),
     );
+    // Upstream gives it no account of its own: it acts as kube-controller-manager itself.
+    let mut tokens = context("tokens-controller", "tokens-controller");
+    tokens.client = config.informers_client.clone().with_user_agent("tokens-controller");
+    account_tokens::start(tokens, config.root_ca_pem.clone());
     start_certificates(&context, config.signer.clone());
     deployment::start(context("deployment-controller", "deployment-controller"));
     replica_set::start(context("replicaset-controller", "replicaset-controller"));

@@ -11,7 +11,7 @@ use base::random::Random;
 
 use crate::cluster::{Cluster, Node};
 use crate::decide::{Unschedulable, told};
-use crate::filters::filter_beside;
+use crate::filters::{Refusal, filter_beside};
 use crate::pod::Pod;
 
 /// What upstream's plug-in for resource claims says of a pod that has none, ahead of preemption's own words.
@@ -54,7 +54,7 @@ pub fn preempt(pod: &Pod, cluster: &Cluster, failure: &Unschedulable, random: &R
     if let Err(why) = may_preempt(pod, cluster, failure) {
         return nothing(why.into(), false);
     }
-    let mut refusals: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut refusals, mut without_victims): (BTreeMap<String, usize>, usize) = (BTreeMap::new(), 0);
     let mut candidates = Vec::new();
     let nodes: Vec<&Node> = failure
         .resolvable
@@ -68,9 +68,10 @@ pub fn preempt(pod: &Pod, cluster: &Cluster, failure: &Unschedulable, random: &R
         let node = nodes[(begin + at) % nodes.len()];
         match victims(pod, node, cluster.nominated(&node.name)) {
             Ok(pods) => candidates.push((node, pods)),
-            Err(reasons) => {
-                for reason in reasons {
-                    *refusals.entry(reason).or_default() += 1;
+            Err(None) => without_victims += 1,
+            Err(Some(refusal)) => {
+                for reason in refusal.reasons {
+                    *refusals.entry(reason.to_string()).or_default() += 1;
                 }
             }
         }
@@ -86,9 +87,9 @@ pub fn preempt(pod: &Pod, cluster: &Cluster, failure: &Unschedulable, random: &R
         },
         None => {
             let others = failure.nodes - nodes.len();
-            if others > 0 {
-                refusals.insert(NO_HELP.into(), others);
-            }
+            let counts = [(NO_VICTIMS, without_victims), (NO_HELP, others)];
+            let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+            refusals.extend(counts.map(|(why, count)| (why.to_owned(), count)));
             nothing(told(failure.nodes, &refusals), true)
         }
     }
@@ -112,17 +113,18 @@ fn may_preempt(pod: &Pod, cluster: &Cluster, failure: &Unschedulable) -> Result<
 }
 
 /// The least important pods of the node that have to go. Source: `SelectVictimsOnNode`.
-fn victims(pod: &Pod, node: &Node, rivals: &[Arc<Pod>]) -> Result<Vec<Arc<Pod>>, Vec<String>> {
+///
+/// # Errors
+/// Why the pod does not even fit without all less important ones; `None`: there are none.
+fn victims(pod: &Pod, node: &Node, rivals: &[Arc<Pod>]) -> Result<Vec<Arc<Pod>>, Option<Refusal>> {
     let less = node.pods.values().filter(|other| other.priority < pod.priority);
     let mut less: Vec<Arc<Pod>> = less.cloned().collect();
     if less.is_empty() {
-        return Err(vec![NO_VICTIMS.into()]);
+        return Err(None);
     }
     let mut emptier = node.clone();
     less.iter().for_each(|other| emptier.remove(&other.uid));
-    if let Err(refusal) = filter_beside(pod, &emptier, rivals) {
-        return Err(refusal.reasons.iter().map(ToString::to_string).collect());
-    }
+    filter_beside(pod, &emptier, rivals).map_err(Some)?;
     less.sort_by_key(|other| (Reverse(other.priority), other.started, other.uid.clone()));
     // The more important ones stay if they can.
     less.retain(|other| {

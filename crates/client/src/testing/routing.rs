@@ -170,6 +170,12 @@ fn act(
         "create" if subresource == "eviction" => {
             state.delete(resource, namespace, name, &deletion(&body["deleteOptions"]))
         }
+        "create" if subresource == "token" => {
+            live(state)?;
+            let mut answer = body;
+            answer["status"]["token"] = format!("token of {name}").into();
+            Ok(answer)
+        }
         "create" if !subresource.is_empty() => {
             live(state)?;
             Ok(body)

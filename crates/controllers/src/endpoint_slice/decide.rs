@@ -122,6 +122,9 @@ fn wanted(service: &Service, pods: &[Arc<Pod>], family: Family, zone: &impl Fn(&
         if let Some(hostname) = hostname(service, pod) {
             endpoint["hostname"] = hostname.into();
         }
+        if let Some(hints) = hints(service, &endpoint) {
+            endpoint["hints"] = hints;
+        }
         wanted
             .entry(ports.to_string())
             .or_insert_with(|| (ports, Vec::new()))
@@ -129,6 +132,27 @@ fn wanted(service: &Service, pods: &[Arc<Pod>], family: Family, zone: &impl Fn(&
             .push(endpoint);
     }
     wanted
+}
+
+/// Whom a ready endpoint is for first, as the service's `trafficDistribution` asks.
+/// Source: `staging/src/k8s.io/endpointslice/trafficdist`.
+fn hints(service: &Service, endpoint: &Value) -> Option<Value> {
+    let same_node = match service.spec.traffic_distribution.as_str() {
+        "PreferSameNode" => true,
+        "PreferSameZone" | "PreferClose" => false,
+        _ => return None,
+    };
+    if endpoint["conditions"]["ready"] != true {
+        return None;
+    }
+    let mut hints = Map::new();
+    if let Some(zone) = endpoint.get("zone") {
+        hints.insert("forZones".into(), json!([{"name": zone}]));
+    }
+    if let Some(node) = endpoint.get("nodeName").filter(|_| same_node) {
+        hints.insert("forNodes".into(), json!([{"name": node}]));
+    }
+    (!hints.is_empty()).then_some(Value::Object(hints))
 }
 
 fn protocol(text: &str) -> &str {

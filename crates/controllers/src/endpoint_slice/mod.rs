@@ -7,6 +7,7 @@ mod trigger;
 
 use std::sync::Arc;
 
+use client::events::ObjectReference;
 use client::informer::{Delta, Informer};
 use client::k8s_openapi::api::discovery::v1::EndpointSlice;
 use client::queue::WorkQueue;
@@ -117,7 +118,17 @@ impl Controller {
             None => Ok(Next::Wait),
             Some(error) if error.is_namespace_terminating() => Ok(Next::Wait),
             Some(error) if error.is_conflict() || error.is_not_found() => Ok(Next::Retry),
-            Some(error) => Err(error),
+            Some(error) => {
+                let about = ObjectReference::to(&resources::SERVICES, &service.metadata);
+                let text = format!(
+                    "Error updating Endpoint Slices for Service {}/{}: {error}",
+                    key.0, key.1
+                );
+                self.context
+                    .recorder
+                    .warning(about, "FailedToUpdateEndpointSlices", text);
+                Err(error)
+            }
         }
     }
 

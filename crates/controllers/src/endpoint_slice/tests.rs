@@ -158,6 +158,58 @@ fn apply(slices: &mut Vec<Arc<EndpointSlice>>, actions: Vec<Action>) {
 }
 
 #[test]
+fn endpoints_hint_whom_they_are_for() {
+    let (in_zone, mut elsewhere, unready) = (
+        pod("a", "10.0.0.1", true),
+        pod("b", "10.0.0.2", true),
+        pod("c", "10.0.0.3", false),
+    );
+    elsewhere["spec"]["nodeName"] = "n2".into();
+    let pods = [in_zone, elsewhere, unready];
+    let zones = json!({"forZones": [{"name": "z1"}]});
+    for (distribution, expect) in [
+        ("", [Value::Null, Value::Null, Value::Null]),
+        ("PreferClose", [zones.clone(), Value::Null, Value::Null]),
+        ("PreferSameZone", [zones, Value::Null, Value::Null]),
+        (
+            "PreferSameNode",
+            [
+                json!({"forZones": [{"name": "z1"}], "forNodes": [{"name": "n1"}]}),
+                json!({"forNodes": [{"name": "n2"}]}),
+                Value::Null,
+            ],
+        ),
+    ] {
+        let service = service(json!({"trafficDistribution": distribution}));
+        let zone = |node: &str| (node == "n1").then(|| "z1".to_string());
+        let [Action::Create(slice)] = &decide(&service, &read(&pods), &[], zone)[..] else {
+            panic!()
+        };
+        let hints: Vec<&Value> = (0..3).map(|at| &slice["endpoints"][at]["hints"]).collect();
+        assert_eq!(hints, expect.iter().collect::<Vec<_>>(), "{distribution}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_written_is_told() {
+    let bench = Bench::new();
+    bench.api.sabotage(|seen| {
+        let refused = client::testing::Fault::Refuse(api::Status::internal("no"));
+        seen.line().starts_with("create endpointslices").then_some(refused)
+    });
+    start(bench.context("endpointslice-controller"));
+    bench.api.put(
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"selector": {"app": "web"}, "clusterIP": "10.96.0.5", "ports": [{"port": 80, "protocol": "TCP"}]}}),
+    );
+    let text = "FailedToUpdateEndpointSlices: Error updating Endpoint Slices for Service default/web: ";
+    bench
+        .until(|_| bench.events().iter().any(|event| event.starts_with(text)))
+        .await;
+    bench.end().await;
+}
+
+#[test]
 fn a_change_touches_few_slices() {
     let service = service(json!({}));
     let mut pods: Vec<Value> = (0..250)

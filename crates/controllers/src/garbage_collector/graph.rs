@@ -143,9 +143,9 @@ impl Graph {
                     reference.is_some_and(|reference| !names(reference, &one.namespace, &node))
                 })
             };
-            work.extend(node.dependents.iter().filter(wrongly).cloned().map(Work::Delete));
             let dependents = node.dependents.iter().filter_map(|uid| self.nodes.get(uid));
             work.extend(dependents.filter_map(|dependent| misplaced(dependent, &node)));
+            work.extend(node.dependents.iter().filter(wrongly).cloned().map(Work::Delete));
         }
         let old_owners = before.map(|node| node.owners).unwrap_or_default();
         work.extend(self.link(&node, &old_owners));
@@ -183,11 +183,11 @@ impl Graph {
                 Some(found) => {
                     found.dependents.insert(node.uid.clone());
                     let mismatch = !found.is_virtual() && !names(owner, &node.namespace, found);
-                    if mismatch || found.is_foreground() {
-                        work.push(Work::Delete(node.uid.clone()));
-                    }
                     if mismatch {
                         work.extend(misplaced(node, found));
+                    }
+                    if mismatch || found.is_foreground() {
+                        work.push(Work::Delete(node.uid.clone()));
                     }
                 }
                 None => {

@@ -203,7 +203,7 @@ async fn absent_owners() {
     assert_eq!(pods, ["keeps", "of-node", "of-unknown-kind"]);
     let uid = elsewhere["metadata"]["uid"].as_str().unwrap();
     let text = format!(
-        "OwnerRefInvalidNamespace ownerRef [v1/ConfigMap, namespace: default, name: elsewhere, uid: {uid}] does not exist \
+        "OwnerRefInvalidNamespace: ownerRef [v1/ConfigMap, namespace: default, name: elsewhere, uid: {uid}] does not exist \
          in namespace \"default\""
     );
     let events = bench.events();

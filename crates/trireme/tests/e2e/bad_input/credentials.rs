@@ -27,6 +27,22 @@ fn certificates_and_tokens() {
     cluster.kubectl_ok(&["create", "serviceaccount", "gone"]);
     let gone = cluster.kubectl_ok(&["create", "token", "gone"]).trim().to_owned();
     cluster.kubectl_ok(&["delete", "serviceaccount", "gone"]);
+    let anonymous = "pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" at the cluster scope";
+    let account = "pods is forbidden: User \"system:serviceaccount:default:default\" cannot list resource \"pods\" in API group \"\" at the cluster scope";
+    let of_secret = |secret: &str| {
+        let place = cluster.workplace(&format!("holds-{secret}"));
+        let manifest = format!(
+            r#"{{"apiVersion":"v1","kind":"Secret","type":"kubernetes.io/service-account-token","metadata":{{"name":"{secret}",
+               "annotations":{{"kubernetes.io/service-account.name":"default"}}}}}}"#
+        );
+        place.wait("serviceaccount/default", "create");
+        crate::cluster::succeed(&place.kubectl_with(&["create", "-f", "-"], &manifest));
+        place.wait(&format!("secret/{secret}"), "jsonpath={.data.token}");
+        crate::cluster::decode(&place.get(&["secret", secret])["data"]["token"])
+    };
+    let (kept, ended) = (of_secret("kept"), of_secret("ended"));
+    cluster.kubectl_ok(&["delete", "secret", "ended", "--namespace=holds-ended"]);
+    let of_kept = account.replace("default:default", "holds-kept:default");
     let other_audience = cluster
         .kubectl_ok(&["create", "token", "default", "--audience=vault"])
         .trim()
@@ -35,12 +51,18 @@ fn certificates_and_tokens() {
         let token = token.to_owned();
         Credentials::Token(std::sync::Arc::new(move || token.clone()))
     };
-    let anonymous = "pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" at the cluster scope";
-    let account = "pods is forbidden: User \"system:serviceaccount:default:default\" cannot list resource \"pods\" in API group \"\" at the cluster scope";
     runtime.block_on(async {
         for (what, credentials, code, reason, message) in [
             ("nobody", Credentials::Anonymous, 403, "Forbidden", anonymous),
             ("a service account", bearer(&token), 403, "Forbidden", account),
+            ("a secret's token", bearer(&kept), 403, "Forbidden", &of_kept),
+            (
+                "a token of a secret that is gone",
+                bearer(&ended),
+                401,
+                "Unauthorized",
+                "Unauthorized",
+            ),
             (
                 "a token that is none",
                 bearer("x.y.z"),
