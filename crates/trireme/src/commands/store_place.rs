@@ -13,10 +13,15 @@ use store::{Embedded, EmbeddedOptions, Engine as _, OpenError};
 use crate::errors::{CliError, Kind, Result};
 use crate::layout::{Layout, make_private_dir};
 use crate::process::Process;
+use crate::supervisor;
+
+use super::server;
 
 /// Refuses when this directory's control plane runs.
 pub fn refuse_running(layout: &Layout) -> Result {
-    match Process::read(&layout.process("server")) {
+    // A supervisor whose daemon died is about to start another one.
+    let supervisor = supervisor::Files::new(layout, server::DAEMON, server::DAEMON).read();
+    match Process::read(&layout.process(server::DAEMON)).or(supervisor.map(|state| state.supervisor)) {
         Some(server) => Err(
             running(&format!("the control plane is running (process {})", server.pid))
                 .hint(format!("end it first: {}", layout.command("down"))),
