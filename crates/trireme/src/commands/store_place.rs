@@ -176,6 +176,7 @@ mod tests {
 
         // What is no store that can be read is replaced, too, and what an attempt left behind is not in the way.
         make(&layout.data().join("store.made"), "left behind");
+        std::fs::write(layout.store().join("00000000000000000001.log"), "no log").unwrap();
         let place = Place::claim(&layout, true, "do it").await.unwrap();
         assert!(place.unreadable.is_some());
         let new = place.beside("made").unwrap();

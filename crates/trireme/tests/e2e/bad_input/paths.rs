@@ -43,7 +43,7 @@ fn paths_and_selectors() {
             "/api/v1/namespaces/bad-input/configmaps?resourceVersion=x",
             400,
             "BadRequest",
-            "resourceVersion: Invalid value: \"x\": strconv.ParseUint: parsing \"x\": invalid syntax",
+            "invalid resource version: resourceVersion: Invalid value: \"x\": strconv.ParseUint: parsing \"x\": invalid syntax",
         ),
         get(
             "/api/v1/namespaces/bad-input/configmaps?resourceVersionMatch=Exact",
