@@ -1,20 +1,22 @@
 //! One transcript a command of kubectl. The expected text of each names the upstream source that it follows.
 
 use crate::cluster::Cluster;
+use crate::node_cluster;
 use crate::transcript::check;
 
 /// A test for each transcript, in a namespace of its own.
 macro_rules! transcripts {
-    ($($name:ident)*) => {$(
+    ($cluster:expr; $($name:ident)*) => {$(
         #[test]
         fn $name() {
             let name = stringify!($name);
-            check(&Cluster::shared().workplace(&format!("t-{}", name.replace('_', "-"))), name);
+            check(&$cluster.workplace(&format!("t-{}", name.replace('_', "-"))), name);
         }
     )*};
 }
 
 transcripts! {
+    Cluster::shared();
     annotate
     api_resources
     apply
@@ -38,4 +40,12 @@ transcripts! {
     scale
     tokens
     wait
+}
+
+// Those that need containers.
+transcripts! {
+    node_cluster::shared();
+    cp
+    exec
+    logs
 }
