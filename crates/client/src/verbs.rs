@@ -246,6 +246,12 @@ impl Client {
         decode(resource, &bytes)
     }
 
+    /// Merges into an object's status, its lists by their keys. What is said of [`Client::patch`] holds.
+    pub async fn patch_status(&self, resource: &Resource, namespace: &str, name: &str, body: &Value) -> Result<Value> {
+        self.patch(resource, namespace, name, Some("status"), &Patch::Strategic, body)
+            .await
+    }
+
     /// Deletes one object. The answer is the object as it is now (when it takes time to end), or a `Status`.
     pub async fn delete(
         &self,

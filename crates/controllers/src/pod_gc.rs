@@ -9,7 +9,7 @@ use std::time::Duration;
 use client::informer::{Delta, Informer};
 use client::queue::WorkQueue;
 use client::worker::Next;
-use client::{DeleteParams, Error, Meta, Patch, resources};
+use client::{DeleteParams, Error, Meta, resources};
 use serde_json::json;
 
 use crate::context::{Context, Name, name_of, synced};
@@ -200,17 +200,7 @@ impl Collector {
                 "phase": "Failed",
                 "conditions": [disruption(&self.context.now_text(), reason, message)],
             }});
-            match client
-                .patch(
-                    &resources::PODS,
-                    namespace,
-                    name,
-                    Some("status"),
-                    &Patch::Strategic,
-                    &edit,
-                )
-                .await
-            {
+            match client.patch_status(&resources::PODS, namespace, name, &edit).await {
                 Ok(_) => {}
                 Err(error) if error.is_not_found() => return Ok(Next::Wait),
                 Err(error) => return Err(error),

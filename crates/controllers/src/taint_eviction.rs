@@ -13,7 +13,7 @@ use client::informer::{Delta, Informer};
 use client::k8s_openapi::api::core::v1::Toleration;
 use client::queue::WorkQueue;
 use client::worker::Next;
-use client::{DeleteParams, Error, Meta, Patch, resources};
+use client::{DeleteParams, Error, Meta, resources};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -180,17 +180,7 @@ impl Controller {
             "status": {"conditions": [disruption(&self.context.now_text(), "DeletionByTaintManager", message)]},
         });
         let client = &self.context.client;
-        match client
-            .patch(
-                &resources::PODS,
-                namespace,
-                name,
-                Some("status"),
-                &Patch::Strategic,
-                &edit,
-            )
-            .await
-        {
+        match client.patch_status(&resources::PODS, namespace, name, &edit).await {
             Err(error) if error.is_not_found() || error.is_conflict() => return Ok(Next::Wait),
             Err(error) => return Err(error),
             Ok(_) => {}

@@ -1,7 +1,7 @@
 //! What a verdict looks like to people: the condition `PodScheduled` and the event.
 
 use client::events::{ObjectReference, Recorder};
-use client::{Client, DeleteParams, Error, Patch, resources};
+use client::{Client, DeleteParams, Error, resources};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -88,16 +88,7 @@ pub async fn evict(
         condition["observedGeneration"] = json!(victim.generation);
     }
     let patch = json!({"metadata": {"uid": &*victim.uid}, "status": {"conditions": [condition]}});
-    let told = client
-        .patch(
-            &resources::PODS,
-            namespace,
-            name,
-            Some("status"),
-            &Patch::Strategic,
-            &patch,
-        )
-        .await;
+    let told = client.patch_status(&resources::PODS, namespace, name, &patch).await;
     let gone = |error: &Error| error.is_not_found() || error.is_conflict();
     match told {
         Err(error) if gone(&error) => return Ok(()),
@@ -120,16 +111,7 @@ pub async fn evict(
 /// Writes the condition. That the pod is gone meanwhile is no worry.
 pub async fn write_condition(client: &Client, pod: &Pod, patch: &Value) {
     let (namespace, name) = (&pod.key.namespace, &pod.key.name);
-    let written = client
-        .patch(
-            &resources::PODS,
-            namespace,
-            name,
-            Some("status"),
-            &Patch::Strategic,
-            patch,
-        )
-        .await;
+    let written = client.patch_status(&resources::PODS, namespace, name, patch).await;
     match written {
         Err(error) if !error.is_not_found() && !error.is_conflict() => {
             tracing::warn!(%namespace, %name, %error, "the condition PodScheduled was not written");

@@ -77,7 +77,7 @@ async fn register(client: &Client, name: &str) {
         },
     }});
     client
-        .patch(&NODES, "", name, Some("status"), &Patch::Strategic, &status)
+        .patch_status(&NODES, "", name, &status)
         .await
         .expect("the node is ready");
 }
@@ -167,9 +167,7 @@ async fn report(client: &Client, pod: &Value, number: usize) -> client::Result<V
         "phase": "Running", "hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.1"}], "podIP": address,
         "podIPs": [{"ip": address}], "startTime": start, "conditions": conditions, "containerStatuses": containers,
     }});
-    client
-        .patch(&PODS, namespace, name, Some("status"), &Patch::Strategic, &status)
-        .await
+    client.patch_status(&PODS, namespace, name, &status).await
 }
 
 fn text(value: &Value) -> &str {

@@ -352,17 +352,7 @@ impl Controller {
         });
         let (namespace, name) = (pod.metadata.namespace(), pod.metadata.name());
         let client = &self.context.client;
-        match client
-            .patch(
-                &resources::PODS,
-                namespace,
-                name,
-                Some("status"),
-                &Patch::Strategic,
-                &edit,
-            )
-            .await
-        {
+        match client.patch_status(&resources::PODS, namespace, name, &edit).await {
             // Gone, or another pod of that name.
             Err(error) if !error.is_not_found() && !error.is_conflict() && !error.is_invalid() => Err(error),
             _ => Ok(()),

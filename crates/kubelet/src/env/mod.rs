@@ -7,7 +7,7 @@
 //! Source: `pkg/kubelet/kubelet_pods.go` (`makeEnvironmentVariables`).
 //!
 //! How it is used:
-//! ```ignore
+//! ```text
 //! let environment = env::environment(&input, &objects).await?;      // objects: volumes::objects::ObjectCache
 //! config.envs = environment.to_cri();
 //! config.command = environment.expand_all(container.command.as_deref().unwrap_or_default());

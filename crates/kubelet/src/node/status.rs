@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::Shutdown;
-use client::{Patch, resources};
+use client::resources;
 use serde_json::{Value, json};
 
 use super::{Images, NodeKeeper, facts};
@@ -45,10 +45,7 @@ impl NodeKeeper {
             }
             let patch = json!({"status": status});
             let name = &self.config.name;
-            let written = self
-                .client
-                .patch(&resources::NODES, "", name, Some("status"), &Patch::Strategic, &patch)
-                .await;
+            let written = self.client.patch_status(&resources::NODES, "", name, &patch).await;
             let wait = match written {
                 Ok(_) => {
                     for reason in transitions.news(&before) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::k8s_openapi::api::core::v1::Pod;
-use client::{Patch, resources};
+use client::resources;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -103,14 +103,7 @@ impl Worker {
         let patched = self
             .shared
             .client
-            .patch(
-                &resources::PODS,
-                namespace,
-                name,
-                Some("status"),
-                &Patch::Strategic,
-                &patch,
-            )
+            .patch_status(&resources::PODS, namespace, name, &patch)
             .await;
         match patched {
             // The informer's news of it comes later, and must not look like somebody else's change until then.

@@ -1,6 +1,6 @@
 //! The kubelet's own HTTPS server: logs, exec and stats of this node's pods, for the API server.
 //!
-//! ```ignore
+//! ```text
 //! let server = Server::new(pods, runtime, authorizer, clock);     // Arc<dyn Pods>, Arc<dyn Runtime> (Cri is one), ...
 //! shutdown.spawn(server.serve(listener, tls_config, shutdown.clone()));
 //! ```

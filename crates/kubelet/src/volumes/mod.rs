@@ -6,7 +6,7 @@
 //! Invariant: whatever is made here lies below that directory, and [`VolumeManager::teardown`] removes just that.
 //!
 //! How it is used, by the worker of a pod:
-//! ```ignore
+//! ```text
 //! let volumes = manager.prepare(&pod).await?;          // error: event Warning `error.reason()`, try again
 //! for warning in &volumes.warnings { /* event Warning FailedMount, go on */ }
 //! let environment = env::environment(&input, manager.objects()).await?;
