@@ -22,9 +22,10 @@ const ON: [&str; 3] = [
 const UNMARKED: [(&str, &str, &str); 1] = [("api.core.v1.Lifecycle", "stopSignal", "ContainerStopSignals")];
 
 /// The types that are checked as a whole.
-const TYPES: [&str; 4] = [
+const TYPES: [&str; 5] = [
     "core.v1.Pod",
     "core.v1.PodTemplateSpec",
+    "apps.v1.StatefulSetUpdateStrategy",
     "core.v1.Node",
     "coordination.v1.Lease",
 ];

@@ -108,6 +108,13 @@ pub fn least(row: &StorageKind) -> Value {
         ("Deployment", &workload),
         ("ReplicaSet", &workload),
         ("DaemonSet", &workload),
+        ("StatefulSet", &workload),
+        ("ControllerRevision", "{revision: 1, data: {spec: {}}}"),
+        ("PodTemplate", "template: {spec: {containers: [{name: a, image: i}]}}"),
+        (
+            "ReplicationController",
+            "spec: {template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: i}]}}}",
+        ),
         (
             "Job",
             "spec: {template: {spec: {restartPolicy: Never, containers: [{name: a, image: i}]}}}",

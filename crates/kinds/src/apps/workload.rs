@@ -16,21 +16,27 @@ use crate::view::{Edit, View};
 
 /// `replicas` is not negative; the selector is there, well formed, not empty, and matches the template, whose pods run
 /// forever.
-pub fn validate(spec: &At) {
+pub fn validate(spec: &At, old: Option<&Value>) {
     let selector = spec.get("selector");
     if !selector.is_set() {
         selector.missing("");
     }
     // Upstream says "deployment" of replica sets too.
     well_formed(&selector, "deployment");
-    if LabelSelector::from_object(selector.value).is_err() {
-        selector.invalid("invalid label selector");
+    if !selector_is_readable(&selector, "invalid label selector") {
         return;
     }
     selected(spec);
     let template = spec.get("template");
-    pod::validate_template(&template);
+    pod::validate_template(&template, old.map(|old| old.at("template")));
     runs_forever(&template, "ReplicaSet");
+}
+
+/// Whether a selector can be evaluated at all; an error with this detail when it cannot.
+pub fn selector_is_readable(selector: &At, detail: &str) -> bool {
+    let readable = LabelSelector::from_object(selector.value).is_ok();
+    selector.ensure(readable, detail);
+    readable
 }
 
 /// A selector, if there is one, obeys the rules of selectors and selects something.
@@ -96,8 +102,14 @@ pub fn at_most_all(at: &At) {
     }
 }
 
-/// Counters of a status: none negative, parts not larger than the whole.
+/// The counters of a status, and no more pods available than ready.
 pub fn validate_status(status: &At, counters: &[&str], parts: &[&str]) {
+    self::counters(status, counters, parts);
+    available_is_ready(status, "cannot be greater than readyReplicas");
+}
+
+/// Counters of a status: none negative, parts not larger than the whole.
+pub fn counters(status: &At, counters: &[&str], parts: &[&str]) {
     for counter in counters {
         status.get(counter).non_negative();
     }
@@ -109,11 +121,13 @@ pub fn validate_status(status: &At, counters: &[&str], parts: &[&str]) {
             "cannot be greater than status.replicas",
         );
     }
+}
+
+/// An available pod is a ready one.
+pub fn available_is_ready(status: &At, detail: &str) {
     let available = status.get("availableReplicas");
-    available.ensure(
-        count("availableReplicas") <= count("readyReplicas"),
-        "cannot be greater than readyReplicas",
-    );
+    let ready = status.value.count("readyReplicas");
+    available.ensure(available.number().unwrap_or(0) <= ready, detail);
 }
 
 /// The rules of an update: those of the part that the request writes. A selector never changes: the pods it selected
@@ -122,13 +136,13 @@ pub fn validate_update(
     object: &Value,
     old: &Value,
     context: &WriteContext,
-    spec: fn(&At),
+    spec: fn(&At, Option<&Value>),
     status: fn(&At, &Value),
 ) -> ErrorList {
     Report::of(object, |object| match context.subresource {
         "status" => status(&object.get("status"), old),
         _ => {
-            spec(&object.get("spec"));
+            spec(&object.get("spec"), Some(old.at("spec")));
             object.get("spec.selector").unchanged(old.at("spec.selector"));
         }
     })

@@ -52,9 +52,24 @@ pub fn validate_template(template: &At) {
     validate_spec(&template.get("spec"));
 }
 
+/// What a user is told of a claim's spec at a path.
+pub fn warnings(path: &str, spec: &Value) -> Vec<String> {
+    let amount = |list: &str| Quantity::from_value(spec.at("resources").at(list).at("storage")).ok();
+    ["requests", "limits"]
+        .into_iter()
+        .filter_map(|list| Some((list, amount(list)?)))
+        .filter(|(_, amount)| amount.milli_value() % 1000 != 0)
+        .map(|(list, amount)| {
+            let amount = amount.to_string();
+            format!("{path}.resources.{list}[storage]: fractional byte value {amount:?} is invalid, must be an integer")
+        })
+        .collect()
+}
+
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
-fn validate_spec(spec: &At) {
+/// The rules of the spec of a claim that is made.
+pub fn validate_spec(spec: &At) {
     let modes = spec.get("accessModes");
     if modes.is_empty() {
         modes.missing("at least 1 access mode is required");

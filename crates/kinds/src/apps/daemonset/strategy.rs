@@ -47,7 +47,7 @@ impl Strategy for DaemonSets {
     }
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| spec(&object.get("spec")))
+        Report::of(object, |object| spec(&object.get("spec"), None))
     }
 
     fn validate_update(&self, object: &Value, old: &Value, context: &WriteContext) -> ErrorList {
@@ -76,12 +76,12 @@ fn default(object: &mut Value) {
     object["spec"].put_default("revisionHistoryLimit", HISTORY_DEFAULT);
 }
 
-fn spec(spec: &At) {
+fn spec(spec: &At, old: Option<&Value>) {
     let template = spec.get("template");
     let selector = spec.get("selector");
     workload::selected(spec);
     workload::well_formed(&selector, "daemonset");
-    pod::validate_template(&template);
+    pod::validate_template(&template, old.map(|old| old.at("template")));
     workload::runs_forever(&template, "DaemonSet");
     spec.get("minReadySeconds").non_negative();
     update_strategy(&spec.get("updateStrategy"));

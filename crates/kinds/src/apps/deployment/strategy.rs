@@ -56,7 +56,7 @@ impl Strategy for Deployments {
     }
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| spec(&object.get("spec")))
+        Report::of(object, |object| spec(&object.get("spec"), None))
     }
 
     fn validate_update(&self, object: &Value, old: &Value, context: &WriteContext) -> ErrorList {
@@ -72,9 +72,9 @@ impl Strategy for Deployments {
     }
 }
 
-fn spec(spec: &At) {
+fn spec(spec: &At, old: Option<&Value>) {
     spec.get("replicas").non_negative();
-    workload::validate(spec);
+    workload::validate(spec, old);
     strategy(&spec.get("strategy"));
     spec.get("minReadySeconds").non_negative();
     spec.get("revisionHistoryLimit").non_negative();

@@ -32,7 +32,7 @@ impl Strategy for ReplicaSets {
     }
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| spec(&object.get("spec")))
+        Report::of(object, |object| spec(&object.get("spec"), None))
     }
 
     fn validate_update(&self, object: &Value, old: &Value, context: &WriteContext) -> ErrorList {
@@ -48,10 +48,10 @@ impl Strategy for ReplicaSets {
     }
 }
 
-fn spec(spec: &At) {
+fn spec(spec: &At, old: Option<&Value>) {
     spec.get("replicas").non_negative();
     spec.get("minReadySeconds").non_negative();
-    workload::validate(spec);
+    workload::validate(spec, old);
 }
 
 fn status(status: &At, _old: &Value) {

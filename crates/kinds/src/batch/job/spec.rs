@@ -1,7 +1,7 @@
 //! The rules of a job's spec, and what may change of it.
 //!
-//! Source: `ValidateJob` and `ValidateJobSpecUpdate` in `pkg/apis/batch/validation/validation.go`. Resources of a suspended
-//! job's template stay as they are: that is a feature that is off.
+//! Source: `ValidateJob` and `ValidateJobSpecUpdate` in `pkg/apis/batch/validation/validation.go`, and
+//! `validationOptionsForJob` in `pkg/registry/batch/job/strategy.go`.
 
 use api::Value;
 use api::field::Path;
@@ -22,19 +22,22 @@ const INDEXED_MAX: i64 = 100_000;
 const INDEXED_MANY_MAX: i64 = 10_000;
 const MANAGER_BYTES_MAX: usize = 63;
 
-/// Everything of a job's own spec.
-pub fn job(spec: &At) {
-    template_of_job(spec);
+/// Everything of a job's own spec; in an update, with the spec before it.
+pub fn job(spec: &At, old: Option<&Value>) {
+    template_of_job(spec, old);
     let selector = spec.get("selector");
+    // A selector is for life: what was stored may stay.
+    let broken = |old: &Value| !label_selector(old.at("selector"), false, &selector.path).is_empty();
+    let any_value = old.is_some_and(broken);
     match selector.is_set() {
         false => selector.missing(""),
-        true => selector.extend(label_selector(selector.value, false, &selector.path)),
+        true => selector.extend(label_selector(selector.value, any_value, &selector.path)),
     }
     workload::selected(spec);
 }
 
 /// What holds for the job in a CronJob, too.
-pub fn template_of_job(spec: &At) {
+pub fn template_of_job(spec: &At, old: Option<&Value>) {
     for field in [
         "parallelism",
         "completions",
@@ -75,7 +78,7 @@ pub fn template_of_job(spec: &At) {
             false => replacement.one_of(&["Failed", "TerminatingOrFailed"]),
         }
     }
-    pod::validate_template(&spec.get("template"));
+    pod::validate_template(&spec.get("template"), old.map(|old| old.at("template")));
     restart_policy(spec);
 }
 
@@ -136,8 +139,9 @@ fn restart_policy(spec: &At) {
     }
 }
 
-/// The selector of a job that did not choose one itself is the one that was made for it.
-pub fn generated_selector(job: &At) {
+/// The selector of a job that did not choose one itself is the one that was made for it. Jobs of old have labels
+/// without a prefix only.
+pub fn generated_selector(job: &At, prefixed: bool) {
     let (spec, selector) = (job.value.at("spec"), job.get("spec.selector"));
     if spec.flag("manualSelector") || !selector.is_set() {
         return;
@@ -151,7 +155,8 @@ pub fn generated_selector(job: &At) {
         (UID_LABELS[1], uid.text()),
         (NAME_LABELS[1], name),
     ];
-    for (label, value) in own {
+    let asked = if prefixed { &own[..] } else { &own[..2] };
+    for (label, value) in asked {
         has_label(&metadata, label, value);
     }
     let expected = |key: &str| own.iter().find(|(label, _)| *label == key).map(|(_, value)| *value);
@@ -192,10 +197,13 @@ pub fn pod_names(job: &At) {
     }
 }
 
-/// An update of the spec.
-pub fn update(spec: &At, old: &Value) {
-    job(spec);
-    let before = old.at("spec");
+/// An update.
+pub fn update(whole: &At, old: &Value) {
+    let (spec, before) = (&whole.get("spec"), old.at("spec"));
+    let had = |label: &str| before.at("template.metadata.labels").get(label).is_some();
+    generated_selector(whole, had(NAME_LABELS[1]) && had(UID_LABELS[1]));
+    pod_names(whole);
+    job(spec, Some(before));
     completions(spec, before);
     spec.get("selector").unchanged(before.at("selector"));
     template(spec, old);
@@ -222,29 +230,44 @@ fn completions(spec: &At, old: &Value) {
     }
 }
 
-/// The template is for life; where its pods may go can change while a job waits for its first start.
+/// The template is for life. While a job is suspended and none of its pods is left, where its pods may go and what they
+/// get can change.
 fn template(spec: &At, old: &Value) {
     let template = spec.get("template");
     let mut before = old.at("spec.template").clone();
-    if old.flag("spec.suspend") && !old.has("status.startTime") {
-        for field in [
-            "spec.affinity.nodeAffinity",
-            "spec.nodeSelector",
-            "spec.tolerations",
-            "spec.schedulingGates",
-            "metadata.annotations",
-            "metadata.labels",
-        ] {
-            before.copy_from(template.value, field);
+    let paused = |condition: &Value| condition.text("type") == "Suspended" && condition.text("status") == "True";
+    let waits = !old.has("status.startTime") || old.list("status.conditions").iter().any(paused);
+    if !old.flag("spec.suspend") {
+        return template.unchanged(&before);
+    }
+    let idle = waits && old.count("status.active") == 0;
+    if !idle {
+        return template.unchanged(&before);
+    }
+    for field in [
+        "affinity.nodeAffinity",
+        "nodeSelector",
+        "tolerations",
+        "schedulingGates",
+    ] {
+        before.copy_from(template.value, &format!("spec.{field}"));
+    }
+    // An affinity of which nothing else is left is none.
+    let empty = |affinity: &Value| affinity.is_null() || *affinity == json!({});
+    if empty(before.at("spec.affinity")) && empty(template.value.at("spec.affinity")) {
+        before.copy_from(template.value, "spec.affinity");
+    }
+    for list in ["spec.containers", "spec.initContainers"] {
+        let new = template.value.list(list);
+        if new.len() != before.list(list).len() {
+            continue;
         }
-        // An affinity of which nothing else is left is none.
-        let empty = |affinity: &Value| affinity.is_null() || *affinity == json!({});
-        if empty(before.at("spec.affinity")) && empty(template.value.at("spec.affinity")) {
-            before.copy_from(template.value, "spec.affinity");
-        }
-        if empty(before.at("metadata")) && empty(template.value.at("metadata")) {
-            before.copy_from(template.value, "metadata");
+        for (container, new) in before.elements(list).zip(new) {
+            if container.text("name") == new.text("name") {
+                container.copy_from(new, "resources");
+            }
         }
     }
-    template.unchanged(&before);
+    // Upstream compares the specs alone here.
+    template.get("spec").unchanged(before.at("spec"));
 }

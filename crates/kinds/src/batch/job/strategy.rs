@@ -45,8 +45,8 @@ impl Strategy for Jobs {
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
         Report::of(object, |job| {
-            spec::generated_selector(&job);
-            spec::job(&job.get("spec"));
+            spec::generated_selector(&job, true);
+            spec::job(&job.get("spec"), None);
             spec::pod_names(&job);
         })
     }
@@ -54,7 +54,7 @@ impl Strategy for Jobs {
     fn validate_update(&self, object: &Value, old: &Value, context: &WriteContext) -> ErrorList {
         Report::of(object, |job| match context.subresource {
             "status" => status::update(&job, old),
-            _ => spec::update(&job.get("spec"), old),
+            _ => spec::update(&job, old),
         })
     }
 
@@ -66,7 +66,7 @@ impl Strategy for Jobs {
             && spec.count("parallelism") > PARALLELISM_TRACKED_MAX
         {
             told.push(
-                "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, \
+                "spec: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, \
                  Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
                     .into(),
             );

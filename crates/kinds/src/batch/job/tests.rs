@@ -306,7 +306,25 @@ fn updates() {
             )),
     ]);
     let elsewhere = job("").replace("spec: {restartPolicy", "spec: {nodeSelector: {a: b}, restartPolicy");
-    for old in [job(""), stored(", suspend: true", "startTime: '2026-01-01T00:00:00Z'")] {
+    let more = job("").replace("image: i", "image: i, resources: {limits: {cpu: 2}}");
+    let started = "startTime: '2026-01-01T00:00:00Z'";
+    let paused = format!("{started}, conditions: [{{type: Suspended, status: 'True'}}]");
+    for (status, new) in [("", &more), (paused.as_str(), &more), (paused.as_str(), &elsewhere)] {
+        let old = stored(", suspend: true", status);
+        check(&Jobs, Case::new("a job that is paused").old(&old).object(new));
+    }
+    let labels = "batch.kubernetes.io/controller-uid: u, batch.kubernetes.io/job-name: j, ";
+    let unlabelled = job("").replace(&format!("labels: {{{labels}"), "labels: {").replace(
+        "{matchLabels: {batch.kubernetes.io/controller-uid",
+        "{matchLabels: {controller-uid",
+    );
+    check(
+        &Jobs,
+        Case::new("a job from before labels had prefixes")
+            .old(&unlabelled)
+            .object(&unlabelled.replace("spec: {selector", "spec: {completions: 1, parallelism: 2, selector")),
+    );
+    for old in [job(""), stored(", suspend: true", started)] {
         let changed = Case::new("a job that was started stays").old(&old).object(&elsewhere);
         let errors = changed_errors(&old, &elsewhere);
         assert!(errors.starts_with("spec.template: Invalid value: "), "{errors}");

@@ -9,6 +9,7 @@ use api::Value;
 use api::validation::{dns1123_label, http_header_name, port_name, port_number};
 
 use super::mounts::{self, Volumes};
+use super::tolerated::Tolerated;
 use super::{env, resources, security};
 use crate::check::At;
 use crate::view::View;
@@ -41,6 +42,8 @@ pub struct Pod<'a> {
     pub restart_policy: &'a str,
     /// `os.name`, if `os` is set.
     pub os: Option<&'a str>,
+    /// Which rules an update may go on breaking.
+    pub tolerated: Tolerated,
 }
 
 /// `containers`: at least one.
@@ -149,7 +152,8 @@ fn common(container: &At, pod: &Pod) {
     env::validate(container);
     mounts::validate(container, &pod.volumes);
     pull_policy(&container.get("imagePullPolicy"));
-    resources::requirements(&container.get("resources"), &pod.claims);
+    let resources = container.get("resources");
+    resources::requirements(&resources, &pod.claims, pod.tolerated.partial_huge_pages);
     resize_policy(container, pod);
     security::container(&container.get("securityContext"), pod.host_users);
 }

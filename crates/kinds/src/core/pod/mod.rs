@@ -13,6 +13,7 @@ mod security;
 mod spec;
 mod status;
 mod strategy;
+mod tolerated;
 mod update;
 mod volumes;
 mod warnings;
@@ -91,9 +92,14 @@ pub fn default_template(template: Option<&mut Value>) {
     }
 }
 
-/// The rules of a pod template, wherever it stands.
-pub fn validate_template(template: &At) {
-    spec::template(template);
+/// The rules of a pod template, wherever it stands; in an update, with the template before it.
+pub fn validate_template(template: &At, old: Option<&Value>) {
+    spec::template(template, old);
+}
+
+/// The rules of a pod template's labels and annotations; in an update, with the template before it.
+pub fn validate_template_metadata(template: &At, old: Option<&Value>) {
+    spec::template_metadata(template, tolerated::Tolerated::of(old));
 }
 
 /// What a user is told of an object that makes pods from the template at a path.
@@ -102,6 +108,11 @@ pub fn template_warnings(path: &str, object: &Value, old: Option<&Value>) -> Vec
         None => warnings::name(object, "Pod names and hostnames"),
         Some(_) => Vec::new(),
     };
-    told.extend(warnings::template(path, object.at(path), old.map(|old| old.at(path))));
+    told.extend(spec_warnings(path, object, old));
     told
+}
+
+/// What a user is told of the template at a path, but for the name of the object.
+pub fn spec_warnings(path: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
+    warnings::template(path, object.at(path), old.map(|old| old.at(path)))
 }

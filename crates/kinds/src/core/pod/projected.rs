@@ -67,10 +67,20 @@ fn service_account_token(volume: &At, token: &At) {
     if number > TOKEN_SECONDS_MAX {
         seconds.invalid_as(number, "may not specify a duration larger than 2^32 seconds");
     }
-    // Upstream tells this of the volume and not of the source.
-    let path = token.get("path");
-    let path = volume.elsewhere(volume.path.child("path"), path.value);
-    if path.required() {
-        paths::local_not_reserved(&path);
+    path_of_token(volume, token).required();
+}
+
+/// No token is written outside of its volume.
+pub fn token_paths(volume: &At) {
+    for source in volume.items("sources") {
+        let path = path_of_token(volume, &source.get("serviceAccountToken"));
+        if !path.is_empty() {
+            paths::local_not_reserved(&path);
+        }
     }
+}
+
+/// Upstream tells of the path as the volume's and not the source's.
+fn path_of_token<'a>(volume: &At<'a>, token: &At<'a>) -> At<'a> {
+    volume.elsewhere(volume.path.child("path"), token.get("path").value)
 }

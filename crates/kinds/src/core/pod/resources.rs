@@ -10,6 +10,7 @@ use api::field::Error;
 use api::quantity::Quantity;
 use api::validation::{dns1123_label, qualified_name};
 
+use super::security;
 use crate::check::At;
 use crate::view::View;
 
@@ -115,15 +116,15 @@ pub fn container_name(resource: &str, at: &At) {
     }
 }
 
-/// `resources` of a container; `claims` are the pod's resource claims.
-pub fn requirements(resources: &At, claims: &BTreeSet<String>) {
+/// `resources` of a container; `claims` are the pod's resource claims. Pages may be cut where they were before.
+pub fn requirements(resources: &At, claims: &BTreeSet<String>, partial_pages: bool) {
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
     let (mut computing, mut huge_pages) = (false, false);
     let mut each = |resource: &str, value: &At| {
         container_name(resource, value);
         amount(resource, value);
-        if is_huge_page(resource) {
-            huge_pages = true;
+        huge_pages |= is_huge_page(resource);
+        if !partial_pages {
             whole_pages(resource, value);
         }
         computing |= resource == "cpu" || resource == "memory";
@@ -158,7 +159,7 @@ pub fn requirements(resources: &At, claims: &BTreeSet<String>) {
 }
 
 /// The rules of a container's resources for what is not a container: a pod's overhead, as limits.
-pub fn overhead(overhead: &At) {
+pub fn overhead(overhead: &At, partial_pages: bool) {
     let (mut computing, mut huge_pages) = (false, false);
     for (resource, _) in overhead.entries("") {
         let path = overhead.path.child("limits").key(resource);
@@ -166,6 +167,9 @@ pub fn overhead(overhead: &At) {
         container_name(resource, &value);
         amount(resource, &value);
         huge_pages |= is_huge_page(resource);
+        if !partial_pages {
+            whole_pages(resource, &value);
+        }
         computing |= resource == "cpu" || resource == "memory";
     }
     if huge_pages && !computing {
@@ -173,7 +177,23 @@ pub fn overhead(overhead: &At) {
     }
 }
 
+/// No container, nor what the pod costs besides, takes a part of a huge page.
+pub fn whole_pages_everywhere(spec: &At) {
+    let lists = ["resources.limits", "resources.requests"];
+    for container in security::containers_at(spec) {
+        for (resource, value) in lists.iter().flat_map(|list| container.entries(list)) {
+            whole_pages(resource, &value);
+        }
+    }
+    for (resource, value) in spec.entries("overhead") {
+        whole_pages(resource, &value);
+    }
+}
+
 fn whole_pages(resource: &str, value: &At) {
+    if !is_huge_page(resource) {
+        return;
+    }
     let size = Quantity::parse(&resource[HUGE_PAGES.len()..]);
     let (Ok(size), Ok(quantity)) = (size, Quantity::from_value(value.value)) else {
         return;

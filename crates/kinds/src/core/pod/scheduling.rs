@@ -9,15 +9,16 @@ use api::Value;
 use api::validation::{label_name, label_selector, label_value, labels, qualified_name};
 use serde_json::json;
 
+use super::tolerated::Tolerated;
 use crate::check::At;
 use crate::names;
 use crate::view::View;
 
 /// Everything of a pod spec that the scheduler reads.
-pub fn validate(spec: &At) {
+pub fn validate(spec: &At, tolerated: Tolerated) {
     let selector = spec.get("nodeSelector");
     selector.extend(labels(selector.value, &selector.path));
-    affinity(&spec.get("affinity"));
+    affinity(&spec.get("affinity"), tolerated);
     for gate in spec.items("readinessGates") {
         let condition = gate.get("conditionType");
         condition.check(qualified_name(condition.text()));
@@ -32,7 +33,7 @@ pub fn validate(spec: &At) {
             gate.duplicate(name);
         }
     }
-    topology_spread(spec);
+    topology_spread(spec, tolerated);
     tolerations(spec, "tolerations");
 }
 
@@ -76,24 +77,59 @@ pub const TAINT_EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecu
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
-fn affinity(affinity: &At) {
+fn affinity(affinity: &At, tolerated: Tolerated) {
     let node = affinity.get("nodeAffinity");
     let required = node.get(REQUIRED);
     if required.is_set() {
-        node_selector(&required);
+        node_selector(&required, tolerated.node_affinity_values);
     }
     for term in node.items(PREFERRED) {
         weight(&term);
         node_selector_term(&term.get("preference"), true);
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
+        affinity.get(kind).items(PREFERRED).iter().for_each(weight);
+    }
+    for term in pod_affinity_terms(affinity) {
+        pod_affinity_term(&term);
+        selectors_of_term(&term, tolerated.affinity_values);
+    }
+}
+
+fn pod_affinity_terms<'a>(affinity: &At<'a>) -> Vec<At<'a>> {
+    let mut all = Vec::new();
+    for kind in ["podAffinity", "podAntiAffinity"] {
         let terms = affinity.get(kind);
-        for term in terms.items(REQUIRED) {
-            pod_affinity_term(&term);
-        }
-        for weighted in terms.items(PREFERRED) {
-            weight(&weighted);
-            pod_affinity_term(&weighted.get("podAffinityTerm"));
+        all.extend(terms.items(REQUIRED));
+        let preferred = terms.items(PREFERRED);
+        all.extend(preferred.iter().map(|weighted| weighted.get("podAffinityTerm")));
+    }
+    all
+}
+
+/// The selectors of pod (anti-)affinity.
+pub fn affinity_selectors(spec: &At) {
+    for term in pod_affinity_terms(&spec.get("affinity")) {
+        selectors_of_term(&term, false);
+    }
+}
+
+fn selectors_of_term(term: &At, any_value: bool) {
+    for field in ["labelSelector", "namespaceSelector"] {
+        let selector = term.get(field);
+        selector.extend(label_selector(selector.value, any_value, &selector.path));
+    }
+}
+
+/// Values that a required node affinity compares with labels can be labels.
+pub fn node_affinity_values(spec: &At) {
+    let terms = spec
+        .get("affinity.nodeAffinity")
+        .get(REQUIRED)
+        .items("nodeSelectorTerms");
+    for requirement in terms.iter().flat_map(|term| term.items("matchExpressions")) {
+        for value in requirement.items("values") {
+            value.check(label_value(value.text()));
         }
     }
 }
@@ -106,8 +142,8 @@ fn weight(term: &At) {
     }
 }
 
-/// A node selector: at least one term.
-pub fn node_selector(selector: &At) {
+/// A node selector: at least one term; with `any_value`, values need not be label values.
+pub fn node_selector(selector: &At, any_value: bool) {
     let terms = selector.items("nodeSelectorTerms");
     if terms.is_empty() {
         selector
@@ -115,7 +151,7 @@ pub fn node_selector(selector: &At) {
             .missing("must have at least one node selector term");
     }
     for term in terms {
-        node_selector_term(&term, false);
+        node_selector_term(&term, any_value);
     }
 }
 
@@ -160,10 +196,6 @@ fn node_selector_term(term: &At, any_value: bool) {
 }
 
 fn pod_affinity_term(term: &At) {
-    for field in ["labelSelector", "namespaceSelector"] {
-        let selector = term.get(field);
-        selector.extend(label_selector(selector.value, false, &selector.path));
-    }
     let namespace = term.path.child("namespace");
     for name in term.items("namespaces") {
         name.elsewhere(namespace.clone(), name.value)
@@ -213,7 +245,7 @@ fn match_label_keys(term: &At) {
     }
 }
 
-fn topology_spread(spec: &At) {
+fn topology_spread(spec: &At, tolerated: Tolerated) {
     let all = spec.items("topologySpreadConstraints");
     for (index, constraint) in all.iter().enumerate() {
         let skew = constraint.get("maxSkew");
@@ -255,9 +287,49 @@ fn topology_spread(spec: &At) {
                 policy.one_of(&["Honor", "Ignore"]);
             }
         }
-        match_label_keys(constraint);
+    }
+    match tolerated.spread_keys {
+        true => all.iter().for_each(match_label_keys_once),
+        false => spread_keys(spec),
+    }
+    if !tolerated.spread_selectors {
+        spread_selectors(spec);
+    }
+}
+
+/// The label keys of spread constraints.
+pub fn spread_keys(spec: &At) {
+    spec.items("topologySpreadConstraints")
+        .iter()
+        .for_each(match_label_keys);
+}
+
+/// The selectors of spread constraints.
+pub fn spread_selectors(spec: &At) {
+    for constraint in spec.items("topologySpreadConstraints") {
         let selector = constraint.get("labelSelector");
         selector.extend(label_selector(selector.value, false, &selector.path));
+    }
+}
+
+/// The rule of [`match_label_keys`] from before keys were merged into the selector.
+fn match_label_keys_once(constraint: &At) {
+    let selector = constraint.value.at("labelSelector");
+    let keys = constraint.get("matchLabelKeys");
+    if !keys.is_empty() && selector.is_null() {
+        keys.forbidden("must not be specified when labelSelector is not set");
+    }
+    let labels = selector.entries("matchLabels").map(|(key, _)| key);
+    let expressions = selector.list("matchExpressions").iter();
+    let selected: BTreeSet<&str> = labels
+        .chain(expressions.map(|expression| expression.text("key")))
+        .collect();
+    for key in constraint.items("matchLabelKeys") {
+        key.extend(label_name(key.text(), &key.path));
+        key.ensure(
+            !selected.contains(key.text()),
+            "exists in both matchLabelKeys and labelSelector",
+        );
     }
 }
 

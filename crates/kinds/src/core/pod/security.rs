@@ -10,6 +10,7 @@ use api::Value;
 use api::validation::{group_id, user_id};
 use regex::Regex;
 
+use super::tolerated::Tolerated;
 use super::{paths, windows};
 use crate::check::At;
 use crate::view::View;
@@ -57,7 +58,7 @@ pub fn container(context: &At, host_users: bool) {
 }
 
 /// The security context of a pod.
-pub fn pod(spec: &At) {
+pub fn pod(spec: &At, tolerated: Tolerated) {
     let context = spec.get("securityContext");
     if !context.is_set() {
         return;
@@ -72,7 +73,10 @@ pub fn pod(spec: &At) {
         let field = context.get("shareProcessNamespace");
         field.invalid_as(true, "ShareProcessNamespace and HostPID cannot both be enabled");
     }
-    sysctls(spec, &context);
+    sysctls(&context);
+    if !tolerated.host_sysctls {
+        host_sysctls(spec);
+    }
     let policy = context.get("fsGroupChangePolicy");
     if policy.is_set() {
         policy.one_of(&["Always", "OnRootMismatch"]);
@@ -149,7 +153,7 @@ fn apparmor(profile: &At) {
     }
 }
 
-fn sysctls(spec: &At, context: &At) {
+fn sysctls(context: &At) {
     let mut seen = BTreeSet::new();
     for sysctl in context.items("sysctls") {
         let name = sysctl.get("name");
@@ -163,14 +167,21 @@ fn sysctls(spec: &At, context: &At) {
                 name.duplicate(text);
             }
         }
-        match sysctl_namespace(text) {
+        seen.insert(text);
+    }
+}
+
+/// What a pod shares with the host is not the pod's to set.
+pub fn host_sysctls(spec: &At) {
+    for sysctl in spec.items("securityContext.sysctls") {
+        let name = sysctl.get("name");
+        match sysctl_namespace(name.text()) {
             Some("net") if spec.value.flag("hostNetwork") => {
                 name.invalid("may not be specified when 'hostNetwork' is true");
             }
             Some("ipc") if spec.value.flag("hostIPC") => name.invalid("may not be specified when 'hostIPC' is true"),
             _ => {}
         }
-        seen.insert(text);
     }
 }
 

@@ -1,8 +1,7 @@
 //! The rules of a pod spec, in a pod and in a template.
 //!
-//! Source: `ValidatePodSpec` and `ValidatePodTemplateSpec` in `pkg/apis/core/validation/validation.go`. Upstream lets
-//! some broken rules pass in updates of objects that were stored before the rule; nothing here is older than its
-//! rules.
+//! Source: `ValidatePodSpec` and `ValidatePodTemplateSpec` in `pkg/apis/core/validation/validation.go`. In an update, some
+//! rules may stay broken as they were ([`Tolerated`]).
 
 use std::collections::BTreeSet;
 
@@ -10,6 +9,7 @@ use api::Value;
 use api::validation::{annotations, dns1123_label, dns1123_subdomain, dns1123_subdomain_underscore, ip_legacy, labels};
 
 use super::containers::{self, Pod};
+use super::tolerated::Tolerated;
 use super::{resources, scheduling, security, volumes, windows};
 use crate::check::{At, range};
 use crate::names;
@@ -21,12 +21,14 @@ const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
 const SEARCH_CHARACTERS_MAX: usize = 2048;
 const HOSTNAME_CHARACTERS_MAX: usize = 64;
+const WITHOUT_HOST_USERS: &str = "when `hostUsers` is false";
 
 /// A pod but for `metadata`, whose general rules are the caller's.
-pub fn pod(pod: &At) {
-    pod_annotations(pod);
+pub fn pod(pod: &At, old: Option<&Value>) {
+    let tolerated = Tolerated::of(old);
+    pod_annotations(pod, tolerated);
     let spec = pod.get("spec");
-    validate(&spec, Some(pod.value));
+    validate(&spec, Some(pod.value), tolerated);
     if spec.get("serviceAccountName").is_empty() {
         for volume in spec.items("volumes") {
             for source in volume.items("projected.sources") {
@@ -41,15 +43,11 @@ pub fn pod(pod: &At) {
 }
 
 /// A pod template.
-pub fn template(template: &At) {
-    let labels_at = template.get("metadata.labels");
-    // Upstream leaves `metadata` out of these paths.
-    labels_at.extend(labels(labels_at.value, &template.path.child("labels")));
-    let annotations_at = template.get("metadata.annotations");
-    annotations_at.extend(annotations(annotations_at.value, &template.path.child("annotations")));
-    pod_annotations(template);
+pub fn template(template: &At, old: Option<&Value>) {
+    let tolerated = Tolerated::of(old);
+    template_metadata(template, tolerated);
     let spec = template.get("spec");
-    validate(&spec, None);
+    validate(&spec, None, tolerated);
     security::annotations_match_fields(template);
     let ephemeral = spec.get("ephemeralContainers");
     if !ephemeral.is_empty() {
@@ -57,17 +55,36 @@ pub fn template(template: &At) {
     }
 }
 
+/// The labels and annotations of a pod template.
+pub fn template_metadata(template: &At, tolerated: Tolerated) {
+    let labels_at = template.get("metadata.labels");
+    // Upstream leaves `metadata` out of these paths.
+    labels_at.extend(labels(labels_at.value, &template.path.child("labels")));
+    let annotations_at = template.get("metadata.annotations");
+    annotations_at.extend(annotations(annotations_at.value, &template.path.child("annotations")));
+    pod_annotations(template, tolerated);
+}
+
 /// Annotations that mean something for a pod.
-fn pod_annotations(pod: &At) {
+fn pod_annotations(pod: &At, tolerated: Tolerated) {
     for (key, value) in pod.entries("metadata.annotations") {
         if key == MIRROR_ANNOTATION && pod.value.text("spec.nodeName").is_empty() {
             value.invalid("must set spec.nodeName if mirror pod annotation is set");
         }
+    }
+    if !tolerated.deletion_cost {
+        deletion_cost(pod);
+    }
+    security::annotations(pod);
+}
+
+/// What the deletion of this pod costs, beside that of others of its set, is a number.
+pub fn deletion_cost(pod: &At) {
+    for (key, value) in pod.entries("metadata.annotations") {
         if key == DELETION_COST_ANNOTATION && !is_deletion_cost(value.text()) {
             value.invalid("must be a 32bit integer");
         }
     }
-    security::annotations(pod);
 }
 
 /// Go's number without a leading plus or zero.
@@ -82,19 +99,20 @@ pub fn is_mirror(pod: &Value) -> bool {
     api::meta::annotation(pod, MIRROR_ANNOTATION).is_some()
 }
 
-fn validate(spec: &At, pod: Option<&Value>) {
+fn validate(spec: &At, pod: Option<&Value>, tolerated: Tolerated) {
     let grace = spec.get("terminationGracePeriodSeconds");
     if !grace.is_set() {
         grace.missing("");
     }
     let pod_name = pod.map_or("", |pod| pod.text("metadata.name"));
     let facts = Pod {
-        volumes: volumes::validate(spec, pod_name, pod.is_some()),
+        volumes: volumes::validate(spec, pod_name, pod.is_some(), tolerated),
         claims: resource_claims(spec, pod),
         grace_seconds: grace.number(),
         host_users: spec.value.boolean("hostUsers").unwrap_or(true),
         restart_policy: spec.value.text("restartPolicy"),
         os: spec.value.has("os").then(|| spec.value.text("os.name")),
+        tolerated,
     };
     containers::regular(spec, &facts);
     containers::init(spec, &facts);
@@ -104,11 +122,11 @@ fn validate(spec: &At, pod: Option<&Value>) {
         .required_one_of(&["Always", "OnFailure", "Never"]);
     let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     spec.get("dnsPolicy").required_one_of(&policies);
-    security::pod(spec);
+    security::pod(spec, tolerated);
     dns_config(spec);
-    scheduling::validate(spec);
+    scheduling::validate(spec, tolerated);
     windows::host_process(spec);
-    host_users(spec);
+    host_users(spec, tolerated);
     host_name(spec);
     references(spec);
     let deadline = spec.get("activeDeadlineSeconds");
@@ -120,7 +138,7 @@ fn validate(spec: &At, pod: Option<&Value>) {
     }
     let overhead = spec.get("overhead");
     if overhead.is_set() {
-        resources::overhead(&overhead);
+        resources::overhead(&overhead, tolerated.partial_huge_pages);
     }
     windows::operating_system(spec);
     file_key_volumes(spec);
@@ -237,11 +255,10 @@ fn dns_config(spec: &At) {
     }
 }
 
-fn host_users(spec: &At) {
+fn host_users(spec: &At, tolerated: Tolerated) {
     if spec.value.boolean("hostUsers") != Some(false) {
         return;
     }
-    let detail = "when `hostUsers` is false";
     // Two of these names are upstream's misspelling.
     for (field, shown) in [
         ("hostNetwork", "hostNetwork"),
@@ -249,13 +266,23 @@ fn host_users(spec: &At) {
         ("hostIPC", "HostIPC"),
     ] {
         if spec.value.flag(field) {
-            spec.get(shown).forbidden(detail);
+            spec.get(shown).forbidden(WITHOUT_HOST_USERS);
         }
+    }
+    if !tolerated.devices {
+        devices(spec);
+    }
+}
+
+/// The owners of a block device are not mapped into a user namespace.
+pub fn devices(spec: &At) {
+    if spec.value.boolean("hostUsers") != Some(false) {
+        return;
     }
     for container in security::containers_at(spec) {
         let devices = container.get("volumeDevices");
         if !devices.is_empty() {
-            devices.forbidden(detail);
+            devices.forbidden(WITHOUT_HOST_USERS);
         }
     }
 }

@@ -65,7 +65,7 @@ impl Strategy for Pods {
 
     fn validate_create(&self, pod: &Value, _context: &WriteContext) -> ErrorList {
         Report::of(pod, |pod| {
-            spec::pod(&pod);
+            spec::pod(&pod, None);
             let spec = pod.get("spec");
             let ephemeral = spec.get("ephemeralContainers");
             if !ephemeral.is_empty() {

@@ -22,7 +22,7 @@ const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].imag
 
 /// The pod itself.
 pub fn pod(pod: &At, old: &Value) {
-    spec::pod(pod);
+    spec::pod(pod, Some(old));
     annotations(pod, old);
     let spec = pod.get("spec");
     let old_spec = old.at("spec");
@@ -162,7 +162,7 @@ pub fn ephemeral_containers(pod: &At, old: &Value) {
         let at = pod.unnamed();
         return at.forbidden("static pods do not support ephemeral containers");
     }
-    spec::pod(pod);
+    spec::pod(pod, Some(old));
     annotations(pod, old);
     let list = pod.get("spec.ephemeralContainers");
     for container in old.list("spec.ephemeralContainers") {
@@ -195,7 +195,7 @@ pub fn resize(pod: &At, old: &Value) {
         return whole.forbidden("windows pods cannot be resized");
     }
     let before = pod.report.len();
-    spec::pod(pod);
+    spec::pod(pod, Some(old));
     let (spec, old_spec) = (pod.get("spec"), old.at("spec"));
     let quality = match old.text("status.qosClass") {
         "" => quality_of_service(old_spec),

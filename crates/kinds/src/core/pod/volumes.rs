@@ -10,6 +10,7 @@ use api::validation::{dns1123_label, dns1123_subdomain};
 use regex::Regex;
 
 use super::mounts::Volumes;
+use super::tolerated::Tolerated;
 use super::{containers, env, paths, projected};
 use crate::check::{At, range};
 use crate::names;
@@ -29,7 +30,7 @@ fn rule(pattern: &str) -> Regex {
 }
 
 /// Checks all volumes and returns the valid ones. `pod_name` is empty in templates.
-pub fn validate<'a>(spec: &At<'a>, pod_name: &str, is_pod: bool) -> Volumes<'a> {
+pub fn validate<'a>(spec: &At<'a>, pod_name: &str, is_pod: bool, tolerated: Tolerated) -> Volumes<'a> {
     let claims: BTreeSet<String> = spec
         .value
         .list("volumes")
@@ -41,6 +42,9 @@ pub fn validate<'a>(spec: &At<'a>, pod_name: &str, is_pod: bool) -> Volumes<'a> 
     for volume in spec.items("volumes") {
         let before = volume.report.len();
         source(&volume, pod_name, is_pod);
+        if !tolerated.token_paths {
+            projected::token_paths(&volume.get("projected"));
+        }
         let name = volume.get("name");
         if name.required() {
             name.check(dns1123_label(name.text()));

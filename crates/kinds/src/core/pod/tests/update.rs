@@ -271,3 +271,83 @@ fn resize() {
             .field("spec.containers.0.image", "i"),
     );
 }
+
+/// What an older server stored may stay as it is; what is new may not be like it.
+#[test]
+fn what_is_stored_is_tolerated() {
+    let selector = "labelSelector: {matchExpressions: [{key: a, operator: In, values: ['a b']}]}";
+    let term = format!("[{{topologyKey: k, {selector}}}]");
+    let spread = |rest: &str| {
+        format!("topologySpreadConstraints: [{{maxSkew: 1, topologyKey: k, whenUnsatisfiable: DoNotSchedule, {rest}}}]")
+    };
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let values = "[{matchExpressions: [{key: a, operator: In, values: ['a b']}]}]";
+    let token =
+        "serviceAccountName: s, volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: ../t}}]}}]";
+    let sysctl = "securityContext: {sysctls: [{name: net.a, value: b}]}, hostNetwork: true";
+    for (container, spec) in [
+        ("resources: {limits: {cpu: 1, hugepages-2Mi: 3Mi}}", String::new()),
+        ("", "overhead: {cpu: 1, hugepages-2Mi: 3Mi}".into()),
+        ("", format!("affinity: {{podAffinity: {{{required}: {term}}}}}")),
+        ("", format!("affinity: {{podAntiAffinity: {{{required}: {term}}}}}")),
+        (
+            "",
+            format!("affinity: {{nodeAffinity: {{{required}: {{nodeSelectorTerms: {values}}}}}}}"),
+        ),
+        ("", spread(selector)),
+        ("", token.into()),
+        ("", sysctl.into()),
+        (
+            "volumeDevices: [{name: v, devicePath: /d}]",
+            "hostUsers: false, volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]".into(),
+        ),
+    ] {
+        let old = pod(container, &spec);
+        let errors = errors_of(None, &old);
+        assert!(!errors.is_empty(), "a new one: {old}");
+        let new = old.replace("image: i", "image: j, imagePullPolicy: Always");
+        let kept: Vec<String> = errors_of(Some(&old), &new);
+        assert!(kept.is_empty(), "{old}: {kept:?}");
+        assert!(
+            !errors_of(Some(&pod("", "")), &new).is_empty(),
+            "from a good one: {old}"
+        );
+    }
+    // The older rule for label keys finds this mistake too, and says so of the key.
+    let keys = pod(
+        "",
+        &spread(
+            "matchLabelKeys: [a], labelSelector: {matchLabels: {a: b}, matchExpressions: [{key: a, operator: Exists}]}",
+        ),
+    );
+    let found = "Invalid value: \"a\": exists in both matchLabelKeys and labelSelector";
+    assert_eq!(
+        errors_of(None, &keys),
+        [format!("spec.topologySpreadConstraints[0][0]: {found}")]
+    );
+    assert_eq!(
+        errors_of(Some(&keys), &keys),
+        [format!("spec.topologySpreadConstraints[0].matchLabelKeys[0]: {found}")]
+    );
+    let cost = |text: &str| {
+        pod("", "").replace(
+            "name: p",
+            &format!("name: p, annotations: {{controller.kubernetes.io/pod-deletion-cost: {text}}}"),
+        )
+    };
+    check_update("", &cost("x"), &cost("y"), &[]);
+    let broken = "metadata.annotations[controller.kubernetes.io/pod-deletion-cost]: Invalid value: \"y\": must be a 32bit integer";
+    check_update("", &cost("'1'"), &cost("y"), &[broken]);
+}
+
+/// What the rules of a new pod, or of an update, find.
+fn errors_of(old: Option<&str>, new: &str) -> Vec<String> {
+    let parsed = |text: &str| {
+        let mut pod = crate::testing::yaml(text);
+        crate::row::Strategy::default(&Pods, &mut pod);
+        pod
+    };
+    let (new, old) = (parsed(new), old.map(parsed));
+    let errors = crate::check::Report::of(&new, |pod| super::super::spec::pod(&pod, old.as_ref()));
+    errors.iter().map(ToString::to_string).collect()
+}
