@@ -10,7 +10,11 @@ use api::Value;
 use api::schema::{Node, SchemaRef, Shape};
 
 /// Gates that are on. Every other gate that owns a field is off.
-const ON: [&str; 3] = [
+const ON: [&str; 6] = [
+    // Data only: what a CSI driver says of itself and of its nodes.
+    "CSIStorageCapacity",
+    "MutableCSINodeAllocatableCount",
+    "SELinuxMountReadWriteOncePod",
     // Data only: the API server's part of a resize.
     "InPlacePodVerticalScaling",
     "SupplementalGroupsPolicy",
@@ -22,12 +26,16 @@ const ON: [&str; 3] = [
 const UNMARKED: [(&str, &str, &str); 1] = [("api.core.v1.Lifecycle", "stopSignal", "ContainerStopSignals")];
 
 /// The types that are checked as a whole.
-const TYPES: [&str; 5] = [
+const TYPES: [&str; 9] = [
     "core.v1.Pod",
     "core.v1.PodTemplateSpec",
     "apps.v1.StatefulSetUpdateStrategy",
     "core.v1.Node",
+    "core.v1.PersistentVolume",
+    "core.v1.PersistentVolumeClaim",
     "coordination.v1.Lease",
+    "storage.v1.CSIDriver",
+    "storage.v1.VolumeAttachment",
 ];
 
 #[derive(Clone, Debug, PartialEq)]

@@ -56,6 +56,20 @@ pub fn keep_apart(object: &mut Value, old: &Value, context: &WriteContext) {
     }
 }
 
+/// Of the metadata, only the version and who manages which field is the writer's: upstream's `ResetObjectMetaForStatus`.
+pub fn keep_metadata(object: &mut Value, old: &Value) {
+    for field in [
+        "deletionTimestamp",
+        "generation",
+        "labels",
+        "annotations",
+        "finalizers",
+        "ownerReferences",
+    ] {
+        object.copy_from(old, &format!("metadata.{field}"));
+    }
+}
+
 /// Everything but `status` and `metadata` is taken from the old object.
 pub fn keep_all_but_status(object: &mut Value, old: &Value) {
     let status = object.cut("status");

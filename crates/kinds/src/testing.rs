@@ -143,3 +143,12 @@ pub const QUALIFIED: &str = "name part must consist of alphanumeric characters, 
 pub const VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
                          and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or \
                          '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+/// What is wrong with an empty key of a label: two errors, without their field.
+pub const LABEL_NAME_EMPTY: [&str; 2] = [
+    "Invalid value: \"\": name part must be non-empty",
+    concat!(
+        "Invalid value: \"\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end ",
+        "with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is ",
+        "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+    ),
+];

@@ -151,6 +151,23 @@ pub fn least(row: &StorageKind) -> Value {
             "spec: {limits: [{type: Container, max: {cpu: '1'}, min: {cpu: 100m}}]}",
         ),
         ("CertificateSigningRequest", &request),
+        (
+            "PersistentVolume",
+            "spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], hostPath: {path: /a}}",
+        ),
+        (
+            "PersistentVolumeClaim",
+            "spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}",
+        ),
+        ("StorageClass", "provisioner: example.com/p"),
+        ("VolumeAttributesClass", "driverName: d\nparameters: {a: b}"),
+        (
+            "VolumeAttachment",
+            "spec: {attacher: a, nodeName: n, source: {persistentVolumeName: v}}",
+        ),
+        ("CSIDriver", "spec: {tokenRequests: [{audience: a}]}"),
+        ("CSINode", "spec: {drivers: [{name: d, nodeID: n}]}"),
+        ("CSIStorageCapacity", "storageClassName: s\ncapacity: 1Gi"),
     ];
     let example = examples.iter().find(|(kind, _)| *kind == row.kind);
     let (_, example) = example.unwrap_or_else(|| panic!("{} has no example", row.kind));

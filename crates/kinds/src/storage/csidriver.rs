@@ -1,18 +1,31 @@
 //! CSIDriver.
+//!
+//! Source of the rules: `SetDefaults_CSIDriver` in `pkg/apis/storage/v1/defaults.go`, `ValidateCSIDriver` and
+//! `ValidateCSIDriverUpdate` in `pkg/apis/storage/validation/validation.go`.
+
+use std::collections::BTreeSet;
 
 use api::Value;
+use api::field::{ErrorList, Path};
 use serde_json::json;
 
 use crate::build::Row;
-use crate::generic::Defaulted;
+use crate::check::{At, Report};
+use crate::gates;
 use crate::print::{AGE, NAME, NONE, UNSET, age, boolean, joined, name, or, text};
-use crate::row::{Columns, PrintContext, StorageKind};
+use crate::row::{Columns, PrintContext, StorageKind, Strategy, WriteContext};
 use crate::view::{Edit, View};
+
+/// A token lives at least ten minutes and at most this many seconds.
+const TOKEN_SECONDS_MAX: i64 = 1 << 32;
+const TOKEN_SECONDS_MIN: i64 = 600;
+/// How often a node asks at most what it can hold.
+const ALLOCATABLE_PERIOD_SECONDS_MIN: i64 = 10;
 
 /// The row.
 pub fn row() -> StorageKind {
     Row::cluster(super::GROUP, "v1", "CSIDriver", "csidrivers")
-        .strategy(Defaulted(default))
+        .strategy(CsiDrivers)
         .generation()
         .conditional_update()
         .returns_deleted()
@@ -32,6 +45,79 @@ fn default(object: &mut Value) {
     }
     spec.put_default("requiresRepublish", false);
     spec.put_default("seLinuxMount", false);
+}
+
+struct CsiDrivers;
+
+impl Strategy for CsiDrivers {
+    fn default(&self, object: &mut Value) {
+        default(object);
+    }
+
+    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
+        gates::drop_disabled(object, None, "storage.v1.CSIDriver");
+    }
+
+    fn prepare_for_update(&self, object: &mut Value, old: &Value, _context: &WriteContext) {
+        gates::drop_disabled(object, Some(old), "storage.v1.CSIDriver");
+    }
+
+    fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
+        Report::of(object, |object| validate(&object.get("spec")))
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _context: &WriteContext) -> ErrorList {
+        Report::of(object, |object| {
+            let spec = object.get("spec");
+            validate(&spec);
+            // Upstream calls the field of `attachRequired` so.
+            let attach = Path::new("spec.attachedRequired");
+            object
+                .elsewhere(attach, spec.value.at("attachRequired"))
+                .unchanged(old.at("spec.attachRequired"));
+            spec.get("volumeLifecycleModes")
+                .unchanged(old.at("spec.volumeLifecycleModes"));
+        })
+    }
+
+    fn is_deep(&self) -> bool {
+        true
+    }
+}
+
+fn validate(spec: &At) {
+    spec.get("fsGroupPolicy")
+        .one_of(&["File", "None", "ReadWriteOnceWithFSType"]);
+    let mut audiences = BTreeSet::new();
+    for token in spec.items("tokenRequests") {
+        let (audience, seconds) = (token.get("audience"), token.get("expirationSeconds"));
+        if !audiences.insert(audience.text()) {
+            audience.duplicate(audience.text());
+            continue;
+        }
+        match seconds.number() {
+            Some(number) if number < TOKEN_SECONDS_MIN => {
+                seconds.invalid("may not specify a duration less than 10 minutes");
+            }
+            Some(number) if number > TOKEN_SECONDS_MAX => {
+                seconds.invalid("may not specify a duration larger than 2^32 seconds");
+            }
+            _ => {}
+        }
+    }
+    let modes = spec.get("volumeLifecycleModes");
+    for mode in spec.value.list("volumeLifecycleModes") {
+        modes
+            .elsewhere(modes.path.clone(), mode)
+            .one_of(&["Persistent", "Ephemeral"]);
+    }
+    let period = spec.get("nodeAllocatableUpdatePeriodSeconds");
+    if period
+        .number()
+        .is_some_and(|period| period < ALLOCATABLE_PERIOD_SECONDS_MIN)
+    {
+        period.invalid("must be greater than or equal to 10 seconds");
+    }
 }
 
 const COLUMNS: Columns = Columns {
@@ -65,4 +151,80 @@ fn cells(object: &Value, context: &PrintContext) -> Vec<Value> {
         or(&modes.join(","), NONE).into(),
         age(object, context),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Case, check};
+
+    #[test]
+    fn create() {
+        for case in [
+            Case::new("defaults")
+                .object("spec: {}")
+                .field("spec.attachRequired", true)
+                .field("spec.podInfoOnMount", false)
+                .field("spec.storageCapacity", false)
+                .field("spec.fsGroupPolicy", "ReadWriteOnceWithFSType")
+                .field("spec.volumeLifecycleModes", json!(["Persistent"]))
+                .field("spec.requiresRepublish", false)
+                .field("spec.seLinuxMount", false),
+            Case::new("features that are off").object("spec: {serviceAccountTokenInSecrets: true, \
+                 preventPodSchedulingIfMissing: true}")
+                .field("spec.serviceAccountTokenInSecrets", ())
+                .field("spec.preventPodSchedulingIfMissing", ()),
+            Case::new("words")
+                .object("spec: {fsGroupPolicy: Some, volumeLifecycleModes: [Persistent, Once]}")
+                .errors(&[
+                    "spec.fsGroupPolicy: Unsupported value: \"Some\": supported values: \"File\", \"None\", \
+                     \"ReadWriteOnceWithFSType\"",
+                    "spec.volumeLifecycleModes: Unsupported value: \"Once\": supported values: \"Persistent\", \
+                     \"Ephemeral\"",
+                ]),
+            Case::new("tokens")
+                .object(
+                    "spec: {tokenRequests: [{audience: a}, {audience: a}, {audience: b, expirationSeconds: 599}, \
+                     {audience: c, expirationSeconds: 4294967297}, {audience: '', expirationSeconds: 600}]}",
+                )
+                .errors(&[
+                    "spec.tokenRequests[1].audience: Duplicate value: \"a\"",
+                    "spec.tokenRequests[2].expirationSeconds: Invalid value: 599: may not specify a duration less than 10 \
+                     minutes",
+                    "spec.tokenRequests[3].expirationSeconds: Invalid value: 4294967297: may not specify a duration larger \
+                     than 2^32 seconds",
+                ]),
+            Case::new("a short period")
+                .object("spec: {nodeAllocatableUpdatePeriodSeconds: 9}")
+                .errors(&[
+                    "spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 9: must be greater than or equal to 10 seconds",
+                ]),
+        ] {
+            check(&CsiDrivers, case);
+        }
+    }
+
+    #[test]
+    fn update() {
+        for case in [
+            Case::new("may change").old("spec: {}").object(
+                "spec: {podInfoOnMount: true, storageCapacity: true, fsGroupPolicy: File, requiresRepublish: true, \
+                 seLinuxMount: true, tokenRequests: [{audience: a}]}",
+            ),
+            Case::new("what stays")
+                .old("spec: {}")
+                .object("spec: {attachRequired: false, volumeLifecycleModes: [Ephemeral]}")
+                .errors(&[
+                    "spec.attachedRequired: Invalid value: false: field is immutable",
+                    "spec.volumeLifecycleModes: Invalid value: [\"Ephemeral\"]: field is immutable",
+                ]),
+        ] {
+            check(&CsiDrivers, case);
+        }
+        let (old, new) = (
+            json!({"spec": {"seLinuxMount": false}}),
+            json!({"spec": {"seLinuxMount": true}}),
+        );
+        assert!(CsiDrivers.generation_changed(&new, &old));
+    }
 }

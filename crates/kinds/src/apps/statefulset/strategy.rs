@@ -156,7 +156,7 @@ fn spec(spec: &At, old: Option<&Value>, tolerated: Tolerated) {
     spec.get("ordinals.start").non_negative();
     if !tolerated.immutable {
         for claim in spec.items("volumeClaimTemplates") {
-            persistentvolumeclaim::validate_spec(&claim.get("spec"));
+            persistentvolumeclaim::validate_spec(&claim.get("spec"), &Value::Null);
         }
         let service = spec.get("serviceName");
         if !service.is_empty() {

@@ -140,32 +140,12 @@ fn volume(volume: &mut Value) {
     if !has_source {
         volume.put("emptyDir", json!({}));
     }
-    for (source, field, default) in [
-        ("secret", "defaultMode", json!(FILE_MODE_DEFAULT)),
-        ("configMap", "defaultMode", json!(FILE_MODE_DEFAULT)),
-        ("downwardAPI", "defaultMode", json!(FILE_MODE_DEFAULT)),
-        ("projected", "defaultMode", json!(FILE_MODE_DEFAULT)),
-        ("iscsi", "iscsiInterface", json!("default")),
-        ("rbd", "pool", json!("rbd")),
-        ("rbd", "user", json!("admin")),
-        ("rbd", "keyring", json!("/etc/ceph/keyring")),
-        ("azureDisk", "cachingMode", json!("ReadWrite")),
-        ("azureDisk", "fsType", json!("ext4")),
-        ("azureDisk", "readOnly", json!(false)),
-        ("azureDisk", "kind", json!("Shared")),
-        ("scaleIO", "storageMode", json!("ThinProvisioned")),
-        ("scaleIO", "fsType", json!("xfs")),
-    ] {
+    for source in ["secret", "configMap", "downwardAPI", "projected"] {
         if let Some(source) = volume.existing(source) {
-            source.put_default(field, default);
+            source.put_default("defaultMode", FILE_MODE_DEFAULT);
         }
     }
-    if let Some(host_path) = volume.existing("hostPath") {
-        // An empty type is a value: "no check", and it is written.
-        if !host_path.has("type") {
-            host_path.put("type", "");
-        }
-    }
+    volume_source(volume);
     if let Some(image) = volume.existing("image") {
         let policy = pull_policy(image.text("reference"));
         image.put_default("pullPolicy", policy);
@@ -186,6 +166,32 @@ fn volume(volume: &mut Value) {
         round_up(claim.existing("resources.limits"));
         round_up(claim.existing("resources.requests"));
         persistentvolumeclaim::default_spec(Some(claim));
+    }
+}
+
+/// What a volume of a pod and a persistent volume have in common.
+pub fn volume_source(volume: &mut Value) {
+    for (source, field, default) in [
+        ("iscsi", "iscsiInterface", json!("default")),
+        ("rbd", "pool", json!("rbd")),
+        ("rbd", "user", json!("admin")),
+        ("rbd", "keyring", json!("/etc/ceph/keyring")),
+        ("azureDisk", "cachingMode", json!("ReadWrite")),
+        ("azureDisk", "fsType", json!("ext4")),
+        ("azureDisk", "readOnly", json!(false)),
+        ("azureDisk", "kind", json!("Shared")),
+        ("scaleIO", "storageMode", json!("ThinProvisioned")),
+        ("scaleIO", "fsType", json!("xfs")),
+    ] {
+        if let Some(source) = volume.existing(source) {
+            source.put_default(field, default);
+        }
+    }
+    if let Some(host_path) = volume.existing("hostPath") {
+        // An empty type is a value: "no check", and it is written.
+        if !host_path.has("type") {
+            host_path.put("type", "");
+        }
     }
 }
 

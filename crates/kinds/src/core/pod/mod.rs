@@ -2,10 +2,10 @@
 
 mod columns;
 mod containers;
-mod defaults;
+pub mod defaults;
 mod env;
 mod mounts;
-mod paths;
+pub mod paths;
 mod projected;
 pub mod resources;
 pub mod scheduling;
@@ -15,8 +15,8 @@ mod status;
 mod strategy;
 mod tolerated;
 mod update;
-mod volumes;
-mod warnings;
+pub mod volumes;
+pub mod warnings;
 mod windows;
 
 #[cfg(test)]

@@ -167,13 +167,15 @@ fn source(volume: &At, pod_name: &str, is_pod: bool) {
     }
 }
 
-fn need(source: &At, fields: &[&str]) {
+/// Fields that must not be empty.
+pub fn need(source: &At, fields: &[&str]) {
     for field in fields {
         source.get(field).required();
     }
 }
 
-fn secret_reference(source: &At) {
+/// A secret that is referred to has a name.
+pub fn secret_reference(source: &At) {
     if source.get("secretRef").is_set() {
         source.get("secretRef.name").required();
     }
@@ -186,7 +188,8 @@ fn empty_dir(source: &At) {
     }
 }
 
-fn host_path(source: &At) {
+/// A path of the node.
+pub fn host_path(source: &At) {
     let path = source.get("path");
     if !path.required() {
         return;
@@ -212,7 +215,8 @@ fn git_repo(source: &At) {
     paths::local_descending(&source.get("directory"));
 }
 
-fn disk(source: &At, name: &str) {
+/// A disk of a cloud, under the field that names it.
+pub fn disk(source: &At, name: &str) {
     need(source, &[name]);
     let partition = source.get("partition");
     let number = partition.number().unwrap_or(0);
@@ -245,7 +249,8 @@ pub fn key_to_path(item: &At) {
     mode(&item.get("mode"));
 }
 
-fn nfs(source: &At) {
+/// A directory of an NFS server.
+pub fn nfs(source: &At) {
     need(source, &["server", "path"]);
     let path = source.get("path");
     if !path.text().starts_with('/') {
@@ -253,7 +258,8 @@ fn nfs(source: &At) {
     }
 }
 
-fn iscsi(source: &At) {
+/// A disk over iSCSI.
+pub fn iscsi(source: &At) {
     need(source, &["targetPortal"]);
     let name = source.get("iqn");
     if name.required() {
@@ -281,7 +287,8 @@ fn iscsi_name(name: &At) {
     name.ensure(pattern.is_match(text), "must be valid format");
 }
 
-fn flocker(source: &At) {
+/// A data set of Flocker.
+pub fn flocker(source: &At) {
     let (name, id) = (source.get("datasetName"), source.get("datasetUUID"));
     if name.is_empty() && id.is_empty() {
         source.missing("one of datasetName and datasetUUID is required");
@@ -295,7 +302,8 @@ fn flocker(source: &At) {
     name.ensure(!name.text().contains('/'), "must not contain '/'");
 }
 
-fn quobyte(source: &At) {
+/// A volume of Quobyte.
+pub fn quobyte(source: &At) {
     let registry = source.get("registry");
     let pairs = "must be a host:port pair or multiple pairs separated by commas";
     if registry.is_empty() {
@@ -341,7 +349,8 @@ pub fn downward_api_file(file: &At) {
     mode(&file.get("mode"));
 }
 
-fn fibre_channel(source: &At) {
+/// A disk over Fibre Channel.
+pub fn fibre_channel(source: &At) {
     let (targets, ids) = (source.get("targetWWNs"), source.get("wwids"));
     if targets.is_empty() && ids.is_empty() {
         targets.missing("must specify either targetWWNs or wwids, but not both");
@@ -358,7 +367,8 @@ fn fibre_channel(source: &At) {
     }
 }
 
-fn flex_volume(source: &At) {
+/// A volume of an exec-based plug-in.
+pub fn flex_volume(source: &At) {
     need(source, &["driver"]);
     for (key, option) in source.entries("options") {
         let namespace = key.split_once('/').map_or(key, |(namespace, _)| namespace);
@@ -369,7 +379,8 @@ fn flex_volume(source: &At) {
     }
 }
 
-fn azure_disk(source: &At) {
+/// A disk of Azure.
+pub fn azure_disk(source: &At) {
     need(source, &["diskName", "diskURI"]);
     let (caching, kind, uri) = (source.get("cachingMode"), source.get("kind"), source.get("diskURI"));
     if caching.is_set() {
@@ -390,7 +401,8 @@ fn azure_disk(source: &At) {
     }
 }
 
-fn storage_os(source: &At) {
+/// A volume of StorageOS.
+pub fn storage_os(source: &At) {
     let (name, namespace) = (source.get("volumeName"), source.get("volumeNamespace"));
     if name.required() {
         name.check(dns1123_label(name.text()));
@@ -402,12 +414,7 @@ fn storage_os(source: &At) {
 }
 
 fn csi(source: &At) {
-    let driver = source.get("driver");
-    driver.required();
-    if driver.text().len() > DRIVER_NAME_CHARACTERS_MAX {
-        driver.too_long(DRIVER_NAME_CHARACTERS_MAX);
-    }
-    driver.check(dns1123_subdomain(&driver.text().to_lowercase()));
+    driver_name(&source.get("driver"));
     let secret = source.get("nodePublishSecretRef");
     if secret.is_set() {
         let name = secret.get("name");
@@ -416,6 +423,15 @@ fn csi(source: &At) {
                 .check(names::subdomain(name.text(), false));
         }
     }
+}
+
+/// The name of a CSI driver.
+pub fn driver_name(driver: &At) {
+    driver.required();
+    if driver.text().len() > DRIVER_NAME_CHARACTERS_MAX {
+        driver.too_long(DRIVER_NAME_CHARACTERS_MAX);
+    }
+    driver.check(dns1123_subdomain(&driver.text().to_lowercase()));
 }
 
 fn ephemeral(source: &At) {

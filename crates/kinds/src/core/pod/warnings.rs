@@ -11,7 +11,7 @@ use api::validation::{dns1123_label, ip_warnings};
 use crate::view::View;
 
 /// Labels of nodes that have a new name.
-const DEPRECATED_NODE_LABELS: [(&str, &str); 5] = [
+pub const DEPRECATED_NODE_LABELS: [(&str, &str); 5] = [
     ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
     ("beta.kubernetes.io/os", "kubernetes.io/os"),
     (
@@ -27,6 +27,12 @@ pub fn pod(pod: &Value) -> Vec<String> {
     let mut warnings = name(pod, "the Pod's hostname");
     warnings.extend(of_spec("spec", pod.at("spec")));
     warnings
+}
+
+/// What is said of a node's label that has a new name.
+pub fn deprecated_node_label(key: &str) -> Option<String> {
+    let (_, new) = DEPRECATED_NODE_LABELS.iter().find(|(old, _)| *old == key)?;
+    Some(format!("deprecated since v1.14; use \"{new}\" instead"))
 }
 
 /// Of a name that becomes part of others.
@@ -54,10 +60,8 @@ pub fn template(path: &str, template: &Value, old: Option<&Value>) -> Vec<String
 fn of_spec(path: &str, spec: &Value) -> Vec<String> {
     let mut warnings = Vec::new();
     for (key, _) in spec.entries("nodeSelector") {
-        if let Some((old, new)) = DEPRECATED_NODE_LABELS.iter().find(|(old, _)| *old == key) {
-            warnings.push(format!(
-                "{path}.nodeSelector[{old}]: deprecated since v1.14; use \"{new}\" instead"
-            ));
+        if let Some(message) = deprecated_node_label(key) {
+            warnings.push(format!("{path}.nodeSelector[{key}]: {message}"));
         }
     }
     let mut addresses = BTreeSet::new();

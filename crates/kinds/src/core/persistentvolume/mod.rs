@@ -1,33 +1,35 @@
 //! PersistentVolume.
 
+mod sources;
+mod strategy;
+#[cfg(test)]
+mod tests;
+pub mod validation;
+
 use api::Value;
 
 use crate::build::Row;
-use crate::generic::WithStatus;
 use crate::print::{AGE, NAME, UNSET, access_modes, age, name, or, text, wide};
 use crate::row::{Columns, PrintContext, StorageKind};
-use crate::view::{Edit, View};
+use crate::view::View;
+
+pub use strategy::resource_version;
 
 /// The annotation that named the class before the field did, and still wins.
 pub const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// The annotation that held mount options before the field did.
+pub const MOUNT_OPTIONS_ANNOTATION: &str = "volume.beta.kubernetes.io/mount-options";
 
 /// The row.
 pub fn row() -> StorageKind {
     Row::cluster("", "v1", "PersistentVolume", "persistentvolumes")
         .short(&["pv"])
-        .strategy(WithStatus(default))
+        .strategy(strategy::PersistentVolumes)
         .status()
         .returns_deleted()
         .columns(COLUMNS)
         .build()
-}
-
-fn default(object: &mut Value) {
-    object.object("spec");
-    object["spec"].put_default("persistentVolumeReclaimPolicy", "Retain");
-    object["spec"].put_default("volumeMode", "Filesystem");
-    object.object("status");
-    object["status"].put_default("phase", "Pending");
 }
 
 const COLUMNS: Columns = Columns {
