@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod codec;
+pub mod cron;
 pub mod field;
 pub mod gvk;
 pub mod meta;

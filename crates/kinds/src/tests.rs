@@ -119,6 +119,10 @@ pub fn least(row: &StorageKind) -> Value {
             "Job",
             "spec: {template: {spec: {restartPolicy: Never, containers: [{name: a, image: i}]}}}",
         ),
+        (
+            "CronJob",
+            "spec: {schedule: 0 * * * *, jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: a, image: i}]}}}}}",
+        ),
         ("Service", "spec: {ports: [{port: 80}]}"),
         ("ConfigMap", "{}"),
         ("Secret", "stringData: {a: b}"),

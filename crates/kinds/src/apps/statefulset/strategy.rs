@@ -17,7 +17,7 @@ use crate::row::{Strategy, WriteContext};
 use crate::view::{Edit, View};
 
 const HISTORY_DEFAULT: i64 = 10;
-const RETENTION: [&str; 2] = ["Delete", "Retain"];
+const RETENTION: [&str; 2] = ["Retain", "Delete"];
 
 /// What an update may change.
 const MUTABLE: [&str; 7] = [

@@ -108,10 +108,10 @@ fn create() {
             "persistentVolumeClaimRetentionPolicy: {whenDeleted: Keep, whenScaled: Lose}",
             vec![
                 "spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: \"Keep\": supported values: \
-                 \"Delete\", \"Retain\""
+                 \"Retain\", \"Delete\""
                     .into(),
                 "spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: \"Lose\": supported values: \
-                 \"Delete\", \"Retain\""
+                 \"Retain\", \"Delete\""
                     .into(),
             ],
         ),

@@ -18,8 +18,9 @@ use crate::print::{
 use crate::row::{Columns, PrintContext, StorageKind};
 use crate::view::View;
 
+pub use spec::template_of_job;
 use strategy::Jobs;
-pub use strategy::default_failure_policy;
+pub use strategy::{default_failure_policy, warnings};
 
 /// The row. Deleting one leaves its pods alone, as clients of batch/v1 from before garbage collection expect.
 pub fn row() -> StorageKind {

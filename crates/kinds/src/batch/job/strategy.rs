@@ -59,24 +59,32 @@ impl Strategy for Jobs {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
-        let mut told = pod::template_warnings("spec.template", object, old);
-        let spec = object.at("spec");
-        if spec.text("completionMode") == "Indexed"
-            && spec.count("completions") > COMPLETIONS_TRACKED_MAX
-            && spec.count("parallelism") > PARALLELISM_TRACKED_MAX
-        {
-            told.push(
-                "spec: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, \
-                 Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
-                    .into(),
-            );
-        }
-        told
+        warnings("spec", object, old)
     }
 
     fn is_deep(&self) -> bool {
         true
     }
+}
+
+/// What a user is told of the job's spec at a path, and of a new object's name.
+pub fn warnings(path: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut told = match old {
+        None => pod::name_warnings(object),
+        Some(_) => Vec::new(),
+    };
+    let spec = object.at(path);
+    if spec.text("completionMode") == "Indexed"
+        && spec.count("completions") > COMPLETIONS_TRACKED_MAX
+        && spec.count("parallelism") > PARALLELISM_TRACKED_MAX
+    {
+        told.push(format!(
+            "{path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, \
+             Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
+        ));
+    }
+    told.extend(pod::spec_warnings(&format!("{path}.template"), object, old));
+    told
 }
 
 /// A job's pods are labelled with its name and uid, and found by the uid.

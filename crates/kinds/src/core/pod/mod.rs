@@ -105,11 +105,16 @@ pub fn validate_template_metadata(template: &At, old: Option<&Value>) {
 /// What a user is told of an object that makes pods from the template at a path.
 pub fn template_warnings(path: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
     let mut told = match old {
-        None => warnings::name(object, "Pod names and hostnames"),
+        None => name_warnings(object),
         Some(_) => Vec::new(),
     };
     told.extend(spec_warnings(path, object, old));
     told
+}
+
+/// What a user is told of the name of an object that makes pods.
+pub fn name_warnings(object: &Value) -> Vec<String> {
+    warnings::name(object, "Pod names and hostnames")
 }
 
 /// What a user is told of the template at a path, but for the name of the object.

@@ -1,40 +1,29 @@
 //! CronJob.
 
+mod strategy;
+#[cfg(test)]
+mod tests;
+
 use api::Value;
 
 use crate::build::Row;
-use crate::core::pod;
-use crate::generic::WithStatus;
 use crate::print::{
     AGE, CONTAINERS, IMAGES, NAME, NONE, SELECTOR, age, boolean, container_images, container_names, integer, name, or,
     selector, since, text, truth,
 };
 use crate::row::{Columns, PrintContext, StorageKind};
-use crate::view::{Edit, View};
+use crate::view::View;
 
 /// The row.
 pub fn row() -> StorageKind {
     Row::namespaced("batch", "v1", "CronJob", "cronjobs")
         .short(&["cj"])
         .in_all()
-        .strategy(WithStatus(default))
+        .strategy(strategy::CronJobs)
         .generation()
         .status()
         .columns(COLUMNS)
         .build()
-}
-
-fn default(object: &mut Value) {
-    pod::default_template(object.existing("spec.jobTemplate.spec.template"));
-    if let Some(spec) = object.existing("spec.jobTemplate.spec") {
-        super::job::default_failure_policy(spec);
-    }
-    object.object("spec");
-    let spec = &mut object["spec"];
-    spec.put_default("concurrencyPolicy", "Allow");
-    spec.put_default("suspend", false);
-    spec.put_default("successfulJobsHistoryLimit", 3);
-    spec.put_default("failedJobsHistoryLimit", 1);
 }
 
 const COLUMNS: Columns = Columns {
