@@ -10,6 +10,7 @@ mod certificates;
 mod cluster;
 mod command_line;
 mod crash;
+mod demo;
 mod error_texts;
 mod etcd_front;
 mod etcd_server;
