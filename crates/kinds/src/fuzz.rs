@@ -198,7 +198,7 @@ fn exercise(row: &StorageKind, mut object: Value, old: &Value, subresource: &str
 #[test]
 fn nothing_makes_a_rule_fall_over() {
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
-    for row in [crate::rows(), crate::rows_without_effect()].concat() {
+    for row in crate::all_rows() {
         let hub = (row.group.as_ref(), row.hub.as_ref());
         let rounds = if row.strategy.is_deep() { ROUNDS } else { ROUNDS / 4 };
         let mut old = json!({"metadata": {"name": "old"}});
@@ -267,7 +267,7 @@ fn graft(object: &mut Value, from: &Value, random: &mut Random) {
 #[test]
 fn what_is_valid_stays_valid() {
     let mut random = Random(0x2545_F491_4F6C_DD1D);
-    for row in crate::rows().into_iter().filter(|row| row.strategy.is_deep()) {
+    for row in crate::all_rows().filter(|row| row.strategy.is_deep()) {
         let hub = (row.group.as_ref(), row.hub.as_ref());
         let context = WriteContext {
             now: crate::testing::NOW,
@@ -308,8 +308,8 @@ fn what_is_valid_stays_valid() {
             errors.retain(|error| !(row.kind == "Node" && error.field.starts_with("status.addresses")));
             assert!(errors.is_empty(), "{}: {errors:?}\n{new:#}", row.kind);
         }
-        // Most fields of a CertificateSigningRequest have rules, so few of its objects are accepted.
-        assert!(accepted > tried / 10, "{}: {accepted} of {tried}", row.kind);
+        // Most fields of a CertificateSigningRequest or a PriorityLevelConfiguration have rules, so few are accepted.
+        assert!(accepted > tried / 50, "{}: {accepted} of {tried}", row.kind);
     }
 }
 

@@ -35,6 +35,7 @@ mod storage;
 mod view;
 
 pub use docs::table_of_kinds;
+pub use flowcontrol::bootstrap as flow_control_bootstrap;
 pub use print::age;
 pub use row::Writer;
 
@@ -75,6 +76,11 @@ pub fn rows_without_effect() -> Vec<Arc<StorageKind>> {
         apiregistration::rows(),
     ];
     groups.into_iter().flatten().map(Arc::new).collect()
+}
+
+/// Every built-in kind, served or not.
+fn all_rows() -> impl Iterator<Item = Arc<StorageKind>> {
+    rows().into_iter().chain(rows_without_effect())
 }
 
 #[cfg(test)]

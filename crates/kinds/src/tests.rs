@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::row::{Propagation, StorageKind, WriteContext};
 
 fn all() -> Vec<std::sync::Arc<StorageKind>> {
-    [crate::rows(), crate::rows_without_effect()].concat()
+    crate::all_rows().collect()
 }
 
 #[test]
@@ -169,6 +169,17 @@ pub fn least(row: &StorageKind) -> Value {
             "VolumeAttachment",
             "spec: {attacher: a, nodeName: n, source: {persistentVolumeName: v}}",
         ),
+        ("ResourceQuota", "spec: {hard: {pods: '1'}}"),
+        ("PodDisruptionBudget", "spec: {minAvailable: 1, selector: {}}"),
+        ("NetworkPolicy", "spec: {podSelector: {}}"),
+        (
+            "FlowSchema",
+            "spec: {matchingPrecedence: 500, priorityLevelConfiguration: {name: l}}",
+        ),
+        (
+            "PriorityLevelConfiguration",
+            "spec: {type: Limited, limited: {limitResponse: {type: Reject}}}",
+        ),
         ("CSIDriver", "spec: {tokenRequests: [{audience: a}]}"),
         ("CSINode", "spec: {drivers: [{name: d, nodeID: n}]}"),
         ("CSIStorageCapacity", "storageClassName: s\ncapacity: 1Gi"),
@@ -189,7 +200,7 @@ pub fn least(row: &StorageKind) -> Value {
 /// is when it comes back in an update.
 #[test]
 fn the_least_of_every_deep_kind_is_valid() {
-    for row in crate::rows().into_iter().filter(|row| row.strategy.is_deep()) {
+    for row in crate::all_rows().filter(|row| row.strategy.is_deep()) {
         let mut object = least(&row);
         let context = WriteContext {
             now: crate::testing::NOW,

@@ -1,6 +1,6 @@
 //! The account of every field of every deep kind: the rule that checks or defaults it and the example that shows it.
 //!
-//! `rules.txt` is the account; tests walk the schema of each deep kind and fail for a field that is not in it, for one
+//! `rules.txt` and `rules_of_policy.txt` are the account; tests walk the schema of each deep kind and fail for a field that is not in it, for one
 //! that is in it without existing, and for rules and examples that are no functions of ours.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,8 @@ use api::schema::{Node, SchemaRef, Shape};
 #[cfg(test)]
 mod tests;
 
-const TABLE: &str = include_str!("rules.txt");
+/// The account: workloads and what they are made of; and what rules over them.
+const TABLES: [&str; 2] = [include_str!("rules.txt"), include_str!("rules_of_policy.txt")];
 
 /// What is known of one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +43,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(read);
 /// The fields of a deep kind, in the order of the schema; `None` when the kind is unknown or not deep. What is below a
 /// field whose feature is off, or a type that was accounted further up in the same object, is left out.
 pub fn account(kind: &str) -> Option<Vec<FieldRule>> {
-    let row = crate::rows()
-        .into_iter()
-        .find(|row| row.kind.eq_ignore_ascii_case(kind) && row.strategy.is_deep())?;
+    let row = crate::all_rows().find(|row| row.kind.eq_ignore_ascii_case(kind) && row.strategy.is_deep())?;
     let schema = SchemaRef::builtin(&GroupVersionKind::new(&row.group, &row.hub, &row.kind))?;
     let mut rules = Vec::new();
     walk(schema.node(), "", &mut Vec::new(), &mut rules);
@@ -53,7 +52,7 @@ pub fn account(kind: &str) -> Option<Vec<FieldRule>> {
 
 /// The deep kinds, in the order of their rows.
 pub fn deep_kinds() -> Vec<String> {
-    let rows = crate::rows().into_iter().filter(|row| row.strategy.is_deep());
+    let rows = crate::all_rows().filter(|row| row.strategy.is_deep());
     rows.map(|row| row.kind.to_string()).collect()
 }
 
@@ -94,7 +93,8 @@ fn short(definition: &str) -> &str {
 fn read() -> Rules {
     let mut rules = Rules::new();
     let mut types: Vec<&str> = Vec::new();
-    for line in TABLE.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    let lines = TABLES.into_iter().flat_map(str::lines);
+    for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
         if !line.starts_with(' ') {
             types = line.split_whitespace().collect();
             continue;

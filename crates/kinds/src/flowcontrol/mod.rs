@@ -1,12 +1,21 @@
 //! The flowcontrol.apiserver.k8s.io group: FlowSchema and PriorityLevelConfiguration.
 
+pub mod bootstrap;
+mod flowschema;
+mod prioritylevel;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
 use api::Value;
 
 use crate::build::Row;
-use crate::generic::WithStatus;
+use crate::check::At;
+use crate::generic;
 use crate::print::{AGE, NAME, NONE, age, name, or, text};
-use crate::row::{Columns, PrintContext, StorageKind};
-use crate::view::{Edit, View};
+use crate::row::{Columns, PrintContext, StorageKind, WriteContext};
+use crate::view::View;
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
@@ -17,12 +26,7 @@ pub fn rows() -> Vec<StorageKind> {
 
 fn flow_schema() -> StorageKind {
     Row::cluster(GROUP, "v1", "FlowSchema", "flowschemas")
-        .strategy(WithStatus(|object| {
-            object.object("spec");
-            if object.count("spec.matchingPrecedence") == 0 {
-                object["spec"].put("matchingPrecedence", 1000);
-            }
-        }))
+        .strategy(flowschema::FlowSchemas)
         .generation()
         .conditional_update()
         .status()
@@ -32,7 +36,7 @@ fn flow_schema() -> StorageKind {
 
 fn priority_level() -> StorageKind {
     Row::cluster(GROUP, "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations")
-        .strategy(WithStatus(default_priority_level))
+        .strategy(prioritylevel::PriorityLevels)
         .generation()
         .conditional_update()
         .status()
@@ -40,20 +44,37 @@ fn priority_level() -> StorageKind {
         .build()
 }
 
-fn default_priority_level(object: &mut Value) {
-    for (kind, shares) in [("spec.exempt", 0), ("spec.limited", 30)] {
-        if let Some(level) = object.existing(kind) {
-            level.put_default("nominalConcurrencyShares", shares);
-            level.put_default("lendablePercent", 0);
+/// The status is written apart, and with it nothing of the metadata.
+fn keep_apart(object: &mut Value, old: &Value, context: &WriteContext) {
+    generic::keep_apart(object, old, context);
+    if context.subresource == "status" {
+        generic::keep_metadata(object, old);
+    }
+}
+
+/// Conditions have types, each its own.
+fn conditions(status: &At) {
+    let mut seen = BTreeSet::new();
+    for condition in status.items("conditions") {
+        let kind = condition.get("type");
+        if !seen.insert(kind.text()) {
+            kind.duplicate(kind.text());
+        }
+        if kind.is_empty() {
+            kind.missing("must not be empty");
         }
     }
-    if let Some(queuing) = object.existing("spec.limited.limitResponse.queuing") {
-        for (field, default) in [("handSize", 8), ("queues", 64), ("queueLengthLimit", 50)] {
-            if queuing.count(field) == 0 {
-                queuing.put(field, default);
-            }
-        }
-    }
+}
+
+/// What keeps the server usable stays as upstream made it.
+fn mandatory(object: &At, kind: &str, compared: fn(&Value) -> Value, but: &str) {
+    let name = object.value.text("metadata.name");
+    let Some(fixed) = bootstrap::mandatory(kind, name) else {
+        return;
+    };
+    let spec = object.get("spec");
+    let kept = compared(spec.value) == compared(fixed.at("spec"));
+    spec.ensure(kept, format!("spec of '{name}'{but} must equal the fixed value"));
 }
 
 const FLOW_SCHEMA: Columns = Columns {
