@@ -3,9 +3,10 @@
 //! Source: `pkg/kubelet/kuberuntime/kuberuntime_manager.go` (`computePodActions`) and
 //! `kuberuntime_container.go` (`computeInitContainerActions`).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use client::k8s_openapi::api::core::v1::{Container, Pod};
+use client::k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 use tokio::time::Instant;
 
 use crate::observed::{Observed, Run, RunState};
@@ -19,15 +20,42 @@ pub enum Role {
     Sidecar,
     /// One of the pod's own.
     Main,
+    /// Came later, to look into the pod: never started again, and no part of the pod's phase and readiness.
+    Ephemeral,
 }
 
 /// A container of a pod's definition.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Defined<'a> {
     /// What it is to the pod.
     pub role: Role,
     /// Its definition.
-    pub container: &'a Container,
+    pub container: Cow<'a, Container>,
+    /// For an ephemeral container: the container whose processes it sees.
+    pub target: Option<&'a str>,
+}
+
+// === impl Role ===
+
+impl Role {
+    /// The list of the pod's definition that has it.
+    pub fn list(self) -> &'static str {
+        match self {
+            Role::Init | Role::Sidecar => "initContainers",
+            Role::Main => "containers",
+            Role::Ephemeral => "ephemeralContainers",
+        }
+    }
+
+    /// Whether it has to be ready before the pod's own containers start.
+    pub fn is_init(self) -> bool {
+        matches!(self, Role::Init | Role::Sidecar)
+    }
+
+    /// Whether the pod's readiness depends on it as long as it lasts.
+    pub fn serves(self) -> bool {
+        matches!(self, Role::Main | Role::Sidecar)
+    }
 }
 
 /// When a container may be tried again, and how long that pause is.
@@ -89,21 +117,58 @@ pub struct Plan {
     pub look_again: Option<Instant>,
 }
 
-/// All containers of a pod's definition, in the order in which they start.
+/// All containers of a pod's definition, in the order in which they start; ephemeral ones, which wait for none, at the end.
 pub fn defined(pod: &Pod) -> Vec<Defined<'_>> {
     let Some(spec) = &pod.spec else { return Vec::new() };
     let init = spec.init_containers.iter().flatten().map(|container| {
         let sidecar = container.restart_policy.as_deref() == Some("Always");
         Defined {
             role: if sidecar { Role::Sidecar } else { Role::Init },
-            container,
+            container: Cow::Borrowed(container),
+            target: None,
         }
     });
-    init.chain(spec.containers.iter().map(|container| Defined {
+    let main = spec.containers.iter().map(|container| Defined {
         role: Role::Main,
-        container,
-    }))
-    .collect()
+        container: Cow::Borrowed(container),
+        target: None,
+    });
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|own| Defined {
+        role: Role::Ephemeral,
+        container: Cow::Owned(as_container(own)),
+        target: own.target_container_name.as_deref().filter(|name| !name.is_empty()),
+    });
+    init.chain(main).chain(ephemeral).collect()
+}
+
+/// What a container of the pod is to it.
+pub fn role_of(pod: &Pod, name: &str) -> Option<Role> {
+    let all = defined(pod);
+    all.iter().find(|defined| defined.container.name == name).map(|d| d.role)
+}
+
+/// An ephemeral container as what it is for the node: a container. Validation allows it no ports, probes, hooks and resources.
+fn as_container(own: &EphemeralContainer) -> Container {
+    let own = own.clone();
+    Container {
+        name: own.name,
+        image: own.image,
+        image_pull_policy: own.image_pull_policy,
+        command: own.command,
+        args: own.args,
+        working_dir: own.working_dir,
+        env: own.env,
+        env_from: own.env_from,
+        volume_mounts: own.volume_mounts,
+        volume_devices: own.volume_devices,
+        security_context: own.security_context,
+        stdin: own.stdin,
+        stdin_once: own.stdin_once,
+        tty: own.tty,
+        termination_message_path: own.termination_message_path,
+        termination_message_policy: own.termination_message_policy,
+        ..Container::default()
+    }
 }
 
 /// The pod's restart policy.
@@ -122,7 +187,7 @@ pub fn restarts(policy: &str, role: Role, run: &Run) -> bool {
         (Role::Init, _) => !run.succeeded(),
         (Role::Main, "Always") => true,
         (Role::Main, "OnFailure") => !run.succeeded(),
-        (Role::Main, _) => false,
+        (Role::Main, _) | (Role::Ephemeral, _) => false,
     }
 }
 
@@ -156,14 +221,19 @@ pub fn plan(pod: &Pod, observed: &Observed, facts: &Facts, now: Instant) -> Plan
     let initialized = containers
         .iter()
         .any(|defined| defined.role == Role::Main && planner.current(&defined.container.name).is_some());
+    // Before the others, so that somebody can look why those do not start.
+    for defined in containers.iter().filter(|defined| defined.role == Role::Ephemeral) {
+        planner.ephemeral(&defined.container);
+    }
     for defined in &containers {
         let go_on = match defined.role {
-            Role::Init => initialized || planner.init(defined.container),
-            Role::Sidecar => planner.sidecar(defined.container) || initialized,
+            Role::Init => initialized || planner.init(&defined.container),
+            Role::Sidecar => planner.sidecar(&defined.container) || initialized,
             Role::Main => {
-                planner.main(defined.container);
+                planner.main(&defined.container);
                 true
             }
+            Role::Ephemeral => true,
         };
         if !go_on {
             break;
@@ -240,6 +310,14 @@ impl<'a> Planner<'a> {
             Some(run) if run.is_running() => self.kill_if_unwanted(run, container),
             Some(run) if run.is_over() && !restarts(self.policy, Role::Main, run) => {}
             _ => self.start(&container.name),
+        }
+    }
+
+    /// Whatever became of it, in this sandbox or an older one: it had its run.
+    fn ephemeral(&mut self, container: &Container) {
+        let latest = self.observed.latest(&container.name);
+        if latest.is_none_or(|run| run.state == RunState::Created) {
+            self.start(&container.name);
         }
     }
 
@@ -375,6 +453,12 @@ mod tests {
             })
         };
         let plain = |policy: &str| json!({"restartPolicy": policy, "containers": two()});
+        let looked_into = |policy: &str| {
+            json!({
+                "restartPolicy": policy, "initContainers": [{"name": "i"}], "containers": [{"name": "a"}],
+                "ephemeralContainers": [{"name": "e", "targetContainerName": "a"}],
+            })
+        };
         for (spec, state, expect) in [
             (plain("Always"), "none", "sandbox0"),
             (plain("Always"), "dead", "sandbox1"),
@@ -400,6 +484,13 @@ mod tests {
             (with_sidecar("Always"), "s:run i:ok", "a#0"),
             (with_sidecar("Always"), "s:fail i:ok a:run", "s#1"),
             (with_sidecar("Never"), "s:run i:ok a:ok", "finish"),
+            (looked_into("Always"), "none", "sandbox0"),
+            (looked_into("Always"), "i:run", "e#0"),
+            (looked_into("Always"), "i:ok a:run", "e#0"),
+            (looked_into("Always"), "i:ok a:run e:new", "e#0"),
+            (looked_into("Always"), "i:ok a:run e:run", ""),
+            (looked_into("Always"), "i:ok a:run e:fail", ""),
+            (looked_into("Never"), "i:ok a:ok e:run", "finish"),
         ] {
             let plan = plan(&pod(spec.clone()), &observed(state), &Facts::default(), Instant::now());
             assert_eq!(words(&plan), expect, "{state:?} {spec}");

@@ -27,6 +27,8 @@ pub struct Wanted {
     pub mounts: Vec<cri::Mount>,
     /// How many runs came before.
     pub attempt: u32,
+    /// The run whose processes an ephemeral container is to see.
+    pub target: Option<String>,
 }
 
 /// What the runtime is asked for.
@@ -89,10 +91,23 @@ pub fn container(pod: &Pod, container: &Container, wanted: Wanted, node: &Node) 
         tty: container.tty.unwrap_or(false),
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(resources(pod, container, node.memory_bytes)),
-            security_context: Some(security::of_container(pod, container)),
+            security_context: Some(security_context(pod, container, wanted.target)),
         }),
         ..cri::ContainerConfig::default()
     }
+}
+
+/// A target's processes are seen unless all of the pod, or of the node, are anyway.
+/// Source: `kuberuntime_container_linux.go` (`generateLinuxContainerConfig`).
+fn security_context(pod: &Pod, container: &Container, target: Option<String>) -> cri::LinuxContainerSecurityContext {
+    let mut context = security::of_container(pod, container);
+    if let (Some(target), Some(options)) = (target, &mut context.namespace_options)
+        && options.pid() == cri::NamespaceMode::Container
+    {
+        options.set_pid(cri::NamespaceMode::Target);
+        options.target_id = target;
+    }
+    context
 }
 
 #[cfg(test)]
@@ -124,5 +139,24 @@ mod tests {
         let image = config.image.unwrap();
         assert_eq!((&*image.image, &*image.user_specified_image), ("sha256:1", "demo:1"));
         assert_eq!(config.envs[0].value, b"b");
+    }
+
+    #[test]
+    fn a_target_is_joined_unless_its_processes_are_seen_anyway() {
+        for (spec, expect) in [
+            (json!({}), (cri::NamespaceMode::Target, "t")),
+            (json!({"shareProcessNamespace": true}), (cri::NamespaceMode::Pod, "")),
+            (json!({"hostPID": true}), (cri::NamespaceMode::Node, "")),
+        ] {
+            let mut pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "c"}]}})).unwrap();
+            let given: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            let given = given.spec.unwrap();
+            let own = pod.spec.as_mut().unwrap();
+            own.share_process_namespace = given.share_process_namespace;
+            own.host_pid = given.host_pid;
+            let container = &pod.spec.as_ref().unwrap().containers[0];
+            let options = security_context(&pod, container, Some("t".into())).namespace_options.unwrap();
+            assert_eq!((options.pid(), &*options.target_id), expect, "{pod:?}");
+        }
     }
 }

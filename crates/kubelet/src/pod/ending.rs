@@ -39,11 +39,6 @@ impl Worker {
             let left = (grace - i64::try_from(begun.elapsed().as_secs()).unwrap_or(grace)).max(0);
             let pod = self.pod.clone();
             let all = defined(&pod);
-            let role = |name: &str| {
-                all.iter()
-                    .find(|d| d.container.name == name)
-                    .map_or(Role::Main, |d| d.role)
-            };
             // Sidecars serve the others until their end: they go last, in the reverse of the order they came in.
             let sidecars: Vec<&str> = all
                 .iter()
@@ -60,7 +55,7 @@ impl Worker {
             let ranks: Vec<usize> = running.iter().map(|run| rank(&run.name)).collect();
             if !told {
                 for run in &running {
-                    let about = container_reference(&pod, &run.name, role(&run.name) != Role::Main);
+                    let about = container_reference(&pod, &run.name);
                     self.shared
                         .recorder
                         .normal(about, "Killing", format!("Stopping container {}", run.name));
@@ -70,7 +65,7 @@ impl Worker {
             let (shared, order) = (self.shared.clone(), Order::new(&ranks));
             let ends = running.iter().zip(&ranks).map(async |(run, rank)| {
                 let ending = Ending {
-                    container: all.iter().find(|d| d.container.name == run.name).map(|d| d.container),
+                    container: all.iter().find(|d| d.container.name == run.name).map(|d| &*d.container),
                     run: &run.id,
                     address: address(&observed),
                     grace_seconds: left,

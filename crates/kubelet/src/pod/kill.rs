@@ -45,7 +45,7 @@ impl Ending<'_> {
             let asked = hooks::run(&shared.cri, handler, container, self.run, self.address, Some(grace));
             if let Ok(Err(why)) = tokio::time::timeout(grace, asked).await {
                 tracing::debug!(pod = %full_name(pod), why, "a hook before the end failed");
-                let about = container_reference(pod, &container.name, false);
+                let about = container_reference(pod, &container.name);
                 // What the hook said may hold secrets: it is not in the event.
                 shared
                     .recorder

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use crate::config::identity;
 use crate::cri::Cri;
 use crate::observed::{self, Observed, RunState};
-use crate::plan::defined;
+use crate::plan::role_of;
 use crate::server::{Pods, PodsError, Run};
 
 /// The runtime is asked again after this long when its events were lost.
@@ -34,13 +34,7 @@ impl NodePods {
     async fn observe(&self, namespace: &str, name: &str, container: &str) -> Result<Observed, PodsError> {
         let absent = || PodsError::NotFound(format!("pod {} does not exist", api::field::quote(name)));
         let pod = self.pods.get(namespace, name).ok_or_else(absent)?;
-        let ephemeral = pod
-            .spec
-            .iter()
-            .flat_map(|spec| spec.ephemeral_containers.iter().flatten());
-        let known = defined(&pod).iter().any(|defined| defined.container.name == container)
-            || ephemeral.clone().any(|ephemeral| ephemeral.name == container);
-        if !known {
+        if role_of(&pod, container).is_none() {
             let (container, name) = (api::field::quote(container), api::field::quote(name));
             return Err(PodsError::NotFound(format!(
                 "container {container} not found in pod {name}"

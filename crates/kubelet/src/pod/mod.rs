@@ -22,6 +22,7 @@ use parking_lot::RwLock;
 use crate::config::{Node, identity};
 use crate::cri::Cri;
 use crate::env::NodeFacts;
+use crate::plan::{Role, role_of};
 use crate::volumes::VolumeManager;
 
 pub use lookup::NodePods;
@@ -57,8 +58,8 @@ pub fn reference(pod: &Pod) -> ObjectReference {
 }
 
 /// A reference to one of its containers.
-pub fn container_reference(pod: &Pod, name: &str, init: bool) -> ObjectReference {
-    let list = if init { "initContainers" } else { "containers" };
+pub fn container_reference(pod: &Pod, name: &str) -> ObjectReference {
+    let list = role_of(pod, name).unwrap_or(Role::Main).list();
     reference(pod).field(format!("spec.{list}{{{name}}}"))
 }
 

@@ -6,7 +6,7 @@ use client::k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 
 use super::{Shared, container_reference};
 use crate::observed::Observed;
-use crate::plan::{Condemned, Facts, Role, defined};
+use crate::plan::{Condemned, Facts, defined};
 use crate::probes::{Kind, Note, Report};
 use crate::status::Known;
 
@@ -28,11 +28,8 @@ struct Verdict {
 impl Verdicts {
     /// Takes a report, and tells its failure to people.
     pub fn take(&mut self, report: Report, pod: &Pod, shared: &Shared) {
-        let init = defined(pod)
-            .iter()
-            .any(|d| d.role != Role::Main && d.container.name == report.container);
         if let Some(note) = &report.note {
-            let about = container_reference(pod, &report.container, init);
+            let about = container_reference(pod, &report.container);
             let (reason, text) = words(report.kind, note);
             shared.recorder.warning(about, reason, text);
         }
@@ -65,7 +62,7 @@ impl Verdicts {
             }
         }
         for defined in defined(pod) {
-            if !self.has_started(pod, defined.container, observed) {
+            if !self.has_started(pod, &defined.container, observed) {
                 facts.starting.insert(defined.container.name.clone());
             }
         }
@@ -74,7 +71,7 @@ impl Verdicts {
     /// What the status has to know.
     pub fn tell_status(&self, pod: &Pod, observed: &Observed, known: &mut Known) {
         for defined in defined(pod) {
-            let container = defined.container;
+            let container = &*defined.container;
             let started = self.has_started(pod, container, observed);
             let verdict = observed.latest(&container.name).and_then(|run| self.runs.get(&run.id));
             let asked = container.readiness_probe.is_some();
@@ -117,7 +114,7 @@ fn words(kind: Kind, note: &Note) -> (&'static str, String) {
 /// Source: `kuberuntime_container.go` (`setTerminationGracePeriod`).
 fn own_grace(pod: &Pod, name: &str, kind: Kind) -> Option<i64> {
     let all = defined(pod);
-    let container = all.iter().find(|d| d.container.name == name)?.container;
+    let container = &all.iter().find(|d| d.container.name == name)?.container;
     let probe = match kind {
         Kind::Startup => container.startup_probe.as_ref(),
         Kind::Liveness => container.liveness_probe.as_ref(),

@@ -28,8 +28,8 @@ pub struct Start {
     pub pod: Arc<Pod>,
     /// The container.
     pub container: Container,
-    /// Whether it is one of the init containers.
-    pub init: bool,
+    /// For an ephemeral container: the run whose processes it is to see, or the name of the container that has none.
+    pub target: Option<Result<String, String>>,
     /// How many runs came before.
     pub attempt: u32,
     /// The sandbox.
@@ -49,7 +49,7 @@ impl Start {
     /// What the container waits for.
     pub async fn run(self, shared: &Shared) -> Result<(), Waiting> {
         tracing::trace!(target: "walk", pod = full_name(&self.pod), "a container is asked for");
-        let about = container_reference(&self.pod, &self.container.name, self.init);
+        let about = container_reference(&self.pod, &self.container.name);
         let image = self.image(shared).await?;
         config::check_non_root(&self.pod, &self.container, &image).map_err(|message| {
             shared
@@ -114,7 +114,7 @@ impl Start {
 
     /// The image, brought when the policy says so.
     async fn image(&self, shared: &Shared) -> Result<cri::Image, Waiting> {
-        let about = container_reference(&self.pod, &self.container.name, self.init);
+        let about = container_reference(&self.pod, &self.container.name);
         let name = self.container.image.clone().unwrap_or_default();
         let policy = self.container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
         let inspect = |error: crate::cri::CriError| {
@@ -187,6 +187,8 @@ impl Start {
     }
 
     async fn wanted(&self, shared: &Shared, image_ref: String) -> Result<Wanted, String> {
+        let target = self.target.clone().transpose();
+        let target = target.map_err(|name| format!("unable to find target container {name}"))?;
         let namespace = self.pod.metadata.namespace.as_deref().unwrap_or("");
         let mut services = shared.services.list_namespace(namespace);
         services.extend(
@@ -206,7 +208,7 @@ impl Start {
             .await
             .map_err(|error| error.to_string())?;
         for text in &environment.skipped {
-            let about = container_reference(&self.pod, &self.container.name, self.init);
+            let about = container_reference(&self.pod, &self.container.name);
             shared.recorder.warning(about, crate::env::REASON_SKIPPED, text.clone());
         }
         let mounts = shared
@@ -221,6 +223,7 @@ impl Start {
             environment: environment.variables.clone(),
             mounts,
             attempt: self.attempt,
+            target,
         })
     }
 }

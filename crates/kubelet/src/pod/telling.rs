@@ -12,7 +12,7 @@ use super::worker::{Failure, Input, START_RETRY, Worker};
 use super::{container_reference, full_name};
 use crate::config::identity;
 use crate::observed::{Observed, Run};
-use crate::plan::{Facts, Role, defined};
+use crate::plan::{Facts, defined};
 use crate::status::{Known, Waiting};
 
 /// A status that was not written is written again after this long.
@@ -27,7 +27,7 @@ impl Worker {
         let Some(defined) = all.iter().find(|d| d.container.name == name) else {
             return;
         };
-        let about = container_reference(&self.pod, name, defined.role != Role::Main);
+        let about = container_reference(&self.pod, name);
         let image = defined.container.image.as_deref().unwrap_or_default();
         let text = format!("Back-off pulling image \"{image}\"");
         self.shared.recorder.normal(about.clone(), "BackOff", text);
@@ -44,16 +44,13 @@ impl Worker {
             {
                 continue;
             }
-            let init = defined(&self.pod)
-                .iter()
-                .any(|d| d.role != Role::Main && d.container.name == *name);
             let text = format!(
                 "Back-off restarting failed container {name} in pod {}",
                 full_name(&self.pod)
             );
             self.shared
                 .recorder
-                .warning(container_reference(&self.pod, name, init), "BackOff", text);
+                .warning(container_reference(&self.pod, name), "BackOff", text);
         }
         self.told
             .retain(|(name, _, attempt)| observed.latest(name).is_some_and(|run| run.attempt == *attempt));
@@ -63,7 +60,7 @@ impl Worker {
         for run in observed.runs.iter().filter(|run| run.is_over()) {
             if !self.last_words.contains_key(&run.id) {
                 let all = defined(&self.pod);
-                let container = all.iter().find(|d| d.container.name == run.name).map(|d| d.container);
+                let container = all.iter().find(|d| d.container.name == run.name).map(|d| &d.container);
                 let fallback = container.and_then(|c| c.termination_message_policy.as_deref());
                 let words = last_words(run, fallback == Some("FallbackToLogsOnError"));
                 self.last_words.insert(run.id.clone(), words);

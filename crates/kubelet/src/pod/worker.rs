@@ -296,7 +296,7 @@ impl Worker {
         let now = Instant::now();
         for defined in defined(&self.pod) {
             let name = &defined.container.name;
-            facts.hashes.insert(name.clone(), config::hash(defined.container));
+            facts.hashes.insert(name.clone(), config::hash(&defined.container));
             if self.busy.contains(name) {
                 continue; // It is being started: its pause is over.
             }
@@ -364,8 +364,11 @@ impl Worker {
         }
         let start = Start {
             pod: self.pod.clone(),
-            container: defined.container.clone(),
-            init: defined.role != Role::Main,
+            container: defined.container.clone().into_owned(),
+            target: defined.target.map(|name| {
+                let run = observed.latest(name).map(|run| run.id.clone());
+                run.ok_or_else(|| name.to_owned())
+            }),
             attempt,
             sandbox: sandbox.id.clone(),
             sandbox_config: config::sandbox(&self.pod, sandbox.attempt, &self.shared.node),
@@ -374,7 +377,7 @@ impl Worker {
         };
         let (shared, container) = (self.shared.clone(), name.to_owned());
         self.busy.insert(container.clone());
-        if hooks::post_start(defined.container).is_some() {
+        if hooks::post_start(&defined.container).is_some() {
             self.hooked.insert(container.clone());
         }
         self.work.spawn(async move {
@@ -384,10 +387,7 @@ impl Worker {
     }
 
     fn start_kill(&mut self, kill_run: &Kill, observed: &Observed) {
-        let init = defined(&self.pod)
-            .iter()
-            .any(|d| d.role != Role::Main && d.container.name == kill_run.name);
-        let about = container_reference(&self.pod, &kill_run.name, init);
+        let about = container_reference(&self.pod, &kill_run.name);
         self.shared
             .recorder
             .normal(about, "Killing", kill_run.condemned.why.clone());
@@ -395,7 +395,7 @@ impl Worker {
         let container = defined(&self.pod)
             .iter()
             .find(|d| d.container.name == kill_run.name)
-            .map(|d| d.container.clone());
+            .map(|d| d.container.clone().into_owned());
         let own = kill_run.condemned.grace_seconds;
         let grace = own.unwrap_or_else(|| grace_seconds(&self.pod));
         let (shared, pod, run, name) = (
@@ -421,8 +421,9 @@ impl Worker {
     /// The pod is over: what still runs (sidecars, the sandbox) ends.
     async fn finish(&mut self, observed: &Observed) {
         self.probes.keep(&[]);
-        let sidecars = defined(&self.pod).into_iter().rev().filter(|d| d.role == Role::Sidecar);
-        for defined in sidecars.map(|d| d.container.clone()).collect::<Vec<_>>() {
+        let rest = defined(&self.pod).into_iter().rev();
+        let rest = rest.filter(|d| matches!(d.role, Role::Sidecar | Role::Ephemeral));
+        for defined in rest.map(|d| d.container.into_owned()).collect::<Vec<_>>() {
             if let Some(run) = observed.latest(&defined.name).filter(|run| run.is_running()) {
                 let ending = Ending {
                     container: Some(&defined),
@@ -448,11 +449,11 @@ impl Worker {
             let all = defined(&self.pod);
             let Some(defined) = all
                 .iter()
-                .find(|d| d.container.name == run.name && d.role != Role::Init)
+                .find(|d| d.container.name == run.name && d.role.serves())
             else {
                 continue;
             };
-            let container = defined.container;
+            let container = &defined.container;
             let asks = [
                 &container.startup_probe,
                 &container.readiness_probe,
@@ -464,7 +465,7 @@ impl Worker {
                 self.probes.start(Target {
                     address,
                     run: run.id.clone(),
-                    container: container.clone(),
+                    container: container.clone().into_owned(),
                 });
             }
         }

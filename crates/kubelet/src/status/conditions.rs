@@ -115,7 +115,7 @@ fn initialized(containers: &[Defined], observed: &Observed, known: &Known, phase
         return Verdict::yes();
     }
     let mut missing = Vec::new();
-    for defined in containers.iter().filter(|defined| defined.role != Role::Main) {
+    for defined in containers.iter().filter(|defined| defined.role.is_init()) {
         let name = defined.container.name.as_str();
         let latest = observed.latest(name);
         let done = match defined.role {
@@ -145,7 +145,7 @@ fn containers_ready(containers: &[Defined], observed: &Observed, known: &Known, 
         return Verdict::no(reason, "");
     }
     let mut unready = Vec::new();
-    for defined in containers.iter().filter(|defined| defined.role != Role::Init) {
+    for defined in containers.iter().filter(|defined| defined.role.serves()) {
         let name = defined.container.name.as_str();
         let running = observed.latest(name).is_some_and(Run::is_running);
         let passed = |map: &std::collections::BTreeMap<String, bool>| map.get(name).copied().unwrap_or(false);

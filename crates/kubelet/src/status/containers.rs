@@ -41,6 +41,7 @@ pub fn status(pod: &Pod, defined: &Defined, observed: &Observed, known: &Known, 
     // A probe that passed a moment before the end still counts: the pod's Ready condition says what clients act on.
     let ready = match defined.role {
         Role::Init => latest.is_some_and(Run::succeeded),
+        Role::Ephemeral => false,
         _ => running && started && known.ready.get(name).copied().unwrap_or(false),
     };
     let image = latest.map(|run| run.image.clone()).filter(|image| !image.is_empty());
@@ -52,11 +53,16 @@ pub fn status(pod: &Pod, defined: &Defined, observed: &Observed, known: &Known, 
         "restartCount": latest.map_or(0, |run| run.attempt),
         "image": image.or_else(|| defined.container.image.clone()).unwrap_or_default(),
         "imageID": latest.map(|run| run.image_ref.clone()).unwrap_or_default(),
-        "started": if defined.role == Role::Init { latest.is_some_and(Run::is_running) } else { started },
     });
+    // Source: `pkg/kubelet/prober/prober_manager.go` (`UpdatePodStatus`), which says nothing of ephemeral containers.
+    match defined.role {
+        Role::Init => status["started"] = json!(latest.is_some_and(Run::is_running)),
+        Role::Ephemeral => {}
+        _ => status["started"] = json!(started),
+    }
     if let Some(run) = latest {
         status["containerID"] = json!(format!("{RUNTIME}://{}", run.id));
-        tell_allotment(&mut status, defined.container, run);
+        tell_allotment(&mut status, &defined.container, run);
     }
     status
 }

@@ -61,13 +61,16 @@ pub fn status(pod: &Pod, observed: &Observed, known: &Known, now: Timestamp) -> 
         let all: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
         status.insert("podIPs".into(), json!(all));
     }
-    let lists = [("initContainerStatuses", true), ("containerStatuses", false)];
-    for (field, init) in lists {
-        let of = defined(pod)
-            .into_iter()
-            .filter(|defined| (defined.role != Role::Main) == init);
+    let lists = [
+        ("initContainerStatuses", Role::Init.list()),
+        ("containerStatuses", Role::Main.list()),
+        ("ephemeralContainerStatuses", Role::Ephemeral.list()),
+    ];
+    let containers = defined(pod);
+    for (field, list) in lists {
+        let of = containers.iter().filter(|defined| defined.role.list() == list);
         let list: Vec<Value> = of
-            .map(|defined| containers::status(pod, &defined, observed, known, over))
+            .map(|defined| containers::status(pod, defined, observed, known, over))
             .collect();
         if !list.is_empty() {
             status.insert(field.into(), Value::Array(list));
@@ -269,6 +272,32 @@ mod tests {
                 (expect, initialized),
                 "{state}"
             );
+        }
+    }
+
+    #[test]
+    fn ephemeral_containers_stand_beside_the_pod() {
+        let mut pod = pod("Always", &[]);
+        let spec = pod.spec.as_mut().unwrap();
+        let ephemeral = json!([{"name": "e", "image": "x", "targetContainerName": "a"}]);
+        spec.ephemeral_containers = serde_json::from_value(ephemeral).unwrap();
+        let known = Known {
+            started: [("a".into(), true), ("b".into(), true)].into(),
+            ready: [("a".into(), true), ("b".into(), true)].into(),
+            ..Known::default()
+        };
+        for (state, word) in [
+            ("a:run b:run", "waiting"),
+            ("a:run b:run e:run", "running"),
+            ("a:run b:run e:fail", "terminated"),
+        ] {
+            let status = status(&pod, &observed(state), &known, now());
+            assert_eq!(status["phase"], "Running", "{state}");
+            let conditions = status["conditions"].as_array().unwrap();
+            assert!(conditions.iter().all(|c| c["status"] == "True"), "{state} {conditions:?}");
+            let told = &status["ephemeralContainerStatuses"][0];
+            assert!(told["state"][word].is_object(), "{state} {told}");
+            assert_eq!((&told["ready"], &told["started"]), (&json!(false), &Value::Null), "{state}");
         }
     }
 

@@ -4,6 +4,8 @@
 
 use client::k8s_openapi::api::core::v1::{Container, Pod};
 
+use crate::plan::defined;
+
 /// A Secret or a ConfigMap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Sort {
@@ -42,8 +44,8 @@ pub fn references(pod: &Pod) -> Vec<Reference> {
     for secret in spec.image_pull_secrets.iter().flatten() {
         add(Sort::Secret, &secret.name);
     }
-    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
-        visit_container(container, &mut add);
+    for defined in defined(pod) {
+        visit_container(&defined.container, &mut add);
     }
     for volume in spec.volumes.iter().flatten() {
         if let Some(source) = &volume.secret {
