@@ -287,6 +287,22 @@ impl Cri {
         Ok(self.runtime.clone().exec(timed(request)).await?.into_inner().url)
     }
 
+    /// Where a container's own streams can be had.
+    pub async fn attach(&self, request: cri::AttachRequest) -> Result<String> {
+        Ok(self.runtime.clone().attach(timed(request)).await?.into_inner().url)
+    }
+
+    /// Where connections into a sandbox can be had.
+    pub async fn port_forward(&self, request: cri::PortForwardRequest) -> Result<String> {
+        Ok(self
+            .runtime
+            .clone()
+            .port_forward(timed(request))
+            .await?
+            .into_inner()
+            .url)
+    }
+
     /// An image, when it is there.
     pub async fn image(&self, image: &str) -> Result<Option<cri::Image>> {
         let spec = cri::ImageSpec {

@@ -144,7 +144,9 @@ pub fn defined(pod: &Pod) -> Vec<Defined<'_>> {
 /// What a container of the pod is to it.
 pub fn role_of(pod: &Pod, name: &str) -> Option<Role> {
     let all = defined(pod);
-    all.iter().find(|defined| defined.container.name == name).map(|d| d.role)
+    all.iter()
+        .find(|defined| defined.container.name == name)
+        .map(|d| d.role)
 }
 
 /// An ephemeral container as what it is for the node: a container. Validation allows it no ports, probes, hooks and resources.

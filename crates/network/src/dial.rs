@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{SocketType, sockopt};
 use sys::netns::NetworkNamespace;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
@@ -18,7 +18,7 @@ const LISTEN_BACKLOG: i32 = 4096;
 
 /// Connects to `address` from inside `namespace`. Fails with `TimedOut` when that takes longer than `limit`.
 pub async fn dial_in(namespace: &NetworkNamespace, address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    let socket = namespace.run(|| socket(address, SocketType::STREAM))??;
+    let socket = namespace.tcp_socket(address)?;
     let socket = TcpSocket::from_std_stream(socket.into());
     let stream = tokio::time::timeout(limit, socket.connect(address))
         .await
@@ -35,7 +35,7 @@ pub async fn dial_in(namespace: &NetworkNamespace, address: SocketAddr, limit: D
 /// Listens on `address` inside `namespace`.
 pub fn listen_in(namespace: &NetworkNamespace, address: SocketAddr) -> io::Result<TcpListener> {
     let socket = namespace.run(|| -> io::Result<OwnedFd> {
-        let socket = socket(address, SocketType::STREAM)?;
+        let socket = sys::netns::socket(address, SocketType::STREAM)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
         rustix::net::bind(&socket, &address)?;
         rustix::net::listen(&socket, LISTEN_BACKLOG)?;
@@ -47,28 +47,9 @@ pub fn listen_in(namespace: &NetworkNamespace, address: SocketAddr) -> io::Resul
 /// A UDP socket bound to `address` inside `namespace`.
 pub fn udp_in(namespace: &NetworkNamespace, address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = namespace.run(|| -> io::Result<OwnedFd> {
-        let socket = socket(address, SocketType::DGRAM)?;
+        let socket = sys::netns::socket(address, SocketType::DGRAM)?;
         rustix::net::bind(&socket, &address)?;
         Ok(socket)
     })??;
     UdpSocket::from_std(socket.into())
-}
-
-fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let protocol = if kind == SocketType::STREAM {
-        ipproto::TCP
-    } else {
-        ipproto::UDP
-    };
-    Ok(rustix::net::socket_with(
-        family,
-        kind,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        Some(protocol),
-    )?)
 }

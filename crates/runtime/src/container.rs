@@ -118,6 +118,7 @@ impl Runtime {
             oci_root: self.oci_root(),
             tty: config.tty,
             stdin: config.stdin,
+            stdin_once: config.stdin_once,
             log_path: Some(PathBuf::from(&record.log_path)).filter(|path| !path.as_os_str().is_empty()),
             log_bytes_max: self.config.log_bytes_max,
             oom_score_adj: Some(i32::try_from(resources.oom_score_adj).unwrap_or_default()),

@@ -7,6 +7,7 @@
 //! **Architecture Invariant:** knows no Kubernetes API type, only CRI; a pod's network is made by whoever is handed in as a
 //! [`PodNetwork`]. No state is global: two engines with two configurations can live in one process.
 
+mod attach;
 mod container;
 mod container_status;
 mod devices;
@@ -35,6 +36,7 @@ mod protocol;
 #[path = "../../shim/src/wire.rs"]
 mod wire;
 
+pub use attach::Attached;
 pub use error::{Error, Result};
 pub use exec::{ExecOutput, ExecSession};
 pub use network::{LoopbackOnly, PodNetwork, PodNetworkRequest};

@@ -1,11 +1,19 @@
 //! Wall time as the shim writes it. The shim has no clock handed in: its times are records of what the kernel did.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds since 1970.
 pub fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Milliseconds since this was first asked, on the clock that nobody sets.
+pub fn monotonic_ms() -> i64 {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let passed = FIRST.get_or_init(Instant::now).elapsed();
+    i64::try_from(passed.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// RFC 3339 in UTC with nine digits, the CRI log format's time.

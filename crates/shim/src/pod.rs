@@ -5,6 +5,7 @@
 //! - what a container wrote before it ended is in its log before its exit is told;
 //! - nothing a daemon does or stops doing (not reading, dying, sending nonsense) holds a container up.
 
+mod attach;
 mod connection;
 mod container;
 mod processes;
@@ -83,6 +84,8 @@ enum Source {
     Signals,
     Connection(u64),
     Output(String, usize),
+    /// Somebody attached who is behind.
+    Sink(String, usize),
 }
 
 impl Pod {
@@ -133,10 +136,18 @@ impl Pod {
         let mut sources = vec![Source::Listener, Source::Signals];
         sources.extend(self.connections.keys().map(|id| Source::Connection(*id)));
         for (id, container) in &self.containers {
+            if container.is_held() {
+                sources.extend(container.held().map(|index| Source::Sink(id.clone(), index)));
+                continue;
+            }
             sources.extend((0..container.streams.len()).map(|index| Source::Output(id.clone(), index)));
         }
+        let patience = self.patience_ms().map(|ms| rustix::event::Timespec {
+            tv_sec: ms / 1000,
+            tv_nsec: ms % 1000 * 1_000_000,
+        });
         let mut entries: Vec<PollFd<'_>> = sources.iter().map(|source| self.poll_entry(source)).collect();
-        match poll(&mut entries, None) {
+        match poll(&mut entries, patience.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(err) => return Err(err.into()),
@@ -159,8 +170,14 @@ impl Pod {
                         container.pump(index);
                     }
                 }
+                // All that are behind are looked at below.
+                Source::Sink(..) => {}
             }
         }
+        for container in self.containers.values_mut().filter(|container| container.is_held()) {
+            container.flush_sinks();
+        }
+        self.close_orphaned_stdins();
         Ok(())
     }
 
@@ -178,6 +195,7 @@ impl Pod {
                 PollFd::new(&connection.stream, PollFlags::IN | writing)
             }
             Source::Output(id, index) => PollFd::new(&self.containers[id].streams[*index].fd, PollFlags::IN),
+            Source::Sink(id, index) => PollFd::new(&self.containers[id].sinks[*index].fd, PollFlags::OUT),
         }
     }
 
@@ -225,6 +243,11 @@ impl Pod {
                         .map_err(|err| err.to_string())
                 })
             }
+            Call::Attach { container, stdin } => match self.attach(connection, &container, stdin, fds) {
+                Ok((answer, fds)) => return self.reply(connection, id, Ok(answer), fds),
+                Err(text) => Err(text),
+            },
+            Call::CloseStdin { container } => self.close_stdin(&container),
             Call::ReopenLog { container } => self.reopen_log(&container),
             Call::Forget { container } => self.forget(&container),
             Call::Shutdown => {

@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// The version spoken by this build.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The oldest version that this build still understands.
 pub const VERSION_MIN: u32 = 1;
+/// The first version that knows [`Call::Attach`] and [`Call::CloseStdin`].
+pub const VERSION_ATTACH: u32 = 2;
 /// Longest frame: an exec's arguments are the largest thing sent, and the kernel takes no more than that either.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Exit status reported for a container whose exit could not be observed.
@@ -52,6 +54,19 @@ pub enum Call {
         exec: String,
         /// The signal's number.
         signal: i32,
+    },
+    /// Sends a container's output to somebody, beside its log, until it ends. Descriptors come with the frame: where stdout
+    /// goes, and without a terminal where stderr goes. Since version 2.
+    Attach {
+        /// The container's id.
+        container: String,
+        /// Whether its stdin is to come back with the reply.
+        stdin: bool,
+    },
+    /// Nobody will write to a container's stdin again. Since version 2.
+    CloseStdin {
+        /// The container's id.
+        container: String,
     },
     /// Opens the log file again after somebody renamed it.
     ReopenLog {
@@ -108,6 +123,9 @@ pub struct Run {
     /// Whether stdin stays open (nobody writes to it yet), otherwise it is `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
+    /// Whether stdin ends with the first who was attached to it.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// The log file in CRI format.
     #[serde(default)]
     pub log_path: Option<PathBuf>,
@@ -238,6 +256,14 @@ pub enum Answer {
         /// What could not be done and does not matter enough to fail.
         #[serde(default)]
         warnings: Vec<String>,
+    },
+    /// To `Attach`. With a terminal its master side comes along, to be written to and resized, never read; without one a
+    /// container's stdin, when it has one and it was asked for.
+    Attached {
+        /// Whether the container has a terminal.
+        terminal: bool,
+        /// Whether it takes input.
+        stdin: bool,
     },
     /// To everything else.
     Done,

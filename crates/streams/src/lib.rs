@@ -3,3 +3,5 @@
 //! **Architecture Invariant:** knows bytes, channels and sockets, no Kubernetes object.
 
 pub mod channel;
+pub mod spdy;
+pub mod tunnel;

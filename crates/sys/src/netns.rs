@@ -7,11 +7,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 /// A network namespace, alive at least as long as this value.
@@ -75,6 +77,11 @@ impl NetworkNamespace {
         })?
     }
 
+    /// A TCP socket of the namespace, not connected, that does not block.
+    pub fn tcp_socket(&self, address: SocketAddr) -> io::Result<OwnedFd> {
+        self.run(|| socket(address, SocketType::STREAM))?
+    }
+
     /// Moves the calling thread, for good. Only for a process that has one thread, or for a thread the caller owns.
     pub fn enter_this_thread(&self) -> io::Result<()> {
         Ok(move_into_link_name_space(
@@ -107,6 +114,26 @@ impl From<OwnedFd> for NetworkNamespace {
     fn from(fd: OwnedFd) -> Self {
         Self { file: File::from(fd) }
     }
+}
+
+/// A socket for addresses of the family, in the namespace of the calling thread, that does not block.
+pub fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let protocol = if kind == SocketType::STREAM {
+        ipproto::TCP
+    } else {
+        ipproto::UDP
+    };
+    Ok(rustix::net::socket_with(
+        family,
+        kind,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        Some(protocol),
+    )?)
 }
 
 fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {

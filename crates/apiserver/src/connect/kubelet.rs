@@ -1,17 +1,19 @@
-//! `pods/log` and `pods/exec`: requests handed through to the kubelet of the pod's node.
+//! `pods/log`, `pods/exec`, `pods/attach` and `pods/portforward`: requests handed through to the kubelet of the pod's node.
 //!
-//! Nothing is interpreted on the way: the WebSocket of an exec is between the client and the kubelet.
+//! Nothing is interpreted on the way: what is said in a stream is between the client and the kubelet. Only the WebSocket around
+//! the SPDY of a port-forward ends here.
 //! Source: `k8s.io/kubernetes/pkg/registry/core/pod/{strategy.go,rest}`.
 
 use std::sync::Arc;
 
-use http::header::{CONNECTION, HOST, HeaderName, UPGRADE};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 
 use api::{GroupResource, Reason, Status, Value};
 use client::Body;
+use streams::{spdy, tunnel};
 
 use crate::call::{Call, RequestBody};
 use crate::dial::Stream;
@@ -36,7 +38,7 @@ struct Target {
 
 /// `GET pods/<name>/log`.
 pub async fn log(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body>, Status> {
-    let target = target(call, served, false).await?;
+    let target = target(call, served, false, true).await?;
     let query = log_query(&call.query)?;
     let path = format!(
         "/containerLogs/{}/{}/{}{query}",
@@ -54,43 +56,83 @@ pub async fn log(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body
     headers.remove(http::header::CONTENT_LENGTH);
     headers
         .entry(http::header::CONTENT_TYPE)
-        .or_insert(http::HeaderValue::from_static("text/plain"));
+        .or_insert(HeaderValue::from_static("text/plain"));
     Ok(response)
 }
 
-/// `GET|POST pods/<name>/exec`: an upgrade to WebSocket.
-pub async fn exec(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body>, Status> {
-    if !call.query.has("command") {
+/// A subresource that becomes a stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Streamed {
+    /// A command in a container.
+    Exec,
+    /// A container's own streams.
+    Attach,
+    /// Connections to the pod's ports.
+    PortForward,
+}
+
+/// `GET|POST pods/<name>/{exec,attach,portforward}`: an upgrade to WebSocket or SPDY.
+pub async fn stream(call: &Arc<Call>, served: &Arc<Served>, what: Streamed) -> Result<Response<Body>, Status> {
+    let wants = |name: &str| call.query.flag(name) == Some(true);
+    if what == Streamed::Exec && !call.query.has("command") {
         return Err(invalid_option("command", "you must specify at least 1 command"));
     }
-    let wants = |name: &str| call.query.flag(name) == Some(true);
-    let tty = wants("tty");
-    if !wants("stdin") && !wants("stdout") && !wants("stderr") {
+    if what != Streamed::PortForward && !wants("stdin") && !wants("stdout") && !wants("stderr") {
         return Err(invalid_option(
             "stdin",
             "you must specify at least one of stdin, stdout, stderr",
         ));
     }
-    let target = target(call, served, true).await?;
-    // Only now: a client that falls back to SPDY shows this answer and not the first one, so what is wrong with the
-    // request itself is told before.
+    let target = target(call, served, true, what != Streamed::PortForward).await?;
+    // Only now: what is wrong with the request itself is told before.
     let upgrade = call.header("upgrade").to_ascii_lowercase();
-    if upgrade.starts_with("spdy/") {
-        let why = "SPDY is not available in this version of Trireme, see docs/compatibility.md; use a client that speaks WebSocket (kubectl 1.31 or newer)";
-        return Err(Status::bad_request(why));
+    if upgrade != "websocket" && !upgrade.eq_ignore_ascii_case(spdy::UPGRADE) {
+        return Err(Status::bad_request("Upgrade request required"));
     }
-    if upgrade != "websocket" {
-        return Err(Status::bad_request(
-            "you must specify a WebSocket upgrade: the request has no Upgrade header",
-        ));
+    let (kind, options) = options(call, &target, what);
+    super::admit(call, served, kind, options).await?;
+    let path = path(call, &target, what);
+    let protocols = call.headers.get_all(SEC_WEBSOCKET_PROTOCOL);
+    let inside = tunnel::offered(protocols.iter().filter_map(|value| value.to_str().ok()));
+    if what == Streamed::PortForward && upgrade == "websocket" && !inside.is_empty() {
+        return through_tunnel(call, &target, &path, &inside).await;
     }
-    let options = serde_json::json!({
-        "kind": "PodExecOptions", "apiVersion": "v1", "stdin": wants("stdin"), "stdout": wants("stdout"),
-        "stderr": wants("stderr"), "tty": tty, "container": target.container,
-        "command": call.query.all("command").collect::<Vec<_>>(),
+    hand_through(call, &target, &path).await
+}
+
+/// What admission sees.
+fn options(call: &Call, target: &Target, what: Streamed) -> (&'static str, Value) {
+    let wants = |name: &str| call.query.flag(name) == Some(true);
+    let mut options = serde_json::json!({
+        "apiVersion": "v1", "stdin": wants("stdin"), "stdout": wants("stdout"), "stderr": wants("stderr"),
+        "tty": wants("tty"), "container": target.container,
     });
-    super::admit(call, served, "PodExecOptions", options).await?;
-    let mut query = String::new();
+    let kind = match what {
+        Streamed::Exec => {
+            options["command"] = call.query.all("command").collect::<Vec<_>>().into();
+            "PodExecOptions"
+        }
+        Streamed::Attach => "PodAttachOptions",
+        Streamed::PortForward => {
+            let ports = call.query.all("ports").filter_map(|port| port.parse::<u16>().ok());
+            options = serde_json::json!({"apiVersion": "v1", "ports": ports.collect::<Vec<_>>()});
+            "PodPortForwardOptions"
+        }
+    };
+    options["kind"] = kind.into();
+    (kind, options)
+}
+
+/// The same for the kubelet.
+fn path(call: &Call, target: &Target, what: Streamed) -> String {
+    let (namespace, pod, container) = (&target.namespace, &target.pod, &target.container);
+    let mut path = match what {
+        Streamed::Exec => format!("/exec/{namespace}/{pod}/{container}?"),
+        Streamed::Attach => format!("/attach/{namespace}/{pod}/{container}?"),
+        Streamed::PortForward => return format!("/portForward/{namespace}/{pod}"),
+    };
+    let wants = |name: &str| call.query.flag(name) == Some(true);
+    let mut parts = Vec::new();
     for (ours, kubelets) in [
         ("stdin", "input"),
         ("stdout", "output"),
@@ -98,77 +140,160 @@ pub async fn exec(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bod
         ("tty", "tty"),
     ] {
         // With a terminal there is one output stream.
-        if wants(ours) && !(tty && ours == "stderr") {
-            query.push_str(&format!("&{kubelets}=1"));
+        if wants(ours) && !(wants("tty") && ours == "stderr") {
+            parts.push(format!("{kubelets}=1"));
         }
     }
-    for command in call.query.all("command") {
-        query.push_str(&format!("&command={}", proxy::encode(command)));
+    let commands = call.query.all("command").filter(|_| what == Streamed::Exec);
+    parts.extend(commands.map(|command| format!("command={}", proxy::encode(command))));
+    path.push_str(&parts.join("&"));
+    path
+}
+
+/// Asks the kubelet for an upgrade and answers what it said. Nobody has heard anything from it when it refuses.
+async fn ask(
+    call: &Arc<Call>,
+    target: &Target,
+    path: &str,
+    method: Method,
+    headers: &[(HeaderName, HeaderValue)],
+) -> Result<Response<Body>, Status> {
+    let stream = dial(call, target).await?;
+    let mut request = Request::new(empty());
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse().map_err(Status::internal)?;
+    for (name, value) in headers {
+        request.headers_mut().append(name.clone(), value.clone());
     }
-    let path = format!(
-        "/exec/{}/{}/{}?{}",
-        target.namespace,
-        target.pod,
-        target.container,
-        query.trim_start_matches('&')
-    );
-    hand_through(call, &target, &path).await
+    request.headers_mut().insert(HOST, host(target)?);
+    let response = proxy::send(stream, request).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(kubelet_error(response).await);
+    }
+    Ok(response)
+}
+
+fn take_upgrade(call: &Call) -> Result<hyper::upgrade::OnUpgrade, Status> {
+    let upgrade = call.upgrade.lock().take();
+    upgrade.ok_or_else(|| Status::bad_request("this connection cannot be upgraded; use HTTP/1.1"))
+}
+
+fn switching(headers: Vec<(HeaderName, HeaderValue)>) -> Response<Body> {
+    let mut answer = Response::new(client::body_of(""));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in headers {
+        answer.headers_mut().append(name, value);
+    }
+    answer
+}
+
+/// Headers that say what a connection becomes.
+fn of_upgrade(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let keep = |name: &HeaderName| {
+        *name == UPGRADE
+            || *name == CONNECTION
+            || name.as_str().starts_with("sec-websocket-")
+            || name.as_str() == spdy::PROTOCOL_HEADER
+    };
+    let all = headers.iter().filter(|(name, _)| keep(name));
+    all.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Opens the same upgrade to the kubelet and joins both connections when it agrees.
 async fn hand_through(call: &Arc<Call>, target: &Target, path: &str) -> Result<Response<Body>, Status> {
-    let client_side = call.upgrade.lock().take();
-    let Some(client_side) = client_side else {
-        return Err(Status::bad_request("this connection cannot be upgraded; use HTTP/1.1"));
-    };
-    let stream = dial(call, target).await?;
-    let mut request = Request::new(empty());
-    *request.method_mut() = Method::GET;
-    *request.uri_mut() = path.parse().map_err(Status::internal)?;
-    let headers = request.headers_mut();
-    for (name, value) in &call.headers {
-        if *name == UPGRADE || *name == CONNECTION || name.as_str().starts_with("sec-websocket-") {
-            headers.append(name.clone(), value.clone());
-        }
+    let client_side = take_upgrade(call)?;
+    let is_websocket = call.header("upgrade").eq_ignore_ascii_case("websocket");
+    let method = if is_websocket { Method::GET } else { Method::POST };
+    let mut response = ask(call, target, path, method, &of_upgrade(&call.headers)).await?;
+    let node_side = hyper::upgrade::on(&mut response);
+    join(
+        call,
+        client_side,
+        node_side,
+        |mut client_side, mut node_side| async move {
+            // However it ends, both sides are closed; there is nobody to tell.
+            let _ = tokio::io::copy_bidirectional(&mut client_side, &mut node_side).await;
+        },
+    );
+    Ok(switching(of_upgrade(response.headers())))
+}
+
+/// The client speaks SPDY inside of a WebSocket, the kubelet SPDY.
+/// Source: `k8s.io/apiserver/pkg/util/proxy/streamtunnel.go`.
+async fn through_tunnel(
+    call: &Arc<Call>,
+    target: &Target,
+    path: &str,
+    inside: &[&str],
+) -> Result<Response<Body>, Status> {
+    let key = call.header("sec-websocket-key").to_owned();
+    if key.is_empty() {
+        return Err(Status::bad_request("the request has no Sec-WebSocket-Key header"));
     }
-    headers.insert(HOST, host(target)?);
-    let mut response = proxy::send(stream, request).await?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(kubelet_error(response).await);
+    let client_side = take_upgrade(call)?;
+    let mut headers = vec![
+        (CONNECTION, HeaderValue::from_static("Upgrade")),
+        (UPGRADE, HeaderValue::from_static(spdy::UPGRADE)),
+    ];
+    let protocol_header = HeaderName::from_static(spdy::PROTOCOL_HEADER);
+    for protocol in inside {
+        let value = HeaderValue::from_str(protocol).map_err(Status::internal)?;
+        headers.push((protocol_header.clone(), value));
+    }
+    let mut response = ask(call, target, path, Method::POST, &headers).await?;
+    let chosen = response
+        .headers()
+        .get(&protocol_header)
+        .and_then(|value| value.to_str().ok());
+    let mut answer = vec![
+        (CONNECTION, HeaderValue::from_static("Upgrade")),
+        (UPGRADE, HeaderValue::from_static("websocket")),
+    ];
+    let mut tell = |name: HeaderName, value: String| {
+        let value = HeaderValue::from_str(&value).map_err(Status::internal)?;
+        answer.push((name, value));
+        Ok::<(), Status>(())
+    };
+    tell(SEC_WEBSOCKET_ACCEPT, tunnel::derive_accept_key(key.as_bytes()))?;
+    if let Some(chosen) = chosen {
+        tell(SEC_WEBSOCKET_PROTOCOL, tunnel::subprotocol(chosen))?;
     }
     let node_side = hyper::upgrade::on(&mut response);
-    // It counts as open until both sides are closed.
+    join(call, client_side, node_side, tunnel::join);
+    Ok(switching(answer))
+}
+
+/// An upgraded connection.
+type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
+
+/// Joins both sides once they are upgraded. The call counts as open until both are closed.
+fn join<J, F>(call: &Arc<Call>, client_side: hyper::upgrade::OnUpgrade, node_side: hyper::upgrade::OnUpgrade, join: J)
+where
+    J: FnOnce(Upgraded, Upgraded) -> F + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
     let open = call.clone();
     tokio::spawn(async move {
         let (Ok(client_side), Ok(node_side)) = tokio::join!(client_side, node_side) else {
             return;
         };
-        let (mut client_side, mut node_side) = (TokioIo::new(client_side), TokioIo::new(node_side));
-        // However it ends, both sides are closed; there is nobody to tell.
-        let _ = open
-            .server
-            .shutdown
-            .until(tokio::io::copy_bidirectional(&mut client_side, &mut node_side))
-            .await;
+        let joined = join(TokioIo::new(client_side), TokioIo::new(node_side));
+        open.server.shutdown.until(joined).await;
     });
-    let keep =
-        |name: &HeaderName| *name == UPGRADE || *name == CONNECTION || name.as_str().starts_with("sec-websocket-");
-    let mut answer = Response::new(client::body_of(""));
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    for (name, value) in response.headers().iter().filter(|(name, _)| keep(name)) {
-        answer.headers_mut().append(name.clone(), value.clone());
-    }
-    Ok(answer)
 }
 
 fn invalid_option(field: &str, why: &str) -> Status {
     Status::bad_request(format!("{field}: {why}"))
 }
 
-async fn target(call: &Arc<Call>, served: &Arc<Served>, must_run: bool) -> Result<Target, Status> {
+/// Where the pod is; `of_container`: and which of its containers is meant.
+async fn target(call: &Arc<Call>, served: &Arc<Served>, must_run: bool, of_container: bool) -> Result<Target, Status> {
     let pod = read::fetch(call, served).await?.value();
     let name = api::meta::name(&pod).to_owned();
-    let container = container_of(&pod, call.query.text("container"))?;
+    let container = match of_container {
+        true => container_of(&pod, call.query.text("container"))?,
+        false => String::new(),
+    };
     let node = pod["spec"]["nodeName"].as_str().unwrap_or("").to_owned();
     if node.is_empty() {
         if must_run {
@@ -338,8 +463,8 @@ async fn dial(call: &Call, target: &Target) -> Result<Stream, Status> {
         })
 }
 
-fn host(target: &Target) -> Result<http::HeaderValue, Status> {
-    http::HeaderValue::from_str(&format!("{}:{}", target.address, target.port)).map_err(Status::internal)
+fn host(target: &Target) -> Result<HeaderValue, Status> {
+    HeaderValue::from_str(&format!("{}:{}", target.address, target.port)).map_err(Status::internal)
 }
 
 /// A kubelet's refusal as the API tells it: its Status when it sent one, else its text.

@@ -1,4 +1,4 @@
-//! Subresources with handlers of their own: binding, eviction, tokens, logs, exec and proxies.
+//! Subresources with handlers of their own: binding, eviction, tokens, logs, exec, attach, port-forward and proxies.
 
 pub mod kubelet;
 pub mod pods;
@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use http::Response;
 
-use api::{GroupVersionKind, GroupVersionResource, Reason, Status, Value};
+use api::{GroupVersionKind, GroupVersionResource, Status, Value};
 use client::Body;
 
 use crate::call::{Call, RequestBody};
 use crate::pipeline::{Operation, Review};
 use crate::registry::Served;
 use crate::verbs::{method_not_allowed, write};
+use kubelet::Streamed;
 
 /// Answers a request for a subresource that a handler serves.
 pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
@@ -25,21 +26,13 @@ pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) ->
         ("pods", "binding") if verb == "create" => pods::bind(call, served, body).await,
         ("pods", "eviction") if verb == "create" => pods::evict(call, served, body).await,
         ("pods", "log") if verb == "get" => kubelet::log(call, served).await,
-        ("pods", "exec") => kubelet::exec(call, served).await,
-        ("pods", "attach" | "portforward") => Err(unavailable(&attributes.subresource)),
+        ("pods", "exec") => kubelet::stream(call, served, Streamed::Exec).await,
+        ("pods", "attach") => kubelet::stream(call, served, Streamed::Attach).await,
+        ("pods", "portforward") => kubelet::stream(call, served, Streamed::PortForward).await,
         ("pods" | "services" | "nodes", "proxy") => proxy::serve(call, served, body).await,
         ("serviceaccounts", "token") if verb == "create" => tokens::issue(call, served, body).await,
         _ => Err(method_not_allowed()),
     }
-}
-
-/// What is not there yet says so, and where that is written down.
-fn unavailable(what: &str) -> Status {
-    let message = format!("{what} is not available in this version of Trireme, see docs/compatibility.md");
-    let mut status = Status::failure(Reason::Unknown, message);
-    status.code = 501;
-    status.reason = "NotImplemented".into();
-    status
 }
 
 /// Runs both admission slots for a connection. The object is the options of the connection.

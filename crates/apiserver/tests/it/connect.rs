@@ -184,12 +184,7 @@ async fn exec_is_an_upgrade_handed_through() {
         .await;
     answer.refused(400, "pod free does not have a host assigned");
     for (headers, query, message) in [
-        (vec![], "command=sh&stdout=1", "you must specify a WebSocket upgrade"),
-        (
-            vec![("upgrade", "SPDY/3.1"), ("connection", "Upgrade")],
-            "command=sh&stdout=1",
-            "SPDY is not available",
-        ),
+        (vec![], "command=sh&stdout=1", "Upgrade request required"),
         (
             vec![("upgrade", "websocket"), ("connection", "Upgrade")],
             "stdout=1",
@@ -204,9 +199,16 @@ async fn exec_is_an_upgrade_handed_through() {
         let answer = api.call(&format!("GET {PODS}/p/exec?{query}"), &headers, "").await;
         answer.refused(400, message);
     }
-    api.call(&format!("POST {PODS}/p/attach"), &[], "")
-        .await
-        .refused(501, "attach is not available");
+    for (path, message) in [
+        ("p/attach", "at least one of stdin, stdout, stderr"),
+        ("p/attach?stdout=1", "Upgrade request required"),
+        ("free/attach?stdout=1", "pod free does not have a host assigned"),
+        ("p/portforward", "Upgrade request required"),
+        ("free/portforward", "pod free does not have a host assigned"),
+    ] {
+        let answer = api.call(&format!("POST {PODS}/{path}"), &[], "").await;
+        answer.refused(400, message);
+    }
 
     let (address, ca) = world.listen().await;
     let mut stream = tls(address, &ca).await;

@@ -155,7 +155,9 @@ mod tests {
             own.share_process_namespace = given.share_process_namespace;
             own.host_pid = given.host_pid;
             let container = &pod.spec.as_ref().unwrap().containers[0];
-            let options = security_context(&pod, container, Some("t".into())).namespace_options.unwrap();
+            let options = security_context(&pod, container, Some("t".into()))
+                .namespace_options
+                .unwrap();
             assert_eq!((options.pid(), &*options.target_id), expect, "{pod:?}");
         }
     }

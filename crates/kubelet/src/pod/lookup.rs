@@ -117,6 +117,24 @@ impl Pods for NodePods {
         })
     }
 
+    fn sandbox<'a>(&'a self, namespace: &'a str, pod: &'a str) -> BoxFuture<'a, Result<String, PodsError>> {
+        Box::pin(async move {
+            let none = || {
+                PodsError::NotFound(format!(
+                    "pod not found ({})",
+                    api::field::quote(&format!("{pod}_{namespace}"))
+                ))
+            };
+            let found = self.pods.get(namespace, pod).ok_or_else(none)?;
+            let observed = Observed::of_pod(&self.cri, identity(&found).2).await;
+            let observed = observed.map_err(|error| PodsError::Internal(error.to_string()))?;
+            observed
+                .ready_sandbox()
+                .map(|sandbox| sandbox.id.clone())
+                .ok_or_else(none)
+        })
+    }
+
     fn ended(&self, id: &str) -> BoxFuture<'static, ()> {
         let (cri, id) = (self.cri.clone(), id.to_owned());
         Box::pin(async move {

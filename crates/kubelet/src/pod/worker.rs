@@ -447,10 +447,7 @@ impl Worker {
         self.probes.keep(&ids);
         for run in running {
             let all = defined(&self.pod);
-            let Some(defined) = all
-                .iter()
-                .find(|d| d.container.name == run.name && d.role.serves())
-            else {
+            let Some(defined) = all.iter().find(|d| d.container.name == run.name && d.role.serves()) else {
                 continue;
             };
             let container = &defined.container;

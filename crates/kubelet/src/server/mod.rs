@@ -5,16 +5,16 @@
 //! shutdown.spawn(server.serve(listener, tls_config, shutdown.clone()));
 //! ```
 //! Paths: `/healthz`, `/healthz/ping`, `/pods`, `/metrics`, `/stats/summary`, `/containerLogs/{ns}/{pod}/{container}`,
-//! `/exec/{ns}/{pod}/{container}` (WebSocket). Invariants: without a client certificate that `tls_config` verified nothing
+//! `/exec/{ns}/{pod}/{container}`, `/attach/{ns}/{pod}/{container}`, `/portForward/{ns}/{pod}` (WebSocket, SPDY). Invariants: without a client certificate that `tls_config` verified nothing
 //! is answered but 401, and nothing at all is answered that the [`Authorizer`] did not allow.
 //! Source: `pkg/kubelet/server/{server,auth}.go`.
 
 mod authorize;
 mod connection;
-mod exec;
 mod log_query;
 mod route;
 mod stats;
+mod stream;
 
 #[cfg(test)]
 mod tests;
@@ -31,7 +31,7 @@ use crate::cri::{Cri, CriError};
 
 pub use authorize::{Authorizer, ReviewAuthorizer, User};
 
-/// Sessions of exec at a time: each holds two connections and some 100 kB. More get 429.
+/// Sessions of exec, attach and port-forward at a time: each holds two connections and some 100 kB. More get 429.
 const SESSIONS_MAX: usize = 512;
 
 /// A run of a container, as a client means it.
@@ -82,6 +82,9 @@ pub trait Pods: Send + Sync + 'static {
         container: &'a str,
     ) -> BoxFuture<'a, Result<Run, PodsError>>;
 
+    /// The pod's sandbox, for port-forward. Upstream's text: `pod not found ("p_ns")`.
+    fn sandbox<'a>(&'a self, namespace: &'a str, pod: &'a str) -> BoxFuture<'a, Result<String, PodsError>>;
+
     /// Ends when the run has ended, at once if it did before or is not known.
     fn ended(&self, id: &str) -> BoxFuture<'static, ()>;
 
@@ -99,6 +102,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// Where a command's streams can be had.
     fn exec(&self, request: rpc::cri::ExecRequest) -> BoxFuture<'_, Result<String, CriError>>;
 
+    /// Where a container's own streams can be had.
+    fn attach(&self, request: rpc::cri::AttachRequest) -> BoxFuture<'_, Result<String, CriError>>;
+
+    /// Where connections into a sandbox can be had.
+    fn port_forward(&self, request: rpc::cri::PortForwardRequest) -> BoxFuture<'_, Result<String, CriError>>;
+
     /// What containers use now.
     fn container_stats(&self) -> BoxFuture<'_, Result<Vec<rpc::cri::ContainerStats>, CriError>>;
 }
@@ -106,6 +115,14 @@ pub trait Runtime: Send + Sync + 'static {
 impl Runtime for Cri {
     fn exec(&self, request: rpc::cri::ExecRequest) -> BoxFuture<'_, Result<String, CriError>> {
         Box::pin(Cri::exec(self, request))
+    }
+
+    fn attach(&self, request: rpc::cri::AttachRequest) -> BoxFuture<'_, Result<String, CriError>> {
+        Box::pin(Cri::attach(self, request))
+    }
+
+    fn port_forward(&self, request: rpc::cri::PortForwardRequest) -> BoxFuture<'_, Result<String, CriError>> {
+        Box::pin(Cri::port_forward(self, request))
     }
 
     fn container_stats(&self) -> BoxFuture<'_, Result<Vec<rpc::cri::ContainerStats>, CriError>> {
@@ -124,7 +141,7 @@ struct Inner {
     runtime: Arc<dyn Runtime>,
     authorizer: Arc<dyn Authorizer>,
     clock: Clock,
-    /// Ends the sessions of exec when the server ends.
+    /// Ends the sessions of streams when the server ends.
     sessions: Shutdown,
     /// Places for them.
     places: Arc<Semaphore>,

@@ -10,7 +10,8 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 
 use super::authorize::User;
-use super::{PodsError, Server, exec, log_query, stats};
+use super::stream::{self, Wanted};
+use super::{PodsError, Server, log_query, stats};
 use crate::logs;
 
 /// What a request names.
@@ -22,6 +23,8 @@ enum Route {
     Summary,
     Logs([String; 3]),
     Exec([String; 3]),
+    Attach([String; 3]),
+    PortForward([String; 2]),
 }
 
 impl Route {
@@ -40,6 +43,8 @@ impl Route {
             ["stats", "summary"] => Some(Route::Summary),
             ["containerLogs", _, _, _] => Some(Route::Logs(three())),
             ["exec", _, _, _] => Some(Route::Exec(three())),
+            ["attach", _, _, _] => Some(Route::Attach(three())),
+            ["portForward", namespace, pod] => Some(Route::PortForward([(*namespace).into(), (*pod).into()])),
             _ => None,
         }
     }
@@ -52,8 +57,8 @@ impl Route {
             Route::Metrics => ("get", &["metrics"]),
             Route::Summary => ("get", &["stats"]),
             Route::Logs(_) => ("get", &["proxy"]),
-            // A command changes something, by whatever method the WebSocket was opened.
-            Route::Exec(_) => ("create", &["proxy"]),
+            // What is said in a stream changes something, by whatever method it was opened.
+            Route::Exec(_) | Route::Attach(_) | Route::PortForward(_) => ("create", &["proxy"]),
         }
     }
 }
@@ -78,8 +83,8 @@ pub(super) async fn answer(server: &Server, user: Option<&User>, request: Reques
         );
         return text(StatusCode::FORBIDDEN, why);
     }
-    let is_exec = matches!(route, Route::Exec(_));
-    if !(request.method() == Method::GET || is_exec && request.method() == Method::POST) {
+    let is_stream = matches!(route, Route::Exec(_) | Route::Attach(_) | Route::PortForward(_));
+    if !(request.method() == Method::GET || is_stream && request.method() == Method::POST) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
     }
     let query = query_pairs(request.uri().query().unwrap_or(""));
@@ -90,7 +95,15 @@ pub(super) async fn answer(server: &Server, user: Option<&User>, request: Reques
         Route::Summary => stats::summary(server).await,
         Route::Logs([namespace, pod, container]) => log(server, &namespace, &pod, &container, &query).await,
         Route::Exec([namespace, pod, container]) => {
-            exec::answer(server, &namespace, &pod, &container, &query, request).await
+            let wanted = Wanted::Exec(container);
+            stream::answer(server, &namespace, &pod, &wanted, &query, request).await
+        }
+        Route::Attach([namespace, pod, container]) => {
+            let wanted = Wanted::Attach(container);
+            stream::answer(server, &namespace, &pod, &wanted, &query, request).await
+        }
+        Route::PortForward([namespace, pod]) => {
+            stream::answer(server, &namespace, &pod, &Wanted::PortForward, &query, request).await
         }
     }
 }
@@ -221,6 +234,8 @@ mod tests {
             ("/stats/summary", Some(Route::Summary)),
             ("/containerLogs/n/p/c", Some(Route::Logs(three()))),
             ("/exec/n/p/%63", Some(Route::Exec(three()))),
+            ("/attach/n/p/c", Some(Route::Attach(three()))),
+            ("/portForward/n/p", Some(Route::PortForward(["n".into(), "p".into()]))),
             ("/exec/n/p", None),
             ("/exec/n/p/%6", None),
             ("/run/n/p/c", None),

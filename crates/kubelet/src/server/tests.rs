@@ -48,6 +48,10 @@ impl Pods for FakePods {
         })
     }
 
+    fn sandbox<'a>(&'a self, _namespace: &'a str, _pod: &'a str) -> BoxFuture<'a, Result<String, PodsError>> {
+        Box::pin(std::future::ready(Ok("sandbox".into())))
+    }
+
     fn running<'a>(
         &'a self,
         _namespace: &'a str,
@@ -118,6 +122,17 @@ impl Runtime for FakeRuntime {
     fn exec(&self, request: rpc::cri::ExecRequest) -> BoxFuture<'_, Result<String, CriError>> {
         self.asked.lock().push(request);
         Box::pin(std::future::ready(Ok(format!("http://{}/exec/token", self.address))))
+    }
+
+    fn attach(&self, _request: rpc::cri::AttachRequest) -> BoxFuture<'_, Result<String, CriError>> {
+        Box::pin(std::future::ready(Ok(format!("http://{}/attach/token", self.address))))
+    }
+
+    fn port_forward(&self, _request: rpc::cri::PortForwardRequest) -> BoxFuture<'_, Result<String, CriError>> {
+        Box::pin(std::future::ready(Ok(format!(
+            "http://{}/portforward/token",
+            self.address
+        ))))
     }
 
     fn container_stats(&self) -> BoxFuture<'_, Result<Vec<rpc::cri::ContainerStats>, CriError>> {
@@ -335,10 +350,10 @@ async fn logs_are_read_and_followed() {
 async fn exec_goes_through() {
     let node = Node::new(Path::new("/none")).await;
     let mut api_server = node.api_server().await;
-    let spdy = "only WebSocket upgrades (v5.channel.k8s.io) are served by this version of Trireme, not SPDY";
+    let required = "Upgrade request required";
     assert_eq!(
         text(&mut api_server, "/exec/n/p/c?command=ls&output=1").await,
-        (400, spdy.into())
+        (400, required.into())
     );
     let request = |path: &str| {
         Request::get(path)

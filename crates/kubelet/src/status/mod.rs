@@ -294,10 +294,17 @@ mod tests {
             let status = status(&pod, &observed(state), &known, now());
             assert_eq!(status["phase"], "Running", "{state}");
             let conditions = status["conditions"].as_array().unwrap();
-            assert!(conditions.iter().all(|c| c["status"] == "True"), "{state} {conditions:?}");
+            assert!(
+                conditions.iter().all(|c| c["status"] == "True"),
+                "{state} {conditions:?}"
+            );
             let told = &status["ephemeralContainerStatuses"][0];
             assert!(told["state"][word].is_object(), "{state} {told}");
-            assert_eq!((&told["ready"], &told["started"]), (&json!(false), &Value::Null), "{state}");
+            assert_eq!(
+                (&told["ready"], &told["started"]),
+                (&json!(false), &Value::Null),
+                "{state}"
+            );
         }
     }
 

@@ -240,12 +240,16 @@ impl RuntimeService for Cri {
         }))
     }
 
-    async fn attach(&self, _: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
-        unsupported("attach")
+    async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        Ok(Response::new(cri::AttachResponse {
+            url: self.0.attach_url(request.into_inner())?,
+        }))
     }
 
-    async fn port_forward(&self, _: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
-        unsupported("port-forward")
+    async fn port_forward(&self, request: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
+        Ok(Response::new(cri::PortForwardResponse {
+            url: self.0.forward_url(&request.into_inner())?,
+        }))
     }
 
     async fn container_stats(

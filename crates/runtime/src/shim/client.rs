@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -59,6 +59,8 @@ pub struct Client(Arc<Inner>, #[allow(dead_code)] Arc<AbortOnDropHandle<()>>);
 struct Inner {
     stream: UnixStream,
     next: AtomicU64,
+    /// The version that both know; 0 before the shim said hello.
+    version: AtomicU32,
     /// `None` once the connection ended.
     waiting: Mutex<Option<Waiting>>,
     /// A frame is written as a whole before the next one.
@@ -74,6 +76,7 @@ impl Client {
         let inner = Inner {
             stream,
             next: AtomicU64::new(1),
+            version: AtomicU32::new(0),
             waiting: Mutex::new(Some(HashMap::new())),
             writing: tokio::sync::Mutex::new(()),
         };
@@ -81,10 +84,18 @@ impl Client {
         let reader = tokio::spawn(read(Arc::clone(&inner), sandbox.to_owned(), events));
         let client = Client(inner, Arc::new(AbortOnDropHandle::new(reader)));
         match client.call(Call::Hello { version: VERSION }, Vec::new()).await?.0 {
-            Answer::State(state) if (VERSION_MIN..=VERSION).contains(&state.version) => Ok((client, state)),
+            Answer::State(state) if (VERSION_MIN..=VERSION).contains(&state.version) => {
+                client.0.version.store(state.version, Ordering::Relaxed);
+                Ok((client, state))
+            }
             Answer::State(state) => Err(ShimError::Version(state.version)),
             _ => Err(ShimError::Refused("the pod's shim did not say what it knows".into())),
         }
+    }
+
+    /// The version that this connection speaks: a shim may be older than this program.
+    pub fn version(&self) -> u32 {
+        self.0.version.load(Ordering::Relaxed)
     }
 
     /// Asks and waits for the answer; descriptors go and come with it.

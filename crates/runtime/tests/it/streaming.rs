@@ -160,3 +160,41 @@ async fn a_container_with_a_terminal() {
     node.remove_pod(&pod).await;
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stdin_that_is_for_one_ends_with_them() {
+    let mut node = Node::start("attach").await;
+    let pod = node.run_sandbox("web").await;
+    let reads = |name: &str| {
+        let mut config = container(name, &["cat"]);
+        (config.stdin, config.stdin_once) = (true, true);
+        config
+    };
+    let (left, orphaned) = (
+        node.run(&pod, reads("left")).await,
+        node.run(&pod, reads("orphaned")).await,
+    );
+    let request = |id: &str| cri::AttachRequest {
+        container_id: id.into(),
+        stdin: true,
+        stdout: true,
+        ..cri::AttachRequest::default()
+    };
+    let mut sockets = Vec::new();
+    for id in [&left, &orphaned] {
+        let url = node.client.attach(request(id)).await.unwrap().into_inner().url;
+        let mut socket = open(&url).await;
+        let mut seen: [Vec<u8>; 5] = Default::default();
+        say(&mut socket, channel::STDIN, b"hello").await;
+        hear(&mut socket, &mut seen, |seen| seen[1] == b"hello").await;
+        sockets.push(socket);
+    }
+    // A client that leaves, and one whose daemon dies: the container reads the end of its input either way.
+    sockets.remove(0).close(None).await.unwrap();
+    assert_eq!(node.ended(&left).await.exit_code, 0);
+    node.halt().await;
+    let mut node = node.restart().await;
+    assert_eq!(node.ended(&orphaned).await.exit_code, 0);
+    node.remove_pod(&pod).await;
+    node.finish().await;
+}

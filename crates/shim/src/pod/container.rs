@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use super::attach::Sink;
 use crate::log::{LogFile, Splitter};
 use crate::protocol::{Exit, Run};
 use crate::{clock, kernel};
@@ -23,16 +24,60 @@ pub(super) struct Container {
     pub(super) log: Option<LogFile>,
     pub(super) streams: Vec<Output>,
     /// Held open for a container that wants a stdin.
-    pub(super) _stdin: Option<OwnedFd>,
+    pub(super) stdin: Option<OwnedFd>,
+    /// The master side of its terminal, to be lent.
+    pub(super) terminal: Option<OwnedFd>,
+    /// The daemon's connection with whose end stdin ends too.
+    pub(super) stdin_lent_to: Option<u64>,
+    /// Those who are attached.
+    pub(super) sinks: Vec<Sink>,
 }
 
 /// One stream of a container.
 pub(super) struct Output {
     pub(super) fd: OwnedFd,
+    pub(super) name: &'static str,
     pub(super) splitter: Splitter,
 }
 
+impl Output {
+    pub(super) fn new(fd: OwnedFd, name: &'static str) -> Output {
+        Output {
+            fd,
+            name,
+            splitter: Splitter::new(name),
+        }
+    }
+}
+
 impl Container {
+    /// Before anything of it runs.
+    pub(super) fn new(run: Run, log: Option<LogFile>) -> io::Result<(Container, [Option<OwnedFd>; 3])> {
+        let streams = Streams::new(run.tty, run.stdin)?;
+        let outputs = streams.readers.into_iter().map(|(fd, name)| Output::new(fd, name));
+        let container = Container {
+            run,
+            pid: 0,
+            start_ticks: 0,
+            started_ns: 0,
+            exit: None,
+            log,
+            streams: outputs.collect(),
+            stdin: streams.stdin_writer,
+            terminal: None,
+            stdin_lent_to: None,
+            sinks: Vec::new(),
+        };
+        Ok((container, streams.child))
+    }
+
+    /// Takes the master side of its terminal.
+    pub(super) fn take_terminal(&mut self, terminal: OwnedFd) {
+        let _ = rustix::io::ioctl_fionbio(&terminal, true);
+        self.terminal = terminal.try_clone().ok();
+        self.streams.push(Output::new(terminal, "stdout"));
+    }
+
     /// Reads what one stream has, up to a turn's share; forgets the stream at its end.
     pub(super) fn pump(&mut self, index: usize) {
         let Some(stream) = self.streams.get_mut(index) else {
@@ -40,13 +85,18 @@ impl Container {
         };
         let mut chunk = [0u8; CHUNK_BYTES];
         let mut records = Vec::new();
-        let mut ended = false;
+        let (mut ended, name) = (false, stream.name);
+        let mut copied = Vec::new();
+        let attached = !self.sinks.is_empty();
         for _ in 0..CHUNKS_MAX {
             match rustix::io::read(&stream.fd, &mut chunk) {
                 Ok(0) => ended = true,
                 Ok(count) => {
                     let time = clock::rfc3339(clock::now_ns());
                     stream.splitter.push(&chunk[..count], &time, &mut records);
+                    if attached {
+                        copied.extend_from_slice(&chunk[..count]);
+                    }
                     continue;
                 }
                 Err(rustix::io::Errno::INTR) => continue,
@@ -62,6 +112,10 @@ impl Container {
         }
         if let (Some(log), false) = (&mut self.log, records.is_empty()) {
             log.append(&records);
+        }
+        self.copy(name, &copied);
+        if ended {
+            self.end_sinks(name);
         }
     }
 

@@ -3,10 +3,10 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::container::{Container, Output, Streams, exit_of, kill_cgroup, oom_kills, write_exit};
+use super::container::{Container, exit_of, kill_cgroup, oom_kills, write_exit};
 use super::spawn::{spawn_helper, start};
 use super::{Helper, Job, Pod, Running};
-use crate::log::{LogFile, Splitter};
+use crate::log::LogFile;
 use crate::protocol::{Answer, Exec, HelperReply, HelperRequest, Message, Run};
 use crate::wire::Reader;
 use crate::{clock, kernel};
@@ -29,36 +29,10 @@ impl Pod {
             None => None,
         };
         let explain = |err: io::Error| format!("cannot make the container's streams: {err}");
-        let streams = Streams::new(run.tty, run.stdin).map_err(explain)?;
-        let mut container = Container {
-            run,
-            pid: 0,
-            start_ticks: 0,
-            started_ns: 0,
-            exit: None,
-            log,
-            streams: Vec::new(),
-            _stdin: streams.stdin_writer,
-        };
-        for (fd, name) in streams.readers {
-            container.streams.push(Output {
-                fd,
-                splitter: Splitter::new(name),
-            });
-        }
+        let (container, stdio) = Container::new(run, log).map_err(explain)?;
         let message = HelperRequest::Create(Box::new(container.run.clone()));
-        let (pid, socket) = spawn_helper(&message, streams.child).map_err(explain)?;
-        let job = Job::Create(Box::new(container));
-        self.helpers.insert(
-            pid,
-            Helper {
-                socket,
-                connection,
-                request,
-                job,
-            },
-        );
-        Ok(())
+        let asker = (connection, request);
+        self.help(asker, &message, stdio, Job::Create(Box::new(container)))
     }
 
     pub(super) fn exec(&mut self, connection: u64, request: u64, exec: Exec, fds: Vec<OwnedFd>) -> Result<(), String> {
@@ -85,20 +59,29 @@ impl Pod {
             stdio[1] = Some(fds.next().ok_or("no descriptor for stdout came along")?);
             stdio[2] = Some(fds.next().ok_or("no descriptor for stderr came along")?);
         }
-        let (pid, socket) = spawn_helper(&message, stdio).map_err(|err| format!("cannot start the helper: {err}"))?;
         let job = Job::Exec {
             exec: exec.exec,
             tty: exec.tty,
         };
-        self.helpers.insert(
-            pid,
-            Helper {
-                socket,
-                connection,
-                request,
-                job,
-            },
-        );
+        self.help((connection, request), &message, stdio, job)
+    }
+
+    /// Starts a helper, and notes for which request of which connection.
+    fn help(
+        &mut self,
+        (connection, request): (u64, u64),
+        message: &HelperRequest,
+        stdio: [Option<OwnedFd>; 3],
+        job: Job,
+    ) -> Result<(), String> {
+        let (pid, socket) = spawn_helper(message, stdio).map_err(|err| format!("cannot start the helper: {err}"))?;
+        let helper = Helper {
+            socket,
+            connection,
+            request,
+            job,
+        };
+        self.helpers.insert(pid, helper);
         Ok(())
     }
 
@@ -183,6 +166,7 @@ impl Pod {
             .is_some_and(|file| oom_kills(file) > 0);
         let exit = exit_of(ended, container.started_ns, oom_killed);
         container.exit = Some(exit);
+        container.flush_sinks();
         if let Some(sandbox) = &self.sandbox
             && let Err(err) = write_exit(&sandbox.exits, &id, &exit)
         {
@@ -215,11 +199,7 @@ impl Pod {
         match helper.job {
             Job::Create(mut container) => {
                 if let Some(terminal) = fds.pop() {
-                    let _ = rustix::io::ioctl_fionbio(&terminal, true);
-                    container.streams.push(Output {
-                        fd: terminal,
-                        splitter: Splitter::new("stdout"),
-                    });
+                    container.take_terminal(terminal);
                 }
                 if let Err(err) = start(&container.run.oci_root.join(&container.run.container)) {
                     let _ = kernel::kill(pid, libc::SIGKILL);

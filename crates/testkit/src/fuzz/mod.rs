@@ -12,6 +12,7 @@ mod mutate;
 mod patches;
 mod paths;
 mod storage;
+mod streams;
 mod texts;
 
 use std::collections::HashSet;
@@ -51,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "field_selector", group: "texts", make: texts::make_fields, run: texts::fields },
     Target { name: "quantity", group: "texts", make: texts::make_quantity, run: texts::quantity },
     Target { name: "path", group: "texts", make: paths::make, run: paths::run },
+    Target { name: "spdy", group: "decoders", make: streams::make_spdy, run: streams::spdy },
     Target { name: "log", group: "log", make: store::fuzzing::make_segment, run: store::fuzzing::segment },
     Target { name: "snapshot", group: "snapshot", make: store::fuzzing::make_snapshot, run: store::fuzzing::snapshot },
     Target { name: "marks", group: "log", make: store::fuzzing::make_marks, run: store::fuzzing::read_marks },

@@ -21,6 +21,7 @@ mod node_cluster;
 mod node_network;
 mod node_pods;
 mod node_resilience;
+mod node_streams;
 mod terminal;
 mod traces;
 mod transcript;

@@ -16,8 +16,8 @@ const PATIENCE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 /// How often the size is asked for: a new one travels beside what is typed, not before it.
 const ASKED_MAX: usize = 50;
 
-/// A terminal in which `kubectl exec -it` runs.
-struct Terminal {
+/// A terminal in which `kubectl` runs.
+pub struct Terminal {
     master: File,
     kubectl: Child,
     /// What was shown and not looked at yet.
@@ -27,6 +27,11 @@ struct Terminal {
 impl Terminal {
     /// Runs the program of the test image in a pod, in a terminal of that size.
     fn exec(place: &Workplace, pod: &str, words: &[&str], size: (u16, u16)) -> Terminal {
+        Terminal::kubectl(place, &[&["exec", "-it", pod, "--", "/bin/demo"], words].concat(), size)
+    }
+
+    /// Runs `kubectl` in a terminal of that size.
+    pub fn kubectl(place: &Workplace, words: &[&str], size: (u16, u16)) -> Terminal {
         let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         rustix::pty::grantpt(&master).unwrap();
         rustix::pty::unlockpt(&master).unwrap();
@@ -39,7 +44,7 @@ impl Terminal {
         // A session of its own whose terminal this is: Ctrl-C and new sizes are signals to it.
         let mut command = place.command("setsid");
         command
-            .args(["--ctty", "--wait", "kubectl", "exec", "-it", pod, "--", "/bin/demo"])
+            .args(["--ctty", "--wait", "kubectl"])
             .args(words)
             .stdin(slave.try_clone().unwrap())
             .stdout(slave.try_clone().unwrap())
@@ -53,7 +58,8 @@ impl Terminal {
         terminal
     }
 
-    fn resize(&self, (columns, rows): (u16, u16)) {
+    /// Another size of the window.
+    pub fn resize(&self, (columns, rows): (u16, u16)) {
         let size = Winsize {
             ws_row: rows,
             ws_col: columns,
@@ -63,12 +69,13 @@ impl Terminal {
         rustix::termios::tcsetwinsize(&self.master, size).unwrap();
     }
 
-    fn press(&mut self, keys: &str) {
+    /// Types.
+    pub fn press(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
     /// Waits until a text is shown; what was shown up to its end.
-    fn see(&mut self, text: &str) -> String {
+    pub fn see(&mut self, text: &str) -> String {
         loop {
             if let Some(at) = self.shown.find(text) {
                 let rest = self.shown.split_off(at + text.len());
@@ -87,7 +94,7 @@ impl Terminal {
     }
 
     /// Asks the shell in the pod for its terminal's size until it is the expected one.
-    fn has_size(&mut self, (columns, rows): (u16, u16)) {
+    pub fn has_size(&mut self, (columns, rows): (u16, u16)) {
         let expect = format!("{columns}x{rows}");
         for _ in 0..ASKED_MAX {
             self.press("tty\n");
@@ -100,7 +107,7 @@ impl Terminal {
     }
 
     /// The exit code of `kubectl`, after what it shows last.
-    fn end(mut self, last: &str) -> i32 {
+    pub fn end(mut self, last: &str) -> i32 {
         self.see(last);
         self.kubectl.wait().unwrap().code().unwrap()
     }

@@ -1,16 +1,17 @@
-//! `/exec`: a WebSocket that goes on to the runtime's streaming server, byte for byte.
+//! `/exec`, `/attach` and `/portForward`: an upgraded connection that goes on to the runtime's streaming server, byte for byte.
 //!
-//! Nothing is interpreted on the way: subprotocol and frames are between the client and the runtime.
-//! Source: `pkg/kubelet/server/server.go` (`getExec`, `proxyStream`).
+//! Nothing is interpreted on the way: protocol and frames are between the client and the runtime.
+//! Source: `pkg/kubelet/server/server.go` (`getExec`, `getAttach`, `getPortForward`, `proxyStream`).
 
 use std::time::Duration;
 
 use client::Body;
 use http::header::{CONNECTION, HOST, HeaderName, UPGRADE};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use rpc::cri;
 use tokio::net::TcpStream;
 
 use super::route::{refusal, text};
@@ -21,45 +22,33 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest refusal of the runtime that is passed on.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
+/// What a client wants of a pod.
+pub(super) enum Wanted {
+    /// A command in a container.
+    Exec(String),
+    /// A container's own streams.
+    Attach(String),
+    /// Connections to the pod's ports.
+    PortForward,
+}
+
 pub(super) async fn answer(
     server: &Server,
     namespace: &str,
     pod: &str,
-    container: &str,
+    wanted: &Wanted,
     query: &[(String, String)],
     mut request: Request<Incoming>,
 ) -> Response<Body> {
-    let upgrade = request
-        .headers()
-        .get(UPGRADE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
-    if !upgrade.eq_ignore_ascii_case("websocket") {
-        let why = "only WebSocket upgrades (v5.channel.k8s.io) are served by this version of Trireme, not SPDY";
-        return text(StatusCode::BAD_REQUEST, why);
+    if !request.headers().contains_key(UPGRADE) {
+        return text(StatusCode::BAD_REQUEST, "Upgrade request required");
     }
-    let wanted = match options(query) {
-        Ok(wanted) => wanted,
-        Err(why) => return text(StatusCode::BAD_REQUEST, why),
-    };
     if server.inner.places.available_permits() == 0 {
-        return text(StatusCode::TOO_MANY_REQUESTS, "too many exec sessions run on this node");
+        return text(StatusCode::TOO_MANY_REQUESTS, "too many streams run on this node");
     }
-    let run = match server.inner.pods.running(namespace, pod, container).await {
-        Ok(run) => run,
-        Err(error) => return refusal(&error),
-    };
-    let url = match server
-        .inner
-        .runtime
-        .exec(rpc::cri::ExecRequest {
-            container_id: run.id,
-            ..wanted
-        })
-        .await
-    {
+    let url = match url(server, namespace, pod, wanted, query).await {
         Ok(url) => url,
-        Err(error) => return refusal(&PodsError::Internal(error.to_string())),
+        Err(error) => return refusal(&error),
     };
     match tokio::time::timeout(ANSWER_TIMEOUT, hand_over(server, &url, &mut request)).await {
         Ok(Ok(response)) => response,
@@ -74,8 +63,50 @@ pub(super) async fn answer(
     }
 }
 
+/// Where the runtime serves it.
+async fn url(
+    server: &Server,
+    namespace: &str,
+    pod: &str,
+    wanted: &Wanted,
+    query: &[(String, String)],
+) -> Result<String, PodsError> {
+    let (pods, runtime) = (&server.inner.pods, &server.inner.runtime);
+    let url = match wanted {
+        Wanted::Exec(container) => {
+            let options = options(query, true).map_err(PodsError::BadRequest)?;
+            let container_id = pods.running(namespace, pod, container).await?.id;
+            let request = cri::ExecRequest {
+                container_id,
+                ..options
+            };
+            runtime.exec(request).await
+        }
+        Wanted::Attach(container) => {
+            let options = options(query, false).map_err(PodsError::BadRequest)?;
+            let request = cri::AttachRequest {
+                container_id: pods.running(namespace, pod, container).await?.id,
+                stdin: options.stdin,
+                tty: options.tty,
+                stdout: options.stdout,
+                stderr: options.stderr,
+            };
+            runtime.attach(request).await
+        }
+        Wanted::PortForward => {
+            let request = cri::PortForwardRequest {
+                pod_sandbox_id: pods.sandbox(namespace, pod).await?,
+                // With SPDY each stream names its own.
+                port: Vec::new(),
+            };
+            runtime.port_forward(request).await
+        }
+    };
+    url.map_err(|error| PodsError::Internal(error.to_string()))
+}
+
 /// The options as both spellings have them: upstream's kubelet says `input`, `output` and `error`.
-fn options(query: &[(String, String)]) -> Result<rpc::cri::ExecRequest, String> {
+fn options(query: &[(String, String)], has_command: bool) -> Result<cri::ExecRequest, String> {
     let flag = |names: [&str; 2]| {
         query
             .iter()
@@ -92,14 +123,14 @@ fn options(query: &[(String, String)]) -> Result<rpc::cri::ExecRequest, String> 
         .filter(|(name, _)| name == "command")
         .map(|(_, value)| value.clone())
         .collect();
-    if cmd.is_empty() {
+    if has_command && cmd.is_empty() {
         return Err("you must specify at least 1 command".into());
     }
     if !stdin && !stdout && !stderr {
         return Err("you must specify at least 1 of stdin, stdout, stderr".into());
     }
     // With a terminal there is one output stream.
-    Ok(rpc::cri::ExecRequest {
+    Ok(cri::ExecRequest {
         cmd,
         tty,
         stdin,
@@ -109,7 +140,7 @@ fn options(query: &[(String, String)]) -> Result<rpc::cri::ExecRequest, String> 
     })
 }
 
-/// Opens the same WebSocket to the runtime, and joins both connections when it agrees.
+/// Asks the runtime for the same upgrade, and joins both connections when it agrees.
 async fn hand_over(server: &Server, url: &str, request: &mut Request<Incoming>) -> Result<Response<Body>, String> {
     let url: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
     let authority = url.authority().ok_or_else(|| format!("{url} has no address"))?;
@@ -126,7 +157,7 @@ async fn hand_over(server: &Server, url: &str, request: &mut Request<Incoming>) 
         let _ = connection.with_upgrades().await;
     });
     let mut onward = Request::new(Empty::<bytes::Bytes>::new());
-    *onward.method_mut() = Method::GET;
+    *onward.method_mut() = request.method().clone();
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     *onward.uri_mut() = path.parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
     for (name, value) in request.headers().iter().filter(|(name, _)| is_of_upgrade(name)) {
@@ -172,7 +203,11 @@ async fn hand_over(server: &Server, url: &str, request: &mut Request<Incoming>) 
 }
 
 fn is_of_upgrade(name: &HeaderName) -> bool {
-    *name == UPGRADE || *name == CONNECTION || name.as_str().starts_with("sec-websocket-")
+    let name = name.as_str();
+    name == UPGRADE.as_str()
+        || name == CONNECTION.as_str()
+        || name.starts_with("sec-websocket-")
+        || name == "x-stream-protocol-version"
 }
 
 #[cfg(test)]
@@ -194,7 +229,7 @@ mod tests {
             ),
             ("output=1", Err("you must specify at least 1 command")),
         ] {
-            let got = options(&super::super::route::query_pairs(query)).map(|options| {
+            let got = options(&super::super::route::query_pairs(query), true).map(|options| {
                 let mut words = options.cmd.clone();
                 for (set, word) in [
                     (options.tty, "tty"),

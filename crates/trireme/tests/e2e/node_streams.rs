@@ -1,0 +1,266 @@
+//! Ephemeral containers, attach and port-forward with the real `kubectl`, over WebSockets and over plain SPDY.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Workplace, succeed};
+use crate::node_cluster::{IMAGE, create, shared, until_pods};
+use crate::terminal::Terminal;
+
+/// The variables that turn kubectl's WebSockets off.
+const SPDY: [(&str, &str); 2] = [
+    ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false"),
+    ("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false"),
+];
+
+fn ephemeral(place: &Workplace, pod: &str, name: &str, state: &str) -> Value {
+    until_pods(shared(), place, &format!("{name} as {state}"), || {
+        let pod = place.get(&["pod", pod]);
+        let statuses = pod["status"]["ephemeralContainerStatuses"].as_array()?.clone();
+        let own = statuses.into_iter().find(|status| status["name"] == name)?;
+        own["state"][state].is_object().then_some(own)
+    })
+}
+
+#[test]
+fn an_ephemeral_container_looks_into_its_target() {
+    let place = shared().workplace("streams-debug");
+    create(
+        &place,
+        "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: 'IMAGE', command: [/bin/demo, sleep, '100001']}]}}",
+    );
+    place.wait("pod/p", "condition=Ready");
+    let debug = |name: &str, words: &[&str]| {
+        let image = format!("--image={IMAGE}");
+        let arguments = ["debug", "p", &image, "--target=c", "-c", name, "--", "/bin/demo"];
+        place.kubectl_ok(&[&arguments, words].concat());
+    };
+    debug("look", &["sh", "-c", "echo here; sleep inf"]);
+    ephemeral(&place, "p", "look", "running");
+    let first = place.kubectl_ok(&["exec", "p", "-c", "look", "--", "/bin/demo", "cat", "/proc/1/cmdline"]);
+    assert!(first.contains("100001"), "{first:?}");
+    assert_eq!(place.kubectl_ok(&["logs", "p", "-c", "look"]), "here\n");
+    debug("fails", &["exit", "3"]);
+    let failed = ephemeral(&place, "p", "fails", "terminated");
+    assert_eq!(
+        (
+            &failed["state"]["terminated"]["exitCode"],
+            &failed["restartCount"],
+            &failed["ready"]
+        ),
+        (&json!(3), &json!(0), &json!(false))
+    );
+    // Whether it runs or not is nothing to the pod.
+    let pod = place.get(&["pod", "p"]);
+    let ready = pod["status"]["conditions"].as_array().unwrap().iter();
+    let ready: Vec<&Value> = ready.filter(|c| c["status"] != "True").collect();
+    assert!(ready.is_empty() && pod["status"]["phase"] == "Running", "{ready:?}");
+    let events = place.get(&["events", "--field-selector", "involvedObject.name=p"]);
+    let of_look: Vec<&str> = events["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["involvedObject"]["fieldPath"] == "spec.ephemeralContainers{look}")
+        .filter_map(|event| event["reason"].as_str())
+        .collect();
+    for reason in ["Pulled", "Created", "Started"] {
+        assert!(of_look.contains(&reason), "{reason} in {of_look:?}");
+    }
+    place.kubectl_ok(&["delete", "pod", "p", "--grace-period=1"]);
+}
+
+#[test]
+fn stdin_goes_to_a_container_that_is_attached() {
+    let place = shared().workplace("streams-attach");
+    let image = format!("--image={IMAGE}");
+    let run = |name: &'static str, command: &'static str| {
+        let options = ["run", "-i", "--rm", "--restart=Never", name, &image, "--command", "--"];
+        [&options[..], &["/bin/demo", command]].concat()
+    };
+    let said = place.kubectl_with(&run("once", "cat"), "hello\n");
+    assert!(succeed(&said).contains("hello\n"));
+    // More than all buffers on the way hold, both ways at once.
+    let (count, _) = place.shell(&format!(
+        "head -c 3000000 /dev/zero | kubectl {} 2>/dev/null | tr -cd '\\0' | wc -c",
+        run("bulk", "cat").join(" ")
+    ));
+    assert_eq!(count.trim(), "3000000");
+    // The exit code is the container's.
+    let failed = place.kubectl_with(&run("fails", "sh"), "exit 5\n");
+    assert_eq!(failed.status.code(), Some(5), "{failed:?}");
+
+    let words = [
+        "run",
+        "-it",
+        "--rm",
+        "--restart=Never",
+        "tty",
+        &image,
+        "--command",
+        "--",
+        "/bin/demo",
+        "sh",
+    ];
+    let mut shell = Terminal::kubectl(&place, &words, (97, 29));
+    shell.see("pressing enter");
+    shell.press("\n");
+    shell.see("# ");
+    shell.has_size((97, 29));
+    shell.resize((61, 17));
+    shell.has_size((61, 17));
+    shell.press("exit 0\n");
+    assert_eq!(shell.end("deleted"), 0);
+}
+
+#[test]
+fn a_talking_container_is_listened_to() {
+    let place = shared().workplace("streams-listen");
+    create(
+        &place,
+        "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {terminationGracePeriodSeconds: 0, containers: [
+            {name: c, image: 'IMAGE', command: [/bin/demo, spam, '1000000', '20']},
+            {name: quiet, image: 'IMAGE'}]}}",
+    );
+    place.wait("pod/p", "condition=Ready");
+    // Two at once, each from where it came in; that they leave is nothing to the container.
+    let mut listeners: Vec<Child> = [&[][..], &SPDY]
+        .map(|variables| {
+            let mut command = place.command("kubectl");
+            command.args(["attach", "p", "-c", "c"]).envs(variables.iter().copied());
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .into();
+    for listener in &mut listeners {
+        let mut lines = BufReader::new(listener.stdout.take().unwrap()).lines();
+        let numbers: Vec<u64> = (0..5)
+            .map(|_| {
+                lines
+                    .next()
+                    .unwrap()
+                    .unwrap()
+                    .rsplit(' ')
+                    .next()
+                    .unwrap()
+                    .parse()
+                    .unwrap()
+            })
+            .collect();
+        assert!(numbers.windows(2).all(|two| two[0] + 1 == two[1]), "{numbers:?}");
+        listener.kill().unwrap();
+        listener.wait().unwrap();
+    }
+    let pod = place.get(&["pod", "p"]);
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    assert!(pod["status"]["containerStatuses"][0]["state"]["running"].is_object());
+}
+
+#[test]
+fn commands_run_over_plain_spdy() {
+    let place = shared().workplace("streams-spdy");
+    create(
+        &place,
+        "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: 'IMAGE'}]}}",
+    );
+    place.wait("pod/p", "condition=Ready");
+    let variables = SPDY.map(|(name, value)| format!("{name}={value}")).join(" ");
+    let shell = |command: &str| place.shell(&format!("export {variables}; {command}"));
+    assert_eq!(shell("kubectl exec p -- /bin/demo hostname"), ("p\n".into(), 0));
+    assert_eq!(
+        shell("kubectl exec p -- /bin/demo exit 7"),
+        ("command terminated with exit code 7\n".into(), 7)
+    );
+    let (count, _) = shell("head -c 3000000 /dev/zero | kubectl exec -i p -- /bin/demo cat | wc -c");
+    assert_eq!(count.trim(), "3000000");
+}
+
+/// A `kubectl port-forward`, and the port it listens on.
+struct Forward {
+    kubectl: Child,
+    port: u16,
+}
+
+impl Forward {
+    fn to(place: &Workplace, target: &str, port: &str, variables: &[(&str, &str)]) -> Forward {
+        let mut command = place.command("kubectl");
+        command
+            .args(["port-forward", "--address", "127.0.0.1", target, &format!(":{port}")])
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut kubectl = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(kubectl.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let port = line
+            .strip_prefix("Forwarding from 127.0.0.1:")
+            .and_then(|rest| rest.split(' ').next())
+            .and_then(|port| port.parse().ok());
+        let Some(port) = port else {
+            let mut why = String::new();
+            kubectl.stderr.as_mut().unwrap().read_to_string(&mut why).unwrap();
+            panic!("{line:?} {why}");
+        };
+        Forward { kubectl, port }
+    }
+
+    fn ask(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        // A connection that is refused inside ends here, somehow.
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    }
+
+    /// What it complained of until it is ended.
+    fn end(mut self) -> String {
+        let _ = self.kubectl.kill();
+        let output = self.kubectl.wait_with_output().unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+#[test]
+fn ports_are_forwarded() {
+    let place = shared().workplace("streams-forward");
+    create(
+        &place,
+        "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {selector: {matchLabels: {app: web}},
+            template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: 'IMAGE',
+                ports: [{name: http, containerPort: 8080}], readinessProbe: {httpGet: {port: http, path: /}}}]}}}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80, targetPort: http}]}}",
+    );
+    place.wait("deployment/web", "condition=Available");
+    let pods = place.get(&["pods"]);
+    let name = pods["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let pod = format!("pod/{name}");
+    for (target, port, variables) in [
+        (pod.as_str(), "8080", &[][..]),
+        ("service/web", "80", &[]),
+        ("deployment/web", "http", &[]),
+        (&pod, "8080", &SPDY),
+    ] {
+        let forward = Forward::to(&place, target, port, variables);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let answer = forward.ask("/hostname");
+                    assert!(answer.contains(&name), "{target}: {answer}");
+                });
+            }
+        });
+        forward.end();
+    }
+    let nobody = Forward::to(&place, &pod, "9", &[]);
+    assert_eq!(nobody.ask("/"), "");
+    // It ends by itself, having said why.
+    let output = nobody.kubectl.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let expect = "failed to connect to localhost:9 inside namespace";
+    assert!(said.contains(expect) && said.contains("connection refused"), "{said}");
+}
