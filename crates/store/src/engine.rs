@@ -41,6 +41,26 @@ pub struct Record {
     pub expires_at_ms: Option<i64>,
 }
 
+impl Record {
+    /// A record of revision 0 whose key and value share one allocation of just their size. What comes from elsewhere is often a
+    /// part of something larger (a request, a block of a file) that it would keep in memory as long as itself.
+    pub(crate) fn tight(key: &[u8], value: &[u8]) -> Self {
+        let mut both = Vec::with_capacity(key.len() + value.len());
+        both.extend_from_slice(key);
+        both.extend_from_slice(value);
+        let mut value = Bytes::from(both);
+        Self {
+            key: value.split_to(key.len()),
+            value,
+            create_revision: 0,
+            mod_revision: 0,
+            version: 0,
+            stamp: Stamp::default(),
+            expires_at_ms: None,
+        }
+    }
+}
+
 impl Item for Arc<Record> {
     type Key = [u8];
     fn key(&self) -> &[u8] {

@@ -100,15 +100,21 @@ impl<T: Item> Map<T> {
 
     /// Puts an item in and returns the one that had its key.
     pub fn insert(&mut self, item: T) -> Option<T> {
+        let keyed = item.clone();
+        self.upsert(keyed.key(), move |_| item)
+    }
+
+    /// Puts in what `make` makes of the item that has this key now, and returns that one: a single search for both.
+    pub fn upsert(&mut self, key: &T::Key, make: impl FnOnce(Option<&T>) -> T) -> Option<T> {
         let Some(root) = &mut self.root else {
             self.root = Some(Arc::new(Node {
-                items: vec![item],
+                items: vec![make(None)],
                 children: Vec::new(),
                 size: 1,
             }));
             return None;
         };
-        let replaced = Node::insert(root, item);
+        let replaced = Node::upsert(root, key, make);
         if root.items.len() > ITEMS_MAX {
             let left = std::mem::replace(root, Arc::new(Node::empty()));
             let parent = Arc::get_mut(root).expect("invariant: a node just made has one owner");
@@ -270,17 +276,24 @@ impl<T: Item> Node<T> {
         self.items.binary_search_by(|item| item.key().cmp(key))
     }
 
-    /// Inserts below `this`, which may then hold one item too many.
-    fn insert(this: &mut Arc<Self>, item: T) -> Option<T> {
+    /// Inserts or replaces below `this`, which may then hold one item too many.
+    fn upsert(this: &mut Arc<Self>, key: &T::Key, make: impl FnOnce(Option<&T>) -> T) -> Option<T> {
         let node = Arc::make_mut(this);
-        let replaced = match node.search(item.key()) {
-            Ok(index) => Some(std::mem::replace(&mut node.items[index], item)),
+        let replaced = match node.search(key) {
+            Ok(index) => {
+                let item = make(Some(&node.items[index]));
+                Some(std::mem::replace(&mut node.items[index], item))
+            }
             Err(index) if node.is_leaf() => {
-                node.items.insert(index, item);
+                if node.items.len() == node.items.capacity() {
+                    // No more than it can ever hold: doubling would waste half of a full leaf.
+                    node.items.reserve_exact(ITEMS_MAX + 1 - node.items.len());
+                }
+                node.items.insert(index, make(None));
                 None
             }
             Err(index) => {
-                let replaced = Self::insert(&mut node.children[index], item);
+                let replaced = Self::upsert(&mut node.children[index], key, make);
                 if node.children[index].items.len() > ITEMS_MAX {
                     node.split_child(index);
                 }
@@ -297,6 +310,8 @@ impl<T: Item> Node<T> {
         let middle = left.items.len() / 2;
         let right_items = left.items.split_off(middle + 1);
         let item = left.items.pop().expect("invariant: an overfull node has a middle");
+        // Keys that come in order never come back to the left half.
+        left.items.shrink_to_fit();
         let right_children = if left.is_leaf() {
             Vec::new()
         } else {

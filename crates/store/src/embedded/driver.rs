@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +24,10 @@ use crate::transaction::{Commit, CommitError, Transaction};
 const QUEUED_MAX: usize = 16_384;
 /// Bytes of transactions that wait at most.
 const QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Transactions in one batch at most, so that the first of them does not wait for checking many others.
-const BATCH_TRANSACTIONS_MAX: usize = 4096;
+/// Transactions in one batch at most: one for each microsecond that a sync takes, between these. Checking and publishing one
+/// costs some microseconds, so that a batch's processor time is a few times its sync's; more in a batch would only let
+/// those who asked and the writer wait for each other in turns.
+const BATCH_TRANSACTIONS: RangeInclusive<usize> = 256..=4096;
 /// The part of a sync's time that a batch waits for more, and the longest such wait.
 const GATHER_SHARE: u32 = 8;
 const GATHER_MAX: Duration = Duration::from_millis(1);
@@ -67,6 +70,13 @@ pub(super) struct Ready {
     /// Not while a snapshot runs.
     pub(super) stop: bool,
     pub(super) batch_bytes_max: usize,
+    pub(super) batch_transactions_max: usize,
+}
+
+/// How many transactions a batch has at most when a sync takes so long.
+pub(super) fn batch_transactions_max(sync: Duration) -> usize {
+    let (least, most) = BATCH_TRANSACTIONS.into_inner();
+    usize::try_from(sync.as_micros()).unwrap_or(most).clamp(least, most)
 }
 
 /// Clients that write one thing after the other come back right after their answer. Without a moment's patience they would
@@ -157,12 +167,13 @@ impl Queue {
         let mut until = None;
         loop {
             let open = !waiting.closed && waiting.controls.is_empty() && ready.batches;
-            if open && !waiting.requests.is_empty() && waiting.requests.len() < gather.expected {
+            let enough = gather.expected.min(ready.batch_transactions_max);
+            if open && !waiting.requests.is_empty() && waiting.requests.len() < enough {
                 let until = *until.get_or_insert_with(|| Instant::now() + gather.patience);
                 let left = until.saturating_duration_since(Instant::now());
                 if !left.is_zero() {
                     // Being woken for each one would cost more than what is gained.
-                    waiting.gathers = gather.expected;
+                    waiting.gathers = enough;
                     self.thread.wait_for(&mut waiting, left);
                     waiting.gathers = 0;
                     continue;
@@ -208,7 +219,7 @@ impl Waiting {
             let mut bytes = 0;
             while let Some(request) = self.requests.front() {
                 let size = request.transaction.size();
-                let full = batch.len() >= BATCH_TRANSACTIONS_MAX || bytes + size > ready.batch_bytes_max;
+                let full = batch.len() >= ready.batch_transactions_max || bytes + size > ready.batch_bytes_max;
                 if full && !batch.is_empty() {
                     break;
                 }
@@ -272,16 +283,19 @@ pub(super) fn start(
 fn run_thread(mut writer: Writer, shared: &Arc<Shared>) {
     let mut gather = Gather::default();
     let mut marked = true;
+    // Until the first one says more.
+    let mut last_sync = Duration::ZERO;
     loop {
-        match shared.queue.take_blocking(writer.ready(), gather, marked) {
+        match shared.queue.take_blocking(writer.ready(last_sync), gather, marked) {
             Work::Batch(requests) => {
                 let answered = requests.len();
                 let mut batch = writer.begin(requests);
                 let begun = Instant::now();
                 writer.append(&mut batch);
                 writer.sync(&mut batch);
+                last_sync = begun.elapsed();
                 // A share of what a sync costs: whoever comes too late loses little, whoever comes in time gains much.
-                let patience = (begun.elapsed() / GATHER_SHARE).min(GATHER_MAX);
+                let patience = (last_sync / GATHER_SHARE).min(GATHER_MAX);
                 gather = Gather {
                     expected: answered + shared.queue.len(),
                     patience,
@@ -319,7 +333,7 @@ fn run_thread(mut writer: Writer, shared: &Arc<Shared>) {
 
 async fn run_task(mut writer: Writer, shared: Arc<Shared>, random: Option<Random>) {
     loop {
-        match shared.queue.take(writer.ready()).await {
+        match shared.queue.take(writer.ready(Duration::ZERO)).await {
             Work::Batch(requests) => {
                 let mut batch = writer.begin(requests);
                 pause(random.as_ref()).await;

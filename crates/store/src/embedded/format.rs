@@ -303,7 +303,7 @@ pub(super) fn decode_snapshot(payload: &[u8], revision_offset: Revision) -> Opti
             let count = reader.u32()?;
             let mut records = Vec::new();
             for _ in 0..count {
-                let key = reader.bytes()?;
+                let key = reader.slice()?;
                 let create_revision = reader.u64()?.checked_add(revision_offset)?;
                 let mod_revision = reader.u64()?.checked_add(revision_offset)?;
                 let version = reader.u64()?;
@@ -312,15 +312,14 @@ pub(super) fn decode_snapshot(payload: &[u8], revision_offset: Revision) -> Opti
                     schema_epoch: reader.u32()?,
                 };
                 let expires_at_ms = reader.expiry()?;
-                let value = reader.bytes()?;
+                let value = reader.slice()?;
                 records.push(Record {
-                    key,
-                    value,
                     create_revision,
                     mod_revision,
                     version,
                     stamp,
                     expires_at_ms,
+                    ..Record::tight(key, value)
                 });
             }
             SnapshotFrame::Block(records)
@@ -412,8 +411,12 @@ impl<'a> Reader<'a> {
 
     /// Copied, so that one small value does not pin the whole file.
     fn bytes(&mut self) -> Option<Bytes> {
+        self.slice().map(Bytes::copy_from_slice)
+    }
+
+    fn slice(&mut self) -> Option<&'a [u8]> {
         let length = self.u32()? as usize;
-        self.take(length).map(Bytes::copy_from_slice)
+        self.take(length)
     }
 }
 

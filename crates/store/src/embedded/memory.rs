@@ -58,22 +58,31 @@ fn history_cost(commit: &Committed) -> u64 {
 pub(super) fn evolve(root: &mut Map<Arc<Record>>, revision: Revision, operations: &[Operation]) -> Vec<Change> {
     let mut changes = Vec::with_capacity(operations.len());
     for operation in operations {
-        let key = operation.key().clone();
-        let (before, after) = match operation {
+        let (key, before, after) = match operation {
             Operation::Put(put) => {
-                let before = root.get(&put.key);
-                let record = Arc::new(Record {
-                    key: put.key.clone(),
-                    value: put.value.clone(),
-                    create_revision: before.map_or(revision, |before| before.create_revision),
-                    mod_revision: revision,
-                    version: before.map_or(1, |before| before.version + 1),
-                    stamp: put.stamp,
-                    expires_at_ms: put.expires_at_ms,
+                let mut made = None;
+                let before = root.upsert(&put.key, |before| {
+                    let record = Arc::new(Record {
+                        create_revision: before.map_or(revision, |before| before.create_revision),
+                        mod_revision: revision,
+                        version: before.map_or(1, |before| before.version + 1),
+                        stamp: put.stamp,
+                        expires_at_ms: put.expires_at_ms,
+                        ..Record::tight(&put.key, &put.value)
+                    });
+                    made = Some(record.clone());
+                    record
                 });
-                (root.insert(record.clone()), Some(record))
+                let key = made
+                    .as_ref()
+                    .map_or_else(Bytes::new, |record: &Arc<Record>| record.key.clone());
+                (key, before, made)
             }
-            Operation::Delete(key) => (root.remove(key), None),
+            Operation::Delete(key) => {
+                let before = root.remove(key);
+                let key = before.as_ref().map_or_else(Bytes::new, |before| before.key.clone());
+                (key, before, None)
+            }
         };
         if before.is_some() || after.is_some() {
             changes.push(Change { key, before, after });
@@ -233,7 +242,14 @@ impl Memory {
 
     /// The state at a revision, reached from whichever end of the history is nearer.
     pub(super) fn view(&self, revision: Option<Revision>) -> Result<View, EngineError> {
-        let revision = revision.unwrap_or(self.revision);
+        let Some(revision) = revision else {
+            return Ok(View {
+                revision: self.revision,
+                root: self.root.clone(),
+                forward: false,
+                between: Vec::new(),
+            });
+        };
         self.reachable(revision)?;
         let index = self.history.partition_point(|commit| commit.revision <= revision);
         let (root, forward, between) = if index <= self.history.len() / 2 {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use base::{Backoff, Clock};
 use tokio::sync::{oneshot, watch as latest};
 
-use super::driver::{Control, Ready, Request};
+use super::driver::{Control, Ready, Request, batch_transactions_max};
 use super::format::encode_record;
 use super::log::Log;
 use super::marks::Marks;
@@ -87,8 +87,9 @@ impl Writer {
         }
     }
 
-    /// What it can take now. A log that outgrows the live data waits for the snapshot that will free it.
-    pub(super) fn ready(&self) -> Ready {
+    /// What it can take now, after a sync that took so long. A log that outgrows the live data waits for the snapshot that
+    /// will free it.
+    pub(super) fn ready(&self, last_sync: Duration) -> Ready {
         let most = |snapshot: u64| (snapshot / 4 * 3).max(2 * self.tuning.log_floor_bytes);
         let far_ahead = self
             .snapshot_running
@@ -97,6 +98,7 @@ impl Writer {
             batches: !far_ahead,
             stop: self.snapshot_running.is_none(),
             batch_bytes_max: self.tuning.batch_bytes_max,
+            batch_transactions_max: batch_transactions_max(last_sync),
         }
     }
 

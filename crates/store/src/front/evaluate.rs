@@ -44,6 +44,11 @@ pub(super) fn is_guardable(request: &TxnRequest) -> bool {
         && request.failure.iter().all(operation)
 }
 
+/// Whether a put depends on what its key has.
+pub(super) fn is_reading(put: &PutRequest) -> bool {
+    put.prev_kv || put.ignore_value || put.ignore_lease
+}
+
 /// Whether a transaction can change anything.
 pub(super) fn is_writing(request: &TxnRequest) -> bool {
     let operation = |operation: &RequestOp| match &operation.request {
@@ -78,8 +83,7 @@ pub(super) fn check(request: &TxnRequest, operations_left: usize) -> Result<(), 
         }
     }
     check_twice(&request.success)?;
-    check_twice(&request.failure)?;
-    Ok(())
+    check_twice(&request.failure)
 }
 
 /// As [`check`], for the outermost transaction.
@@ -87,7 +91,7 @@ pub(super) fn check_outermost(request: &TxnRequest) -> Result<(), Status> {
     check(request, OPERATIONS_MAX)
 }
 
-fn check_put(put: &PutRequest) -> Result<(), Status> {
+pub(super) fn check_put(put: &PutRequest) -> Result<(), Status> {
     if put.key.is_empty() {
         return Err(errors::empty_key());
     }
@@ -102,7 +106,16 @@ fn check_put(put: &PutRequest) -> Result<(), Status> {
 
 /// No key is put twice in one branch, nor put and deleted. The two branches of a nested transaction exclude each other.
 fn check_twice(operations: &[RequestOp]) -> Result<(), Status> {
-    written(operations).map(drop)
+    match operations {
+        // Nothing in it can meet anything else.
+        [] => Ok(()),
+        [
+            RequestOp {
+                request: Some(Request::RequestPut(_) | Request::RequestRange(_)),
+            },
+        ] => Ok(()),
+        _ => written(operations).map(drop),
+    }
 }
 
 type Written = (Vec<Bytes>, Vec<KeyRange>);
@@ -138,6 +151,23 @@ fn written(operations: &[RequestOp]) -> Result<Written, Status> {
 }
 
 impl Shared {
+    /// What a put writes, if it may.
+    pub(super) fn put_of(&self, request: &PutRequest, value: Bytes, lease: i64) -> Result<Put, Status> {
+        let key = &request.key;
+        if self.is_read_only(key) || key.starts_with(super::convert::HIDDEN) {
+            return Err(errors::permission_denied());
+        }
+        if lease != 0 && !self.leases.exists(lease) {
+            return Err(errors::lease_not_found());
+        }
+        Ok(Put {
+            key: key.clone(),
+            value,
+            expires_at_ms: None,
+            stamp: stamp_of(lease),
+        })
+    }
+
     /// Decides a transaction on a state; what it writes gets `next` as its revision in the answer.
     pub(super) fn evaluate(
         &self,
@@ -150,6 +180,7 @@ impl Shared {
             shared: self,
             before: root,
             now: root.clone(),
+            unread: Vec::new(),
             revision,
             next,
             guards: BTreeMap::new(),
@@ -169,8 +200,11 @@ struct Run<'a> {
     shared: &'a Shared,
     /// The state at the beginning, which guards are about.
     before: &'a Root,
-    /// The state with what was written so far.
+    /// The state with what was written so far, but for `unread`.
     now: Root,
+    /// Puts that nothing has read yet. Most transactions read before they write: a version of the state for what follows
+    /// would be made for nobody.
+    unread: Vec<Put>,
     revision: Revision,
     next: Revision,
     guards: BTreeMap<Bytes, Guard>,
@@ -195,7 +229,26 @@ impl Run<'_> {
         }
     }
 
+    /// Makes `now` what is read next.
+    fn catch_up(&mut self) {
+        let next = self.next;
+        for put in self.unread.drain(..) {
+            self.now.upsert(&put.key, |previous| {
+                Arc::new(Record {
+                    key: put.key.clone(),
+                    value: put.value.clone(),
+                    create_revision: previous.map_or(next, |previous| previous.create_revision),
+                    mod_revision: next,
+                    version: previous.map_or(1, |previous| previous.version + 1),
+                    stamp: put.stamp,
+                    expires_at_ms: None,
+                })
+            });
+        }
+    }
+
     fn transaction(&mut self, request: &TxnRequest) -> Result<TxnResponse, Status> {
+        self.catch_up();
         let succeeded = request.compare.iter().all(|compare| self.holds(compare));
         let branch = if succeeded { &request.success } else { &request.failure };
         let responses = branch
@@ -215,6 +268,7 @@ impl Run<'_> {
                 if !is_range(&request.range_end) {
                     self.guard(&request.key);
                 }
+                self.catch_up();
                 let mut answer = self.shared.range(request, &self.now, self.shown())?;
                 answer.header = inner_header(self.shown());
                 Response::ResponseRange(answer)
@@ -295,37 +349,20 @@ impl Run<'_> {
 
     fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Status> {
         let key = &request.key;
-        if self.shared.is_read_only(key) || key.starts_with(super::convert::HIDDEN) {
-            return Err(errors::permission_denied());
-        }
-        let previous = self.now.get(key).cloned();
-        if request.prev_kv || request.ignore_value || request.ignore_lease {
+        let reads = is_reading(request);
+        if reads {
             self.guard(key);
         }
+        // A branch puts a key once (`check_twice`), so that what is unread has it not.
+        let previous = reads.then(|| self.now.get(key).cloned()).flatten();
         if (request.ignore_value || request.ignore_lease) && previous.is_none() {
             return Err(errors::key_not_found());
         }
         let kept = |ignored: bool| previous.as_ref().filter(|_| ignored);
         let value = kept(request.ignore_value).map_or(&request.value, |previous| &previous.value);
         let lease = kept(request.ignore_lease).map_or(request.lease, |previous| lease_in(previous.stamp));
-        if lease != 0 && !self.shared.leases.exists(lease) {
-            return Err(errors::lease_not_found());
-        }
-        let put = Put {
-            key: key.clone(),
-            value: value.clone(),
-            expires_at_ms: None,
-            stamp: stamp_of(lease),
-        };
-        self.now.insert(Arc::new(Record {
-            key: key.clone(),
-            value: put.value.clone(),
-            create_revision: previous.as_ref().map_or(self.next, |previous| previous.create_revision),
-            mod_revision: self.next,
-            version: previous.as_ref().map_or(1, |previous| previous.version + 1),
-            stamp: put.stamp,
-            expires_at_ms: None,
-        }));
+        let put = self.shared.put_of(request, value.clone(), lease)?;
+        self.unread.push(put.clone());
         self.operations.insert(key.clone(), Operation::Put(put));
         Ok(PutResponse {
             header: inner_header(self.next),
@@ -336,6 +373,7 @@ impl Run<'_> {
     }
 
     fn delete(&mut self, request: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
+        self.catch_up();
         let range = range_of(&request.key, &request.range_end);
         let found: Vec<Arc<Record>> = range::visible(&self.now, &range).cloned().collect();
         if !is_range(&request.range_end) {

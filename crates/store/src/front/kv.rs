@@ -1,7 +1,10 @@
 //! The service `KV`.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use futures::future::BoxFuture;
 use rpc::etcd::etcdserverpb::kv_server::Kv;
 use rpc::etcd::etcdserverpb::request_op::Request as Op;
 use rpc::etcd::etcdserverpb::response_op::Response as Answer;
@@ -9,11 +12,12 @@ use rpc::etcd::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse,
 };
+use tokio::runtime::Handle;
 use tonic::{Request, Response, Status};
 
 use super::{Front, Shared, errors, evaluate, range};
 use crate::engine::Engine as _;
-use crate::transaction::{CommitError, Transaction};
+use crate::transaction::{CommitError, Operation, Transaction};
 
 /// How often a transaction that lost a race is decided again. Each time somebody else's write went through, so this many
 /// in a row on one key is a client that should wait.
@@ -29,7 +33,14 @@ impl Kv for Front {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let response = self.alone(Op::RequestPut(request.into_inner())).await?;
+        let put = request.into_inner();
+        if !evaluate::is_reading(&put) {
+            let shared = self.shared.clone();
+            return Finished::new(async move { shared.put_unread(put).await })
+                .await
+                .map(Response::new);
+        }
+        let response = self.alone(Op::RequestPut(put)).await?;
         match response {
             (header, Some(Answer::ResponsePut(put))) => Ok(Response::new(PutResponse { header, ..put })),
             _ => Err(Status::internal("a put was answered as something else")),
@@ -86,13 +97,66 @@ impl Front {
             return Ok(evaluated.response);
         }
         let shared = self.shared.clone();
-        // A task of its own: whether the client waits or not, what is begun is finished and noted.
-        let work = tokio::spawn(async move { shared.write(&request).await });
-        work.await.map_err(|error| Status::internal(error.to_string()))?
+        Finished::new(async move { shared.write(&request).await }).await
+    }
+}
+
+/// A write that goes on in a task of its own when nobody waits for it any more: what is begun is finished and noted, and
+/// keeps its place in the order until then.
+struct Finished<T: Send + 'static> {
+    work: Option<BoxFuture<'static, T>>,
+    runtime: Handle,
+}
+
+impl<T: Send + 'static> Finished<T> {
+    fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self {
+            work: Some(Box::pin(work)),
+            runtime: Handle::current(),
+        }
+    }
+}
+
+impl<T: Send + 'static> Future for Finished<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let work = self
+            .work
+            .as_mut()
+            .expect("invariant: a future is not polled after its end");
+        let result = std::task::ready!(work.as_mut().poll(context));
+        self.work = None;
+        Poll::Ready(result)
+    }
+}
+
+impl<T: Send + 'static> Drop for Finished<T> {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.runtime.spawn(work);
+        }
     }
 }
 
 impl Shared {
+    /// A put that says nothing of what was there: no state is read for it.
+    async fn put_unread(&self, put: PutRequest) -> Result<PutResponse, Status> {
+        evaluate::check_put(&put)?;
+        let _shared = self.order.read().await;
+        let operations = vec![Operation::Put(self.put_of(&put, put.value.clone(), put.lease)?)];
+        let commit = self.engine.commit(Transaction {
+            guards: Vec::new(),
+            operations: operations.clone(),
+        });
+        let commit = commit.await.map_err(|error| errors::commit(&error))?;
+        self.leases.note(commit.revision, &operations);
+        Ok(PutResponse {
+            header: self.header(commit.revision),
+            prev_kv: None,
+        })
+    }
+
     async fn write(self: Arc<Self>, request: &TxnRequest) -> Result<TxnResponse, Status> {
         if evaluate::is_guardable(request) {
             let _shared = self.order.read().await;

@@ -21,6 +21,7 @@ mod maintenance;
 mod range;
 mod serve;
 mod snapshot;
+mod telling;
 mod watch;
 
 use std::sync::Arc;
@@ -68,6 +69,7 @@ struct Shared {
     engine: Arc<Embedded>,
     options: FrontOptions,
     leases: Leases,
+    telling: telling::Telling,
     /// Held for reading by transactions that guards protect, for writing by those that they cannot.
     order: RwLock<()>,
     /// The revision of the last `Compact`.
@@ -91,6 +93,7 @@ impl Front {
         };
         let shared = Arc::new(Shared {
             leases: Leases::load(&root, &options.read_only),
+            telling: telling::Telling::default(),
             cluster_id: half(0),
             member_id: half(8),
             order: RwLock::new(()),

@@ -10,13 +10,15 @@ use rpc::etcd::etcdserverpb::cluster_server::ClusterServer;
 use rpc::etcd::etcdserverpb::kv_server::KvServer;
 use rpc::etcd::etcdserverpb::lease_server::LeaseServer;
 use rpc::etcd::etcdserverpb::maintenance_server::MaintenanceServer;
-use rpc::etcd::etcdserverpb::watch_server::WatchServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service as _;
+use tonic::server::Grpc;
 
 use super::Front;
+use super::telling::WatchCodec;
+use super::watch::WatchMethod;
 
 /// The largest request that is taken: the largest transaction, and its framing. An answer may be a whole range, as in etcd.
 const REQUEST_BYTES_MAX: usize = 2 * crate::transaction::TRANSACTION_BYTES_MAX;
@@ -56,7 +58,12 @@ impl Front {
         }
         match path.split('/').next().unwrap_or_default() {
             "etcdserverpb.KV" => call!(KvServer),
-            "etcdserverpb.Watch" => call!(WatchServer),
+            // Not the generated server: it would encode each answer anew.
+            "etcdserverpb.Watch" if path == "etcdserverpb.Watch/Watch" => {
+                let mut grpc =
+                    Grpc::new(WatchCodec).apply_max_message_size_config(Some(REQUEST_BYTES_MAX), Some(usize::MAX));
+                Ok(grpc.streaming(WatchMethod(self), request).await)
+            }
             "etcdserverpb.Lease" => call!(LeaseServer),
             "etcdserverpb.Maintenance" => call!(MaintenanceServer),
             "etcdserverpb.Cluster" => call!(ClusterServer),

@@ -10,17 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use rpc::etcd::etcdserverpb::watch_create_request::FilterType;
 use rpc::etcd::etcdserverpb::watch_request::RequestUnion;
-use rpc::etcd::etcdserverpb::watch_server::Watch;
 use rpc::etcd::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
 use rpc::etcd::mvccpb::Event;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tonic::server::StreamingService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{HIDDEN, is_empty, range_of, signed};
+use super::telling::{Answer, Interval, encoded};
 use super::{Front, Shared, errors};
 use crate::engine::{Change, Committed, CommittedStream, Engine as _, EngineError, KeyRange, Revision};
 
@@ -35,43 +37,54 @@ const FRAGMENT_BYTES: usize = 2 * 1024 * 1024;
 /// What etcd calls a watch that never came to be.
 const NO_WATCH: i64 = -1;
 
-#[tonic::async_trait]
-impl Watch for Front {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+/// The method `Watch`, which answers with what is encoded already.
+pub(super) struct WatchMethod(pub(super) Front);
 
-    async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
-        let (position, _) = self.shared.newest()?;
-        let stream = self.shared.engine.stream(position).await;
-        let stream = stream.map_err(|error| errors::engine(&error))?;
-        let (answers, receiver) = mpsc::channel(WAITING_MAX);
-        let connection = Connection {
-            shared: self.shared.clone(),
-            answers,
-            watches: BTreeMap::new(),
-            position,
-        };
-        tokio::spawn(connection.run(stream, request.into_inner()));
-        let answers = futures::stream::unfold(receiver, |mut receiver| async move {
-            let answer = receiver.recv().await?;
-            Some((answer, receiver))
-        });
-        Ok(Response::new(Box::pin(answers)))
+impl StreamingService<WatchRequest> for WatchMethod {
+    type Response = Answer;
+    type ResponseStream = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
+    type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<WatchRequest>>) -> Self::Future {
+        let shared = self.0.shared.clone();
+        async move {
+            let (position, _) = shared.newest()?;
+            let stream = shared.engine.stream(position).await;
+            let stream = stream.map_err(|error| errors::engine(&error))?;
+            let (answers, receiver) = mpsc::channel(WAITING_MAX);
+            let connection = Connection {
+                shared,
+                answers,
+                watches: BTreeMap::new(),
+                position,
+            };
+            tokio::spawn(connection.run(stream, request.into_inner()));
+            let answers: Self::ResponseStream = Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver));
+            Ok(Response::new(answers))
+        }
+        .boxed()
     }
 }
 
 struct Watched {
-    range: KeyRange,
+    question: Question,
     /// The first revision that is wanted.
     from: Revision,
-    with_previous: bool,
-    without_puts: bool,
-    without_deletes: bool,
     fragments: bool,
     /// When it is told how far it is, if it wants to be.
     progress_at: Option<Instant>,
 }
 
-impl Watched {
+/// Which changes a watch is told, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) range: KeyRange,
+    pub(super) with_previous: bool,
+    pub(super) without_puts: bool,
+    pub(super) without_deletes: bool,
+}
+
+impl Question {
     fn wants(&self, change: &Change) -> bool {
         self.range.contains(&change.key)
             && !is_empty(&self.range)
@@ -83,12 +96,30 @@ impl Watched {
     }
 }
 
+impl Shared {
+    fn gather(&self, question: &Question, commit: &Committed, events: &mut Vec<Event>) {
+        let wanted = commit.changes.iter().filter(|change| question.wants(change));
+        events.extend(wanted.map(|change| self.event(change, commit.revision, question.with_previous)));
+    }
+
+    /// The events of whole commits that answer a question, encoded: by whoever asks first, for all.
+    fn told(&self, question: &Question, interval: Interval, commits: &[Arc<Committed>]) -> Bytes {
+        self.telling.get(question, interval, || {
+            let mut events = Vec::new();
+            for commit in commits {
+                self.gather(question, commit, &mut events);
+            }
+            encoded(events)
+        })
+    }
+}
+
 /// The client is gone.
 struct Gone;
 
 struct Connection {
     shared: Arc<Shared>,
-    answers: mpsc::Sender<Result<WatchResponse, Status>>,
+    answers: mpsc::Sender<Result<Answer, Status>>,
     watches: BTreeMap<i64, Watched>,
     position: Revision,
 }
@@ -122,9 +153,14 @@ impl Connection {
         }
     }
 
-    async fn send(&self, mut response: WatchResponse) -> Result<(), Gone> {
-        response.header = response.header.or_else(|| self.shared.header(self.position));
-        self.answers.send(Ok(response)).await.map_err(|_| Gone)
+    async fn send(&self, response: WatchResponse) -> Result<(), Gone> {
+        self.send_with(response, Bytes::new()).await
+    }
+
+    /// Sends an answer, whose events are encoded already.
+    async fn send_with(&self, mut head: WatchResponse, events: Bytes) -> Result<(), Gone> {
+        head.header = head.header.or_else(|| self.shared.header(self.position));
+        self.answers.send(Ok(Answer { head, events })).await.map_err(|_| Gone)
     }
 
     /// The history that this stream needs is gone: its client is too slow, or the engine has ended.
@@ -194,14 +230,16 @@ impl Connection {
         };
         let filters: Vec<FilterType> = create.filters().collect();
         let watched = Watched {
-            range: range_of(&key, &create.range_end),
+            question: Question {
+                range: range_of(&key, &create.range_end),
+                with_previous: create.prev_kv,
+                without_puts: filters.contains(&FilterType::Noput),
+                without_deletes: filters.contains(&FilterType::Nodelete),
+            },
             from: match u64::try_from(create.start_revision) {
                 Ok(0) | Err(_) => self.position + 1,
                 Ok(from) => from,
             },
-            with_previous: create.prev_kv,
-            without_puts: filters.contains(&FilterType::Noput),
-            without_deletes: filters.contains(&FilterType::Nodelete),
             fragments: create.fragment,
             progress_at: create.progress_notify.then(|| Instant::now() + PROGRESS_EVERY),
         };
@@ -238,23 +276,36 @@ impl Connection {
             let batch = stream.next().await?;
             delivered = batch.progress;
             for commit in batch.commits.iter().filter(|commit| commit.revision <= self.position) {
-                self.gather(watched, commit, &mut events);
+                self.shared.gather(&watched.question, commit, &mut events);
             }
         }
         Ok(events)
     }
 
-    fn gather(&self, watched: &Watched, commit: &Committed, events: &mut Vec<Event>) {
-        let wanted = commit.changes.iter().filter(|change| watched.wants(change));
-        events.extend(wanted.map(|change| self.shared.event(change, commit.revision, watched.with_previous)));
-    }
-
     async fn deliver(&mut self, commits: &[Arc<Committed>], progress: Revision) -> Result<(), Gone> {
+        let interval = Interval {
+            after: self.position,
+            upto: progress,
+        };
         self.position = progress;
         for (id, watched) in &self.watches {
+            if commits.first().is_some_and(|first| first.revision >= watched.from) {
+                let told = self.shared.told(&watched.question, interval, commits);
+                if told.is_empty() {
+                    continue;
+                }
+                if !watched.fragments || told.len() <= FRAGMENT_BYTES {
+                    let head = WatchResponse {
+                        watch_id: *id,
+                        ..WatchResponse::default()
+                    };
+                    self.send_with(head, told).await?;
+                    continue;
+                }
+            }
             let mut events = Vec::new();
             for commit in commits.iter().filter(|commit| commit.revision >= watched.from) {
-                self.gather(watched, commit, &mut events);
+                self.shared.gather(&watched.question, commit, &mut events);
             }
             self.send_events(*id, watched, events).await?;
         }

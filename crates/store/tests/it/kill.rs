@@ -13,7 +13,7 @@ use std::sync::Arc;
 use base::Random;
 use store::{Embedded, EmbeddedOptions, OpenError};
 
-use crate::support::{dump, put, small};
+use crate::support::{dump, put, small, sweep_times};
 
 const DIRECTORY: &str = "STORE_KILL_TEST_DIRECTORY";
 const CLIENTS: u64 = 8;
@@ -80,7 +80,7 @@ async fn acknowledged_writes_survive_kill_minus_nine() {
     let directory = directory.path().join("store");
     let random = Random::real();
     let mut acknowledged: HashMap<u64, u64> = HashMap::new();
-    for round in 0..ROUNDS {
+    for round in 0..ROUNDS * sweep_times() {
         let mut child = start(&directory);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut remaining = random.range(1..400);

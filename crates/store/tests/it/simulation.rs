@@ -22,7 +22,7 @@ use store::testing::{EngineFaults, FaultyEngine, Mutated, Mutation};
 use store::{Driver, Embedded, Engine, Replica, RingLimits, Tuning};
 use tokio::task::JoinSet;
 
-use crate::support::{World, small};
+use crate::support::{World, small, sweep_times};
 
 /// What a run does.
 #[derive(Clone, Copy, Debug)]
@@ -278,19 +278,22 @@ fn assert_clean(found: &[String]) {
 
 #[test]
 fn a_thousand_seeds_of_crashes() {
-    assert_clean(&sweep(0..1000, |_| CRASHING));
+    assert_clean(&sweep(0..1000 * sweep_times(), |_| CRASHING));
 }
+
+/// Changes of the disk (writes, syncs, renames, removals, syncs of directories) in a life, about: a crash at each of them.
+const CHANGES: u64 = 300;
 
 #[test]
 fn a_crash_at_every_operation_of_the_disk() {
-    let plan = |operation| Plan {
+    let plan = |seed: u64| Plan {
         lives: 2,
         operations: 30,
-        crash_at: Some(operation),
+        crash_at: Some(1 + seed % CHANGES),
         disk_faults: false,
         ..CRASHING
     };
-    assert_clean(&sweep(1..301, plan));
+    assert_clean(&sweep(0..CHANGES * sweep_times(), plan));
 }
 
 #[test]
@@ -302,7 +305,7 @@ fn an_engine_that_lags_and_fails() {
         engine_faults: true,
         ..CRASHING
     };
-    assert_clean(&sweep(0..200, |_| plan));
+    assert_clean(&sweep(0..200 * sweep_times(), |_| plan));
 }
 
 #[test]
@@ -317,7 +320,7 @@ fn on_threads_in_real_time() {
         engine_faults: seed.is_multiple_of(4),
         ..plan
     };
-    assert_clean(&sweep(0..24, faulty));
+    assert_clean(&sweep(0..24 * sweep_times(), faulty));
 }
 
 #[test]

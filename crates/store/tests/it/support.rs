@@ -20,6 +20,13 @@ pub fn small() -> Tuning {
     }
 }
 
+/// How much more than CI's share the sweeps run: `TRIREME_SWEEP=50 cargo test -p store --test it simulation` is fifty thousand
+/// seeds of crashes.
+pub fn sweep_times() -> u64 {
+    let times = std::env::var("TRIREME_SWEEP").ok();
+    times.map_or(1, |times| times.parse().expect("TRIREME_SWEEP is a number"))
+}
+
 pub struct World {
     pub disk: SimDisk,
     pub clock: Clock,

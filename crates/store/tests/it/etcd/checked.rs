@@ -13,6 +13,7 @@ use store::{CommitError, Engine, Etcd, Guard, Interest, Operation, Replica, Tran
 use tokio::sync::watch;
 
 use super::cluster::Cluster;
+use crate::support::sweep_times;
 
 /// Clients of each server.
 const CLIENTS: usize = 4;
@@ -196,6 +197,12 @@ async fn truth(engine: &Etcd, begin: u64, history: &mut History) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_die_stop_and_fall_silent() {
+    for _ in 0..sweep_times() {
+        members_fail().await;
+    }
+}
+
+async fn members_fail() {
     let seed = Random::real().range(0..u64::MAX);
     println!("seed {seed}");
     let random = Random::seeded(seed);

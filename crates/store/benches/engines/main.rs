@@ -2,12 +2,19 @@
 //!
 //! - the embedded engine by itself, a function call away;
 //! - the etcd front over the embedded engine, a process of its own, over gRPC on loopback;
-//! - Debian's `etcd`, started here on loopback with its data beside ours, over gRPC.
+//! - Debian's `etcd`, started here on loopback with its data beside ours, over gRPC;
+//! - as a floor, a gRPC server of the front's libraries that answers puts without doing anything.
+//!
+//! The client of the servers ([`wire`]) is one thread that sends and reads bytes. Processor time is told apart, the server's
+//! and the client's.
 //!
 //! Options: `--seconds N`: how long each rate is measured (3); `--keys N`: keys of the stores whose start and memory are
-//! measured (1,000,000; 0: none); `--only NAME`: one of `engine`, `front`, `etcd`.
+//! measured (1,000,000; 0: none); `--only NAME`: one of `engine`, `floor`, `front`, `etcd`.
 //!
 //! Every write waits until it is durable. No TLS on either side. Prints `beside ROW|COLUMN|VALUE|CONDITIONS`.
+
+mod floor;
+mod wire;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -17,16 +24,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rpc::etcd::etcdserverpb::watch_request::RequestUnion;
+use rpc::etcd::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest, WatchRequest};
 use store::{
     Embedded, EmbeddedOptions, Engine, Etcd, EtcdOptions, Front, FrontOptions, ImportedState, KeyRange, Record, Stamp,
     Transaction,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use wire::{Said, Wire};
 
-/// The word by which this program is the server that it measures.
+/// The words by which this program is a server that it measures.
 const SERVE: &str = "--serve";
+const FLOOR: &str = "--floor";
 /// How long a server may take to answer, and between two looks whether it does: nobody tells.
 const START_MAX: Duration = Duration::from_secs(60);
 const START_PAUSE: Duration = Duration::from_millis(5);
@@ -35,8 +46,9 @@ const KEYS: u64 = 10_000;
 /// Keys in the range that is read.
 const RANGE_KEYS: u64 = 1000;
 const WATCHERS: usize = 1000;
-/// Writes that all watchers see.
-const WATCHED_WRITES: u64 = 300;
+/// Writes that all watchers see, and how many of them are under way at a time.
+const WATCHED_WRITES: u64 = 3000;
+const WATCHED_AT_ONCE: u64 = 300;
 /// What a client of a loaded key-value store has at most: etcd's own limit is 128.
 const LOAD_OPERATIONS: u64 = 100;
 
@@ -76,9 +88,13 @@ impl Options {
 fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut words = std::env::args().skip(1);
-    if words.next().as_deref() == Some(SERVE) {
-        let directory = words.next().expect("a directory");
-        return runtime.block_on(serve(Path::new(&directory)));
+    match words.next().as_deref() {
+        Some(SERVE) => {
+            let directory = words.next().expect("a directory");
+            return runtime.block_on(serve(Path::new(&directory)));
+        }
+        Some(FLOOR) => return runtime.block_on(serve_floor()),
+        _ => {}
     }
     let options = Options::read();
     // On the disk of the build directory: /tmp is often memory.
@@ -93,12 +109,18 @@ fn main() {
                 large(directory.path(), options.keys).await;
             }
         }
+        if options.wants("floor") {
+            let server = Server::own(&[FLOOR]);
+            puts_of_server("floor", &server, &options);
+        }
         for (name, start) in [("front", Server::front as fn(&Path) -> Server), ("etcd", Server::etcd)] {
             if !options.wants(name) {
                 continue;
             }
             let server = start(&directory.path().join(name));
-            measure(name, connect(&server.url).await, &options).await;
+            // Until it answers.
+            drop(connect(&server.url).await);
+            measure_server(name, &server, &options);
             drop(server);
             if options.keys > 0 {
                 large_over(
@@ -143,16 +165,139 @@ async fn measure(name: &str, engine: Arc<dyn Engine>, options: &Options) {
     watches(name, &engine).await;
 }
 
+fn measure_server(name: &str, server: &Server, options: &Options) {
+    puts_of_server(name, server, options);
+    ranges_of_server(name, server, options.seconds);
+    watches_of_server(name, server);
+}
+
+fn puts_of_server(name: &str, server: &Server, options: &Options) {
+    for bytes in [256, 2048] {
+        for clients in [1, 64, 1000] {
+            let mut wire = Wire::connect(&server.url, "/etcdserverpb.KV/Put");
+            let value = Bytes::from(vec![b'x'; bytes]);
+            let mut number = 0;
+            let next = || {
+                number += 7919;
+                PutRequest {
+                    key: key(number % KEYS).into(),
+                    value: value.clone(),
+                    ..PutRequest::default()
+                }
+            };
+            let (begun, before) = (Instant::now(), [cpu_of(server.process.id()), cpu()]);
+            let span = Duration::from_secs(options.seconds);
+            let mut latencies = wire::keep_calling(&mut wire, clients, span, next, |_| ());
+            let elapsed = begun.elapsed();
+            let after = [cpu_of(server.process.id()), cpu()];
+            let each = |side: usize| (after[side] - before[side]) / latencies.len() as f64 * 1e6;
+            let conditions = format!("{:.1} us CPU each, the client's {:.1} us", each(0), each(1));
+            tell_puts(name, clients, bytes, &mut latencies, elapsed, &conditions);
+        }
+    }
+}
+
+fn tell_puts(name: &str, clients: u64, bytes: usize, took: &mut [Duration], elapsed: Duration, conditions: &str) {
+    took.sort_unstable();
+    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    let conditions = format!("p50 {:.2} ms, p99 {:.2} ms, {conditions}", at(0.5), at(0.99));
+    let row = format!("puts/s, {clients} clients, {bytes} B");
+    figure(&row, name, took.len() as f64 / elapsed.as_secs_f64(), &conditions);
+}
+
+const RANGES_ROW: &str = "records/s of ranges of 1,000";
+
+fn ranges_of_server(name: &str, server: &Server, seconds: u64) {
+    let mut wire = Wire::connect(&server.url, "/etcdserverpb.KV/Range");
+    let request = RangeRequest {
+        key: key(0).into(),
+        range_end: key(RANGE_KEYS).into(),
+        ..RangeRequest::default()
+    };
+    let (begun, before) = (Instant::now(), cpu_of(server.process.id()));
+    let mut records = 0;
+    // The second field of an answer are its records.
+    let count = |message: &[u8]| records += wire::count_fields(message, 2);
+    wire::keep_calling(&mut wire, 1, Duration::from_secs(seconds), || request.clone(), count);
+    let rate = records as f64 / begun.elapsed().as_secs_f64();
+    let each = (cpu_of(server.process.id()) - before) / records as f64 * 1e6;
+    figure(RANGES_ROW, name, rate, &format!("one client, {each:.2} us CPU each"));
+}
+
+fn watches_row() -> String {
+    format!("deliveries/s to {WATCHERS} watchers")
+}
+
+fn watches_of_server(name: &str, server: &Server) {
+    let mut wire = Wire::connect(&server.url, "/etcdserverpb.Watch/Watch");
+    let create = WatchCreateRequest {
+        key: key(0).into(),
+        range_end: key(KEYS).into(),
+        ..WatchCreateRequest::default()
+    };
+    let create = WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(create)),
+    };
+    let begun = Instant::now();
+    for _ in 0..WATCHERS {
+        wire.call(&create, false);
+    }
+    let mut created = 0;
+    while created < WATCHERS {
+        wire.turn(|_| created += 1);
+    }
+    let opened = begun.elapsed();
+    let (begun, before) = (Instant::now(), [cpu_of(server.process.id()), cpu()]);
+    let url = server.url.clone();
+    let writer = std::thread::spawn(move || {
+        let mut wire = Wire::connect(&url, "/etcdserverpb.KV/Put");
+        let mut left = WATCHED_WRITES;
+        let put = |number| PutRequest {
+            key: key(number % KEYS).into(),
+            value: vec![b'x'; 256].into(),
+            ..PutRequest::default()
+        };
+        let mut under_way = 0;
+        while left > 0 || under_way > 0 {
+            while left > 0 && under_way < WATCHED_AT_ONCE {
+                left -= 1;
+                under_way += 1;
+                wire.call(&put(left), true);
+            }
+            wire.turn(|said| under_way -= u64::from(matches!(said, Said::End(_))));
+        }
+    });
+    let (mut seen, wanted) = (0, WATCHED_WRITES * WATCHERS as u64);
+    while seen < wanted {
+        wire.turn(|said| {
+            if let Said::Message(message) = said {
+                // The eleventh field of an answer are its events.
+                seen += wire::count_fields(message, 11);
+            }
+        });
+    }
+    let rate = seen as f64 / begun.elapsed().as_secs_f64();
+    writer.join().expect("the writer");
+    let after = [cpu_of(server.process.id()), cpu()];
+    let each = |side: usize| (after[side] - before[side]) / seen as f64 * 1e6;
+    let conditions = format!(
+        "opened in {opened:.0?}; {:.2} us CPU each, the client's {:.2} us, the writes' included",
+        each(0),
+        each(1)
+    );
+    figure(&watches_row(), name, rate, &conditions);
+}
+
 fn key(number: u64) -> String {
     format!("/registry/bench/{number:08}")
 }
 
 async fn puts(name: &str, engine: &Arc<dyn Engine>, clients: u64, bytes: usize, seconds: u64) {
     let span = Duration::from_secs(seconds);
-    let (count, cpu_before, begun) = (Arc::new(AtomicU64::new(0)), cpu(), Instant::now());
+    let (cpu_before, begun) = (cpu(), Instant::now());
     let mut tasks = JoinSet::new();
     for client in 0..clients {
-        let (engine, count) = (engine.clone(), count.clone());
+        let engine = engine.clone();
         tasks.spawn(async move {
             let value = Bytes::from(vec![b'x'; bytes]);
             let mut latencies = Vec::new();
@@ -163,23 +308,15 @@ async fn puts(name: &str, engine: &Arc<dyn Engine>, clients: u64, bytes: usize, 
                 let transaction = Transaction::new().put(key(number % KEYS), value.clone());
                 engine.commit(transaction).await.expect("a commit");
                 latencies.push(started.elapsed());
-                count.fetch_add(1, Ordering::Relaxed);
             }
             latencies
         });
     }
     let mut latencies: Vec<Duration> = tasks.join_all().await.into_iter().flatten().collect();
-    latencies.sort_unstable();
-    let (puts, elapsed) = (count.load(Ordering::Relaxed) as f64, begun.elapsed().as_secs_f64());
-    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-    let conditions = format!(
-        "p50 {:.2} ms, p99 {:.2} ms, {:.1} us CPU each in the client program",
-        at(0.5),
-        at(0.99),
-        (cpu() - cpu_before) / puts * 1e6
-    );
-    let row = format!("puts/s, {clients} clients, {bytes} B");
-    figure(&row, name, puts / elapsed, &conditions);
+    let elapsed = begun.elapsed();
+    let each = (cpu() - cpu_before) / latencies.len() as f64 * 1e6;
+    let conditions = format!("{each:.1} us CPU each, the clients' included");
+    tell_puts(name, clients, bytes, &mut latencies, elapsed, &conditions);
 }
 
 async fn ranges(name: &str, engine: &Arc<dyn Engine>, seconds: u64) {
@@ -192,7 +329,7 @@ async fn ranges(name: &str, engine: &Arc<dyn Engine>, seconds: u64) {
         records += engine.range(range.clone(), None).await.expect("a range").records.len();
     }
     let rate = records as f64 / begun.elapsed().as_secs_f64();
-    figure("records/s of ranges of 1,000", name, rate, "one client");
+    figure(RANGES_ROW, name, rate, "one client");
 }
 
 async fn watches(name: &str, engine: &Arc<dyn Engine>) {
@@ -211,22 +348,21 @@ async fn watches(name: &str, engine: &Arc<dyn Engine>) {
     }
     let opened = begun.elapsed();
     let begun = Instant::now();
-    let mut writes = JoinSet::new();
-    for number in 0..WATCHED_WRITES {
+    let mut writers = JoinSet::new();
+    for writer in 0..WATCHED_AT_ONCE {
         let engine = engine.clone();
-        writes.spawn(async move {
-            engine
-                .commit(Transaction::new().put(key(number), vec![b'x'; 256]))
-                .await
+        writers.spawn(async move {
+            for number in 0..WATCHED_WRITES / WATCHED_AT_ONCE {
+                let put = Transaction::new().put(key(writer + WATCHED_AT_ONCE * number), vec![b'x'; 256]);
+                engine.commit(put).await.expect("a commit");
+            }
         });
     }
-    for write in writes.join_all().await {
-        write.expect("a commit");
-    }
+    writers.join_all().await;
     let seen: u64 = tasks.join_all().await.into_iter().sum();
     let rate = seen as f64 / begun.elapsed().as_secs_f64();
     let conditions = format!("opened in {opened:.0?}");
-    figure(&format!("deliveries/s to {WATCHERS} watchers"), name, rate, &conditions);
+    figure(&watches_row(), name, rate, &conditions);
 }
 
 /// A store of many keys: how long its start takes, and what it weighs.
@@ -344,14 +480,27 @@ async fn serve(directory: &Path) {
         random: base::Random::real(),
     };
     let front = Front::new(engine, options).expect("a front");
+    accept(move |stream| {
+        let front = front.clone();
+        async move { drop(front.serve(stream).await) }
+    })
+    .await;
+}
+
+/// The floor, until standard input ends.
+async fn serve_floor() {
+    accept(|stream| async move { drop(floor::serve(stream).await) }).await;
+}
+
+/// Tells an address and serves the connections to it until standard input ends: its starter is gone.
+async fn accept<F: Future<Output = ()> + Send + 'static>(serve: impl Fn(TcpStream) -> F + Send + 'static) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     println!("http://{}", listener.local_addr().expect("an address"));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             // What a slow answer would be blamed on otherwise.
             let _ = stream.set_nodelay(true);
-            let front = front.clone();
-            tokio::spawn(async move { front.serve(stream).await });
+            tokio::spawn(serve(stream));
         }
     });
     let ended = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
@@ -368,10 +517,14 @@ struct Server {
 impl Server {
     /// Ours.
     fn front(directory: &Path) -> Self {
+        Self::own(&[SERVE, directory.to_str().expect("a name")])
+    }
+
+    /// This program once more.
+    fn own(words: &[&str]) -> Self {
         let own = std::env::current_exe().expect("this program");
         let mut process = Command::new(own)
-            .arg(SERVE)
-            .arg(directory)
+            .args(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -435,7 +588,12 @@ fn status_kb(process: u32, name: &str) -> u32 {
 
 /// Seconds of processor time of this process.
 fn cpu() -> f64 {
-    let usage = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    cpu_of(std::process::id())
+}
+
+/// Seconds of processor time of a process.
+fn cpu_of(process: u32) -> f64 {
+    let usage = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let after_name = usage.rsplit(')').next().unwrap_or_default();
     let fields: Vec<f64> = after_name.split(' ').filter_map(|field| field.parse().ok()).collect();
     // After the name: state is not a number, so user and system time are the 11th and 12th numbers, in ticks of 10 ms.
