@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 /// Kubernetes, as one program.
 #[derive(Parser, Debug)]
@@ -95,6 +96,9 @@ pub struct Up {
     /// of the directory pki/etcd
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub etcd_listen: Option<SocketAddr>,
+    /// The store of several servers; `down` and the next `up` keep it
+    #[command(flatten)]
+    pub etcd: EtcdFlags,
     /// How long certificates live; they are renewed while the cluster runs [default: a year]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..))]
     pub certificate_lifetime: Option<u32>,
@@ -295,7 +299,8 @@ pub struct Store {
 }
 
 /// Where the state is, when not in this program: kube-apiserver's flags.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[command(next_help_heading = "An etcd in place of the embedded store")]
 pub struct EtcdFlags {
     /// Keeps the state in this etcd, which other servers may use, too: its members, separated by commas

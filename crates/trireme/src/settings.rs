@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cli::EtcdFlags;
 use crate::errors::{CliError, Kind, Result};
 use crate::kubeconfig::Owner;
 use crate::layout::{Layout, write_private};
@@ -25,6 +26,8 @@ pub struct Settings {
     pub demo_port: Option<u16>,
     /// Where etcd's API is served over the embedded store; `None`: nowhere.
     pub etcd_listen: Option<SocketAddr>,
+    /// The etcd that has the state, in place of the embedded store. Its files have absolute names.
+    pub etcd: Option<EtcdFlags>,
     /// How long certificates live, in seconds; `None`: a year.
     pub certificate_seconds: Option<u32>,
     /// The user's kubeconfig that our access was merged into.
@@ -42,6 +45,7 @@ impl Default for Settings {
             demo: false,
             demo_port: None,
             etcd_listen: None,
+            etcd: None,
             certificate_seconds: None,
             kubeconfig: None,
             made_directories: Vec::new(),

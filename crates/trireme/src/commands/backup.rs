@@ -25,6 +25,8 @@ const MEDIA_TYPE: &str = "application/vnd.trireme.backup";
 /// What our files in a directory are called, so that nothing else is ever removed from it.
 const PREFIX: &str = "trireme-";
 const SUFFIX: &str = ".backup";
+/// What follows the name of a file that is not whole.
+const PART: &str = ".part";
 /// A backup on schedule that failed is tried again after this, when the next one is not sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -94,6 +96,7 @@ fn tell(summary: &BackupSummary, target: &Path, quiet: bool) {
 /// One more file in a directory; then the oldest of ours go.
 async fn into_directory(access: &Access, directory: &Path, keep: Option<usize>, quiet: bool) -> Result {
     std::fs::create_dir_all(directory).map_err(|error| CliError::file(directory, &error))?;
+    remove_abandoned(directory)?;
     let now = Clock::real().now().strftime("%Y-%m-%dT%H-%M-%S%.3fZ");
     let path = directory.join(format!("{PREFIX}{now}{SUFFIX}"));
     let summary = into_file(access, &path, quiet).await?;
@@ -101,6 +104,27 @@ async fn into_directory(access: &Access, directory: &Path, keep: Option<usize>, 
     let Some(keep) = keep else { return Ok(()) };
     for old in surplus(directory, keep)? {
         std::fs::remove_file(&old).map_err(|error| CliError::file(&old, &error))?;
+    }
+    Ok(())
+}
+
+/// Removes what backups left that were killed: each has a name of its own, so that they would pile up. One that is still
+/// being written is locked by who writes it.
+fn remove_abandoned(directory: &Path) -> Result {
+    let failed = |error: std::io::Error| CliError::file(directory, &error);
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let ours = |name: &str| name.starts_with(PREFIX) && name.ends_with(&format!("{SUFFIX}{PART}"));
+        if !name.to_str().is_some_and(ours) {
+            continue;
+        }
+        let path = entry.path();
+        // It may have got its name or been removed by another one since: then there is nothing to do.
+        let abandoned = std::fs::File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+        if abandoned {
+            let _ = std::fs::remove_file(&path);
+        }
     }
     Ok(())
 }
@@ -120,7 +144,7 @@ fn surplus(directory: &Path, keep: usize) -> Result<Vec<PathBuf>> {
 /// Beside its place first; in its place when it is whole and on the disk.
 async fn into_file(access: &Access, path: &Path, quiet: bool) -> Result<BackupSummary> {
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
+    beside.push(PART);
     let beside = PathBuf::from(beside);
     let file = std::fs::OpenOptions::new()
         .write(true)
@@ -129,6 +153,8 @@ async fn into_file(access: &Access, path: &Path, quiet: bool) -> Result<BackupSu
         .mode(0o600)
         .open(&beside)
         .map_err(|error| CliError::file(&beside, &error))?;
+    // For as long as it is open: it is not abandoned. A file system without locks has nobody who asks either.
+    let _ = file.try_lock();
     let written = receive(access, file, &beside, quiet).await.and_then(|(file, summary)| {
         let fail = |error: std::io::Error| write_error(path, &error);
         file.sync_all().map_err(fail)?;

@@ -12,11 +12,12 @@ use store::{
     ToEtcd, revision_after, to_embedded,
 };
 
-use crate::cli::{Migrate, MigrateTo};
+use crate::cli::{EtcdFlags, Migrate, MigrateTo};
 use crate::errors::{CliError, Kind, Result};
 use crate::layout::Layout;
 use crate::progress::Progress;
 use crate::server::backing::{self, refused_etcd};
+use crate::settings::Settings;
 use crate::state_home::{EtcdName, Home, StateHome};
 
 use super::store_place::{self, Place};
@@ -28,7 +29,13 @@ const OWN: &[u8] = b"/trireme/";
 
 /// Moves the state.
 pub async fn run(arguments: Migrate, layout: &Layout, quiet: bool) -> Result {
-    let Some(mut etcd) = arguments.etcd.options()? else {
+    let settings = Settings::read(layout)?;
+    let of_up = settings.as_ref().and_then(|settings| settings.etcd.clone());
+    let flags = Some(arguments.etcd).filter(EtcdFlags::are_given).or(of_up);
+    let Some((flags, Some(mut etcd))) = flags
+        .map(|flags| Ok((flags.anchored()?, flags.options()?)))
+        .transpose()?
+    else {
         return Err(CliError::new(Kind::Usage, "USAGE", "the etcd is not named").hint("--etcd-servers URL,..."));
     };
     // Nobody's history is forgotten by this.
@@ -43,7 +50,11 @@ pub async fn run(arguments: Migrate, layout: &Layout, quiet: bool) -> Result {
         .hint("choose another --etcd-prefix, or empty this one: etcdctl del --prefix ...")),
         MigrateTo::Etcd => into_etcd(etcd, layout, quiet).await,
         MigrateTo::Embedded => into_embedded(etcd, arguments.replace, layout, quiet).await,
-    }
+    }?;
+    // The next `up` finds the state where it is now.
+    let Some(mut settings) = settings else { return Ok(()) };
+    settings.etcd = (arguments.to == MigrateTo::Etcd).then_some(flags);
+    settings.write(layout)
 }
 
 async fn into_etcd(etcd: EtcdOptions, layout: &Layout, quiet: bool) -> Result {

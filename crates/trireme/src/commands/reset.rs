@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::path::Path;
 
-use crate::cli::Reset;
+use crate::cli::{EtcdFlags, Reset};
 use crate::errors::{CliError, Kind, Result};
 use crate::kubeconfig::{self, Edit, Job};
 use crate::layout::Layout;
@@ -18,12 +18,12 @@ pub async fn run(arguments: Reset, layout: &Layout, quiet: bool) -> Result {
         progress.say(&format!("there is no cluster in {}", layout.data().display()));
         return Ok(());
     }
-    if !arguments.yes {
-        confirm(layout)?;
-    }
-    super::down::run(layout, quiet).await?;
     // Settings that cannot be read keep nothing else from going.
     let settings = Settings::read(layout).ok().flatten().unwrap_or_default();
+    if !arguments.yes {
+        confirm(layout, settings.etcd.as_ref())?;
+    }
+    super::down::run(layout, quiet).await?;
     let owner = settings.kubeconfig.unwrap_or_else(super::kubeconfig::owner);
     let ours = kubeconfig::read(&layout.admin_kubeconfig()).unwrap_or_default();
     let edit = Edit::Remove;
@@ -44,14 +44,30 @@ pub async fn run(arguments: Reset, layout: &Layout, quiet: bool) -> Result {
         ))
     })?;
     progress.done("data, keys and kubeconfig context removed");
+    if let Some(etcd) = &settings.etcd {
+        progress.say(&stays(etcd));
+    }
     Ok(())
 }
 
-fn confirm(layout: &Layout) -> Result {
-    let what = format!(
-        "this removes the cluster in {} and all that is stored in it",
-        layout.data().display()
-    );
+/// An etcd is somebody else's, and other servers may live on it: nothing in it is ever removed.
+fn stays(etcd: &EtcdFlags) -> String {
+    let (servers, prefix) = (etcd.etcd_servers.join(","), &etcd.etcd_prefix);
+    format!(
+        "the state in the etcd stays as it is; when no other server uses it: \
+         etcdctl --endpoints {servers} del --prefix {prefix}/"
+    )
+}
+
+fn confirm(layout: &Layout, etcd: Option<&EtcdFlags>) -> Result {
+    let directory = layout.data().display();
+    let what = match etcd {
+        None => format!("this removes the cluster in {directory} and all that is stored in it"),
+        // Without the keys nobody can read what was sealed with them.
+        Some(_) => format!(
+            "this removes the files and keys in {directory}; the state stays in its etcd, with Secrets that only these keys open"
+        ),
+    };
     if !std::io::stdin().is_terminal() {
         return Err(CliError::new(Kind::Usage, "NOT_CONFIRMED", what)
             .hint(format!("call it with --yes: {}", layout.command("reset --yes"))));

@@ -6,7 +6,7 @@ use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use crate::cli::{KeepServer, Server};
+use crate::cli::{EtcdFlags, KeepServer, Server};
 use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::layout::{Layout, write_private};
 use crate::process::{Process, own_cgroup, tell_ready};
@@ -79,8 +79,14 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         tokio::task::spawn_blocking(move || own_cgroup(&root, "daemon"));
     }
     let settings = Settings::read(layout)?.unwrap_or_default();
-    let etcd = arguments.etcd.options()?;
-    // What `up` was told is about the store of its own.
+    // What `up` was told counts for whoever starts it.
+    let named = Some(&arguments.etcd).filter(|flags| flags.are_given());
+    let etcd = named
+        .or(settings.etcd.as_ref())
+        .map(EtcdFlags::options)
+        .transpose()?
+        .flatten();
+    // Etcd's API is served over the store of its own.
     let of_up = settings.etcd_listen.filter(|_| etcd.is_none());
     let plane = ControlPlane::start(layout, arguments.api_port, etcd, &settings).await?;
     let mut ready = plane.describe();

@@ -9,10 +9,12 @@ use crate::errors::{CliError, Kind, Result};
 use crate::layout::Layout;
 use crate::process::{self, Process};
 use crate::progress::{Progress, seconds};
+use crate::server::etcd_listen_over_etcd;
 use crate::settings::Settings;
+use crate::state_home::{Home, StateHome};
 use crate::supervisor;
 
-use super::{demo, holder_name, node, server};
+use super::{demo, holder_name, node, server, store_place};
 
 /// The port of the API when nobody says otherwise.
 const API_PORT: u16 = 6443;
@@ -45,6 +47,9 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
     let is_up = progress.during(|| "waiting for the control plane".into(), wait).await?;
     let mut settings = wanted(&arguments, before.as_ref(), is_up, layout)?;
     settings.made_directories.extend(made);
+    if !is_up {
+        place_of_state(&arguments, &mut settings, layout)?;
+    }
     if before.as_ref() != Some(&settings) {
         settings.write(layout)?;
     }
@@ -176,6 +181,18 @@ fn wanted(arguments: &Up, before: Option<&Settings>, is_up: bool, layout: &Layou
     }
     settings.demo |= arguments.demo;
     settings.etcd_listen = arguments.etcd_listen.or(settings.etcd_listen);
+    if arguments.etcd.are_given() {
+        let etcd = arguments.etcd.anchored()?;
+        if is_up && settings.etcd.as_ref() != Some(&etcd) {
+            let what = "this cluster runs, and its state is not where --etcd-servers and its companions say";
+            return Err(CliError::new(Kind::Usage, "SHAPE", what)
+                .hint(format!("start it anew: {}", again(" --etcd-servers ..."))));
+        }
+        settings.etcd = Some(etcd);
+    }
+    if settings.etcd.is_some() && arguments.etcd_listen.is_some() {
+        return Err(etcd_listen_over_etcd());
+    }
     settings.certificate_seconds = arguments.certificate_lifetime.or(settings.certificate_seconds);
     match (&settings.node, arguments.no_node) {
         (Some(node), true) => {
@@ -198,6 +215,29 @@ fn wanted(arguments: &Up, before: Option<&Settings>, is_up: bool, layout: &Layou
         _ => {}
     }
     Ok(settings)
+}
+
+/// Sees to it that a cluster is not started where its state is not.
+fn place_of_state(arguments: &Up, settings: &mut Settings, layout: &Layout) -> Result {
+    match StateHome::read(layout)? {
+        // It was moved back since.
+        Some(known) if known.home == Home::Embedded && !arguments.etcd.are_given() => settings.etcd = None,
+        // What a server says about that is clear.
+        Some(_) => {}
+        None if settings.etcd.is_some() && store_place::holds_files(&layout.store())? => {
+            let what =
+                "the state of this cluster is in the embedded store: in an etcd it would begin as another cluster";
+            let (migrate, other) = (
+                layout.command("migrate --to etcd --etcd-servers ..."),
+                "trireme --dir DIR up",
+            );
+            return Err(CliError::new(Kind::Usage, "SHAPE", what).hint(format!(
+                "move it first: {migrate}; or make another cluster: {other} --etcd-servers ..."
+            )));
+        }
+        None => {}
+    }
+    Ok(())
 }
 
 /// The machine's name as a node's: lower case, and nothing that a DNS name cannot have.

@@ -1,5 +1,6 @@
 //! From the flags of an etcd to the options of its engine.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -9,9 +10,29 @@ use crate::cli::EtcdFlags;
 use crate::errors::{CliError, Kind, Result};
 
 impl EtcdFlags {
+    /// Whether they name an etcd.
+    pub fn are_given(&self) -> bool {
+        !self.etcd_servers.is_empty()
+    }
+
+    /// The same, wherever they are read: the names of files do not depend on a working directory.
+    pub fn anchored(&self) -> Result<EtcdFlags> {
+        let anchor = |file: &Option<PathBuf>| {
+            let absolute = file.as_ref().map(std::path::absolute);
+            absolute.transpose().map_err(CliError::internal)
+        };
+        Ok(EtcdFlags {
+            etcd_cafile: anchor(&self.etcd_cafile)?,
+            etcd_certfile: anchor(&self.etcd_certfile)?,
+            etcd_keyfile: anchor(&self.etcd_keyfile)?,
+            etcd_password_file: anchor(&self.etcd_password_file)?,
+            ..self.clone()
+        })
+    }
+
     /// The options of the etcd that the flags name, if they name one.
     pub fn options(&self) -> Result<Option<EtcdOptions>> {
-        if self.etcd_servers.is_empty() {
+        if !self.are_given() {
             return Ok(None);
         }
         let mut options = EtcdOptions::new(self.etcd_servers.iter().cloned());

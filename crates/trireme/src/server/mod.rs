@@ -62,6 +62,12 @@ pub struct ControlPlane {
 
 // === impl ControlPlane ===
 
+/// Only the embedded store is served as an etcd.
+pub fn etcd_listen_over_etcd() -> CliError {
+    let what = "--etcd-listen serves the embedded store, and --etcd-servers names another one";
+    CliError::new(Kind::Usage, "ETCD_LISTEN", what).hint("ask that etcd itself")
+}
+
 impl ControlPlane {
     /// Starts everything, on the embedded store or on an etcd, and answers when the API serves and the cluster has its
     /// first shape.
@@ -143,12 +149,7 @@ impl ControlPlane {
     pub async fn serve_etcd(&self, layout: &Layout, listen: SocketAddr) -> Result<SocketAddr> {
         let own = [b"/registry/".as_slice(), b"/trireme/"].map(Bytes::from_static);
         let Backing::Embedded(engine) = &self.store else {
-            return Err(CliError::new(
-                Kind::Usage,
-                "ETCD_LISTEN",
-                "--etcd-listen serves the embedded store, and --etcd-servers names another one",
-            )
-            .hint("ask that etcd itself"));
+            return Err(etcd_listen_over_etcd());
         };
         let (engine, clock, random) = (engine.clone(), Clock::real(), Random::real());
         etcd_front::serve(layout, engine, own.into(), listen, &clock, &random, &self.components).await

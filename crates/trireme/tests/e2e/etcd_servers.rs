@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use client::resource::resources::SERVICES;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, PATIENCE, succeed};
+use crate::cluster::{Cluster, PATIENCE, fail, succeed};
 use crate::etcd_server::{Server, started};
 
 /// So many Services are asked for at once.
@@ -133,4 +133,53 @@ fn the_same_address_is_given_once(one: &Plane, two: &Plane) {
         assert_eq!(refusals.len(), 1, "{outcomes:?}");
         assert!(refusals[0].contains("provided IP is already allocated"), "{refusals:?}");
     }
+}
+
+/// `up` on an etcd: `down` and the next `up` keep that, and `reset` removes nothing of what is in it.
+#[test]
+fn up_keeps_its_etcd() {
+    let etcd = Server::real(tempfile::tempdir().unwrap());
+    let cluster = Cluster::prepare();
+    let on_etcd = ["up", "--no-node", "--api-port", "0", "--etcd-servers", etcd.address()];
+    let error = fail(&cluster.trireme(&[&on_etcd[..], &["--etcd-listen", "127.0.0.1:0"]].concat()));
+    assert!(error.contains("error[ETCD_LISTEN]"), "{error}");
+    succeed(&cluster.trireme(&on_etcd));
+    cluster.kubectl_ok(&["create", "configmap", "kept"]);
+    let held = || succeed(&etcd.run(&["get", "/registry/configmaps/default/kept", "--keys-only"], ""));
+    assert_eq!(held().trim(), "/registry/configmaps/default/kept");
+    assert!(
+        !cluster.dir.join("data/store").exists(),
+        "there is an embedded store, too"
+    );
+    // The same again changes nothing; another place is refused while it runs.
+    succeed(&cluster.trireme(&on_etcd));
+    let elsewhere = ["up", "--no-node", "--etcd-servers", "http://127.0.0.1:1"];
+    let error = fail(&cluster.trireme(&elsewhere));
+    assert!(
+        error.contains("error[SHAPE]") && error.contains("start it anew"),
+        "{error}"
+    );
+
+    succeed(&cluster.trireme(&["down"]));
+    succeed(&cluster.trireme(&["up", "--no-node"]));
+    cluster.kubectl_ok(&["get", "configmap", "kept"]);
+
+    let reset = cluster.trireme(&["reset", "--yes"]);
+    succeed(&reset);
+    let told = String::from_utf8_lossy(&reset.stderr).into_owned();
+    assert!(
+        told.contains("the state in the etcd stays as it is") && told.contains("del --prefix /registry/"),
+        "{told}"
+    );
+    assert_eq!(held().trim(), "/registry/configmaps/default/kept");
+
+    // A cluster that has its state in the embedded store does not become another one by a flag.
+    let embedded = Cluster::start();
+    succeed(&embedded.trireme(&["down"]));
+    let error = fail(&embedded.trireme(&on_etcd));
+    assert!(
+        error.contains("error[SHAPE]") && error.contains("migrate --to etcd"),
+        "{error}"
+    );
+    embedded.up();
 }

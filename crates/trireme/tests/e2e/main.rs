@@ -16,6 +16,7 @@ mod etcd_front;
 mod etcd_server;
 mod etcd_servers;
 mod examples;
+mod killed;
 mod migrate;
 mod node_cluster;
 mod node_network;

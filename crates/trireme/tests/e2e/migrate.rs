@@ -1,44 +1,15 @@
 //! A cluster's state moved into Debian's etcd and back, with the built program and `kubectl`.
 
 use std::path::Path;
-use std::process::Child;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, fail, succeed};
-use crate::etcd_server::{Server, started};
+use crate::etcd_server::Server;
 
 /// What the control plane does not write by itself while it runs.
 const KINDS: &str =
     "configmaps,secrets,serviceaccounts,services,namespaces,clusterroles,clusterrolebindings,roles,rolebindings";
-
-/// A control plane in the foreground, ended with the test.
-struct Plane(Child);
-
-impl Plane {
-    fn on(cluster: &Cluster, etcd: &Server) -> Plane {
-        let settings: Value =
-            serde_json::from_slice(&std::fs::read(cluster.dir.join("data/settings.json")).unwrap()).unwrap();
-        let port = settings["apiPort"].to_string();
-        let flags = ["server", "--api-port", &port, "--etcd-servers", etcd.address()];
-        Plane(started(&cluster.dir, &flags).0)
-    }
-
-    /// Asks it to end, as a service manager does.
-    fn end(mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
-        assert!(self.0.wait().unwrap().success());
-    }
-}
-
-impl Drop for Plane {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn revision(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
@@ -49,7 +20,7 @@ fn get(cluster: &Cluster, name: &str) -> Value {
 }
 
 /// All objects without their versions, and the lowest version of any.
-fn everything(cluster: &Cluster) -> (Vec<Value>, u64) {
+pub fn everything(cluster: &Cluster) -> (Vec<Value>, u64) {
     let list: Value = serde_json::from_str(&cluster.kubectl_ok(&["get", KINDS, "-A", "-o", "json"])).unwrap();
     let mut items = list["items"].as_array().unwrap().clone();
     let lowest = items.iter().map(revision).min().unwrap();
@@ -115,11 +86,6 @@ fn a_cluster_moves_into_an_etcd_and_back() {
     // Again: it is there already.
     let text = told(&cluster.trireme(&into_etcd));
     assert!(text.contains("it is there already"), "{text}");
-    let error = fail(&cluster.trireme(&["up", "--no-node"]));
-    assert!(
-        error.contains("error[STATE_MOVED]") && error.contains(etcd.address()),
-        "{error}"
-    );
     // What the embedded store still holds goes nowhere else.
     let mut elsewhere = into_etcd.to_vec();
     elsewhere.extend(["--etcd-prefix", "/another"]);
@@ -131,7 +97,8 @@ fn a_cluster_moves_into_an_etcd_and_back() {
         .stdout;
     assert!(secret.starts_with(b"k8s:trireme:v1:") && !secret.windows(4).any(|four| four == b"MQ=="));
 
-    let plane = Plane::on(&cluster, &etcd);
+    // Where the state is, `up` knows from the migration.
+    cluster.up();
     let (there, lowest) = everything(&cluster);
     assert!(there == before, "not everything arrived as it was");
     assert!(lowest > last, "{lowest} after {last}");
@@ -159,9 +126,10 @@ fn a_cluster_moves_into_an_etcd_and_back() {
         "{error}"
     );
     let (before, _) = everything(&cluster);
-    plane.end();
+    succeed(&cluster.trireme(&["down"]));
 
-    let error = fail(&cluster.trireme(&into_embedded[..into_embedded.len() - 1]));
+    // Which etcd it is, the settings know.
+    let error = fail(&cluster.trireme(&["migrate", "--to", "embedded"]));
     assert!(error.contains("error[STORE_EXISTS]"), "{error}");
     let held = |etcd: &Server| succeed(&etcd.run(&["get", "", "--prefix"], ""));
     let in_etcd = held(&etcd);
