@@ -309,7 +309,7 @@ fn what_is_valid_stays_valid() {
             assert!(errors.is_empty(), "{}: {errors:?}\n{new:#}", row.kind);
         }
         // Most fields of a CertificateSigningRequest or a PriorityLevelConfiguration have rules, so few are accepted.
-        assert!(accepted > tried / 50, "{}: {accepted} of {tried}", row.kind);
+        assert!(accepted > tried / 100, "{}: {accepted} of {tried}", row.kind);
     }
 }
 

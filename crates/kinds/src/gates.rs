@@ -10,7 +10,10 @@ use api::Value;
 use api::schema::{Node, SchemaRef, Shape};
 
 /// Gates that are on. Every other gate that owns a field is off.
-const ON: [&str; 6] = [
+const ON: [&str; 8] = [
+    // Data only: requests with alternatives, and what drivers say of allocated devices. Nothing allocates any yet.
+    "DRAPrioritizedList",
+    "DRAResourceClaimDeviceStatus",
     // Data only: what a CSI driver says of itself and of its nodes.
     "CSIStorageCapacity",
     "MutableCSINodeAllocatableCount",
@@ -26,7 +29,7 @@ const ON: [&str; 6] = [
 const UNMARKED: [(&str, &str, &str); 1] = [("api.core.v1.Lifecycle", "stopSignal", "ContainerStopSignals")];
 
 /// The types that are checked as a whole.
-const TYPES: [&str; 9] = [
+const TYPES: [&str; 13] = [
     "core.v1.Pod",
     "core.v1.PodTemplateSpec",
     "apps.v1.StatefulSetUpdateStrategy",
@@ -34,6 +37,10 @@ const TYPES: [&str; 9] = [
     "core.v1.PersistentVolume",
     "core.v1.PersistentVolumeClaim",
     "coordination.v1.Lease",
+    "resource.v1.DeviceClass",
+    "resource.v1.ResourceClaim",
+    "resource.v1.ResourceClaimTemplate",
+    "resource.v1.ResourceSlice",
     "storage.v1.CSIDriver",
     "storage.v1.VolumeAttachment",
 ];

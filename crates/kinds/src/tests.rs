@@ -169,6 +169,19 @@ pub fn least(row: &StorageKind) -> Value {
             "VolumeAttachment",
             "spec: {attacher: a, nodeName: n, source: {persistentVolumeName: v}}",
         ),
+        ("DeviceClass", "spec: {selectors: [{cel: {expression: 'true'}}]}"),
+        (
+            "ResourceClaim",
+            "spec: {devices: {requests: [{name: r, exactly: {deviceClassName: c}}]}}",
+        ),
+        (
+            "ResourceClaimTemplate",
+            "spec: {spec: {devices: {requests: [{name: r, exactly: {deviceClassName: c}}]}}}",
+        ),
+        (
+            "ResourceSlice",
+            "spec: {driver: d, pool: {name: p, resourceSliceCount: 1}, nodeName: n}",
+        ),
         ("ResourceQuota", "spec: {hard: {pods: '1'}}"),
         ("PodDisruptionBudget", "spec: {minAvailable: 1, selector: {}}"),
         ("NetworkPolicy", "spec: {podSelector: {}}"),

@@ -1,12 +1,18 @@
 //! The resource.k8s.io group: dynamic resource allocation.
 
+mod claim;
+mod class;
+mod devices;
+mod slice;
+#[cfg(test)]
+mod tests;
+
 use api::Value;
 
 use crate::build::Row;
-use crate::generic::{Defaulted, WithStatus};
 use crate::print::{AGE, NAME, NAME_AND_AGE, age, name, text};
 use crate::row::{Columns, StorageKind};
-use crate::view::{Edit, View};
+use crate::view::View;
 
 const GROUP: &str = "resource.k8s.io";
 
@@ -17,6 +23,7 @@ pub fn rows() -> Vec<StorageKind> {
 
 fn device_class() -> StorageKind {
     Row::cluster(GROUP, "v1", "DeviceClass", "deviceclasses")
+        .strategy(class::DeviceClasses)
         .generation()
         .returns_deleted()
         .columns(NAME_AND_AGE)
@@ -25,7 +32,7 @@ fn device_class() -> StorageKind {
 
 fn claim() -> StorageKind {
     Row::namespaced(GROUP, "v1", "ResourceClaim", "resourceclaims")
-        .strategy(WithStatus(|object| default_requests(object, "spec")))
+        .strategy(claim::ResourceClaims)
         .status()
         .returns_deleted()
         .columns(CLAIM)
@@ -34,7 +41,7 @@ fn claim() -> StorageKind {
 
 fn claim_template() -> StorageKind {
     Row::namespaced(GROUP, "v1", "ResourceClaimTemplate", "resourceclaimtemplates")
-        .strategy(Defaulted(|object| default_requests(object, "spec.spec")))
+        .strategy(claim::ResourceClaimTemplates)
         .returns_deleted()
         .columns(NAME_AND_AGE)
         .build()
@@ -42,6 +49,7 @@ fn claim_template() -> StorageKind {
 
 fn slice() -> StorageKind {
     Row::cluster(GROUP, "v1", "ResourceSlice", "resourceslices")
+        .strategy(slice::ResourceSlices)
         .generation()
         .returns_deleted()
         .trigger(|object| Some(object.text("spec.nodeName").into()))
@@ -68,29 +76,6 @@ fn claim_state(object: &Value) -> String {
         states.push("pending");
     }
     states.join(",")
-}
-
-/// One device of what is asked for, counted exactly.
-fn default_requests(object: &mut Value, spec: &str) {
-    let Some(spec) = object.existing(spec) else { return };
-    for request in spec.elements("devices.requests") {
-        if let Some(exactly) = request.existing("exactly") {
-            default_request(exactly);
-        }
-        for alternative in request.elements("firstAvailable") {
-            default_request(alternative);
-        }
-    }
-}
-
-fn default_request(request: &mut Value) {
-    request.put_default("allocationMode", "ExactCount");
-    if request.text("allocationMode") == "ExactCount" && request.count("count") == 0 {
-        request.put("count", 1);
-    }
-    for toleration in request.elements("tolerations") {
-        toleration.put_default("operator", "Equal");
-    }
 }
 
 const CLAIM: Columns = Columns {

@@ -14,7 +14,7 @@ use crate::row::{Columns, PrintContext, StorageKind};
 use crate::view::{Edit, View};
 
 pub use strategy::spec_warnings as warnings;
-pub use validation::{validate_spec, validate_template};
+pub use validation::{template_metadata, validate_spec, validate_template};
 
 /// The row.
 pub fn row() -> StorageKind {

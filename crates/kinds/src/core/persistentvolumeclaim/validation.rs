@@ -27,7 +27,12 @@ const RESIZE_STATUSES: [&str; 5] = [
 
 /// The rules of the claim that an ephemeral volume makes. Source: `ValidatePersistentVolumeClaimTemplate`.
 pub fn validate_template(template: &At) {
-    let metadata = template.get("metadata");
+    template_metadata(&template.get("metadata"));
+    validate_spec(&template.get("spec"), &Value::Null);
+}
+
+/// The metadata of what is made from a template: labels and annotations alone. Source: `ValidateTemplateObjectMeta`.
+pub fn template_metadata(metadata: &At) {
     let (notes, marks) = (metadata.get("annotations"), metadata.get("labels"));
     notes.extend(annotations(notes.value, &notes.path));
     marks.extend(labels(marks.value, &marks.path));
@@ -36,7 +41,6 @@ pub fn validate_template(template: &At) {
             metadata.get(field).forbidden("cannot be set");
         }
     }
-    validate_spec(&template.get("spec"), &Value::Null);
 }
 
 /// A claim's spec; what was broken in `old` already may stay so.

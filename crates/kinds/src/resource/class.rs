@@ -1,0 +1,41 @@
+//! The rules of a device class.
+//!
+//! Source: `validateDeviceClassSpec` in `pkg/apis/resource/validation/validation.go`.
+
+use api::Value;
+use api::field::ErrorList;
+
+use super::devices;
+use crate::check::{At, Report};
+use crate::gates;
+use crate::row::{Strategy, WriteContext};
+
+/// Device classes.
+pub struct DeviceClasses;
+
+impl Strategy for DeviceClasses {
+    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
+        gates::drop_disabled(object, None, "resource.v1.DeviceClass");
+    }
+
+    fn prepare_for_update(&self, object: &mut Value, old: &Value, _context: &WriteContext) {
+        gates::drop_disabled(object, Some(old), "resource.v1.DeviceClass");
+    }
+
+    fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
+        Report::of(object, |object| validate(&object.get("spec")))
+    }
+
+    fn validate_update(&self, object: &Value, _old: &Value, _context: &WriteContext) -> ErrorList {
+        Report::of(object, |object| validate(&object.get("spec")))
+    }
+
+    fn is_deep(&self) -> bool {
+        true
+    }
+}
+
+fn validate(spec: &At) {
+    devices::selectors(spec);
+    devices::each(spec, "config", devices::LIST_MAX, devices::configuration);
+}

@@ -1,0 +1,181 @@
+//! The rules of a resource slice. Its fields for partitions, taints and shared capacity belong to features that are off.
+//!
+//! Source: `validateResourceSliceSpec` in `pkg/apis/resource/validation/validation.go`.
+
+use std::sync::LazyLock;
+
+use api::Value;
+use api::field::ErrorList;
+use regex::Regex;
+
+use super::claim::pool_name;
+use super::devices::{distinct, label, qualified};
+use crate::check::{At, Report};
+use crate::core::pod::scheduling::node_selector;
+use crate::core::pod::volumes::driver_name;
+use crate::gates;
+use crate::names;
+use crate::row::{Strategy, WriteContext};
+use crate::view::View;
+
+const DEVICES_MAX: usize = 128;
+const ATTRIBUTES_AND_CAPACITIES_MAX: usize = 32;
+const ATTRIBUTE_BYTES_MAX: usize = 64;
+/// A domain, a slash and a name: longer keys are shown without their middle.
+const KEY_BYTES_SHOWN: usize = 63 + 1 + 32;
+
+static SEMVER: LazyLock<Regex> = LazyLock::new(|| {
+    let number = r"(0|[1-9]\d*)";
+    let pre = r"(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)";
+    let build = "[0-9a-zA-Z-]+";
+    let pattern =
+        format!(r"^{number}\.{number}\.{number}(-{pre}(\.{pre})*)?(\+{build}(\.{build})*)?$").replace(r"\d", "[0-9]");
+    Regex::new(&pattern).expect("invariant: a constant pattern")
+});
+
+/// Resource slices.
+pub struct ResourceSlices;
+
+impl Strategy for ResourceSlices {
+    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
+        gates::drop_disabled(object, None, "resource.v1.ResourceSlice");
+    }
+
+    fn prepare_for_update(&self, object: &mut Value, old: &Value, _context: &WriteContext) {
+        gates::drop_disabled(object, Some(old), "resource.v1.ResourceSlice");
+    }
+
+    fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
+        Report::of(object, |object| validate(&object.get("spec")))
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _context: &WriteContext) -> ErrorList {
+        Report::of(object, |object| {
+            let spec = object.get("spec");
+            validate(&spec);
+            for field in ["pool.name", "driver", "nodeName"] {
+                spec.get(field).unchanged(old.at("spec").at(field));
+            }
+        })
+    }
+
+    fn is_deep(&self) -> bool {
+        true
+    }
+}
+
+fn validate(spec: &At) {
+    driver_name(&spec.get("driver"));
+    pool(&spec.get("pool"));
+    nodes(spec);
+    distinct(
+        spec,
+        "devices",
+        DEVICES_MAX,
+        |device| device.value.text("name").into(),
+        device,
+    );
+}
+
+fn pool(pool: &At) {
+    pool_name(&pool.get("name"));
+    let (count, generation) = (pool.get("resourceSliceCount"), pool.get("generation"));
+    let number = count.number().unwrap_or(0);
+    if number <= 0 {
+        count.invalid_as(number, "must be greater than zero");
+    }
+    let negative = generation.number().is_some_and(|generation| generation < 0);
+    generation.ensure(!negative, "must be greater than or equal to zero");
+}
+
+/// From which nodes the devices can be reached: said in one way.
+fn nodes(spec: &At) {
+    let (name, selector, all) = (spec.get("nodeName"), spec.get("nodeSelector"), spec.get("allNodes"));
+    let mut set = Vec::new();
+    match name.value.as_str() {
+        None => {}
+        Some("") => name.invalid("must be either unset or set to a non-empty string"),
+        Some(text) => {
+            set.push("`nodeName`");
+            name.check(names::subdomain(text, false));
+        }
+    }
+    if selector.is_set() {
+        set.push("`nodeSelector`");
+        node_selector(&selector, false);
+        let terms = selector.get("nodeSelectorTerms");
+        let count = selector.value.list("nodeSelectorTerms").len();
+        terms.ensure(count == 1, "must have exactly one node selector term");
+    }
+    match all.value.as_bool() {
+        None => {}
+        Some(true) => set.push("`allNodes`"),
+        Some(false) => all.invalid("must be either unset or set to true"),
+    }
+    let one = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
+    match set.len() {
+        0 => spec.missing(one),
+        1 => {}
+        _ => spec.invalid_as(
+            format!("{{{}}}", set.join(", ")),
+            format!("{one}, but multiple fields are set"),
+        ),
+    }
+}
+
+fn device(device: &At) {
+    label(&device.get("name"));
+    let (attributes, capacities) = (device.entries("attributes"), device.entries("capacity"));
+    let count = attributes.len() + capacities.len();
+    if count > ATTRIBUTES_AND_CAPACITIES_MAX {
+        device.invalid_as(
+            count,
+            format!("the total number of attributes and capacities must not exceed {ATTRIBUTES_AND_CAPACITIES_MAX}"),
+        );
+    }
+    for (key, value) in attributes {
+        let at = value.elsewhere(device.path.child("attributes").key(&shortened(key)), value.value);
+        qualified(&at, key);
+        attribute(&at);
+    }
+    for (key, value) in capacities {
+        let at = value.elsewhere(device.path.child("capacity").key(&shortened(key)), value.value);
+        qualified(&at, key);
+    }
+}
+
+/// A key without its middle when it is too long to show.
+fn shortened(key: &str) -> String {
+    if key.len() <= KEY_BYTES_SHOWN {
+        return key.into();
+    }
+    let rest = KEY_BYTES_SHOWN - "...".len();
+    let (start, end) = (rest.div_ceil(2), key.len() - rest / 2);
+    let start = key.get(..start).unwrap_or_default();
+    format!("{start}...{}", key.get(end..).unwrap_or_default())
+}
+
+fn attribute(attribute: &At) {
+    let (text, version) = (attribute.get("string"), attribute.get("version"));
+    if text.text().len() > ATTRIBUTE_BYTES_MAX {
+        text.too_long(ATTRIBUTE_BYTES_MAX);
+    }
+    if version.is_set() {
+        version.ensure(
+            SEMVER.is_match(version.text()),
+            "must be a string compatible with semver.org spec 2.0.0",
+        );
+        if version.text().len() > ATTRIBUTE_BYTES_MAX {
+            version.too_long(ATTRIBUTE_BYTES_MAX);
+        }
+    }
+    let set = ["bool", "int", "string", "version"]
+        .iter()
+        .filter(|kind| attribute.value.has(kind))
+        .count();
+    match set {
+        0 => attribute.invalid_as("", "exactly one value must be specified"),
+        1 => {}
+        _ => attribute.invalid("exactly one value must be specified"),
+    }
+}
