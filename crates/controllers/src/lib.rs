@@ -118,7 +118,9 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
     account_tokens::start(tokens, config.root_ca_pem.clone());
     start_certificates(&context, config.signer.clone());
     deployment::start(context("deployment-controller", "deployment-controller"));
-    replica_set::start(context("replicaset-controller", "replicaset-controller"));
+    replica_set::start::<views::ReplicaSet>(context("replicaset-controller", "replicaset-controller"));
+    let older = context("replication-controller", "replication-controller");
+    replica_set::start::<views::ReplicationController>(older);
     endpoint_slice::start(context("endpointslice-controller", "endpoint-slice-controller"));
     endpoint_slice_mirroring::start(context(
         "endpointslicemirroring-controller",

@@ -32,7 +32,7 @@ fn deployment() -> Value {
 fn controllers(api: &FakeApi) -> Bench {
     let bench = Bench::on(api.clone());
     crate::deployment::start(bench.context("deployment-controller"));
-    crate::replica_set::start(bench.context("replicaset-controller"));
+    crate::replica_set::start::<crate::views::ReplicaSet>(bench.context("replicaset-controller"));
     bench
 }
 

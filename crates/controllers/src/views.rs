@@ -4,9 +4,9 @@
 
 use api::Value;
 use api::selector::LabelSelector;
-use client::Metadata;
 use client::k8s_openapi::api::core::v1::Toleration;
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use client::{Meta, Metadata};
 use client::{resources, view_kind};
 use serde::{Deserialize, Deserializer};
 
@@ -207,6 +207,28 @@ pub(crate) struct ReplicaSetStatus {
     pub available_replicas: i32,
     pub terminating_replicas: Option<i32>,
     pub conditions: Vec<WorkloadCondition>,
+}
+
+/// The forerunner of a ReplicaSet: the same but for its selector, which is a map of labels, and the group.
+#[derive(Clone, Debug)]
+pub(crate) struct ReplicationController(pub ReplicaSet);
+
+impl client::Object for ReplicationController {
+    fn decode(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut written: Value = serde_json::from_slice(json)?;
+        if let Some(labels) = written.pointer_mut("/spec/selector") {
+            *labels = serde_json::json!({"matchLabels": labels.take()});
+        }
+        serde_json::from_value(written).map(ReplicationController)
+    }
+
+    fn meta(&self) -> &dyn Meta {
+        &self.0.metadata
+    }
+}
+
+impl client::Kind for ReplicationController {
+    const RESOURCE: client::Resource = resources::REPLICATION_CONTROLLERS;
 }
 
 /// A label selector as it was written, and ready to match.

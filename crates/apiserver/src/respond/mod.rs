@@ -112,7 +112,11 @@ fn encode(output: &Output, value: &Value) -> Result<Bytes, Status> {
         Media::Json => Ok(body::encode(value, output.pretty).into()),
         Media::Yaml => Ok(yaml::encode(value).into()),
         Media::Protobuf => {
-            let kind = meta::gvk(value);
+            let mut kind = meta::gvk(value);
+            // `/api` leaves its version out, for clients of 2015; the type is of v1 all the same.
+            if kind.version.is_empty() {
+                kind.version = "v1".into();
+            }
             let Some(schema) = SchemaRef::builtin(&kind) else {
                 return Err(encode_failed(EncodeError::NoMessage(kind.kind)));
             };

@@ -202,6 +202,23 @@ async fn answers_come_in_the_type_that_was_asked_for() {
         );
         let groups = get_as(&api, "/apis", PROTOBUF).await;
         assert_eq!(protobuf::decode(&groups.bytes).unwrap().0.kind, "APIGroupList");
+        let versions = get_as(&api, "/api", PROTOBUF).await;
+        let envelope = protobuf::Envelope::open(&versions.bytes).unwrap();
+        assert_eq!((&*envelope.api_version, &*envelope.kind), ("", "APIVersions"));
+        let schema = SchemaRef::builtin(&GroupVersionKind::new("", "v1", "APIVersions")).unwrap();
+        assert_eq!(
+            protobuf::decode_raw(envelope.raw, &schema).unwrap()["versions"],
+            json!(["v1"])
+        );
+        for path in ["/api/v1", "/apis/apps/v1"] {
+            let resources = get_as(&api, path, PROTOBUF).await;
+            let (gvk, read) = protobuf::decode(&resources.bytes).unwrap();
+            assert_eq!(gvk.kind, "APIResourceList");
+            assert!(
+                read["resources"].as_array().is_some_and(|all| all.len() > 10),
+                "{path}: {read}"
+            );
+        }
         // Custom resources have no message, but their metadata has.
         let boat = json!({"apiVersion": "sea.example/v1", "kind": "Boat", "metadata": {"name": "b"}});
         let boats = "/apis/sea.example/v1/namespaces/default/boats";

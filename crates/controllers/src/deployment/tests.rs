@@ -21,7 +21,7 @@ fn deployment(replicas: i32, image: &str) -> Value {
 
 fn start_both(bench: &Bench) {
     start(bench.context("deployment-controller"));
-    crate::replica_set::start(bench.context("replicaset-controller"));
+    crate::replica_set::start::<crate::views::ReplicaSet>(bench.context("replicaset-controller"));
 }
 
 fn edit(bench: &Bench, change: impl FnOnce(&mut Value)) {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::Value;
-use client::Meta;
+use client::{Meta, Resource};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -120,11 +120,12 @@ fn younger(a: Option<Timestamp>, b: Option<Timestamp>, compare: bool, now: Times
     rank(a).cmp(&rank(b))
 }
 
-/// The status that the pods make. `failure` is what went wrong in this round, as (reason, message).
+/// The status that the pods make. `terminating` is told by the newer kind only; `failure` is what went wrong in this
+/// round, as (reason, message).
 pub(super) fn status(
     set: &ReplicaSet,
     active: &[Arc<Pod>],
-    terminating: usize,
+    terminating: Option<usize>,
     failure: Option<(&str, String)>,
     now: Timestamp,
 ) -> ReplicaSetStatus {
@@ -158,7 +159,7 @@ pub(super) fn status(
         fully_labeled_replicas: count(&fully_labeled),
         ready_replicas: count(&|pod| is_ready(pod)),
         available_replicas: count(&|pod| is_available(pod, set.spec.min_ready_seconds, now)),
-        terminating_replicas: Some(i32::try_from(terminating).unwrap_or(i32::MAX)),
+        terminating_replicas: terminating.map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
         conditions,
     }
 }
@@ -182,15 +183,19 @@ pub(super) fn same_status(a: &ReplicaSetStatus, b: &ReplicaSetStatus) -> bool {
 
 /// The edit of the status.
 pub(super) fn status_edit(set: &ReplicaSet, status: &ReplicaSetStatus) -> Value {
-    json!({
+    let mut edit = json!({
         "metadata": {"resourceVersion": set.metadata.resource_version(), "uid": set.metadata.uid()},
         "status": {
             "observedGeneration": status.observed_generation, "replicas": status.replicas,
             "fullyLabeledReplicas": status.fully_labeled_replicas, "readyReplicas": status.ready_replicas,
-            "availableReplicas": status.available_replicas, "terminatingReplicas": status.terminating_replicas,
+            "availableReplicas": status.available_replicas,
             "conditions": status.conditions.iter().map(condition_value).collect::<Vec<_>>(),
         },
-    })
+    });
+    if let Some(terminating) = status.terminating_replicas {
+        edit["status"]["terminatingReplicas"] = terminating.into();
+    }
+    edit
 }
 
 /// A condition as it is written.
@@ -212,13 +217,13 @@ pub(crate) fn condition_value(condition: &WorkloadCondition) -> Value {
 }
 
 /// A new pod from the set's template, under this name.
-pub(super) fn new_pod(set: &ReplicaSet, name: &str) -> Value {
+pub(super) fn new_pod(resource: &Resource, set: &ReplicaSet, name: &str) -> Value {
     let template = &set.spec.template;
     let mut metadata = json!({
         "name": name,
         "generateName": format!("{}-", set.metadata.name()),
         "namespace": set.metadata.namespace(),
-        "ownerReferences": [crate::owners::controller_reference(&client::resources::REPLICA_SETS, &set.metadata)],
+        "ownerReferences": [crate::owners::controller_reference(resource, &set.metadata)],
     });
     for field in ["labels", "annotations", "finalizers"] {
         if let Some(value) = template.pointer(&format!("/metadata/{field}")) {

@@ -1,4 +1,5 @@
-//! The replica set controller: as many pods of a template as asked for.
+//! The replica set controller: as many pods of a template as asked for. ReplicationControllers, its forerunners, are kept
+//! by a second one, which differs in the kind only.
 //!
 //! Invariant: a set is looked at again only when the copy of the pods shows everything this controller wrote for it, so
 //! that it never counts a pod twice or misses one it made (upstream's "expectations"). A create whose answer was lost is
@@ -13,7 +14,7 @@ use client::events::ObjectReference;
 use client::informer::{Delta, Informer};
 use client::queue::WorkQueue;
 use client::worker::Next;
-use client::{DeleteParams, Error, ListParams, Meta, Patch, resources};
+use client::{DeleteParams, Error, Kind, ListParams, Meta, Patch, resources};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -21,7 +22,7 @@ use crate::context::{Context, Name, Pace, name_of, synced};
 use crate::owners::{self, ORPHAN_INDEX, controller_of};
 use crate::parallel;
 use crate::pods::is_active;
-use crate::views::{Pod, ReplicaSet};
+use crate::views::{Pod, ReplicaSet, ReplicationController};
 use decide::Scale;
 pub(crate) use decide::condition_value;
 
@@ -32,9 +33,34 @@ const SUFFIX_LETTERS: usize = 5;
 /// A name may be this long; longer prefixes are cut as `generateName` does.
 const NAME_PREFIX_MAX: usize = 63 - SUFFIX_LETTERS;
 
-/// Starts the controller.
-pub(crate) fn start(context: Context) {
-    let sets = context.informers.informer::<ReplicaSet>();
+/// A kind that asks for a number of pods.
+pub(crate) trait Replicas: Kind {
+    /// Whether its status tells how many of its pods are terminating.
+    const TELLS_TERMINATING: bool;
+
+    /// What it asks for.
+    fn set(&self) -> &ReplicaSet;
+}
+
+impl Replicas for ReplicaSet {
+    const TELLS_TERMINATING: bool = true;
+
+    fn set(&self) -> &ReplicaSet {
+        self
+    }
+}
+
+impl Replicas for ReplicationController {
+    const TELLS_TERMINATING: bool = false;
+
+    fn set(&self) -> &ReplicaSet {
+        &self.0
+    }
+}
+
+/// Starts the controller of a kind.
+pub(crate) fn start<S: Replicas>(context: Context) {
+    let sets = context.informers.informer::<S>();
     let pods = context.informers.informer::<Pod>();
     add_orphan_index(&pods);
     let queue = WorkQueue::<Name>::new();
@@ -75,16 +101,16 @@ pub(crate) fn add_orphan_index(pods: &Informer<Pod>) {
 }
 
 /// Asks for work on the sets that the news about a pod concerns.
-fn on_pod(queue: &WorkQueue<Name>, sets: &Informer<ReplicaSet>, delta: Delta<Pod>) {
+fn on_pod<S: Replicas>(queue: &WorkQueue<Name>, sets: &Informer<S>, delta: Delta<Pod>) {
     let enqueue = |pod: &Pod| {
         let namespace = pod.metadata.namespace();
         match controller_of(&pod.metadata) {
-            Some(owner) if owner.kind == "ReplicaSet" => queue.add((namespace.to_string(), owner.name.clone())),
+            Some(owner) if owner.kind == S::RESOURCE.kind => queue.add((namespace.to_string(), owner.name.clone())),
             Some(_) => {}
             None if pod.metadata.is_deleting() => {}
             None => {
                 let sets = sets.list_namespace(namespace);
-                for set in sets.iter().filter(|set| set.spec.selector.matches(&pod.metadata)) {
+                for set in sets.iter().filter(|set| set.set().spec.selector.matches(&pod.metadata)) {
                     queue.add(name_of(&**set));
                 }
             }
@@ -107,16 +133,16 @@ fn on_pod(queue: &WorkQueue<Name>, sets: &Informer<ReplicaSet>, delta: Delta<Pod
     }
 }
 
-struct Controller {
+struct Controller<S: Replicas> {
     context: Context,
-    sets: Informer<ReplicaSet>,
+    sets: Informer<S>,
     pods: Informer<Pod>,
     /// Names of pods whose creation may or may not have happened, by set.
     unsettled: Arc<Mutex<HashMap<Name, Vec<String>>>>,
     pace: Pace,
 }
 
-impl Controller {
+impl<S: Replicas> Controller<S> {
     async fn sync(&self, key: &Name) -> Result<Next, Error> {
         tracing::trace!(target: "walk", ?key, "the replica set controller");
         self.settle(key).await?;
@@ -124,6 +150,7 @@ impl Controller {
             self.pace.forget(key);
             return Ok(Next::Wait);
         };
+        let set = set.set();
         let uid = set.metadata.uid();
         let owned = self.pods.owned_by(uid);
         let terminating = owned
@@ -134,17 +161,17 @@ impl Controller {
         let candidates = owned.into_iter().chain(orphans).filter(|pod| is_active(pod));
         let claims = owners::claim(&set.metadata, &set.spec.selector, candidates, |pod: &Pod| &pod.metadata);
         if !claims.adopt.is_empty() || !claims.release.is_empty() {
-            self.reown(&set, claims.adopt, claims.release).await?;
+            self.reown(set, claims.adopt, claims.release).await?;
             return Ok(Next::Retry);
         }
         let active = claims.own;
         let now = self.context.clock.now();
-        let scale = decide::scale(&set, &active, &self.related(&set, &active), now);
-        let (failure, error) = match self.scale(key, &set, scale).await {
+        let scale = decide::scale(set, &active, &self.related(set, &active), now);
+        let (failure, error) = match self.scale(key, set, scale).await {
             Ok(()) => (None, None),
             Err((reason, error)) => (Some((reason, error.to_string())), Some(error)),
         };
-        let status = decide::status(&set, &active, terminating, failure, now);
+        let status = decide::status(set, &active, S::TELLS_TERMINATING.then_some(terminating), failure, now);
         let counts =
             status.observed_generation == set.status.observed_generation && status.conditions == set.status.conditions;
         if error.is_none()
@@ -155,18 +182,11 @@ impl Controller {
             return Ok(Next::After(wait));
         }
         if !decide::same_status(&status, &set.status) {
-            let body = decide::status_edit(&set, &status);
+            let body = decide::status_edit(set, &status);
             let written = self
                 .context
                 .client
-                .patch(
-                    &resources::REPLICA_SETS,
-                    &key.0,
-                    &key.1,
-                    Some("status"),
-                    &Patch::Merge,
-                    &body,
-                )
+                .patch(&S::RESOURCE, &key.0, &key.1, Some("status"), &Patch::Merge, &body)
                 .await;
             match written {
                 Ok(written) => drop(self.sets.seen(api::meta::resource_version(&written)).await),
@@ -178,7 +198,7 @@ impl Controller {
         if let Some(error) = error {
             return Err(error);
         }
-        Ok(match decide::next_available(&set, &active, now) {
+        Ok(match decide::next_available(set, &active, now) {
             Some(at) => Next::After((at.duration_since(now)).try_into().unwrap_or_default()),
             None => Next::Wait,
         })
@@ -213,7 +233,7 @@ impl Controller {
         let siblings = self.sets.owned_by(&controller.uid);
         siblings
             .iter()
-            .flat_map(|sibling| self.pods.owned_by(sibling.metadata.uid()))
+            .flat_map(|sibling| self.pods.owned_by(sibling.meta().uid()))
             .collect()
     }
 
@@ -221,18 +241,16 @@ impl Controller {
         let namespace = set.metadata.namespace();
         if !adopt.is_empty() {
             // The copy may show a set that is gone or another one of its name: ask the server before taking pods.
-            let live: ReplicaSet = self.context.client.get(namespace, set.metadata.name()).await?;
-            if live.metadata.uid() != set.metadata.uid() || live.metadata.is_deleting() {
+            let live: S = self.context.client.get(namespace, set.metadata.name()).await?;
+            let live = &live.set().metadata;
+            if live.uid() != set.metadata.uid() || live.is_deleting() {
                 return Ok(());
             }
         }
         let edit = |pod: &Arc<Pod>, body: Value| (pod.metadata.name().to_string(), body);
         let mut edits = Vec::new();
         for pod in &adopt {
-            edits.push(edit(
-                pod,
-                owners::adoption(&resources::REPLICA_SETS, &set.metadata, &pod.metadata),
-            ));
+            edits.push(edit(pod, owners::adoption(&S::RESOURCE, &set.metadata, &pod.metadata)));
         }
         for pod in &release {
             edits.push(edit(pod, owners::release(set.metadata.uid(), &pod.metadata)));
@@ -280,12 +298,12 @@ impl Controller {
 
     /// Creates one pod; returns its revision.
     async fn create(&self, key: &Name, set: &ReplicaSet) -> Result<String, Error> {
-        let about = || ObjectReference::to(&resources::REPLICA_SETS, &set.metadata);
+        let about = || ObjectReference::to(&S::RESOURCE, &set.metadata);
         let mut prefix = format!("{}-", set.metadata.name());
         prefix.truncate(NAME_PREFIX_MAX);
         loop {
             let name = format!("{prefix}{}", self.context.random.suffix(SUFFIX_LETTERS));
-            let pod = decide::new_pod(set, &name);
+            let pod = decide::new_pod(&S::RESOURCE, set, &name);
             match self.context.client.create_in(&resources::PODS, &key.0, &pod).await {
                 Ok(created) => {
                     self.context
@@ -309,7 +327,7 @@ impl Controller {
     }
 
     async fn delete<'a>(&self, set: &ReplicaSet, pod: &'a Arc<Pod>) -> Result<&'a Arc<Pod>, Error> {
-        let about = ObjectReference::to(&resources::REPLICA_SETS, &set.metadata);
+        let about = ObjectReference::to(&S::RESOURCE, &set.metadata);
         let (namespace, name) = (pod.metadata.namespace(), pod.metadata.name());
         let params = DeleteParams::uid(pod.metadata.uid());
         match self

@@ -21,7 +21,7 @@ fn set(replicas: i32) -> Value {
 }
 
 fn start_on(bench: &Bench) {
-    start(bench.context("replicaset-controller"));
+    start::<ReplicaSet>(bench.context("replicaset-controller"));
 }
 
 fn scale_to(bench: &Bench, replicas: i32) {
@@ -142,6 +142,44 @@ async fn makes_removes_and_counts() {
     bench.api.take_requests();
     bench.idle().await;
     assert_eq!(bench.api.take_requests(), [], "idle means idle");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_forerunner_is_kept_the_same_way() {
+    let bench = Bench::new();
+    start::<ReplicationController>(bench.context("replication-controller"));
+    let mut older = set(2);
+    older["apiVersion"] = "v1".into();
+    older["kind"] = "ReplicationController".into();
+    older["spec"]["selector"] = json!({"app": "web"});
+    bench.api.put(older);
+    bench.idle().await;
+    let pods = bench.api.list(&resources::PODS);
+    assert_eq!(pods.len(), 2);
+    let owner = &pods[0]["metadata"]["ownerReferences"][0];
+    assert_eq!(
+        (&owner["apiVersion"], &owner["kind"]),
+        (&json!("v1"), &json!("ReplicationController"))
+    );
+    let name = api::meta::name(&pods[0]).to_string();
+    bench.run_pod("default", &name, "10.0.0.1");
+    bench
+        .api
+        .edit(&resources::PODS, "default", api::meta::name(&pods[1]), |pod| {
+            pod["metadata"]["labels"]["app"] = "db".into()
+        });
+    bench.idle().await;
+    assert_eq!(bench.pod_names().len(), 3, "one was let go and replaced");
+    let status = &bench
+        .api
+        .get(&resources::REPLICATION_CONTROLLERS, "default", "web")
+        .unwrap()["status"];
+    assert_eq!((&status["replicas"], &status["readyReplicas"]), (&json!(2), &json!(1)));
+    assert!(
+        status.get("terminatingReplicas").is_none(),
+        "a field of the newer kind: {status}"
+    );
     bench.end().await;
 }
 
