@@ -360,7 +360,20 @@ impl Cri {
 
     /// What containers use now.
     pub async fn container_stats(&self) -> Result<Vec<cri::ContainerStats>> {
-        let request = cri::ListContainerStatsRequest { filter: None };
+        self.stats(None).await
+    }
+
+    /// What the containers of a pod use now.
+    pub async fn stats_of_pod(&self, uid: &str) -> Result<Vec<cri::ContainerStats>> {
+        let filter = cri::ContainerStatsFilter {
+            label_selector: [(LABEL_POD_UID.to_owned(), uid.to_owned())].into(),
+            ..cri::ContainerStatsFilter::default()
+        };
+        self.stats(Some(filter)).await
+    }
+
+    async fn stats(&self, filter: Option<cri::ContainerStatsFilter>) -> Result<Vec<cri::ContainerStats>> {
+        let request = cri::ListContainerStatsRequest { filter };
         Ok(self
             .runtime
             .clone()

@@ -18,4 +18,5 @@ pub mod pod;
 pub mod probes;
 pub mod server;
 pub mod status;
+mod storage;
 pub mod volumes;

@@ -4,12 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rpc::cri;
+use sys::disk::usage as disk_usage;
 
 use crate::error::Result;
 use crate::runtime::{Container, Runtime, Sandbox, blocking};
-
-/// Directory entries that are counted of a writable layer; a larger one is told as at least this.
-const ENTRIES_MAX: u64 = 200_000;
 
 impl Runtime {
     /// A container's use; one that does not run uses disk only.
@@ -134,27 +132,6 @@ fn cpu_rate(last: &parking_lot::Mutex<Option<(i64, u64)>>, now: i64, used: u64) 
     let (then, before) = last.lock().replace((now, used))?;
     let elapsed = u64::try_from(now - then).ok().filter(|elapsed| *elapsed > 0)?;
     Some((u128::from(used.saturating_sub(before)) * 1_000_000_000 / u128::from(elapsed)) as u64)
-}
-
-/// Bytes and files below a directory, as the disk counts them.
-pub(crate) fn disk_usage(directory: &Path) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt;
-    let (mut bytes, mut inodes) = (0, 0);
-    let mut pending = vec![directory.to_owned()];
-    while let Some(directory) = pending.pop() {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            bytes += meta.blocks() * 512;
-            inodes += 1;
-            if inodes >= ENTRIES_MAX {
-                return (bytes, inodes);
-            }
-            if meta.is_dir() {
-                pending.push(entry.path());
-            }
-        }
-    }
-    (bytes, inodes)
 }
 
 /// Counters of the pod's links; the one named `eth0`, or the first, stands for the pod.

@@ -3,6 +3,7 @@
 //! **Architecture Invariant:** no policy and no async runtime: what to do is decided by the callers.
 
 pub mod cgroup;
+pub mod disk;
 pub mod mounts;
 pub mod namespaces;
 pub mod netlink;

@@ -2,6 +2,11 @@
 
 use std::path::Path;
 
+/// Memory that is not for pods. Source: upstream's default `--eviction-hard` (`memory.available<100Mi`).
+const MEMORY_KEPT_BYTES: i64 = 100 << 20;
+/// The part of the disk that is not for pods, as a divisor. Source: the same (`nodefs.available<10%`).
+const DISK_KEPT_PART: i64 = 10;
+
 /// The machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -47,6 +52,18 @@ impl Facts {
             kernel_version: text("/proc/sys/kernel/osrelease"),
             os_image: pretty_name(&text("/etc/os-release")),
         }
+    }
+}
+
+impl Facts {
+    /// What pods may use of the memory, in bytes: all but what is kept free before the node evicts.
+    pub fn memory_allocatable_bytes(&self) -> i64 {
+        (self.memory_bytes - MEMORY_KEPT_BYTES).max(0)
+    }
+
+    /// What pods may use of the disk, in bytes.
+    pub fn disk_allocatable_bytes(&self) -> i64 {
+        self.disk_bytes - self.disk_bytes / DISK_KEPT_PART
     }
 }
 

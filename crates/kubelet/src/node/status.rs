@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api::quantity::{Format, Quantity};
 use base::Shutdown;
 use client::resources;
 use serde_json::{Value, json};
@@ -21,6 +22,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// otherwise take its pods out of their Services for the moment that it needs, though they never stopped.
 /// Upstream likewise hurries the first Ready (`fastNodeStatusUpdate`).
 const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes as a quantity.
+fn binary(bytes: i64) -> Value {
+    json!(Quantity::new(bytes, Format::BinarySi).to_string())
+}
 
 impl NodeKeeper {
     /// Writes the status when it changes, and now and then when it does not.
@@ -98,9 +104,12 @@ impl NodeKeeper {
             "ephemeral-storage": format!("{}Ki", facts.disk_bytes / 1024), "pods": config.pods_max.to_string(),
             "hugepages-1Gi": "0", "hugepages-2Mi": "0",
         });
+        let mut allocatable = amounts.clone();
+        allocatable["memory"] = binary(facts.memory_allocatable_bytes());
+        allocatable["ephemeral-storage"] = binary(facts.disk_allocatable_bytes());
         json!({
             "capacity": amounts,
-            "allocatable": amounts,
+            "allocatable": allocatable,
             "addresses": [
                 {"type": "InternalIP", "address": config.address},
                 {"type": "Hostname", "address": config.name},

@@ -12,7 +12,7 @@ use super::kill::{Ending, Order};
 use super::worker::{Worker, address, grace_seconds};
 use super::{container_reference, full_name};
 use crate::config::{identity, log_directory};
-use crate::observed::Observed;
+use crate::observed::{Observed, Run};
 use crate::plan::{Facts, Role, defined};
 
 /// The runtime is asked again after this long when it did not answer.
@@ -37,43 +37,11 @@ impl Worker {
             }
             let grace = grace_seconds(&self.pod);
             let left = (grace - i64::try_from(begun.elapsed().as_secs()).unwrap_or(grace)).max(0);
-            let pod = self.pod.clone();
-            let all = defined(&pod);
-            // Sidecars serve the others until their end: they go last, in the reverse of the order they came in.
-            let sidecars: Vec<&str> = all
-                .iter()
-                .rev()
-                .filter(|d| d.role == Role::Sidecar)
-                .map(|d| d.container.name.as_str())
-                .collect();
-            let rank = |name: &str| {
-                sidecars
-                    .iter()
-                    .position(|sidecar| *sidecar == name)
-                    .map_or(0, |at| at + 1)
-            };
-            let ranks: Vec<usize> = running.iter().map(|run| rank(&run.name)).collect();
             if !told {
-                for run in &running {
-                    let about = container_reference(&pod, &run.name);
-                    self.shared
-                        .recorder
-                        .normal(about, "Killing", format!("Stopping container {}", run.name));
-                }
+                self.tell_stopping(&running);
                 told = true;
             }
-            let (shared, order) = (self.shared.clone(), Order::new(&ranks));
-            let ends = running.iter().zip(&ranks).map(async |(run, rank)| {
-                let ending = Ending {
-                    container: all.iter().find(|d| d.container.name == run.name).map(|d| &*d.container),
-                    run: &run.id,
-                    address: address(&observed),
-                    grace_seconds: left,
-                };
-                ending.kill_after(&shared, &pod, order.turn(*rank)).await;
-                order.ended(*rank);
-            });
-            let ends = futures::future::join_all(ends);
+            let ends = self.end_runs(&observed, &running, left);
             tokio::pin!(ends);
             loop {
                 tokio::select! {
@@ -91,6 +59,55 @@ impl Worker {
             }
         }
         self.remove().await;
+    }
+
+    /// Tells people that these runs are about to end.
+    pub(super) fn tell_stopping(&self, running: &[Run]) {
+        for run in running {
+            let about = container_reference(&self.pod, &run.name);
+            let text = format!("Stopping container {}", run.name);
+            self.shared.recorder.normal(about, "Killing", text);
+        }
+    }
+
+    /// Ends runs of the pod, sidecars last. The future holds nothing of the worker.
+    pub(super) fn end_runs(
+        &self,
+        observed: &Observed,
+        running: &[Run],
+        grace_seconds: i64,
+    ) -> impl Future<Output = ()> + use<> {
+        let (shared, pod) = (self.shared.clone(), self.pod.clone());
+        let (address, running) = (address(observed), running.to_vec());
+        async move {
+            let all = defined(&pod);
+            // Sidecars serve the others until their end: they go last, in the reverse of the order they came in.
+            let sidecars: Vec<&str> = all
+                .iter()
+                .rev()
+                .filter(|d| d.role == Role::Sidecar)
+                .map(|d| d.container.name.as_str())
+                .collect();
+            let rank = |name: &str| {
+                sidecars
+                    .iter()
+                    .position(|sidecar| *sidecar == name)
+                    .map_or(0, |at| at + 1)
+            };
+            let ranks: Vec<usize> = running.iter().map(|run| rank(&run.name)).collect();
+            let order = Order::new(&ranks);
+            let ends = running.iter().zip(&ranks).map(async |(run, rank)| {
+                let ending = Ending {
+                    container: all.iter().find(|d| d.container.name == run.name).map(|d| &*d.container),
+                    run: &run.id,
+                    address,
+                    grace_seconds,
+                };
+                ending.kill_after(&shared, &pod, order.turn(*rank)).await;
+                order.ended(*rank);
+            });
+            futures::future::join_all(ends).await;
+        }
     }
 
     async fn write(&mut self, observed: &Observed, ending: bool) {
@@ -159,7 +176,8 @@ impl Worker {
         }
     }
 
-    async fn stop_sandboxes(&self, uid: &str) -> crate::cri::Result<Observed> {
+    /// Ends the pod's sandboxes; what is left then.
+    pub(super) async fn stop_sandboxes(&self, uid: &str) -> crate::cri::Result<Observed> {
         for sandbox in self.shared.cri.sandboxes(Some(uid)).await? {
             self.shared.cri.stop_sandbox(&sandbox.id).await?;
         }

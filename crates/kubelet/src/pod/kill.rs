@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Shared, container_reference, full_name, hooks};
 
-/// What a container has left after a hook, or a wait for its turn, that took all of its time.
+/// What a container has at least between its signal and the kill, whatever was asked for and however long hooks took.
 /// Source: `kuberuntime_container.go` (`minimumGracePeriodInSeconds`).
 const MINIMUM_GRACE_SECONDS: i64 = 2;
 
@@ -54,14 +54,17 @@ impl Ending<'_> {
         }
         // That its turn did not come in time is no reason to let it run on.
         let _ = tokio::time::timeout_at(begun + grace, turn).await;
-        let left = match i64::try_from(begun.elapsed().as_secs()).unwrap_or(i64::MAX) {
-            0 => self.grace_seconds.max(0),
-            seconds => (self.grace_seconds - seconds).max(MINIMUM_GRACE_SECONDS),
-        };
+        let left = left(self.grace_seconds, begun.elapsed());
         if let Err(error) = shared.cri.stop_container(self.run, left).await {
             tracing::warn!(pod = %full_name(pod), run = self.run, %error, "a container was not ended");
         }
     }
+}
+
+/// What is left of a grace period, in seconds.
+fn left(grace_seconds: i64, passed: Duration) -> i64 {
+    let passed = i64::try_from(passed.as_secs()).unwrap_or(i64::MAX);
+    grace_seconds.saturating_sub(passed).max(MINIMUM_GRACE_SECONDS)
 }
 
 /// The order in which the runs of a pod are told to end: each rank after all lower ones.
@@ -98,6 +101,24 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_always_time_to_hear_the_signal() {
+        for (grace, passed_ms, expect) in [
+            (30, 0, 30),
+            (30, 1900, 29),
+            (30, 40_000, 2),
+            (0, 0, 2),
+            (1, 0, 2),
+            (-1, 0, 2),
+        ] {
+            assert_eq!(
+                left(grace, Duration::from_millis(passed_ms)),
+                expect,
+                "{grace} {passed_ms}"
+            );
+        }
+    }
 
     #[tokio::test]
     async fn a_rank_waits_for_all_lower_ones() {

@@ -10,6 +10,7 @@ mod reports;
 mod setup;
 mod start;
 mod telling;
+mod verdict;
 mod worker;
 
 use base::{Clock, Random};

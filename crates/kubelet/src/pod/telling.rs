@@ -77,6 +77,10 @@ impl Worker {
             pauses: facts.pauses.clone(),
             last_words: self.last_words.clone(),
             ending,
+            verdict: self
+                .verdict
+                .as_ref()
+                .map(|own| (own.reason.clone(), own.message.clone())),
             ..Known::default()
         };
         self.verdicts.tell_status(&self.pod, observed, &mut known);

@@ -18,6 +18,7 @@ use super::backoff::Backoffs;
 use super::kill::Ending;
 use super::reports::Verdicts;
 use super::start::{POST_START_ERROR, RUN_ERROR, Start};
+use super::verdict::Verdict;
 use super::{Shared, container_reference, full_name, hooks};
 use crate::config::{self, identity};
 use crate::observed::{Observed, Run};
@@ -48,7 +49,7 @@ pub enum Input {
 }
 
 /// What ended in the background.
-enum Done {
+pub(super) enum Done {
     Started {
         container: String,
         outcome: Result<(), Waiting>,
@@ -86,7 +87,7 @@ pub struct Worker {
     pub(super) last_words: BTreeMap<String, String>,
     /// Pauses that people were told of.
     pub(super) told: BTreeSet<(String, u64, u32)>,
-    work: JoinSet<Done>,
+    pub(super) work: JoinSet<Done>,
     pub(super) busy: BTreeSet<String>,
     /// Containers being started that have a postStart hook.
     hooked: BTreeSet<String>,
@@ -97,6 +98,9 @@ pub struct Worker {
     stale: bool,
     /// Until when the first status may wait.
     first_status: Option<Instant>,
+    /// Why the node ended the pod for good.
+    pub(super) verdict: Option<Verdict>,
+    pub(super) next_storage_check: Option<Instant>,
 }
 
 // === impl Worker ===
@@ -107,6 +111,8 @@ impl Worker {
         let (report, reports) = mpsc::unbounded_channel();
         let probes = Probes::new(shared.cri.clone(), shared.random.fork(), report);
         Worker {
+            verdict: Verdict::of_status(&pod),
+            next_storage_check: None,
             shared,
             pod,
             inputs,
@@ -241,6 +247,10 @@ impl Worker {
                 return Some(Instant::now() + RUNTIME_RETRY);
             }
         };
+        let judged = self.judge(&observed).await;
+        if let Some(verdict) = self.verdict.clone() {
+            return self.carry_out(&verdict, &observed).await;
+        }
         self.verdicts.keep(&observed);
         self.failures
             .retain(|name, failure| !is_started_since(&observed, name, failure));
@@ -248,7 +258,7 @@ impl Worker {
         self.ask_running(&observed);
         let facts = self.facts(&observed);
         let plan = plan::plan(&self.pod, &observed, &facts, Instant::now());
-        let mut deadline = plan.look_again;
+        let mut deadline = earlier(plan.look_again, judged);
         deadline = earlier(deadline, self.act(&plan, &observed).await);
         if plan.make_sandbox.is_some() && self.setup_retry.is_none() {
             // It is there now: the next look, at once, starts what is in it and tells of both together.
@@ -516,9 +526,14 @@ pub(super) fn address(observed: &Observed) -> Option<IpAddr> {
     observed.ready_sandbox()?.ips.first()?.parse().ok()
 }
 
-/// How long the pod's containers may take to end, in seconds.
+/// How long the pod's containers may take to end, in seconds: what the deletion asks for, otherwise what the pod wants, and
+/// never nothing. A pod that was removed at once has its own time.
+/// Source: `pkg/kubelet/pod_workers.go` (`calculateEffectiveGracePeriod`).
 pub(super) fn grace_seconds(pod: &Pod) -> i64 {
-    let asked = pod.metadata.deletion_grace_period_seconds;
+    let asked = pod
+        .metadata
+        .deletion_grace_period_seconds
+        .filter(|seconds| *seconds != 0);
     let own = || pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-    asked.or_else(own).unwrap_or(30)
+    asked.or_else(own).unwrap_or(30).max(1)
 }

@@ -12,7 +12,7 @@ use super::Cri;
 use crate::error::Error;
 use crate::image::{Image, ImageError};
 use crate::runtime::blocking;
-use crate::stats::{disk_usage, filesystem_usage};
+use crate::stats::filesystem_usage;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -76,7 +76,7 @@ impl ImageService for Cri {
             let now = runtime.now_ns();
             let root = &runtime.config.root_dir;
             let usage = |name: &str| {
-                let (bytes, inodes) = disk_usage(&root.join(name));
+                let (bytes, inodes) = sys::disk::usage(&root.join(name));
                 filesystem_usage(now, root, bytes, inodes)
             };
             Ok((usage("images"), usage("containers")))

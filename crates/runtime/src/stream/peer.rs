@@ -239,8 +239,8 @@ impl Spdy {
             piece = piece(&mut self.resize), if has_resize => match piece {
                 // A size after the other, each a line of JSON; the last one of a piece counts.
                 Some(data) => {
-                    let sizes = data.split(|byte| *byte == b'\n').filter_map(channel::parse_resize);
-                    Some(sizes.last().map_or(Input::Other, Input::Resize))
+                    let mut sizes = data.split(|byte| *byte == b'\n').rev().filter_map(channel::parse_resize);
+                    Some(sizes.next().map_or(Input::Other, Input::Resize))
                 }
                 None => {
                     self.resize = None;

@@ -201,7 +201,7 @@ impl Reading {
     }
 
     async fn open(&mut self, stream: u32, fin: bool, headers: Vec<(String, String)>) -> Result<bool, SpdyError> {
-        if stream % 2 == 0 || stream <= self.last {
+        if stream.is_multiple_of(2) || stream <= self.last {
             return Err(SpdyError::Stream(stream));
         }
         self.last = stream;

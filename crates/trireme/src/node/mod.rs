@@ -193,7 +193,8 @@ fn node_config(name: &str, facts: Facts) -> NodeConfig {
 fn node_facts(facts: &Facts) -> kubelet::env::NodeFacts {
     let amounts = [
         ("cpu", facts.cpus.to_string()),
-        ("memory", facts.memory_bytes.to_string()),
+        ("memory", facts.memory_allocatable_bytes().to_string()),
+        ("ephemeral-storage", facts.disk_allocatable_bytes().to_string()),
     ];
     kubelet::env::NodeFacts {
         host_ips: vec![NODE_ADDRESS.to_string()],

@@ -19,6 +19,7 @@ mod examples;
 mod killed;
 mod migrate;
 mod node_cluster;
+mod node_limits;
 mod node_network;
 mod node_pods;
 mod node_resilience;
