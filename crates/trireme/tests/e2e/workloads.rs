@@ -57,6 +57,22 @@ fn objects_of_a_deployment_own_each_other() {
 }
 
 #[test]
+fn a_replication_controller_keeps_its_pods() {
+    let place = Cluster::shared().workplace("w-forerunner");
+    let controller = r#"{"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "web"}, "spec": {
+        "replicas": 2, "template": {"metadata": {"labels": {"app": "web"}},
+            "spec": {"containers": [{"name": "c", "image": "nginx:1"}]}}}}"#;
+    let created = place.kubectl_with(&["create", "-f", "-"], controller);
+    assert!(created.status.success(), "{created:?}");
+    place.wait("rc/web", "jsonpath={.status.readyReplicas}=2");
+    place.kubectl_ok(&["scale", "rc/web", "--replicas=1"]);
+    place.wait("rc/web", "jsonpath={.status.replicas}=1");
+    let status = &place.get(&["rc", "web"])["status"];
+    assert_eq!(status["observedGeneration"], 2, "{status}");
+    assert_eq!(status["availableReplicas"], 1, "{status}");
+}
+
+#[test]
 fn a_deleted_pod_is_replaced() {
     let place = with_deployment("w-replace", 1);
     let before = place.get(&["pods"]);
