@@ -123,6 +123,10 @@ pub fn least(row: &StorageKind) -> Value {
             "CronJob",
             "spec: {schedule: 0 * * * *, jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: a, image: i}]}}}}}",
         ),
+        (
+            "HorizontalPodAutoscaler",
+            "spec: {scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}, maxReplicas: 3}",
+        ),
         ("Service", "spec: {ports: [{port: 80}]}"),
         ("ConfigMap", "{}"),
         ("Secret", "stringData: {a: b}"),

@@ -2,6 +2,7 @@
 //!
 //! Source of names and annotations: `pkg/apis/autoscaling/v1/conversion.go` and `pkg/apis/autoscaling/annotations.go`.
 
+use api::quantity::Quantity;
 use api::{Status, Value};
 use serde_json::json;
 
@@ -16,6 +17,16 @@ const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+
+/// Every annotation that carries something; the last two did so in releases before a field of the behavior.
+const CARRYING: [&str; 6] = [
+    METRICS,
+    CURRENT_METRICS,
+    CONDITIONS,
+    BEHAVIOR,
+    "autoscaling.alpha.kubernetes.io/scale-down-tolerance",
+    "autoscaling.alpha.kubernetes.io/scale-up-tolerance",
+];
 
 /// One field of a metric in both versions. A quantity that upstream's v1 types hold by value is `"0"` when absent.
 struct Field {
@@ -250,9 +261,13 @@ fn annotate(object: &mut Value, key: &str, value: &Value) {
     annotations.insert(key.into(), value.to_string().into());
 }
 
-fn drop_annotations(object: &mut Value) {
+/// Removes the annotations that carry v2 through v1.
+pub fn drop_annotations(object: &mut Value) {
     if let Some(annotations) = object.existing("metadata.annotations").and_then(Value::as_object_mut) {
-        for key in [METRICS, CURRENT_METRICS, CONDITIONS, BEHAVIOR] {
+        if !CARRYING.iter().any(|key| annotations.contains_key(*key)) {
+            return;
+        }
+        for key in CARRYING {
             annotations.remove(key);
         }
         if annotations.is_empty() {
@@ -276,6 +291,11 @@ fn metric_to_v2(metric: &Value, table: &Table, target: &str) -> Value {
                 Value::Null => {}
                 value => put_at(&mut converted, field.v2, value.clone()),
             }
+        }
+        // The zero that v1 cannot leave out beside an average is no value.
+        let is_zero = Quantity::from_value(converted.at("target.value")).is_ok_and(|value| value.sign() == 0);
+        if *source == "object" && given.has("averageValue") && is_zero {
+            converted.cut("target.value");
         }
         if !target.is_empty() {
             let kind = target_type(source, given);
@@ -388,6 +408,9 @@ mod tests {
                     {"type": "Object", "object": {"metric": {"name": "hits", "selector": {"matchLabels": {"a": "b"}}},
                         "describedObject": {"kind": "Service", "name": "s"},
                         "target": {"type": "Value", "value": "5"}}},
+                    {"type": "Object", "object": {"metric": {"name": "hits"},
+                        "describedObject": {"kind": "Service", "name": "s"},
+                        "target": {"type": "AverageValue", "averageValue": "5"}}},
                     {"type": "External", "external": {"metric": {"name": "queue"},
                         "target": {"type": "AverageValue", "averageValue": "3"}}},
                     {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "c",
