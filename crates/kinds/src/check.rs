@@ -132,12 +132,9 @@ impl<'a> At<'a> {
         self.report.push(Error::required(&self.path, detail));
     }
 
-    /// `Invalid value`. A pointer that is not set is shown as `"null"`.
+    /// `Invalid value`. What is not set is shown as `null`.
     pub fn invalid(&self, detail: impl Into<String>) {
-        match self.value {
-            Value::Null => self.invalid_as("null", detail),
-            value => self.invalid_as(value.clone(), detail),
-        }
+        self.invalid_as(self.value.clone(), detail);
     }
 
     /// The value of a field that upstream holds as a string, not as a pointer: empty when absent.

@@ -11,15 +11,6 @@ pub struct Plain;
 
 impl Strategy for Plain {}
 
-/// A kind that is only data, with defaults.
-pub struct Defaulted(pub fn(&mut Value));
-
-impl Strategy for Defaulted {
-    fn default(&self, object: &mut Value) {
-        (self.0)(object);
-    }
-}
-
 /// A kind with a status subresource: the main resource never writes the status, the subresource nothing else.
 pub struct WithStatus(pub fn(&mut Value));
 

@@ -2,8 +2,7 @@
 //!
 //! Sources: `k8s.io/apimachinery/pkg/api/validation/generic.go` and `pkg/apis/core/validation/validation.go`.
 
-use std::net::IpAddr;
-
+use api::field::Path;
 use api::validation;
 
 /// Most kinds: a lowercase DNS subdomain of at most 253 characters.
@@ -28,11 +27,8 @@ pub fn path_segment(name: &str, prefix: bool) -> Vec<String> {
 
 /// IPAddresses: the canonical form of the address.
 pub fn ip_address(name: &str, _prefix: bool) -> Vec<String> {
-    match name.parse::<IpAddr>() {
-        Ok(address) if address.to_string() == name => Vec::new(),
-        Ok(_) => vec!["must be a canonical form IP address".into()],
-        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
-    }
+    let errors = validation::ip(&Path::root(), name);
+    errors.into_iter().map(|error| error.detail).collect()
 }
 
 #[cfg(test)]

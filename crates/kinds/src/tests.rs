@@ -127,6 +127,17 @@ pub fn least(row: &StorageKind) -> Value {
             "HorizontalPodAutoscaler",
             "spec: {scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}, maxReplicas: 3}",
         ),
+        (
+            "Ingress",
+            "spec: {defaultBackend: {service: {name: s, port: {number: 80}}}}",
+        ),
+        ("IngressClass", "spec: {controller: example.com/c}"),
+        (
+            "IPAddress",
+            "spec: {parentRef: {resource: services, namespace: n, name: s}}",
+        ),
+        ("ServiceCIDR", "spec: {cidrs: [10.0.0.0/24]}"),
+        ("RuntimeClass", "handler: h"),
         ("Service", "spec: {ports: [{port: 80}]}"),
         ("ConfigMap", "{}"),
         ("Secret", "stringData: {a: b}"),

@@ -174,17 +174,7 @@ fn keep_but(pod: &mut Value, old: &Value, edit: impl FnOnce(&mut Value, &Value))
     for field in ["apiVersion", "kind", "metadata"] {
         pod.copy_from(&new, field);
     }
-    // What upstream's ResetObjectMetaForStatus keeps; managers are written by the caller.
-    for field in [
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "labels",
-        "annotations",
-        "finalizers",
-        "ownerReferences",
-    ] {
-        pod.copy_from(old, &format!("metadata.{field}"));
-    }
+    generic::keep_metadata(pod, old);
     edit(pod, &new);
 }
 

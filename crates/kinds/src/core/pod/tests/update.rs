@@ -63,7 +63,7 @@ fn deadlines() {
         &of(5),
         &pod("", ""),
         &[&format!(
-            "{at}: Invalid value: \"null\": must not update from a positive integer to nil value"
+            "{at}: Invalid value: null: must not update from a positive integer to nil value"
         )],
     );
     check_update(

@@ -1,9 +1,14 @@
 //! Ingress.
 
+mod strategy;
+#[cfg(test)]
+mod tests;
+
 use api::Value;
 
+pub use strategy::reference;
+
 use crate::build::Row;
-use crate::generic::WithStatus;
 use crate::print::{AGE, NAME, NONE, age, load_balancer, name, or, text};
 use crate::row::{Columns, PrintContext, StorageKind};
 use crate::view::View;
@@ -13,7 +18,7 @@ pub fn row() -> StorageKind {
     Row::namespaced(super::GROUP, "v1", "Ingress", "ingresses")
         .short(&["ing"])
         .stored_under("ingress")
-        .strategy(WithStatus::PLAIN)
+        .strategy(strategy::Ingresses)
         .generation()
         .status()
         .columns(COLUMNS)
