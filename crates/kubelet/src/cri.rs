@@ -264,6 +264,17 @@ impl Cri {
         gone_is_fine(self.runtime.clone().stop_container(request).await.map(drop))
     }
 
+    /// Gives a running container other limits.
+    pub async fn update_container(&self, id: &str, resources: cri::LinuxContainerResources) -> Result<()> {
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id: id.into(),
+            linux: Some(resources),
+            ..cri::UpdateContainerResourcesRequest::default()
+        };
+        self.runtime.clone().update_container_resources(timed(request)).await?;
+        Ok(())
+    }
+
     /// Removes a container and its log.
     pub async fn remove_container(&self, id: &str) -> Result<()> {
         let request = cri::RemoveContainerRequest {

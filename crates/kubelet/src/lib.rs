@@ -16,6 +16,7 @@ pub mod observed;
 pub mod plan;
 pub mod pod;
 pub mod probes;
+mod resize;
 pub mod server;
 pub mod status;
 mod storage;

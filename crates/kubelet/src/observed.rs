@@ -63,6 +63,8 @@ pub struct Run {
     pub log_path: String,
     /// Where it may leave a last word, on this node.
     pub termination_log: Option<String>,
+    /// What it was given of CPU and memory.
+    pub resources: Option<cri::LinuxContainerResources>,
     /// Whom it runs as: user, group and further groups.
     pub user: Option<(i64, i64, Vec<i64>)>,
 }
@@ -181,6 +183,7 @@ impl Run {
             .collect();
         let user = status.user.and_then(|user| user.linux);
         Run {
+            resources: status.resources.and_then(|resources| resources.linux),
             user: user.map(|user| (user.uid, user.gid, user.supplemental_groups)),
             name: label(&status.labels).unwrap_or(metadata.name),
             attempt: metadata.attempt,

@@ -76,6 +76,7 @@ impl Manager {
                 }
                 Some(uid) = ends.recv() => {
                     self.workers.remove(&uid);
+                    self.shared.deferred.lock().remove(&uid);
                     self.running.write().remove(&uid);
                     // The object may be there still, or again under this uid, when its removal was refused.
                     let again = self.pods.list().into_iter().find(|pod| identity(pod).2 == uid);
@@ -95,12 +96,25 @@ impl Manager {
         let Some(pod) = delta.object().cloned() else { return };
         let uid = identity(&pod).2.to_owned();
         let gone = matches!(delta, Delta::Deleted(_));
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        if gone || matches!(phase, Some("Succeeded" | "Failed")) {
+            self.tell_deferred();
+        }
         if let Some(worker) = self.workers.get(&uid) {
             let _ = worker.send(if gone { Input::Gone } else { Input::Pod(pod) });
             return;
         }
         if !gone {
             self.start(uid, pod, ended, false);
+        }
+    }
+
+    /// There is more room than before: pods that wait to be resized look again.
+    fn tell_deferred(&self) {
+        for uid in self.shared.deferred.lock().iter() {
+            if let Some(worker) = self.workers.get(uid) {
+                let _ = worker.send(Input::Runtime);
+            }
         }
     }
 

@@ -7,18 +7,21 @@ mod kill;
 mod lookup;
 mod manager;
 mod reports;
+mod resizing;
 mod setup;
 mod start;
 mod telling;
 mod verdict;
 mod worker;
 
+use std::collections::BTreeSet;
+
 use base::{Clock, Random};
 use client::Client;
 use client::events::{ObjectReference, Recorder};
 use client::informer::Informer;
 use client::k8s_openapi::api::core::v1::{Pod, Service};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::config::{Node, identity};
 use crate::cri::Cri;
@@ -28,6 +31,7 @@ use crate::volumes::VolumeManager;
 
 pub use lookup::NodePods;
 pub use manager::{Manager, Running};
+pub use resizing::Told as ResizeTold;
 
 /// What all workers of a node share.
 pub struct Shared {
@@ -51,6 +55,10 @@ pub struct Shared {
     pub facts: NodeFacts,
     /// Services, for the environment of containers.
     pub services: Informer<Service>,
+    /// The node's pods, for what they leave to each other.
+    pub pods: Informer<Pod>,
+    /// The uids of pods that wait until others leave them more.
+    pub deferred: Mutex<BTreeSet<String>>,
 }
 
 /// A reference to a pod, for events.

@@ -77,6 +77,7 @@ impl Worker {
             pauses: facts.pauses.clone(),
             last_words: self.last_words.clone(),
             ending,
+            resize: self.told_resize(),
             verdict: self
                 .verdict
                 .as_ref()

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::backoff::Backoffs;
 use super::kill::Ending;
 use super::reports::Verdicts;
+use super::resizing::Resizing;
 use super::start::{POST_START_ERROR, RUN_ERROR, Start};
 use super::verdict::Verdict;
 use super::{Shared, container_reference, full_name, hooks};
@@ -101,6 +102,9 @@ pub struct Worker {
     /// Why the node ended the pod for good.
     pub(super) verdict: Option<Verdict>,
     pub(super) next_storage_check: Option<Instant>,
+    /// The pod with what its containers are to have: its definition, unless that has to wait.
+    pub(super) promised: Arc<Pod>,
+    pub(super) resizing: Resizing,
 }
 
 // === impl Worker ===
@@ -113,6 +117,8 @@ impl Worker {
         Worker {
             verdict: Verdict::of_status(&pod),
             next_storage_check: None,
+            promised: pod.clone(),
+            resizing: Resizing::default(),
             shared,
             pod,
             inputs,
@@ -255,10 +261,11 @@ impl Worker {
         self.failures
             .retain(|name, failure| !is_started_since(&observed, name, failure));
         self.read_last_words(&observed);
+        let resized = self.resize(&observed).await;
         self.ask_running(&observed);
         let facts = self.facts(&observed);
         let plan = plan::plan(&self.pod, &observed, &facts, Instant::now());
-        let mut deadline = earlier(plan.look_again, judged);
+        let mut deadline = earlier(earlier(plan.look_again, judged), resized);
         deadline = earlier(deadline, self.act(&plan, &observed).await);
         if plan.make_sandbox.is_some() && self.setup_retry.is_none() {
             // It is there now: the next look, at once, starts what is in it and tells of both together.
@@ -303,6 +310,7 @@ impl Worker {
             ..Facts::default()
         };
         self.verdicts.tell_plan(&self.pod, observed, &mut facts);
+        facts.condemned.extend(self.resizing.condemned.clone());
         let now = Instant::now();
         for defined in defined(&self.pod) {
             let name = &defined.container.name;
@@ -363,7 +371,8 @@ impl Worker {
     }
 
     fn start(&mut self, name: &str, attempt: u32, observed: &Observed, volumes: Arc<PodVolumes>) {
-        let (Some(sandbox), all) = (observed.ready_sandbox(), defined(&self.pod)) else {
+        let promised = self.promised.clone();
+        let (Some(sandbox), all) = (observed.ready_sandbox(), defined(&promised)) else {
             return;
         };
         let Some(defined) = all.iter().find(|defined| defined.container.name == name) else {
@@ -373,7 +382,7 @@ impl Worker {
             self.backoffs.tried(name, Instant::now());
         }
         let start = Start {
-            pod: self.pod.clone(),
+            pod: promised.clone(),
             container: defined.container.clone().into_owned(),
             target: defined.target.map(|name| {
                 let run = observed.latest(name).map(|run| run.id.clone());

@@ -25,9 +25,35 @@ pub fn conditions(pod: &Pod, observed: &Observed, known: &Known, phase: &str, no
         ("ContainersReady", containers_ready),
         ("PodScheduled", Verdict::yes()),
     ];
-    all.into_iter()
+    let mut told: Vec<Value> = all
+        .into_iter()
         .map(|(kind, verdict)| verdict.condition(pod, kind, now))
-        .collect()
+        .collect();
+    let resize = [
+        ("PodResizePending", &known.resize.pending),
+        ("PodResizeInProgress", &known.resize.in_progress),
+    ];
+    for (kind, state) in resize {
+        match state {
+            Some((reason, message)) => {
+                let verdict = Verdict {
+                    holds: true,
+                    reason: reason.clone(),
+                    message: message.clone(),
+                };
+                told.push(verdict.condition(pod, kind, now));
+            }
+            // There is none, unless an earlier one is left: a patch has to say so.
+            None if has(pod, kind) => told.push(json!({"type": kind, "$patch": "delete"})),
+            None => {}
+        }
+    }
+    told
+}
+
+fn has(pod: &Pod, kind: &str) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == kind)
 }
 
 /// Whether a condition holds, and why not.

@@ -62,16 +62,19 @@ pub fn status(pod: &Pod, defined: &Defined, observed: &Observed, known: &Known, 
     }
     if let Some(run) = latest {
         status["containerID"] = json!(format!("{RUNTIME}://{}", run.id));
-        tell_allotment(&mut status, &defined.container, run);
+        tell_allotment(&mut status, &defined.container, run, known);
     }
     status
 }
 
 /// What a container was given: resources, user and volumes.
 /// Source: `kubelet_pods.go` (`convertToAPIContainerStatuses`, with the gates of 1.36).
-fn tell_allotment(status: &mut Value, container: &Container, run: &Run) {
-    let resources = container.resources.clone().unwrap_or_default();
-    if let Some(requests) = resources.requests.as_ref().filter(|requests| !requests.is_empty()) {
+fn tell_allotment(status: &mut Value, container: &Container, run: &Run, known: &Known) {
+    let own = || container.resources.clone().unwrap_or_default();
+    let allocated = known.resize.allocated.get(&container.name).cloned();
+    let allocated = allocated.unwrap_or_else(own);
+    let resources = known.resize.actual.get(&container.name).unwrap_or(&allocated);
+    if let Some(requests) = allocated.requests.as_ref().filter(|requests| !requests.is_empty()) {
         status["allocatedResources"] = json!(requests);
     }
     let mut given = json!({});
@@ -194,7 +197,7 @@ mod tests {
             let container: Container = serde_json::from_value(container).unwrap();
             let run = Run { user, ..Run::default() };
             let mut status = json!({});
-            tell_allotment(&mut status, &container, &run);
+            tell_allotment(&mut status, &container, &run, &Known::default());
             assert_eq!(status, expect, "{container:?}");
         };
         check(json!({"name": "a"}), None, json!({"resources": {}}));

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::observed::{Observed, Run};
 use crate::plan::{Pause, Role, defined, restart_policy, restarts};
+use crate::pod::ResizeTold;
 
 pub use containers::Waiting;
 
@@ -35,6 +36,8 @@ pub struct Known {
     pub ending: bool,
     /// A verdict that stands above the containers: `Failed` with reason and message (rejected, evicted).
     pub verdict: Option<(String, String)>,
+    /// What there is to tell of a resize.
+    pub resize: ResizeTold,
 }
 
 /// The whole status that the kubelet answers for. Conditions of others are not in it: the patch merges by type.

@@ -121,6 +121,7 @@ impl RunningNode {
             random.fork(),
             shutdown.clone(),
         );
+        let pods = informers.selected::<Pod>(Selection::fields(format!("spec.nodeName={name}")));
         let shared = Arc::new(Shared {
             cri: cri.clone(),
             client: client.clone(),
@@ -132,8 +133,9 @@ impl RunningNode {
             volumes,
             facts: told,
             services: informers.informer::<Service>(),
+            pods: pods.clone(),
+            deferred: Default::default(),
         });
-        let pods = informers.selected::<Pod>(Selection::fields(format!("spec.nodeName={name}")));
         serve_kubelet(
             &identity,
             name,

@@ -23,6 +23,7 @@ mod node_limits;
 mod node_network;
 mod node_pods;
 mod node_resilience;
+mod node_resize;
 mod node_streams;
 mod terminal;
 mod traces;
