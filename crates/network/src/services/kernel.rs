@@ -11,7 +11,8 @@ use sys::netlink_conntrack;
 use sys::netns::NetworkNamespace;
 use sys::nftables;
 
-use super::plan::{Delta, Table};
+use super::delta::Delta;
+use super::plan::Table;
 use super::rules::{self, FAMILY, RulesConfig, TABLE};
 use super::{Backend, Frontend};
 use crate::views::Protocol;

@@ -1,12 +1,13 @@
 //! Services: from Services and EndpointSlices to packet rules.
 //!
-//! [`rotation`] says which endpoints take new connections, [`plan`] turns that into the smallest change of what was
+//! [`rotation`] says which endpoints take new connections, [`plan`] turns that into the smallest change ([`delta`]) of what was
 //! written before, [`rules`] spells a change out for nftables, [`kernel`] commits it and finds out when somebody else
 //! touched the table.
 //!
 //! What is served today: cluster addresses over IPv4 (TCP, UDP, SCTP), hairpin, `internalTrafficPolicy`, session affinity,
 //! the fallback to terminating endpoints. Node ports, external addresses and load balancers are not served.
 
+pub mod delta;
 pub mod kernel;
 pub mod plan;
 pub mod rotation;

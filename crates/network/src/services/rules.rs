@@ -36,7 +36,7 @@ use sys::nftables::{
     SetData, TableFamily, Verdict, types,
 };
 
-use super::plan::Delta;
+use super::delta::Delta;
 use super::{Backend, Frontend, ServiceChain};
 
 /// Name of the table.
