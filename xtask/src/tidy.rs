@@ -18,6 +18,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("streams", 0),
     ("descriptions", 0),
     ("kinds", 1),
+    ("quota", 1),
     ("store", 1),
     ("client", 1),
     ("runtime", 1),

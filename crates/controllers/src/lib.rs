@@ -24,6 +24,7 @@ mod parallel;
 mod pod_gc;
 mod pods;
 mod replica_set;
+mod resource_quota;
 mod root_ca;
 mod service_account;
 mod taint_eviction;
@@ -128,6 +129,7 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
     ));
     endpoints::start(context("endpoint-controller", "endpoint-controller"));
     garbage_collector::start(context("generic-garbage-collector", "garbage-collector-controller"));
+    resource_quota::start(context("resourcequota-controller", "resourcequota-controller"));
     node_lifecycle::start(context("node-controller", "node-controller"));
     taint_eviction::start(context("node-controller", "taint-eviction-controller"));
     pod_gc::start(

@@ -68,7 +68,6 @@ pub fn rows() -> Vec<Arc<StorageKind>> {
 /// kind moves to [`rows`] together with its effect.
 pub fn rows_without_effect() -> Vec<Arc<StorageKind>> {
     let groups = [
-        core::rows_without_effect(),
         networking::rows_without_effect(),
         policy::rows(),
         admissionregistration::rows(),

@@ -9,8 +9,8 @@ use api::quantity::Quantity;
 use api::{GroupResource, Status, Value, meta};
 use futures::future::BoxFuture;
 
-use super::pod_resources::{self, Amounts, List};
 use crate::pipeline::{Operation, Plugin, Review};
+use quota::amounts::{self as pod_resources, Amounts, List};
 
 /// Tells which defaults a pod was given.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";

@@ -8,10 +8,10 @@ mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
-mod pod_resources;
 mod pod_security;
 mod priority;
 mod rbac_escalation;
+mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod taint_nodes_by_condition;
@@ -29,6 +29,7 @@ pub use node_restriction::NodeRestriction;
 pub use pod_security::PodSecurity;
 pub use priority::Priority;
 pub use rbac_escalation::RbacEscalation;
+pub use resource_quota::ResourceQuota;
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
 pub use taint_nodes_by_condition::TaintNodesByCondition;
@@ -53,6 +54,8 @@ pub fn plugins(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>, random: Random)
         Arc::new(Certificates::new(authorizer.clone())),
         Arc::new(DefaultClass::INGRESS),
         Arc::new(RbacEscalation::new(rbac, authorizer)),
+        // Last: what is refused by others is not charged.
+        Arc::new(ResourceQuota::default()),
     ]
 }
 

@@ -6,8 +6,8 @@ use api::quantity::Quantity;
 use api::{GroupResource, Status, Value};
 use futures::future::BoxFuture;
 
-use super::pod_resources::amounts;
 use crate::pipeline::{Operation, Plugin, Review};
+use quota::amounts::amounts;
 
 const OTHER_OVERHEAD: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
 

@@ -54,6 +54,7 @@ pub async fn admit(call: &Call, served: &Served, kind: &str, options: Value) -> 
         options: Value::Null,
         cluster: call.server.storage.clone(),
         warnings: Default::default(),
+        together: Default::default(),
     };
     let mut slot = Some(options);
     write::run_admit(call, &review, &mut slot, None).await?;

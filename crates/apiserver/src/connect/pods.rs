@@ -107,6 +107,7 @@ async fn admit_binding(
         options: options.to_value("CreateOptions"),
         cluster: call.server.storage.clone(),
         warnings: Default::default(),
+        together: Default::default(),
     };
     let mut slot = Some(binding.clone());
     run_admit(call, &review, &mut slot, None).await?;

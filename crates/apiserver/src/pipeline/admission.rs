@@ -8,9 +8,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use api::{GroupVersionKind, GroupVersionResource, Status, Value};
+use api::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Object};
 use crate::request::UserInfo;
 
 /// What is done to the object, in upstream's words for admission.
@@ -62,6 +62,19 @@ pub struct Review {
     pub cluster: Arc<dyn Cluster>,
     /// Texts for the `Warning` header.
     pub warnings: Mutex<Vec<String>>,
+    /// What a plug-in wants written together with the object.
+    pub together: Mutex<Together>,
+}
+
+/// Other objects that change with the one that is written: all of them in one transaction, or none. Only creates and
+/// updates take them along.
+#[derive(Default)]
+pub struct Together {
+    /// Each object as the plug-in saw it, and what it becomes. When one of them changed meanwhile, the write and its
+    /// admission run again.
+    pub changes: Vec<(GroupResource, Arc<Object>, Value)>,
+    /// Kept until the write is done: whoever would change the same objects waits instead of losing the race.
+    pub turn: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
 impl Review {

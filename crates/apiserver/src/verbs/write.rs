@@ -10,7 +10,7 @@ mod update;
 
 use std::sync::Arc;
 
-use store::Operation as StoreOperation;
+use store::{Guard, Operation as StoreOperation, Transaction};
 
 use api::field::{Error, ErrorList, Path};
 use api::normalize::{UnknownFields, normalize};
@@ -94,6 +94,7 @@ impl Write<'_> {
             options,
             cluster: self.call.server.storage.clone(),
             warnings: Default::default(),
+            together: Default::default(),
         }
     }
 
@@ -161,6 +162,18 @@ impl Write<'_> {
         Object::from_value(object, revision, fields)
             .map(Arc::new)
             .map_err(Status::internal)
+    }
+
+    /// Adds to a transaction what plug-ins want to change with it.
+    fn add_together(&self, review: &Review, transaction: &mut Transaction) {
+        for (resource, seen, new) in review.together.lock().changes.drain(..) {
+            let kind = self.call.registry.kind(&resource);
+            let kind = kind.expect("invariant: plug-ins change objects of kinds that are served");
+            let key = kind.key(seen.namespace(), seen.name());
+            let put = self.call.server.storage.put(kind, &key, &new, None);
+            transaction.guards.push(Guard::ModRevision(key.into(), seen.revision()));
+            transaction.operations.push(put);
+        }
     }
 
     fn put(&self, key: &str, object: &Value) -> StoreOperation {

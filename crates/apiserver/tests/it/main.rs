@@ -9,6 +9,7 @@ mod faults;
 mod identity;
 mod lists;
 mod policies;
+mod quota;
 mod requests;
 mod rows;
 mod sealing;

@@ -36,13 +36,9 @@ pub fn rows() -> Vec<StorageKind> {
         pod::row(),
         podtemplate::row(),
         replicationcontroller::row(),
+        resourcequota::row(),
         secret::row(),
         serviceaccount::row(),
         service::row(),
     ]
-}
-
-/// The kinds without effect.
-pub fn rows_without_effect() -> Vec<StorageKind> {
-    vec![resourcequota::row()]
 }

@@ -1,4 +1,4 @@
-//! ResourceQuota (not served: nothing enforces it yet).
+//! ResourceQuota.
 //!
 //! Source of the rules: `ValidateResourceQuota` in `pkg/apis/core/validation/validation.go`, the resources of each scope:
 //! `pkg/apis/core/helper/helpers.go`.

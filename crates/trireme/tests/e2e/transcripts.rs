@@ -34,6 +34,7 @@ transcripts! {
     get_output
     label
     patch
+    quota
     replace
     rollout
     run

@@ -123,6 +123,7 @@ impl Write<'_> {
             operations: vec![self.put(&key, &object)],
         };
         transaction.guards.push(Guard::Absent(key.into()));
+        self.add_together(&review, &mut transaction);
         let written = crate::commit::commit(&call.server, transaction, reservation).await;
         match written {
             Ok(committed) => {

@@ -12,7 +12,7 @@ use super::{Make, Write, Written, run_validate};
 use crate::addresses::Reservation;
 use crate::cluster::Object;
 use crate::managed;
-use crate::pipeline::{Decision, Operation, forbidden};
+use crate::pipeline::{Decision, Operation, Review, forbidden};
 use crate::request::Attributes;
 use crate::storage::WriteError;
 
@@ -87,7 +87,7 @@ impl Write<'_> {
             return Err(Status::conflict(&self.resource(), self.name, &why));
         }
         if self.internal {
-            return self.store_update(live, &old, object, Reservation::none()).await;
+            return self.store_update(live, &old, object, Reservation::none(), None).await;
         }
         let review = self.review(Operation::Update, self.name);
         let mut object = self.admit(&review, &object, Some(&old)).await?;
@@ -124,7 +124,7 @@ impl Write<'_> {
         }
         kind.row.strategy.canonicalize(&mut object);
         run_validate(call, &review, Some(&object), Some(&old)).await?;
-        self.store_update(live, &old, object, reservation).await
+        self.store_update(live, &old, object, reservation, Some(&review)).await
     }
 
     /// The last stage of an update: nothing, a put, or a delete. `None`: somebody was faster, run again.
@@ -134,6 +134,7 @@ impl Write<'_> {
         old: &Value,
         object: Value,
         reservation: Reservation,
+        review: Option<&Review>,
     ) -> Result<Option<Written>, Status> {
         let (call, kind) = (self.call, self.kind());
         let key = kind.key(self.namespace(), self.name);
@@ -164,10 +165,13 @@ impl Write<'_> {
         } else {
             self.put(&key, &object)
         };
-        let transaction = Transaction {
+        let mut transaction = Transaction {
             guards: vec![guard],
             operations: vec![operation],
         };
+        if let Some(review) = review.filter(|_| !gone) {
+            self.add_together(review, &mut transaction);
+        }
         let reservation = match gone {
             true => Reservation::releasing(&call.server.addresses, kind, old, true),
             false => reservation,

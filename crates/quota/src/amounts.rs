@@ -1,6 +1,7 @@
-//! What a pod asks for as a whole.
+//! Amounts by resource, and what a pod asks for as a whole.
 //!
-//! Source: `PodRequests` and `PodLimits` of `k8s.io/component-helpers/resource/helpers.go`.
+//! Sources: `PodRequests` and `PodLimits` of `k8s.io/component-helpers/resource/helpers.go`, and
+//! `k8s.io/apiserver/pkg/quota/v1/resources.go`.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ pub enum List {
 }
 
 impl List {
-    fn field(self) -> &'static str {
+    pub(crate) fn field(self) -> &'static str {
         match self {
             List::Requests => "requests",
             List::Limits => "limits",
@@ -84,6 +85,18 @@ pub fn add(total: &mut Amounts, more: &Amounts) {
     }
 }
 
+/// What was `new` more than `old`: nothing where it is less, and nothing of what only `old` had.
+pub fn increase(new: &Amounts, old: &Amounts) -> Amounts {
+    let more = new.iter().filter_map(|(name, amount)| {
+        let mut more = amount.clone();
+        if let Some(before) = old.get(name) {
+            more.sub(before);
+        }
+        (more.sign() > 0).then(|| (name.clone(), more))
+    });
+    more.collect()
+}
+
 fn at_least(total: &mut Amounts, least: &Amounts) {
     for (name, amount) in least {
         if total.get(name).is_none_or(|own| own < amount) {
@@ -116,5 +129,15 @@ mod tests {
         }
         let whole = json!({"spec": {"containers": [of("1")], "resources": {"requests": {"cpu": "5"}}}});
         assert_eq!(of_pod(&whole, List::Requests)["cpu"].to_string(), "5");
+    }
+
+    #[test]
+    fn only_what_is_more_counts() {
+        let of = |list: Value| amounts(&list);
+        let more = increase(
+            &of(json!({"cpu": "3", "memory": "1Gi", "pods": "1"})),
+            &of(json!({"cpu": "1", "memory": "2Gi", "x": "1"})),
+        );
+        assert_eq!(more, of(json!({"cpu": "2", "pods": "1"})));
     }
 }

@@ -1,0 +1,137 @@
+//! The names that a quota may limit, and which resource each of them is about.
+
+use api::GroupResource;
+
+/// What is counted of services, besides their number.
+const SERVICES: [&str; 3] = ["services", "services.nodeports", "services.loadbalancers"];
+/// What is counted of claims, in all and by storage class.
+const CLAIMS: [&str; 2] = ["persistentvolumeclaims", "requests.storage"];
+/// Between a storage class and what is counted of its claims.
+pub(crate) const STORAGE_CLASS: &str = ".storageclass.storage.k8s.io/";
+/// After a device class.
+pub(crate) const DEVICE_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
+/// What is counted of pods that have not ended, besides huge pages and extended resources.
+const PODS: [&str; 10] = [
+    "pods",
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+];
+/// Core resources whose number has a name of its own, from before there was `count/`.
+const OLD_COUNTS: [&str; 4] = ["configmaps", "resourcequotas", "replicationcontrollers", "secrets"];
+
+/// `count/deployments.apps`: the number of a resource's objects.
+pub fn count_name(resource: &GroupResource) -> String {
+    format!("count/{resource}")
+}
+
+/// Whether a quota may be about the resource at all. Upstream ignores events: there are always more of them.
+pub fn is_tracked(resource: &GroupResource) -> bool {
+    resource.resource != "events" || !matches!(&*resource.group, "" | "events.k8s.io")
+}
+
+/// Whether a quota's limit of that name is about objects of the resource.
+pub fn tracks(resource: &GroupResource, name: &str) -> bool {
+    if let Some(counted) = name.strip_prefix("count/") {
+        return is_tracked(resource) && counted == resource.to_string();
+    }
+    match (&*resource.group, &*resource.resource) {
+        ("", "pods") => PODS.contains(&name) || is_huge_pages(name) || is_extended(name),
+        ("", "services") => SERVICES.contains(&name),
+        ("", "persistentvolumeclaims") => {
+            CLAIMS.contains(&name)
+                || name
+                    .split_once(STORAGE_CLASS)
+                    .is_some_and(|(_, counted)| CLAIMS.contains(&counted))
+        }
+        ("resource.k8s.io", "resourceclaims") => name.ends_with(DEVICE_CLASS),
+        ("", plural) => OLD_COUNTS.contains(&plural) && name == plural,
+        _ => false,
+    }
+}
+
+/// The resource that a limit of that name is about; `None`: nothing counts it.
+pub fn tracked_by(name: &str) -> Option<GroupResource> {
+    let of = |group: &str, resource: &str| GroupResource {
+        group: group.into(),
+        resource: resource.into(),
+    };
+    if let Some(counted) = name.strip_prefix("count/") {
+        let (resource, group) = counted.split_once('.').unwrap_or((counted, ""));
+        return Some(of(group, resource)).filter(is_tracked);
+    }
+    if OLD_COUNTS.contains(&name) {
+        return Some(of("", name));
+    }
+    let known = [
+        of("", "services"),
+        of("", "persistentvolumeclaims"),
+        of("resource.k8s.io", "resourceclaims"),
+        of("", "pods"),
+    ];
+    known.into_iter().find(|resource| tracks(resource, name))
+}
+
+fn is_huge_pages(name: &str) -> bool {
+    name.strip_prefix("requests.").unwrap_or(name).starts_with("hugepages-")
+}
+
+/// `requests.example.com/gpu`. Limits of extended resources are their requests and have no name.
+fn is_extended(name: &str) -> bool {
+    name.starts_with("requests.") && !is_native(name)
+}
+
+/// Whether a resource's name is one of Kubernetes' own.
+pub(crate) fn is_native(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_is_about_one_resource() {
+        for (name, expect) in [
+            ("pods", Some("pods")),
+            ("requests.cpu", Some("pods")),
+            ("limits.ephemeral-storage", Some("pods")),
+            ("hugepages-2Mi", Some("pods")),
+            ("requests.hugepages-2Mi", Some("pods")),
+            ("requests.example.com/gpu", Some("pods")),
+            ("example.com/gpu", None),
+            ("count/pods", Some("pods")),
+            ("count/deployments.apps", Some("deployments.apps")),
+            ("count/widgets.example.com", Some("widgets.example.com")),
+            ("count/events", None),
+            ("count/events.events.k8s.io", None),
+            ("configmaps", Some("configmaps")),
+            ("secrets", Some("secrets")),
+            ("services.nodeports", Some("services")),
+            ("requests.storage", Some("persistentvolumeclaims")),
+            (
+                "gold.storageclass.storage.k8s.io/requests.storage",
+                Some("persistentvolumeclaims"),
+            ),
+            ("gold.storageclass.storage.k8s.io/cpu", None),
+            (
+                "gpu.deviceclass.resource.k8s.io/devices",
+                Some("resourceclaims.resource.k8s.io"),
+            ),
+            ("limits.storage", None),
+            ("x", None),
+        ] {
+            let resource = tracked_by(name);
+            assert_eq!(resource.as_ref().map(ToString::to_string).as_deref(), expect, "{name}");
+            if let Some(resource) = resource {
+                assert!(tracks(&resource, name), "{name}");
+            }
+        }
+    }
+}
