@@ -11,6 +11,7 @@ pub mod authorization;
 pub mod bootstrap;
 pub mod cluster;
 pub mod dial;
+pub mod flowcontrol;
 pub mod health;
 pub mod metrics;
 pub mod pipeline;

@@ -16,15 +16,17 @@ use crate::addresses::Addresses;
 use crate::cluster::Cluster;
 use crate::dial::{NodeDialer, ServiceDialer};
 use crate::discovery::Discovery;
+use crate::flowcontrol::FlowControl;
 use crate::health::{self, NamedCheck};
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
-use crate::pipeline::{
-    AuditSink, Authenticator, Authorizer, FlowControl, MUTATING_MAX, Plugin, READ_ONLY_MAX, TokenIssuer,
-};
+use crate::pipeline::{AuditSink, Authenticator, Authorizer, Plugin, TokenIssuer};
 use crate::registry::{Registry, RegistryError};
 use crate::sealing::Sealer;
 use crate::storage::Storage;
+
+/// Seats by default: upstream's 400 for reads and 200 for writes, which flow control puts together.
+const SEATS: usize = 600;
 
 /// The parts that others bring, made once the cluster's state can be read.
 pub struct Parts {
@@ -67,8 +69,8 @@ pub struct Config {
     pub audit: Option<Arc<dyn AuditSink>>,
     /// Checks of the composition root's own, for `/readyz`.
     pub checks: Vec<NamedCheck>,
-    /// Reads at work at once, and writes; more of them get 429.
-    pub inflight: (usize, usize),
+    /// Seats for all requests together: upstream's `--max-requests-inflight` and `--max-mutating-requests-inflight`.
+    pub seats: usize,
     /// How far back watches and exact lists of each resource reach.
     pub history: RingLimits,
     /// Encryption at rest; without it everything is stored as it is.
@@ -91,7 +93,7 @@ impl Config {
             services: None,
             audit: None,
             checks: Vec::new(),
-            inflight: (READ_ONLY_MAX, MUTATING_MAX),
+            seats: SEATS,
             history: RingLimits::default(),
             sealer: None,
         }
@@ -135,7 +137,7 @@ pub struct Server {
     /// Cluster IPs.
     pub addresses: Arc<Addresses>,
     /// Seats.
-    pub flow: FlowControl,
+    pub flow: Arc<FlowControl>,
     /// Metrics.
     pub metrics: Metrics,
     /// Health checks.
@@ -232,6 +234,11 @@ impl ApiServer {
         let parts = (config.parts)(storage.clone());
         let mut checks = health::defaults();
         checks.extend(config.checks);
+        let metrics = Metrics::default();
+        let salt = config.random.range(0..u64::MAX);
+        let flow = Arc::new(FlowControl::new(config.seats, salt, metrics.flow.clone()));
+        let shutdown = Shutdown::new();
+        flow.follow(storage.clone(), &shutdown);
         let server = Server {
             registry: ArcSwap::from_pointee(registry),
             storage,
@@ -243,14 +250,14 @@ impl ApiServer {
             services: config.services,
             audit: config.audit,
             addresses,
-            flow: FlowControl::new(config.inflight.0, config.inflight.1),
-            metrics: Metrics::default(),
+            flow,
+            metrics,
             checks,
             clock: config.clock,
             random: config.random,
             anonymous: config.anonymous,
             advertised: config.advertised,
-            shutdown: Shutdown::new(),
+            shutdown,
             discovery: ArcSwapOption::empty(),
             openapi: ArcSwapOption::empty(),
         };

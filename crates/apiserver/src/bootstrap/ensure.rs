@@ -13,6 +13,7 @@ use serde_json::json;
 use super::objects::{Addresses, component_bindings, namespaces, priority_classes, services};
 use super::policy;
 use crate::authorization::Rule;
+use crate::flowcontrol;
 
 /// Writes at a time: enough to share the log's syncs.
 const WRITES_AT_A_TIME: usize = 64;
@@ -45,6 +46,7 @@ pub async fn ensure(client: &Client, addresses: &Addresses) -> Result<(), Bootst
     rest.extend(component_bindings());
     rest.extend(priority_classes());
     rest.extend(services(addresses));
+    rest.extend(flowcontrol::first_objects());
     ensure_all(client, namespaces()).await?;
     ensure_all(client, rest).await
 }
@@ -194,6 +196,8 @@ fn resource_of(object: &Value) -> Resource {
         "PriorityClass" => resources::PRIORITY_CLASSES,
         "Service" => resources::SERVICES,
         "Endpoints" => resources::ENDPOINTS,
+        "FlowSchema" => flowcontrol::SCHEMAS,
+        "PriorityLevelConfiguration" => flowcontrol::LEVELS,
         _ => resources::ENDPOINT_SLICES,
     }
 }

@@ -4,6 +4,7 @@
 //! process. What has no meaning here (garbage collection, a watch cache's size) is left out, and what upstream has no name
 //! for has one of ours.
 
+mod flow;
 mod process;
 mod requests;
 
@@ -21,6 +22,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 use crate::version;
+pub use flow::{FlowMetrics, SchemaMetrics};
 use process::Process;
 pub use requests::{InFlight, LongRunning, RequestLabels, Requests};
 
@@ -72,6 +74,8 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     /// Requests and their answers.
     pub requests: Requests,
+    /// Seats and who waits for them.
+    pub flow: FlowMetrics,
     /// Events sent to watchers.
     pub watch_events: Family<VersionLabels, Counter>,
     /// Frames made for them; one that several watchers are sent counts once.
@@ -102,6 +106,7 @@ impl Default for Metrics {
         let metrics = Metrics {
             registry: Mutex::default(),
             requests: Requests::default(),
+            flow: FlowMetrics::default(),
             watch_events: Family::default(),
             watch_frames: Counter::default(),
             write_retries: Counter::default(),
@@ -124,6 +129,7 @@ impl Metrics {
     fn register_all(&self) {
         let r = &mut *self.registry.lock();
         self.requests.register(r);
+        self.flow.register(r);
         name(
             r,
             "apiserver_watch_events",

@@ -4,14 +4,12 @@
 
 pub mod admission;
 pub mod audit;
-mod flow;
 pub mod identity;
 mod impersonate;
 mod stages;
 
 pub use admission::{Operation, Plugin, Review};
 pub use audit::{AuditSink, AuditStage};
-pub use flow::{FlowControl, MUTATING_MAX, READ_ONLY_MAX};
 pub use identity::{Authenticator, Authorizer, Credentials, Decision, Identity, RuleSet, TokenIssuer};
 pub use stages::{Peer, handle};
 

@@ -19,6 +19,7 @@ use api::schema::SchemaRef;
 use client::Body;
 
 use crate::call::{Call, RequestBody, is_long_running, warning_headers};
+use crate::flowcontrol::{Flow, Work, width};
 use crate::metrics::LongRunning;
 use crate::registry::Registry;
 use crate::request::{Attributes, Query, UserInfo, parse};
@@ -117,10 +118,10 @@ fn is_known(registry: &Registry, attributes: &Attributes) -> bool {
     }
 }
 
-/// A body that counts as open until it is sent or given up.
-fn held(body: Body, open: LongRunning) -> Body {
+/// A body that holds something until it is sent or given up.
+fn held(body: Body, what: impl Send + 'static) -> Body {
     body.map_frame(move |frame| {
-        let _held = &open;
+        let _held = &what;
         frame
     })
     .boxed_unsync()
@@ -247,10 +248,12 @@ async fn stages(
         upgrade: Mutex::new(upgrade),
         _open: open,
     });
-    let mut response = match authorized(&call, request_body).await {
+    let flow = server.flow.classify(&call.user, &call.attributes);
+    let mut response = match seated(&call, &flow, request_body).await {
         Ok(response) => response,
         Err(status) => respond::failure(&call.output, &status),
     };
+    flow.tell(response.headers_mut());
     for warning in warning_headers(&call.warnings.lock()) {
         response.headers_mut().append("warning", warning);
     }
@@ -314,16 +317,46 @@ async fn authenticate(server: &Server, peer: &Peer, headers: &mut http::HeaderMa
     Ok(impersonated.unwrap_or(user))
 }
 
-/// Flow control, authorization, verb.
-async fn authorized(call: &Arc<Call>, body: RequestBody) -> Result<Response<Body>, Status> {
-    let server = &call.server;
+/// Flow control: the request has its seats until it is answered; a list until its answer is sent, a watch until it begins.
+async fn seated(call: &Arc<Call>, flow: &Flow, body: RequestBody) -> Result<Response<Body>, Status> {
     let attributes = &call.attributes;
-    let _seat = server
+    if call.is_long_running() && attributes.verb != "watch" {
+        return authorized(call, body).await;
+    }
+    let seat = call
+        .server
         .flow
-        .enter(&call.user, attributes.is_read_only(), call.is_long_running())?;
-    match server.authorizer.authorize(&call.user, attributes) {
+        .enter(flow, work(call, flow), &call.user, attributes)
+        .await?;
+    let response = authorized(call, body).await?;
+    Ok(match &*attributes.verb {
+        "list" => response.map(|body| held(body, seat)),
+        _ => response,
+    })
+}
+
+/// How much of the server a request takes.
+fn work(call: &Call, flow: &Flow) -> Work {
+    let attributes = &call.attributes;
+    if attributes.is_read_only() && !matches!(&*attributes.verb, "list" | "watch") {
+        return Work::ONE;
+    }
+    let served = call
+        .registry
+        .find(&attributes.group, &attributes.version, &attributes.resource);
+    let objects = || {
+        let table = served.and_then(|served| call.server.storage.table(&served.kind).ok());
+        table.map_or(0, |table| table.snapshot().len())
+    };
+    let watchers = served.map_or(0, |served| served.frames.watchers());
+    width(attributes, &call.query, flow.seats_max(), objects, watchers)
+}
+
+/// Authorization, verb.
+async fn authorized(call: &Arc<Call>, body: RequestBody) -> Result<Response<Body>, Status> {
+    match call.server.authorizer.authorize(&call.user, &call.attributes) {
         Decision::Allow(_) => crate::route::route(call, body).await,
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&call.user, attributes, &reason)),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&call.user, &call.attributes, &reason)),
     }
 }
 

@@ -284,34 +284,6 @@ async fn who_takes_too_long_is_given_up() {
         .refused(400, "invalid timeout specified in the request URL");
 }
 
-#[tokio::test]
-async fn too_many_writes_at_once_are_sent_away() {
-    let gate = Arc::new(Semaphore::new(0));
-    let labeller = Arc::new(Labeller {
-        gate: Some(gate.clone()),
-        ..Labeller::default()
-    });
-    let engine = store::testing::engine_in_memory(base::Clock::real(), base::Random::seeded(1)).await;
-    let world = World::over(engine, vec![labeller.clone()], |config| config.inflight = (1, 1)).await;
-    for api in world.both().await {
-        labeller.waiting.store(0, Ordering::SeqCst);
-        let slow = tokio::spawn({
-            let api = api.clone();
-            async move { api.post(MAPS, &json!({"metadata": {"name": "slow"}})).await }
-        });
-        while labeller.waiting.load(Ordering::SeqCst) < 1 {
-            tokio::task::yield_now().await;
-        }
-        let answer = api.post(MAPS, &json!({"metadata": {"name": "other"}})).await;
-        answer.refused(429, "Too many requests, please try again later.");
-        assert_eq!(answer.headers["retry-after"], "1");
-        assert_eq!(api.get(MAPS).await.code, 200, "reads have seats of their own");
-        gate.add_permits(2);
-        slow.await.unwrap().ok();
-        api.delete(&format!("{MAPS}/slow")).await.ok();
-    }
-}
-
 /// Panics for objects called `boom`.
 struct Bomb;
 

@@ -6,6 +6,7 @@ mod connect;
 mod discovery;
 mod etcd;
 mod faults;
+mod flow;
 mod identity;
 mod lists;
 mod policies;

@@ -109,6 +109,7 @@ impl ControlPlane {
             .await
             .doing("bringing the cluster into its first shape")?;
 
+        apiserver::flowcontrol::maintain(&own, clock.clone(), &components);
         let names = vec![IpAddr::V4(API_SERVICE), IpAddr::V4(API_ENDPOINT.0)];
         let serving = serving::start(pki.clone(), names, renewal("kube-apiserver"))?;
         let tls = apiserver::serve::tls_config(serving);

@@ -30,6 +30,7 @@ transcripts! {
     edit
     explain
     expose
+    flow_control
     get
     get_output
     label

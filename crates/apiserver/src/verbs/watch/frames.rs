@@ -99,6 +99,11 @@ impl Drop for Open {
 }
 
 impl Frames {
+    /// How many watch.
+    pub fn watchers(&self) -> usize {
+        self.watchers.load(Ordering::Relaxed)
+    }
+
     /// Whether anybody else could use a frame.
     pub fn are_shared(&self) -> bool {
         self.watchers.load(Ordering::Relaxed) > 1
