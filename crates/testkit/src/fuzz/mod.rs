@@ -8,6 +8,7 @@
 //! The corpus in `corpus/TARGET/` is replayed by this crate's tests. Whoever mends what fuzzing found leaves the input there.
 
 mod decoders;
+mod etcd_streams;
 mod mutate;
 mod patches;
 mod paths;
@@ -58,6 +59,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "marks", group: "log", make: store::fuzzing::make_marks, run: store::fuzzing::read_marks },
     Target { name: "backup", group: "backup", make: storage::make_backup, run: storage::backup },
     Target { name: "etcd", group: "etcd", make: storage::make_etcd, run: storage::etcd },
+    Target { name: "etcd_watch", group: "etcd_streams", make: etcd_streams::make_watch, run: etcd_streams::watch },
+    Target { name: "etcd_lease", group: "etcd_streams", make: etcd_streams::make_lease, run: etcd_streams::lease },
 ];
 
 /// The most inputs of new outcomes that are kept: a message with the input in it must not fill the memory.

@@ -17,7 +17,7 @@ use store::{
 use tokio::runtime::Runtime;
 use tonic::Status;
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+pub(super) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
     built.expect("a runtime of one thread")
 });
@@ -124,12 +124,12 @@ pub fn backup(input: &[u8]) -> String {
 // --- etcd's API ---
 
 /// Inputs that one store takes, so that its history does not fill the memory.
-const INPUTS_MAX: usize = 512;
+pub(super) const INPUTS_MAX: usize = 512;
 
 /// A front, and how many inputs it has taken.
 static FRONT: LazyLock<Mutex<(Front, usize)>> = LazyLock::new(|| Mutex::new((front(), 0)));
 
-fn front() -> Front {
+pub(super) fn front() -> Front {
     RUNTIME.block_on(async {
         let options = FrontOptions {
             read_only: vec!["/registry/".into()],
