@@ -68,7 +68,7 @@ fn a_restored_cluster_has_everything_and_time_goes_on() {
     let cluster = Cluster::start();
     cluster.kubectl_ok(&["create", "configmap", "kept", "--from-literal=a=1"]);
     cluster.kubectl_ok(&["create", "secret", "generic", "secret", "--from-literal=a=1"]);
-    let token = cluster.kubectl_ok(&["create", "token", "default"]);
+    let token = cluster.account_token();
     let kept = get(&cluster, "kept");
     let file = cluster.dir.join("one.backup");
     let writer = Writer::start(&cluster);
@@ -311,7 +311,7 @@ fn the_history_of_an_object_is_for_those_who_may_get_it() {
         "--role=reader",
         "--serviceaccount=default:default",
     ]);
-    let token = cluster.kubectl_ok(&["create", "token", "default"]);
+    let token = cluster.account_token();
     let config = cluster.dir.join("reader");
     let mut reader = cluster.config();
     reader["users"][0]["user"] = json!({"token": token.trim()});

@@ -151,9 +151,14 @@ impl Cluster {
         succeed(&self.kubectl(arguments))
     }
 
-    /// Makes a namespace and a place to work in it.
-    pub fn workplace(&self, namespace: &str) -> Workplace {
-        self.kubectl_ok(&["create", "namespace", namespace]);
+    /// A token of the namespace `default`'s account, which a controller makes a moment after the start.
+    pub fn account_token(&self) -> String {
+        self.has_account("default");
+        self.kubectl_ok(&["create", "token", "default"]).trim().to_owned()
+    }
+
+    /// Waits for a namespace's default account.
+    pub fn has_account(&self, namespace: &str) {
         self.kubectl_ok(&[
             "wait",
             "--for=create",
@@ -162,6 +167,12 @@ impl Cluster {
             namespace,
             PATIENCE,
         ]);
+    }
+
+    /// Makes a namespace and a place to work in it.
+    pub fn workplace(&self, namespace: &str) -> Workplace {
+        self.kubectl_ok(&["create", "namespace", namespace]);
+        self.has_account(namespace);
         let dir = self.dir.join("work").join(namespace);
         std::fs::create_dir_all(&dir).unwrap();
         let mut config = self.config();

@@ -16,7 +16,7 @@ fn a_cluster_starts_once_ends_and_comes_back_with_its_data() {
     let cluster = Cluster::start();
     let (pid, server) = (cluster.server_pid(), cluster.server());
     cluster.kubectl_ok(&["create", "configmap", "kept", "--from-literal=a=1"]);
-    let token = cluster.kubectl_ok(&["create", "token", "default"]);
+    let token = cluster.account_token();
 
     let again = cluster.trireme(&["up", "--no-node"]);
     let text = fail_free(&again);

@@ -98,15 +98,7 @@ fn two_servers_are_one_cluster() {
     drop(one);
     assert_eq!(two.get(&format!("{maps}/shared"))["data"]["a"], "1");
     two.cluster.kubectl_ok(&["create", "namespace", "after"]);
-    let made = [
-        "wait",
-        "--for=create",
-        "serviceaccount/default",
-        "-n",
-        "after",
-        PATIENCE,
-    ];
-    two.cluster.kubectl_ok(&made);
+    two.cluster.has_account("after");
 }
 
 fn the_same_address_is_given_once(one: &Plane, two: &Plane) {
