@@ -29,6 +29,7 @@ mod root_ca;
 mod service_account;
 mod taint_eviction;
 mod views;
+mod volume_protection;
 
 #[cfg(test)]
 mod simulation;
@@ -136,6 +137,8 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
         context("pod-garbage-collector", "pod-garbage-collector"),
         config.terminated_pods_max,
     );
+    volume_protection::claims::start(context("pvc-protection-controller", "pvc-protection-controller"));
+    volume_protection::volumes::start(context("pv-protection-controller", "pv-protection-controller"));
     let masks = (config.node_cidr_mask_v4, config.node_cidr_mask_v6);
     node_ipam::start(
         context("node-controller", "cidrAllocator"),

@@ -29,6 +29,42 @@ pub(crate) struct PodSpec {
     pub containers: Vec<Container>,
     pub init_containers: Vec<Container>,
     pub tolerations: Vec<Toleration>,
+    /// The volumes that are claims.
+    #[serde(rename = "volumes", deserialize_with = "claims")]
+    pub claims: Box<[ClaimUse]>,
+}
+
+/// How a pod uses a claim.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ClaimUse {
+    /// By its name.
+    Named(String),
+    /// It is made for the pod's volume of this name.
+    Ephemeral(String),
+}
+
+/// Most pods have no claim, and their volumes need no room here.
+fn claims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<[ClaimUse]>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Volume {
+        name: String,
+        persistent_volume_claim: Option<Source>,
+        ephemeral: Option<serde::de::IgnoredAny>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Source {
+        claim_name: String,
+    }
+    let volumes = Option::<Vec<Volume>>::deserialize(deserializer)?.unwrap_or_default();
+    let claims = volumes.into_iter().filter_map(|volume| {
+        let named = volume
+            .persistent_volume_claim
+            .map(|source| ClaimUse::Named(source.claim_name));
+        named.or_else(|| volume.ephemeral.map(|_| ClaimUse::Ephemeral(volume.name)))
+    });
+    Ok(claims.collect())
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -3,6 +3,7 @@
 //! Each is a plain decision over the old and the new object and the state in memory; none of them calls the API.
 
 mod certificates;
+mod claim_resize;
 mod default_class;
 mod default_toleration_seconds;
 mod limit_ranger;
@@ -14,6 +15,7 @@ mod rbac_escalation;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod storage_in_use;
 mod taint_nodes_by_condition;
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use base::random::Random;
 
 pub use certificates::Certificates;
+pub use claim_resize::PersistentVolumeClaimResize;
 pub use default_class::DefaultClass;
 pub use default_toleration_seconds::DefaultTolerationSeconds;
 pub use limit_ranger::LimitRanger;
@@ -32,6 +35,7 @@ pub use rbac_escalation::RbacEscalation;
 pub use resource_quota::ResourceQuota;
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
+pub use storage_in_use::StorageObjectInUseProtection;
 pub use taint_nodes_by_condition::TaintNodesByCondition;
 
 use crate::authorization::Rbac;
@@ -50,6 +54,8 @@ pub fn plugins(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>, random: Random)
         Arc::new(Priority),
         Arc::new(DefaultTolerationSeconds),
         Arc::new(DefaultClass::STORAGE),
+        Arc::new(StorageObjectInUseProtection),
+        Arc::new(PersistentVolumeClaimResize),
         Arc::new(RuntimeClass),
         Arc::new(Certificates::new(authorizer.clone())),
         Arc::new(DefaultClass::INGRESS),

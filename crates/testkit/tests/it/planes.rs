@@ -5,8 +5,10 @@ use std::sync::Arc;
 use apiserver::request::{SYSTEM_MASTERS, UserInfo};
 use base::Random;
 use base::disk::SimDisk;
-use client::resource::resources::{CONFIG_MAPS, DEPLOYMENTS, PODS, REPLICA_SETS};
-use client::{Client, Event, ListParams, WatchParams};
+use client::resource::resources::{
+    CONFIG_MAPS, DEPLOYMENTS, PERSISTENT_VOLUME_CLAIMS, PODS, REPLICA_SETS, SERVICE_ACCOUNTS,
+};
+use client::{Client, DeleteParams, Event, ListParams, WatchParams};
 use serde_json::{Value, json};
 use testkit::{ControlPlane, engine_on};
 
@@ -89,5 +91,63 @@ async fn a_cluster_survives_a_power_loss() {
     assert_eq!(found["metadata"], kept["metadata"]);
     let nobody = plane.client(UserInfo::new::<String>("nobody", []));
     everything_works(&admin, &nobody, "after").await;
+    plane.end().await;
+}
+
+/// A claim that a pod uses stays until the pod is gone, and only a bound one grows.
+#[tokio::test]
+async fn claims_in_use_wait() {
+    let plane = ControlPlane::start().await.unwrap();
+    let admin = plane.administrator();
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let mut made = admin
+        .create_in(&PERSISTENT_VOLUME_CLAIMS, "default", &claim)
+        .await
+        .unwrap();
+    assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+    made["spec"]["resources"]["requests"]["storage"] = "2Gi".into();
+    let refused = admin
+        .update(&PERSISTENT_VOLUME_CLAIMS, "default", "c", None, &made)
+        .await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("spec is immutable after creation"), "{refused}");
+
+    // A pod needs the account that a controller makes.
+    let everything = WatchParams::default();
+    let mut accounts = admin
+        .watch_in::<Value>(&SERVICE_ACCOUNTS, "default", &everything)
+        .await
+        .unwrap();
+    accounts.next().await.unwrap().unwrap();
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"nodeName": "n",
+        "containers": [{"name": "c", "image": "i"}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}});
+    admin.create_in(&PODS, "default", &pod).await.unwrap();
+    let now = DeleteParams {
+        grace_seconds: Some(0),
+        ..DeleteParams::default()
+    };
+    let mut claims = admin
+        .watch_in::<Value>(&PERSISTENT_VOLUME_CLAIMS, "default", &WatchParams::default())
+        .await
+        .unwrap();
+    admin
+        .delete(&PERSISTENT_VOLUME_CLAIMS, "default", "c", &now)
+        .await
+        .unwrap();
+    let waiting = admin
+        .get_in::<Value>(&PERSISTENT_VOLUME_CLAIMS, "default", "c")
+        .await
+        .unwrap();
+    assert!(api::meta::is_deleting(&waiting), "{waiting:#}");
+    admin.delete(&PODS, "default", "p", &now).await.unwrap();
+    while let Some(event) = claims.next().await {
+        if matches!(event.unwrap(), Event::Deleted(_)) {
+            break;
+        }
+    }
+    let gone = admin.get_in::<Value>(&PERSISTENT_VOLUME_CLAIMS, "default", "c").await;
+    assert!(gone.is_err_and(|error| error.is_not_found()));
     plane.end().await;
 }
