@@ -83,6 +83,8 @@ fn all_rows() -> impl Iterator<Item = Arc<StorageKind>> {
 }
 
 #[cfg(test)]
+mod defaults;
+#[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod tests;

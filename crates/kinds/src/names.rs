@@ -10,14 +10,9 @@ pub fn subdomain(name: &str, prefix: bool) -> Vec<String> {
     validation::name_is_dns_subdomain(name, prefix)
 }
 
-/// Namespaces: a lowercase DNS label of at most 63 characters.
+/// Namespaces and Services: a lowercase DNS label of at most 63 characters.
 pub fn label(name: &str, prefix: bool) -> Vec<String> {
     validation::name_is_dns_label(name, prefix)
-}
-
-/// Services: a DNS label that starts with a letter.
-pub fn label1035(name: &str, prefix: bool) -> Vec<String> {
-    validation::name_is_dns1035_label(name, prefix)
 }
 
 /// RBAC kinds: anything that can be one segment of a path.
@@ -43,8 +38,7 @@ mod tests {
             (subdomain, "a-", false, false),
             (subdomain, "a-", true, true),
             (label, "a.b", false, false),
-            (label1035, "1a", false, false),
-            (label1035, "a1", false, true),
+            (label, "1a", false, true),
             (path_segment, "system:node", false, true),
             (path_segment, "a/b", false, false),
             (path_segment, "..", false, false),

@@ -104,7 +104,7 @@ fn subsets(object: &At) {
 
 fn address_rules(address: &At) {
     let ip = address.get("ip");
-    ip.extend(ip_legacy(&ip.path, ip.text(), false, &[]));
+    ip.extend(ip_legacy(&ip.path, ip.text(), true, &[]));
     let (name, node) = (address.get("hostname"), address.get("nodeName"));
     if !name.is_empty() {
         name.check(dns1123_label(name.text()));

@@ -11,7 +11,7 @@ use api::field::ErrorList;
 use api::quantity::Quantity;
 use api::validation::qualified_name;
 
-use super::pod::resources;
+use super::pod::{self, resources};
 use crate::build::Row;
 use crate::check::{At, Report};
 use crate::print::CREATED_AT;
@@ -35,7 +35,12 @@ struct LimitRanges;
 
 impl Strategy for LimitRanges {
     fn default(&self, object: &mut Value) {
-        object.elements("spec.limits").for_each(default_item);
+        for item in object.elements("spec.limits") {
+            default_item(item);
+            for list in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+                pod::round_up(item.existing(list));
+            }
+        }
     }
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {

@@ -126,7 +126,7 @@ fn swap(node: &At) {
 fn ranges(node: &At) {
     let all = node.items("spec.podCIDRs");
     for range in &all {
-        range.extend(cidr_legacy(&range.path, range.text(), false, &[]));
+        range.extend(cidr_legacy(&range.path, range.text(), true, &[]));
     }
     if all.len() < 2 {
         return;

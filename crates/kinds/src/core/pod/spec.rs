@@ -231,7 +231,7 @@ fn dns_config(spec: &At) {
         servers.invalid(format!("must not have more than {NAMESERVERS_MAX} nameservers"));
     }
     for server in config.items("nameservers") {
-        server.extend(ip_legacy(&server.path, server.text(), false, &[]));
+        server.extend(ip_legacy(&server.path, server.text(), true, &[]));
     }
     let all: Vec<&str> = config.value.texts("searches").collect();
     if all.len() > SEARCHES_MAX {
@@ -306,7 +306,7 @@ fn host_name(spec: &At) {
 fn host_aliases(spec: &At) {
     for alias in spec.items("hostAliases") {
         let address = alias.get("ip");
-        address.extend(ip_legacy(&address.path, address.text(), false, &[]));
+        address.extend(ip_legacy(&address.path, address.text(), true, &[]));
         for name in alias.items("hostnames") {
             name.check(dns1123_subdomain(name.text()));
         }

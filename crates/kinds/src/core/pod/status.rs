@@ -135,7 +135,7 @@ fn host_addresses(status: &At, old: &Value) {
 fn address_list(status: &At, list: &str, old: &[&str]) {
     let all = status.items(list);
     for address in &all {
-        address.extend(ip_legacy(&address.path, address.value.text("ip"), false, old));
+        address.extend(ip_legacy(&address.path, address.value.text("ip"), true, old));
     }
     if all.len() < 2 {
         return;

@@ -20,7 +20,7 @@ pub fn row() -> StorageKind {
         .short(&["svc"])
         .in_all()
         .stored_under("services/specs")
-        .named(names::label1035)
+        .named(names::label)
         .strategy(strategy::Services)
         .handler(
             "proxy",

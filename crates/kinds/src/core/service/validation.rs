@@ -195,7 +195,7 @@ fn cluster_ips(spec: &At, old: &Value) {
             list.ensure(all.len() == 1, "'None' must be the first and only value");
             continue;
         }
-        let errors = ip_legacy(&address.path, address.text(), false, &old_values);
+        let errors = ip_legacy(&address.path, address.text(), true, &old_values);
         broken |= !errors.is_empty();
         address.extend(errors);
     }
@@ -240,7 +240,7 @@ fn families(spec: &At) {
 fn external_ips(spec: &At, old: &Value) {
     let old: Vec<&str> = old.texts("externalIPs").collect();
     for address in spec.items("externalIPs") {
-        let errors = ip_legacy(&address.path, address.text(), false, &old);
+        let errors = ip_legacy(&address.path, address.text(), true, &old);
         match errors.is_empty() {
             true => endpoint_address(&address),
             false => address.extend(errors),
@@ -288,7 +288,7 @@ fn source_ranges(service: &At, old: &Value) {
         }
         let old: Vec<&str> = old.texts("spec.loadBalancerSourceRanges").map(str::trim).collect();
         for (index, range) in spec.value.texts("loadBalancerSourceRanges").enumerate() {
-            shown.extend(cidr_legacy(&path.index(index), range.trim(), false, &old));
+            shown.extend(cidr_legacy(&path.index(index), range.trim(), true, &old));
         }
         return;
     }
@@ -302,7 +302,7 @@ fn source_ranges(service: &At, old: &Value) {
     }
     if api::meta::annotation(old, RANGES_ANNOTATION) != Some(ranges) {
         for range in ranges.split(',').map(str::trim).filter(|_| !ranges.trim().is_empty()) {
-            shown.extend(cidr_legacy(&path, range, false, &[]));
+            shown.extend(cidr_legacy(&path, range, true, &[]));
         }
     }
 }
@@ -438,7 +438,7 @@ pub fn status(service: &At, old: &Value) {
     for point in service.items("status.loadBalancer.ingress") {
         let (address, mode, name) = (point.get("ip"), point.get("ipMode"), point.get("hostname"));
         if !address.is_empty() {
-            address.extend(ip_legacy(&address.path, address.text(), false, &old));
+            address.extend(ip_legacy(&address.path, address.text(), true, &old));
         }
         match (address.is_empty(), mode.is_set()) {
             (false, false) => mode.missing("must be specified when `ip` is set"),
