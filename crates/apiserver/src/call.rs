@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use api::{Reason, Status};
 
+use crate::audit::Trail;
 use crate::metrics::LongRunning;
 use crate::registry::Registry;
 use crate::request::{Attributes, Query, UserInfo};
@@ -58,6 +59,8 @@ pub struct Call {
     pub warnings: Mutex<Vec<String>>,
     /// The other side of an upgrade, when the connection can be upgraded.
     pub upgrade: Mutex<Option<OnUpgrade>>,
+    /// What the audit log is told of the request.
+    pub audit: Option<Arc<Trail>>,
     /// Counts a watch or a stream as open; whatever goes on behind an upgraded connection holds the call.
     pub _open: Option<LongRunning>,
 }

@@ -13,6 +13,7 @@ use api::schema::SchemaRef;
 use api::{GroupResource, GroupVersionKind};
 
 use crate::addresses::Addresses;
+use crate::audit::Auditor;
 use crate::cluster::Cluster;
 use crate::dial::{NodeDialer, ServiceDialer};
 use crate::discovery::Discovery;
@@ -20,7 +21,7 @@ use crate::flowcontrol::FlowControl;
 use crate::health::{self, NamedCheck};
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
-use crate::pipeline::{AuditSink, Authenticator, Authorizer, Plugin, TokenIssuer};
+use crate::pipeline::{Authenticator, Authorizer, Plugin, TokenIssuer};
 use crate::registry::{Registry, RegistryError};
 use crate::sealing::Sealer;
 use crate::storage::Storage;
@@ -65,8 +66,8 @@ pub struct Config {
     pub nodes: Option<Arc<dyn NodeDialer>>,
     /// The way to pods; without it pod and service proxies answer 503.
     pub services: Option<Arc<dyn ServiceDialer>>,
-    /// Where audit events go.
-    pub audit: Option<Arc<dyn AuditSink>>,
+    /// What is told of requests, and where it goes.
+    pub audit: Option<Arc<Auditor>>,
     /// Checks of the composition root's own, for `/readyz`.
     pub checks: Vec<NamedCheck>,
     /// Seats for all requests together: upstream's `--max-requests-inflight` and `--max-mutating-requests-inflight`.
@@ -132,8 +133,8 @@ pub struct Server {
     pub nodes: Option<Arc<dyn NodeDialer>>,
     /// The way to pods.
     pub services: Option<Arc<dyn ServiceDialer>>,
-    /// Where audit events go.
-    pub audit: Option<Arc<dyn AuditSink>>,
+    /// What is told of requests, and where it goes.
+    pub audit: Option<Arc<Auditor>>,
     /// Cluster IPs.
     pub addresses: Arc<Addresses>,
     /// Seats.

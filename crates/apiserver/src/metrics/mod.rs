@@ -4,6 +4,7 @@
 //! process. What has no meaning here (garbage collection, a watch cache's size) is left out, and what upstream has no name
 //! for has one of ours.
 
+mod audit;
 mod flow;
 mod process;
 mod requests;
@@ -22,6 +23,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 use crate::version;
+pub use audit::AuditMetrics;
 pub use flow::{FlowMetrics, SchemaMetrics};
 use process::Process;
 pub use requests::{InFlight, LongRunning, RequestLabels, Requests};
@@ -74,6 +76,8 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     /// Requests and their answers.
     pub requests: Requests,
+    /// What is told to the audit log.
+    pub audit: AuditMetrics,
     /// Seats and who waits for them.
     pub flow: FlowMetrics,
     /// Events sent to watchers.
@@ -106,6 +110,7 @@ impl Default for Metrics {
         let metrics = Metrics {
             registry: Mutex::default(),
             requests: Requests::default(),
+            audit: AuditMetrics::default(),
             flow: FlowMetrics::default(),
             watch_events: Family::default(),
             watch_frames: Counter::default(),
@@ -130,6 +135,7 @@ impl Metrics {
         let r = &mut *self.registry.lock();
         self.requests.register(r);
         self.flow.register(r);
+        self.audit.register(r);
         name(
             r,
             "apiserver_watch_events",

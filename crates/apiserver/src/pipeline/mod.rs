@@ -3,13 +3,11 @@
 //! connection -> authentication (and impersonation) -> audit -> flow control -> authorization -> verb. See design D6.
 
 pub mod admission;
-pub mod audit;
 pub mod identity;
 mod impersonate;
 mod stages;
 
 pub use admission::{Operation, Plugin, Review};
-pub use audit::{AuditSink, AuditStage};
 pub use identity::{Authenticator, Authorizer, Credentials, Decision, Identity, RuleSet, TokenIssuer};
 pub use stages::{Peer, handle};
 

@@ -1,6 +1,6 @@
 //! One request through all stages. Invariant: whatever happens, panics included, exactly one answer comes out.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, USER_AGENT};
 use http::{Request, Response};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use tracing::Instrument as _;
@@ -18,7 +18,8 @@ use api::Status;
 use api::schema::SchemaRef;
 use client::Body;
 
-use crate::call::{Call, RequestBody, is_long_running, warning_headers};
+use crate::audit::Facts;
+use crate::call::{Call, RequestBody, is_long_running, read_body, warning_headers};
 use crate::flowcontrol::{Flow, Work, width};
 use crate::metrics::LongRunning;
 use crate::registry::Registry;
@@ -28,7 +29,7 @@ use crate::respond::{self, body};
 use crate::server::Server;
 use crate::virtuals;
 
-use super::{AuditStage, Credentials, Decision, forbidden, impersonate};
+use super::{Credentials, Decision, forbidden, impersonate};
 
 /// How long a request that is neither a watch nor a stream may take (upstream's `--request-timeout`).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -225,13 +226,32 @@ async fn stages(
     let (mut parts, request_body) = request.into_parts();
     let registry = server.registry.load_full();
     let (output, not_acceptable) = negotiated(&registry, &parts.headers, &query, &attributes);
-    let user = match authenticate(&server, &peer, &mut parts.headers).await {
-        Ok(user) => user,
-        Err(status) => return respond::failure(&output, &status),
+    let begin = |user: &UserInfo, impersonated: Option<&UserInfo>, headers: &http::HeaderMap| {
+        let auditor = server.audit.as_ref()?;
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let facts = Facts {
+            id: audit_id,
+            uri: parts.uri.path_and_query().map_or("", |uri| uri.as_str()),
+            user,
+            impersonated,
+            request: &attributes,
+            source_ips: source_ips(headers, &peer),
+            user_agent: text("user-agent"),
+        };
+        auditor.begin(&facts, &server.metrics.audit).map(Arc::new)
     };
-    if let Some(sink) = &server.audit {
-        sink.record(audit_id, AuditStage::RequestReceived, &user, &attributes);
-    }
+    let (user, impersonated) = match authenticate(&server, &peer, &mut parts.headers).await {
+        Ok(both) => both,
+        Err(status) => {
+            let response = respond::failure(&output, &status);
+            return match begin(&UserInfo::default(), None, &parts.headers) {
+                Some(trail) => trail.follow(response, false),
+                None => response,
+            };
+        }
+    };
+    let audit = begin(&user, impersonated.as_ref(), &parts.headers);
+    let user = impersonated.unwrap_or(user);
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let call = Arc::new(Call {
         registry,
@@ -246,6 +266,7 @@ async fn stages(
         user: Arc::new(user),
         warnings: Mutex::default(),
         upgrade: Mutex::new(upgrade),
+        audit,
         _open: open,
     });
     let flow = server.flow.classify(&call.user, &call.attributes);
@@ -257,11 +278,32 @@ async fn stages(
     for warning in warning_headers(&call.warnings.lock()) {
         response.headers_mut().append("warning", warning);
     }
-    if let Some(sink) = &server.audit {
-        let stage = AuditStage::ResponseStarted(response.status().as_u16());
-        sink.record(audit_id, stage, &call.user, &call.attributes);
+    match call.audit.clone() {
+        Some(trail) => trail.follow(response, call.attributes.verb == "watch"),
+        None => response,
     }
-    response
+}
+
+/// The addresses that a request came from, as the proxies before us tell, and the nearest one last.
+/// Source: `SourceIPs` of `k8s.io/apimachinery/pkg/util/net`.
+fn source_ips(headers: &http::HeaderMap, peer: &Peer) -> Vec<String> {
+    let texts = |name: &str| {
+        let all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let all = all.flat_map(|list| list.split(','));
+        all.filter_map(|text| text.trim().parse::<IpAddr>().ok())
+            .collect::<Vec<_>>()
+    };
+    let mut all = texts("x-forwarded-for");
+    let nearest = match peer {
+        Peer::Connection { remote, .. } => remote.ip(),
+        Peer::InProcess(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+    };
+    for address in texts("x-real-ip").into_iter().take(1).chain([nearest]) {
+        if all.last() != Some(&address) {
+            all.push(address);
+        }
+    }
+    all.iter().map(IpAddr::to_string).collect()
 }
 
 /// How to answer. When nothing that the client takes is there, errors are JSON, and the second value says so.
@@ -291,8 +333,12 @@ fn negotiated(
     }
 }
 
-/// Authentication and impersonation. The credentials are removed from the headers.
-async fn authenticate(server: &Server, peer: &Peer, headers: &mut http::HeaderMap) -> Result<UserInfo, Status> {
+/// Authentication and impersonation: who it is, and as whom they act. The credentials are removed from the headers.
+async fn authenticate(
+    server: &Server,
+    peer: &Peer,
+    headers: &mut http::HeaderMap,
+) -> Result<(UserInfo, Option<UserInfo>), Status> {
     let user = match peer {
         Peer::InProcess(user) => (**user).clone(),
         Peer::Connection { remote, certificates } => {
@@ -314,7 +360,7 @@ async fn authenticate(server: &Server, peer: &Peer, headers: &mut http::HeaderMa
     };
     headers.remove(AUTHORIZATION);
     let impersonated = impersonate::impersonate(&*server.authorizer, &user, headers)?;
-    Ok(impersonated.unwrap_or(user))
+    Ok((user, impersonated))
 }
 
 /// Flow control: the request has its seats until it is answered; a list until its answer is sent, a watch until it begins.
@@ -354,10 +400,35 @@ fn work(call: &Call, flow: &Flow) -> Work {
 
 /// Authorization, verb.
 async fn authorized(call: &Arc<Call>, body: RequestBody) -> Result<Response<Body>, Status> {
-    match call.server.authorizer.authorize(&call.user, &call.attributes) {
-        Decision::Allow(_) => crate::route::route(call, body).await,
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&call.user, &call.attributes, &reason)),
+    let (allowed, reason) = match call.server.authorizer.authorize(&call.user, &call.attributes) {
+        Decision::Allow(reason) => (true, reason),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => (false, reason),
+    };
+    let refusal = || forbidden(&call.user, &call.attributes, &reason);
+    let Some(trail) = &call.audit else {
+        return match allowed {
+            true => crate::route::route(call, body).await,
+            false => Err(refusal()),
+        };
+    };
+    trail.annotate(
+        "authorization.k8s.io/decision",
+        if allowed { "allow" } else { "forbid" },
+    );
+    trail.annotate("authorization.k8s.io/reason", &reason);
+    if !allowed {
+        return Err(refusal());
     }
+    let writes = !call.attributes.is_read_only() && !call.is_long_running();
+    let body = match writes {
+        true => {
+            let bytes = read_body(body).await?;
+            trail.received(&call.headers, &bytes);
+            Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+        }
+        false => body,
+    };
+    crate::route::route(call, body).await
 }
 
 #[cfg(test)]

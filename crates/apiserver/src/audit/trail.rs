@@ -1,0 +1,222 @@
+//! One request on its way: what is added to its events, and when they are told.
+
+use std::sync::Arc;
+
+use api::codec::{Limits, MediaType, json, protobuf, yaml};
+use api::{Map, Value, meta};
+use bytes::{Bytes, BytesMut};
+use client::Body;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Response};
+use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::policy::Verdict;
+use super::{Auditor, Level, Stage};
+use crate::metrics::AuditMetrics;
+
+/// Objects of answers up to here are told; a larger one is left out and the event says so. A line of the log that nothing
+/// can read helps nobody; upstream's truncation begins at the same place (`--audit-log-truncate-max-event-size`).
+const OBJECT_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// Follows a request. Tells its last stage when dropped.
+pub struct Trail {
+    auditor: Arc<Auditor>,
+    verdict: Verdict,
+    event: Mutex<Map>,
+    answer: Mutex<Answer>,
+    metrics: AuditMetrics,
+}
+
+#[derive(Default)]
+struct Answer {
+    code: u16,
+    media: Option<MediaType>,
+    bytes: BytesMut,
+    truncated: bool,
+}
+
+impl Trail {
+    pub(super) fn new(auditor: Arc<Auditor>, verdict: Verdict, event: Map, metrics: AuditMetrics) -> Trail {
+        Trail {
+            auditor,
+            verdict,
+            event: Mutex::new(event),
+            answer: Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// Notes something about the request.
+    pub fn annotate(&self, key: &str, value: &str) {
+        let mut event = self.event.lock();
+        let annotations = event.entry("annotations").or_insert_with(|| json!({}));
+        annotations[key] = value.into();
+    }
+
+    /// Notes what was sent: the object, or the patch.
+    pub fn received(&self, headers: &HeaderMap, body: &Bytes) {
+        let Some(mut object) = tree(media_of(headers), body) else {
+            return;
+        };
+        let mut event = self.event.lock();
+        if let Some(reference) = event.get_mut("objectRef").and_then(Value::as_object_mut)
+            && object["kind"].is_string()
+        {
+            let found = [
+                ("name", meta::name(&object)),
+                ("uid", meta::uid(&object)),
+                ("resourceVersion", meta::resource_version(&object)),
+            ];
+            for (field, text) in found.into_iter().filter(|(_, text)| !text.is_empty()) {
+                reference.entry(field).or_insert_with(|| text.into());
+            }
+        }
+        if self.verdict.level >= Level::Request {
+            self.trim(&mut object);
+            event.insert("requestObject".into(), object);
+        }
+    }
+
+    /// Follows an answer to its end. Of a watch it is told that it begins, and not what it says.
+    pub fn follow(self: Arc<Self>, response: Response<Body>, is_watch: bool) -> Response<Body> {
+        let code = response.status().as_u16();
+        {
+            let mut answer = self.answer.lock();
+            answer.code = code;
+            answer.media = media_of(response.headers());
+        }
+        if is_watch {
+            self.tell(Stage::ResponseStarted);
+        }
+        let wanted = self.verdict.level == Level::RequestResponse || code >= 400;
+        response.map(|body| {
+            let keep = wanted && !is_watch;
+            body.map_frame(move |frame| {
+                if let Some(data) = frame.data_ref().filter(|_| keep) {
+                    self.answer.lock().keep(data);
+                }
+                frame
+            })
+            .boxed_unsync()
+        })
+    }
+
+    /// Tells a stage, unless the policy leaves it out.
+    pub(super) fn tell(&self, stage: Stage) {
+        if self.verdict.omit_stages.contains(&stage) {
+            return;
+        }
+        let mut event = self.event.lock().clone();
+        event.insert("stage".into(), stage.as_str().into());
+        event.insert("stageTimestamp".into(), self.auditor.now().into());
+        if stage == Stage::RequestReceived {
+            // What is known only later is not told before: the object is read after this.
+            event.remove("requestObject");
+        } else {
+            self.add_answer(&mut event, stage);
+        }
+        self.metrics.told();
+        if let Err(error) = self.auditor.sink.write(&Value::Object(event)) {
+            self.metrics.lost();
+            tracing::warn!(%error, "an audit event was lost");
+        }
+    }
+
+    fn add_answer(&self, event: &mut Map, stage: Stage) {
+        let answer = self.answer.lock();
+        let (code, said) = match (stage, answer.code) {
+            (Stage::Panic, _) => (500, "an internal error: the server panicked"),
+            (_, 0) => (504, "the request was given up before it was answered"),
+            (_, code) => (code, ""),
+        };
+        let object = tree(answer.media, &answer.bytes.clone().freeze());
+        let mut status = json!({"metadata": {}, "code": code});
+        if !said.is_empty() {
+            status["status"] = "Failure".into();
+            status["message"] = said.into();
+        }
+        if let Some(object) = object.as_ref().filter(|object| object["kind"] == "Status") {
+            for field in ["status", "message", "reason", "details"] {
+                if !object[field].is_null() {
+                    status[field] = object[field].clone();
+                }
+            }
+        }
+        event.insert("responseStatus".into(), status);
+        if self.verdict.level < Level::RequestResponse || stage != Stage::ResponseComplete {
+            return;
+        }
+        if answer.truncated {
+            let annotations = event.entry("annotations").or_insert_with(|| json!({}));
+            annotations["audit.k8s.io/truncated"] = "true".into();
+        } else if let Some(mut object) = object {
+            self.trim(&mut object);
+            event.insert("responseObject".into(), object);
+        }
+    }
+
+    fn trim(&self, object: &mut Value) {
+        if !self.verdict.omit_managed_fields {
+            return;
+        }
+        let forget = |object: &mut Value| {
+            if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.remove("managedFields");
+            }
+        };
+        forget(object);
+        for item in object
+            .get_mut("items")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            forget(item);
+        }
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        self.tell(match std::thread::panicking() {
+            true => Stage::Panic,
+            false => Stage::ResponseComplete,
+        });
+    }
+}
+
+impl Answer {
+    fn keep(&mut self, data: &Bytes) {
+        if self.truncated || self.bytes.len() + data.len() > OBJECT_BYTES_MAX {
+            (self.truncated, self.bytes) = (true, BytesMut::new());
+        } else {
+            self.bytes.extend_from_slice(data);
+        }
+    }
+}
+
+fn media_of(headers: &HeaderMap) -> Option<MediaType> {
+    if headers.contains_key(http::header::CONTENT_ENCODING) {
+        return None;
+    }
+    MediaType::parse(headers.get(CONTENT_TYPE)?.to_str().ok()?)
+}
+
+/// The object in a body; `None`: there is none that can be read.
+fn tree(media: Option<MediaType>, bytes: &Bytes) -> Option<Value> {
+    if bytes.is_empty() {
+        return None;
+    }
+    let limits = Limits::default();
+    match media {
+        Some(MediaType::Protobuf) => {
+            let (gvk, mut value) = protobuf::decode(bytes).ok()?;
+            crate::respond::view::set_kind(&mut value, &gvk.api_version(), &gvk.kind);
+            Some(value)
+        }
+        Some(MediaType::Yaml | MediaType::ApplyYaml) => yaml::decode(bytes, &limits).ok().map(|decoded| decoded.value),
+        _ => json::decode(bytes, &limits).ok().map(|decoded| decoded.value),
+    }
+}

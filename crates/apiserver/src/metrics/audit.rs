@@ -1,0 +1,54 @@
+//! What the audit log counts, under upstream's names. Source: `k8s.io/apiserver/pkg/audit/metrics.go`.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use super::name;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LevelLabels {
+    level: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PluginLabels {
+    plugin: &'static str,
+}
+
+/// The audit log's metrics. Cheap to clone; clones count together.
+#[derive(Clone, Default)]
+pub struct AuditMetrics {
+    levels: Family<LevelLabels, Counter>,
+    events: Counter,
+    errors: Family<PluginLabels, Counter>,
+}
+
+impl AuditMetrics {
+    pub(super) fn register(&self, r: &mut Registry) {
+        name(
+            r,
+            "apiserver_audit_level",
+            "Requests that are told of, by level",
+            &self.levels,
+        );
+        name(r, "apiserver_audit_event", "Audit events", &self.events);
+        name(r, "apiserver_audit_error", "Audit events that were lost", &self.errors);
+    }
+
+    /// A request is told of.
+    pub fn level(&self, level: &'static str) {
+        self.levels.get_or_create(&LevelLabels { level }).inc();
+    }
+
+    /// An event is told.
+    pub fn told(&self) {
+        self.events.inc();
+    }
+
+    /// An event was lost.
+    pub fn lost(&self) {
+        self.errors.get_or_create(&PluginLabels { plugin: "log" }).inc();
+    }
+}
