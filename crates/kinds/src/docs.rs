@@ -5,8 +5,15 @@ use std::sync::Arc;
 
 use crate::row::StorageKind;
 
-/// Kinds with expressions in CEL, of which only the length is checked: there is no compiler for them here.
-const WITHOUT_CEL: [&str; 3] = ["DeviceClass", "ResourceClaim", "ResourceClaimTemplate"];
+/// Kinds with expressions in CEL, of which only presence and length are checked: there is no compiler for them here.
+const WITHOUT_CEL: [&str; 6] = [
+    "DeviceClass",
+    "MutatingWebhookConfiguration",
+    "ResourceClaim",
+    "ResourceClaimTemplate",
+    "ValidatingAdmissionPolicy",
+    "ValidatingWebhookConfiguration",
+];
 
 /// The table of kinds as Markdown: which are served, and which have rules of their own.
 pub fn table_of_kinds() -> String {

@@ -103,6 +103,11 @@ pub fn least(row: &StorageKind) -> Value {
         crate::certificates::tests::REQUEST
     );
     let workload = format!("spec: {{selector: {{matchLabels: {{a: b}}}}, template: {template}}}");
+    let webhook =
+        "webhooks: [{name: a.b.c, sideEffects: None, admissionReviewVersions: [v1], clientConfig: {url: 'https://h'}}]";
+    let rule = "{operations: [CREATE], apiGroups: [''], apiVersions: [v1], resources: [pods]}";
+    let policy =
+        format!("spec: {{validations: [{{expression: 'true'}}], matchConstraints: {{resourceRules: [{rule}]}}}}");
     let examples = [
         ("Pod", "spec: {containers: [{name: a, image: i}]}"),
         ("Deployment", &workload),
@@ -184,6 +189,17 @@ pub fn least(row: &StorageKind) -> Value {
             "VolumeAttachment",
             "spec: {attacher: a, nodeName: n, source: {persistentVolumeName: v}}",
         ),
+        ("MutatingWebhookConfiguration", webhook),
+        ("ValidatingWebhookConfiguration", webhook),
+        ("ValidatingAdmissionPolicy", &policy),
+        (
+            "ValidatingAdmissionPolicyBinding",
+            "spec: {policyName: p, validationActions: [Deny]}",
+        ),
+        (
+            "APIService",
+            "spec: {group: '', version: v1, groupPriorityMinimum: 1, versionPriority: 1}",
+        ),
         ("DeviceClass", "spec: {selectors: [{cel: {expression: 'true'}}]}"),
         (
             "ResourceClaim",
@@ -218,6 +234,10 @@ pub fn least(row: &StorageKind) -> Value {
     object["apiVersion"] = api_version(row).into();
     object["kind"] = row.kind.as_ref().into();
     object["metadata"] = json!({"name": "x", "namespace": "n", "uid": "u"});
+    if row.kind == "APIService" {
+        // Its name says its version and group.
+        object["metadata"]["name"] = "v1.".into();
+    }
     normal(row, &mut object, UnknownFields::Report);
     row.strategy.default(&mut object);
     normal(row, &mut object, UnknownFields::Report);

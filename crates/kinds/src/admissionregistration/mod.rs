@@ -1,9 +1,14 @@
 //! The admissionregistration.k8s.io group (not served: no webhook is called and no policy is evaluated yet).
 
+mod policies;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod webhooks;
+
 use api::Value;
 
 use crate::build::Row;
-use crate::generic::WithStatus;
 use crate::print::{AGE, NAME, UNSET, age, integer, name, text};
 use crate::row::{Columns, PrintContext, StorageKind};
 use crate::view::View;
@@ -21,17 +26,20 @@ pub fn rows() -> Vec<StorageKind> {
             .columns(BINDING)
             .build(),
         shared("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+            .strategy(webhooks::Webhooks { mutating: true })
             .columns(WEBHOOKS)
             .build(),
         shared("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
-            .strategy(WithStatus::PLAIN)
+            .strategy(policies::ValidatingPolicies)
             .status()
             .columns(VALIDATING_POLICY)
             .build(),
         shared("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
+            .strategy(policies::ValidatingBindings)
             .columns(BINDING)
             .build(),
         shared("ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
+            .strategy(webhooks::Webhooks { mutating: false })
             .columns(WEBHOOKS)
             .build(),
     ]

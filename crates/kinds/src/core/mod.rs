@@ -16,6 +16,7 @@ mod secret;
 mod service;
 mod serviceaccount;
 
+pub use configmap::decoded_length;
 pub use persistentvolume::validation::inline as validate_inline_volume;
 pub use pod::round_up;
 pub use service::endpoint_address;
