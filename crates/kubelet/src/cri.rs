@@ -275,6 +275,15 @@ impl Cri {
         Ok(())
     }
 
+    /// Tells the runtime that a container's log was renamed.
+    pub async fn reopen_log(&self, id: &str) -> Result<()> {
+        let request = cri::ReopenContainerLogRequest {
+            container_id: id.into(),
+        };
+        self.runtime.clone().reopen_container_log(timed(request)).await?;
+        Ok(())
+    }
+
     /// Removes a container and its log.
     pub async fn remove_container(&self, id: &str) -> Result<()> {
         let request = cri::RemoveContainerRequest {

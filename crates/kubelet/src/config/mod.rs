@@ -1,6 +1,7 @@
 //! From a pod's definition to what the runtime is asked for: plain functions.
 
 mod container;
+mod dns_limits;
 mod image_name;
 mod resources;
 mod sandbox;
@@ -13,7 +14,7 @@ use client::k8s_openapi::api::core::v1::{Container, Pod};
 pub use container::{Wanted, container};
 pub use image_name::check_image_name;
 pub use resources::{cgroup_parent, oom_score_adj, qos_class, resources};
-pub use sandbox::{Node, Resolver, log_directory, sandbox};
+pub use sandbox::{Node, Resolver, dns_warnings, hostname, log_directory, sandbox};
 pub use security::check_non_root;
 
 /// A hash of the part of a container's definition whose change restarts it: name and image, as upstream's

@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use client::k8s_openapi::api::core::v1::Pod;
 use rpc::cri;
 
-use super::{cgroup_parent, identity, security};
+use super::{cgroup_parent, dns_limits, identity, security};
 use crate::cri::{LABEL_POD_NAME, LABEL_POD_NAMESPACE, LABEL_POD_UID};
+use crate::volumes::hosts::host_name;
 
-/// The longest host name that the kernel takes.
-const HOSTNAME_BYTES_MAX: usize = 63;
+/// The longest host name that the kernel takes with its domain.
+const KERNEL_NAME_BYTES_MAX: usize = 64;
 /// What pods of the cluster's DNS search with: a name with fewer dots is tried with the search paths first.
 const NDOTS: &str = "ndots:5";
 
@@ -49,7 +50,8 @@ pub struct Resolver {
 /// What the runtime is asked for.
 pub fn sandbox(pod: &Pod, attempt: u32, node: &Node) -> cri::PodSandboxConfig {
     let (namespace, name, uid) = identity(pod);
-    let resolver = resolver(pod, node);
+    let mut resolver = resolver(pod, node);
+    dns_limits::fit(&mut resolver);
     let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
     let mut labels: std::collections::HashMap<String, String> =
         pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
@@ -73,7 +75,12 @@ pub fn sandbox(pod: &Pod, attempt: u32, node: &Node) -> cri::PodSandboxConfig {
             namespace: namespace.into(),
             attempt,
         }),
-        hostname: if host_network { String::new() } else { hostname(pod) },
+        // A name that is too long was refused before.
+        hostname: if host_network {
+            String::new()
+        } else {
+            hostname(pod, node).unwrap_or_default()
+        },
         log_directory: log_directory(pod, node).display().to_string(),
         dns_config: Some(cri::DnsConfig {
             servers: resolver.servers,
@@ -110,16 +117,30 @@ pub fn log_directory(pod: &Pod, node: &Node) -> PathBuf {
     node.log_root.join(format!("{namespace}_{name}_{uid}"))
 }
 
-/// The pod's host name: its own wish, or its name, cut to what the kernel takes.
-pub fn hostname(pod: &Pod) -> String {
-    let wish = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.hostname.as_deref())
-        .filter(|name| !name.is_empty());
-    let mut name = wish.unwrap_or_else(|| identity(pod).1).to_owned();
-    name.truncate(HOSTNAME_BYTES_MAX);
-    name.trim_end_matches(['-', '.']).to_owned()
+/// The name that the pod's kernel has: its host name, with its domain when it wants that.
+/// Source: `pkg/kubelet/kubelet_pods.go` (`GeneratePodHostNameAndDomain`) and `util.go` (`GetNodenameForKernel`).
+///
+/// # Errors
+/// Upstream's words for a name that the kernel does not take.
+pub fn hostname(pod: &Pod, node: &Node) -> Result<String, String> {
+    let (name, domain) = host_name(pod, &node.cluster_domain);
+    let wants_domain = pod.spec.as_ref().and_then(|spec| spec.set_hostname_as_fqdn) == Some(true);
+    if !wants_domain || domain.is_empty() {
+        return Ok(name);
+    }
+    let whole = format!("{name}.{domain}");
+    match whole.len() {
+        0..=KERNEL_NAME_BYTES_MAX => Ok(whole),
+        length => Err(format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {whole} is too long \
+             ({KERNEL_NAME_BYTES_MAX} characters is the max, {length} characters requested)"
+        )),
+    }
+}
+
+/// What was left out of the pod's resolver file, in upstream's words.
+pub fn dns_warnings(pod: &Pod, node: &Node) -> Vec<String> {
+    dns_limits::fit(&mut resolver(pod, node))
 }
 
 fn resolver(pod: &Pod, node: &Node) -> Resolver {
@@ -244,9 +265,39 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_kernels_name_has_the_domain_when_that_is_wanted() {
+        let long = "a".repeat(42);
+        for (spec, expect) in [
+            (json!({}), Ok("web")),
+            (json!({"hostname": "h", "subdomain": "s"}), Ok("h")),
+            (
+                json!({"hostname": "h", "subdomain": "s", "setHostnameAsFQDN": true}),
+                Ok("h.s.ns.svc.cluster.local"),
+            ),
+            (json!({"hostname": "h", "setHostnameAsFQDN": true}), Ok("h")),
+            (json!({"hostnameOverride": "o.example"}), Ok("o.example")),
+            (
+                json!({"hostname": long, "subdomain": "s", "setHostnameAsFQDN": true}),
+                Err("65"),
+            ),
+        ] {
+            let mut spec = spec;
+            spec["containers"] = json!([]);
+            let got = hostname(&pod(spec.clone()), &node());
+            match expect {
+                Ok(name) => assert_eq!(got.as_deref(), Ok(name), "{spec}"),
+                Err(_) => assert!(
+                    got.unwrap_err().ends_with("is the max, 65 characters requested)"),
+                    "{spec}"
+                ),
+            }
+        }
+    }
+
+    #[test]
     fn names_are_cut_to_what_the_kernel_takes() {
         let mut pod = pod(json!({"containers": []}));
         pod.metadata.name = Some(format!("{}-x", "a".repeat(62)));
-        assert_eq!(hostname(&pod), "a".repeat(62));
+        assert_eq!(hostname(&pod, &node()).unwrap(), "a".repeat(62));
     }
 }

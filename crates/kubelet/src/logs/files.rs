@@ -59,7 +59,7 @@ pub(super) fn open_all(path: &Path) -> io::Result<Vec<LogFile>> {
 }
 
 /// The renamed files, the oldest first.
-fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Ok(Vec::new());
     };

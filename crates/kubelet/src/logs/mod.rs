@@ -8,9 +8,12 @@
 mod files;
 mod follow;
 mod records;
+mod rotation;
 
 #[cfg(test)]
 mod tests;
+
+pub use rotation::rotate;
 
 use std::io;
 use std::path::Path;

@@ -51,6 +51,17 @@ impl Worker {
                 "Pod sandbox changed, it will be killed and re-created.",
             );
         }
+        for warning in config::dns_warnings(&self.pod, &self.shared.node) {
+            self.shared
+                .recorder
+                .warning(reference(&self.pod), "DNSConfigForming", warning);
+        }
+        if let Err(why) = config::hostname(&self.pod, &self.shared.node) {
+            let text = format!("Failed to create pod sandbox: {why}");
+            let recorder = &self.shared.recorder;
+            recorder.warning(reference(&self.pod), "FailedCreatePodSandBox", text);
+            return Some(self.retry_setup());
+        }
         let config = config::sandbox(&self.pod, attempt, &self.shared.node);
         let shared = self.shared.clone();
         let handler = "";

@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use rpc::cri::{ContainerStats, UInt64Value};
 use serde_json::{Map, Value, json};
 
-use super::Server;
 use super::route::{json as json_response, text};
-use crate::cri::{LABEL_CONTAINER_NAME, LABEL_POD_UID};
+use super::{Server, resource_metrics};
+use crate::cri::{CriError, LABEL_CONTAINER_NAME, LABEL_POD_UID};
 
 pub(super) async fn summary(server: &Server) -> Response<Body> {
     match server.inner.runtime.container_stats().await {
@@ -24,10 +24,7 @@ pub(super) async fn summary(server: &Server) -> Response<Body> {
             let node = server.inner.pods.node_name();
             json_response(&summarize(&node, &server.inner.pods.pods(), &stats, &memory, now))
         }
-        Err(error) => text(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("failed to list container stats: {error}"),
-        ),
+        Err(error) => unknown(&error),
     }
 }
 
@@ -35,6 +32,29 @@ pub(super) async fn metrics(server: &Server) -> Response<Body> {
     let stats = server.inner.runtime.container_stats().await.unwrap_or_default();
     let mut body = count(&server.inner.pods.pods(), stats.len());
     body.push_str(&server.inner.pods.metrics());
+    prometheus(body)
+}
+
+pub(super) async fn resource_metrics(server: &Server) -> Response<Body> {
+    match server.inner.runtime.container_stats().await {
+        Ok(stats) => prometheus(resource_metrics::resource(&server.inner.pods.pods(), &stats)),
+        Err(error) => unknown(&error),
+    }
+}
+
+pub(super) async fn cadvisor_metrics(server: &Server) -> Response<Body> {
+    match server.inner.runtime.container_stats().await {
+        Ok(stats) => prometheus(resource_metrics::cadvisor(&stats)),
+        Err(error) => unknown(&error),
+    }
+}
+
+fn unknown(error: &CriError) -> Response<Body> {
+    let why = format!("failed to list container stats: {error}");
+    text(StatusCode::INTERNAL_SERVER_ERROR, why)
+}
+
+fn prometheus(body: String) -> Response<Body> {
     let mut response = Response::new(client::body_of(body));
     let kind = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -145,6 +145,13 @@ impl RunningNode {
             &shutdown,
         )
         .await?;
+        let rotation = kubelet::logs::rotate(
+            shared.node.log_root.clone(),
+            shared.cri.clone(),
+            shared.clock.clone(),
+            shutdown.clone(),
+        );
+        shutdown.spawn(rotation);
         let manager = Manager::new(shared, pods, shutdown.clone());
         shutdown.spawn(manager.run());
         let node_socket = layout.node_socket(name);

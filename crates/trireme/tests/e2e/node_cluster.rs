@@ -238,6 +238,15 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Looks until people were told something of a pod: events are written beside what they tell of, and may come later.
+#[track_caller]
+pub fn until_event(place: &Workplace, pod: &str, text: &str) {
+    until(&format!("the event {text:?} of {pod}"), || {
+        let events = place.kubectl_ok(&["events", "--for", &format!("pod/{pod}")]);
+        events.contains(text).then_some(())
+    });
+}
+
 /// The pods of a namespace by name.
 pub fn pods(place: &Workplace, selector: &str) -> BTreeMap<String, Value> {
     let list = place.get(&["pods", "-l", selector]);

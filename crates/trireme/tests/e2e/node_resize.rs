@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cluster::Workplace;
-use crate::node_cluster::{cgroup_directories, create, process_of, shared, until_pods};
+use crate::node_cluster::{cgroup_directories, create, process_of, shared, until_event, until_pods};
 
 fn resize(place: &Workplace, pod: &str, resources: &Value) {
     let patch = json!({"spec": {"containers": [{"name": "c", "resources": resources}]}});
@@ -97,13 +97,12 @@ fn a_pod_is_resized_in_place() {
     until_pods(shared(), &place, "no pending resize", || {
         condition(&place, "p", "PodResizePending").is_none().then_some(())
     });
-    let events = place.kubectl_ok(&["events", "--for", "pod/p"]);
     for expect in [
         "Pod resize started: {\"containers\":[{\"name\":\"c\"",
         "Pod resize completed: ",
         "Container c resize requires restart",
         "Pod resize Infeasible: ",
     ] {
-        assert!(events.contains(expect), "{expect} in {events}");
+        until_event(&place, "p", expect);
     }
 }

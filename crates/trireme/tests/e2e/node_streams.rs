@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use serde_json::{Value, json};
 
 use crate::cluster::{Workplace, succeed};
-use crate::node_cluster::{IMAGE, create, shared, until_pods};
+use crate::node_cluster::{IMAGE, create, shared, until, until_pods};
 use crate::terminal::Terminal;
 
 /// The variables that turn kubectl's WebSockets off.
@@ -58,17 +58,18 @@ fn an_ephemeral_container_looks_into_its_target() {
     let ready = pod["status"]["conditions"].as_array().unwrap().iter();
     let ready: Vec<&Value> = ready.filter(|c| c["status"] != "True").collect();
     assert!(ready.is_empty() && pod["status"]["phase"] == "Running", "{ready:?}");
-    let events = place.get(&["events", "--field-selector", "involvedObject.name=p"]);
-    let of_look: Vec<&str> = events["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|event| event["involvedObject"]["fieldPath"] == "spec.ephemeralContainers{look}")
-        .filter_map(|event| event["reason"].as_str())
-        .collect();
-    for reason in ["Pulled", "Created", "Started"] {
-        assert!(of_look.contains(&reason), "{reason} in {of_look:?}");
-    }
+    until("the events of the container", || {
+        let events = place.get(&["events", "--field-selector", "involvedObject.name=p"]);
+        let events = events["items"].as_array()?.clone().into_iter();
+        let of_look = events.filter(|event| event["involvedObject"]["fieldPath"] == "spec.ephemeralContainers{look}");
+        let reasons: Vec<String> = of_look
+            .filter_map(|event| Some(event["reason"].as_str()?.to_owned()))
+            .collect();
+        let are_there = ["Pulled", "Created", "Started"]
+            .iter()
+            .all(|reason| reasons.iter().any(|own| own == reason));
+        are_there.then_some(())
+    });
     place.kubectl_ok(&["delete", "pod", "p", "--grace-period=1"]);
 }
 
