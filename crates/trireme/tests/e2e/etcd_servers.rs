@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use client::resource::resources::SERVICES;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, PATIENCE, fail, succeed};
+use crate::cluster::{Cluster, fail, succeed};
 use crate::etcd_server::{Server, started};
 
 /// So many Services are asked for at once.
