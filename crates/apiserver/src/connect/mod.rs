@@ -1,6 +1,7 @@
 //! Subresources with handlers of their own: binding, eviction, tokens, logs, exec, attach, port-forward and proxies.
 
 pub mod kubelet;
+mod links;
 pub mod pods;
 pub mod proxy;
 pub mod tokens;

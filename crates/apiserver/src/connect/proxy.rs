@@ -13,6 +13,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use api::{GroupResource, Reason, Status, Value};
+use client::https::tls_unverified;
 use client::{Body, TransportError};
 
 use crate::call::{Call, RequestBody};
@@ -21,6 +22,7 @@ use crate::dial::Stream;
 use crate::registry::Served;
 
 use super::kubelet::address_of;
+use super::links::{self, Place};
 
 /// Headers that belong to one connection and not to what it carries.
 const HOP_BY_HOP: [&str; 8] = [
@@ -32,6 +34,19 @@ const HOP_BY_HOP: [&str; 8] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+];
+
+/// Tells the target under which path it was asked.
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+
+/// What a pod must not say for the API server's origin. Source: `corsRemovingTransport`.
+const CORS: [&str; 6] = [
+    "access-control-allow-credentials",
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-allow-origin",
+    "access-control-expose-headers",
+    "access-control-max-age",
 ];
 
 /// Sends one request on a fresh connection and returns the answer while its body streams.
@@ -94,15 +109,25 @@ pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) ->
         .parse()
         .map_err(|error| Status::bad_request(format!("the path cannot be proxied: {error}")))?;
     copy_headers(&call.headers, request.headers_mut());
-    let host = http::HeaderValue::from_str(&host).map_err(Status::internal)?;
-    request.headers_mut().insert(HOST, host);
+    for (name, value) in [(HOST, &*host), (FORWARDED_URI, call.uri.path())] {
+        let value = http::HeaderValue::from_str(value).map_err(Status::internal)?;
+        request.headers_mut().insert(name, value);
+    }
     let response = send(stream, request).await?;
     let (parts, body) = response.into_parts();
     let mut answer = Response::new(body);
     *answer.status_mut() = parts.status;
     copy_headers(&parts.headers, answer.headers_mut());
-    rewrite_location(answer.headers_mut(), &base);
-    Ok(answer)
+    // Who may read the API server's answers is not for a pod to say.
+    CORS.iter().for_each(|name| drop(answer.headers_mut().remove(*name)));
+    links::rewrite(
+        answer,
+        &Place {
+            base: &base,
+            host: &host,
+        },
+    )
+    .await
 }
 
 /// The path up to and with `proxy`, as it was sent.
@@ -144,19 +169,6 @@ fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
     }
 }
 
-/// A redirect of the target stays behind the proxy.
-fn rewrite_location(headers: &mut HeaderMap, base: &str) {
-    let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else {
-        return;
-    };
-    if location.starts_with('/')
-        && !location.starts_with("//")
-        && let Ok(value) = http::HeaderValue::from_str(&format!("{base}{location}"))
-    {
-        headers.insert(LOCATION, value);
-    }
-}
-
 /// `[scheme:]name[:port]`.
 fn split_name(name: &str) -> Result<(&str, &str, &str), Status> {
     let parts: Vec<&str> = name.split(':').collect();
@@ -180,10 +192,6 @@ fn unavailable(why: impl Into<String>) -> Status {
 }
 
 async fn dial_pod(call: &Call, scheme: &str, address: &str, port: u16) -> Result<(Stream, String), Status> {
-    if scheme == "https" {
-        let why = "proxying with TLS to a pod is not available in this version of Trireme, see docs/compatibility.md";
-        return Err(unavailable(why));
-    }
     let ip: IpAddr = address.parse().map_err(|_| unavailable("address not allowed"))?;
     // A pod cannot point the server at itself or at the link's own services (upstream: IsProxyableIP).
     let link_local = matches!(ip, IpAddr::V4(ip) if ip.is_link_local());
@@ -196,10 +204,12 @@ async fn dial_pod(call: &Call, scheme: &str, address: &str, port: u16) -> Result
         .as_ref()
         .ok_or_else(|| unavailable("this server has no way to its pods"))?;
     let address = SocketAddr::new(ip, port);
-    let stream = services
-        .dial(address)
-        .await
-        .map_err(|error| unavailable(format!("error trying to reach service: dial tcp {address}: {error}")))?;
+    let unreachable =
+        |error: std::io::Error| unavailable(format!("error trying to reach service: dial tcp {address}: {error}"));
+    let mut stream = services.dial(address).await.map_err(unreachable)?;
+    if scheme == "https" {
+        stream = Box::new(tls_unverified(stream, ip).await.map_err(unreachable)?);
+    }
     Ok((stream, address.to_string()))
 }
 

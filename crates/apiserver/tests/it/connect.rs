@@ -23,13 +23,34 @@ struct Fake;
 impl Fake {
     fn connect(&self, who: String) -> Stream {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        Self::serve(theirs, who);
+        Box::new(ours)
+    }
+
+    /// The same with TLS, and a certificate that nobody signed.
+    fn connect_tls(&self, who: String) -> Stream {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let own = rcgen::generate_simple_self_signed(["nobody".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        tokio::spawn(async move { Self::serve(acceptor.accept(theirs).await.unwrap(), who) });
+        Box::new(ours)
+    }
+
+    fn serve(theirs: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static, who: String) {
         let service = service_fn(move |request: Request<Incoming>| {
             let who = who.clone();
             async move { Ok::<_, std::convert::Infallible>(Fake::answer(&who, request).await) }
         });
         let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service);
         tokio::spawn(connection.with_upgrades());
-        Box::new(ours)
     }
 
     async fn answer(who: &str, mut request: Request<Incoming>) -> Response<Full<bytes::Bytes>> {
@@ -81,7 +102,10 @@ impl NodeDialer for Fake {
 
 impl ServiceDialer for Fake {
     fn dial(&self, address: SocketAddr) -> BoxFuture<'static, std::io::Result<Stream>> {
-        let stream = self.connect(address.to_string());
+        let stream = match address.port() {
+            443 => self.connect_tls(address.to_string()),
+            _ => self.connect(address.to_string()),
+        };
         Box::pin(std::future::ready(Ok(stream)))
     }
 }
@@ -269,6 +293,7 @@ async fn proxies_reach_pods_services_and_nodes() {
                 format!("DELETE {PODS}/http:p:9090/proxy/x"),
                 "10.244.0.9:9090 DELETE /x body",
             ),
+            (format!("GET {PODS}/https:p:443/proxy/x"), "10.244.0.9:443 GET /x "),
             (
                 "GET /api/v1/nodes/n1/proxy/stats".to_owned(),
                 "n1@192.0.2.7:10250 GET /stats ",

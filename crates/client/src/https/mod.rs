@@ -5,6 +5,7 @@
 
 mod pool;
 mod tls;
+mod unverified;
 
 use std::io;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::net::TcpStream;
 
 use crate::{Body, Transport, TransportError};
 use pool::Pool;
+pub use unverified::tls_unverified;
 
 /// A connection is made in this time or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
