@@ -235,7 +235,8 @@ impl ApiServer {
         let parts = (config.parts)(storage.clone());
         let mut checks = health::defaults();
         checks.extend(config.checks);
-        let metrics = Metrics::default();
+        let told = config.audit.as_ref().map(|auditor| auditor.metrics());
+        let metrics = Metrics::new(told.unwrap_or_default());
         let salt = config.random.range(0..u64::MAX);
         let flow = Arc::new(FlowControl::new(config.seats, salt, metrics.flow.clone()));
         let shutdown = Shutdown::new();

@@ -10,6 +10,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::server::file_or_nothing;
+
 /// Kubernetes, as one program.
 #[derive(Parser, Debug)]
 #[command(
@@ -102,6 +104,9 @@ pub struct Up {
     /// How long certificates live; they are renewed while the cluster runs [default: a year]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..))]
     pub certificate_lifetime: Option<u32>,
+    /// The audit log; `down` and the next `up` keep it
+    #[command(flatten)]
+    pub audit: AuditFlags,
 }
 
 /// `trireme reset`
@@ -280,6 +285,9 @@ pub struct Server {
     /// Ends with its standard input
     #[arg(long, hide = true)]
     pub supervised: bool,
+    /// The audit log
+    #[command(flatten)]
+    pub audit: AuditFlags,
 }
 
 /// `trireme keep-server`
@@ -332,6 +340,42 @@ pub struct EtcdFlags {
     /// The user's password
     #[arg(long, value_name = "FILE", requires = "etcd_user")]
     pub etcd_password_file: Option<PathBuf>,
+}
+
+/// What is told of requests, and where: kube-apiserver's flags.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[command(next_help_heading = "The audit log: who asked for what, and what came of it")]
+pub struct AuditFlags {
+    /// Which requests are told of, and how much of each: a Policy of audit.k8s.io/v1
+    #[arg(long, value_name = "FILE", value_parser = file_or_nothing)]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where: a line for each event; - is the standard output of `trireme server`
+    #[arg(long, value_name = "FILE", value_parser = file_or_nothing)]
+    pub audit_log_path: Option<PathBuf>,
+    /// How many days files are kept that were full; 0: for ever
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    pub audit_log_maxage: u32,
+    /// How many of them are kept; 0: all
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub audit_log_maxbackup: u32,
+    /// How long the file may get before it is put aside; 0: 100
+    #[arg(long, value_name = "MEGABYTES", default_value_t = 0)]
+    pub audit_log_maxsize: u32,
+    /// How an event is written
+    #[arg(long, value_enum, default_value_t)]
+    pub audit_log_format: AuditFormat,
+}
+
+/// A form of the audit log's lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AuditFormat {
+    /// An object
+    #[default]
+    Json,
+    /// A few fields as text
+    Legacy,
 }
 
 /// `trireme version`

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::EtcdFlags;
+use crate::cli::{AuditFlags, EtcdFlags};
 use crate::errors::{CliError, Kind, Result};
 use crate::kubeconfig::Owner;
 use crate::layout::{Layout, write_private};
@@ -28,6 +28,8 @@ pub struct Settings {
     pub etcd_listen: Option<SocketAddr>,
     /// The etcd that has the state, in place of the embedded store. Its files have absolute names.
     pub etcd: Option<EtcdFlags>,
+    /// The audit log, if one is wanted. Its files have absolute names.
+    pub audit: Option<AuditFlags>,
     /// How long certificates live, in seconds; `None`: a year.
     pub certificate_seconds: Option<u32>,
     /// The user's kubeconfig that our access was merged into.
@@ -46,6 +48,7 @@ impl Default for Settings {
             demo_port: None,
             etcd_listen: None,
             etcd: None,
+            audit: None,
             certificate_seconds: None,
             kubeconfig: None,
             made_directories: Vec::new(),

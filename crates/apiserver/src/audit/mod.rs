@@ -7,7 +7,9 @@
 //! Source: `k8s.io/apiserver/pkg/audit` and `pkg/endpoints/filters/audit.go`.
 
 mod format;
+mod log;
 mod policy;
+mod rotation;
 mod trail;
 
 use std::sync::Arc;
@@ -17,7 +19,9 @@ use base::Clock;
 use serde_json::json;
 
 pub use format::{Format, line};
+pub use log::LogSink;
 pub use policy::{Policy, PolicyError};
+pub use rotation::{LogFile, Rotation};
 pub use trail::Trail;
 
 use crate::metrics::AuditMetrics;
@@ -90,7 +94,7 @@ pub trait AuditSink: Send + Sync {
     /// Takes an event. Must not block.
     ///
     /// # Errors
-    /// It was not taken; the loss is counted.
+    /// It was not taken. The caller counts the loss, the sink tells why.
     fn write(&self, event: &Value) -> Result<(), String>;
 }
 
@@ -99,6 +103,7 @@ pub struct Auditor {
     policy: Policy,
     sink: Arc<dyn AuditSink>,
     clock: Clock,
+    metrics: AuditMetrics,
 }
 
 /// What is known of a request when it comes.
@@ -120,16 +125,26 @@ pub struct Facts<'a> {
 }
 
 impl Auditor {
-    /// An auditor.
-    pub fn new(policy: Policy, sink: Arc<dyn AuditSink>, clock: Clock) -> Auditor {
-        Auditor { policy, sink, clock }
+    /// An auditor that counts what it tells.
+    pub fn new(policy: Policy, sink: Arc<dyn AuditSink>, clock: Clock, metrics: AuditMetrics) -> Auditor {
+        Auditor {
+            policy,
+            sink,
+            clock,
+            metrics,
+        }
+    }
+
+    /// What it counts.
+    pub(crate) fn metrics(&self) -> AuditMetrics {
+        self.metrics.clone()
     }
 
     /// Begins to follow a request; `None`: the policy says nothing of it. The first stage is told.
-    pub fn begin(self: &Arc<Self>, facts: &Facts<'_>, metrics: &AuditMetrics) -> Option<Trail> {
+    pub fn begin(self: &Arc<Self>, facts: &Facts<'_>) -> Option<Trail> {
         let acting = facts.impersonated.unwrap_or(facts.user);
         let verdict = self.policy.judge(acting, facts.request)?;
-        metrics.level(verdict.level.as_str());
+        self.metrics.level(verdict.level.as_str());
         let mut event = Map::new();
         let now = self.now();
         for (field, value) in [
@@ -154,7 +169,7 @@ impl Auditor {
         if let Some(object) = object_reference(facts.request) {
             event.insert("objectRef".into(), object);
         }
-        let trail = Trail::new(self.clone(), verdict, event, metrics.clone());
+        let trail = Trail::new(self.clone(), verdict, event);
         trail.tell(Stage::RequestReceived);
         Some(trail)
     }

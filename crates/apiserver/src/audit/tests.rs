@@ -1,7 +1,11 @@
 //! Every stage of every kind of request, with as much as its level says.
 
+use std::io::Write as _;
+
 use bytes::Bytes;
 use client::body_of;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::{HeaderMap, Response};
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
@@ -21,7 +25,12 @@ impl AuditSink for Events {
 fn begin(level: &str, more: &str) -> (Arc<Events>, Trail) {
     let policy = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: {level}\n  {more}\n");
     let events = Arc::new(Events::default());
-    let auditor = Auditor::new(Policy::from_text(&policy).unwrap(), events.clone(), Clock::real());
+    let auditor = Auditor::new(
+        Policy::from_text(&policy).unwrap(),
+        events.clone(),
+        Clock::real(),
+        AuditMetrics::default(),
+    );
     let request = Attributes {
         verb: "create".into(),
         version: "v1".into(),
@@ -40,7 +49,7 @@ fn begin(level: &str, more: &str) -> (Arc<Events>, Trail) {
         source_ips: vec!["10.0.0.1".into()],
         user_agent: "kubectl",
     };
-    let trail = Arc::new(auditor).begin(&facts, &AuditMetrics::default());
+    let trail = Arc::new(auditor).begin(&facts);
     (events, trail.unwrap())
 }
 
@@ -103,6 +112,23 @@ async fn refusals_are_told_with_their_reason() {
     assert_eq!(stages_of(&events), ["ResponseComplete"]);
     let expect = json!({"metadata": {}, "status": "Failure", "message": "no", "reason": "Forbidden", "code": 403});
     assert_eq!(events[0]["responseStatus"], expect);
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_told_as_its_object() {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(OBJECT.as_bytes()).unwrap();
+    let whole = Bytes::from(gzip.finish().unwrap());
+    // The client may go in the middle of it.
+    for (bytes, expect) in [(whole.clone(), true), (whole.slice(..whole.len() / 2), false)] {
+        let mut response = answer(200, "").map(|_| body_of(bytes));
+        let encoding = "gzip".parse().unwrap();
+        response.headers_mut().insert(http::header::CONTENT_ENCODING, encoding);
+        let events = run("RequestResponse", "omitStages: [RequestReceived]", response, false).await;
+        let told = &events[0];
+        assert_eq!(told["responseObject"]["metadata"]["name"] == "a", expect);
+        assert_eq!(told["annotations"]["audit.k8s.io/truncated"] == "true", !expect);
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
 //! One request on its way: what is added to its events, and when they are told.
 
+use std::io::Read as _;
 use std::sync::Arc;
 
 use api::codec::{Limits, MediaType, json, protobuf, yaml};
 use api::{Map, Value, meta};
 use bytes::{Bytes, BytesMut};
 use client::Body;
-use http::header::CONTENT_TYPE;
+use flate2::read::MultiGzDecoder;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Response};
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
@@ -14,7 +16,6 @@ use serde_json::json;
 
 use super::policy::Verdict;
 use super::{Auditor, Level, Stage};
-use crate::metrics::AuditMetrics;
 
 /// Objects of answers up to here are told; a larger one is left out and the event says so. A line of the log that nothing
 /// can read helps nobody; upstream's truncation begins at the same place (`--audit-log-truncate-max-event-size`).
@@ -26,25 +27,24 @@ pub struct Trail {
     verdict: Verdict,
     event: Mutex<Map>,
     answer: Mutex<Answer>,
-    metrics: AuditMetrics,
 }
 
 #[derive(Default)]
 struct Answer {
     code: u16,
     media: Option<MediaType>,
+    is_compressed: bool,
     bytes: BytesMut,
     truncated: bool,
 }
 
 impl Trail {
-    pub(super) fn new(auditor: Arc<Auditor>, verdict: Verdict, event: Map, metrics: AuditMetrics) -> Trail {
+    pub(super) fn new(auditor: Arc<Auditor>, verdict: Verdict, event: Map) -> Trail {
         Trail {
             auditor,
             verdict,
             event: Mutex::new(event),
             answer: Mutex::default(),
-            metrics,
         }
     }
 
@@ -57,7 +57,11 @@ impl Trail {
 
     /// Notes what was sent: the object, or the patch.
     pub fn received(&self, headers: &HeaderMap, body: &Bytes) {
-        let Some(mut object) = tree(media_of(headers), body) else {
+        let media = match headers.contains_key(CONTENT_ENCODING) {
+            true => None,
+            false => media_of(headers),
+        };
+        let Some(mut object) = tree(media, body) else {
             return;
         };
         let mut event = self.event.lock();
@@ -85,7 +89,11 @@ impl Trail {
         {
             let mut answer = self.answer.lock();
             answer.code = code;
-            answer.media = media_of(response.headers());
+            let encoding = response.headers().get(CONTENT_ENCODING);
+            answer.is_compressed = encoding.is_some_and(|encoding| encoding == "gzip");
+            if answer.is_compressed || encoding.is_none() {
+                answer.media = media_of(response.headers());
+            }
         }
         if is_watch {
             self.tell(Stage::ResponseStarted);
@@ -117,15 +125,15 @@ impl Trail {
         } else {
             self.add_answer(&mut event, stage);
         }
-        self.metrics.told();
-        if let Err(error) = self.auditor.sink.write(&Value::Object(event)) {
-            self.metrics.lost();
-            tracing::warn!(%error, "an audit event was lost");
+        self.auditor.metrics.told();
+        if self.auditor.sink.write(&Value::Object(event)).is_err() {
+            self.auditor.metrics.lost();
         }
     }
 
     fn add_answer(&self, event: &mut Map, stage: Stage) {
-        let answer = self.answer.lock();
+        let mut answer = self.answer.lock();
+        answer.decompress();
         let (code, said) = match (stage, answer.code) {
             (Stage::Panic, _) => (500, "an internal error: the server panicked"),
             (_, 0) => (504, "the request was given up before it was answered"),
@@ -195,12 +203,24 @@ impl Answer {
             self.bytes.extend_from_slice(data);
         }
     }
+
+    /// Large answers are compressed before they come by here.
+    fn decompress(&mut self) {
+        if !std::mem::take(&mut self.is_compressed) || self.bytes.is_empty() {
+            return;
+        }
+        let mut plain = Vec::new();
+        let mut limited = MultiGzDecoder::new(&self.bytes[..]).take(OBJECT_BYTES_MAX as u64 + 1);
+        let outcome = limited.read_to_end(&mut plain);
+        if outcome.is_err() || plain.len() > OBJECT_BYTES_MAX {
+            (self.truncated, self.bytes) = (true, BytesMut::new());
+        } else {
+            self.bytes = plain.as_slice().into();
+        }
+    }
 }
 
 fn media_of(headers: &HeaderMap) -> Option<MediaType> {
-    if headers.contains_key(http::header::CONTENT_ENCODING) {
-        return None;
-    }
     MediaType::parse(headers.get(CONTENT_TYPE)?.to_str().ok()?)
 }
 

@@ -51,4 +51,10 @@ impl AuditMetrics {
     pub fn lost(&self) {
         self.errors.get_or_create(&PluginLabels { plugin: "log" }).inc();
     }
+
+    /// How many were lost.
+    #[cfg(test)]
+    pub fn losses(&self) -> u64 {
+        self.errors.get_or_create(&PluginLabels { plugin: "log" }).get()
+    }
 }

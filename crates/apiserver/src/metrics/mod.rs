@@ -105,12 +105,13 @@ fn name(registry: &mut Registry, name: &str, help: &str, metric: &(impl Metric +
     registry.register(name, help, metric.clone());
 }
 
-impl Default for Metrics {
-    fn default() -> Metrics {
+impl Metrics {
+    /// The metrics of a server, and what its auditor counts.
+    pub fn new(audit: AuditMetrics) -> Metrics {
         let metrics = Metrics {
             registry: Mutex::default(),
             requests: Requests::default(),
-            audit: AuditMetrics::default(),
+            audit,
             flow: FlowMetrics::default(),
             watch_events: Family::default(),
             watch_frames: Counter::default(),
@@ -127,9 +128,7 @@ impl Default for Metrics {
         metrics.register_all();
         metrics
     }
-}
 
-impl Metrics {
     /// Gives every metric its name and its help.
     fn register_all(&self) {
         let r = &mut *self.registry.lock();
@@ -260,7 +259,7 @@ mod tests {
 
     #[test]
     fn objects_and_writes_are_counted_under_both_names() {
-        let metrics = Metrics::default();
+        let metrics = Metrics::new(AuditMetrics::default());
         metrics.count_objects("apps", "deployments", 3);
         metrics.count_objects("", "pods", 2);
         let labels = StoreLabels {

@@ -238,7 +238,7 @@ async fn stages(
             source_ips: source_ips(headers, &peer),
             user_agent: text("user-agent"),
         };
-        auditor.begin(&facts, &server.metrics.audit).map(Arc::new)
+        auditor.begin(&facts).map(Arc::new)
     };
     let (user, impersonated) = match authenticate(&server, &peer, &mut parts.headers).await {
         Ok(both) => both,

@@ -88,7 +88,13 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         .flatten();
     // Etcd's API is served over the store of its own.
     let of_up = settings.etcd_listen.filter(|_| etcd.is_none());
-    let plane = ControlPlane::start(layout, arguments.api_port, etcd, &settings).await?;
+    let named = arguments.audit.are_given().then(|| arguments.audit.anchored());
+    let flags = named.transpose()?.or(settings.audit.clone()).unwrap_or_default();
+    if let Some(what) = flags.without_effect() {
+        tracing::warn!("{what}");
+    }
+    let audit = flags.start()?;
+    let plane = ControlPlane::start(layout, arguments.api_port, etcd, audit, &settings).await?;
     let mut ready = plane.describe();
     if let Some(listen) = arguments.etcd_listen.or(of_up) {
         let address = plane.serve_etcd(layout, listen).await?;

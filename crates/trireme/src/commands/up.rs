@@ -50,6 +50,16 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
     if !is_up {
         place_of_state(&arguments, &mut settings, layout)?;
     }
+    if let Some(audit) = settings
+        .audit
+        .as_ref()
+        .filter(|_| !is_up || arguments.audit.are_given())
+    {
+        audit.check()?;
+        if let Some(what) = audit.without_effect() {
+            progress.say(what);
+        }
+    }
     if before.as_ref() != Some(&settings) {
         settings.write(layout)?;
     }
@@ -60,6 +70,7 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
                 arguments.certificate_lifetime.is_some(),
                 "another lifetime of certificates begins",
             ),
+            (arguments.audit.are_given(), "another audit log begins"),
             (
                 arguments.demo && settings.demo_port.is_none(),
                 "a port of this machine leads to the demo",
@@ -192,6 +203,14 @@ fn wanted(arguments: &Up, before: Option<&Settings>, is_up: bool, layout: &Layou
     }
     if settings.etcd.is_some() && arguments.etcd_listen.is_some() {
         return Err(etcd_listen_over_etcd());
+    }
+    if arguments.audit.are_given() {
+        let audit = arguments.audit.anchored()?;
+        if audit.go_to_standard_output() {
+            let what = "--audit-log-path - is the standard output, and what `up` starts has none";
+            return Err(CliError::new(Kind::Usage, "AUDIT_LOG", what).hint("name a file: --audit-log-path FILE"));
+        }
+        settings.audit = audit.are_given().then_some(audit);
     }
     settings.certificate_seconds = arguments.certificate_lifetime.or(settings.certificate_seconds);
     match (&settings.node, arguments.no_node) {

@@ -2,6 +2,7 @@
 //! other. Inside of this process all of them speak to the API through function calls (D6).
 
 mod admin;
+mod audit_flags;
 pub mod backing;
 mod demo_port;
 pub mod dial;
@@ -31,6 +32,7 @@ use serde_json::{Value, json};
 use store::{Engine, EtcdOptions};
 use tokio::net::{TcpListener, UnixListener};
 
+pub use self::audit_flags::{AuditLog, file_or_nothing};
 use self::backing::Backing;
 use self::pki::Pki;
 use crate::errors::{CliError, Context as _, Kind, Result, words};
@@ -55,6 +57,7 @@ pub const SERVICE_RANGE: &str = "10.96.0.0/12";
 pub struct ControlPlane {
     running: Running,
     store: Backing,
+    audit: Option<AuditLog>,
     components: Shutdown,
     address: SocketAddr,
     demo_port: Option<u16>,
@@ -75,6 +78,7 @@ impl ControlPlane {
         layout: &Layout,
         api_port: u16,
         etcd: Option<EtcdOptions>,
+        audit: Option<AuditLog>,
         settings: &Settings,
     ) -> Result<ControlPlane> {
         let (clock, random, components) = (Clock::real(), Random::real(), Shutdown::new());
@@ -96,6 +100,7 @@ impl ControlPlane {
         let mut config = api_config(&pki, store.engine(), address, &clock, &random)?;
         config.services = Some(Arc::new(dial::ToPods(node)));
         config.nodes = Some(Arc::new(kubelets));
+        config.audit = audit.as_ref().map(|audit| audit.auditor.clone());
         let running = ApiServer::start(config).await.doing("starting the API server")?;
 
         let endpoint = (IpAddr::V4(API_ENDPOINT.0), API_ENDPOINT.1);
@@ -140,6 +145,7 @@ impl ControlPlane {
         Ok(ControlPlane {
             running,
             store,
+            audit,
             components,
             address,
             demo_port,
@@ -172,6 +178,9 @@ impl ControlPlane {
         self.running.shutdown().await;
         self.components.finish().await;
         self.store.close().await;
+        if let Some(audit) = self.audit {
+            audit.close().await;
+        }
     }
 }
 
