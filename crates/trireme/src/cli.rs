@@ -354,16 +354,16 @@ pub struct AuditFlags {
     #[arg(long, value_name = "FILE", value_parser = file_or_nothing)]
     pub audit_log_path: Option<PathBuf>,
     /// How many days files are kept that were full; 0: for ever
-    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    #[arg(long, value_name = "DAYS", default_value_t = 0, requires = "audit_log_path")]
     pub audit_log_maxage: u32,
     /// How many of them are kept; 0: all
-    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    #[arg(long, value_name = "COUNT", default_value_t = 0, requires = "audit_log_path")]
     pub audit_log_maxbackup: u32,
     /// How long the file may get before it is put aside; 0: 100
-    #[arg(long, value_name = "MEGABYTES", default_value_t = 0)]
+    #[arg(long, value_name = "MEGABYTES", default_value_t = 0, requires = "audit_log_path")]
     pub audit_log_maxsize: u32,
     /// How an event is written
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, requires = "audit_log_path")]
     pub audit_log_format: AuditFormat,
 }
 

@@ -202,7 +202,10 @@ mod tests {
         let off = flags(&["--audit-log-path", "", "--audit-policy-file="]);
         assert!(off.are_given());
         assert!(!off.anchored().unwrap().are_given());
-        assert!(!flags(&["--audit-log-maxsize", "5"]).are_given());
+        assert!(!flags(&[]).are_given());
+        // What would have no effect is refused.
+        let alone = ["trireme", "server", "--audit-log-maxsize", "5"];
+        assert!(Cli::try_parse_from(alone).is_err());
     }
 
     #[test]
