@@ -51,6 +51,11 @@ impl Backoffs {
         let delay = old.map_or(INITIAL, |entry| (entry.delay * 2).min(MAX));
         self.entries.insert(key.to_owned(), Entry { delay, since: now });
     }
+
+    /// The container is another one now.
+    pub fn forget(&mut self, key: &str) {
+        self.entries.remove(key);
+    }
 }
 
 #[cfg(test)]
@@ -74,5 +79,7 @@ mod tests {
             backoffs.pause("a", now + Duration::from_secs(1000)).unwrap().seconds,
             10
         );
+        backoffs.forget("a");
+        assert_eq!(backoffs.pause("a", now + Duration::from_secs(1000)), None);
     }
 }

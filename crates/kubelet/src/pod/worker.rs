@@ -23,7 +23,7 @@ use super::verdict::Verdict;
 use super::{Shared, container_reference, full_name, hooks};
 use crate::config::{self, identity};
 use crate::observed::{Observed, Run};
-use crate::plan::{self, Facts, Kill, Plan, Role, defined};
+use crate::plan::{self, Defined, Facts, Kill, Plan, Role, defined};
 use crate::probes::{Probes, Report, Target};
 use crate::status::Waiting;
 use crate::volumes::{Changes, PodVolumes};
@@ -196,11 +196,26 @@ impl Worker {
                 self.stale |= shown(&pod) != shown(&self.pod);
                 // The news may be older than what the API answered to our own write.
                 if revision(&pod) >= revision(&self.pod) {
+                    self.forgive_changed(&pod);
                     self.pod = pod;
                 }
             }
             Input::Runtime => {}
             Input::Gone => self.gone = true,
+        }
+    }
+
+    /// What went wrong with a container says nothing of the one that another image makes: it is tried at once. (Upstream's
+    /// back-offs are kept by the container's hash.)
+    fn forgive_changed(&mut self, new: &Pod) {
+        let (old, new) = (defined(&self.pod), defined(new));
+        for old in &old {
+            let name = &old.container.name;
+            let is_it = |new: &&Defined| new.container.name == *name;
+            if new.iter().find(is_it).map(|new| config::hash(&new.container)) != Some(config::hash(&old.container)) {
+                self.backoffs.forget(name);
+                self.failures.remove(name);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use serde_json::{Value, json};
 
 use crate::cluster::{Workplace, fail};
-use crate::node_cluster::{IMAGE, create, log_until, pods, shared, shown, until, until_pods};
+use crate::node_cluster::{IMAGE, OTHER_IMAGE, create, log_until, pods, shared, shown, until, until_pods};
 
 fn place(name: &str) -> Workplace {
     shared().workplace(name)
@@ -168,6 +168,13 @@ fn pods_end_as_their_containers_do() {
         events.contains("Back-off restarting failed container c in pod loop_node-ends"),
         "{events}"
     );
+    // Another image is another container: it is tried at once, and its pauses begin anew.
+    place.kubectl_ok(&["set", "image", "pod/loop", &format!("c={OTHER_IMAGE}")]);
+    until_pods(shared(), &place, "the first pause again", || {
+        let waiting = place.get(&["pod", "loop"])["status"]["containerStatuses"][0]["state"]["waiting"].take();
+        let message = waiting["message"].as_str().unwrap_or_default().to_owned();
+        message.starts_with("back-off 10s restarting").then_some(())
+    });
 }
 
 #[test]
