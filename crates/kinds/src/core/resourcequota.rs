@@ -17,28 +17,6 @@ use crate::print::{AGE, NAME, age, name, text};
 use crate::row::{Columns, PrintContext, StorageKind, Strategy, WriteContext};
 use crate::view::{Edit, View};
 
-/// What a quota can count without a domain; besides, huge pages.
-const QUOTA_RESOURCES: [&str; 19] = [
-    "configmaps",
-    "cpu",
-    "ephemeral-storage",
-    "limits.cpu",
-    "limits.ephemeral-storage",
-    "limits.memory",
-    "memory",
-    "persistentvolumeclaims",
-    "pods",
-    "replicationcontrollers",
-    "requests.cpu",
-    "requests.ephemeral-storage",
-    "requests.memory",
-    "requests.storage",
-    "resourcequotas",
-    "secrets",
-    "services",
-    "services.loadbalancers",
-    "services.nodeports",
-];
 const COMPUTE: [&str; 6] = [
     "cpu",
     "limits.cpu",
@@ -148,9 +126,11 @@ fn amounts(parent: &At, list: &str) {
     }
 }
 
+/// Whether a quota can count it without a domain.
 fn is_quota_resource(name: &str) -> bool {
     let huge_page = name.starts_with("hugepages-") || name.starts_with("requests.hugepages-");
-    QUOTA_RESOURCES.contains(&name) || huge_page
+    // All standard names but the one of a volume's own size.
+    resources::STANDARD.contains(&name) && name != "storage" || huge_page
 }
 
 /// Whether a quota of this scope can count a resource; `None` for a scope that there is not.

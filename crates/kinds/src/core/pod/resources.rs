@@ -17,7 +17,7 @@ use crate::view::View;
 const STANDARD_CONTAINER: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
 
 /// Names that need no domain anywhere.
-const STANDARD: [&str; 20] = [
+pub const STANDARD: [&str; 20] = [
     "configmaps",
     "cpu",
     "ephemeral-storage",
