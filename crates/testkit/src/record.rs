@@ -26,6 +26,14 @@ pub struct Mark {
     pub about: String,
 }
 
+impl Mark {
+    /// The `resourceVersion` of the object that the mark is about, if it says so.
+    pub fn version(&self) -> Option<u64> {
+        let (_, version) = self.about.split_once(" version=\"")?;
+        version.split('"').next()?.parse().ok()
+    }
+}
+
 /// Records the marks of this process, from whichever thread.
 #[derive(Clone, Default)]
 pub struct Recorder(Arc<Mutex<Vec<Mark>>>);

@@ -53,12 +53,13 @@ pub fn told(page: &str) -> Vec<Named> {
 }
 
 /// The stages that concern `subjects`, each where it was first passed. A mark that is about nothing in particular concerns
-/// everybody.
-pub fn passed<'a>(marks: &'a [Mark], subjects: &[&str]) -> Vec<&'a Mark> {
+/// everybody. What is about a version up to `rest` belongs to the story's predecessor, of which somebody may hear late.
+pub fn passed<'a>(marks: &'a [Mark], subjects: &[&str], rest: u64) -> Vec<&'a Mark> {
     let mut seen = HashSet::new();
     let concerns = |mark: &&Mark| mark.about.is_empty() || subjects.iter().any(|subject| mark.about.contains(subject));
+    let new = |mark: &&Mark| mark.version().is_none_or(|version| version > rest);
     let first = |mark: &&Mark| seen.insert((mark.file.clone(), mark.line));
-    marks.iter().filter(concerns).filter(first).collect()
+    marks.iter().filter(concerns).filter(new).filter(first).collect()
 }
 
 /// Compares the page's files with the stages that were passed.
@@ -119,10 +120,13 @@ mod tests {
             mark("crates/x.rs", 1, " pod=other"),
             mark("crates/a.rs", 1, " pod=web-1"),
             mark("crates/b.rs", 1, " pod=web-1"),
-            mark("crates/a.rs", 2, " pod=web-1"),
+            mark("crates/a.rs", 2, " pod=web-1 version=\"8\""),
         ];
-        let verdict = |marks: &[Mark]| compare(&told, &passed(marks, &["web"])).is_ok();
+        let verdict = |marks: &[Mark]| compare(&told, &passed(marks, &["web"], 7)).is_ok();
         assert!(verdict(&good));
+        let mut late = good.to_vec();
+        late.insert(0, mark("crates/a.rs", 2, " pod=web-1 version=\"7\""));
+        assert!(verdict(&late), "somebody heard late of what was before");
         for (what, spoil) in [
             (
                 "a stage is dropped",
@@ -132,6 +136,9 @@ mod tests {
             ("another order", |marks| marks.swap(3, 4)),
             ("a file has another name", |marks| marks[3].file = "crates/c.rs".into()),
             ("one that is not told", |marks| marks.push(mark("crates/c.rs", 1, ""))),
+            ("the last one is of before", |marks| {
+                marks[4].about = " pod=web-1 version=\"7\"".into()
+            }),
         ] {
             let mut marks = good.to_vec();
             spoil(&mut marks);

@@ -249,8 +249,9 @@ impl<T: Object> Informer<T> {
 
     /// Applies one change of the watch.
     fn change(&self, object: T, deleted: bool) {
-        tracing::trace!(target: "walk", resource = %self.resource(), object = object.meta().name(), "an informer hears");
-        let revision = object.meta().resource_version().parse().unwrap_or(0);
+        let (name, version) = (object.meta().name(), object.meta().resource_version());
+        tracing::trace!(target: "walk", resource = %self.resource(), object = name, version, "an informer hears");
+        let revision = version.parse().unwrap_or(0);
         let object = Arc::new(object);
         let mut store = self.inner.store.write();
         let (old, new) = if deleted {

@@ -120,11 +120,12 @@ struct Controller {
 
 impl Controller {
     async fn sync(&self, key: &Name) -> Result<Next, Error> {
-        tracing::trace!(target: "walk", ?key, "the deployment controller");
         let Some(deployment) = self.deployments.get(&key.0, &key.1) else {
             self.pace.forget(key);
             return Ok(Next::Wait);
         };
+        let version = deployment.metadata.resource_version();
+        tracing::trace!(target: "walk", ?key, version, "the deployment controller");
         let owned = self.sets.owned_by(deployment.metadata.uid());
         let orphans = self.sets.indexed(ORPHAN_INDEX, &key.0);
         let candidates = owned.into_iter().chain(orphans);

@@ -144,14 +144,14 @@ struct Controller<S: Replicas> {
 
 impl<S: Replicas> Controller<S> {
     async fn sync(&self, key: &Name) -> Result<Next, Error> {
-        tracing::trace!(target: "walk", ?key, "the replica set controller");
         self.settle(key).await?;
         let Some(set) = self.sets.get(&key.0, &key.1) else {
             self.pace.forget(key);
             return Ok(Next::Wait);
         };
         let set = set.set();
-        let uid = set.metadata.uid();
+        let (uid, version) = (set.metadata.uid(), set.metadata.resource_version());
+        tracing::trace!(target: "walk", ?key, version, "the replica set controller");
         let owned = self.pods.owned_by(uid);
         let terminating = owned
             .iter()

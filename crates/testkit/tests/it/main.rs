@@ -2,4 +2,3 @@
 
 mod fuzz;
 mod planes;
-mod walk;

@@ -1,7 +1,7 @@
 //! ARCHITECTURE.md's story of one `kubectl apply`, from the connection to the rules of the Service, as the daemons of a real
 //! cluster tell it in their logs.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::record::of_log;
 use testkit::walk::{compare, page, passed, told};
 
@@ -57,6 +57,11 @@ fn the_whole_walk_is_as_the_page_tells() {
     // The story is of an update: its predecessor comes to rest while the editor is made.
     apply(0, "one");
     place.kubectl_ok(&["rollout", "status", "deployment/web", PATIENCE]);
+    let rested = "--for=jsonpath={.status.observedGeneration}=1";
+    place.kubectl_ok(&["wait", "replicasets", "--all", rested, PATIENCE]);
+    let list = format!("/apis/apps/v1/namespaces/{}/deployments", place.namespace);
+    let list: Value = serde_json::from_str(&place.kubectl_ok(&["get", "--raw", &list])).unwrap();
+    let rest = list["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
     become_editor(&cluster, &place);
 
     let logs = ["server", "node"].map(|daemon| cluster.dir.join(format!("data/log/{daemon}.log")));
@@ -72,7 +77,7 @@ fn the_whole_walk_is_as_the_page_tells() {
         let marks: Vec<_> = marks.into_iter().map(|(_, mark)| mark).collect();
         marks.iter().any(|mark| mark.file == LAST).then_some(marks)
     });
-    if let Err(difference) = compare(&told(&page().unwrap()), &passed(&marks, &["kubectl", "web"])) {
+    if let Err(difference) = compare(&told(&page().unwrap()), &passed(&marks, &["kubectl", "web"], rest)) {
         panic!("{difference}");
     }
 }

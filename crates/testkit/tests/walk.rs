@@ -1,10 +1,12 @@
 //! The first half of ARCHITECTURE.md's story: what a control plane does when `kubectl` applies a Deployment. The whole
 //! story, with a node, is an end-to-end test of `trireme` (`e2e/walk.rs`).
+//!
+//! It has a process of its own: the recorder hears of all that the process does, which includes any other test in it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use client::resource::resources::{DEPLOYMENTS, PODS};
+use client::resource::resources::{DEPLOYMENTS, PODS, REPLICA_SETS};
 use client::{Client, Event, Resource, WatchParams};
 use serde_json::{Value, json};
 use testkit::record::Recorder;
@@ -44,8 +46,8 @@ async fn apply(dir: &Path, image: &str, replicas: u32) {
     std::fs::remove_dir_all(dir.join("cache")).unwrap();
 }
 
-/// Waits until an object is as wished.
-async fn until(client: &Client, resource: &Resource, wished: impl Fn(&Value) -> bool) {
+/// Waits until an object is as wished, and says which version of it was.
+async fn until(client: &Client, resource: &Resource, wished: impl Fn(&Value) -> bool) -> u64 {
     let params = WatchParams {
         send_initial_events: true,
         ..WatchParams::default()
@@ -53,7 +55,10 @@ async fn until(client: &Client, resource: &Resource, wished: impl Fn(&Value) -> 
     let mut news = client.watch_in::<Value>(resource, "default", &params).await.unwrap();
     loop {
         match news.next().await.unwrap().unwrap() {
-            Event::Added(object) | Event::Modified(object) if wished(&object) => return,
+            Event::Added(object) | Event::Modified(object) if wished(&object) => {
+                let version = object["metadata"]["resourceVersion"].as_str().unwrap();
+                return version.parse().unwrap();
+            }
             _ => {}
         }
     }
@@ -80,7 +85,8 @@ async fn an_apply_walks_as_the_page_tells() {
 
     // The story is of an update, so that there is something to patch; its predecessor must have come to rest.
     apply(dir.path(), "first", 0).await;
-    until(&admin, &DEPLOYMENTS, |deployment| {
+    let set = until(&admin, &REPLICA_SETS, |set| set["status"]["observedGeneration"] == 1).await;
+    let deployment = until(&admin, &DEPLOYMENTS, |deployment| {
         let conditions = deployment["status"]["conditions"]
             .as_array()
             .cloned()
@@ -90,6 +96,7 @@ async fn an_apply_walks_as_the_page_tells() {
             .any(|condition| condition["reason"] == "NewReplicaSetAvailable")
     })
     .await;
+    let rest = set.max(deployment);
     recorder.take();
     apply(dir.path(), "second", 1).await;
     until(&admin, &PODS, |pod| pod["status"]["phase"] == "Running").await;
@@ -97,7 +104,7 @@ async fn an_apply_walks_as_the_page_tells() {
     plane.end().await;
 
     let marks = recorder.take();
-    let passed = passed(&marks, &["kubectl", "web"]);
+    let passed = passed(&marks, &["kubectl", "web"], rest);
     let told: Vec<_> = told(&page().unwrap())
         .into_iter()
         .filter(|named| named.step < NODE_STEP)
