@@ -1,6 +1,6 @@
 //! The network agent of a node: watches Services and EndpointSlices and keeps packet rules and DNS names as they say.
 //!
-//! One loop. It collects all news that is there, works out which Services changed, changes the names, and commits the rules
+//! One loop. It collects all news that is there (and the [`crate::host_ports`] that pods publish), works out which Services changed, changes the names, and commits the rules
 //! in one transaction on a thread where blocking is fine; news that comes meanwhile is the next round. Nothing is written
 //! before both copies are complete: a half-known cluster would refuse connections that worked before a restart, and deny
 //! names that exist.
@@ -16,12 +16,13 @@ use base::{Backoff, Random, Shutdown};
 use client::informer::{Delta, Events, SharedInformers};
 use parking_lot::RwLock;
 use sys::netns::NetworkNamespace;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::catalog::Catalog;
 use crate::dns::server::{DnsServer, DnsSockets};
 use crate::dns::upstream::Upstream;
 use crate::dns::zone::{Zone, ZoneConfig};
+use crate::host_ports::{Order, Orders};
 use crate::node::NodeNetwork;
 use crate::objects::{ServiceObject, SliceObject};
 use crate::services::kernel::Kernel;
@@ -62,6 +63,7 @@ impl Agent {
         config: AgentConfig,
         namespace: &NetworkNamespace,
         informers: &SharedInformers,
+        host_ports: Orders,
         upstream: Option<Arc<dyn Upstream>>,
         random: &Random,
         shutdown: &Shutdown,
@@ -104,12 +106,13 @@ impl Agent {
                 table,
             })),
             committed,
+            waiting: Vec::new(),
             backoff: Backoff::new(RETRY_FIRST, RETRY_LAST).with_jitter(0.2, random.fork()),
         };
         let services = informers.informer::<ServiceObject>().subscribe();
         let slices = informers.informer::<SliceObject>().subscribe();
         let stop = shutdown.clone();
-        shutdown.spawn(work.run(services, slices, dns, stop));
+        shutdown.spawn(work.run(services, slices, host_ports, dns, stop));
         Ok(Agent { zone, commits })
     }
 
@@ -141,6 +144,8 @@ struct Work {
     /// Absent only while a commit is under way, or when its thread panicked.
     written: Option<Box<Written>>,
     committed: watch::Sender<u64>,
+    /// Who published host ports that are not written yet.
+    waiting: Vec<oneshot::Sender<()>>,
     backoff: Backoff,
 }
 
@@ -149,6 +154,7 @@ impl Work {
         mut self,
         mut services: Events<ServiceObject>,
         mut slices: Events<SliceObject>,
+        Orders(mut orders): Orders,
         mut dns: Option<(Arc<DnsServer>, DnsSockets)>,
         shutdown: Shutdown,
     ) {
@@ -171,6 +177,8 @@ impl Work {
                     Some(delta) => slices_synced |= self.take_slice(delta),
                     None => return,
                 },
+                // Without publishers there is nothing to take, ever.
+                Some(order) = orders.recv() => self.take_order(order),
                 () = pause => {}
             }
             while let Some(delta) = services.try_next() {
@@ -178,6 +186,9 @@ impl Work {
             }
             while let Some(delta) = slices.try_next() {
                 slices_synced |= self.take_slice(delta);
+            }
+            while let Ok(order) = orders.try_recv() {
+                self.take_order(order);
             }
             if !(services_synced && slices_synced) {
                 continue;
@@ -187,13 +198,17 @@ impl Work {
                 server.start(sockets, &shutdown);
             }
             let first = *self.committed.borrow() == 0;
-            if !(changed || first || retry.is_some()) {
+            if !(changed || first || retry.is_some() || !self.waiting.is_empty()) {
                 continue;
             }
             retry = match self.commit().await {
                 Ok(()) => {
                     self.backoff.reset();
                     self.committed.send_modify(|count| *count += 1);
+                    // Who gave up waiting needs no answer.
+                    for publisher in self.waiting.drain(..) {
+                        let _ = publisher.send(());
+                    }
                     None
                 }
                 Err(error) => {
@@ -226,6 +241,13 @@ impl Work {
             Delta::Synced => return true,
         }
         false
+    }
+
+    fn take_order(&mut self, order: Order) {
+        if let Some(written) = &mut self.written {
+            written.table.set(&order.owner, order.frontends);
+        }
+        self.waiting.push(order.written);
     }
 
     /// Carries what changed into the names and the wanted rules; false when nothing did.

@@ -12,6 +12,7 @@ pub mod agent;
 pub mod catalog;
 pub mod dial;
 pub mod dns;
+pub mod host_ports;
 pub mod links;
 pub mod node;
 pub mod objects;
@@ -20,4 +21,5 @@ pub mod views;
 
 pub use agent::{Agent, AgentConfig};
 pub use dial::{dial_in, listen_in, udp_in};
+pub use host_ports::{HostPort, HostPorts};
 pub use links::PodLinks;

@@ -88,13 +88,15 @@ pub fn setup(namespace: &NetworkNamespace, network: &NodeNetwork, uplink: Option
 }
 
 /// Settings of the namespace. What the kernel keeps for the whole machine is not among them.
-const SETTINGS: [(&str, &str); 9] = [
+const SETTINGS: [(&str, &str); 10] = [
     ("ipv4/ip_forward", "1"),
     // A pod may only send with its own address: its host route is the only way back to it.
     ("ipv4/conf/default/rp_filter", "1"),
     // The stricter of `all` and the link's own holds, so these two switch it off where it would harm.
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/lo/rp_filter", "0"),
+    // What is sent to a host port on 127.0.0.1 leaves by a pod's link. The rules drop what comes in for such addresses.
+    ("ipv4/conf/all/route_localnet", "1"),
     // Otherwise the kernel tells pods of "better" routes when it sends a packet back over the link it came from (hairpin).
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),

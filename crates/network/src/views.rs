@@ -53,6 +53,12 @@ impl Protocol {
         }
     }
 
+    /// What has this number in the IP header.
+    pub fn of_number(number: u8) -> Option<Self> {
+        let known = [Self::Tcp, Self::Udp, Self::Sctp];
+        known.into_iter().find(|protocol| protocol.number() == number)
+    }
+
     /// The number in the IP header.
     pub fn number(self) -> u8 {
         match self {

@@ -25,6 +25,8 @@ impl Register {
 pub enum Verdict {
     /// The packet goes on to the next base chain.
     Accept,
+    /// The packet is gone.
+    Drop,
     /// Back to the calling chain.
     Return,
     /// To a chain, and back.
@@ -47,6 +49,8 @@ pub enum HeaderBase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum MetaKey {
+    /// Name of the link it came in on, 16 bytes.
+    InputName = 6,
     /// Name of the link it leaves on, 16 bytes.
     OutputName = 7,
     /// Transport protocol, one byte.
@@ -181,6 +185,9 @@ pub(crate) fn write_verdict(data: &mut Messages, verdict: &Verdict) {
     data.nested(2, |inner| match verdict {
         Verdict::Accept => {
             inner.number_be(1, 1);
+        }
+        Verdict::Drop => {
+            inner.number_be(1, 0);
         }
         Verdict::Return => {
             inner.number_be(1, VERDICT_RETURN as u32);

@@ -87,6 +87,7 @@ pub fn sandbox(pod: &Pod, attempt: u32, node: &Node) -> cri::PodSandboxConfig {
             searches: resolver.searches,
             options: resolver.options,
         }),
+        port_mappings: if host_network { Vec::new() } else { port_mappings(pod) },
         labels,
         annotations: pod
             .metadata
@@ -109,6 +110,27 @@ pub fn sandbox(pod: &Pod, attempt: u32, node: &Node) -> cri::PodSandboxConfig {
 
 fn own((key, value): (&str, &str)) -> (String, String) {
     (key.to_owned(), value.to_owned())
+}
+
+/// The ports of containers that run as long as the pod: the runtime leads those with a host port to it.
+fn port_mappings(pod: &Pod) -> Vec<cri::PortMapping> {
+    let spec = pod.spec.iter();
+    let running = spec.flat_map(|spec| {
+        let init = spec.init_containers.iter().flatten();
+        let sidecars = init.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+        spec.containers.iter().chain(sidecars)
+    });
+    let ports = running.flat_map(|container| container.ports.iter().flatten());
+    let mappings = ports.map(|port| {
+        let protocol = port.protocol.as_deref().and_then(cri::Protocol::from_str_name);
+        cri::PortMapping {
+            protocol: protocol.unwrap_or(cri::Protocol::Tcp).into(),
+            container_port: port.container_port,
+            host_port: port.host_port.unwrap_or(0),
+            host_ip: port.host_ip.clone().unwrap_or_default(),
+        }
+    });
+    mappings.collect()
 }
 
 /// Where the logs of a pod's containers are: `NAMESPACE_NAME_UID`.
@@ -250,6 +272,23 @@ pub(crate) mod tests {
             );
             assert_eq!(words, expect, "{spec}");
         }
+    }
+
+    #[test]
+    fn ports_of_what_runs_are_the_sandboxes() {
+        let port = |number: u16| json!([{"containerPort": number, "hostPort": number, "hostIP": "127.0.0.1", "protocol": "UDP"}]);
+        let mut spec = json!({
+            "containers": [{"name": "c", "ports": port(1)}, {"name": "d"}],
+            "initContainers": [{"name": "i", "ports": port(2)}, {"name": "s", "restartPolicy": "Always", "ports": port(3)}],
+        });
+        let ports = |spec: &Value| sandbox(&pod(spec.clone()), 0, &node()).port_mappings;
+        let host_ports: Vec<_> = ports(&spec).iter().map(|mapping| mapping.host_port).collect();
+        assert_eq!(host_ports, [1, 3]);
+        let first = &ports(&spec)[0];
+        assert_eq!((first.protocol(), first.container_port), (cri::Protocol::Udp, 1));
+        assert_eq!(first.host_ip, "127.0.0.1");
+        spec["hostNetwork"] = true.into();
+        assert_eq!(ports(&spec), []);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use sys::netlink::{self, Family, Messages, Socket};
 use sys::netlink_route::{self as route, LOOPBACK_INDEX, Route, Scope, VethEnd};
 use sys::netns::NetworkNamespace;
 
+use crate::host_ports::HostPort;
 use crate::node::{hardware_address, link_index};
 use pool::{AddressPool, Exhausted};
 use record::{Record, Records};
@@ -222,6 +223,26 @@ impl PodLinks {
         self.state.lock().by_key.get(key).map(|record| record.address)
     }
 
+    /// Writes down the host ports of a pod that is linked, so that they are known after a restart.
+    pub fn set_host_ports(&self, key: &str, host_ports: Vec<HostPort>) -> Result<(), LinkError> {
+        let mut state = self.state.lock();
+        let Some(mut record) = state.by_key.get(key).cloned() else {
+            return Ok(());
+        };
+        record.host_ports = host_ports;
+        state.records.put(&record).map_err(LinkError::Record)?;
+        state.by_key.insert(key.to_owned(), record);
+        Ok(())
+    }
+
+    /// The pods that have host ports: key, address, ports.
+    pub fn host_ports(&self) -> Vec<(String, Ipv4Addr, Vec<HostPort>)> {
+        let state = self.state.lock();
+        let records = state.by_key.values().filter(|record| !record.host_ports.is_empty());
+        let ports = records.map(|record| (record.key.clone(), record.address, record.host_ports.clone()));
+        ports.collect()
+    }
+
     /// The keys of all pods that are linked.
     pub fn keys(&self) -> Vec<String> {
         self.state.lock().by_key.keys().cloned().collect()
@@ -254,6 +275,7 @@ impl State {
             link: link_name(key, &taken),
             address,
             key: key.to_owned(),
+            host_ports: Vec::new(),
         };
         if let Err(error) = self.records.put(&record) {
             self.pool.release(address);

@@ -4,12 +4,14 @@
 //! is gone, so every link of ours has a record; a record without a link is what a crash or a reboot leaves. Nothing is
 //! fsynced: after a reboot there are no links to know about.
 //!
-//! Format of `<link name>`: address, newline, key. Format of `last-address`: the address given out last.
+//! Format of `<link name>`: address, newline, key, and a line for each host port as [`HostPort`] writes it. Format of `last-address`: the address given out last.
 
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+
+use crate::host_ports::HostPort;
 
 const LAST_ADDRESS: &str = "last-address";
 const TEMPORARY_SUFFIX: &str = ".new";
@@ -23,6 +25,8 @@ pub struct Record {
     pub address: Ipv4Addr,
     /// Whose it is, in the caller's words.
     pub key: String,
+    /// The node's ports that lead to it.
+    pub host_ports: Vec<HostPort>,
 }
 
 /// The directory of records.
@@ -63,7 +67,11 @@ impl Records {
 
     /// Writes a record, and its address as the last one given out.
     pub fn put(&self, record: &Record) -> io::Result<()> {
-        self.write(&record.link, &format!("{}\n{}", record.address, record.key))?;
+        let mut text = format!("{}\n{}", record.address, record.key);
+        for port in &record.host_ports {
+            text += &format!("\n{port}");
+        }
+        self.write(&record.link, &text)?;
         self.write(LAST_ADDRESS, &record.address.to_string())
     }
 
@@ -92,11 +100,12 @@ impl Records {
 }
 
 fn parse(link: &str, text: &str) -> Option<Record> {
-    let (address, key) = text.split_once('\n')?;
+    let mut lines = text.split('\n');
     Some(Record {
         link: link.to_owned(),
-        address: address.parse().ok()?,
-        key: key.to_owned(),
+        address: lines.next()?.parse().ok()?,
+        key: lines.next()?.to_owned(),
+        host_ports: lines.map(|line| line.parse().ok()).collect::<Option<_>>()?,
     })
 }
 
@@ -112,6 +121,10 @@ mod tests {
             link: "tri01".to_owned(),
             address: Ipv4Addr::new(10, 244, 0, 2),
             key: "default/web".to_owned(),
+            host_ports: vec![
+                "6 0.0.0.0 80 8080".parse().unwrap(),
+                "17 127.0.0.1 53 5353".parse().unwrap(),
+            ],
         };
         records.put(&record).unwrap();
         fs::write(directory.path().join("links/tri02"), "no address").unwrap();

@@ -34,8 +34,8 @@ pub struct Delta {
     pub remove_hairpins: Vec<Ipv4Addr>,
     /// Whether the DNS address becomes ours (`true`) or somebody else's; absent: as before.
     pub own_dns: Option<bool>,
-    /// An endpoint left a UDP port: once this is written, flows that still go to it have to be cut.
-    pub udp_left: bool,
+    /// A UDP port leads elsewhere than before: once this is written, flows that go where it led have to be cut.
+    pub udp_moved: bool,
 }
 
 impl Delta {
@@ -145,6 +145,7 @@ pub(super) fn diff(frontend: Frontend, old: &Written, new: &Written, delta: &mut
         .extend(after.difference(&before).map(|backend| (frontend, *backend)));
     if frontend.protocol == Protocol::Udp {
         let staying: BTreeSet<&Backend> = new.backends.iter().collect();
-        delta.udp_left |= old.backends.iter().any(|backend| !staying.contains(backend));
+        let came = old.backends.is_empty() && !new.backends.is_empty();
+        delta.udp_moved |= came || old.backends.iter().any(|backend| !staying.contains(backend));
     }
 }

@@ -51,7 +51,7 @@ impl Kernel {
         } else {
             table.rebuild()
         };
-        let udp_left = delta.udp_left;
+        let udp_moved = delta.udp_moved;
         let refill =
             delta.rebuild && nftables::has_chain(&mut self.socket, FAMILY, TABLE, &rules::shape(&self.config))?;
         match self.commit(&delta, refill) {
@@ -62,7 +62,7 @@ impl Kernel {
                 self.commit(&table.rebuild(), false)?;
             }
         }
-        if udp_left { self.cut_udp(table) } else { Ok(()) }
+        if udp_moved { self.cut_udp(table) } else { Ok(()) }
     }
 
     /// Removes the table.
@@ -106,8 +106,10 @@ impl Kernel {
         Ok(())
     }
 
+    /// Cuts the flows that the table would not make so. On an address of the node itself that is only what was translated,
+    /// or what would be by now: a flow that begins before its host port leads anywhere would never be.
     fn cut_udp(&mut self, table: &Table) -> Result<(), Error> {
-        let range = self.config.service_network;
+        let (range, pods) = (self.config.service_network, self.config.pod_network);
         let cut = netlink_conntrack::delete_where(&mut self.socket, Protocol::Udp.number(), |connection| {
             let (address, port) = connection.original.destination;
             let (source, source_port) = connection.reply.source;
@@ -116,11 +118,13 @@ impl Kernel {
                 protocol: Protocol::Udp,
                 port,
             };
-            range.contains(&address)
-                && !table.backends(&frontend).contains(&Backend {
-                    address: source,
-                    port: source_port,
-                })
+            let backends = table.backends(&frontend);
+            let translated = source != address && pods.contains(&source);
+            let ours = range.contains(&address) || !backends.is_empty() || translated;
+            ours && !backends.contains(&Backend {
+                address: source,
+                port: source_port,
+            })
         })?;
         tracing::debug!(cut, "UDP flows to endpoints that left");
         Ok(())

@@ -5,7 +5,7 @@
 //! touched the table.
 //!
 //! What is served today: cluster addresses over IPv4 (TCP, UDP, SCTP), hairpin, `internalTrafficPolicy`, session affinity,
-//! the fallback to terminating endpoints. Node ports, external addresses and load balancers are not served.
+//! the fallback to terminating endpoints, and pods' host ports ([`crate::host_ports`]). Node ports, external addresses and load balancers are not served.
 
 pub mod delta;
 pub mod kernel;
@@ -18,10 +18,10 @@ use std::net::Ipv4Addr;
 
 use crate::views::Protocol;
 
-/// What a client connects to.
+/// What a client connects to: a Service's cluster address, or a pod's host port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Frontend {
-    /// Cluster address.
+    /// Cluster address, or one of the node's.
     pub address: Ipv4Addr,
     /// Protocol.
     pub protocol: Protocol,

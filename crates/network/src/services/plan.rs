@@ -152,7 +152,7 @@ impl Table {
         // Who left before this process began is unknown, so all UDP flows are looked at.
         let mut delta = Delta {
             rebuild: true,
-            udp_left: true,
+            udp_moved: true,
             ..Delta::default()
         };
         for (frontend, written) in &self.written {
@@ -380,7 +380,7 @@ mod tests {
         table.set(&name("kube-dns"), want(dns, &[]));
         let delta = table.plan();
         assert_eq!(delta.own_dns, Some(true));
-        assert!(delta.udp_left);
+        assert!(delta.udp_moved);
     }
 
     /// The kernel's side: applies a delta strictly, as nftables does.

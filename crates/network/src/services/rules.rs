@@ -10,13 +10,13 @@
 //! set hairpin    { addr . addr }                             a local pod with itself
 //! set own-dns    { addr }                                    the DNS address while it is ours
 //!
-//! chain raw-prerouting   (-300)  packets of own-dns are not tracked
+//! chain raw-prerouting   (-300)  loopback addresses from elsewhere are dropped; packets of own-dns are not tracked
 //! chain raw-output       (-300)  the same, both directions
 //! chain nat-prerouting   (-100)  jump services, three times    pods' connections
 //! chain nat-output       (-100)  jump services, three times    the node's own
 //! chain filter-forward      (0)  what is still for the service range is rejected
 //! chain filter-output       (0)  the same, but not own-dns
-//! chain nat-postrouting   (100)  hairpin: source becomes the node's address; uplink: masquerade
+//! chain nat-postrouting   (100)  hairpin, and loopback to a pod: source becomes the node's address; uplink: masquerade
 //! ```
 //!
 //! **A transaction is atomic, a packet is not.** Each lookup of a packet sees the tables of its own moment, so a packet that
@@ -66,6 +66,10 @@ const LOOKUP_ATTEMPTS: usize = 3;
 const TCP: u8 = 6;
 /// Length of a link name in the kernel.
 const LINK_NAME_LENGTH: usize = 16;
+
+/// The loopback link, and the addresses that belong on it.
+const LOOPBACK_LINK: &str = "lo";
+const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
 const SOURCE_ADDRESS: u32 = 12;
 const DESTINATION_ADDRESS: u32 = 16;
@@ -288,6 +292,12 @@ fn standing_rules(batch: &mut Batch, config: &RulesConfig) {
         Hook::Prerouting,
         RAW_PRIORITY,
     );
+    // Host ports on 127.0.0.1 need `route_localnet`, with which the kernel would take such packets from pods and neighbours
+    // too (CVE-2020-8558).
+    let mut foreign = not_from(LOOPBACK_LINK);
+    foreign.extend(within(DESTINATION_ADDRESS, LOOPBACK));
+    foreign.push(Expression::Verdict(Verdict::Drop));
+    batch.add_rule("raw-prerouting", &foreign);
     batch.add_rule(
         "raw-prerouting",
         &[address(DESTINATION_ADDRESS, 0), in_set(OWN_DNS), Expression::NoTrack],
@@ -331,19 +341,17 @@ fn standing_rules(batch: &mut Batch, config: &RulesConfig) {
         Hook::Postrouting,
         SNAT_PRIORITY,
     );
-    batch.add_rule(
-        "nat-postrouting",
-        &[
-            address(SOURCE_ADDRESS, 0),
-            address(DESTINATION_ADDRESS, 1),
-            in_set(HAIRPIN),
-            Expression::Constant {
-                value: config.node_address.octets().to_vec(),
-                to: Register(0),
-            },
-            Expression::SourceNat { address: Register(0) },
-        ],
-    );
+    let mut hairpin = vec![
+        address(SOURCE_ADDRESS, 0),
+        address(DESTINATION_ADDRESS, 1),
+        in_set(HAIRPIN),
+    ];
+    hairpin.extend(from_node(config));
+    batch.add_rule("nat-postrouting", &hairpin);
+    let mut from_loopback = within(SOURCE_ADDRESS, LOOPBACK);
+    from_loopback.extend(within(DESTINATION_ADDRESS, config.pod_network));
+    from_loopback.extend(from_node(config));
+    batch.add_rule("nat-postrouting", &from_loopback);
     if let Some(uplink) = &config.uplink {
         batch.add_rule("nat-postrouting", &masquerade(uplink, config.pod_network));
     }
@@ -456,15 +464,39 @@ fn reject_range(range: Ipv4Net) -> Vec<Expression> {
     rule
 }
 
-fn masquerade(uplink: &str, pods: Ipv4Net) -> Vec<Expression> {
-    let mut name = uplink.as_bytes().to_vec();
+/// The source becomes the node's address.
+fn from_node(config: &RulesConfig) -> [Expression; 2] {
+    let value = config.node_address.octets().to_vec();
+    let to = Register(0);
+    [
+        Expression::Constant { value, to },
+        Expression::SourceNat { address: to },
+    ]
+}
+
+fn link_name(name: &str) -> Vec<u8> {
+    let mut name = name.as_bytes().to_vec();
     name.resize(LINK_NAME_LENGTH, 0);
+    name
+}
+
+fn not_from(link: &str) -> Vec<Expression> {
+    let (key, to) = (MetaKey::InputName, Register(0));
+    let other = Expression::Compare {
+        register: to,
+        equal: false,
+        value: link_name(link),
+    };
+    vec![Expression::Meta { key, to }, other]
+}
+
+fn masquerade(uplink: &str, pods: Ipv4Net) -> Vec<Expression> {
     let mut rule = vec![
         Expression::Meta {
             key: MetaKey::OutputName,
             to: Register(0),
         },
-        equal(Register(0), &name),
+        equal(Register(0), &link_name(uplink)),
     ];
     rule.extend(within(SOURCE_ADDRESS, pods));
     rule.push(Expression::Masquerade);

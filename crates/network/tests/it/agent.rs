@@ -10,7 +10,8 @@ use client::resources;
 use client::testing::FakeApi;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use network::{Agent, AgentConfig};
+use network::host_ports::Orders;
+use network::{Agent, AgentConfig, HostPorts};
 use serde_json::{Value, json};
 
 use crate::dns::{addresses, ask_udp};
@@ -50,14 +51,15 @@ fn set_endpoints(api: &FakeApi, endpoints: &[(Ipv4Addr, bool)]) {
     });
 }
 
-struct Running {
-    runtime: tokio::runtime::Runtime,
+/// An agent, and the thread that it runs on.
+pub struct Running {
+    pub runtime: tokio::runtime::Runtime,
     shutdown: Shutdown,
     agent: Agent,
 }
 
 impl Running {
-    fn start(world: &World, api: &FakeApi) -> Self {
+    pub fn start(world: &World, api: &FakeApi, host_ports: Orders) -> Self {
         let runtime = one_worker();
         let shutdown = Shutdown::new();
         let config = AgentConfig {
@@ -68,7 +70,16 @@ impl Running {
         };
         let guard = runtime.enter();
         let informers = SharedInformers::new(api.client(), shutdown.clone()).with_random(Random::seeded(1));
-        let agent = Agent::start(config, &world.node, &informers, None, &Random::seeded(2), &shutdown).unwrap();
+        let agent = Agent::start(
+            config,
+            &world.node,
+            &informers,
+            host_ports,
+            None,
+            &Random::seeded(2),
+            &shutdown,
+        );
+        let agent = agent.unwrap();
         drop(guard);
         assert!(runtime.block_on(async { tokio::time::timeout(PATIENCE, agent.ready()).await.unwrap() }));
         Self {
@@ -76,6 +87,11 @@ impl Running {
             shutdown,
             agent,
         }
+    }
+
+    /// Ends the agent as its daemon's end does.
+    pub fn end(self) {
+        self.runtime.block_on(self.shutdown.finish());
     }
 
     /// Makes a change and waits for the commit that follows it.
@@ -104,7 +120,8 @@ fn objects_become_packets_and_names_and_a_restart_changes_nothing() {
     api.put(slice(&[(a.address, true), (b.address, true)]));
     let both: BTreeSet<String> = ["a".to_owned(), "b".to_owned()].into();
 
-    let running = Running::start(&world, &api);
+    let host_ports = || HostPorts::new(NODE).1;
+    let running = Running::start(&world, &api, host_ports());
     assert_eq!(answering(&client.namespace, WEB, 100), both);
     assert_eq!(addresses(&ask_udp(&client.namespace, NAME, RecordType::A)), [WEB]);
 
@@ -117,16 +134,9 @@ fn objects_become_packets_and_names_and_a_restart_changes_nothing() {
     assert_eq!(ask(&a.namespace, WEB, 80).unwrap(), format!("a {NODE}"), "hairpin");
 
     // The daemon ends: rules stay. Another one takes over.
-    let Running {
-        runtime,
-        shutdown,
-        agent,
-    } = running;
-    runtime.block_on(shutdown.finish());
-    drop(agent);
-    drop(runtime);
+    running.end();
     assert_eq!(answering(&client.namespace, WEB, 5), ["a".to_owned()].into());
-    let running = Running::start(&world, &api);
+    let running = Running::start(&world, &api, host_ports());
     assert_eq!(answering(&client.namespace, WEB, 5), ["a".to_owned()].into());
 
     running.after(|| {
@@ -135,5 +145,5 @@ fn objects_become_packets_and_names_and_a_restart_changes_nothing() {
     assert_eq!(refusal(&client.namespace, WEB, 80), ErrorKind::ConnectionRefused);
     let gone = ask_udp(&client.namespace, NAME, RecordType::A);
     assert_eq!(gone.metadata.response_code, ResponseCode::NXDomain);
-    running.runtime.block_on(running.shutdown.finish());
+    running.end();
 }

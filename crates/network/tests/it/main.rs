@@ -4,6 +4,7 @@
 
 mod agent;
 mod dns;
+mod host_ports;
 mod links;
 mod services;
 mod world;

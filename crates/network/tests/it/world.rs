@@ -18,7 +18,7 @@ use network::views::{EndpointView, ObjectName, Protocol, ServiceKind, ServicePor
 use sys::netns::NetworkNamespace;
 
 /// Longer than any answer takes; passing it fails the test.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const NODE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
 pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 pub const WEB: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 7);
@@ -67,7 +67,6 @@ pub fn network() -> NodeNetwork {
     }
 }
 
-/// The path of an open namespace, for interfaces that take one.
 /// A runtime for what serves in a test, whose own thread asks.
 pub fn one_worker() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
@@ -77,6 +76,7 @@ pub fn one_worker() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
+/// The path of an open namespace, for interfaces that take one.
 pub fn path_of(namespace: &NetworkNamespace) -> PathBuf {
     PathBuf::from(format!(
         "/proc/{}/fd/{}",
@@ -131,7 +131,6 @@ impl World {
         }
     }
 
-    /// Makes `name` a Service at `address`:80 (TCP and UDP) with these endpoints at port 8080.
     /// A client, and pods of these names that serve, with their addresses.
     pub fn client_and<const COUNT: usize>(&self, names: [&str; COUNT]) -> (Pod, [Pod; COUNT], [Ipv4Addr; COUNT]) {
         let pods = names.map(|name| {
@@ -143,6 +142,7 @@ impl World {
         (self.pod("client"), pods, addresses)
     }
 
+    /// Makes `name` a Service at `address`:80 (TCP and UDP) with these endpoints at port 8080.
     pub fn service(&mut self, name: &str, address: Ipv4Addr, endpoints: &[Ipv4Addr]) {
         self.service_with_affinity(name, address, endpoints, None);
     }

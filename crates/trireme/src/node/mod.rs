@@ -96,7 +96,7 @@ impl RunningNode {
         network::node::setup(&namespace, &network, None).doing("setting up the node's network")?;
         api_forward::start(API_ENDPOINT, layout.api_socket(), &shutdown).await?;
 
-        let links = PodNetwork::open(&namespace, &run.join("links"), range)?;
+        let (links, host_ports) = PodNetwork::open(&namespace, &run.join("links"), NODE_ADDRESS, range)?;
         let runtime = start_runtime(layout, name, links, &clock, &random).await?;
         let cri_socket = run.join("cri.sock");
         serve_cri(&runtime, &cri_socket, &shutdown).await?;
@@ -109,7 +109,7 @@ impl RunningNode {
             uplink: None,
         };
         let proxied = SharedInformers::new(identity.proxy.clone(), shutdown.clone()).with_random(random.fork());
-        let agent = Agent::start(agent_config, &namespace, &proxied, None, &random, &shutdown);
+        let agent = Agent::start(agent_config, &namespace, &proxied, host_ports, None, &random, &shutdown);
         let agent = agent.doing("starting the node's network")?;
 
         let cri = Cri::connect(&cri_socket).doing("reaching the runtime")?;

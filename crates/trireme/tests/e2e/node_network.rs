@@ -274,3 +274,48 @@ fn a_pod_may_use_the_nodes_network() {
     assert!(links("host") > 0);
     assert_eq!(links("guest"), 0);
 }
+
+#[test]
+fn host_ports_lead_to_pods_by_address_and_protocol() {
+    let place = shared().workplace("node-host-ports");
+    let port = |address: &str, protocol: &str| {
+        format!("{{containerPort: 8080, hostPort: 18099, hostIP: '{address}', protocol: {protocol}}}")
+    };
+    let address = "10.243.0.10";
+    let pods = [
+        ("near", port("127.0.0.1", "TCP")),
+        ("far", port(address, "TCP")),
+        ("datagrams", port(address, "UDP")),
+    ];
+    let pods = pods.map(|(name, port)| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 1,
+               containers: [{{name: c, image: 'IMAGE', env: [{{name: DRAIN_SECONDS, value: '0'}}], ports: [{port}]}}]}}}}\n---\n"
+        )
+    });
+    let host = "{apiVersion: v1, kind: Pod, metadata: {name: host}, spec: {hostNetwork: true, terminationGracePeriodSeconds: 0,
+               containers: [{name: c, image: 'IMAGE', env: [{name: PORT, value: '18098'}]}]}}";
+    create(&place, &(pods.concat() + host));
+    for pod in ["near", "far", "datagrams", "host"] {
+        place.wait(&format!("pod/{pod}"), "condition=Ready");
+    }
+    let said = place.get(&["pod", "host"]);
+    assert_eq!(said["status"]["hostIP"], address);
+    let get = |from: &str, address: &str| {
+        let url = format!("http://{address}:18099/hostname");
+        place.kubectl_ok(&["exec", from, "--", "/bin/demo", "get", &url])
+    };
+    for (from, address, expect) in [
+        ("host", "127.0.0.1", "near"),
+        ("host", address, "far"),
+        ("near", address, "far"),
+        ("far", address, "far"),
+    ] {
+        assert_eq!(get(from, address).trim(), expect, "from {from} to {address}");
+    }
+    // The port goes with its pod.
+    place.kubectl_ok(&["delete", "pod", "far"]);
+    let url = format!("http://{address}:18099/hostname");
+    let said = fail(&place.kubectl(&["exec", "near", "--", "/bin/demo", "get", &url]));
+    assert!(said.contains("Connection refused"), "{said}");
+}
