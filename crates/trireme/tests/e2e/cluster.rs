@@ -219,7 +219,7 @@ impl Cluster {
 
     /// A client with the administrator's rights.
     pub fn client(&self) -> Client {
-        Client::new(self.transport(self.administrator())).with_timeout(Duration::from_secs(10))
+        Client::new(self.transport(self.administrator())).with_timeout(Duration::from_secs(60))
     }
 }
 
