@@ -13,6 +13,7 @@ use crate::{cargo, workspace};
 const LAYERS: &[(&str, u8)] = &[
     ("api", 0),
     ("base", 0),
+    ("cel", 0),
     ("rpc", 0),
     ("sys", 0),
     ("streams", 0),
@@ -33,7 +34,10 @@ const LAYERS: &[(&str, u8)] = &[
     ("xtask", 5),
 ];
 /// Edges inside a layer, each with its reason.
-const SAME_LAYER: &[(&str, &str)] = &[];
+const SAME_LAYER: &[(&str, &str)] = &[
+    // Quantities, selectors and the rules of names are part of the expression language too.
+    ("cel", "api"),
+];
 /// Crates that only some may use: `store` is the API server's (and backup's), `kinds` the API server's.
 const RESERVED: &[(&str, &[&str])] = &[
     ("store", &["apiserver", "trireme", "testkit"]),

@@ -1,0 +1,72 @@
+//! What an expression may use: variables, record types, and libraries by version.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::parser::Syntax;
+use crate::types::{ObjectType, Type};
+
+/// What an expression may use. Cheap to clone; extended for each kind of rule.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    minor: u16,
+    bind: bool,
+    variables: BTreeMap<String, Type>,
+    objects: BTreeMap<String, Arc<ObjectType>>,
+}
+
+impl Environment {
+    /// The libraries that Kubernetes 1.`minor` has for expressions, and no variable. Expressions that are new are compiled
+    /// with the version before the server's, so that a rollback understands them; stored ones with the server's own.
+    /// Source: `k8s.io/apiserver/pkg/cel/environment/base.go`.
+    pub fn kubernetes(minor: u16) -> Environment {
+        Environment {
+            minor,
+            bind: false,
+            variables: BTreeMap::new(),
+            objects: BTreeMap::new(),
+        }
+    }
+
+    /// One variable more.
+    #[must_use]
+    pub fn with(mut self, name: &str, kind: Type) -> Environment {
+        self.variables.insert(name.to_owned(), kind);
+        self
+    }
+
+    /// One record type more that expressions can make: `Name{field: value}`.
+    #[must_use]
+    pub fn with_object(mut self, object: Arc<ObjectType>) -> Environment {
+        self.objects.insert(object.name.clone(), object);
+        self
+    }
+
+    /// `cel.bind(name, value, expression)`, which upstream switches on for device classes and claims only.
+    #[must_use]
+    pub fn with_bind(mut self) -> Environment {
+        self.bind = true;
+        self
+    }
+
+    pub(crate) fn minor(&self) -> u16 {
+        self.minor
+    }
+
+    pub(crate) fn variable(&self, name: &str) -> Option<&Type> {
+        self.variables.get(name)
+    }
+
+    pub(crate) fn object(&self, name: &str) -> Option<&Arc<ObjectType>> {
+        self.objects.get(name)
+    }
+
+    pub(crate) fn syntax(&self) -> Syntax {
+        Syntax {
+            optionals: self.minor >= 28,
+            two_variables: self.minor >= 32,
+            bind: self.bind,
+            sort_by: self.minor >= 34,
+        }
+    }
+}
