@@ -115,6 +115,15 @@ pub(crate) struct Fold {
     pub(crate) result: Expr,
 }
 
+impl Fold {
+    /// Whether this only binds a name to a value: `cel.bind` and `optMap`, which never loop.
+    pub(crate) fn is_bind(&self) -> bool {
+        matches!(&self.range.kind, Kind::List(elements) if elements.is_empty())
+            && matches!(self.condition.kind, Kind::Literal(Literal::Bool(false)))
+            && &*self.accumulator != ACCUMULATOR
+    }
+}
+
 /// The accumulator of loops, which no expression can name.
 pub(crate) const ACCUMULATOR: &str = "@result";
 

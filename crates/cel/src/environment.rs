@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::library::Libraries;
 use crate::parser::Syntax;
 use crate::types::{ObjectType, Type};
 
@@ -11,6 +12,7 @@ use crate::types::{ObjectType, Type};
 pub struct Environment {
     minor: u16,
     bind: bool,
+    json_patch: bool,
     variables: BTreeMap<String, Type>,
     objects: BTreeMap<String, Arc<ObjectType>>,
 }
@@ -23,6 +25,7 @@ impl Environment {
         Environment {
             minor,
             bind: false,
+            json_patch: false,
             variables: BTreeMap::new(),
             objects: BTreeMap::new(),
         }
@@ -47,6 +50,20 @@ impl Environment {
     pub fn with_bind(mut self) -> Environment {
         self.bind = true;
         self
+    }
+
+    /// `jsonpatch.escapeKey`, which mutating policies have.
+    #[must_use]
+    pub fn with_json_patch(mut self) -> Environment {
+        self.json_patch = true;
+        self
+    }
+
+    pub(crate) fn libraries(&self) -> Libraries {
+        Libraries {
+            minor: self.minor,
+            json_patch: self.json_patch,
+        }
     }
 
     pub(crate) fn minor(&self) -> u16 {

@@ -35,12 +35,19 @@ mod program;
 mod types;
 mod value;
 
+pub use cost::estimate::{Estimate, Sizes, UnknownSizes};
 pub use environment::Environment;
 pub use issues::{Issue, Issues};
+pub use library::addresses::Network;
 pub use library::authorizer::{
     Attributes, Authorizer, Authorizing, Decision, ResourceAttributes, ResourceCheck, Target,
 };
-pub use library::opaque::{AUTHORIZER, DECISION, GROUP_CHECK, Opaque, PATH_CHECK, RESOURCE_CHECK};
+pub use library::formats::NamedFormat;
+pub use library::opaque::{
+    AUTHORIZER, CIDR, DECISION, FORMAT, GROUP_CHECK, IP, Opaque, PATH_CHECK, QUANTITY, RESOURCE_CHECK, SEMVER, URL,
+};
+pub use library::semvers::Semver;
+pub use library::urls::Url;
 pub use program::{Budget, CALL_COST_MAX, Error, ErrorKind, Program, Variables, compile};
 pub use types::{Field, ObjectType, Type, escape};
 pub use value::{Key, List, Map, Text, Timestamp, Value};

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::ast::Expr;
 use crate::check::{Checked, check};
+use crate::cost::estimate::{Estimate, Sizes, estimate};
 use crate::environment::Environment;
 use crate::eval;
 use crate::fold::fold_constants;
@@ -64,8 +65,16 @@ impl Program {
     /// The error of the evaluation, or that it cost more than a call may, or than is left of the budget.
     pub fn evaluate<'a>(&self, variables: &dyn Variables<'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
         let (value, cost) = eval::run(self, &self.plan, variables, CALL_COST_MAX);
-        budget.spend(cost)?;
-        value
+        let spent = budget.spend(cost);
+        match value {
+            Err(error) if error.kind() == ErrorKind::Cost => Err(error),
+            value => spent.and(value),
+        }
+    }
+
+    /// What an evaluation may cost at least and at most, whatever the values are. `sizes` tells how large they may be.
+    pub fn estimate(&self, sizes: &dyn Sizes) -> Estimate {
+        estimate(&self.checked, sizes)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the checker's types do not tell of literals: times, patterns, and lists of one type. Source: the validators of
 //! cel-go that Kubernetes switched on with 1.29 (`cel/validator.go`).
 
+use std::collections::HashSet;
+
 use super::Checked;
 use crate::ast::{Expr, Kind, Literal};
 use crate::issues::Issues;
@@ -10,7 +12,19 @@ use crate::value::Timestamp;
 use crate::value::time::parse_duration;
 
 pub(super) fn validate(checked: &Checked, places: &[usize], issues: &mut Issues) {
+    // What stands in the arguments of `format` may be of any type.
+    let mut exempt = HashSet::new();
+    visit(&checked.root, &mut |expr| {
+        if let Kind::Call(call) = &expr.kind
+            && &*call.function == "format"
+        {
+            for argument in call.target.iter().chain(&call.arguments) {
+                visit(argument, &mut |inner| _ = exempt.insert(inner.id));
+            }
+        }
+    });
     visit(&checked.root, &mut |expr| match &expr.kind {
+        Kind::List(_) | Kind::Map(_) if exempt.contains(&expr.id) => {}
         Kind::Call(call) => {
             let Some(Expr {
                 id,

@@ -215,11 +215,11 @@ impl Checker<'_> {
         for argument in &mut call.arguments {
             arguments.push(self.check(argument));
         }
-        let minor = self.environment.minor();
+        let libraries = self.environment.libraries();
         // A receiver may be the first part of a function's name: `optional.of`.
         if let Some(prefix) = call.target.as_ref().and_then(dotted) {
             let name = format!("{prefix}.{}", call.function);
-            let known = overloads(name.trim_start_matches('.'), minor);
+            let known = overloads(name.trim_start_matches('.'), libraries);
             if !known.is_empty() {
                 call.function = Arc::from(name.trim_start_matches('.'));
                 call.target = None;
@@ -228,7 +228,7 @@ impl Checker<'_> {
         }
         let target = call.target.as_mut().map(|target| self.check(target));
         let name = call.function.trim_start_matches('.');
-        let known = overloads(name, minor);
+        let known = overloads(name, libraries);
         if known.is_empty() {
             let name = call.function.clone();
             return self.undeclared(id, &name);
@@ -252,7 +252,7 @@ impl Checker<'_> {
         };
         let name = name.clone();
         self.types[field.id] = Type::String;
-        self.overloads[id] = overloads(operator::OPTIONAL_SELECT, self.environment.minor());
+        self.overloads[id] = overloads(operator::OPTIONAL_SELECT, self.environment.libraries());
         self.field(id, &kind, &name, true)
     }
 

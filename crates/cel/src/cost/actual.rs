@@ -1,17 +1,44 @@
 //! What a call cost, known its arguments. Sources: `interpreter/runtimecost.go` of cel-go, `pkg/cel/library/cost.go` of
 //! the API server.
 
-use super::{CHARACTER, LIST, PATTERN_CHARACTER, STRUCT};
+use super::{CHARACTER, CHECK, LIST, NOMINAL, PATTERN_CHARACTER, REQUIREMENTS_PER_CHARACTER, STRUCT};
+use crate::library::opaque::Opaque;
 use crate::value::Value;
-
-/// A check of the authorizer: two of them fit into a call, a third does not.
-const CHECK: u64 = 350_000;
-/// The shortest requirement of a selector that needs a list is two characters long: `k,`.
-const REQUIREMENTS_PER_CHARACTER: f64 = 0.5;
 
 /// The cost of a call. `overload` is empty when the checker could not tell which.
 pub(crate) fn call_cost(function: &str, overload: &str, arguments: &[Value<'_>], result: &Value<'_>) -> u64 {
-    library(function, overload, arguments, result).unwrap_or_else(|| standard(overload, arguments))
+    extension(overload, arguments, result)
+        .or_else(|| library(function, overload, arguments, result))
+        .unwrap_or_else(|| standard(overload, arguments))
+}
+
+/// cel-go's extensions of lists and sets count for themselves: a call, the list that is made, and what is compared.
+fn extension(overload: &str, arguments: &[Value<'_>], result: &Value<'_>) -> Option<u64> {
+    let of = |index: usize| arguments.get(index).map_or(1, size);
+    let made = |factor: f64, size: u64| ((size as f64 * factor) as u64).saturating_add(1 + LIST);
+    let pairs = |factor: f64, one: u64, other: u64| ((one.saturating_mul(other)) as f64 * factor) as u64;
+    Some(match overload {
+        "list_slice" | "lists_range" | "list_reverse" => made(1.0, size(result)),
+        "list_flatten" => made(1.0, of(0)),
+        "list_flatten_int" => match arguments.get(1) {
+            Some(Value::Int(depth)) => made(*depth as f64, of(0)),
+            _ => return None,
+        },
+        "list_sets_contains_list" | "list_sets_intersects_list" => 1 + pairs(1.0, of(0), of(1)),
+        "list_sets_equivalent_list" => 1 + pairs(2.0, of(0), of(1)),
+        _ if overload == "list_distinct" || overload.ends_with("_sort") => self_compare(arguments.first()?),
+        _ if overload.ends_with("_sortByAssociatedKeys") => self_compare(arguments.get(1)?),
+        _ => return None,
+    })
+}
+
+/// Each element against each.
+fn self_compare(list: &Value<'_>) -> u64 {
+    let Value::List(list) = list else { return 1 };
+    let texts = matches!(list.get(0), Some(Value::String(_) | Value::Bytes(_)));
+    let factor = if texts { 2.0 + CHARACTER } else { 2.0 };
+    let pairs = (list.len() as u64).saturating_mul(list.len() as u64);
+    ((pairs as f64 * factor) as u64).saturating_add(1 + LIST)
 }
 
 /// A number of characters as cost.
@@ -23,6 +50,7 @@ fn scaled(size: u64, factor: f64) -> u64 {
 fn size(value: &Value<'_>) -> u64 {
     match value {
         Value::Optional(Some(inner)) => size(inner),
+        Value::Opaque(value) => value.size().unwrap_or(1) as u64,
         value => value.size().unwrap_or(1) as u64,
     }
 }
@@ -31,8 +59,7 @@ fn library(function: &str, overload: &str, arguments: &[Value<'_>], result: &Val
     let of = |index: usize| arguments.get(index).map(size);
     Some(match function {
         "check" => CHECK,
-        "serviceAccount" | "path" | "group" | "resource" | "subresource" | "namespace" | "name" | "allowed"
-        | "reason" | "error" | "errored" => 1,
+        _ if NOMINAL.contains(&function) => 1,
         "fieldSelector" | "labelSelector" => selector(of(1)?),
         "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" | "includes" => {
             arguments.first().map_or(0, traversal)
@@ -45,33 +72,24 @@ fn library(function: &str, overload: &str, arguments: &[Value<'_>], result: &Val
         "cidr" | "isIP" | "isCIDR" | "ip" | "quantity" | "isQuantity" | "semver" | "isSemver" => {
             scaled(of(0)?, CHARACTER)
         }
-        "masked"
-        | "prefixLength"
-        | "family"
-        | "isUnspecified"
-        | "isLoopback"
-        | "isLinkLocalMulticast"
-        | "isLinkLocalUnicast"
-        | "isGlobalUnicast"
-        | "format.named"
-        | "sign"
-        | "asInteger"
-        | "isInteger"
-        | "asApproximateFloat"
-        | "isGreaterThan"
-        | "isLessThan"
-        | "compareTo"
-        | "add"
-        | "sub"
-        | "major"
-        | "minor"
-        | "patch"
-        | "getScheme"
-        | "getHostname"
-        | "getHost"
-        | "getPort"
-        | "getEscapedPath"
-        | "getQuery" => 1,
+        "validate" => match arguments.first()? {
+            Value::Opaque(Opaque::Format(format)) => pattern(of(1)?, format.pattern_length),
+            _ => return None,
+        },
+        "containsIP" | "containsCIDR" => {
+            let (network, other) = (of(0)?, of(1)?);
+            let mask = if function == "containsCIDR" {
+                scaled(network, CHARACTER) + 1
+            } else {
+                0
+            };
+            let parse = if overload.ends_with("_string") {
+                scaled(other, CHARACTER)
+            } else {
+                0
+            };
+            scaled(2 * network, CHARACTER) + mask + parse
+        }
         "_==_" if matches!(arguments.first(), Some(Value::Opaque(_))) => 1,
         _ => return None,
     })

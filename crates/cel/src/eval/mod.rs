@@ -21,6 +21,8 @@ use crate::value::{Key, Map, Value};
 
 /// Elements that may be copied or compared in one evaluation where upstream's cost does not tell: about a second's work.
 const WORK_MAX: u64 = 20_000_000;
+/// Bytes that are copied as fast as an element is.
+const BYTES_PER_WORK: usize = 64;
 /// The work of compiling a pattern that is no literal.
 const PATTERN_WORK: u64 = 20_000;
 
@@ -189,6 +191,12 @@ impl<'p, 'a> Evaluator<'p, 'a> {
             }
             Native::Evaluator => return Err(no_overload()),
         };
+        // What was made, whatever upstream takes for it.
+        self.work(match &value {
+            Value::List(list) => list.len(),
+            Value::String(text) => text.len() / BYTES_PER_WORK,
+            _ => 0,
+        })?;
         let id = if let [only] = &candidates[..] { only.id } else { "" };
         self.charge(call_cost(&call.function, id, arguments, &value))?;
         Ok(value)

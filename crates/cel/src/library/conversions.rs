@@ -160,7 +160,7 @@ fn to_uint<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
     }))
 }
 
-fn to_string<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
+pub(super) fn to_string<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
     Ok(match &arguments[0] {
         Value::Bool(value) => value.to_string().into(),
         Value::Int(value) => value.to_string().into(),

@@ -3,14 +3,20 @@
 //! Each library is a table of overloads. A signature is a text: `string::charAt(int) -> string` is called on a string,
 //! `size(string) -> int` is not. A single capital letter stands for any type.
 
+pub(crate) mod addresses;
 pub(crate) mod authorizer;
 mod conversions;
 mod extensions;
+pub(crate) mod formats;
+mod lists;
 pub(crate) mod opaque;
+mod quantities;
 mod regexes;
+pub(crate) mod semvers;
 mod standard;
 mod strings;
 mod times;
+pub(crate) mod urls;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -47,8 +53,25 @@ pub(crate) struct Overload {
     pub(crate) parameters: Vec<Type>,
     pub(crate) result: Type,
     pub(crate) native: Native,
-    /// The minor version of Kubernetes 1 that brought it.
-    since: u16,
+    since: Since,
+}
+
+/// When an expression has a function.
+#[derive(Clone, Copy)]
+enum Since {
+    /// From this minor version of Kubernetes 1 on; 0 means from the start.
+    Version(u16),
+    /// Where patches are made.
+    JsonPatch,
+}
+
+/// Which libraries an environment has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Libraries {
+    /// The minor version of Kubernetes 1.
+    pub(crate) minor: u16,
+    /// Those for patches too.
+    pub(crate) json_patch: bool,
 }
 
 /// A line of a library's table: cel-go's name, the signature, and what it does.
@@ -57,20 +80,28 @@ pub(crate) type Line = (&'static str, &'static str, Native);
 /// All functions by name.
 static FUNCTIONS: LazyLock<HashMap<&'static str, Vec<Overload>>> = LazyLock::new(|| {
     let mut functions: HashMap<&'static str, Vec<Overload>> = HashMap::new();
-    // Not a version of Kubernetes: what its environments have had from the start.
-    const ALWAYS: u16 = 0;
-    let libraries: [(u16, &[Line]); 11] = [
+    const ALWAYS: Since = Since::Version(0);
+    let libraries: [(Since, &[Line]); 20] = [
         (ALWAYS, standard::OPERATORS),
         (ALWAYS, standard::FUNCTIONS),
         (ALWAYS, conversions::TABLE),
         (ALWAYS, times::TABLE),
         (ALWAYS, strings::TABLE),
         (ALWAYS, regexes::TABLE),
-        (28, standard::OPTIONALS),
-        (32, standard::TWO_VARIABLES),
-        (29, extensions::STRINGS_2),
-        (27, authorizer::TABLE),
-        (31, authorizer::SELECTORS),
+        (ALWAYS, urls::TABLE),
+        (ALWAYS, lists::TABLE),
+        (Since::Version(28), quantities::TABLE),
+        (Since::Version(29), lists::SETS),
+        (Since::Version(30), addresses::TABLE),
+        (Since::Version(31), formats::TABLE),
+        (Since::Version(33), semvers::TABLE),
+        (Since::Version(34), lists::EXTENSION),
+        (Since::Version(28), standard::OPTIONALS),
+        (Since::Version(32), standard::TWO_VARIABLES),
+        (Since::Version(29), extensions::STRINGS_2),
+        (Since::Version(27), authorizer::TABLE),
+        (Since::Version(31), authorizer::SELECTORS),
+        (Since::JsonPatch, formats::JSON_PATCH),
     ];
     for (since, table) in libraries {
         for (id, signature, native) in table {
@@ -82,12 +113,16 @@ static FUNCTIONS: LazyLock<HashMap<&'static str, Vec<Overload>>> = LazyLock::new
 });
 
 /// The overloads of a function that a version has; none when it has no such function.
-pub(crate) fn overloads(function: &str, minor: u16) -> Vec<&'static Overload> {
+pub(crate) fn overloads(function: &str, libraries: Libraries) -> Vec<&'static Overload> {
     let all = FUNCTIONS.get(function).map_or(&[][..], |overloads| overloads);
-    all.iter().filter(|overload| overload.since <= minor).collect()
+    let has = |overload: &&'static Overload| match overload.since {
+        Since::Version(minor) => minor <= libraries.minor,
+        Since::JsonPatch => libraries.json_patch,
+    };
+    all.iter().filter(has).collect()
 }
 
-fn read(id: &'static str, signature: &'static str, native: Native, since: u16) -> (&'static str, Overload) {
+fn read(id: &'static str, signature: &'static str, native: Native, since: Since) -> (&'static str, Overload) {
     let broken = "invariant: signatures are well formed";
     let (call, result) = signature.split_once(" -> ").expect(broken);
     let (target, call) = call
@@ -202,7 +237,7 @@ mod tests {
             ),
             ("net.IP::family() -> int", "family true net.IP int"),
         ] {
-            let (name, overload) = read("", signature, Native::Evaluator, 0);
+            let (name, overload) = read("", signature, Native::Evaluator, Since::JsonPatch);
             let parameters: Vec<String> = overload.parameters.iter().map(Type::to_string).collect();
             let found = format!(
                 "{name} {} {} {}",

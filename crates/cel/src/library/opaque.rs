@@ -1,9 +1,16 @@
 //! Values of Kubernetes' libraries.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::quantity::Quantity;
+
+use super::addresses::{Network, address_size};
 use super::authorizer::{Authorizing, Decision, ResourceCheck};
+use super::formats::NamedFormat;
+use super::semvers::Semver;
+use super::urls::Url;
 
 /// Their types that expressions can name, with the version that brought them.
 pub(crate) const TYPES: &[(&str, u16)] = &[
@@ -12,6 +19,12 @@ pub(crate) const TYPES: &[(&str, u16)] = &[
     (GROUP_CHECK, 27),
     (RESOURCE_CHECK, 27),
     (DECISION, 27),
+    (URL, 0),
+    (QUANTITY, 28),
+    (IP, 30),
+    (CIDR, 30),
+    (FORMAT, 31),
+    (SEMVER, 33),
 ];
 
 /// Who asks the authorizer.
@@ -24,6 +37,19 @@ pub const GROUP_CHECK: &str = "kubernetes.authorization.GroupCheck";
 pub const RESOURCE_CHECK: &str = "kubernetes.authorization.ResourceCheck";
 /// What the authorizer said.
 pub const DECISION: &str = "kubernetes.authorization.Decision";
+
+/// A URL.
+pub const URL: &str = "kubernetes.URL";
+/// A quantity.
+pub const QUANTITY: &str = "kubernetes.Quantity";
+/// An address.
+pub const IP: &str = "net.IP";
+/// A network.
+pub const CIDR: &str = "net.CIDR";
+/// A named format.
+pub const FORMAT: &str = "kubernetes.NamedFormat";
+/// A semantic version.
+pub const SEMVER: &str = "kubernetes.Semver";
 
 /// A value of a library's type.
 #[derive(Clone, Debug)]
@@ -38,6 +64,18 @@ pub enum Opaque {
     ResourceCheck(Arc<ResourceCheck>),
     /// What the authorizer said.
     Decision(Arc<Decision>),
+    /// A URL.
+    Url(Arc<Url>),
+    /// A quantity.
+    Quantity(Arc<Quantity>),
+    /// An address.
+    Ip(IpAddr),
+    /// A network.
+    Cidr(Network),
+    /// A named format.
+    Format(&'static NamedFormat),
+    /// A semantic version.
+    Semver(Arc<Semver>),
 }
 
 impl Opaque {
@@ -48,6 +86,12 @@ impl Opaque {
             Opaque::GroupCheck(_) => GROUP_CHECK,
             Opaque::ResourceCheck(_) => RESOURCE_CHECK,
             Opaque::Decision(_) => DECISION,
+            Opaque::Url(_) => URL,
+            Opaque::Quantity(_) => QUANTITY,
+            Opaque::Ip(_) => IP,
+            Opaque::Cidr(_) => CIDR,
+            Opaque::Format(_) => FORMAT,
+            Opaque::Semver(_) => SEMVER,
         }
     }
 
@@ -58,13 +102,36 @@ impl Opaque {
             (Opaque::GroupCheck(one), Opaque::GroupCheck(other)) => Arc::ptr_eq(one, other),
             (Opaque::ResourceCheck(one), Opaque::ResourceCheck(other)) => Arc::ptr_eq(one, other),
             (Opaque::Decision(one), Opaque::Decision(other)) => Arc::ptr_eq(one, other),
+            (Opaque::Url(one), Opaque::Url(other)) => one == other,
+            (Opaque::Quantity(one), Opaque::Quantity(other)) => one == other,
+            (Opaque::Ip(one), Opaque::Ip(other)) => one == other,
+            (Opaque::Cidr(one), Opaque::Cidr(other)) => one == other,
+            (Opaque::Format(one), Opaque::Format(other)) => one.name() == other.name(),
+            (Opaque::Semver(one), Opaque::Semver(other)) => one.order(other).is_eq(),
             _ => false,
+        }
+    }
+
+    /// The size that costs are counted by: an address has bytes.
+    pub(crate) fn size(&self) -> Option<usize> {
+        match self {
+            Opaque::Ip(address) => Some(address_size(*address)),
+            Opaque::Cidr(network) => Some(network.size()),
+            _ => None,
         }
     }
 
     /// The text that stands for it in JSON, if there is one.
     pub(crate) fn text(&self) -> Option<String> {
-        None
+        Some(match self {
+            Opaque::Url(url) => url.text().to_owned(),
+            Opaque::Quantity(quantity) => quantity.to_string(),
+            Opaque::Ip(address) => address.to_string(),
+            Opaque::Cidr(network) => network.to_string(),
+            Opaque::Format(format) => format.name().to_owned(),
+            Opaque::Semver(version) => version.to_string(),
+            _ => return None,
+        })
     }
 }
 

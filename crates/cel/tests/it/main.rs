@@ -1,5 +1,6 @@
 //! The language from outside: tables of expressions with what they give or what is said about them.
 
+mod kubernetes;
 mod language;
 mod messages;
 
