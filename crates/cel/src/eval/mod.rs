@@ -19,12 +19,12 @@ use crate::program::{Error, ErrorKind, Program, Variables};
 use crate::types::Type;
 use crate::value::{Key, Map, Value};
 
-/// Elements that may be copied or compared in one evaluation where upstream's cost does not tell: about a second's work.
-const WORK_MAX: u64 = 20_000_000;
+/// Elements that may be copied or compared in one evaluation where upstream's cost does not tell: a fraction of a second.
+const WORK_MAX: u64 = 5_000_000;
 /// Bytes that are copied as fast as an element is.
 const BYTES_PER_WORK: usize = 64;
 /// The work of compiling a pattern that is no literal.
-const PATTERN_WORK: u64 = 20_000;
+const PATTERN_WORK: u64 = 5_000;
 
 type Outcome<'a> = Result<Value<'a>, Error>;
 

@@ -177,7 +177,7 @@ pub(super) fn to_string<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
 }
 
 /// As Go's format `g` with the shortest digits: an exponent below 1e-4 and from 1e6 on.
-pub(super) fn double_text(value: f64) -> String {
+pub(crate) fn double_text(value: f64) -> String {
     if value.is_nan() {
         return "NaN".into();
     }

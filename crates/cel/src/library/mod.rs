@@ -25,6 +25,7 @@ use crate::program::Error;
 use crate::types::Type;
 use crate::value::Value;
 
+pub(crate) use conversions::double_text;
 pub(crate) use regexes::Regexes;
 pub(crate) use standard::{add, map_insert, unsupported_key};
 

@@ -21,8 +21,10 @@ pub(super) const TABLE: &[Line] = &[
     ("string_find_all_string_int", "string::findAll(string, int) -> list(string)", Native(find_all)),
 ];
 
-/// The largest compiled pattern in bytes. Patterns come from whoever may write a rule; Go limits repetitions to 1,000.
+/// The largest compiled pattern in bytes, of a literal: Go, which limits repetitions to 1,000, takes as large ones.
 const COMPILED_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The same, of a pattern that an expression makes: a loop may make a thousand of them.
+const MADE_BYTES_MAX: usize = 256 * 1024;
 
 /// Patterns that are literals of an expression, compiled once.
 #[derive(Debug, Default)]
@@ -33,7 +35,7 @@ pub(crate) struct Regexes {
 impl Regexes {
     /// Compiles a literal pattern.
     pub(crate) fn add(&mut self, pattern: &Arc<str>) -> Result<(), String> {
-        let compiled = compile(pattern)?;
+        let compiled = compile(pattern, COMPILED_BYTES_MAX)?;
         self.compiled.insert(pattern.clone(), compiled);
         Ok(())
     }
@@ -48,18 +50,18 @@ impl Regexes {
     fn with<T>(&self, pattern: &str, use_it: impl FnOnce(&Regex) -> T) -> Result<T, String> {
         match self.compiled.get(pattern) {
             Some(compiled) => Ok(use_it(compiled)),
-            None => Ok(use_it(&compile(pattern)?)),
+            None => Ok(use_it(&compile(pattern, MADE_BYTES_MAX)?)),
         }
     }
 }
 
 /// The error says what Go's says first; its details differ.
-fn compile(pattern: &str) -> Result<Regex, String> {
+fn compile(pattern: &str, bytes_max: usize) -> Result<Regex, String> {
     let error = |_| format!("error parsing regexp: invalid pattern: `{pattern}`");
     let mut builder = RegexBuilder::new(&translated(pattern));
     builder
-        .size_limit(COMPILED_BYTES_MAX)
-        .dfa_size_limit(COMPILED_BYTES_MAX)
+        .size_limit(bytes_max)
+        .dfa_size_limit(bytes_max)
         .build()
         .map_err(error)
 }

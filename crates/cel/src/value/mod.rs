@@ -359,7 +359,7 @@ impl fmt::Display for Value<'_> {
             Value::Bool(value) => write!(to, "{value}"),
             Value::Int(value) => write!(to, "{value}"),
             Value::Uint(value) => write!(to, "{value}"),
-            Value::Double(value) => write!(to, "{value}"),
+            Value::Double(value) => to.write_str(&crate::library::double_text(*value)),
             Value::String(text) => to.write_str(text),
             Value::Bytes(bytes) => to.write_str(&String::from_utf8_lossy(bytes)),
             Value::Duration(nanos) => to.write_str(&time::duration_text(*nanos)),

@@ -3,6 +3,7 @@
 mod kubernetes;
 mod language;
 mod messages;
+mod values;
 
 use cel::{Budget, Environment, Type, Value, compile};
 use serde_json::json;

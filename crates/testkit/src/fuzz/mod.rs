@@ -9,6 +9,7 @@
 
 mod decoders;
 mod etcd_streams;
+mod expressions;
 mod mutate;
 mod patches;
 mod paths;
@@ -52,6 +53,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "label_selector", group: "texts", make: texts::make_labels, run: texts::labels },
     Target { name: "field_selector", group: "texts", make: texts::make_fields, run: texts::fields },
     Target { name: "quantity", group: "texts", make: texts::make_quantity, run: texts::quantity },
+    Target { name: "cel", group: "texts", make: expressions::make, run: expressions::run },
     Target { name: "path", group: "texts", make: paths::make, run: paths::run },
     Target { name: "spdy", group: "decoders", make: streams::make_spdy, run: streams::spdy },
     Target { name: "log", group: "log", make: store::fuzzing::make_segment, run: store::fuzzing::segment },

@@ -3,7 +3,7 @@
 use base::Random;
 
 /// What formats and types stumble over.
-const TOKENS: [&[u8]; 34] = [
+const TOKENS: [&[u8]; 41] = [
     b"{",
     b"}",
     b"[",
@@ -38,6 +38,13 @@ const TOKENS: [&[u8]; 34] = [
     b"%",
     b"..",
     b" notin (",
+    b".map(x, ",
+    b".?a",
+    b"[?0]",
+    b" ? 1 : ",
+    b" && ",
+    b"dyn(",
+    b")",
 ];
 
 /// How often a token is repeated when it is repeated: deeper than any limit on nesting.
