@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::ast::{ACCUMULATOR, Element, Expr, Fold, Id, Kind, Literal, Select, operator};
-use crate::parser::Build;
+use crate::build::Build;
 
 /// A variable that nothing uses.
 const UNUSED: &str = "#unused";

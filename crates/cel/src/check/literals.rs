@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 
 use super::Checked;
-use crate::ast::{Expr, Kind, Literal};
+use crate::ast::{Call, Expr, Kind, Literal};
 use crate::issues::Issues;
 use crate::library::Regexes;
+use crate::library::formatting::check_template;
 use crate::types::Type;
 use crate::value::Timestamp;
 use crate::value::time::parse_duration;
@@ -24,6 +25,7 @@ pub(super) fn validate(checked: &Checked, places: &[usize], issues: &mut Issues)
         }
     });
     visit(&checked.root, &mut |expr| match &expr.kind {
+        Kind::Call(call) if &*call.function == "format" => template(checked, expr.id, call, places, issues),
         Kind::List(_) | Kind::Map(_) if exempt.contains(&expr.id) => {}
         Kind::Call(call) => {
             let Some(Expr {
@@ -68,6 +70,30 @@ pub(super) fn validate(checked: &Checked, places: &[usize], issues: &mut Issues)
         }
         _ => {}
     });
+}
+
+/// A literal template with literal arguments is checked before it is ever formatted.
+fn template(checked: &Checked, id: usize, call: &Call, places: &[usize], issues: &mut Issues) {
+    let Some(Kind::Literal(Literal::String(text))) = call.target.as_ref().map(|target| &target.kind) else {
+        return;
+    };
+    let [
+        Expr {
+            kind: Kind::List(elements),
+            ..
+        },
+    ] = &call.arguments[..]
+    else {
+        return;
+    };
+    let kinds: Vec<&Type> = elements
+        .iter()
+        .map(|element| &checked.types[element.value.id])
+        .collect();
+    if let Err((argument, why)) = check_template(text, &kinds) {
+        let blamed = argument.map_or(id, |argument| elements[argument].value.id);
+        issues.add(places[blamed], why);
+    }
 }
 
 /// An element with its type, without the optional around it.

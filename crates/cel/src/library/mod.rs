@@ -6,8 +6,8 @@
 pub(crate) mod addresses;
 pub(crate) mod authorizer;
 mod conversions;
-mod extensions;
 pub(crate) mod formats;
+pub(crate) mod formatting;
 mod lists;
 pub(crate) mod opaque;
 mod quantities;
@@ -99,7 +99,7 @@ static FUNCTIONS: LazyLock<HashMap<&'static str, Vec<Overload>>> = LazyLock::new
         (Since::Version(34), lists::EXTENSION),
         (Since::Version(28), standard::OPTIONALS),
         (Since::Version(32), standard::TWO_VARIABLES),
-        (Since::Version(29), extensions::STRINGS_2),
+        (Since::Version(29), formatting::TABLE),
         (Since::Version(27), authorizer::TABLE),
         (Since::Version(31), authorizer::SELECTORS),
         (Since::JsonPatch, formats::JSON_PATCH),

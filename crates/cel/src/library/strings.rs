@@ -225,3 +225,23 @@ fn join<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
     }
     Ok(joined.into())
 }
+
+pub(super) fn quote<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
+    let mut quoted = String::from("\"");
+    for one in text(&arguments[0])?.chars() {
+        match one {
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{c}' => quoted.push_str("\\f"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{b}' => quoted.push_str("\\v"),
+            '\\' => quoted.push_str("\\\\"),
+            '"' => quoted.push_str("\\\""),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    Ok(quoted.into())
+}

@@ -230,11 +230,32 @@ fn formatted_texts() {
         ),
         ("'%x %X %o %b'.format([26, 26, 30, 5])", "1a 1A 36 101"),
         ("'%x'.format(['ab'])", "6162"),
-        ("'%%'.format([1])", "%"),
-        ("'%s %s'.format([1])", "error: index 1 out of range"),
+        ("'%%'.format([])", "%"),
+        (
+            "'%%'.format([1])",
+            "issues: too many arguments supplied to string.format (expected 0, got 1)",
+        ),
+        (
+            "'%d'.format(['a'])",
+            "issues: error during formatting: decimal clause can only be used on integers, was given string",
+        ),
+        (
+            "'%b'.format([dyn('a')])",
+            "error: error during formatting: only integers and bools can be formatted as binary, was given string",
+        ),
+        (
+            "'%.'.format([1])",
+            "issues: could not parse formatting clause: error while parsing precision: could not find end of precision specifier",
+        ),
+        ("'%f %e'.format(['NaN', '-Infinity'])", "NaN -\u{221e}"),
+        (
+            "'%s'.format([dyn(optional.of(1))])",
+            "error: error during formatting: string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps, was given optional_type",
+        ),
+        ("'%s %s'.format([1])", "issues: index 1 out of range"),
         (
             "'%q'.format([1])",
-            "error: could not parse formatting clause: unrecognized formatting clause \"q\"",
+            "issues: could not parse formatting clause: unrecognized formatting clause \"q\"",
         ),
         (
             "'%s'.format([timestamp('2023-02-03T23:31:20+00:00')])",
