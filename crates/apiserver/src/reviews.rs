@@ -252,7 +252,7 @@ fn component_statuses(call: &Call) -> Result<Response<Body>, Status> {
                 Err(why) => json!({"type": "Healthy", "status": "False", "message": why}),
             };
             json!({"kind": "ComponentStatus", "apiVersion": "v1",
-                "metadata": {"name": name, "creationTimestamp": null}, "conditions": [condition]})
+                "metadata": {"name": name}, "conditions": [condition]})
         })
         .collect();
     if call.attributes.verb == "get" {

@@ -5,6 +5,7 @@ mod admission;
 mod connect;
 mod discovery;
 mod etcd;
+mod every_kind;
 mod faults;
 mod flow;
 mod identity;
