@@ -3,5 +3,6 @@
 //! **Architecture Invariant:** knows bytes, channels and sockets, no Kubernetes object.
 
 pub mod channel;
+pub mod messages;
 pub mod spdy;
 pub mod tunnel;

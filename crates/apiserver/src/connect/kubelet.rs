@@ -21,7 +21,7 @@ use crate::registry::Served;
 use crate::request::Query;
 use crate::verbs::read;
 
-use super::proxy;
+use super::{proxy, websocket};
 
 /// Where a kubelet listens, unless its node says otherwise.
 const KUBELET_PORT: u16 = 10250;
@@ -57,6 +57,9 @@ pub async fn log(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body
     headers
         .entry(http::header::CONTENT_TYPE)
         .or_insert(HeaderValue::from_static("text/plain"));
+    if websocket::is_asked(call) {
+        return websocket::bytes(call, response);
+    }
     Ok(response)
 }
 
@@ -173,7 +176,8 @@ async fn ask(
     Ok(response)
 }
 
-fn take_upgrade(call: &Call) -> Result<hyper::upgrade::OnUpgrade, Status> {
+/// The other side of the upgrade that the client asked for.
+pub fn take_upgrade(call: &Call) -> Result<hyper::upgrade::OnUpgrade, Status> {
     let upgrade = call.upgrade.lock().take();
     upgrade.ok_or_else(|| Status::bad_request("this connection cannot be upgraded; use HTTP/1.1"))
 }

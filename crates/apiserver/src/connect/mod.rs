@@ -5,6 +5,7 @@ mod links;
 pub mod pods;
 pub mod proxy;
 pub mod tokens;
+pub mod websocket;
 
 use std::sync::Arc;
 

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::world::{Api, World};
 
-const PODS: &str = "/api/v1/namespaces/default/pods";
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// Answers requests with what was asked, and upgrades with an echo.
 struct Fake;
@@ -110,7 +110,7 @@ impl ServiceDialer for Fake {
     }
 }
 
-async fn world() -> World {
+pub async fn world() -> World {
     World::with(|config| {
         config.nodes = Some(Arc::new(Fake));
         config.services = Some(Arc::new(Fake));
@@ -118,13 +118,13 @@ async fn world() -> World {
     .await
 }
 
-async fn pod(api: &Api, name: &str, node: Value) {
+pub async fn pod(api: &Api, name: &str, node: Value) {
     let pod = json!({"metadata": {"name": name, "labels": {"app": "web"}}, "spec": {"nodeName": node,
         "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 8080}]}]}});
     api.post(PODS, &pod).await.ok();
 }
 
-async fn node(api: &Api, name: &str) {
+pub async fn node(api: &Api, name: &str) {
     api.post("/api/v1/nodes", &json!({"metadata": {"name": name}}))
         .await
         .ok();
@@ -255,7 +255,7 @@ async fn exec_is_an_upgrade_handed_through() {
     assert_eq!(&echo, b"hello");
 }
 
-async fn tls(address: SocketAddr, ca: &str) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+pub async fn tls(address: SocketAddr, ca: &str) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in rustls_pemfile::certs(&mut ca.as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();

@@ -17,6 +17,7 @@ mod rows;
 mod sealing;
 mod services;
 mod watches;
+mod websockets;
 mod wire;
 mod world;
 mod writes;

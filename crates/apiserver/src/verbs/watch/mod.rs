@@ -25,6 +25,7 @@ use client::{Body, TransportError};
 
 use crate::call::Call;
 use crate::cluster::Object;
+use crate::connect::websocket;
 use crate::metrics::VersionLabels;
 use crate::options::{ListOptions, Selector};
 use crate::registry::Served;
@@ -93,7 +94,11 @@ pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bo
         let chunk = state.chunk().await?;
         Some((Ok::<Bytes, TransportError>(chunk), state))
     });
-    Ok(body::streaming(call.output.media.stream_str(), chunks))
+    let answer = body::streaming(call.output.media.stream_str(), chunks);
+    if websocket::is_asked(call) {
+        return websocket::events(call, call.output.media, answer);
+    }
+    Ok(answer)
 }
 
 /// Where a watch begins.
