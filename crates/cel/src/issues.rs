@@ -83,13 +83,11 @@ impl fmt::Display for Issues {
             if index > 0 {
                 to.write_str("\n")?;
             }
-            write!(
-                to,
-                "ERROR: <input>:{}:{}: {}",
-                issue.line.max(1),
-                issue.column + 1,
-                issue.message
-            )?;
+            match issue.line {
+                // cel-go's words for no place.
+                0 => write!(to, "ERROR: <input>:-1:0: {}", issue.message)?,
+                line => write!(to, "ERROR: <input>:{line}:{}: {}", issue.column + 1, issue.message)?,
+            }
             let Some(line) = issue.line.checked_sub(1).and_then(|line| self.lines.get(line)) else {
                 continue;
             };

@@ -243,6 +243,31 @@ impl Lexer<'_> {
         }
     }
 
+    /// Passes an escape. Of a broken one, what stands up to the first character that does not fit is no word.
+    fn escape(&mut self) -> Result<(), Wrong> {
+        let digits = match self.peek(1) {
+            Some('a' | 'b' | 'f' | 'n' | 'r' | 't' | 'v' | '"' | '\'' | '\\' | '?' | '`') => 0,
+            Some('x' | 'X') => 2,
+            Some('u') => 4,
+            Some('U') => 8,
+            Some('0'..='3') => 2,
+            _ => {
+                self.at = (self.at + 2).min(self.characters.len());
+                return Err(Wrong::NotAWord);
+            }
+        };
+        let radix = if matches!(self.peek(1), Some('0'..='3')) { 8 } else { 16 };
+        self.at += 2;
+        for _ in 0..digits {
+            let good = self.peek(0).is_some_and(|digit| digit.is_digit(radix));
+            self.at = (self.at + 1).min(self.characters.len());
+            if !good {
+                return Err(Wrong::NotAWord);
+            }
+        }
+        Ok(())
+    }
+
     fn string(&mut self, prefix: usize) -> Result<Token, Wrong> {
         let is_prefix = |upper: char| {
             (0..prefix).any(|ahead| self.peek(ahead).is_some_and(|one| one.to_ascii_uppercase() == upper))
@@ -264,11 +289,9 @@ impl Lexer<'_> {
             if !long && matches!(one, '\n' | '\r') {
                 return Err(Wrong::NotAWord);
             }
-            self.at += 1;
             if one == '\\' && !raw {
-                if self.peek(0).is_none() {
-                    return Err(Wrong::NotAWord);
-                }
+                self.escape()?;
+            } else {
                 self.at += 1;
             }
         }

@@ -17,6 +17,12 @@ pub(crate) const CHARACTERS_MAX: usize = 100_000;
 const EXPRESSION_START: &str =
     "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
+/// The same at the beginning of a map, and of a list.
+const IN_MAP: &str = "{'[', '{', '}', '(', '.', ',', '-', '!', '?', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, \
+                      STRING, BYTES, IDENTIFIER}";
+const IN_LIST: &str = "{'[', ']', '{', '(', '.', ',', '-', '!', '?', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, \
+                       NUM_UINT, STRING, BYTES, IDENTIFIER}";
+
 /// Names that are no variables.
 const RESERVED: &[&str] = &[
     "as",
@@ -70,6 +76,7 @@ pub(crate) fn parse(text: &str, syntax: Syntax) -> Result<Parsed, Issues> {
         words,
         at: 0,
         depth: 0,
+        opened_list: false,
         build: Build {
             places: Vec::new(),
             issues,
@@ -81,7 +88,7 @@ pub(crate) fn parse(text: &str, syntax: Syntax) -> Result<Parsed, Issues> {
         let rest = parser.peek().clone();
         match rest.token {
             Token::End => Ok(root),
-            _ => Err(parser.syntax_error(&rest, &format!("extraneous input '{}' expecting <EOF>", rest.text))),
+            _ => Err(parser.unexpected("<EOF>", |next| *next == Token::End)),
         }
     });
     if parser.build.too_much {
@@ -105,6 +112,8 @@ struct Parser {
     words: Vec<Word>,
     at: usize,
     depth: u16,
+    /// Whether the last `[` opened a list, and not an index.
+    opened_list: bool,
     build: Build,
 }
 
@@ -138,13 +147,21 @@ impl Parser {
         }
         Err(match word.token {
             Token::End => self.syntax_error(&word, &format!("missing '{symbol}' at '<EOF>'")),
-            _ => self.syntax_error(&word, &format!("mismatched input '{}' expecting '{symbol}'", word.text)),
+            _ => self.unexpected(&format!("'{symbol}'"), |next| *next == Token::Symbol(symbol)),
         })
     }
 
     fn syntax_error(&mut self, word: &Word, message: &str) -> GaveUp {
         self.build.issues.add(word.start, format!("Syntax error: {message}"));
         GaveUp
+    }
+
+    /// The next word does not belong here. As ANTLR has it, it is too much when the one after it would fit.
+    fn unexpected(&mut self, expected: &str, fits: impl Fn(&Token) -> bool) -> GaveUp {
+        let word = self.peek().clone();
+        let too_much = self.words.get(self.at + 1).is_some_and(|next| fits(&next.token));
+        let what = if too_much { "extraneous" } else { "mismatched" };
+        self.syntax_error(&word, &format!("{what} input '{}' expecting {expected}", word.text))
     }
 
     /// `condition ? one : other`, or less.
@@ -290,6 +307,7 @@ impl Parser {
                 operand = self.selection(operand, dot)?;
             } else if self.is("[") {
                 let place = self.next().start;
+                self.opened_list = false;
                 let optional = self.optional_mark(place, "unsupported syntax '[?'");
                 let id = self.build.id(place);
                 let index = self.expression()?;
@@ -413,8 +431,13 @@ impl Parser {
                 return self.name(name.start, format!(".{}", name.text));
             }
             _ => {
-                let message = format!("mismatched input '{}' expecting {EXPRESSION_START}", word.text);
-                return Err(self.syntax_error(&word, &message));
+                let opened = self.at.checked_sub(1).map(|before| &self.words[before].token);
+                let expected = match opened {
+                    Some(Token::Symbol("{")) => IN_MAP,
+                    Some(Token::Symbol("[")) if self.opened_list => IN_LIST,
+                    _ => EXPRESSION_START,
+                };
+                return Err(self.unexpected(expected, begins_expression));
             }
         };
         self.next();
@@ -426,10 +449,13 @@ impl Parser {
         if self.is("{") {
             return self.made(&name);
         }
-        if RESERVED.contains(&name.trim_start_matches('.')) {
-            self.build
-                .issues
-                .add(place, format!("reserved identifier: {}", name.trim_start_matches('.')));
+        let bare = name.trim_start_matches('.');
+        if RESERVED.contains(&bare) {
+            let id = self.build.id(place);
+            let error = self.build.error(id, format!("reserved identifier: {bare}"));
+            if !self.is("(") {
+                return Ok(error);
+            }
         }
         if !self.is("(") {
             return Ok(self.build.ident(place, &name));
@@ -442,6 +468,7 @@ impl Parser {
 
     fn list(&mut self) -> Result<Expr, GaveUp> {
         let place = self.next().start;
+        self.opened_list = true;
         let id = self.build.id(place);
         let mut elements = Vec::new();
         while !self.take("]") {
@@ -517,6 +544,15 @@ impl Parser {
                 fields,
             })),
         ))
+    }
+}
+
+/// Whether an expression may begin with a word.
+fn begins_expression(token: &Token) -> bool {
+    match token {
+        Token::Symbol(symbol) => ["[", "{", "(", ".", "-", "!", "true", "false", "null"].contains(symbol),
+        Token::End | Token::Quoted(_) => false,
+        _ => true,
     }
 }
 

@@ -83,23 +83,23 @@ fn char_at<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
     part(&arguments[0], from, from + length)
 }
 
+/// Where a search begins: an offset in characters that is not negative.
+fn offset(argument: Option<&Value<'_>>) -> Result<Option<i64>, Error> {
+    match argument.map(int).transpose()? {
+        Some(offset) if offset < 0 => Err(out_of_range(offset)),
+        offset => Ok(offset),
+    }
+}
+
 fn index_of<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
     let (whole, wanted) = (text(&arguments[0])?, text(&arguments[1])?);
-    let offset = arguments.get(2).map(int).transpose()?;
-    if wanted.is_empty() && offset.is_none() {
-        return Ok(Value::Int(0));
-    }
-    let offset = offset.unwrap_or(0);
-    if offset < 0 {
-        return Err(out_of_range(offset));
+    let offset = offset(arguments.get(2))?.unwrap_or(0);
+    if wanted.is_empty() {
+        return Ok(Value::Int(offset.min(characters(whole))));
     }
     // Past the end there is nothing to find.
     let Some(from) = byte_at(whole, offset) else {
-        return if wanted.is_empty() {
-            Err(out_of_range(offset))
-        } else {
-            Ok(Value::Int(-1))
-        };
+        return Ok(Value::Int(-1));
     };
     let found = whole[from..].find(wanted);
     Ok(Value::Int(
@@ -109,17 +109,24 @@ fn index_of<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
 
 fn last_index_of<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
     let (whole, wanted) = (text(&arguments[0])?, text(&arguments[1])?);
-    let end = match arguments.get(2).map(int).transpose()? {
+    let offset = offset(arguments.get(2))?;
+    if wanted.is_empty() {
+        let length = characters(whole);
+        return Ok(Value::Int(offset.map_or(length, |offset| offset.min(length))));
+    }
+    let end = match offset {
         None => whole.len(),
-        Some(offset) => {
-            let from = byte_at(whole, offset).ok_or_else(|| out_of_range(offset))?;
-            // A match may begin at the offset at the latest.
-            let mut end = from.saturating_add(wanted.len()).min(whole.len());
-            while !whole.is_char_boundary(end) {
-                end -= 1;
+        Some(offset) => match byte_at(whole, offset) {
+            // A match may begin at the offset at the latest; past the end, upstream finds none.
+            Some(from) if from < whole.len() => {
+                let mut end = from.saturating_add(wanted.len()).min(whole.len());
+                while !whole.is_char_boundary(end) {
+                    end -= 1;
+                }
+                end
             }
-            end
-        }
+            _ => return Ok(Value::Int(-1)),
+        },
     };
     let found = whole[..end].rfind(wanted);
     Ok(Value::Int(found.map_or(-1, |at| characters(&whole[..at]))))

@@ -37,6 +37,31 @@ fn issues_show_their_place() {
         "'\u{e9}' + 1 + z",
         "ERROR: <input>:1:5: found no matching overload for '_+_' applied to '(string, int)'\n | '\u{e9}' + 1 + z\n | .\u{ff0e}..^\nERROR: <input>:1:11: undeclared reference to 'z' (in container '')\n | '\u{e9}' + 1 + z\n | .\u{ff0e}........^",
     );
+    const START: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, \
+                         IDENTIFIER}";
+    check(
+        "*s",
+        &format!("ERROR: <input>:1:1: Syntax error: extraneous input '*' expecting {START}\n | *s\n | ^"),
+    );
+    check(
+        "s m",
+        "ERROR: <input>:1:3: Syntax error: extraneous input 'm' expecting <EOF>\n | s m\n | ..^",
+    );
+    check(
+        "s m s",
+        "ERROR: <input>:1:3: Syntax error: mismatched input 'm' expecting <EOF>\n | s m s\n | ..^",
+    );
+    check(
+        "{s}",
+        "ERROR: <input>:1:3: Syntax error: mismatched input '}' expecting ':'\n | {s}\n | ..^",
+    );
+    check(
+        r#""\xFh"#,
+        &format!(
+            "ERROR: <input>:1:1: Syntax error: token recognition error at: '\"\\xFh'\n | \"\\xFh\n | ^\nERROR: <input>:1:6: \
+             Syntax error: mismatched input '<EOF>' expecting {START}\n | \"\\xFh\n | .....^"
+        ),
+    );
     check("for", "ERROR: <input>:1:1: reserved identifier: for\n | for\n | ^");
 }
 
@@ -44,7 +69,7 @@ fn issues_show_their_place() {
 fn what_is_too_much_is_refused() {
     let deep = format!("{}1{}", "(".repeat(300), ")".repeat(300));
     let chain = vec!["1"; 300].join(" + ");
-    let limit = "ERROR: <input>:1:1: expression recursion limit exceeded: 250";
+    let limit = "ERROR: <input>:-1:0: expression recursion limit exceeded: 250";
     for text in [
         &deep,
         &chain,
@@ -55,7 +80,7 @@ fn what_is_too_much_is_refused() {
     }
     check(
         &" ".repeat(100_001),
-        "ERROR: <input>:1:1: expression code point size exceeds limit: size: 100001, limit 100000",
+        "ERROR: <input>:-1:0: expression code point size exceeds limit: size: 100001, limit 100000",
     );
     let doubled = format!("optional.of(1){}", ".optMap(x, x)".repeat(40));
     check(&doubled, limit);
