@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+/// The most issues that are told (cel-go's limit); the others are counted.
+const REPORTED_MAX: usize = 100;
 /// Longer lines of an expression are not shown below an error (cel-go's limit).
 const SNIPPET_MAX: usize = 16_384;
 
@@ -9,6 +11,7 @@ const SNIPPET_MAX: usize = 16_384;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issues {
     list: Vec<Issue>,
+    truncated: usize,
     lines: Vec<String>,
 }
 
@@ -28,6 +31,7 @@ impl Issues {
         let lines = text.split('\n').map(str::to_owned).collect();
         Issues {
             list: Vec::new(),
+            truncated: 0,
             lines,
         }
     }
@@ -38,6 +42,10 @@ impl Issues {
 
     /// Reports an issue at so many characters from the start of the text.
     pub(crate) fn add(&mut self, offset: usize, message: impl Into<String>) {
+        if self.list.len() >= REPORTED_MAX {
+            self.truncated += 1;
+            return;
+        }
         let (mut line, mut column) = (0, offset);
         while line + 1 < self.lines.len() {
             let length = self.lines[line].chars().count();
@@ -105,6 +113,9 @@ impl fmt::Display for Issues {
             } else {
                 "^"
             })?;
+        }
+        if self.truncated > 0 {
+            write!(to, "\n{} more errors were truncated", self.truncated)?;
         }
         Ok(())
     }

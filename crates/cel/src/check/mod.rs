@@ -67,6 +67,9 @@ pub(crate) fn check(environment: &Environment, text: &str, parsed: Parsed) -> Re
     }
 }
 
+/// The most parts of a type. Maps of maps of one another double with each step, and rules of resources have a few dozen.
+const TYPE_PARTS_MAX: usize = 1000;
+
 struct Checker<'e> {
     environment: &'e Environment,
     places: Vec<usize>,
@@ -108,6 +111,13 @@ impl Checker<'_> {
             Kind::List(_) | Kind::Map(_) => self.aggregate(expr),
             Kind::Struct(made) => self.made(id, made),
             Kind::Fold(fold) => self.fold(fold),
+        };
+        let mut parts = TYPE_PARTS_MAX;
+        let kind = if self.bindings.is_within(&kind, &mut parts) {
+            kind
+        } else {
+            self.report(id, "the type of this expression is too large");
+            Type::Error
         };
         self.types[id] = kind.clone();
         kind

@@ -10,6 +10,8 @@ use crate::types::Type;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bindings {
     bound: HashMap<Arc<str>, Type>,
+    /// What was bound before since the last attempt began, to take an attempt back.
+    undo: Vec<(Arc<str>, Option<Type>)>,
     fresh: usize,
 }
 
@@ -38,15 +40,33 @@ impl Bindings {
         if given.len() != expected.len() {
             return false;
         }
-        let before = self.bound.clone();
+        self.undo.clear();
         let fits = given
             .iter()
             .zip(expected)
             .all(|(given, expected)| self.fits(given, expected));
-        if !fits {
-            self.bound = before;
+        while let Some((name, before)) = self.undo.pop().filter(|_| !fits) {
+            match before {
+                Some(before) => self.bound.insert(name, before),
+                None => self.bound.remove(&name),
+            };
         }
         fits
+    }
+
+    fn bind(&mut self, name: &Arc<str>, kind: Type) {
+        let before = self.bound.insert(name.clone(), kind);
+        self.undo.push((name.clone(), before));
+    }
+
+    /// Whether a type has at most `left` parts, all placeholders replaced; takes them away.
+    pub(super) fn is_within(&self, kind: &Type, left: &mut usize) -> bool {
+        let Some(rest) = left.checked_sub(1) else { return false };
+        *left = rest;
+        match kind {
+            Type::Param(name) => self.bound.get(name).is_none_or(|bound| self.is_within(bound, left)),
+            _ => kind.parameters().into_iter().all(|inner| self.is_within(inner, left)),
+        }
     }
 
     pub(super) fn assign(&mut self, given: &Type, expected: &Type) -> bool {
@@ -95,14 +115,14 @@ impl Bindings {
             }
             let general = most_general(kind, &bound);
             if !self.occurs(name, &general) {
-                self.bound.insert(name.clone(), general);
+                self.bind(name, general);
             }
             return (true, true);
         }
         if self.occurs(name, kind) {
             return (false, false);
         }
-        self.bound.insert(name.clone(), kind.clone());
+        self.bind(name, kind.clone());
         (true, false)
     }
 

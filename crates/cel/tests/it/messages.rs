@@ -87,6 +87,56 @@ fn what_is_too_much_is_refused() {
 }
 
 #[test]
+fn only_a_hundred_issues_are_told() {
+    let text = vec!["x"; 120].join(" || ");
+    let issues = compile(&Environment::kubernetes(36), &text).expect_err("nothing is declared");
+    assert_eq!(issues.list().len(), 100);
+    assert!(
+        issues.to_string().ends_with("\n20 more errors were truncated"),
+        "{issues}"
+    );
+}
+
+/// As high a tree as may be, and types as large: everything that recurses has room on a test's stack of 2 MiB.
+#[test]
+fn what_is_just_not_too_much_is_taken() {
+    let nested = |open: &str, inner: &str, close: &str, times: usize| {
+        format!("{}{inner}{}", open.repeat(times), close.repeat(times))
+    };
+    for text in [
+        nested("[", "", "]", 249),
+        nested("{1: ", "2", "}", 249),
+        nested("!(", "true", ")", 249),
+        nested("[1].map(x, ", "x", ")", 60),
+        nested("[1].all(x, ", "true", ")", 80),
+        nested("(true ? ", "1", " : 2)", 200),
+        format!("{{'a': 1}}{}", ".?a".repeat(240)),
+        nested("size([", "1", "])", 120),
+    ] {
+        let program = compile(&Environment::kubernetes(36), &text);
+        let program = match program {
+            Ok(program) => program,
+            Err(issues) => {
+                let message = &issues.list()[0].message;
+                assert!(
+                    message.starts_with("found no matching") || message.starts_with("type '"),
+                    "{message}"
+                );
+                continue;
+            }
+        };
+        let estimate = program.estimate(&cel::UnknownSizes);
+        assert!(estimate.min <= estimate.max);
+        let value = program.evaluate(&[], &mut cel::Budget::for_one_call());
+        assert!(value.is_ok(), "{text}: {value:?}");
+        let _ = value.map(|value| (value.to_string(), value.equals(&value)));
+    }
+    let doubling = format!("[1]{}", ".map(x, {x: x})".repeat(40));
+    let issues = compile(&Environment::kubernetes(36), &doubling).expect_err("its type would have 2^40 parts");
+    assert_eq!(issues.list()[0].message, "the type of this expression is too large");
+}
+
+#[test]
 fn versions_have_their_libraries() {
     let compiles = |minor, text: &str| compile(&Environment::kubernetes(minor), text).is_ok();
     for (since, text) in [
