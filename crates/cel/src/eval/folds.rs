@@ -122,6 +122,9 @@ impl<'p, 'a> Evaluator<'p, 'a> {
         };
         let target = self.taken(target)?;
         let rest: Vec<Value<'a>> = rest.iter().map(|one| self.eval(one)).collect::<Result<_, _>>()?;
+        for value in &rest {
+            self.weighed(value.clone())?;
+        }
         let value = map_insert(target, &rest)?;
         self.charge(1)?;
         Ok(value)

@@ -17,14 +17,14 @@ use crate::cost::actual::call_cost;
 use crate::library::{Native, no_overload};
 use crate::program::{Error, ErrorKind, Program, Variables};
 use crate::types::Type;
-use crate::value::{Key, Map, Value};
+use crate::value::{Key, Map, Value, WORK_MAX};
 
-/// Elements that may be copied or compared in one evaluation where upstream's cost does not tell: a fraction of a second.
-const WORK_MAX: u64 = 5_000_000;
+/// The most parts of a value that an expression makes: who compares or prints it looks at all of them.
+const PARTS_MAX: usize = 1_000_000;
 /// Bytes that are copied as fast as an element is.
 const BYTES_PER_WORK: usize = 64;
 /// The work of compiling a pattern that is no literal.
-const PATTERN_WORK: u64 = 5_000;
+const PATTERN_WORK: usize = 5_000;
 
 type Outcome<'a> = Result<Value<'a>, Error>;
 
@@ -48,7 +48,7 @@ struct Evaluator<'p, 'a> {
     /// Variables of loops, the innermost last. An accumulator may hold an error.
     scopes: Vec<(&'p str, Outcome<'a>)>,
     cost: u64,
-    work: u64,
+    work: usize,
     limit: u64,
 }
 
@@ -91,12 +91,22 @@ impl<'p, 'a> Evaluator<'p, 'a> {
     }
 
     fn work(&mut self, work: usize) -> Result<(), Error> {
-        self.work = self.work.saturating_add(work as u64);
+        self.work = self.work.saturating_add(work);
         if self.work > WORK_MAX {
             Err(Error::too_expensive())
         } else {
             Ok(())
         }
+    }
+
+    /// A value that was just made, unless it is too large.
+    fn weighed(&mut self, value: Value<'a>) -> Outcome<'a> {
+        let mut left = PARTS_MAX;
+        if !value.is_within(&mut left) {
+            return Err(Error::too_expensive());
+        }
+        self.work(PARTS_MAX - left)?;
+        Ok(value)
     }
 
     fn eval(&mut self, expr: &'p Expr) -> Outcome<'a> {
@@ -183,9 +193,14 @@ impl<'p, 'a> Evaluator<'p, 'a> {
         };
         let value = match native {
             Native::Plain(function) => function(arguments)?,
+            Native::Comparing(function) => {
+                let value = function(&mut self.work, arguments)?;
+                self.work(0)?;
+                value
+            }
             Native::Regex(function) => {
                 if !program.regexes.knows(arguments.get(1)) {
-                    self.work(PATTERN_WORK as usize)?;
+                    self.work(PATTERN_WORK)?;
                 }
                 function(&program.regexes, arguments)?
             }
@@ -233,9 +248,8 @@ impl<'p, 'a> Evaluator<'p, 'a> {
             return Err(no_overload());
         };
         let arguments = [self.eval(one)?, self.eval(other)?];
-        let mut work = 0;
-        let same = arguments[0].equals_counting(&arguments[1], &mut work);
-        self.work(work)?;
+        let same = arguments[0].equals_counting(&arguments[1], &mut self.work);
+        self.work(0)?;
         let value = Value::Bool(same == equal);
         self.charge(call_cost(
             &call.function,
@@ -314,7 +328,7 @@ impl<'p, 'a> Evaluator<'p, 'a> {
                     }
                 }
                 self.charge(crate::cost::LIST)?;
-                Ok(Value::list(values))
+                self.weighed(Value::list(values))
             }
             Kind::Map(entries) => {
                 let mut made = std::collections::BTreeMap::new();
@@ -330,7 +344,7 @@ impl<'p, 'a> Evaluator<'p, 'a> {
                     }
                 }
                 self.charge(crate::cost::MAP)?;
-                Ok(Value::Map(Map::made(made)))
+                self.weighed(Value::Map(Map::made(made)))
             }
             _ => Err(no_overload()),
         }
@@ -357,7 +371,7 @@ impl<'p, 'a> Evaluator<'p, 'a> {
             }
         }
         self.charge(crate::cost::STRUCT)?;
-        Ok(Value::Map(Map::MadeRecord(Arc::new(fields), object.clone())))
+        self.weighed(Value::Map(Map::MadeRecord(Arc::new(fields), object.clone())))
     }
 }
 

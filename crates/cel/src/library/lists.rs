@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use super::Native::Plain;
+use super::Native::{Comparing, Plain};
 use super::standard::{add, list};
 use super::strings::int;
 use super::{Line, Outcome, no_overload};
@@ -42,8 +42,8 @@ pub(super) const TABLE: &[Line] = &[
     ("list_timestamp_min_timestamp", "list(timestamp)::min() -> timestamp", Plain(min)),
     ("list_string_min_string", "list(string)::min() -> string", Plain(min)),
     ("list_bytes_min_bytes", "list(bytes)::min() -> bytes", Plain(min)),
-    ("list_a_index_of_int", "list(A)::indexOf(A) -> int", Plain(index_of)),
-    ("list_a_last_index_of_int", "list(A)::lastIndexOf(A) -> int", Plain(last_index_of)),
+    ("list_a_index_of_int", "list(A)::indexOf(A) -> int", Comparing(index_of)),
+    ("list_a_last_index_of_int", "list(A)::lastIndexOf(A) -> int", Comparing(last_index_of)),
 ];
 
 /// cel-go's extension, since 1.34.
@@ -70,15 +70,15 @@ pub(super) const EXTENSION: &[Line] = &[
     ("list_bytes_sortByAssociatedKeys", "list(T)::@sortByAssociatedKeys(list(bytes)) -> list(T)", Plain(sort)),
     ("lists_range", "lists.range(int) -> list(int)", Plain(range)),
     ("list_reverse", "list(T)::reverse() -> list(T)", Plain(reverse)),
-    ("list_distinct", "list(T)::distinct() -> list(T)", Plain(distinct)),
+    ("list_distinct", "list(T)::distinct() -> list(T)", Comparing(distinct)),
 ];
 
 /// Sets, since 1.29.
 #[rustfmt::skip]
 pub(super) const SETS: &[Line] = &[
-    ("list_sets_contains_list", "sets.contains(list(T), list(T)) -> bool", Plain(contains)),
-    ("list_sets_equivalent_list", "sets.equivalent(list(T), list(T)) -> bool", Plain(equivalent)),
-    ("list_sets_intersects_list", "sets.intersects(list(T), list(T)) -> bool", Plain(intersects)),
+    ("list_sets_contains_list", "sets.contains(list(T), list(T)) -> bool", Comparing(contains)),
+    ("list_sets_equivalent_list", "sets.equivalent(list(T), list(T)) -> bool", Comparing(equivalent)),
+    ("list_sets_intersects_list", "sets.intersects(list(T), list(T)) -> bool", Comparing(intersects)),
 ];
 
 fn is_sorted<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
@@ -139,17 +139,20 @@ fn position(index: Option<usize>) -> Value<'static> {
     Value::Int(index.and_then(|index| i64::try_from(index).ok()).unwrap_or(-1))
 }
 
-fn index_of<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
+fn index_of<'a>(work: &mut usize, arguments: &[Value<'a>]) -> Outcome<'a> {
     Ok(position(
         list(&arguments[0])?
             .iter()
-            .position(|value| value.equals(&arguments[1])),
+            .position(|value| value.equals_counting(&arguments[1], work)),
     ))
 }
 
-fn last_index_of<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
+fn last_index_of<'a>(work: &mut usize, arguments: &[Value<'a>]) -> Outcome<'a> {
     let list = list(&arguments[0])?;
-    let is_it = |index: &usize| list.get(*index).is_some_and(|value| value.equals(&arguments[1]));
+    let is_it = |index: &usize| {
+        list.get(*index)
+            .is_some_and(|value| value.equals_counting(&arguments[1], work))
+    };
     Ok(position((0..list.len()).rev().find(is_it)))
 }
 
@@ -238,38 +241,40 @@ fn reverse<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
     ))
 }
 
-fn distinct<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
+fn distinct<'a>(work: &mut usize, arguments: &[Value<'a>]) -> Outcome<'a> {
     let list = list(&arguments[0])?;
     affordable(list.len(), list.len())?;
     let mut seen: Vec<Value<'a>> = Vec::new();
     for value in list.iter() {
-        if !seen.iter().any(|known| known.equals(&value)) {
+        if !seen.iter().any(|known| known.equals_counting(&value, work)) {
             seen.push(value);
         }
     }
     Ok(Value::list(seen))
 }
 
-fn has_all(list_of: &Value<'_>, wanted: &Value<'_>) -> Result<bool, Error> {
+fn has_all(work: &mut usize, list_of: &Value<'_>, wanted: &Value<'_>) -> Result<bool, Error> {
     let (list_of, wanted) = (list(list_of)?, list(wanted)?);
     affordable(list_of.len(), wanted.len())?;
-    Ok(wanted.iter().all(|one| list_of.iter().any(|other| other.equals(&one))))
+    Ok(wanted
+        .iter()
+        .all(|one| list_of.iter().any(|other| other.equals_counting(&one, work))))
 }
 
-fn contains<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
-    has_all(&arguments[0], &arguments[1]).map(Value::Bool)
+fn contains<'a>(work: &mut usize, arguments: &[Value<'a>]) -> Outcome<'a> {
+    has_all(work, &arguments[0], &arguments[1]).map(Value::Bool)
 }
 
-fn equivalent<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
+fn equivalent<'a>(work: &mut usize, arguments: &[Value<'a>]) -> Outcome<'a> {
     Ok(Value::Bool(
-        has_all(&arguments[0], &arguments[1])? && has_all(&arguments[1], &arguments[0])?,
+        has_all(work, &arguments[0], &arguments[1])? && has_all(work, &arguments[1], &arguments[0])?,
     ))
 }
 
-fn intersects<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
+fn intersects<'a>(work: &mut usize, arguments: &[Value<'a>]) -> Outcome<'a> {
     let (one, other) = (list(&arguments[0])?, list(&arguments[1])?);
     affordable(one.len(), other.len())?;
-    Ok(Value::Bool(
-        one.iter().any(|value| other.iter().any(|also| also.equals(&value))),
-    ))
+    Ok(Value::Bool(one.iter().any(|value| {
+        other.iter().any(|also| also.equals_counting(&value, work))
+    })))
 }

@@ -38,6 +38,8 @@ pub(crate) type Outcome<'a> = Result<Value<'a>, Error>;
 pub(crate) enum Native {
     /// It depends on its arguments alone.
     Plain(for<'a> fn(&[Value<'a>]) -> Outcome<'a>),
+    /// It compares values with one another, and counts those it looks at.
+    Comparing(for<'a> fn(&mut usize, &[Value<'a>]) -> Outcome<'a>),
     /// It uses regular expressions, some of which are compiled already.
     Regex(for<'a> fn(&Regexes, &[Value<'a>]) -> Outcome<'a>),
     /// The evaluator does it.

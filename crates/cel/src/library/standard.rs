@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::Native::{Evaluator, Plain};
+use super::Native::{Comparing, Evaluator, Plain};
 use super::{Line, Outcome, no_overload};
 use crate::program::Error;
 use crate::types::Type;
@@ -100,8 +100,8 @@ pub(super) const OPERATORS: &[Line] = &[
     ("greater_equals_duration", "_>=_(duration, duration) -> bool", Plain(greater_equals)),
     ("index_list", "_[_](list(A), int) -> A", Evaluator),
     ("index_map", "_[_](map(A, B), A) -> B", Evaluator),
-    ("in_list", "@in(A, list(A)) -> bool", Plain(is_in)),
-    ("in_map", "@in(A, map(A, B)) -> bool", Plain(is_in)),
+    ("in_list", "@in(A, list(A)) -> bool", Comparing(is_in)),
+    ("in_map", "@in(A, map(A, B)) -> bool", Comparing(is_in)),
 ];
 
 #[rustfmt::skip]
@@ -267,10 +267,10 @@ fn greater_equals<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
     order(arguments).map(|order| Value::Bool(order.is_ge()))
 }
 
-fn is_in<'a>(arguments: &[Value<'a>]) -> Outcome<'a> {
+fn is_in<'a>(work: &mut usize, arguments: &[Value<'a>]) -> Outcome<'a> {
     let wanted = &arguments[0];
     Ok(Value::Bool(match &arguments[1] {
-        Value::List(list) => list.iter().any(|value| value.equals(wanted)),
+        Value::List(list) => list.iter().any(|value| value.equals_counting(wanted, work)),
         Value::Map(map) => Key::of(wanted).is_some_and(|key| map.get(&key).is_some()),
         _ => return Err(no_overload()),
     }))

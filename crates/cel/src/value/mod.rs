@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::library::opaque::Opaque;
 use crate::types::{ObjectType, Type};
 
+pub(crate) use equality::WORK_MAX;
 pub use time::Timestamp;
 
 /// A value. `'a` is the life of the objects that variables are bound to.
@@ -332,6 +333,21 @@ impl<'a> Value<'a> {
         match self {
             Value::Bool(value) => Some(*value),
             _ => None,
+        }
+    }
+
+    /// Whether a value that an expression made has at most `left` parts; takes them away. What is of an object counts once:
+    /// it is as large as it is, but what is made can hold itself twice and again.
+    pub(crate) fn is_within(&self, left: &mut usize) -> bool {
+        let Some(rest) = left.checked_sub(1) else { return false };
+        *left = rest;
+        match self {
+            Value::List(List::Made(values)) => values.iter().all(|value| value.is_within(left)),
+            Value::Map(Map::Made(entries) | Map::MadeRecord(entries, _)) => {
+                entries.values().all(|value| value.is_within(left))
+            }
+            Value::Optional(Some(value)) => value.is_within(left),
+            _ => true,
         }
     }
 

@@ -199,6 +199,10 @@ fn expensive_evaluations_are_cancelled() {
         "lists.range(1000).all(x, size(self.items + self.items) > 0)",
         "lists.range(1000).all(x, [self.items] == [self.items])",
         "lists.range(1000).all(x, self.text.replace('a', 'bbbbbbbbbbbbbbbb').size() > 0)",
+        "[1].map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x])
+            .map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x])
+            .map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x]).map(x, [x, x])",
+        "lists.range(1000).all(x, self.items in [self.items])",
         "self.items.distinct().size() > 0",
         "sets.contains(self.items, self.items)",
         "lists.range(2000).all(x, ''.matches('(a{50}){' + string(x % 40) + '}') || true)",
