@@ -8,11 +8,11 @@ use tracing::Instrument as _;
 
 use api::Status;
 
-use crate::addresses::Reservation;
+use crate::allocation::Reservation;
 use crate::server::Server;
 use crate::storage::{Committed, WriteError};
 
-/// Commits a transaction; keeps the addresses that were reserved for it when it happened, and frees them when not.
+/// Commits a transaction; keeps what was reserved for it when it happened, and frees it when not.
 pub async fn commit(
     server: &Arc<Server>,
     mut transaction: Transaction,
@@ -29,7 +29,7 @@ pub async fn commit(
         }
         match &outcome {
             Ok(_) => reservation.keep(),
-            // It may have happened: the addresses stay taken until what is stored says otherwise.
+            // It may have happened: what was reserved stays taken until what is stored says otherwise.
             Err(WriteError::Failed(status)) if status.code == 504 => {
                 let storage = server.storage.clone();
                 server.shutdown.spawn(async move { reservation.settle(&storage).await });

@@ -25,7 +25,7 @@ pub mod server;
 pub mod tokens;
 pub mod version;
 
-mod addresses;
+mod allocation;
 mod backup;
 mod call;
 mod commit;

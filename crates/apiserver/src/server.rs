@@ -12,7 +12,7 @@ use store::{Engine, RingLimits};
 use api::schema::SchemaRef;
 use api::{GroupResource, GroupVersionKind};
 
-use crate::addresses::Addresses;
+use crate::allocation::{self, Allocator};
 use crate::audit::Auditor;
 use crate::cluster::Cluster;
 use crate::dial::{NodeDialer, ServiceDialer};
@@ -60,6 +60,8 @@ pub struct Config {
     pub anonymous: bool,
     /// The range of cluster IPs.
     pub service_range: Ipv4Net,
+    /// The ports of nodes that Services of type NodePort and LoadBalancer get.
+    pub node_port_range: std::ops::Range<u16>,
     /// `host:port` under which clients reach the server, for discovery.
     pub advertised: String,
     /// The way to kubelets; without it logs, exec and node proxies answer 503.
@@ -89,6 +91,7 @@ impl Config {
             random: Random::real(),
             anonymous: true,
             service_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12),
+            node_port_range: allocation::NODE_PORTS_DEFAULT,
             advertised: "127.0.0.1:6443".into(),
             nodes: None,
             services: None,
@@ -136,7 +139,7 @@ pub struct Server {
     /// What is told of requests, and where it goes.
     pub audit: Option<Arc<Auditor>>,
     /// Cluster IPs.
-    pub addresses: Arc<Addresses>,
+    pub allocator: Arc<Allocator>,
     /// Seats.
     pub flow: Arc<FlowControl>,
     /// Metrics.
@@ -221,16 +224,17 @@ impl ApiServer {
             .begin(config.clock.now_ms())
             .await
             .map_err(|status| StartError::Write(status.message))?;
-        let addresses = Arc::new(Addresses::new(config.service_range, config.random.fork()));
+        let ports = config.node_port_range.clone();
+        let allocator = Arc::new(Allocator::new(config.service_range, ports, config.random.fork()));
         let services = GroupResource {
             group: String::new(),
             resource: "services".into(),
         };
         for service in Cluster::list(&*storage, &services, None) {
-            addresses.recover(&service.value());
+            allocator.recover(&service.value());
         }
         if storage.is_shared() {
-            addresses.follow(Cluster::changes(&*storage, &services));
+            allocator.follow(Cluster::changes(&*storage, &services));
         }
         let parts = (config.parts)(storage.clone());
         let mut checks = health::defaults();
@@ -251,7 +255,7 @@ impl ApiServer {
             nodes: config.nodes,
             services: config.services,
             audit: config.audit,
-            addresses,
+            allocator,
             flow,
             metrics,
             checks,

@@ -27,7 +27,7 @@ use crate::node::NodeNetwork;
 use crate::objects::{ServiceObject, SliceObject};
 use crate::services::kernel::Kernel;
 use crate::services::plan::{PlanConfig, Table};
-use crate::services::rotation::rotation;
+use crate::services::rotation::{Node, rotation};
 use crate::services::rules::RulesConfig;
 
 /// Port of DNS.
@@ -98,7 +98,10 @@ impl Agent {
         });
         let (committed, commits) = watch::channel(0);
         let work = Work {
-            node_name: config.node_name,
+            node: Node {
+                name: config.node_name,
+                address: config.network.node_address,
+            },
             catalog: Catalog::new(),
             zone: zone.clone(),
             written: Some(Box::new(Written {
@@ -138,7 +141,7 @@ struct Written {
 }
 
 struct Work {
-    node_name: String,
+    node: Node,
     catalog: Catalog,
     zone: Arc<RwLock<Zone>>,
     /// Absent only while a commit is under way, or when its thread panicked.
@@ -259,7 +262,7 @@ impl Work {
         for name in &changed {
             let found = self.catalog.get(name);
             self.zone.write().set(name, found.as_ref());
-            let frontends = found.map(|found| rotation(&found, &self.node_name)).unwrap_or_default();
+            let frontends = found.map(|found| rotation(&found, &self.node)).unwrap_or_default();
             if frontends.values().any(|wanted| !wanted.backends.is_empty()) {
                 tracing::trace!(target: "walk", service = ?name, "a service leads somewhere");
             }

@@ -115,7 +115,9 @@ mod tests {
             name: ObjectName::new("a", name),
             kind: ServiceKind::Headless,
             ports: Vec::new(),
+            external_addresses: Vec::new(),
             local_only: false,
+            external_local_only: false,
             affinity_seconds: None,
             foreign_proxy: false,
         }

@@ -23,6 +23,7 @@ const AFFINITY_SECONDS_DEFAULT: u32 = 10_800;
 pub struct ServiceObject {
     metadata: Metadata,
     spec: Spec,
+    status: Option<ServiceStatus>,
 }
 
 /// An EndpointSlice.
@@ -60,7 +61,10 @@ struct Spec {
     #[serde(rename = "clusterIPs")]
     cluster_ips: Option<Vec<String>>,
     external_name: Option<String>,
+    #[serde(rename = "externalIPs")]
+    external_ips: Option<Vec<String>>,
     internal_traffic_policy: Option<String>,
+    external_traffic_policy: Option<String>,
     session_affinity: Option<String>,
     session_affinity_config: Option<AffinityConfig>,
     ports: Option<Vec<Port>>,
@@ -85,6 +89,26 @@ struct Port {
     name: Option<String>,
     protocol: Option<String>,
     port: Option<i32>,
+    node_port: Option<i32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ServiceStatus {
+    load_balancer: Option<LoadBalancer>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct LoadBalancer {
+    ingress: Option<Vec<Ingress>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Ingress {
+    ip: Option<String>,
+    ip_mode: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -148,16 +172,40 @@ impl ServiceObject {
                 name: port.name.clone().unwrap_or_default(),
                 protocol: Protocol::parse(port.protocol.as_deref())?,
                 port: port.number()?,
+                node_port: port
+                    .node_port
+                    .and_then(|port| u16::try_from(port).ok())
+                    .filter(|port| *port > 0),
             })
         });
         ServiceView {
             name: self.object_name(),
             kind: self.spec.service_kind(),
             ports: ports.collect(),
+            external_addresses: self.external_addresses(),
             local_only: self.spec.internal_traffic_policy.as_deref() == Some("Local"),
+            external_local_only: self.spec.external_traffic_policy.as_deref() == Some("Local"),
             affinity_seconds: self.spec.affinity_seconds(),
             foreign_proxy: self.metadata.label(PROXY_NAME_LABEL).is_some(),
         }
+    }
+}
+
+impl ServiceObject {
+    /// A load balancer that ends connections itself (`ipMode: Proxy`) must be gone through.
+    fn external_addresses(&self) -> Vec<IpAddr> {
+        let status = self.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+        let ingress = status
+            .and_then(|balancer| balancer.ingress.as_ref())
+            .into_iter()
+            .flatten();
+        let balanced = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
+        let balanced = balanced.filter_map(|ingress| ingress.ip.as_deref());
+        let external = self.spec.external_ips.iter().flatten().map(String::as_str);
+        external
+            .chain(balanced)
+            .filter_map(|address| address.parse().ok())
+            .collect()
     }
 }
 
@@ -309,6 +357,24 @@ mod tests {
             .collect();
         assert_eq!(ports, [("", Protocol::Tcp, 80), ("d", Protocol::Udp, 53)]);
         assert!(view.local_only && view.foreign_proxy);
+    }
+
+    #[test]
+    fn what_leads_there_from_outside() {
+        let object = json!({
+            "metadata": {"namespace": "a", "name": "b"},
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.7", "externalTrafficPolicy": "Local",
+                     "externalIPs": ["192.0.2.1", "x"], "ports": [{"port": 80, "nodePort": 30080}, {"port": 81, "nodePort": 0}]},
+            "status": {"loadBalancer": {"ingress": [
+                {"ip": "192.0.2.2"}, {"ip": "192.0.2.3", "ipMode": "VIP"}, {"ip": "192.0.2.4", "ipMode": "Proxy"}, {"hostname": "x.org"},
+            ]}},
+        });
+        let view = ServiceObject::decode(object.to_string().as_bytes()).unwrap().view();
+        let addresses: Vec<String> = view.external_addresses.iter().map(IpAddr::to_string).collect();
+        assert_eq!(addresses, ["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+        assert!(view.external_local_only && !view.local_only);
+        let ports: Vec<_> = view.ports.iter().map(|port| port.node_port).collect();
+        assert_eq!(ports, [Some(30080), None]);
     }
 
     #[test]

@@ -100,6 +100,8 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// Port that clients use.
     pub port: u16,
+    /// Port of every node that leads to it.
+    pub node_port: Option<u16>,
 }
 
 /// A Service.
@@ -111,8 +113,12 @@ pub struct ServiceView {
     pub kind: ServiceKind,
     /// Ports.
     pub ports: Vec<ServicePort>,
+    /// Addresses from outside of the cluster that lead to it: `externalIPs`, and those of its load balancer.
+    pub external_addresses: Vec<IpAddr>,
     /// `internalTrafficPolicy: Local`: only endpoints of the client's node.
     pub local_only: bool,
+    /// `externalTrafficPolicy: Local`: from outside, only endpoints of the node that was reached.
+    pub external_local_only: bool,
     /// `sessionAffinity: ClientIP`: how long a client stays with its endpoint after its last new connection, in seconds.
     pub affinity_seconds: Option<u32>,
     /// The service rules are somebody else's (DNS is still ours).

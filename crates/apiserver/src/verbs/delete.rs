@@ -14,7 +14,7 @@ use api::{GroupResource, GroupVersionResource, Reason, Status, StatusDetails, Va
 use client::Body;
 use kinds::row::Propagation;
 
-use crate::addresses::Reservation;
+use crate::allocation::Reservation;
 use crate::call::{Call, RequestBody, read_body, rfc3339};
 use crate::cluster::Object;
 use crate::decode;
@@ -178,7 +178,7 @@ pub async fn delete_object(
         match crate::commit::commit(
             &call.server,
             transaction,
-            Reservation::releasing(&call.server.addresses, kind, &old, matches!(step, Step::Now)),
+            Reservation::releasing(&call.server.allocator, kind, &old, matches!(step, Step::Now)),
         )
         .await
         {

@@ -100,10 +100,56 @@ async fn chosen_addresses_are_honoured_and_recovered() {
     named["spec"] = outside["spec"].clone();
     let named = api.post(SERVICES, &named).await.ok();
     assert!(named["spec"]["clusterIP"].is_null(), "{named}");
-    let mut outside = service("node", Value::Null);
-    outside["spec"]["type"] = "NodePort".into();
-    api.post(SERVICES, &outside).await.refused(
-        422,
-        "services of type NodePort are not available in this version of Trireme",
-    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_ports_are_given_kept_and_given_back() {
+    let world = World::with(|config| config.node_port_range = 30000..30002).await;
+    let api = world.api();
+    let published = |name: &str, kind: &str| {
+        let mut service = service(name, Value::Null);
+        service["spec"]["type"] = kind.into();
+        service
+    };
+    let port = |service: &Value| service["spec"]["ports"][0]["nodePort"].as_u64().unwrap_or(0);
+    let one = api.post(SERVICES, &published("one", "NodePort")).await.ok();
+    let two = api.post(SERVICES, &published("two", "LoadBalancer")).await.ok();
+    let mut given = [port(&one), port(&two)];
+    given.sort_unstable();
+    assert_eq!(given, [30000, 30001]);
+    assert_eq!(two["spec"]["allocateLoadBalancerNodePorts"], true);
+    assert_eq!(two["status"]["loadBalancer"], json!({}));
+    let full = "failed to allocate a nodePort: range is full";
+    api.post(SERVICES, &published("three", "NodePort"))
+        .await
+        .refused(500, full);
+    let mut same = published("three", "NodePort");
+    same["spec"]["ports"][0]["nodePort"] = port(&one).into();
+    let said = api.post(SERVICES, &same).await;
+    said.refused(422, "spec.ports[0].nodePort: Invalid value");
+
+    // A replace that does not repeat it keeps it; a dry run takes and gives nothing.
+    let mut replaced = published("one", "NodePort");
+    replaced["metadata"]["labels"] = json!({"a": "b"});
+    let path = format!("{SERVICES}/one");
+    assert_eq!(port(&api.put(&path, &replaced).await.ok()), port(&one));
+    let inside = json!({"spec": {"type": "ClusterIP"}});
+    let dry = api.patch(&format!("{path}?dryRun=All"), "merge", &inside).await.ok();
+    assert_eq!(port(&dry), 0);
+    api.post(SERVICES, &published("three", "NodePort"))
+        .await
+        .refused(500, full);
+    let inside = api.patch(&path, "merge", &inside).await.ok();
+    assert_eq!(port(&inside), 0);
+    assert_eq!(inside["spec"]["clusterIP"], one["spec"]["clusterIP"]);
+    let dry = api
+        .post(&format!("{SERVICES}?dryRun=All"), &published("three", "NodePort"))
+        .await
+        .ok();
+    assert_eq!(port(&dry), port(&one));
+    let three = api.post(SERVICES, &published("three", "NodePort")).await.ok();
+    assert_eq!(port(&three), port(&one));
+    api.delete(&format!("{SERVICES}/two")).await.ok();
+    let four = api.post(SERVICES, &published("four", "NodePort")).await.ok();
+    assert_eq!(port(&four), port(&two));
 }

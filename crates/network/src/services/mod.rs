@@ -4,8 +4,9 @@
 //! written before, [`rules`] spells a change out for nftables, [`kernel`] commits it and finds out when somebody else
 //! touched the table.
 //!
-//! What is served today: cluster addresses over IPv4 (TCP, UDP, SCTP), hairpin, `internalTrafficPolicy`, session affinity,
-//! the fallback to terminating endpoints, and pods' host ports ([`crate::host_ports`]). Node ports, external addresses and load balancers are not served.
+//! What is served today, over IPv4 (TCP, UDP, SCTP): cluster addresses, node ports, external addresses and those of load
+//! balancers, both traffic policies, session affinity, hairpin, the fallback to terminating endpoints, and pods' host ports
+//! ([`crate::host_ports`]). Nobody answers on a load balancer's health check port.
 
 pub mod delta;
 pub mod kernel;
@@ -18,10 +19,10 @@ use std::net::Ipv4Addr;
 
 use crate::views::Protocol;
 
-/// What a client connects to: a Service's cluster address, or a pod's host port.
+/// What a client connects to: an address of a Service, its node port, or a pod's host port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Frontend {
-    /// Cluster address, or one of the node's.
+    /// Cluster address, external address, or one of the node's.
     pub address: Ipv4Addr,
     /// Protocol.
     pub protocol: Protocol,

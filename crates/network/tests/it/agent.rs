@@ -133,6 +133,33 @@ fn objects_become_packets_and_names_and_a_restart_changes_nothing() {
     running.after(|| set_endpoints(&api, &[(a.address, true)]));
     assert_eq!(ask(&a.namespace, WEB, 80).unwrap(), format!("a {NODE}"), "hairpin");
 
+    // It gets ways in from outside, and loses them again.
+    let spec = |api: &FakeApi, change: fn(&mut Value)| {
+        api.edit(&resources::SERVICES, "default", "web", |object| {
+            change(&mut object["spec"])
+        });
+    };
+    assert_eq!(refusal(&client.namespace, NODE, 30080), ErrorKind::ConnectionRefused);
+    running.after(|| {
+        spec(&api, |spec| {
+            spec["type"] = "NodePort".into();
+            spec["ports"][0]["nodePort"] = 30080.into();
+            spec["externalIPs"] = json!(["192.0.2.1"]);
+        });
+    });
+    let seen = format!("a {}", client.address);
+    assert_eq!(ask(&client.namespace, NODE, 30080).unwrap(), seen);
+    assert_eq!(ask(&client.namespace, Ipv4Addr::new(192, 0, 2, 1), 80).unwrap(), seen);
+    assert_eq!(ask(&world.node, NODE, 30080).unwrap(), format!("a {NODE}"));
+    assert_eq!(ask(&a.namespace, NODE, 30080).unwrap(), format!("a {NODE}"), "hairpin");
+    running.after(|| {
+        spec(&api, |spec| {
+            spec["type"] = "ClusterIP".into();
+            spec["ports"][0]["nodePort"] = Value::Null;
+        });
+    });
+    assert_eq!(refusal(&client.namespace, NODE, 30080), ErrorKind::ConnectionRefused);
+
     // The daemon ends: rules stay. Another one takes over.
     running.end();
     assert_eq!(answering(&client.namespace, WEB, 5), ["a".to_owned()].into());

@@ -12,7 +12,7 @@ use network::links::{LinksConfig, PodLinks};
 use network::node::{self, MTU, NodeNetwork, UplinkConfig};
 use network::services::kernel::Kernel;
 use network::services::plan::{PlanConfig, Table};
-use network::services::rotation::rotation;
+use network::services::rotation::{Node, rotation};
 use network::services::rules::RulesConfig;
 use network::views::{EndpointView, ObjectName, Protocol, ServiceKind, ServicePort, ServiceView, SlicePort, SliceView};
 use sys::netns::NetworkNamespace;
@@ -54,6 +54,13 @@ pub fn rules_config() -> RulesConfig {
         node_address: NODE,
         dns_address: Some(DNS),
         uplink: None,
+    }
+}
+
+fn here() -> Node {
+    Node {
+        name: "node".to_owned(),
+        address: NODE,
     }
 }
 
@@ -168,7 +175,7 @@ impl World {
             let frontends = self
                 .catalog
                 .get(&name)
-                .map(|found| rotation(&found, "node"))
+                .map(|found| rotation(&found, &here()))
                 .unwrap_or_default();
             self.table.set(&name, frontends);
         }
@@ -187,9 +194,12 @@ pub fn views(name: &str, address: Ipv4Addr, endpoints: &[Ipv4Addr]) -> (ServiceV
                 name: (*name).to_owned(),
                 protocol: *protocol,
                 port: 80,
+                node_port: None,
             })
             .collect(),
+        external_addresses: Vec::new(),
         local_only: false,
+        external_local_only: false,
         affinity_seconds: None,
         foreign_proxy: false,
     };

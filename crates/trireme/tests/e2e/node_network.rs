@@ -319,3 +319,58 @@ fn host_ports_lead_to_pods_by_address_and_protocol() {
     let said = fail(&place.kubectl(&["exec", "near", "--", "/bin/demo", "get", &url]));
     assert!(said.contains("Connection refused"), "{said}");
 }
+
+#[test]
+fn node_ports_lead_to_services() {
+    let place = shared().workplace("node-ports");
+    create(
+        &place,
+        "
+{apiVersion: v1, kind: Pod, metadata: {name: web, labels: {app: web}}, spec: {containers: [{name: c, image: 'IMAGE'}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: host}, spec: {hostNetwork: true, terminationGracePeriodSeconds: 0,
+  containers: [{name: c, image: 'IMAGE', env: [{name: PORT, value: '18097'}]}]}}
+",
+    );
+    for pod in ["web", "host"] {
+        place.wait(&format!("pod/{pod}"), "condition=Ready");
+    }
+    place.kubectl_ok(&[
+        "expose",
+        "pod",
+        "web",
+        "--type=LoadBalancer",
+        "--port=80",
+        "--target-port=8080",
+    ]);
+    let service = place.get(&["service", "web"]);
+    let port = &service["spec"]["ports"][0]["nodePort"];
+    let seen = place.kubectl_ok(&["get", "service", "web"]);
+    assert!(
+        seen.contains(&format!("80:{port}/TCP")) && seen.contains("<pending>"),
+        "{seen}"
+    );
+    let address = place.get(&["pod", "host"])["status"]["hostIP"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let url = format!("http://{address}:{port}/hostname");
+    // The rules come after the endpoints.
+    let said = until("the node port at work", || {
+        let said = place.kubectl(&["exec", "host", "--", "/bin/demo", "get", &url]);
+        said.status.success().then(|| String::from_utf8(said.stdout).unwrap())
+    });
+    assert_eq!(said.trim(), "web");
+    assert_eq!(
+        place
+            .kubectl_ok(&["exec", "web", "--", "/bin/demo", "get", &url])
+            .trim(),
+        "web"
+    );
+    place.kubectl_ok(&["patch", "service", "web", "-p", r#"{"spec": {"type": "ClusterIP"}}"#]);
+    let closed = until("the node port's end", || {
+        let said = place.kubectl(&["exec", "host", "--", "/bin/demo", "get", &url]);
+        (!said.status.success()).then(|| fail(&said))
+    });
+    assert!(closed.contains("Connection refused"), "{closed}");
+}

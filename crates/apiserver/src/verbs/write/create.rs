@@ -90,7 +90,7 @@ impl Write<'_> {
         let context = self.context(&now);
         let reservation = call
             .server
-            .addresses
+            .allocator
             .begin(kind, &mut object, None, self.options.dry_run)?;
         kind.row.strategy.prepare_for_create(&mut object, &context);
         if kind.row.has_generation {

@@ -9,7 +9,7 @@ use api::{Reason, Status, Value, meta, validation};
 
 use super::metadata::{check_name, deletes_during_update, ensure_namespace, keep_field, keep_system_fields};
 use super::{Make, Write, Written, run_validate};
-use crate::addresses::Reservation;
+use crate::allocation::Reservation;
 use crate::cluster::Object;
 use crate::managed;
 use crate::pipeline::{Decision, Operation, Review, forbidden};
@@ -95,12 +95,13 @@ impl Write<'_> {
 
         let now = self.now();
         let context = self.context(&now);
-        let reservation = call
-            .server
-            .addresses
-            .begin(kind, &mut object, Some(&old), self.options.dry_run)?;
         keep_field(&mut object, &old, "generation");
         kind.row.strategy.prepare_for_update(&mut object, &old, &context);
+        // After it: what the client did not repeat is there again, and what the new type does not need is gone.
+        let reservation = call
+            .server
+            .allocator
+            .begin(kind, &mut object, Some(&old), self.options.dry_run)?;
         keep_system_fields(&mut object, &old);
         self.settle(&mut object)?;
         // A status says which generation it saw; it never makes one.
@@ -173,7 +174,7 @@ impl Write<'_> {
             self.add_together(review, &mut transaction);
         }
         let reservation = match gone {
-            true => Reservation::releasing(&call.server.addresses, kind, old, true),
+            true => Reservation::releasing(&call.server.allocator, kind, old, true),
             false => reservation,
         };
         match crate::commit::commit(&call.server, transaction, reservation).await {

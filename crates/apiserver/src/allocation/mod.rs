@@ -1,0 +1,260 @@
+//! What Services are given from ranges: cluster IPs ([`addresses`]) and node ports ([`ports`]). Given when they are written,
+//! taken back when they go.
+//!
+//! One table in memory, filled from the replica at start. A write *reserves* before it commits and keeps the reservation
+//! when the commit happened, so two writes that race never get the same thing. Invariant: everything that a stored
+//! Service has is in the table. With several servers on one store, each follows what the others write, and a key for each
+//! thing that is given, written with the Service, lets one of two writes within the same moment win.
+//!
+//! Source: `k8s.io/kubernetes/pkg/registry/core/service/{storage/alloc.go,ipallocator,portallocator}`.
+
+mod addresses;
+mod ports;
+mod reservation;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ipnet::Ipv4Net;
+use parking_lot::Mutex;
+
+use api::field::Error;
+use api::{GroupKind, Status, Value, meta};
+
+use crate::cluster::{Change, Changes};
+use crate::registry::Kind;
+
+pub use reservation::Reservation;
+
+/// Below it stands a key for each thing that a write has given, with the Service that has it. Older ones have none.
+/// Upstream's allocators keep their bitmaps under such names; no kind does.
+const CLAIMS: &str = "/registry/ranges";
+/// How many are tried at random before the range is searched from there on.
+const RANDOM_TRIES: usize = 8;
+
+/// The node ports of a server that is not told otherwise (upstream: `DefaultServiceNodePortRange`).
+pub const NODE_PORTS_DEFAULT: Range<u16> = 30_000..32_768;
+
+/// Something that one Service at a time has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Given {
+    /// A cluster IP.
+    Address(Ipv4Addr),
+    /// A port of every node, of all protocols.
+    Port(u16),
+}
+
+impl Given {
+    fn claim(self) -> Bytes {
+        Bytes::from(match self {
+            Given::Address(address) => format!("{CLAIMS}/serviceips/{address}"),
+            Given::Port(port) => format!("{CLAIMS}/servicenodeports/{port}"),
+        })
+    }
+}
+
+/// What can be given, and who has it.
+pub struct Allocator {
+    range: Ipv4Net,
+    node_ports: Range<u16>,
+    random: base::Random,
+    /// Owner (`namespace/name`): free is what is not here.
+    taken: Mutex<HashMap<Given, String>>,
+    /// What other servers write, when there are any.
+    others: Mutex<Option<Box<dyn Changes>>>,
+}
+
+impl fmt::Debug for Allocator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allocator")
+            .field("range", &self.range)
+            .field("node_ports", &self.node_ports)
+            .finish_non_exhaustive()
+    }
+}
+
+fn is_services(kind: &Kind) -> bool {
+    kind.row.group.is_empty() && kind.row.plural == "services"
+}
+
+fn owner(service: &Value) -> String {
+    format!("{}/{}", meta::namespace(service), meta::name(service))
+}
+
+/// What a Service has.
+fn given_to(service: &Value) -> Vec<Given> {
+    let addresses = addresses::of(service).into_iter().map(Given::Address);
+    let ports = ports::of(service).into_iter().map(Given::Port);
+    addresses.chain(ports).collect()
+}
+
+/// One field of the Service is why.
+fn invalid(service: &Value, error: Error) -> Status {
+    let kind = GroupKind {
+        group: String::new(),
+        kind: "Service".into(),
+    };
+    Status::invalid(&kind, meta::name(service), &[error])
+}
+
+// === impl Allocator ===
+
+impl Allocator {
+    /// A table for ranges of which nothing is taken.
+    pub fn new(range: Ipv4Net, node_ports: Range<u16>, random: base::Random) -> Allocator {
+        Allocator {
+            range,
+            node_ports,
+            random,
+            taken: Mutex::default(),
+            others: Mutex::new(None),
+        }
+    }
+
+    /// Takes what a stored Service has (at start).
+    pub fn recover(&self, service: &Value) {
+        let mut taken = self.taken.lock();
+        for given in given_to(service) {
+            taken.insert(given, owner(service));
+        }
+    }
+
+    /// From now on takes into account what other servers write to the same store.
+    pub fn follow(&self, services: Box<dyn Changes>) {
+        *self.others.lock() = Some(services);
+    }
+
+    /// Notes everything that readers of this server see.
+    fn catch_up(&self) {
+        let mut others = self.others.lock();
+        while let Some(change) = others.as_mut().and_then(|services| services.try_next()) {
+            match change {
+                Change::Reset(all) => all.iter().for_each(|service| self.recover(&service.value())),
+                Change::Changed { old, new } => {
+                    let old = old.map(|service| service.value());
+                    let new = new.map(|service| service.value());
+                    self.changed(old.as_ref(), new.as_ref());
+                }
+            }
+        }
+    }
+
+    fn changed(&self, old: Option<&Value>, new: Option<&Value>) {
+        let kept = new.map(given_to).unwrap_or_default();
+        if let Some(old) = old {
+            let mut gone = given_to(old);
+            gone.retain(|given| !kept.contains(given));
+            self.free_of(&owner(old), &gone);
+        }
+        if let Some(new) = new {
+            self.recover(new);
+        }
+    }
+
+    /// Before a Service is written: completes its addresses, families and ports, and reserves what is new.
+    ///
+    /// # Errors
+    /// What it asks for is not to be had; nothing is reserved then.
+    pub fn begin(
+        self: &Arc<Self>,
+        kind: &Kind,
+        service: &mut Value,
+        old: Option<&Value>,
+        dry_run: bool,
+    ) -> Result<Reservation, Status> {
+        if !is_services(kind) {
+            return Ok(Reservation::none());
+        }
+        self.catch_up();
+        self.begin_service(service, old, dry_run)
+    }
+
+    fn begin_service(
+        self: &Arc<Self>,
+        service: &mut Value,
+        old: Option<&Value>,
+        dry_run: bool,
+    ) -> Result<Reservation, Status> {
+        let mut reservation = Reservation::of(self, service);
+        self.give_addresses(service, old, &mut reservation)?;
+        self.give_ports(service, old, &mut reservation)?;
+        if !dry_run {
+            let kept = given_to(service);
+            let mut gone = old.map(given_to).unwrap_or_default();
+            gone.retain(|given| !kept.contains(given));
+            reservation.release(gone);
+        }
+        Ok(reservation)
+    }
+
+    fn free(&self, gone: &[Given]) {
+        let mut taken = self.taken.lock();
+        for given in gone {
+            taken.remove(given);
+        }
+    }
+
+    /// Frees what this Service has; somebody else may have it by now.
+    fn free_of(&self, owner: &str, gone: &[Given]) {
+        let mut taken = self.taken.lock();
+        for given in gone {
+            if taken.get(given).is_some_and(|taker| taker == owner) {
+                taken.remove(given);
+            }
+        }
+    }
+
+    /// Reserves exactly this; false when somebody has it.
+    fn reserve(&self, given: Given, reservation: &mut Reservation) -> bool {
+        match self.taken.lock().entry(given) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(free) => {
+                free.insert(reservation.owner().into());
+                reservation.add(given);
+                true
+            }
+        }
+    }
+
+    /// Reserves any that is free: from above the static band while there are some, then from it. `None`: the range is full.
+    fn reserve_any(
+        &self,
+        all: Range<u32>,
+        static_band: u32,
+        make: impl Fn(u32) -> Given,
+        reservation: &mut Reservation,
+    ) -> Option<u32> {
+        let split = all.start + static_band.min(all.len() as u32);
+        let mut taken = self.taken.lock();
+        let found = self
+            .search(split..all.end, &taken, &make)
+            .or_else(|| self.search(all.start..split, &taken, &make))?;
+        taken.insert(make(found), reservation.owner().into());
+        reservation.add(make(found));
+        Some(found)
+    }
+
+    fn search(&self, band: Range<u32>, taken: &HashMap<Given, String>, make: &impl Fn(u32) -> Given) -> Option<u32> {
+        let free = |number: &u32| !taken.contains_key(&make(*number));
+        let draw = || self.random.range(u64::from(band.start)..u64::from(band.end)) as u32;
+        if band.is_empty() {
+            return None;
+        }
+        let mut last = draw();
+        for _ in 0..RANDOM_TRIES {
+            if free(&last) {
+                return Some(last);
+            }
+            last = draw();
+        }
+        (last..band.end).chain(band.start..last).find(free)
+    }
+}
+
+#[cfg(test)]
+mod tests;
