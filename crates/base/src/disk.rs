@@ -48,13 +48,17 @@ pub trait Disk: Send + Sync + 'static {
 
 /// An open file.
 pub trait DiskFile: Send + Sync {
-    /// Writes all of `bytes` at the end. After an error any part of them may be there.
+    /// Writes all of `bytes` at the end, but before room that was made through this file. After an error any part of them
+    /// may be there.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Makes the file longer by zeros, which later appends replace: what they write then changes no length and takes no
+    /// new blocks, so that a sync has nothing but their content to make durable. After an error there is less room, or none.
+    fn make_room(&mut self, bytes: usize) -> io::Result<()>;
     /// Reads from `offset` until `buffer` is full or the file ends; returns how much.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
-    /// Length in bytes.
+    /// Length in bytes, with the room that was made.
     fn length(&self) -> io::Result<u64>;
-    /// Cuts the file; durable after a sync.
+    /// Cuts the file, or only the room behind what was appended; durable after a sync.
     fn truncate(&mut self, length: u64) -> io::Result<()>;
     /// Makes content and length durable. After an error nothing is known, and a retry proves nothing.
     fn sync_data(&mut self) -> io::Result<()>;

@@ -11,6 +11,8 @@
 
 mod backup;
 mod driver;
+#[cfg(test)]
+mod examples;
 mod expiry;
 mod format;
 #[cfg(feature = "fuzzing")]
@@ -21,6 +23,7 @@ mod marks;
 mod memory;
 mod recovery;
 mod snapshot;
+mod tip;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -255,7 +258,8 @@ impl Embedded {
         self.shared.open()?;
         let view = self.shared.memory.read().view(revision)?;
         // Going back in history is done without the lock.
-        Ok((view.revision(), view.root()))
+        let revision = view.revision();
+        Ok((revision, view.root()))
     }
 
     /// Bytes that a snapshot of the live data takes.
@@ -284,7 +288,10 @@ impl Engine for Embedded {
         let answer = self.shared.open().and_then(|()| {
             let view = self.shared.memory.read().view(revision);
             // Going back in history, and the walk, are done without the lock.
-            view.map(|view| memory::select(&view.root(), &range, view.revision()))
+            view.map(|view| {
+                let revision = view.revision();
+                memory::select(&view.root(), &range, revision)
+            })
         });
         std::future::ready(answer).boxed()
     }

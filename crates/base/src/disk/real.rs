@@ -1,9 +1,11 @@
 //! The real disk: `std::fs` behind the [`Disk`] interface.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::{Disk, DiskFile, DiskLock, OpenMode};
 
@@ -24,7 +26,8 @@ impl Disk for RealDisk {
                 options.append(true).create_new(true);
             }
         }
-        Ok(Box::new(RealFile(options.open(path)?)))
+        let file = options.open(path)?;
+        Ok(Box::new(RealFile { file, end: None }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -88,17 +91,37 @@ impl Disk for RealDisk {
     }
 }
 
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    /// Where the next append goes, once there is room; before that the kernel appends, wherever others leave the end.
+    end: Option<u64>,
+}
 
 impl DiskFile for RealFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
+        let Some(end) = &mut self.end else {
+            return self.file.write_all(bytes);
+        };
+        self.file.write_all_at(bytes, *end)?;
+        *end += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn make_room(&mut self, bytes: usize) -> io::Result<()> {
+        let length = self.length()?;
+        if self.end.is_none() {
+            fcntl_setfl(&self.file, fcntl_getfl(&self.file)? - OFlags::APPEND)?;
+            self.end = Some(length);
+        }
+        // Written, not only allocated: blocks that were never written are marked as such, and taking that mark away is a
+        // change of the file system's own data, which the next sync would have to write, too.
+        self.file.write_all_at(&vec![0; bytes], length)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.0.read_at(&mut buffer[filled..], offset + filled as u64) {
+            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -109,15 +132,17 @@ impl DiskFile for RealFile {
     }
 
     fn length(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        self.file.set_len(length)?;
+        self.end = self.end.map(|end| end.min(length));
+        Ok(())
     }
 
     fn sync_data(&mut self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 }
 
@@ -150,6 +175,16 @@ mod tests {
         file.truncate(7).unwrap();
         file.append(b"!").unwrap();
         assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!");
+        file.make_room(4).unwrap();
+        file.append(b"?").unwrap();
+        assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!?\0\0\0");
+        file.truncate(10).unwrap();
+        file.append(b"..").unwrap();
+        assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!?..");
+        drop(file);
+        let mut file = disk.open(&path, OpenMode::Append).unwrap();
+        file.truncate(7).unwrap();
+        file.append(b"!").unwrap();
         assert_eq!(
             disk.open(&path, OpenMode::CreateNew).err().unwrap().kind(),
             io::ErrorKind::AlreadyExists

@@ -238,12 +238,12 @@ impl State {
 }
 
 impl Inode {
-    fn write(&mut self, bytes: &[u8]) {
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
         self.pending.push(ContentChange::Write {
-            offset: self.content.len(),
+            offset,
             bytes: bytes.to_vec(),
         });
-        self.content.extend_from_slice(bytes);
+        put(&mut self.content, offset, bytes);
     }
 
     /// Makes a random part of `changes` durable: all, none, a prefix, or sectors in any order.
@@ -260,27 +260,27 @@ impl Inode {
                 ContentChange::Write { offset, bytes } if kept == usize::MAX => {
                     for (sector, chunk) in bytes.chunks(SECTOR_BYTES).enumerate() {
                         if random.chance(0.5) {
-                            self.persist(offset + sector * SECTOR_BYTES, chunk);
+                            put(&mut self.durable, offset + sector * SECTOR_BYTES, chunk);
                         }
                     }
                 }
                 ContentChange::Write { offset, bytes } if index == kept => {
                     let torn = random.index(bytes.len() + 1);
-                    self.persist(offset, &bytes[..torn]);
+                    put(&mut self.durable, offset, &bytes[..torn]);
                 }
-                ContentChange::Write { offset, bytes } => self.persist(offset, &bytes),
+                ContentChange::Write { offset, bytes } => put(&mut self.durable, offset, &bytes),
                 ContentChange::Truncate { .. } if index == kept => {}
                 ContentChange::Truncate { length } => self.durable.truncate(length),
             }
         }
     }
+}
 
-    fn persist(&mut self, offset: usize, bytes: &[u8]) {
-        if self.durable.len() < offset + bytes.len() {
-            self.durable.resize(offset + bytes.len(), 0);
-        }
-        self.durable[offset..offset + bytes.len()].copy_from_slice(bytes);
+fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    if content.len() < offset + bytes.len() {
+        content.resize(offset + bytes.len(), 0);
     }
+    content[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
 fn apply_name(names: &mut BTreeMap<PathBuf, u64>, change: &NameChange) {
@@ -318,10 +318,13 @@ impl Disk for SimDisk {
             (_, Some(inode)) => inode,
             (_, None) => return Err(ErrorKind::NotFound.into()),
         };
-        self::inode(&mut state, inode).open += 1;
+        let opened = self::inode(&mut state, inode);
+        opened.open += 1;
+        let end = opened.content.len();
         Ok(Box::new(SimFile {
             state: self.state.clone(),
             inode,
+            end,
             life: state.life,
         }))
     }
@@ -410,6 +413,8 @@ impl Disk for SimDisk {
 struct SimFile {
     state: Arc<Mutex<State>>,
     inode: u64,
+    /// Where the next append goes.
+    end: usize,
     life: u64,
 }
 
@@ -430,6 +435,30 @@ impl SimFile {
         }
         change(&mut state, self.inode)
     }
+
+    fn write(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        self.with(|state, number| {
+            let dying = state.change()?;
+            let more = (offset + bytes.len()).saturating_sub(inode(state, number).content.len());
+            let full = state
+                .faults
+                .capacity_bytes
+                .is_some_and(|room| state.used_bytes() + more as u64 > room);
+            let full = full || state.random.chance(state.faults.no_space);
+            let length = if dying || full {
+                state.random.index(bytes.len() + 1)
+            } else {
+                bytes.len()
+            };
+            inode(state, number).write(offset, &bytes[..length]);
+            state.finish()?;
+            if full {
+                Err(ErrorKind::StorageFull.into())
+            } else {
+                Ok(())
+            }
+        })
+    }
 }
 
 fn inode(state: &mut State, number: u64) -> &mut Inode {
@@ -441,26 +470,14 @@ fn inode(state: &mut State, number: u64) -> &mut Inode {
 
 impl DiskFile for SimFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.with(|state, number| {
-            let dying = state.change()?;
-            let full = state
-                .faults
-                .capacity_bytes
-                .is_some_and(|room| state.used_bytes() + bytes.len() as u64 > room);
-            let full = full || state.random.chance(state.faults.no_space);
-            let length = if dying || full {
-                state.random.index(bytes.len() + 1)
-            } else {
-                bytes.len()
-            };
-            inode(state, number).write(&bytes[..length]);
-            state.finish()?;
-            if full {
-                Err(ErrorKind::StorageFull.into())
-            } else {
-                Ok(())
-            }
-        })
+        self.write(self.end, bytes)?;
+        self.end += bytes.len();
+        Ok(())
+    }
+
+    fn make_room(&mut self, bytes: usize) -> io::Result<()> {
+        let length = self.with(|state, number| Ok(inode(state, number).content.len()))?;
+        self.write(length, &vec![0; bytes])
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -492,7 +509,9 @@ impl DiskFile for SimFile {
                 });
             }
             state.finish()
-        })
+        })?;
+        self.end = self.end.min(length as usize);
+        Ok(())
     }
 
     fn sync_data(&mut self) -> io::Result<()> {
@@ -512,7 +531,7 @@ impl DiskFile for SimFile {
                 // Only what is pending: what an earlier failed sync covered stays lost.
                 for change in pending {
                     match change {
-                        ContentChange::Write { offset, bytes } => inode.persist(offset, &bytes),
+                        ContentChange::Write { offset, bytes } => put(&mut inode.durable, offset, &bytes),
                         ContentChange::Truncate { length } => inode.durable.truncate(length),
                     }
                 }

@@ -1,7 +1,8 @@
 //! The segments of the log: appending, syncing, beginning a new one, forgetting old ones.
 //!
 //! Invariants: only the newest segment is written, and only while every sync of it has succeeded; everything before
-//! `durable` in it is on the medium; a segment's name appears only when its header and first records are.
+//! `durable` in it is on the medium; a segment's name appears only when its header and first records are. Behind the last
+//! record of the newest one there may be zeros: room for the next.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,6 +18,9 @@ use crate::mutation::{Mutation, mutated};
 
 /// A segment is read at once when the store is opened, and freed at once.
 const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Room made ahead at once: one sync in some hundred has a new length to write, which on a journalling file system costs as
+/// much again as the content, and a sync never waits for more than this of zeros.
+const ROOM_BYTES: u64 = 256 * 1024;
 /// The suffix of segments.
 pub(super) const SEGMENT_SUFFIX: &str = ".log";
 
@@ -60,6 +64,23 @@ struct Active {
     seed: u32,
     length: u64,
     durable: u64,
+    /// Where the room for more ends; not before `length`.
+    room_end: u64,
+}
+
+impl Active {
+    /// Gives back the room behind the records, as no more will come.
+    fn give_back_room(&mut self) {
+        // It only takes space.
+        let given = if self.room_end > self.length {
+            self.file.truncate(self.length)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = given {
+            tracing::debug!(%error, "room at the end of a segment could not be given back");
+        }
+    }
 }
 
 /// A segment could not be begun.
@@ -160,21 +181,43 @@ impl Log {
             base,
             bytes: length,
         });
-        self.active = Some(Active {
+        let old = self.active.replace(Active {
             file,
             seed,
             length,
             durable: length,
+            room_end: length,
         });
+        if let Some(mut old) = old {
+            old.give_back_room();
+        }
         Ok(())
     }
 
-    /// Appends a batch.
-    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Appends a batch; with `roomy` also room for more when there is none.
+    pub(super) fn append(&mut self, bytes: &[u8], roomy: bool) -> io::Result<()> {
+        let room = ROOM_BYTES.min(self.tuning.segment_bytes / 4);
         let active = self.active.as_mut().ok_or_else(no_segment)?;
         active.file.append(bytes)?;
         active.length += bytes.len() as u64;
+        if active.length > active.room_end {
+            active.room_end = active.length;
+            if roomy && room > 0 {
+                // It does without.
+                match active.file.make_room(room as usize) {
+                    Ok(()) => active.room_end += room,
+                    Err(error) => tracing::debug!(%error, "no room could be made at the end of the log"),
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// Nothing will be appended any more.
+    pub(super) fn close(&mut self) {
+        if let Some(active) = &mut self.active {
+            active.give_back_room();
+        }
     }
 
     /// Makes everything appended durable. After an error the segment is not written any more.
@@ -200,6 +243,7 @@ impl Log {
         active.file.truncate(active.durable)?;
         sync(&mut *active.file)?;
         active.length = active.durable;
+        active.room_end = active.durable;
         self.active = Some(active);
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! The committed state in memory: the newest root, the recent history, and the root it begins at.
+//! The committed state in memory: the newest root, and the recent history by which older ones are made of it.
 //!
-//! Invariants: everything here is durable; `base` plus the history is `root`; the history has every revision after
-//! `base_revision`, in order; `expiries` has exactly the records of `root` that expire.
+//! Invariants: everything here is durable; `root` less the history is the state at `base_revision`; the history has every
+//! revision after that, in order; `expiries` has exactly the records of `root` that expire.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::Tuning;
 use crate::engine::{Change, Committed, EngineError, KeyRange, Progress, RangeAnswer, Record, Revision, StreamBatch};
 use crate::map::{Item, Map};
 use crate::mutation::{Mutation, mutated};
-use crate::transaction::Operation;
+use crate::transaction::{Operation, Put};
 
 /// What a key costs in a snapshot beside its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 52;
@@ -24,18 +24,21 @@ const STREAM_BEHIND_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const FORGET_MAX: usize = 4096;
 /// Revisions a stream hands over at once.
 const STREAM_COMMITS_MAX: usize = 1024;
+/// Changes taken into the root in place, some hundred microseconds for which readers wait. More are made in a copy, which
+/// costs more and keeps nobody waiting.
+const CHANGES_IN_PLACE_MAX: usize = 1024;
 
 #[derive(Default)]
 pub(super) struct Memory {
     pub(super) revision: Revision,
     pub(super) root: Map<Arc<Record>>,
+    /// The oldest revision that can be read.
     pub(super) base_revision: Revision,
-    pub(super) base: Map<Arc<Record>>,
     history: VecDeque<Arc<Committed>>,
     history_bytes: u64,
     /// Bytes of a snapshot of `root`.
     pub(super) live_bytes: u64,
-    /// Bytes of a snapshot of `base`.
+    /// Bytes of a snapshot of the state at `base_revision`.
     pub(super) base_bytes: u64,
     pub(super) expiries: BTreeSet<(i64, Bytes)>,
 }
@@ -54,6 +57,18 @@ fn history_cost(commit: &Committed) -> u64 {
     REVISION_OVERHEAD_BYTES as u64 + changes.sum::<u64>()
 }
 
+/// What a put makes of what its key had.
+pub(super) fn written(put: &Put, before: Option<&Arc<Record>>, revision: Revision) -> Arc<Record> {
+    Arc::new(Record {
+        create_revision: before.map_or(revision, |before| before.create_revision),
+        mod_revision: revision,
+        version: before.map_or(1, |before| before.version + 1),
+        stamp: put.stamp,
+        expires_at_ms: put.expires_at_ms,
+        ..Record::tight(&put.key, &put.value)
+    })
+}
+
 /// What a revision's operations make of the state before it; the state is changed. Deletes of absent keys are nothing.
 pub(super) fn evolve(root: &mut Map<Arc<Record>>, revision: Revision, operations: &[Operation]) -> Vec<Change> {
     let mut changes = Vec::with_capacity(operations.len());
@@ -62,14 +77,7 @@ pub(super) fn evolve(root: &mut Map<Arc<Record>>, revision: Revision, operations
             Operation::Put(put) => {
                 let mut made = None;
                 let before = root.upsert(&put.key, |before| {
-                    let record = Arc::new(Record {
-                        create_revision: before.map_or(revision, |before| before.create_revision),
-                        mod_revision: revision,
-                        version: before.map_or(1, |before| before.version + 1),
-                        stamp: put.stamp,
-                        expires_at_ms: put.expires_at_ms,
-                        ..Record::tight(&put.key, &put.value)
-                    });
+                    let record = written(put, before, revision);
                     made = Some(record.clone());
                     record
                 });
@@ -97,7 +105,6 @@ impl Memory {
         let mut memory = Self {
             revision,
             base_revision: revision,
-            base: root.clone(),
             ..Self::default()
         };
         for record in root.iter() {
@@ -108,12 +115,26 @@ impl Memory {
         memory
     }
 
-    /// Takes in durable revisions; `root` is the state after the last of them.
-    pub(super) fn apply(&mut self, commits: &[Arc<Committed>], root: Map<Arc<Record>>) {
+    /// Takes in durable revisions. What [`Memory::ahead`] made of them, if anything, is the state after them.
+    pub(super) fn apply(&mut self, commits: &[Arc<Committed>], ahead: Option<Map<Arc<Record>>>) {
+        match ahead {
+            Some(root) => self.root = root,
+            // Copies only those nodes that a reader holds now.
+            None => take_in(&mut self.root, commits),
+        }
         for commit in commits {
             self.note(commit.clone());
         }
-        self.root = root;
+    }
+
+    /// The state after `commits`, beside this one: when there are so many that readers should not wait for it.
+    pub(super) fn ahead(root: &Map<Arc<Record>>, commits: &[Arc<Committed>]) -> Option<Map<Arc<Record>>> {
+        let changes: usize = commits.iter().map(|commit| commit.changes.len()).sum();
+        (changes > CHANGES_IN_PLACE_MAX).then(|| {
+            let mut root = root.clone();
+            take_in(&mut root, commits);
+            root
+        })
     }
 
     /// Takes in a revision without its root, which must be set before anything is read.
@@ -192,18 +213,10 @@ impl Memory {
         let Some(commit) = self.history.pop_front() else { return };
         self.history_bytes -= history_cost(&commit);
         for change in &commit.changes {
-            let before = match &change.after {
-                Some(record) => self.base.insert(record.clone()),
-                None => self.base.remove(&change.key),
-            };
             self.base_bytes += change.after.as_deref().map_or(0, cost);
-            self.base_bytes -= before.as_deref().map_or(0, cost);
+            self.base_bytes -= change.before.as_deref().map_or(0, cost);
         }
         self.base_revision = commit.revision;
-        if self.history.is_empty() {
-            // The same version, not a copy of it.
-            self.base = self.root.clone();
-        }
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -240,38 +253,25 @@ impl Memory {
         })
     }
 
-    /// The state at a revision, reached from whichever end of the history is nearer.
+    /// The state at a revision, the newest one without it.
     pub(super) fn view(&self, revision: Option<Revision>) -> Result<View, EngineError> {
-        let Some(revision) = revision else {
-            return Ok(View {
-                revision: self.revision,
-                root: self.root.clone(),
-                forward: false,
-                between: Vec::new(),
-            });
-        };
+        let revision = revision.unwrap_or(self.revision);
         self.reachable(revision)?;
         let index = self.history.partition_point(|commit| commit.revision <= revision);
-        let (root, forward, between) = if index <= self.history.len() / 2 {
-            (&self.base, true, self.history.range(..index))
-        } else {
-            (&self.root, false, self.history.range(index..))
-        };
         Ok(View {
             revision,
-            root: root.clone(),
-            forward,
-            between: between.cloned().collect(),
+            root: self.root.clone(),
+            since: self.history.range(index..).cloned().collect(),
         })
     }
 }
 
-/// A state at a revision that is still to be made of a near one.
+/// A state at a revision, that is still to be made of a newer one.
 pub(super) struct View {
     revision: Revision,
     root: Map<Arc<Record>>,
-    forward: bool,
-    between: Vec<Arc<Committed>>,
+    /// What came after it.
+    since: Vec<Arc<Committed>>,
 }
 
 impl View {
@@ -279,18 +279,17 @@ impl View {
         self.revision
     }
 
-    pub(super) fn root(&self) -> Map<Arc<Record>> {
-        let mut root = self.root.clone();
-        if self.forward {
-            for change in self.between.iter().flat_map(|commit| &commit.changes) {
-                set(&mut root, &change.key, change.after.as_ref());
-            }
-        } else {
-            for change in self.between.iter().rev().flat_map(|commit| commit.changes.iter().rev()) {
-                set(&mut root, &change.key, change.before.as_ref());
-            }
+    pub(super) fn root(mut self) -> Map<Arc<Record>> {
+        for change in self.since.iter().rev().flat_map(|commit| commit.changes.iter().rev()) {
+            set(&mut self.root, &change.key, change.before.as_ref());
         }
-        root
+        self.root
+    }
+}
+
+fn take_in(root: &mut Map<Arc<Record>>, commits: &[Arc<Committed>]) {
+    for change in commits.iter().flat_map(|commit| &commit.changes) {
+        set(root, &change.key, change.after.as_ref());
     }
 }
 
@@ -310,7 +309,7 @@ pub(super) fn select(root: &Map<Arc<Record>>, range: &KeyRange, revision: Revisi
 
 fn set<T: Item>(map: &mut Map<T>, key: &T::Key, item: Option<&T>) {
     match item {
-        Some(item) => map.insert(item.clone()),
+        Some(item) => map.upsert(key, |_| item.clone()),
         None => map.remove(key),
     };
 }
@@ -328,14 +327,13 @@ mod tests {
                 0 => Transaction::new().operation(Operation::Delete(key.into())),
                 _ => Transaction::new().put(key, format!("v{revision}")),
             };
-            let mut root = memory.root.clone();
-            let changes = evolve(&mut root, revision, &transaction.operations);
-            let commit = Committed {
+            let changes = evolve(&mut memory.root.clone(), revision, &transaction.operations);
+            let commit = [Arc::new(Committed {
                 revision,
                 time_ms: revision as i64,
                 changes,
-            };
-            memory.apply(&[Arc::new(commit)], root);
+            })];
+            memory.apply(&commit, None);
             memory.trim(revision as i64, tuning, None);
         }
         memory
@@ -343,8 +341,10 @@ mod tests {
 
     impl Memory {
         fn range(&self, range: &KeyRange, revision: Option<Revision>) -> Result<RangeAnswer, EngineError> {
-            self.view(revision)
-                .map(|view| select(&view.root(), range, view.revision))
+            self.view(revision).map(|view| {
+                let revision = view.revision();
+                select(&view.root(), range, revision)
+            })
         }
     }
 
@@ -406,8 +406,27 @@ mod tests {
         assert!(memory.range(&KeyRange::all(), Some(37)).is_err());
         assert_eq!(memory.compact(41), Err(EngineError::Future { newest: 40 }));
         memory.compact(40).unwrap();
-        assert!(memory.base.same(&memory.root) && memory.history_bytes == 0);
+        assert!(memory.history.is_empty() && memory.history_bytes == 0);
         assert_eq!(memory.base_bytes, memory.live_bytes);
+    }
+
+    #[test]
+    fn many_changes_are_made_beside_the_readers() {
+        let few = memory(&Tuning::default(), 40);
+        let commits: Vec<_> = few.history.iter().cloned().collect();
+        assert!(Memory::ahead(&Map::new(), &commits).is_none());
+        let changes: Vec<Change> = std::iter::repeat_with(|| commits.iter().flat_map(|commit| &commit.changes))
+            .take(CHANGES_IN_PLACE_MAX)
+            .flatten()
+            .cloned()
+            .collect();
+        let many = Committed {
+            revision: 1,
+            time_ms: 1,
+            changes,
+        };
+        let root = Memory::ahead(&Map::new(), &[Arc::new(many)]).expect("made beside");
+        assert!(root.iter().eq(few.root.iter()));
     }
 
     #[test]
@@ -416,16 +435,13 @@ mod tests {
         let mut revision = 0;
         let mut write = |memory: &mut Memory, operation| {
             revision += 1;
-            let mut root = memory.root.clone();
-            let changes = evolve(&mut root, revision, &[operation]);
-            memory.apply(
-                &[Arc::new(Committed {
-                    revision,
-                    time_ms: 0,
-                    changes,
-                })],
-                root,
-            );
+            let changes = evolve(&mut memory.root.clone(), revision, &[operation]);
+            let commit = [Arc::new(Committed {
+                revision,
+                time_ms: 0,
+                changes,
+            })];
+            memory.apply(&commit, None);
         };
         let put = |expires_at_ms| {
             let Operation::Put(put) = &Transaction::new().put("k", "12345").operations[0] else {

@@ -185,6 +185,7 @@ pub(super) fn recover(options: &EmbeddedOptions, log_files: LogFiles) -> Result<
         offset,
         now_ms: options.clock.now_ms(),
         tail: Vec::new(),
+        room: false,
     };
     let kept = replay.run(&*options.disk, directory, &segments)?;
     check_marks(options, store, &segments, replay.revision)?;
@@ -232,9 +233,16 @@ pub(super) fn recover(options: &EmbeddedOptions, log_files: LogFiles) -> Result<
             .map(|old| snapshot_path(directory, *old)),
     );
     let kept: VecDeque<Segment> = kept.into_iter().filter(|segment| segment.base < base).collect();
+    let last = kept.back().copied().filter(|_| replay.room);
     let mut log = Log::new(place, options.tuning, kept, highest + 1);
     log.start_segment(base, &mut replay.tail)
         .map_err(|failed| OpenError::io(directory, failed.error))?;
+    if let Some(last) = last.filter(|last| last.id == highest) {
+        let path = segment_path(directory, last.id);
+        let cut = disk.open(&path, OpenMode::Append);
+        cut.and_then(|mut file| file.truncate(last.bytes))
+            .map_err(|error| OpenError::io(&path, error))?;
+    }
     for path in obsolete {
         disk.remove(&path).map_err(|error| OpenError::io(&path, error))?;
     }
@@ -384,6 +392,8 @@ struct Replay {
     now_ms: i64,
     /// The records of the last batch, which may not be durable.
     tail: Vec<LogRecord>,
+    /// The newest segment ends in zeros.
+    room: bool,
 }
 
 impl Replay {
@@ -468,6 +478,11 @@ impl Replay {
                 offset as u64,
                 "a record that was durable is damaged",
             )),
+            // Room for records that never came.
+            None if bytes[offset..].iter().all(|byte| *byte == 0) => {
+                self.room = offset < bytes.len();
+                Ok(offset as u64)
+            }
             None if offset < bytes.len() => {
                 let (file, lost) = (found.path.display(), bytes.len() - offset);
                 tracing::warn!(%file, offset, lost, "the log ends in a batch that was never acknowledged; dropped");

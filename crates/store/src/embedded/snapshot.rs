@@ -15,6 +15,7 @@ use super::format::{
     self, FORMAT_VERSION, FRAME_BYTES, FileKind, HEADER_BYTES, Header, HeaderError, SnapshotFrame, Writer,
 };
 use super::log::{Place, sync_directory};
+use super::memory::View;
 use crate::engine::Record;
 use crate::map::Map;
 
@@ -136,15 +137,17 @@ pub(super) struct SnapshotJob {
     place: Place,
     /// Raw.
     revision: u64,
-    root: Map<Arc<Record>>,
     block_bytes: usize,
     state: State,
 }
 
 enum State {
-    Start,
+    Start {
+        view: View,
+    },
     Blocks {
         writer: SnapshotWriter,
+        root: Map<Arc<Record>>,
         after: Option<Bytes>,
     },
     Name {
@@ -164,14 +167,13 @@ pub(super) enum Step {
 }
 
 impl SnapshotJob {
-    /// `revision` is raw; `root` is the state at it.
-    pub(super) fn new(place: Place, revision: u64, root: Map<Arc<Record>>, block_bytes: usize) -> Self {
+    /// `revision` is raw; `view` is the state at it.
+    pub(super) fn new(place: Place, revision: u64, view: View, block_bytes: usize) -> Self {
         Self {
             place,
             revision,
-            root,
             block_bytes,
-            state: State::Start,
+            state: State::Start { view },
         }
     }
 
@@ -189,18 +191,27 @@ impl SnapshotJob {
 
     fn advance(&mut self) -> Result<Step, SnapshotError> {
         match std::mem::replace(&mut self.state, State::Done) {
-            State::Start => {
+            State::Start { view } => {
                 let place = &self.place;
                 let (disk, directory) = (place.disk.clone(), place.directory.clone());
                 let writer = SnapshotWriter::begin(disk, directory, place.store, self.revision, place.revision_offset)?;
-                self.state = State::Blocks { writer, after: None };
+                self.state = State::Blocks {
+                    writer,
+                    // Going back in history takes a while, and nobody waits for it here.
+                    root: view.root(),
+                    after: None,
+                };
             }
-            State::Blocks { mut writer, after } => {
-                let records = block(&self.root, after.as_ref(), self.block_bytes);
+            State::Blocks {
+                mut writer,
+                root,
+                after,
+            } => {
+                let records = block(&root, after.as_ref(), self.block_bytes);
                 if let Some(last) = records.last() {
                     let busy = writer.append(&records, self.place.revision_offset)?;
                     let after = Some(last.key.clone());
-                    self.state = State::Blocks { writer, after };
+                    self.state = State::Blocks { writer, root, after };
                     return Ok(if busy { Step::Busy } else { Step::More });
                 }
                 writer.seal()?;

@@ -14,11 +14,11 @@ use super::driver::{Control, Ready, Request, batch_transactions_max};
 use super::format::encode_record;
 use super::log::Log;
 use super::marks::Marks;
-use super::memory::evolve;
+use super::memory::Memory;
 use super::snapshot::{SnapshotError, SnapshotFile, SnapshotJob, snapshot_path};
+use super::tip::Tip;
 use super::{EmbeddedOptions, Shared, Tuning};
-use crate::engine::{Committed, Record, Revision};
-use crate::map::Map;
+use crate::engine::{Committed, Revision};
 use crate::mutation::{Mutation, mutated};
 use crate::transaction::{Commit, CommitError, Guard, Operation};
 
@@ -49,8 +49,11 @@ pub(super) struct Writer {
 pub(super) struct Batch {
     pending: Vec<Pending>,
     commits: Vec<Arc<Committed>>,
-    root: Map<Arc<Record>>,
+    /// The state that it leaves.
+    tip: Tip,
     buffer: Vec<u8>,
+    /// The disk has room to spare.
+    roomy: bool,
     failed: Option<CommitError>,
 }
 
@@ -110,6 +113,7 @@ impl Writer {
 
     /// The last thing it does.
     pub(super) fn close(&mut self) {
+        self.log.close();
         self.mark();
         self.marks.seal();
     }
@@ -123,18 +127,20 @@ impl Writer {
         let mut batch = Batch {
             pending: Vec::new(),
             commits: Vec::new(),
-            root,
+            tip: Tip::new(root),
             buffer: Vec::new(),
+            roomy: false,
             failed: None,
         };
         let writable = self.prepare_segment(revision);
         let free = self.log.place().disk.free_bytes(&self.log.place().directory);
-        let low = free.is_ok_and(|free| free < self.tuning.reserve_bytes);
+        let low = free.as_ref().is_ok_and(|free| *free < self.tuning.reserve_bytes);
+        batch.roomy = free.is_ok_and(|free| free / 2 > self.tuning.reserve_bytes);
         let mut tip = revision;
         for Request { transaction, answer } in requests {
-            let mut result = check(&batch.root, tip, &transaction.guards);
+            let mut result = check(&batch.tip, tip, &transaction.guards);
             let operations = &transaction.operations;
-            let changes = operations.iter().any(|operation| is_change(&batch.root, operation));
+            let changes = operations.iter().any(|operation| batch.tip.is_changed_by(operation));
             if result.is_ok() && changes {
                 let puts = operations
                     .iter()
@@ -154,7 +160,7 @@ impl Writer {
             }
             if mutated(Mutation::RefusedInPart)
                 && let (Err(_), Ok((start, seed)), [first, _, ..]) = (&result, &writable, &*transaction.operations)
-                && is_change(&batch.root, first)
+                && batch.tip.is_changed_by(first)
             {
                 tip += 1;
                 self.take(&mut batch, tip, *start, *seed, std::slice::from_ref(first));
@@ -177,10 +183,10 @@ impl Writer {
         let raw = revision - self.log.revision_offset();
         let real: Vec<_> = operations
             .iter()
-            .filter(|operation| is_change(&batch.root, operation))
+            .filter(|operation| batch.tip.is_changed_by(operation))
             .collect();
         encode_record(raw, start, time_ms, real.into_iter(), seed, &mut batch.buffer);
-        let changes = evolve(&mut batch.root, revision, operations);
+        let changes = batch.tip.evolve(revision, operations);
         for change in &changes {
             tracing::trace!(target: "walk", key = %change.key.escape_ascii(), "taken into a batch");
         }
@@ -233,7 +239,7 @@ impl Writer {
         if batch.commits.is_empty() {
             return;
         }
-        let Err(error) = self.log.append(&batch.buffer) else {
+        let Err(error) = self.log.append(&batch.buffer, batch.roomy) else {
             return;
         };
         tracing::error!(%error, "writing the log failed");
@@ -264,9 +270,14 @@ impl Writer {
                 for change in batch.commits.iter().flat_map(|commit| &commit.changes) {
                     tracing::trace!(target: "walk", key = %change.key.escape_ascii(), "durable");
                 }
+                // Nothing of the state is shared with us any more, so that it can change in place.
+                drop(batch.tip);
+                let root = self.shared.memory.read().root.clone();
+                let ahead = Memory::ahead(&root, &batch.commits);
+                drop(root);
                 let mut memory = self.shared.memory.write();
                 let begins = memory.oldest_ms().is_none();
-                memory.apply(&batch.commits, batch.root);
+                memory.apply(&batch.commits, ahead);
                 memory.trim(self.clock.now_ms(), &self.tuning, self.shared.needed());
                 let revision = memory.revision;
                 drop(memory);
@@ -290,14 +301,14 @@ impl Writer {
 
     /// Answers a batch that did not become durable. What was decided on top of it is decided again without it.
     fn fail(&self, pending: Vec<Pending>, error: &CommitError) {
-        let (root, revision) = {
+        let (durable, revision) = {
             let memory = self.shared.memory.read();
-            (memory.root.clone(), memory.revision)
+            (Tip::new(memory.root.clone()), memory.revision)
         };
         for Pending { answer, guards, result } in pending {
             let result = match result {
                 Ok(Commit { changed: true, .. }) => Err(error.clone()),
-                Ok(_) | Err(CommitError::GuardFailed { .. }) => match check(&root, revision, &guards) {
+                Ok(_) | Err(CommitError::GuardFailed { .. }) => match check(&durable, revision, &guards) {
                     Err(refused) => Err(refused),
                     Ok(_) => Err(CommitError::Unavailable(
                         "a write that this one depended on failed".into(),
@@ -350,13 +361,14 @@ impl Writer {
         if revision <= newest || !long || freed < (memory.base_bytes / 4).max(floor / 8) {
             return None;
         }
-        self.snapshot_running = Some(memory.base_bytes);
         let place = self.log.place().clone();
-        let root = if mutated(Mutation::SnapshotOfAnotherRevision) {
-            memory.root.clone()
+        let of = if mutated(Mutation::SnapshotOfAnotherRevision) {
+            memory.revision
         } else {
-            memory.base.clone()
+            memory.base_revision
         };
+        let view = memory.view(Some(of)).ok()?;
+        self.snapshot_running = Some(memory.base_bytes);
         drop(memory);
         if mutated(Mutation::OldFilesGoFirst) {
             let old = self.snapshot.map(|old| snapshot_path(&place.directory, old.revision));
@@ -366,7 +378,7 @@ impl Writer {
         Some(SnapshotJob::new(
             place,
             revision,
-            root,
+            view,
             self.tuning.snapshot_block_bytes,
         ))
     }
@@ -405,18 +417,10 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Whether an operation changes the state: deleting an absent key does not.
-fn is_change(root: &Map<Arc<Record>>, operation: &Operation) -> bool {
-    match operation {
-        Operation::Put(_) => true,
-        Operation::Delete(key) => root.get(key).is_some(),
-    }
-}
-
 /// Whether all guards hold at a state.
-fn check(root: &Map<Arc<Record>>, revision: Revision, guards: &[Guard]) -> Result<Commit, CommitError> {
+fn check(tip: &Tip, revision: Revision, guards: &[Guard]) -> Result<Commit, CommitError> {
     for guard in guards {
-        let current = root.get(guard.key());
+        let current = tip.get(guard.key());
         if !guard.holds(current.map(Arc::as_ref)) {
             return Err(CommitError::GuardFailed {
                 key: guard.key().clone(),

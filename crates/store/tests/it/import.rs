@@ -257,11 +257,12 @@ async fn a_log_whose_end_is_gone_is_refused() {
     assert!(refused.contains("the log that belongs to it is missing"), "{refused}");
 }
 
-/// Takes bytes off the end of a file.
-fn cut(disk: &SimDisk, path: &std::path::Path, bytes: u64) {
+/// Takes bytes off the end of a log, the room behind it included.
+fn cut(disk: &SimDisk, path: &std::path::Path, bytes: usize) {
     let mut file = disk.open(path, base::disk::OpenMode::Append).unwrap();
-    let length = file.length().unwrap();
-    file.truncate(length - bytes).unwrap();
+    let content = base::disk::read_all(file.as_ref()).unwrap();
+    let end = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    file.truncate((end - bytes) as u64).unwrap();
     file.sync_data().unwrap();
 }
 

@@ -81,6 +81,22 @@ fn unsynced_writes_tear_within_and_between_sectors() {
 }
 
 #[test]
+fn room_is_filled_by_appends_and_tears_as_they_do() {
+    let seen = outcomes("a", |disk| {
+        let mut file = disk.open(&path("a"), OpenMode::CreateNew).unwrap();
+        disk.sync_directory(Path::new(ROOT)).unwrap();
+        file.append(b"kept").unwrap();
+        file.make_room(4).unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(contents(disk, "a").unwrap(), b"kept\0\0\0\0");
+        file.append(b"12").unwrap();
+        assert_eq!(contents(disk, "a").unwrap(), b"kept12\0\0");
+    });
+    let expect = [&b"kept\0\0\0\0"[..], b"kept1\0\0\0", b"kept12\0\0"].map(|bytes| Some(bytes.to_vec()));
+    assert_eq!(seen, HashSet::from(expect));
+}
+
+#[test]
 fn a_failed_sync_is_not_healed_by_the_next() {
     let seen = outcomes("a", |disk| {
         let mut file = disk.open(&path("a"), OpenMode::CreateNew).unwrap();

@@ -203,3 +203,70 @@ fn decode_payload(payload: &[u8]) -> Option<Payload> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::examples::{TIME_MS, example, sealed};
+    use super::*;
+    use crate::engine::Change;
+
+    fn of(name: &str) -> Vec<u8> {
+        example(include_str!("FORMAT.md"), name)
+    }
+
+    #[test]
+    fn a_backup_is_as_its_example() {
+        let bytes = of("header");
+        let expect = BackupHeader {
+            oldest: 1042,
+            newest: 1043,
+            taken_at_ms: TIME_MS,
+        };
+        let (found, mut seed) = BackupHeader::decode(bytes[..].try_into().unwrap()).unwrap();
+        assert_eq!(found, expect);
+        assert_eq!(expect.encode().0[..], bytes);
+
+        let record = Arc::new(sealed());
+        let deleted = Committed {
+            revision: 1043,
+            time_ms: TIME_MS,
+            changes: vec![Change {
+                key: record.key.clone(),
+                before: Some(record.clone()),
+                after: None,
+            }],
+        };
+        let logged = LogRecord {
+            revision: 1043,
+            batch_start: 0,
+            time_ms: TIME_MS,
+            operations: vec![Operation::Delete("s1".into())],
+        };
+        let end = End {
+            keys: 1,
+            revisions: 1,
+            sealing_keys: [3].into(),
+        };
+        for (name, expect, encoded) in [
+            (
+                "blocks",
+                Payload::Blocks(vec![sealed()]),
+                encode_blocks(&[record], 0).unwrap(),
+            ),
+            (
+                "revisions",
+                Payload::Revisions(vec![logged]),
+                encode_revisions(&[Arc::new(deleted)], 0).unwrap(),
+            ),
+            ("end", Payload::End(end.clone()), encode_end(&end, 0).unwrap()),
+        ] {
+            let bytes = of(name);
+            assert_eq!(frame_bytes(&bytes), Some(Ok(bytes.len())), "{name}");
+            let (payload, next_seed) = decode_frame(&bytes, seed).unwrap_or_else(|| panic!("{name}"));
+            assert_eq!(payload, expect, "{name}");
+            // Packed by zstd as it likes: what is unpacked is the same.
+            assert_eq!(decode_frame(&encoded.0, 0).unwrap().0, expect, "{name}");
+            seed = next_seed;
+        }
+    }
+}
