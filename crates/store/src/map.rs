@@ -6,8 +6,13 @@
 //! Items carry their key, so that a key is in memory once. Invariants, checked by a property test: every node but the root
 //! holds [`ITEMS_MIN`] to [`ITEMS_MAX`] items, all leaves are equally deep, `size` counts the items of a subtree.
 
+mod items;
+
 use std::ops::Bound;
 use std::sync::Arc;
+
+use items::Items;
+pub(crate) use items::{head_of_bytes, shared_of_bytes};
 
 /// Items in a node at most. 32 pointers are four cache lines; larger nodes make a copied path dearer than its search.
 const ITEMS_MAX: usize = 32;
@@ -20,6 +25,17 @@ pub trait Item: Clone {
     type Key: Ord + ?Sized;
     /// The key of this item; it must not change while the item is in a map.
     fn key(&self) -> &Self::Key;
+    /// A number by which a search tells most keys apart without looking at them: of two keys that begin with the same
+    /// `skip` parts, the lower one never has the higher number. Zero: keys are always looked at.
+    fn head(key: &Self::Key, skip: usize) -> u64 {
+        let _ = (key, skip);
+        0
+    }
+    /// How many parts two keys begin with together; a key between them begins with those, too.
+    fn shared(one: &Self::Key, two: &Self::Key) -> usize {
+        let _ = (one, two);
+        0
+    }
 }
 
 /// An ordered map with O(1) clones. See the module's page.
@@ -27,8 +43,9 @@ pub struct Map<T: Item> {
     root: Option<Arc<Node<T>>>,
 }
 
+#[derive(Clone)]
 struct Node<T> {
-    items: Vec<T>,
+    items: Items<T>,
     /// Empty in a leaf, one more than the items otherwise.
     children: Vec<Arc<Node<T>>>,
     /// Items in this subtree.
@@ -39,19 +56,6 @@ impl<T: Item> Clone for Map<T> {
     fn clone(&self) -> Self {
         Self {
             root: self.root.clone(),
-        }
-    }
-}
-
-impl<T: Clone> Clone for Node<T> {
-    fn clone(&self) -> Self {
-        // One spare place: a node is cloned because it is about to change.
-        let mut items = Vec::with_capacity(self.items.len() + 1);
-        items.extend_from_slice(&self.items);
-        Self {
-            items,
-            children: self.children.clone(),
-            size: self.size,
         }
     }
 }
@@ -108,7 +112,7 @@ impl<T: Item> Map<T> {
     pub fn upsert(&mut self, key: &T::Key, make: impl FnOnce(Option<&T>) -> T) -> Option<T> {
         let Some(root) = &mut self.root else {
             self.root = Some(Arc::new(Node {
-                items: vec![make(None)],
+                items: Items::of(vec![make(None)]),
                 children: Vec::new(),
                 size: 1,
             }));
@@ -233,7 +237,7 @@ impl<T: Item> FromIterator<T> for Map<T> {
 impl<T: Item> Node<T> {
     fn empty() -> Self {
         Self {
-            items: Vec::new(),
+            items: Items::new(),
             children: Vec::new(),
             size: 0,
         }
@@ -244,7 +248,7 @@ impl<T: Item> Node<T> {
     fn from_sorted(items: &mut impl Iterator<Item = T>, size: usize, capacity: usize) -> Self {
         if capacity == ITEMS_MAX {
             return Self {
-                items: items.take(size).collect(),
+                items: Items::of(items.take(size).collect()),
                 children: Vec::new(),
                 size,
             };
@@ -252,20 +256,20 @@ impl<T: Item> Node<T> {
         let child_capacity = (capacity + 1) / (ITEMS_MAX + 1) - 1;
         let count = (size + 1).div_ceil(child_capacity + 1);
         let below = size + 1 - count;
-        let mut node = Self {
-            items: Vec::with_capacity(count),
-            children: Vec::with_capacity(count),
-            size,
-        };
+        let mut between = Vec::with_capacity(count);
+        let mut children = Vec::with_capacity(count);
         for index in 0..count {
             if index > 0 {
-                node.items.extend(items.next());
+                between.extend(items.next());
             }
             let size = below / count + usize::from(index < below % count);
-            node.children
-                .push(Arc::new(Self::from_sorted(items, size, child_capacity)));
+            children.push(Arc::new(Self::from_sorted(items, size, child_capacity)));
         }
-        node
+        Self {
+            items: Items::of(between),
+            children,
+            size,
+        }
     }
 
     fn is_leaf(&self) -> bool {
@@ -273,7 +277,7 @@ impl<T: Item> Node<T> {
     }
 
     fn search(&self, key: &T::Key) -> Result<usize, usize> {
-        self.items.binary_search_by(|item| item.key().cmp(key))
+        self.items.search(key)
     }
 
     /// Inserts or replaces below `this`, which may then hold one item too many.
@@ -282,13 +286,9 @@ impl<T: Item> Node<T> {
         let replaced = match node.search(key) {
             Ok(index) => {
                 let item = make(Some(&node.items[index]));
-                Some(std::mem::replace(&mut node.items[index], item))
+                Some(node.items.renew(index, item))
             }
             Err(index) if node.is_leaf() => {
-                if node.items.len() == node.items.capacity() {
-                    // No more than it can ever hold: doubling would waste half of a full leaf.
-                    node.items.reserve_exact(ITEMS_MAX + 1 - node.items.len());
-                }
                 node.items.insert(index, make(None));
                 None
             }
@@ -311,7 +311,7 @@ impl<T: Item> Node<T> {
         let right_items = left.items.split_off(middle + 1);
         let item = left.items.pop().expect("invariant: an overfull node has a middle");
         // Keys that come in order never come back to the left half.
-        left.items.shrink_to_fit();
+        left.items.settle();
         let right_children = if left.is_leaf() {
             Vec::new()
         } else {
@@ -336,7 +336,7 @@ impl<T: Item> Node<T> {
             Ok(index) if node.is_leaf() => node.items.remove(index),
             Ok(index) => {
                 let before = Self::remove_last(&mut node.children[index]);
-                let removed = std::mem::replace(&mut node.items[index], before);
+                let removed = node.items.replace(index, before);
                 node.refill_child(index);
                 removed
             }
@@ -371,7 +371,7 @@ impl<T: Item> Node<T> {
             let child = left.children.pop();
             let moved = 1 + child.as_ref().map_or(0, |child| child.size);
             left.size -= moved;
-            let item = std::mem::replace(&mut self.items[index - 1], item);
+            let item = self.items.replace(index - 1, item);
             let poor = Arc::make_mut(&mut self.children[index]);
             poor.items.insert(0, item);
             poor.children.splice(0..0, child);
@@ -386,7 +386,7 @@ impl<T: Item> Node<T> {
             };
             let moved = 1 + child.as_ref().map_or(0, |child| child.size);
             right.size -= moved;
-            let item = std::mem::replace(&mut self.items[index], item);
+            let item = self.items.replace(index, item);
             let poor = Arc::make_mut(&mut self.children[index]);
             poor.items.push(item);
             poor.children.extend(child);
@@ -398,7 +398,7 @@ impl<T: Item> Node<T> {
             let left = Arc::make_mut(&mut self.children[index]);
             left.size += 1 + right.size;
             left.items.push(item);
-            left.items.extend_from_slice(&right.items);
+            left.items.extend_from(&right.items);
             left.children.extend_from_slice(&right.children);
         }
     }
@@ -460,8 +460,35 @@ mod tests {
         }
     }
 
-    fn check_shape(map: &Map<Pair>) {
-        fn depth(node: &Node<Pair>, is_root: bool) -> usize {
+    /// With a key of bytes, long parts of which are the same.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Named(Vec<u8>, u32);
+
+    impl Item for Named {
+        type Key = [u8];
+        fn key(&self) -> &[u8] {
+            &self.0
+        }
+        fn head(key: &[u8], skip: usize) -> u64 {
+            head_of_bytes(key, skip)
+        }
+        fn shared(one: &[u8], two: &[u8]) -> usize {
+            shared_of_bytes(one, two)
+        }
+    }
+
+    fn named(number: u16) -> Vec<u8> {
+        let group = ["/a/", "/a/long/prefix/of/all/", "/a/long/prefix/of/all/and/more\0", "b"][usize::from(number % 4)];
+        let mut key = group.as_bytes().to_vec();
+        // Of several lengths, with zeros at the end.
+        key.extend((number / 4).to_be_bytes());
+        key.resize(key.len() + usize::from(number % 3), 0);
+        key
+    }
+
+    fn check_shape<T: Item>(map: &Map<T>) {
+        fn depth<T: Item>(node: &Node<T>, is_root: bool) -> usize {
+            assert!(node.items.is_right());
             assert!(node.items.len() <= ITEMS_MAX && (is_root || node.items.len() >= ITEMS_MIN));
             assert!(!node.items.is_empty());
             let below: usize = node.children.iter().map(|child| child.size).sum();
@@ -507,6 +534,39 @@ mod tests {
             for (map, model) in kept {
                 check_shape(&map);
                 prop_assert_eq!(pairs(&map), model.into_iter().collect::<Vec<_>>());
+            }
+        }
+
+        #[test]
+        fn heads_tell_no_lies(changes in prop::collection::vec((any::<bool>(), 0u16..700, any::<u32>()), 0..2500), asked in prop::collection::vec(0u16..800, 40)) {
+            let mut map = Map::new();
+            let mut model = BTreeMap::new();
+            let mut kept = Vec::new();
+            for (index, (put, key, value)) in changes.into_iter().enumerate() {
+                let key = named(key);
+                if put || index < 900 {
+                    let item = Named(key.clone(), value);
+                    prop_assert_eq!(map.insert(item).map(|item| item.1), model.insert(key, value));
+                } else {
+                    prop_assert_eq!(map.remove(&key).map(|item| item.1), model.remove(&key));
+                }
+                if index % 500 == 0 {
+                    kept.push((map.clone(), model.clone()));
+                }
+            }
+            kept.push((map, model));
+            for (map, model) in kept {
+                check_shape(&map);
+                let sorted = Map::from_sorted(map.iter().cloned().collect());
+                check_shape(&sorted);
+                for number in &asked {
+                    let key = named(*number);
+                    prop_assert_eq!(map.get(&key).map(|item| item.1), model.get(&key).copied());
+                    prop_assert_eq!(map.rank(&key), model.range(..key.clone()).count());
+                    prop_assert_eq!(sorted.rank(&key), map.rank(&key));
+                }
+                let items = map.iter().map(|item| (item.0.clone(), item.1));
+                prop_assert!(items.eq(model));
             }
         }
 

@@ -29,7 +29,7 @@ pub use table::{Snapshot, Table};
 pub use watch::{Cursor, Interest, WatchBatch, WatchError};
 
 use crate::engine::{Engine, EngineError, Record, Revision};
-use crate::map::{Item, Map};
+use crate::map::{Item, Map, head_of_bytes, shared_of_bytes};
 use crate::mutation::{Mutation, mutated};
 use crate::transaction::{CommitError, Operation, Transaction};
 use applied::Applied;
@@ -82,6 +82,12 @@ impl<V> Item for Arc<Entry<V>> {
     type Key = [u8];
     fn key(&self) -> &[u8] {
         &self.record.key
+    }
+    fn head(key: &[u8], skip: usize) -> u64 {
+        head_of_bytes(key, skip)
+    }
+    fn shared(one: &[u8], two: &[u8]) -> usize {
+        shared_of_bytes(one, two)
     }
 }
 
