@@ -38,6 +38,9 @@ use crate::engine::{Engine as _, EngineError, Record, Revision};
 use crate::map::Map;
 use leases::Leases;
 
+/// The largest request that is taken: the largest transaction, and its framing. An answer may be a whole range, as in etcd.
+const REQUEST_BYTES_MAX: usize = 2 * crate::transaction::TRANSACTION_BYTES_MAX;
+
 /// Whether a key is a front's own, which nobody else sees.
 pub(crate) fn is_hidden(key: &[u8]) -> bool {
     key.starts_with(convert::HIDDEN)

@@ -14,14 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service as _;
-use tonic::server::Grpc;
 
-use super::Front;
-use super::telling::WatchCodec;
-use super::watch::WatchMethod;
+use super::{Front, REQUEST_BYTES_MAX};
 
-/// The largest request that is taken: the largest transaction, and its framing. An answer may be a whole range, as in etcd.
-const REQUEST_BYTES_MAX: usize = 2 * crate::transaction::TRANSACTION_BYTES_MAX;
 /// Calls at once on one connection. A kube-apiserver has some hundred.
 const STREAMS_MAX: u32 = 10_000;
 /// A client that does not answer a ping in this time is gone (etcd: `grpc-keepalive-timeout`, 20 s; every 2 hours).
@@ -58,12 +53,8 @@ impl Front {
         }
         match path.split('/').next().unwrap_or_default() {
             "etcdserverpb.KV" => call!(KvServer),
-            // Not the generated server: it would encode each answer anew.
-            "etcdserverpb.Watch" if path == "etcdserverpb.Watch/Watch" => {
-                let mut grpc =
-                    Grpc::new(WatchCodec).apply_max_message_size_config(Some(REQUEST_BYTES_MAX), Some(usize::MAX));
-                Ok(grpc.streaming(WatchMethod(self), request).await)
-            }
+            // Not the generated server: it would encode each answer anew, and copy it.
+            "etcdserverpb.Watch" if path == "etcdserverpb.Watch/Watch" => Ok(self.watch(request).await),
             "etcdserverpb.Lease" => call!(LeaseServer),
             "etcdserverpb.Maintenance" => call!(MaintenanceServer),
             "etcdserverpb.Cluster" => call!(ClusterServer),

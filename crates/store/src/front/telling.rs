@@ -4,14 +4,19 @@
 //! question. In protobuf the two encoded one after the other are the whole message, so the events are shared as bytes.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut as _, Bytes};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame};
 use parking_lot::Mutex;
 use prost::Message as _;
 use rpc::etcd::etcdserverpb::{WatchRequest, WatchResponse};
 use rpc::etcd::mvccpb::Event;
+use tokio::sync::mpsc;
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{DecodeBuf, Decoder};
 
 use super::watch::Question;
 use crate::engine::Revision;
@@ -21,6 +26,11 @@ use crate::engine::Revision;
 const KEPT_MAX: usize = 16;
 /// The largest answer that is kept, so that together they stay below 8 MiB.
 const KEPT_BYTES_MAX: usize = 512 * 1024;
+
+/// What gRPC puts before a message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
+/// Events up to this are copied behind their head: a frame of their own would cost more.
+const COPIED_BYTES_MAX: usize = 2048;
 
 /// A message of a watch.
 #[derive(Debug)]
@@ -73,39 +83,75 @@ impl Telling {
     }
 }
 
-/// Encodes answers, decodes requests.
+/// The answers of a stream of watches as HTTP/2 sends them, one after the other. Events are sent from where they lie: the same
+/// bytes to every watch with the same question.
 #[derive(Debug)]
-pub(super) struct WatchCodec;
+pub(super) struct Answers {
+    receiver: mpsc::Receiver<Result<Answer, Status>>,
+    /// Of the answer whose head was sent.
+    events: Bytes,
+    ended: bool,
+}
 
-impl Codec for WatchCodec {
-    type Encode = Answer;
-    type Decode = WatchRequest;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
+impl Answers {
+    pub(super) fn new(receiver: mpsc::Receiver<Result<Answer, Status>>) -> Self {
+        Self {
+            receiver,
+            events: Bytes::new(),
+            ended: false,
+        }
     }
 
-    fn decoder(&mut self) -> Self {
-        Self
+    /// The beginning of an answer; the rest of it is in `events`.
+    fn begin(&mut self, answer: Answer) -> Frame<Bytes> {
+        let Answer { head, mut events } = answer;
+        let head_bytes = head.encoded_len();
+        let copied = if events.len() <= COPIED_BYTES_MAX {
+            std::mem::take(&mut events)
+        } else {
+            Bytes::new()
+        };
+        let length = head_bytes + copied.len() + events.len();
+        let mut begun = BytesMut::with_capacity(PREFIX_BYTES + head_bytes + copied.len());
+        // Not compressed.
+        begun.put_u8(0);
+        begun.put_u32(length as u32);
+        head.encode(&mut begun).expect("invariant: there is room for it");
+        begun.extend_from_slice(&copied);
+        self.events = events;
+        Frame::data(begun.freeze())
     }
 }
 
-impl Encoder for WatchCodec {
-    type Item = Answer;
+impl Body for Answers {
+    type Data = Bytes;
     type Error = Status;
 
-    fn encode(&mut self, answer: Answer, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.reserve(answer.head.encoded_len() + answer.events.len());
-        let encoded = answer.head.encode(buffer);
-        encoded.map_err(|error| Status::internal(error.to_string()))?;
-        buffer.put(answer.events);
-        Ok(())
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if !self.events.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.events)))));
+        }
+        let status = match ready!(self.receiver.poll_recv(context)) {
+            Some(Ok(answer)) => return Poll::Ready(Some(Ok(self.begin(answer)))),
+            Some(Err(status)) => status,
+            None => Status::ok(""),
+        };
+        self.ended = true;
+        let mut trailers = HeaderMap::new();
+        Poll::Ready(Some(
+            status.add_header(&mut trailers).map(|()| Frame::trailers(trailers)),
+        ))
     }
 }
 
-impl Decoder for WatchCodec {
+/// Decodes a client's requests.
+#[derive(Debug)]
+pub(super) struct WatchDecoder;
+
+impl Decoder for WatchDecoder {
     type Item = WatchRequest;
     type Error = Status;
 
@@ -175,7 +221,40 @@ mod tests {
             events: Vec::new(),
             ..whole.clone()
         };
-        let joined = [head.encode_to_vec(), encoded(whole.events.clone()).into()].concat();
-        assert_eq!(WatchResponse::decode(&joined[..]).unwrap(), whole);
+        for repeated in [1, COPIED_BYTES_MAX] {
+            let whole = WatchResponse {
+                events: std::iter::repeat_n(&whole.events, repeated)
+                    .flatten()
+                    .cloned()
+                    .collect(),
+                ..whole.clone()
+            };
+            let answer = Answer {
+                head: head.clone(),
+                events: encoded(whole.events.clone()),
+            };
+            let (sender, receiver) = mpsc::channel(2);
+            sender.try_send(Ok(answer)).unwrap();
+            sender.try_send(Err(Status::not_found("gone"))).unwrap();
+            let mut body = std::pin::pin!(Answers::new(receiver));
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            let (mut joined, mut frames) = (Vec::new(), 0);
+            let trailers = loop {
+                let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut context) else {
+                    panic!("the body ended without trailers");
+                };
+                match frame.into_data() {
+                    Ok(data) => joined.extend_from_slice(&data),
+                    Err(frame) => break frame.into_trailers().unwrap(),
+                }
+                frames += 1;
+            };
+            assert_eq!(frames, if repeated == 1 { 1 } else { 2 });
+            let (prefix, message) = joined.split_at(PREFIX_BYTES);
+            assert_eq!(prefix[1..], (message.len() as u32).to_be_bytes());
+            assert_eq!(WatchResponse::decode(message).unwrap(), whole);
+            assert_eq!(trailers["grpc-status"], "5");
+            assert!(matches!(body.poll_frame(&mut context), Poll::Ready(None)));
+        }
     }
 }

@@ -5,24 +5,23 @@
 //! twice, and a progress answer is true for all of them.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use futures::{FutureExt as _, Stream, StreamExt as _};
+use futures::StreamExt as _;
+use hyper::body::Incoming;
 use rpc::etcd::etcdserverpb::watch_create_request::FilterType;
 use rpc::etcd::etcdserverpb::watch_request::RequestUnion;
 use rpc::etcd::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
 use rpc::etcd::mvccpb::Event;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tonic::server::StreamingService;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::body::Body;
+use tonic::{Status, Streaming};
 
 use super::convert::{HIDDEN, is_empty, range_of, signed};
-use super::telling::{Answer, Interval, encoded};
+use super::telling::{Answer, Answers, Interval, WatchDecoder, encoded};
 use super::{Front, Shared, errors};
 use crate::engine::{Change, Committed, CommittedStream, Engine as _, EngineError, KeyRange, Revision};
 
@@ -37,32 +36,35 @@ const FRAGMENT_BYTES: usize = 2 * 1024 * 1024;
 /// What etcd calls a watch that never came to be.
 const NO_WATCH: i64 = -1;
 
-/// The method `Watch`, which answers with what is encoded already.
-pub(super) struct WatchMethod(pub(super) Front);
-
-impl StreamingService<WatchRequest> for WatchMethod {
-    type Response = Answer;
-    type ResponseStream = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
-    type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<WatchRequest>>) -> Self::Future {
-        let shared = self.0.shared.clone();
-        async move {
-            let (position, _) = shared.newest()?;
-            let stream = shared.engine.stream(position).await;
-            let stream = stream.map_err(|error| errors::engine(&error))?;
-            let (answers, receiver) = mpsc::channel(WAITING_MAX);
-            let connection = Connection {
-                shared,
-                answers,
-                watches: BTreeMap::new(),
-                position,
-            };
-            tokio::spawn(connection.run(stream, request.into_inner()));
-            let answers: Self::ResponseStream = Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver));
-            Ok(Response::new(answers))
+impl Front {
+    /// The method `Watch`.
+    pub(super) async fn watch(self, request: http::Request<Incoming>) -> http::Response<Body> {
+        let requests = Streaming::new_request(WatchDecoder, request.into_body(), None, Some(super::REQUEST_BYTES_MAX));
+        match self.begin_watching(requests).await {
+            Ok(answers) => {
+                let mut response = http::Response::new(Body::new(answers));
+                let kind = http::HeaderValue::from_static("application/grpc");
+                response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+                response
+            }
+            Err(status) => status.into_http(),
         }
-        .boxed()
+    }
+
+    async fn begin_watching(self, requests: Streaming<WatchRequest>) -> Result<Answers, Status> {
+        let shared = self.shared;
+        let (position, _) = shared.newest()?;
+        let stream = shared.engine.stream(position).await;
+        let stream = stream.map_err(|error| errors::engine(&error))?;
+        let (answers, receiver) = mpsc::channel(WAITING_MAX);
+        let connection = Connection {
+            shared,
+            answers,
+            watches: BTreeMap::new(),
+            position,
+        };
+        tokio::spawn(connection.run(stream, requests));
+        Ok(Answers::new(receiver))
     }
 }
 
