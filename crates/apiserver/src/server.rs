@@ -21,7 +21,7 @@ use crate::flowcontrol::FlowControl;
 use crate::health::{self, NamedCheck};
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
-use crate::pipeline::{Authenticator, Authorizer, Plugin, TokenIssuer};
+use crate::pipeline::{Anonymous, Authenticator, Authorizer, Plugin, TokenIssuer};
 use crate::registry::{Registry, RegistryError};
 use crate::sealing::Sealer;
 use crate::storage::Storage;
@@ -56,8 +56,8 @@ pub struct Config {
     pub clock: Clock,
     /// Randomness.
     pub random: Random,
-    /// Whether requests without credentials are let in as `system:anonymous`.
-    pub anonymous: bool,
+    /// Which requests without credentials are let in as `system:anonymous`.
+    pub anonymous: Anonymous,
     /// The range of cluster IPs.
     pub service_range: Ipv4Net,
     /// The ports of nodes that Services of type NodePort and LoadBalancer get.
@@ -89,7 +89,7 @@ impl Config {
             parts,
             clock: Clock::real(),
             random: Random::real(),
-            anonymous: true,
+            anonymous: Anonymous::Everywhere,
             service_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12),
             node_port_range: allocation::NODE_PORTS_DEFAULT,
             advertised: "127.0.0.1:6443".into(),
@@ -150,8 +150,8 @@ pub struct Server {
     pub clock: Clock,
     /// Randomness.
     pub random: Random,
-    /// Whether anonymous requests are let in.
-    pub anonymous: bool,
+    /// Which anonymous requests are let in.
+    pub anonymous: Anonymous,
     /// `host:port` of the server.
     pub advertised: String,
     /// The server's end.

@@ -8,6 +8,7 @@
 
 mod account_tokens;
 mod backends;
+mod bootstrap_tokens;
 mod certificates;
 mod cluster_role_aggregation;
 mod context;
@@ -73,6 +74,8 @@ pub struct Config {
     pub signer: Option<Arc<dyn CertificateSigner>>,
     /// Finished pods beyond this number are removed, oldest first; zero keeps all. Upstream's default is 12500.
     pub terminated_pods_max: usize,
+    /// Whether bootstrap tokens are removed when their time is over.
+    pub cleans_bootstrap_tokens: bool,
 }
 
 impl Config {
@@ -94,6 +97,7 @@ impl Config {
             root_ca_pem,
             signer: None,
             terminated_pods_max: 12_500,
+            cleans_bootstrap_tokens: false,
         }
     }
 }
@@ -145,6 +149,9 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
         config.cluster_cidrs.clone(),
         masks,
     );
+    if config.cleans_bootstrap_tokens {
+        bootstrap_tokens::start(context("token-cleaner", "token-cleaner"));
+    }
     let ended = shutdown.clone();
     tokio::spawn(async move {
         ended.cancelled().await;

@@ -1,5 +1,6 @@
 //! The flags of every command. Help is here and nowhere else.
 
+mod authentication;
 #[cfg(test)]
 mod page;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+pub use self::authentication::AuthenticationFlags;
 use crate::server::file_or_nothing;
 
 /// Kubernetes, as one program.
@@ -107,6 +109,9 @@ pub struct Up {
     /// The audit log; `down` and the next `up` keep it
     #[command(flatten)]
     pub audit: AuditFlags,
+    /// Authentication; `down` and the next `up` keep it
+    #[command(flatten)]
+    pub authentication: AuthenticationFlags,
 }
 
 /// `trireme reset`
@@ -288,6 +293,9 @@ pub struct Server {
     /// The audit log
     #[command(flatten)]
     pub audit: AuditFlags,
+    /// Authentication
+    #[command(flatten)]
+    pub authentication: AuthenticationFlags,
 }
 
 /// `trireme keep-server`

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{AuditFlags, EtcdFlags};
+use crate::cli::{AuditFlags, AuthenticationFlags, EtcdFlags};
 use crate::errors::{CliError, Kind, Result};
 use crate::kubeconfig::Owner;
 use crate::layout::{Layout, write_private};
@@ -30,6 +30,8 @@ pub struct Settings {
     pub etcd: Option<EtcdFlags>,
     /// The audit log, if one is wanted. Its files have absolute names.
     pub audit: Option<AuditFlags>,
+    /// More ways to prove who asks. Their files have absolute names.
+    pub authentication: Option<AuthenticationFlags>,
     /// How long certificates live, in seconds; `None`: a year.
     pub certificate_seconds: Option<u32>,
     /// The user's kubeconfig that our access was merged into.
@@ -49,6 +51,7 @@ impl Default for Settings {
             etcd_listen: None,
             etcd: None,
             audit: None,
+            authentication: None,
             certificate_seconds: None,
             kubeconfig: None,
             made_directories: Vec::new(),

@@ -11,7 +11,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use sha2::{Digest, Sha256};
 
-use crate::pki::identity_of;
+use crate::pki::{ReadError, identity_of};
 use crate::request::UserInfo;
 
 /// Verified leaves that are remembered. A cluster has a certificate a node and a few people; past this everything is
@@ -55,11 +55,21 @@ impl CertificateAuthenticator {
         })
     }
 
-    /// The user a chain (leaf first) names. `Ok(None)`: no certificate was sent.
+    /// The user a chain (leaf first) names. `Ok(None)`: no certificate was sent, or its subject has no common name.
     ///
     /// # Errors
     /// Why the chain is not trusted.
     pub fn authenticate(&self, chain: &[CertificateDer<'static>], now: Timestamp) -> Result<Option<UserInfo>, String> {
+        let subject = self.subject(chain, now)?;
+        Ok(subject.filter(|user| !user.name.is_empty()))
+    }
+
+    /// The same, with an empty name for a verified certificate whose subject has no common name.
+    pub(super) fn subject(
+        &self,
+        chain: &[CertificateDer<'static>],
+        now: Timestamp,
+    ) -> Result<Option<UserInfo>, String> {
         let Some((leaf, intermediates)) = chain.split_first() else {
             return Ok(None);
         };
@@ -73,7 +83,10 @@ impl CertificateAuthenticator {
         self.verifier
             .verify_client_cert(leaf, intermediates, time)
             .map_err(|error| format!("verifying certificate: {error}"))?;
-        let identity = identity_of(leaf).map_err(|error| error.to_string())?;
+        let identity = match identity_of(leaf) {
+            Err(ReadError::NoName) => return Ok(Some(UserInfo::default())),
+            read => read.map_err(|error| error.to_string())?,
+        };
         let mut user = UserInfo::new(identity.user, identity.groups);
         let digest: String = Sha256::digest(leaf).iter().map(|byte| format!("{byte:02x}")).collect();
         let id = format!("X509SHA256={digest}");

@@ -1,78 +1,148 @@
-//! Who is asking: client certificates of the cluster's authority, then service-account tokens.
+//! Who is asking: a front proxy's word, client certificates, then bearer tokens of every kind, in upstream's order.
 //!
-//! A handshake and a signature are verified once and remembered under the exact bytes that were verified; what can change
-//! (the clock, the objects a token is bound to) is looked at for every request.
+//! The first that knows the credentials decides; when none does, what was wrong with them is told to the log, and the
+//! request is refused: wrong credentials never make an anonymous request. A handshake and a signature are verified once and
+//! remembered under the exact bytes that were verified; what can change (the clock, the objects a token is bound to) is
+//! looked at for every request.
+//! Source: `pkg/kubeapiserver/authenticator/config.go`, `k8s.io/apiserver/pkg/authentication/request/union`.
 
+mod bearer;
+mod bootstrap_tokens;
 mod certificates;
+mod configuration;
+mod front_proxy;
+mod jwt;
+mod service_accounts;
+pub mod trust;
 
 use std::sync::Arc;
 
 use base::clock::Clock;
 use futures::future::BoxFuture;
+use http::HeaderMap;
 
-pub use certificates::CertificateAuthenticator;
+pub use bootstrap_tokens::BootstrapTokens;
+pub use certificates::{AuthorityError, CertificateAuthenticator};
+pub use configuration::{AuthenticationConfiguration, ConfigurationError};
+pub use front_proxy::{FrontProxy, FrontProxyConfig, ProxyHeaders};
+pub use jwt::{JwtIssuer, JwtTokens, Prefixed};
 
+use self::service_accounts::ServiceAccounts;
 use crate::pipeline::{Authenticator, Credentials, Identity};
 use crate::request::UserInfo;
-use crate::tokens::{TokenAuthenticator, TokenError};
+use crate::tokens::{ISSUER, TokenAuthenticator};
 
-/// The token may ride in a WebSocket's subprotocol, since browsers set no headers there.
-/// Source: `k8s.io/apiserver/pkg/authentication/request/websocket/protocol.go`.
-const WEBSOCKET_TOKEN_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
+/// What an unknown token is refused with.
+const INVALID_TOKEN: &str = "invalid bearer token";
 
-/// Certificates first, then bearer tokens: upstream's order.
+/// One kind of bearer tokens.
+pub trait TokenKind: Send + Sync {
+    /// Whom a token speaks for, when it is for one of the audiences (there is at least one). `Ok(None)`: it is of another
+    /// kind; `Err`: it is of this kind and wrong.
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a str,
+        audiences: &'a [String],
+    ) -> BoxFuture<'a, Result<Option<Identity>, String>>;
+}
+
+/// All ways to prove who one is.
 pub struct Authentication {
+    front_proxy: Option<FrontProxy>,
     certificates: CertificateAuthenticator,
-    tokens: TokenAuthenticator,
+    kinds: Vec<Arc<dyn TokenKind>>,
+    own_audiences: [String; 1],
     clock: Clock,
 }
 
 // === impl Authentication ===
 
 impl Authentication {
-    /// An authenticator of both kinds of credentials.
+    /// Certificates and service-account tokens.
     pub fn new(certificates: CertificateAuthenticator, tokens: TokenAuthenticator, clock: Clock) -> Authentication {
-        Authentication {
-            certificates,
+        let accounts = ServiceAccounts {
             tokens,
+            clock: clock.clone(),
+        };
+        Authentication {
+            front_proxy: None,
+            certificates,
+            kinds: vec![Arc::new(accounts)],
+            own_audiences: [ISSUER.to_owned()],
             clock,
         }
     }
 
-    fn token(&self, token: &str, audiences: &[String]) -> Result<Option<Identity>, String> {
-        match self.tokens.authenticate(token, audiences, self.clock.now()) {
-            Ok(identity) => {
-                let mut user = UserInfo::new(identity.user, identity.groups);
-                user.uid = identity.uid;
-                user.extra = identity.extra;
-                Ok(Some(Identity {
-                    user,
-                    audiences: identity.audiences,
-                }))
+    /// The same, with proxies that are asked first.
+    pub fn with_front_proxy(self, front_proxy: Option<FrontProxy>) -> Authentication {
+        Authentication { front_proxy, ..self }
+    }
+
+    /// The same, with one more kind of tokens, asked after the others.
+    pub fn with_tokens(mut self, kind: Arc<dyn TokenKind>) -> Authentication {
+        self.kinds.push(kind);
+        self
+    }
+
+    async fn request(&self, credentials: Credentials<'_>) -> Result<Option<Identity>, String> {
+        tracing::trace!(target: "walk", "who asks");
+        let (chain, headers, now) = (credentials.peer_certificates, credentials.headers, self.clock.now());
+        let of_user = |user: UserInfo| Identity {
+            user,
+            audiences: Vec::new(),
+        };
+        let mut refusals = Vec::new();
+        if let Some(proxy) = &self.front_proxy {
+            match proxy.authenticate(chain, headers, now) {
+                Ok(Some(user)) => return Ok(Some(of_user(user))),
+                Ok(None) => {}
+                Err(why) => refusals.push(why),
             }
-            Err(TokenError::NotOurs) => Err("invalid bearer token".into()),
-            Err(other) => Err(format!("invalid bearer token, {other}")),
         }
+        match self.certificates.authenticate(chain, now) {
+            Ok(Some(user)) => return Ok(Some(of_user(user))),
+            Ok(None) => {}
+            Err(why) => refusals.push(why),
+        }
+        if let Some(token) = bearer::of_header(headers) {
+            match self.token(token, &self.own_audiences).await {
+                Ok(identity) => return Ok(Some(identity)),
+                Err(why) => refusals.push(why),
+            }
+        }
+        match bearer::of_websocket(headers) {
+            Ok(Some(token)) => match self.token(&token, &self.own_audiences).await {
+                Ok(identity) => return Ok(Some(identity)),
+                Err(why) => refusals.push(why),
+            },
+            Ok(None) => {}
+            Err(why) => refusals.push(why),
+        }
+        match refusals.is_empty() {
+            true => Ok(None),
+            false => Err(together(refusals)),
+        }
+    }
+
+    async fn token(&self, token: &str, audiences: &[String]) -> Result<Identity, String> {
+        let mut refusals = vec![INVALID_TOKEN.to_owned()];
+        for kind in &self.kinds {
+            match kind.authenticate(token, audiences).await {
+                Ok(Some(mut identity)) => {
+                    identity.user.ensure_authenticated_group();
+                    return Ok(identity);
+                }
+                Ok(None) => {}
+                Err(why) => refusals.push(why),
+            }
+        }
+        Err(together(refusals))
     }
 }
 
 impl Authenticator for Authentication {
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Option<Identity>, String>> {
-        tracing::trace!(target: "walk", "who asks");
-        let found = match self
-            .certificates
-            .authenticate(credentials.peer_certificates, self.clock.now())
-        {
-            Ok(Some(user)) => Ok(Some(Identity {
-                user,
-                audiences: Vec::new(),
-            })),
-            refused => match bearer_token(credentials.headers) {
-                Some(token) => self.token(&token, &[]),
-                None => refused.map(|_| None),
-            },
-        };
-        Box::pin(std::future::ready(found))
+        Box::pin(self.request(credentials))
     }
 
     fn authenticate_token<'a>(
@@ -80,59 +150,38 @@ impl Authenticator for Authentication {
         token: &'a str,
         audiences: &'a [String],
     ) -> BoxFuture<'a, Result<Option<Identity>, String>> {
-        Box::pin(std::future::ready(self.token(token, audiences)))
+        let audiences = match audiences.is_empty() {
+            true => &self.own_audiences,
+            false => audiences,
+        };
+        Box::pin(async move { self.token(token, audiences).await.map(Some) })
     }
-}
 
-/// The bearer token of a request: the `Authorization` header, else a WebSocket subprotocol.
-fn bearer_token(headers: &http::HeaderMap) -> Option<Arc<str>> {
-    if let Some(value) = headers.get(http::header::AUTHORIZATION) {
-        let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
-        let token = token.trim();
-        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.into());
-    }
-    use base64::Engine as _;
-    let protocols = headers
-        .get_all(http::header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let encoded = protocols
-        .flat_map(|list| list.split(','))
-        .find_map(|p| p.trim().strip_prefix(WEBSOCKET_TOKEN_PREFIX))?;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).ok()?;
-    String::from_utf8(bytes)
-        .ok()
-        .filter(|token| !token.is_empty())
-        .map(Into::into)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_found_where_clients_put_them() {
-        for (name, value, expect) in [
-            ("authorization", "Bearer abc", Some("abc")),
-            ("authorization", "bearer  abc", Some("abc")),
-            ("authorization", "Basic abc", None),
-            ("authorization", "Bearer ", None),
-            ("authorization", "Bearer", None),
-            (
-                "sec-websocket-protocol",
-                "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.YWJj",
-                Some("abc"),
-            ),
-            (
-                "sec-websocket-protocol",
-                "base64url.bearer.authorization.k8s.io.!",
-                None,
-            ),
-            ("x-other", "Bearer abc", None),
-        ] {
-            let mut headers = http::HeaderMap::new();
-            headers.insert(http::HeaderName::from_static(name), value.parse().unwrap());
-            assert_eq!(bearer_token(&headers).as_deref(), expect, "{name}: {value}");
+    fn clear(&self, headers: &mut HeaderMap) {
+        clear_standard(headers);
+        if let Some(proxy) = &self.front_proxy {
+            proxy.headers().clear(headers);
         }
     }
+}
+
+/// Removes what proves who one is and what every proxy says of whom it speaks for.
+pub(crate) fn clear_standard(headers: &mut HeaderMap) {
+    bearer::clear(headers);
+    ProxyHeaders::standard().clear(headers);
+}
+
+/// Several reasons as one text.
+fn together(mut reasons: Vec<String>) -> String {
+    match reasons.len() {
+        1 => reasons.remove(0),
+        _ => format!("[{}]", reasons.join(", ")),
+    }
+}
+
+/// An identity of a kind of tokens that knows no audiences: it holds for those of the API server's own that are asked for.
+/// Source: `k8s.io/apiserver/pkg/authentication/authenticator/audagnostic.go`.
+pub(crate) fn own_audiences(wanted: &[String]) -> Option<Vec<String>> {
+    let own: Vec<String> = wanted.iter().filter(|audience| *audience == ISSUER).cloned().collect();
+    (!own.is_empty()).then_some(own)
 }

@@ -1,6 +1,7 @@
 //! The traits of authentication and authorization. The implementations live in `src/authentication`,
 //! `src/authorization` and `src/tokens`; the pipeline knows only these.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -44,6 +45,34 @@ pub trait Authenticator: Send + Sync {
         token: &'a str,
         audiences: &'a [String],
     ) -> BoxFuture<'a, Result<Option<Identity>, String>>;
+
+    /// Removes from a request whose sender is known what proved it, and what only a trusted proxy may say.
+    fn clear(&self, headers: &mut http::HeaderMap) {
+        crate::authentication::clear_standard(headers);
+    }
+}
+
+/// Which requests without credentials are let in, as `system:anonymous`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Anonymous {
+    /// All of them; what they may is for the authorizer to say.
+    #[default]
+    Everywhere,
+    /// Those that ask for one of these paths, exactly.
+    Paths(BTreeSet<String>),
+    /// None.
+    Nowhere,
+}
+
+impl Anonymous {
+    /// Whether a request for that path is let in.
+    pub fn allows(&self, path: &str) -> bool {
+        match self {
+            Anonymous::Everywhere => true,
+            Anonymous::Paths(paths) => paths.contains(path),
+            Anonymous::Nowhere => false,
+        }
+    }
 }
 
 /// The verdict of one authorizer.

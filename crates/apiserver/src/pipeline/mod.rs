@@ -8,7 +8,7 @@ mod impersonate;
 mod stages;
 
 pub use admission::{Operation, Plugin, Review};
-pub use identity::{Authenticator, Authorizer, Credentials, Decision, Identity, RuleSet, TokenIssuer};
+pub use identity::{Anonymous, Authenticator, Authorizer, Credentials, Decision, Identity, RuleSet, TokenIssuer};
 pub use stages::{Peer, handle};
 
 use api::{GroupResource, Status};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, USER_AGENT};
+use http::header::{CACHE_CONTROL, HeaderValue, USER_AGENT};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
@@ -240,7 +240,7 @@ async fn stages(
         };
         auditor.begin(&facts).map(Arc::new)
     };
-    let (user, impersonated) = match authenticate(&server, &peer, &mut parts.headers).await {
+    let (user, impersonated) = match authenticate(&server, &peer, &attributes.path, &mut parts.headers).await {
         Ok(both) => both,
         Err(status) => {
             let response = respond::failure(&output, &status);
@@ -337,6 +337,7 @@ fn negotiated(
 async fn authenticate(
     server: &Server,
     peer: &Peer,
+    path: &str,
     headers: &mut http::HeaderMap,
 ) -> Result<(UserInfo, Option<UserInfo>), Status> {
     let user = match peer {
@@ -349,7 +350,7 @@ async fn authenticate(
             };
             match server.authenticator.authenticate(credentials).await {
                 Ok(Some(identity)) => identity.user,
-                Ok(None) if server.anonymous => UserInfo::anonymous(),
+                Ok(None) if server.anonymous.allows(path) => UserInfo::anonymous(),
                 Ok(None) => return Err(Status::unauthorized()),
                 Err(why) => {
                     tracing::info!(%remote, %why, "unable to authenticate the request");
@@ -358,7 +359,7 @@ async fn authenticate(
             }
         }
     };
-    headers.remove(AUTHORIZATION);
+    server.authenticator.clear(headers);
     let impersonated = impersonate::impersonate(&*server.authorizer, &user, headers)?;
     Ok((user, impersonated))
 }

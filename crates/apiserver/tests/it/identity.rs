@@ -4,7 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use apiserver::authentication::{Authentication, CertificateAuthenticator};
+use apiserver::authentication::{
+    Authentication, BootstrapTokens, CertificateAuthenticator, FrontProxy, FrontProxyConfig, ProxyHeaders, trust,
+};
 use apiserver::authorization::{Chain, NodeAuthorizer, Rbac};
 use apiserver::cluster::Cluster;
 use apiserver::pipeline::Authorizer;
@@ -22,6 +24,8 @@ use crate::world::{Api, World};
 struct Identities {
     world: World,
     authority: Authority,
+    /// Signs certificates of front proxies, of which only `front` is allowed.
+    proxies: Authority,
     address: std::net::SocketAddr,
     server_ca: String,
 }
@@ -31,6 +35,17 @@ impl Identities {
         let (clock, random) = (Clock::real(), Random::real());
         let authority = Authority::generate("cluster", clock.now(), random.clone()).unwrap();
         let certificates = CertificateAuthenticator::new(&authority.pair().certificate_pem).unwrap();
+        let proxies = Authority::generate("proxies", clock.now(), random.clone()).unwrap();
+        let proxy_config = FrontProxyConfig {
+            authorities_pem: proxies.pair().certificate_pem.clone(),
+            allowed_names: vec!["front".into()],
+            headers: ProxyHeaders::standard(),
+        };
+        let proxy = FrontProxy::new(&proxy_config).unwrap();
+        let trusted = trust::Trust {
+            client_ca_pem: authority.pair().certificate_pem.clone(),
+            front_proxy: Some(proxy_config),
+        };
         let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
         let signer = Arc::new(Signer::from_pem(&key, random.clone()).unwrap());
         let policy = bootstrap::policy::objects().unwrap();
@@ -42,8 +57,12 @@ impl Identities {
             let node = Arc::new(NodeAuthorizer::new(&*cluster, &node_role));
             let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![node, rbac.clone()]));
             let tokens = TokenAuthenticator::new(signer.clone(), Arc::new(ClusterObjects(cluster.clone())));
+            let bootstrap_tokens = BootstrapTokens::new(cluster.clone(), clock.clone());
+            let authentication = Authentication::new(certificates, tokens, clock.clone())
+                .with_front_proxy(Some(proxy))
+                .with_tokens(Arc::new(bootstrap_tokens));
             Parts {
-                authenticator: Arc::new(Authentication::new(certificates, tokens, clock.clone())),
+                authenticator: Arc::new(authentication),
                 admission: apiserver::admission::plugins(rbac, authorizer.clone(), random),
                 authorizer,
                 tokens: Some(Arc::new(Issuer::new(signer, cluster, clock))),
@@ -65,10 +84,13 @@ impl Identities {
             before,
             "what is there is not written again"
         );
+        let stop = world.running.shutdown_handle();
+        trust::maintain(&own_client, trusted, Clock::real(), &stop);
         let (address, server_ca) = world.listen().await;
         Identities {
             world,
             authority,
+            proxies,
             address,
             server_ca,
         }
@@ -83,6 +105,19 @@ impl Identities {
             key_pem: pair.key_pem,
         };
         [as_user(&self.world.running, user, &groups), self.https(credentials)]
+    }
+
+    fn with_certificate(&self, authority: &Authority, name: &str, group: Option<&str>) -> Api {
+        let pair = authority.issue_client(name, group, Clock::real().now()).unwrap();
+        self.https(Credentials::Certificate {
+            chain_pem: pair.certificate_pem,
+            key_pem: pair.key_pem,
+        })
+    }
+
+    fn with_token(&self, token: &str) -> Api {
+        let token = token.to_owned();
+        self.https(Credentials::Token(Arc::new(move || token.clone())))
     }
 
     fn https(&self, credentials: Credentials) -> Api {
@@ -319,4 +354,108 @@ async fn a_node_reaches_its_own_and_nothing_else() {
         let list = node.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1").await;
         assert_eq!(list.ok()["items"].as_array().unwrap().len(), 1);
     }
+}
+
+/// Who the server says that one is.
+async fn who(api: &Api, headers: &[(&str, &str)]) -> Result<serde_json::Value, u16> {
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let answer = api.call(&format!("POST {path}"), headers, "{}").await;
+    match answer.code {
+        201 => Ok(answer.value()["status"]["userInfo"].clone()),
+        code => Err(code),
+    }
+}
+
+#[tokio::test]
+async fn a_front_proxy_speaks_for_others_and_nobody_else_does() {
+    let identities = Identities::start().await;
+    let sent = [
+        ("x-remote-user", "jane"),
+        ("x-remote-group", SYSTEM_MASTERS),
+        ("x-remote-extra-scopes", "view"),
+        ("x-remote-uid", "7"),
+    ];
+    let front = identities.with_certificate(&identities.proxies, "front", Some("proxies"));
+    let jane = who(&front, &sent).await.unwrap();
+    let groups = json!([SYSTEM_MASTERS, "system:authenticated"]);
+    let expect = json!({"username": "jane", "uid": "7", "groups": groups, "extra": {"scopes": ["view"]}});
+    assert_eq!(jane, expect);
+    // It acts with the rights of the one that it names, and impersonation is of that one.
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let nobody = [("x-remote-user", "nobody"), ("impersonate-user", "admin")];
+    let answer = front.call(&format!("POST {path}"), &nobody, "{}").await;
+    answer.refused(403, "User \"nobody\" cannot impersonate");
+    // Without a name the proxy is nobody: its authority signs no clients.
+    assert_eq!(who(&front, &[("x-remote-group", SYSTEM_MASTERS)]).await, Err(401));
+    let other = identities.with_certificate(&identities.proxies, "other", None);
+    assert_eq!(who(&other, &sent).await, Err(401));
+    let mut own_name = who(
+        &identities.with_certificate(&identities.authority, "front", None),
+        &sent,
+    )
+    .await
+    .unwrap();
+    own_name.as_object_mut().unwrap().remove("extra");
+    assert_eq!(
+        own_name,
+        json!({"username": "front", "groups": ["system:authenticated"]})
+    );
+    let anonymous = who(&identities.https(Credentials::Anonymous), &sent).await;
+    assert_eq!(anonymous, Err(403));
+}
+
+#[tokio::test]
+async fn what_is_trusted_is_published_for_extension_servers() {
+    let identities = Identities::start().await;
+    let [admin, _] = identities.both("admin", Some(SYSTEM_MASTERS));
+    let path = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    let published = async |admin: &Api| {
+        let selected = "/api/v1/namespaces/kube-system/configmaps?watch=true&timeoutSeconds=60&sendInitialEvents=true\
+             &resourceVersionMatch=NotOlderThan&fieldSelector=metadata.name%3Dextension-apiserver-authentication";
+        let mut watch = admin.watch(selected).await;
+        loop {
+            let event = watch.next().await.unwrap();
+            if event["type"] == "ADDED" {
+                return event["object"]["data"].clone();
+            }
+        }
+    };
+    let data = published(&admin).await;
+    let own = &identities.authority.pair().certificate_pem.replace('\r', "");
+    assert_eq!(data["client-ca-file"].as_str().unwrap().trim(), own.trim());
+    assert_eq!(data["requestheader-allowed-names"], r#"["front"]"#);
+    admin.delete(path).await.ok();
+    assert_eq!(published(&admin).await, data);
+}
+
+#[tokio::test]
+async fn bootstrap_tokens_are_of_secrets_that_live() {
+    let identities = Identities::start().await;
+    let [admin, _] = identities.both("admin", Some(SYSTEM_MASTERS));
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    let secret = json!({
+        "metadata": {"name": "bootstrap-token-abcdef"}, "type": "bootstrap.kubernetes.io/token",
+        "stringData": {
+            "token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true",
+            "auth-extra-groups": "system:bootstrappers:workers",
+        },
+    });
+    let machine = identities.with_token("abcdef.0123456789abcdef");
+    assert_eq!(who(&machine, &[]).await, Err(401));
+    admin.post(secrets, &secret).await.ok();
+    let groups = json!([
+        "system:bootstrappers",
+        "system:bootstrappers:workers",
+        "system:authenticated"
+    ]);
+    let user = json!({"username": "system:bootstrap:abcdef", "groups": groups});
+    assert_eq!(who(&machine, &[]).await.unwrap(), user);
+    let review = json!({"spec": {"token": "abcdef.0123456789abcdef"}});
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let status = admin.post(reviews, &review).await.ok()["status"].clone();
+    assert_eq!((&status["authenticated"], &status["user"]), (&json!(true), &user));
+    let wrong = identities.with_token("abcdef.0123456789abcdeg");
+    assert_eq!(who(&wrong, &[]).await, Err(401));
+    admin.delete(&format!("{secrets}/bootstrap-token-abcdef")).await.ok();
+    assert_eq!(who(&machine, &[]).await, Err(401));
 }

@@ -94,7 +94,10 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         tracing::warn!("{what}");
     }
     let audit = flags.start()?;
-    let plane = ControlPlane::start(layout, arguments.api_port, etcd, audit, &settings).await?;
+    let named = arguments.authentication.are_given();
+    let named = named.then(|| arguments.authentication.anchored()).transpose()?;
+    let authentication = named.or(settings.authentication.clone()).unwrap_or_default();
+    let plane = ControlPlane::start(layout, arguments.api_port, etcd, audit, &authentication, &settings).await?;
     let mut ready = plane.describe();
     if let Some(listen) = arguments.etcd_listen.or(of_up) {
         let address = plane.serve_etcd(layout, listen).await?;

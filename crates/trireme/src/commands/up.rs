@@ -60,6 +60,14 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
             progress.say(what);
         }
     }
+    if let Some(flags) = settings
+        .authentication
+        .as_ref()
+        .filter(|_| arguments.authentication.are_given())
+    {
+        // Whether its authorities are the cluster's own is seen when it starts.
+        flags.read("")?;
+    }
     if before.as_ref() != Some(&settings) {
         settings.write(layout)?;
     }
@@ -71,6 +79,10 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
                 "another lifetime of certificates begins",
             ),
             (arguments.audit.are_given(), "another audit log begins"),
+            (
+                arguments.authentication.are_given(),
+                "other ways of authentication begin",
+            ),
             (
                 arguments.demo && settings.demo_port.is_none(),
                 "a port of this machine leads to the demo",
@@ -211,6 +223,10 @@ fn wanted(arguments: &Up, before: Option<&Settings>, is_up: bool, layout: &Layou
             return Err(CliError::new(Kind::Usage, "AUDIT_LOG", what).hint("name a file: --audit-log-path FILE"));
         }
         settings.audit = audit.are_given().then_some(audit);
+    }
+    if arguments.authentication.are_given() {
+        let flags = arguments.authentication.anchored()?;
+        settings.authentication = flags.are_given().then_some(flags);
     }
     settings.certificate_seconds = arguments.certificate_lifetime.or(settings.certificate_seconds);
     match (&settings.node, arguments.no_node) {

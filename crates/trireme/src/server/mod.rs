@@ -3,6 +3,8 @@
 
 mod admin;
 mod audit_flags;
+mod authentication_flags;
+mod authentication_reload;
 pub mod backing;
 mod demo_port;
 pub mod dial;
@@ -15,7 +17,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use api::GroupResource;
-use apiserver::authentication::{Authentication, CertificateAuthenticator};
+use apiserver::authentication::{
+    Authentication, BootstrapTokens, CertificateAuthenticator, FrontProxy, JwtTokens, trust,
+};
 use apiserver::authorization::{Chain, NodeAuthorizer, Rbac};
 use apiserver::bootstrap;
 use apiserver::cluster::Cluster;
@@ -33,8 +37,10 @@ use store::{Engine, EtcdOptions};
 use tokio::net::{TcpListener, UnixListener};
 
 pub use self::audit_flags::{AuditLog, file_or_nothing};
+use self::authentication_flags::AuthenticationSettings;
 use self::backing::Backing;
 use self::pki::Pki;
+use crate::cli::AuthenticationFlags;
 use crate::errors::{CliError, Context as _, Kind, Result, words};
 use crate::etcd_front;
 use crate::layout::Layout;
@@ -79,6 +85,7 @@ impl ControlPlane {
         api_port: u16,
         etcd: Option<EtcdOptions>,
         audit: Option<AuditLog>,
+        authentication: &AuthenticationFlags,
         settings: &Settings,
     ) -> Result<ControlPlane> {
         let (clock, random, components) = (Clock::real(), Random::real(), Shutdown::new());
@@ -91,13 +98,20 @@ impl ControlPlane {
             random: random.fork(),
             shutdown: components.clone(),
         };
+        let mut authentication = authentication.read(pki.ca_pem())?;
+        let trusted = trust::Trust {
+            client_ca_pem: pki.ca_pem().to_owned(),
+            front_proxy: authentication.front_proxy.clone(),
+        };
+        let cleans = authentication.bootstrap_tokens;
+        let issuers = issuers(&mut authentication, &clock, &components)?;
         let store = Backing::open(layout, etcd, &clock, &random).await?;
         if let Some(node) = &settings.node {
             node_identity::ensure(layout, &pki, node, &clock)?;
         }
         let node = dial::NodeNamespace::new(layout.clone());
         let kubelets = dial::ToKubelets::new(node.clone(), pki.clone(), renewal("kube-apiserver-kubelet-client"))?;
-        let mut config = api_config(&pki, store.engine(), address, &clock, &random)?;
+        let mut config = api_config(&pki, authentication, issuers, store.engine(), address, &clock, &random)?;
         config.services = Some(Arc::new(dial::ToPods(node)));
         config.nodes = Some(Arc::new(kubelets));
         config.audit = audit.as_ref().map(|audit| audit.auditor.clone());
@@ -115,6 +129,7 @@ impl ControlPlane {
             .doing("bringing the cluster into its first shape")?;
 
         apiserver::flowcontrol::maintain(&own, clock.clone(), &components);
+        trust::maintain(&own, trusted, clock.clone(), &components);
         let names = vec![IpAddr::V4(API_SERVICE), IpAddr::V4(API_ENDPOINT.0)];
         let serving = serving::start(pki.clone(), names, renewal("kube-apiserver"))?;
         let tls = apiserver::serve::tls_config(serving);
@@ -135,8 +150,8 @@ impl ControlPlane {
         });
         admin::start(layout, pki.clone(), address, renewal("admin"))?;
         match &store {
-            Backing::Embedded(_) => start_components(&running, &pki, &clock, &random, &components),
-            Backing::Etcd(_) => start_components_in_turn(own, &running, &pki, &clock, &random, &components),
+            Backing::Embedded(_) => start_components(&running, &pki, cleans, &clock, &random, &components),
+            Backing::Etcd(_) => start_components_in_turn(own, &running, &pki, cleans, &clock, &random, &components),
         }
         let demo_port = match settings.demo {
             true => Some(demo_port::forward(&running, layout, settings.demo_port, &components).await?),
@@ -208,8 +223,28 @@ fn listen_for_nodes(layout: &Layout) -> Result<UnixListener> {
     UnixListener::bind(&path).map_err(|error| CliError::file(&path, &error))
 }
 
+/// The issuers of tokens; where a file names them, they are those of the file as it is now.
+fn issuers(
+    settings: &mut AuthenticationSettings,
+    clock: &Clock,
+    shutdown: &Shutdown,
+) -> Result<Option<Arc<JwtTokens>>> {
+    let Some(tokens) = settings.tokens.take() else {
+        return Ok(None);
+    };
+    let issuers = JwtTokens::new(&tokens.configuration.issuers, tokens.machine_roots_pem, clock.clone());
+    let issuers = Arc::new(issuers.doing("reading the authorities of issuers of tokens")?);
+    if let Some((file, text)) = tokens.file {
+        let anonymous = tokens.configuration.anonymous;
+        authentication_reload::follow(file, text, anonymous, issuers.clone(), shutdown);
+    }
+    Ok(Some(issuers))
+}
+
 fn api_config(
     pki: &Pki,
+    settings: AuthenticationSettings,
+    issuers: Option<Arc<JwtTokens>>,
     store: Arc<dyn Engine>,
     address: SocketAddr,
     clock: &Clock,
@@ -218,6 +253,8 @@ fn api_config(
     let signer = Signer::from_pem(&pki.token_key_pem, random.fork()).doing("reading the key of tokens")?;
     let signer = Arc::new(signer);
     let certificates = CertificateAuthenticator::new(pki.ca_pem()).doing("reading the certificate authority")?;
+    let proxy = settings.front_proxy.as_ref().map(FrontProxy::new).transpose();
+    let proxy = proxy.doing("reading --requestheader-client-ca-file")?;
     let policy = bootstrap::policy::objects().map_err(CliError::internal)?;
     let is_node_role = |object: &&Value| object["kind"] == "ClusterRole" && object["metadata"]["name"] == "system:node";
     let node_role = policy.iter().find(is_node_role).cloned().unwrap_or_default();
@@ -228,8 +265,16 @@ fn api_config(
         let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![node, rbac.clone()]));
         let objects = Arc::new(ClusterObjects(cluster.clone()));
         let tokens = TokenAuthenticator::new(signer.clone(), objects);
+        let mut authentication = Authentication::new(certificates, tokens, parts_clock.clone()).with_front_proxy(proxy);
+        if settings.bootstrap_tokens {
+            let tokens = BootstrapTokens::new(cluster.clone(), parts_clock.clone());
+            authentication = authentication.with_tokens(Arc::new(tokens));
+        }
+        if let Some(issuers) = issuers {
+            authentication = authentication.with_tokens(issuers);
+        }
         Parts {
-            authenticator: Arc::new(Authentication::new(certificates, tokens, parts_clock.clone())),
+            authenticator: Arc::new(authentication),
             admission: apiserver::admission::plugins(rbac, authorizer.clone(), parts_random),
             authorizer,
             tokens: Some(Arc::new(Issuer::new(signer, cluster, parts_clock))),
@@ -237,6 +282,7 @@ fn api_config(
     };
     let mut config = Config::new(store, kinds::rows(), Box::new(parts));
     (config.clock, config.random) = (clock.clone(), random.fork());
+    config.anonymous = settings.anonymous;
     config.advertised = address.to_string();
     let secrets = GroupResource {
         group: String::new(),
@@ -263,6 +309,7 @@ fn start_components_in_turn(
     own: Client,
     running: &Running,
     pki: &Arc<Pki>,
+    cleans_bootstrap_tokens: bool,
     clock: &Clock,
     random: &Random,
     shutdown: &Shutdown,
@@ -274,20 +321,28 @@ fn start_components_in_turn(
     );
     let (running, pki, parts) = (running.clone(), pki.clone(), (clock.clone(), random.fork()));
     let lead = move |term: Shutdown| {
-        start_components(&running, &pki, &parts.0, &parts.1, &term);
+        start_components(&running, &pki, cleans_bootstrap_tokens, &parts.0, &parts.1, &term);
         async move { term.cancelled().await }
     };
     let (clock, random, ends) = (clock.clone(), random.fork(), shutdown.clone());
     shutdown.spawn(backing::lead_in_turn(own, identity, clock, random, ends, lead));
 }
 
-fn start_components(running: &Running, pki: &Arc<Pki>, clock: &Clock, random: &Random, shutdown: &Shutdown) {
+fn start_components(
+    running: &Running,
+    pki: &Arc<Pki>,
+    cleans_bootstrap_tokens: bool,
+    clock: &Clock,
+    random: &Random,
+    shutdown: &Shutdown,
+) {
     let manager = client_as(running, UserInfo::new::<String>("system:kube-controller-manager", []));
     let server = running.clone();
     let client_for = Box::new(move |name: &str| controller(&server, name));
     let mut config = controllers::Config::new(client_for, manager, clock.clone(), pki.ca_pem().to_owned());
     config.random = random.fork();
     config.signer = Some(pki.clone());
+    config.cleans_bootstrap_tokens = cleans_bootstrap_tokens;
     controllers::start(config, shutdown.clone());
     let scheduler = client_as(running, UserInfo::new::<String>("system:kube-scheduler", []));
     let config = scheduler::Config {
