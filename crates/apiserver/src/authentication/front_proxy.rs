@@ -178,8 +178,9 @@ mod tests {
     }
 
     fn chain(pair: &Pair) -> Vec<CertificateDer<'static>> {
-        let certificates = rustls_pemfile::certs(&mut pair.certificate_pem.as_bytes());
-        certificates.map(Result::unwrap).collect()
+        rustls_pemfile::certs(&mut pair.certificate_pem.as_bytes())
+            .map(Result::unwrap)
+            .collect()
     }
 
     fn headers(list: &[(&str, &str)]) -> HeaderMap {
