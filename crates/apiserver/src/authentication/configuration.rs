@@ -454,7 +454,7 @@ mod tests {
     #[test]
     fn files_are_read() {
         let all = jwt(
-            "url: 'https://a/b', discoveryURL: 'https://c/d', audiences: [x, y], audienceMatchPolicy: MatchAny",
+            "url: 'https://a/b', discoveryURL: 'https://c/d', audiences: [x, z], audienceMatchPolicy: MatchAny",
             "claimMappings: {username: {claim: email, prefix: 'oidc:'}, groups: {claim: roles, prefix: ''}, uid: {claim: oid}}, \
              claimValidationRules: [{claim: hd, requiredValue: example.com}]",
         );
@@ -517,7 +517,7 @@ mod tests {
                 "at least one jwt[0].issuer.audiences is required",
             ),
             (
-                "url: 'https://a', audiences: [x, y]",
+                "url: 'https://a', audiences: [x, z]",
                 &mappings,
                 "audienceMatchPolicy must be MatchAny for multiple audiences",
             ),
