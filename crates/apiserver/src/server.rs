@@ -23,7 +23,8 @@ use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::pipeline::{Anonymous, Authenticator, Authorizer, Plugin, TokenIssuer};
 use crate::registry::{Registry, RegistryError};
-use crate::sealing::Sealer;
+use crate::respond::budget::{self, Budget};
+use crate::sealing::Sealing;
 use crate::storage::Storage;
 
 /// Seats by default: upstream's 400 for reads and 200 for writes, which flow control puts together.
@@ -74,10 +75,12 @@ pub struct Config {
     pub checks: Vec<NamedCheck>,
     /// Seats for all requests together: upstream's `--max-requests-inflight` and `--max-mutating-requests-inflight`.
     pub seats: usize,
+    /// Bytes that answers may take together that cannot be encoded while they are sent.
+    pub whole_answers_bytes: usize,
     /// How far back watches and exact lists of each resource reach.
     pub history: RingLimits,
-    /// Encryption at rest; without it everything is stored as it is.
-    pub sealer: Option<Sealer>,
+    /// Encryption at rest; by default everything is stored as it is.
+    pub sealing: Arc<Sealing>,
 }
 
 impl Config {
@@ -98,8 +101,9 @@ impl Config {
             audit: None,
             checks: Vec::new(),
             seats: SEATS,
+            whole_answers_bytes: budget::WHOLE_BYTES_MAX,
             history: RingLimits::default(),
-            sealer: None,
+            sealing: Arc::default(),
         }
     }
 }
@@ -142,6 +146,8 @@ pub struct Server {
     pub allocator: Arc<Allocator>,
     /// Seats.
     pub flow: Arc<FlowControl>,
+    /// What answers take that cannot be encoded while they are sent.
+    pub whole_answers: Arc<Budget>,
     /// Metrics.
     pub metrics: Metrics,
     /// Health checks.
@@ -201,6 +207,7 @@ impl Server {
             self.metrics
                 .count_objects(&kind.resource.group, &kind.resource.resource, count);
         }
+        self.metrics.whole_answers(&self.whole_answers);
     }
 }
 
@@ -216,7 +223,7 @@ impl ApiServer {
             config.engine,
             config.clock.clone(),
             config.history,
-            config.sealer,
+            config.sealing.clone(),
             &registry,
         );
         let storage = Arc::new(opening.await?);
@@ -239,12 +246,18 @@ impl ApiServer {
         let parts = (config.parts)(storage.clone());
         let mut checks = health::defaults();
         checks.extend(config.checks);
+        if config.sealing.configured().is_some() {
+            let sealing = config.sealing.clone();
+            checks.push(NamedCheck::new("kms-providers", false, move |_| sealing.health()));
+        }
         let told = config.audit.as_ref().map(|auditor| auditor.metrics());
         let metrics = Metrics::new(told.unwrap_or_default());
         let salt = config.random.range(0..u64::MAX);
         let flow = Arc::new(FlowControl::new(config.seats, salt, metrics.flow.clone()));
         let shutdown = Shutdown::new();
         flow.follow(storage.clone(), &shutdown);
+        let (reopening, end) = (storage.clone(), shutdown.clone());
+        shutdown.spawn(async move { end.until(reopening.reopen()).await });
         let server = Server {
             registry: ArcSwap::from_pointee(registry),
             storage,
@@ -257,6 +270,7 @@ impl ApiServer {
             audit: config.audit,
             allocator,
             flow,
+            whole_answers: Budget::new(config.whole_answers_bytes),
             metrics,
             checks,
             clock: config.clock,

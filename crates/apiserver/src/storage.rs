@@ -14,12 +14,14 @@ use store::{
     Stamp, Table, Transaction, Value as StoreValue, WatchError,
 };
 
+use api::codec::protobuf;
 use api::{GroupResource, Reason, Status, StatusCause, Value};
 
 use crate::cluster::{Change, Changes, Cluster, Object, to_stored};
 use crate::metrics::StoreLabels;
 use crate::registry::{Kind, Registry};
-use crate::sealing::{OpenError, Sealer};
+use crate::respond::view;
+use crate::sealing::{Mark, Sealing};
 
 /// Written once, with the time in milliseconds, when a store is new. Belongs to no kind.
 const BORN_KEY: &str = "/trireme/born";
@@ -74,7 +76,7 @@ pub struct Storage {
     replica: Replica<Stored>,
     kinds: Arc<ArcSwap<Kinds>>,
     tables: ArcSwap<HashMap<GroupResource, Table<Stored>>>,
-    sealer: Option<Arc<Sealer>>,
+    sealing: Arc<Sealing>,
 }
 
 /// A write that happened.
@@ -101,15 +103,14 @@ impl Storage {
         engine: Arc<dyn Engine>,
         clock: base::Clock,
         history: RingLimits,
-        sealer: Option<Sealer>,
+        sealing: Arc<Sealing>,
         registry: &Registry,
     ) -> Result<Storage, store::ReplicaError> {
         let kinds = Arc::new(ArcSwap::from_pointee(Kinds::of(registry)));
         let prefixes: Vec<Bytes> = registry.kinds().map(|kind| table_prefix(kind)).collect();
         let by_prefix = kinds.clone();
-        let sealer = sealer.map(Arc::new);
-        let opener = sealer.clone();
-        let build = move |record: &Record| build(&by_prefix.load(), opener.as_deref(), record);
+        let opener = sealing.clone();
+        let build = move |record: &Record| build(&by_prefix.load(), &opener, record);
         let replica = Replica::open_with(engine, clock, history, prefixes, build).await?;
         let tables = registry.kinds().filter_map(|kind| {
             let table = replica.table(&table_prefix(kind))?;
@@ -120,7 +121,7 @@ impl Storage {
             replica,
             kinds,
             tables,
-            sealer,
+            sealing,
         })
     }
 
@@ -146,6 +147,26 @@ impl Storage {
         // A replica that has ended has no tables to remove.
         let _ = self.replica.remove_table(&table_prefix(kind)).await;
         self.kinds.store(Arc::new(Kinds::of(registry)));
+    }
+
+    /// Reads values of these resources again that did not open before, until there are none such; never ends.
+    pub(crate) async fn reopen(&self) {
+        loop {
+            for resource in self.sealing.reopened().await {
+                let Some(table) = self.table_of(&resource) else {
+                    continue;
+                };
+                tracing::info!(%resource, "sealed values that did not open are read again");
+                if let Err(error) = self.replica.rebuild_table(table.prefix()).await {
+                    tracing::warn!(%resource, %error, "sealed values could not be read again");
+                }
+            }
+        }
+    }
+
+    /// What seals values of a kind now.
+    pub fn seal_mark(&self, kind: &Kind) -> Mark {
+        self.sealing.mark_of(&kind.resource)
     }
 
     /// A kind's table.
@@ -271,18 +292,21 @@ impl Storage {
     }
 
     /// The operation that writes an object of a kind, sealed if the kind is.
-    pub fn put(&self, kind: &Kind, key: &str, object: &Value, expires_at_ms: Option<i64>) -> Operation {
-        let stamp = stamp_of(kind, self.sealer.as_deref());
-        let mut value = to_stored(object);
-        if let Some(sealer) = self.sealer.as_ref().filter(|_| stamp.sealing_key > 0) {
-            value = sealer.seal(key.as_bytes(), &value);
-        }
-        Operation::Put(Put {
+    ///
+    /// # Errors
+    /// 500 when the key service that seals the kind has not answered for too long.
+    pub fn put(&self, kind: &Kind, key: &str, object: &Value, expires_at_ms: Option<i64>) -> Result<Operation, Status> {
+        let sealed = self.sealing.seal(&kind.resource, key.as_bytes(), to_stored(object));
+        let sealed = sealed.map_err(Status::internal)?;
+        Ok(Operation::Put(Put {
             key: key.to_owned().into(),
-            value,
+            value: sealed.value,
             expires_at_ms,
-            stamp,
-        })
+            stamp: Stamp {
+                sealing_key: sealed.local_key,
+                schema_epoch: SCHEMA_EPOCH,
+            },
+        }))
     }
 
     /// A cursor over a kind's events.
@@ -318,14 +342,6 @@ pub fn event_objects(event: &Event<Stored>) -> (Option<Arc<Object>>, Option<Arc<
     (object(&event.before), object(&event.after))
 }
 
-/// The stamp of what is written of a kind now.
-fn stamp_of(kind: &Kind, sealer: Option<&Sealer>) -> Stamp {
-    Stamp {
-        sealing_key: sealer.map_or(0, |sealer| sealer.key_of(&kind.resource)),
-        schema_epoch: SCHEMA_EPOCH,
-    }
-}
-
 /// Raised when the normal form of built-in kinds changes; objects of an older epoch are normalized again when read.
 pub const SCHEMA_EPOCH: u32 = 1;
 
@@ -335,7 +351,7 @@ const UNREADABLE: Stored = Stored {
     trigger: None,
 };
 
-fn build(kinds: &Kinds, sealer: Option<&Sealer>, record: &Record) -> Stored {
+fn build(kinds: &Kinds, sealing: &Sealing, record: &Record) -> Stored {
     let Some(kind) = kinds.find(&record.key) else {
         return UNREADABLE;
     };
@@ -344,13 +360,10 @@ fn build(kinds: &Kinds, sealer: Option<&Sealer>, record: &Record) -> Stored {
         UNREADABLE
     };
     let mut trigger = None;
-    let mut bytes = match (record.stamp.sealing_key, sealer) {
-        (0, _) => record.value.clone(),
-        (key, None) => return unreadable(&OpenError::NoKey(key)),
-        (key, Some(sealer)) => match sealer.open(key, &record.key, &record.value) {
-            Ok(opened) => opened,
-            Err(error) => return unreadable(&error),
-        },
+    let opened = sealing.open(&kind.resource, &record.key, &record.value, record.stamp.sealing_key);
+    let (mut bytes, mark) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return unreadable(&error),
     };
     if record.stamp.schema_epoch != SCHEMA_EPOCH
         && let Some(again) = renormalize(kind, &bytes)
@@ -367,8 +380,9 @@ fn build(kinds: &Kinds, sealer: Option<&Sealer>, record: &Record) -> Stored {
     });
     match object {
         Ok(object) => {
-            let current = record.stamp == stamp_of(kind, sealer);
-            let object = if current { object } else { object.stored_otherwise() };
+            let current = record.stamp.schema_epoch == SCHEMA_EPOCH;
+            let object = if current { object } else { object.of_older_schema() };
+            let object = object.sealed_by(mark);
             Stored {
                 object: Some(Arc::new(object)),
                 trigger,
@@ -378,8 +392,17 @@ fn build(kinds: &Kinds, sealer: Option<&Sealer>, record: &Record) -> Stored {
     }
 }
 
+/// An object of another normal form in that of today. An API server of upstream's stores built-in kinds as protobuf, in
+/// whichever version it prefers.
 fn renormalize(kind: &Kind, bytes: &[u8]) -> Option<Bytes> {
-    let mut value = serde_json::from_slice(bytes).ok()?;
+    let mut value = match bytes.starts_with(protobuf::PREFIX) {
+        false => serde_json::from_slice(bytes).ok()?,
+        true => {
+            let (gvk, value) = protobuf::decode(bytes).ok()?;
+            let version = kind.versions.iter().position(|(version, _)| *version == gvk)?;
+            view::to_hub_version(kind, version, value).ok()?
+        }
+    };
     api::normalize::normalize(&mut value, &kind.schema, api::normalize::UnknownFields::Ignore).ok()?;
     kind.row.set_defaults(&mut value);
     Some(to_stored(&value))

@@ -14,4 +14,11 @@
 pub mod cri;
 
 pub mod etcd;
+
+/// The key management service of encryption at rest (KMS v2), and the envelope of what it seals.
+#[allow(clippy::all, missing_docs)]
+#[rustfmt::skip]
+#[path = "generated/v2.rs"]
+pub mod kms;
+
 mod secrets;

@@ -1,9 +1,10 @@
-//! Debug output of messages that carry secrets: the generated one would print registry passwords into logs.
+//! Debug output of messages that carry secrets: the generated one would print registry passwords and keys into logs.
 
 use std::fmt;
 
 use crate::cri::AuthConfig;
 use crate::etcd::etcdserverpb::{AuthUserAddRequest, AuthenticateRequest, AuthenticateResponse};
+use crate::kms::{DecryptResponse, EncryptRequest};
 
 impl fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -11,6 +12,20 @@ impl fmt::Debug for AuthConfig {
             .field("username", &self.username)
             .field("server_address", &self.server_address)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EncryptRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncryptRequest")
+            .field("uid", &self.uid)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for DecryptResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DecryptResponse").finish_non_exhaustive()
     }
 }
 

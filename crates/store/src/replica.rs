@@ -112,7 +112,8 @@ impl<V> Event<V> {
     }
 }
 
-/// Makes a value of a record. Must not panic and must not block: one bad object is a value that says so.
+/// Makes a value of a record. Must not panic, and must not block for longer than a bounded wait for a key that is seen for
+/// the first time: one bad object is a value that says so.
 pub type Build<V> = dyn Fn(&Record) -> V + Send + Sync;
 
 /// A readable, watchable copy of an engine's state. Cheap to clone; ends with its last clone, table and cursor.
@@ -223,8 +224,9 @@ impl<V> Drop for Handle<V> {
 
 /// What the applying task is asked between batches.
 enum Command<V> {
-    AddTable(Bytes, oneshot::Sender<Result<Arc<TableCore<V>>, ReplicaError>>),
-    RemoveTable(Bytes, oneshot::Sender<bool>),
+    Add(Bytes, oneshot::Sender<Result<Arc<TableCore<V>>, ReplicaError>>),
+    Remove(Bytes, oneshot::Sender<bool>),
+    Rebuild(Bytes, oneshot::Sender<Result<bool, ReplicaError>>),
 }
 
 /// Table changes that wait. They are rare and their callers wait for them.
@@ -296,7 +298,7 @@ impl<V: Value> Replica<V> {
     /// A prefix that overlaps another table's; an engine that does not answer.
     pub async fn add_table(&self, prefix: impl Into<Bytes>) -> Result<Table<V>, ReplicaError> {
         let (answer, receiver) = oneshot::channel();
-        let command = Command::AddTable(prefix.into(), answer);
+        let command = Command::Add(prefix.into(), answer);
         self.handle
             .commands
             .send(command)
@@ -312,13 +314,29 @@ impl<V: Value> Replica<V> {
     /// `Closed`.
     pub async fn remove_table(&self, prefix: &[u8]) -> Result<bool, ReplicaError> {
         let (answer, receiver) = oneshot::channel();
-        let command = Command::RemoveTable(Bytes::copy_from_slice(prefix), answer);
+        let command = Command::Remove(Bytes::copy_from_slice(prefix), answer);
         self.handle
             .commands
             .send(command)
             .await
             .map_err(|_| ReplicaError::Closed)?;
         receiver.await.map_err(|_| ReplicaError::Closed)
+    }
+
+    /// Builds every value of a table again, because what they are built with has changed; its watches expire. False when
+    /// there is no such table.
+    ///
+    /// # Errors
+    /// An engine that does not answer (the table stays as it was); `Closed`.
+    pub async fn rebuild_table(&self, prefix: &[u8]) -> Result<bool, ReplicaError> {
+        let (answer, receiver) = oneshot::channel();
+        let command = Command::Rebuild(Bytes::copy_from_slice(prefix), answer);
+        self.handle
+            .commands
+            .send(command)
+            .await
+            .map_err(|_| ReplicaError::Closed)?;
+        receiver.await.map_err(|_| ReplicaError::Closed)?
     }
 
     /// The revision that readers see.

@@ -106,6 +106,9 @@ pub struct Up {
     /// How long certificates live; they are renewed while the cluster runs [default: a year]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..))]
     pub certificate_lifetime: Option<u32>,
+    /// Encryption at rest; `down` and the next `up` keep it
+    #[command(flatten)]
+    pub encryption: EncryptionFlags,
     /// The audit log; `down` and the next `up` keep it
     #[command(flatten)]
     pub audit: AuditFlags,
@@ -290,6 +293,9 @@ pub struct Server {
     /// Ends with its standard input
     #[arg(long, hide = true)]
     pub supervised: bool,
+    /// Encryption at rest
+    #[command(flatten)]
+    pub encryption: EncryptionFlags,
     /// The audit log
     #[command(flatten)]
     pub audit: AuditFlags,
@@ -348,6 +354,20 @@ pub struct EtcdFlags {
     /// The user's password
     #[arg(long, value_name = "FILE", requires = "etcd_user")]
     pub etcd_password_file: Option<PathBuf>,
+}
+
+/// What seals stored values beside the local keys: kube-apiserver's flags.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[command(next_help_heading = "Encryption at rest: which resources, and with which keys")]
+pub struct EncryptionFlags {
+    /// What seals which resources: an EncryptionConfiguration of apiserver.config.k8s.io/v1; without it Secrets, with the keys
+    /// in pki/sealing.keys
+    #[arg(long, value_name = "FILE", value_parser = file_or_nothing)]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// Takes the file again whenever it changes
+    #[arg(long, requires = "encryption_provider_config")]
+    pub encryption_provider_config_automatic_reload: bool,
 }
 
 /// What is told of requests, and where: kube-apiserver's flags.

@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod errors;
 mod etcd_front;
+mod file_changes;
 mod kubeconfig;
 mod layout;
 mod log;

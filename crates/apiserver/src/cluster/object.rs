@@ -10,6 +10,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use api::{Value, meta};
 
+use crate::sealing::Mark;
+
 /// What is known of an object without reading its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Header {
@@ -38,6 +40,7 @@ pub struct Object {
     splice: Splice,
     message_len: OnceLock<u32>,
     stale: bool,
+    mark: Mark,
 }
 
 /// Where the resourceVersion goes.
@@ -111,18 +114,24 @@ impl Object {
             splice,
             message_len: OnceLock::new(),
             stale: false,
+            mark: Mark::default(),
         })
     }
 
-    /// The same object, marked as stored otherwise than it would be now.
-    pub fn stored_otherwise(self) -> Object {
+    /// The same object, marked as stored under an older schema.
+    pub fn of_older_schema(self) -> Object {
         Object { stale: true, ..self }
     }
 
-    /// Whether it is stored otherwise than it would be now: under an older schema, not sealed, or with an older key. A
-    /// write that changes nothing brings it up to date.
-    pub fn is_stale(&self) -> bool {
-        self.stale
+    /// The same object, with what had sealed it.
+    pub fn sealed_by(self, mark: Mark) -> Object {
+        Object { mark, ..self }
+    }
+
+    /// Whether it is stored otherwise than it would be now that values like it are sealed by `mark`: under an older schema,
+    /// not sealed, or with an older key. A write that changes nothing brings it up to date.
+    pub fn is_stale(&self, mark: Mark) -> bool {
+        self.stale || self.mark != mark
     }
 
     /// The header.

@@ -22,6 +22,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
+use crate::respond::budget::Budget;
 use crate::version;
 pub use audit::AuditMetrics;
 pub use flow::{FlowMetrics, SchemaMetrics};
@@ -94,6 +95,8 @@ pub struct Metrics {
     store_errors: Family<StoreLabels, Counter>,
     objects: Family<ResourceLabels, Gauge>,
     objects_qualified: Family<QualifiedLabels, Gauge>,
+    whole_bytes: Gauge<i64>,
+    whole_refused: Gauge<i64>,
     process: Process,
 }
 
@@ -123,6 +126,8 @@ impl Metrics {
             store_errors: Family::default(),
             objects: Family::default(),
             objects_qualified: Family::default(),
+            whole_bytes: Gauge::default(),
+            whole_refused: Gauge::default(),
             process: Process::default(),
         };
         metrics.register_all();
@@ -157,6 +162,10 @@ impl Metrics {
         name(r, "etcd_requests", "Writes to the store", &self.store_requests);
         let help = "Writes that the store refused";
         name(r, "etcd_request_errors", help, &self.store_errors);
+        let help = "Bytes that answers take now that cannot be encoded while they are sent, by estimate";
+        name(r, "apiserver_whole_answers_bytes", help, &self.whole_bytes);
+        let help = "Such answers that were refused because others left no room";
+        name(r, "apiserver_whole_answers_refused", help, &self.whole_refused);
         self.process.register(r);
         let build = [
             "major",
@@ -189,6 +198,13 @@ impl Metrics {
             resource: resource.to_owned(),
         };
         self.objects.get_or_create(&labels).set(count);
+    }
+
+    /// Notes what whole answers take.
+    pub fn whole_answers(&self, budget: &Budget) {
+        self.whole_bytes.set(i64::try_from(budget.used()).unwrap_or(i64::MAX));
+        self.whole_refused
+            .set(i64::try_from(budget.refused()).unwrap_or(i64::MAX));
     }
 
     /// Counts a call to the store.

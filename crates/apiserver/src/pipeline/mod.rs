@@ -9,6 +9,7 @@ mod stages;
 
 pub use admission::{Operation, Plugin, Review};
 pub use identity::{Anonymous, Authenticator, Authorizer, Credentials, Decision, Identity, RuleSet, TokenIssuer};
+pub(crate) use stages::parse_duration;
 pub use stages::{Peer, handle};
 
 use api::{GroupResource, Status};

@@ -149,7 +149,7 @@ fn deadline(query: &Query) -> Result<Duration, Status> {
 }
 
 /// A duration as Go writes it: `1h2m3.5s`, `300ms`. Negative ones are none.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

@@ -26,6 +26,10 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// A page whose objects are smaller than this in JSON is made as a whole in protobuf: making it twice would cost more than
 /// the memory.
 const WHOLE_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// What a Table takes of memory for a byte of its objects: their metadata as trees, the cells, and the text. Taken high.
+const TABLE_BYTES_A_BYTE: usize = 3;
+/// What a list as a tree takes for a byte of its objects: names, values and nodes on their own, and the text.
+const TREE_BYTES_A_BYTE: usize = 10;
 /// After how many objects whose lengths are taken other requests get their turn.
 const MEASURED_AT_ONCE: usize = 64;
 
@@ -83,13 +87,16 @@ pub fn stream(call: &Call, served: &Arc<Served>, revision: u64, walk: Walk) -> R
 
 /// One page of a list as an answer, encoded while it is sent.
 pub async fn answer(call: &Call, served: &Arc<Served>, page: Page) -> Result<Response<Body>, Status> {
+    let size: usize = page.objects.iter().map(|object| object.json_len()).sum();
+    let whole_budget = &call.server.whole_answers;
     if let Form::Table(version) = call.output.form {
-        return table(call, served, version, &page);
+        let part = whole_budget.admit(size * TABLE_BYTES_A_BYTE)?;
+        return Ok(part.with(table(call, served, version, &page)?));
     }
     if !can_stream(call) {
-        return whole(call, served, &page);
+        let part = whole_budget.admit(size * TREE_BYTES_A_BYTE)?;
+        return Ok(part.with(whole(call, served, &page)?));
     }
-    let size: usize = page.objects.iter().map(|object| object.json_len()).sum();
     let objects = page.objects.clone();
     let walk: Walk = Box::new(move || Box::new(objects.clone().into_iter().map(Ok)));
     let mut writer = Writer::new(call, served, &page, walk)?;

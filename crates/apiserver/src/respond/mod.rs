@@ -1,6 +1,7 @@
 //! Answers: objects and lists in the negotiated shape and media type, and the HTTP around them.
 
 pub mod body;
+pub mod budget;
 pub mod item;
 pub mod list;
 pub mod negotiate;

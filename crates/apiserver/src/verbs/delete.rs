@@ -150,7 +150,7 @@ pub async fn delete_object(
                     status: false,
                 });
             }
-            Step::Mark(object) => storage.put(kind, &key, object, None),
+            Step::Mark(object) => storage.put(kind, &key, object, None)?,
         };
         let as_object = |object: &Value, revision: u64| {
             Object::from_value(object, revision, kind.field_values(object))

@@ -165,18 +165,19 @@ impl Write<'_> {
     }
 
     /// Adds to a transaction what plug-ins want to change with it.
-    fn add_together(&self, review: &Review, transaction: &mut Transaction) {
+    fn add_together(&self, review: &Review, transaction: &mut Transaction) -> Result<(), Status> {
         for (resource, seen, new) in review.together.lock().changes.drain(..) {
             let kind = self.call.registry.kind(&resource);
             let kind = kind.expect("invariant: plug-ins change objects of kinds that are served");
             let key = kind.key(seen.namespace(), seen.name());
-            let put = self.call.server.storage.put(kind, &key, &new, None);
+            let put = self.call.server.storage.put(kind, &key, &new, None)?;
             transaction.guards.push(Guard::ModRevision(key.into(), seen.revision()));
             transaction.operations.push(put);
         }
+        Ok(())
     }
 
-    fn put(&self, key: &str, object: &Value) -> StoreOperation {
+    fn put(&self, key: &str, object: &Value) -> Result<StoreOperation, Status> {
         let ttl = self
             .kind()
             .row

@@ -337,3 +337,27 @@ async fn long_lists_are_of_one_moment_too() {
         api.config_map("m699", json!({"odd": "1"})).await;
     }
 }
+
+/// Tables are made as a whole: those that are being sent leave no room for another, until they are gone.
+#[tokio::test]
+async fn large_tables_wait_for_each_other() {
+    let world = World::with(|config| config.whole_answers_bytes = 4 * 1024 * 1024).await;
+    let api = world.api();
+    for name in ["a", "b", "c", "d"] {
+        let data = json!({"metadata": {"name": name}, "data": {"k": "x".repeat(300_000)}});
+        api.post("/api/v1/namespaces/default/configmaps", &data).await.ok();
+    }
+    let table = [("accept", "application/json;as=Table;g=meta.k8s.io;v=v1")];
+    let path = "GET /api/v1/configmaps";
+    let first = api.open(path, &table, "").await;
+    assert_eq!(first.status(), 200);
+    let refused = api.open(path, &table, "").await;
+    assert_eq!(
+        (refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()),
+        (429, &b"1"[..])
+    );
+    // What is encoded while it is sent is not counted.
+    assert_eq!(api.call(path, &[], "").await.code, 200);
+    drop(first);
+    assert_eq!(api.call(path, &table, "").await.code, 200);
+}

@@ -4,6 +4,7 @@
 mod admission;
 mod connect;
 mod discovery;
+mod encryption;
 mod etcd;
 mod every_kind;
 mod faults;

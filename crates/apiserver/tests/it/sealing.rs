@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::GroupResource;
-use apiserver::sealing::Sealer;
+use apiserver::sealing::{Sealer, Sealing};
 use base::{Clock, Random};
 use serde_json::json;
 use store::{Engine, KeyRange, Record};
@@ -25,7 +25,8 @@ async fn open(engine: &Arc<dyn Engine>, count: u32) -> World {
             resource: "secrets".into(),
         };
         let sealer = Sealer::from_text(&keys(count), [secrets], Random::seeded(9));
-        config.sealer = (count > 0).then(|| sealer.unwrap());
+        let sealer = (count > 0).then(|| sealer.unwrap());
+        config.sealing = Arc::new(Sealing::new(sealer, None));
     })
     .await
 }

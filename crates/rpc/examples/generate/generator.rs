@@ -6,7 +6,7 @@ use std::path::Path;
 /// Compiles every definition under `crate_dir/proto` and writes the Rust code for it into `out_dir`.
 pub fn generate(crate_dir: &Path, out_dir: &Path) -> Result<(), Box<dyn Error>> {
     let proto = crate_dir.join("proto");
-    let definitions = ["runtime_v1.proto", "etcdserverpb.proto"].map(|name| proto.join(name));
+    let definitions = ["runtime_v1.proto", "etcdserverpb.proto", "kms_v2.proto"].map(|name| proto.join(name));
     let descriptors = protox::compile(definitions, [&proto])?;
     std::fs::create_dir_all(out_dir)?;
     tonic_prost_build::configure()
@@ -16,12 +16,14 @@ pub fn generate(crate_dir: &Path, out_dir: &Path) -> Result<(), Box<dyn Error>> 
         // Keys and values are shared with the buffer they came in.
         .bytes(".etcdserverpb")
         .bytes(".mvccpb")
-        // Their Debug is written by hand, so that no password is printed.
+        // Their Debug is written by hand, so that no password or key is printed.
         .skip_debug([
             "runtime.v1.AuthConfig",
             "etcdserverpb.AuthenticateRequest",
             "etcdserverpb.AuthenticateResponse",
             "etcdserverpb.AuthUserAddRequest",
+            "v2.DecryptResponse",
+            "v2.EncryptRequest",
         ])
         .out_dir(out_dir)
         .compile_fds(descriptors)?;

@@ -233,11 +233,14 @@ impl<V: Value> Applier<V> {
     async fn command(&mut self, command: Command<V>) {
         // Whoever asked may have gone away; the table is there or gone all the same.
         match command {
-            Command::AddTable(prefix, answer) => {
+            Command::Add(prefix, answer) => {
                 let _ = answer.send(self.add(prefix).await);
             }
-            Command::RemoveTable(prefix, answer) => {
+            Command::Remove(prefix, answer) => {
                 let _ = answer.send(self.remove(&prefix));
+            }
+            Command::Rebuild(prefix, answer) => {
+                let _ = answer.send(self.rebuild(&prefix).await);
             }
         }
     }
@@ -253,6 +256,24 @@ impl<V: Value> Applier<V> {
         }
         self.publish(revision, dirty, false);
         Ok(core)
+    }
+
+    /// Builds a table's values again. Their history was built as before, so watches expire.
+    async fn rebuild(&mut self, prefix: &Bytes) -> Result<bool, ReplicaError> {
+        let Some(core) = self.shared.tables.read().get(prefix).cloned() else {
+            return Ok(false);
+        };
+        let revision = self.shared.state.load().revision;
+        let range = self.shared.engine.range(KeyRange::prefix(prefix), Some(revision));
+        let records = range.await?.records;
+        let slot = core.slot;
+        let working = Working {
+            core,
+            map: Map::from_sorted(records.iter().map(|record| self.entry(record)).collect()),
+            events: Vec::new(),
+        };
+        self.publish(revision, Dirty::from([(slot, working)]), true);
+        Ok(true)
     }
 
     fn remove(&mut self, prefix: &Bytes) -> bool {

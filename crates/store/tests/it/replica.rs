@@ -362,6 +362,30 @@ async fn tables_come_and_go_while_running() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_table_that_is_built_again_has_new_values_and_no_history() {
+    let world = World::new(12);
+    let engine = world.open().await.unwrap();
+    put(&*engine, "/a/x", "1").await;
+    let (built, clock) = (Arc::new(AtomicU64::new(0)), world.clock.clone());
+    let build = move |_: &store::Record| Text(built.fetch_add(1, Ordering::SeqCst).to_string());
+    let replica = Replica::open(engine, clock, [key("/a/"), key("/b/")], build)
+        .await
+        .unwrap();
+    let table = table(&replica);
+    let value = || table.get(b"/a/x").unwrap().value.0.clone();
+    let before = value();
+    let mut cursor = table.watch_from(1, Interest::All).unwrap();
+    assert!(replica.rebuild_table(b"/a/").await.unwrap());
+    assert!(!replica.rebuild_table(b"/c/").await.unwrap(), "there is none");
+    assert_ne!(value(), before);
+    assert!(matches!(cursor.try_next(), Err(WatchError::Expired { .. })));
+    // Whoever begins again goes on from there.
+    let mut cursor = table.watch_from(1, Interest::All).unwrap();
+    write(&replica, "/a/x", "2").await;
+    assert_eq!(drain(&mut cursor).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiting_for_a_revision_and_for_the_end() {
     let world = World::new(11);
     let engine = world.open().await.unwrap();

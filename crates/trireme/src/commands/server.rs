@@ -78,7 +78,7 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         let root = layout.server_cgroup_root();
         tokio::task::spawn_blocking(move || own_cgroup(&root, "daemon"));
     }
-    let settings = Settings::read(layout)?.unwrap_or_default();
+    let mut settings = Settings::read(layout)?.unwrap_or_default();
     // What `up` was told counts for whoever starts it.
     let named = Some(&arguments.etcd).filter(|flags| flags.are_given());
     let etcd = named
@@ -94,6 +94,11 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         tracing::warn!("{what}");
     }
     let audit = flags.start()?;
+    let named = arguments
+        .encryption
+        .are_given()
+        .then(|| arguments.encryption.anchored());
+    settings.encryption = named.transpose()?.or(settings.encryption);
     let named = arguments.authentication.are_given();
     let named = named.then(|| arguments.authentication.anchored()).transpose()?;
     let authentication = named.or(settings.authentication.clone()).unwrap_or_default();

@@ -68,6 +68,13 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
         // Whether its authorities are the cluster's own is seen when it starts.
         flags.read("")?;
     }
+    if let Some(encryption) = settings
+        .encryption
+        .as_ref()
+        .filter(|_| !is_up || arguments.encryption.are_given())
+    {
+        encryption.check()?;
+    }
     if before.as_ref() != Some(&settings) {
         settings.write(layout)?;
     }
@@ -82,6 +89,10 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
             (
                 arguments.authentication.are_given(),
                 "other ways of authentication begin",
+            ),
+            (
+                arguments.encryption.are_given(),
+                "another configuration of encryption at rest counts",
             ),
             (
                 arguments.demo && settings.demo_port.is_none(),
@@ -215,6 +226,10 @@ fn wanted(arguments: &Up, before: Option<&Settings>, is_up: bool, layout: &Layou
     }
     if settings.etcd.is_some() && arguments.etcd_listen.is_some() {
         return Err(etcd_listen_over_etcd());
+    }
+    if arguments.encryption.are_given() {
+        let encryption = arguments.encryption.anchored()?;
+        settings.encryption = encryption.are_given().then_some(encryption);
     }
     if arguments.audit.are_given() {
         let audit = arguments.audit.anchored()?;

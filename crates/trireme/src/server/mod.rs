@@ -8,6 +8,7 @@ mod authentication_reload;
 pub mod backing;
 mod demo_port;
 pub mod dial;
+mod encryption_flags;
 mod etcd_flags;
 mod node_identity;
 pub mod pki;
@@ -25,7 +26,7 @@ use apiserver::bootstrap;
 use apiserver::cluster::Cluster;
 use apiserver::pipeline::Authorizer;
 use apiserver::request::{SYSTEM_MASTERS, UserInfo};
-use apiserver::sealing::Sealer;
+use apiserver::sealing::{Sealer, Sealing};
 use apiserver::tokens::{ClusterObjects, Issuer, Signer, TokenAuthenticator};
 use apiserver::{ApiServer, Config, Parts, Running};
 use base::{Clock, Random, Shutdown};
@@ -115,6 +116,9 @@ impl ControlPlane {
         config.services = Some(Arc::new(dial::ToPods(node)));
         config.nodes = Some(Arc::new(kubelets));
         config.audit = audit.as_ref().map(|audit| audit.auditor.clone());
+        if let Some(flags) = &settings.encryption {
+            flags.start(&config.sealing, &random, &components).await?;
+        }
         let running = ApiServer::start(config).await.doing("starting the API server")?;
 
         let endpoint = (IpAddr::V4(API_ENDPOINT.0), API_ENDPOINT.1);
@@ -289,7 +293,8 @@ fn api_config(
         resource: "secrets".into(),
     };
     let sealer = Sealer::from_text(&pki.sealing_keys, [secrets], random.fork());
-    config.sealer = Some(sealer.doing("reading the keys of encryption at rest (pki/sealing.keys)")?);
+    let sealer = sealer.doing("reading the keys of encryption at rest (pki/sealing.keys)")?;
+    config.sealing = Arc::new(Sealing::new(Some(sealer), None));
     Ok(config)
 }
 

@@ -120,10 +120,10 @@ impl Write<'_> {
         }
         let mut transaction = Transaction {
             guards,
-            operations: vec![self.put(&key, &object)],
+            operations: vec![self.put(&key, &object)?],
         };
         transaction.guards.push(Guard::Absent(key.into()));
-        self.add_together(&review, &mut transaction);
+        self.add_together(&review, &mut transaction)?;
         let written = crate::commit::commit(&call.server, transaction, reservation).await;
         match written {
             Ok(committed) => {

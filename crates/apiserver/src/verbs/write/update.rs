@@ -149,7 +149,7 @@ impl Write<'_> {
         }
         let operation = if gone {
             StoreOperation::Delete(key.into())
-        } else if object == *old && !live.is_stale() {
+        } else if object == *old && !live.is_stale(call.server.storage.seal_mark(kind)) {
             // Nothing changed: nothing is written, and nobody is woken (D10). With other servers on the store, the store
             // says whether that is still so.
             if call.server.storage.is_shared() {
@@ -164,14 +164,14 @@ impl Write<'_> {
                 created: false,
             }));
         } else {
-            self.put(&key, &object)
+            self.put(&key, &object)?
         };
         let mut transaction = Transaction {
             guards: vec![guard],
             operations: vec![operation],
         };
         if let Some(review) = review.filter(|_| !gone) {
-            self.add_together(review, &mut transaction);
+            self.add_together(review, &mut transaction)?;
         }
         let reservation = match gone {
             true => Reservation::releasing(&call.server.allocator, kind, old, true),

@@ -1,5 +1,4 @@
-//! Encryption at rest: values of chosen resources are sealed before they reach the store, and opened when they are read
-//! (D5). The store, its snapshots, backups and the etcd front see sealed values only.
+//! Encryption at rest without any configuration: chosen resources are sealed with keys of a local file.
 //!
 //! A sealed value is a salt and what AES-256-GCM makes of the value under a key that is derived from the salt, so that no
 //! key is ever used twice, however often something is written (as KMS v2 does upstream). The store's key is authenticated

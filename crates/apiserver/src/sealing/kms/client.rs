@@ -1,0 +1,115 @@
+//! The way to a key service: gRPC over a Unix socket, on a thread of its own.
+//!
+//! Values are built where nothing may be awaited (the replica's task), and now and then one needs the service to open its
+//! key. On its own thread the service's answer does not depend on the task that waits for it.
+
+use std::io;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rpc::kms::key_management_service_client::KeyManagementServiceClient;
+use rpc::kms::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse};
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tonic::transport::{Channel, Endpoint};
+
+/// The thread that speaks with key services.
+pub(in crate::sealing) struct KmsRuntime(Option<Runtime>);
+
+impl KmsRuntime {
+    pub(in crate::sealing) fn start() -> io::Result<KmsRuntime> {
+        let mut builder = Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).thread_name("kms").enable_all().build()?;
+        Ok(KmsRuntime(Some(runtime)))
+    }
+
+    fn handle(&self) -> &Handle {
+        let running = self.0.as_ref();
+        running.expect("invariant: it is taken by drop alone").handle()
+    }
+}
+
+impl Drop for KmsRuntime {
+    /// Does not wait: it may be dropped by a task.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A key service. Every call ends after its timeout.
+pub(super) struct Client {
+    handle: Handle,
+    service: KeyManagementServiceClient<Channel>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// Connects when it is first asked, and again whenever the connection is lost.
+    pub(super) fn new(runtime: &KmsRuntime, path: &str, timeout: Duration) -> Client {
+        let handle = runtime.handle().clone();
+        // The kernel's own name space is told by a zero in front.
+        let path = match path.strip_prefix('@') {
+            Some(name) => format!("\0{name}"),
+            None => path.to_owned(),
+        };
+        let connector = tower::service_fn(move |_| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        let _entered = handle.enter();
+        let channel = Endpoint::from_static("http://kms").connect_with_connector_lazy(connector);
+        Client {
+            service: KeyManagementServiceClient::new(channel),
+            handle: handle.clone(),
+            timeout,
+        }
+    }
+
+    /// Runs something on the service's thread.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.handle.spawn(work);
+    }
+
+    pub(super) async fn status(&self) -> Result<StatusResponse, String> {
+        let mut service = self.service.clone();
+        let asked = async move { service.status(StatusRequest {}).await };
+        run(self.timeout, asked).await
+    }
+
+    pub(super) async fn encrypt(&self, request: EncryptRequest) -> Result<EncryptResponse, String> {
+        let mut service = self.service.clone();
+        run(self.timeout, async move { service.encrypt(request).await }).await
+    }
+
+    /// Waits on the calling thread, for no longer than the timeout.
+    pub(super) fn decrypt(&self, request: DecryptRequest) -> Result<DecryptResponse, String> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let (mut service, timeout) = (self.service.clone(), self.timeout);
+        self.spawn(async move {
+            let outcome = run(timeout, async move { service.decrypt(request).await }).await;
+            // Nobody waits any more.
+            let _ = answer.send(outcome);
+        });
+        answered
+            .recv_timeout(timeout)
+            .unwrap_or_else(|_| Err("context deadline exceeded".into()))
+    }
+}
+
+async fn run<T>(
+    timeout: Duration,
+    asked: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(timeout, asked).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(format!(
+            "rpc error: code = {:?} desc = {}",
+            status.code(),
+            status.message()
+        )),
+        Err(_) => Err("context deadline exceeded".into()),
+    }
+}
