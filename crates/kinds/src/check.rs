@@ -252,6 +252,14 @@ impl<'a> At<'a> {
         }
     }
 
+    /// The value must be what it was, where upstream holds a string and not a pointer: what is absent reads `""`.
+    pub fn unchanged_text(&self, old: &Value) {
+        if self.value != old {
+            let shown = self.shown_text();
+            self.elsewhere(self.path.clone(), &shown).unchanged(old);
+        }
+    }
+
     /// The value must be what it was.
     pub fn unchanged(&self, old: &Value) {
         self.extend(api::validation::immutable(self.value, old, &self.path));

@@ -5,9 +5,10 @@
 use std::collections::BTreeSet;
 
 use api::Value;
-use api::field::{Error, ErrorList};
+use api::field::{Error, ErrorList, Path};
 use api::validation::{
-    dns1123_label, fully_qualified_domain_name, ip, ip_legacy, label_value, labels, parse_ip_sloppy, qualified_name,
+    dns1123_label, fully_qualified_domain_name, ip, ip_legacy, ip_warnings, label_value, labels, parse_ip_sloppy,
+    qualified_name,
 };
 
 use crate::build::Row;
@@ -17,6 +18,13 @@ use crate::names;
 use crate::print::{AGE, NAME, age, name, text, with_more};
 use crate::row::{Columns, PrintContext, StorageKind, Strategy, WriteContext};
 use crate::view::{Edit, View};
+
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Controllers that write addresses in their one form, and need no warning.
+const OUR_CONTROLLERS: [&str; 2] = [
+    "endpointslice-controller.k8s.io",
+    "endpointslicemirroring-controller.k8s.io",
+];
 
 /// The served kinds.
 pub fn rows() -> Vec<StorageKind> {
@@ -102,6 +110,27 @@ impl Strategy for EndpointSlices {
         })
     }
 
+    fn warnings(&self, object: &Value, old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if old.is_none() && object.text("addressType") == "FQDN" {
+            warnings.push("spec.addressType: FQDN endpoints are deprecated".into());
+        }
+        let manager = object.at("metadata.labels").get(MANAGED_BY).and_then(Value::as_str);
+        if manager.is_some_and(|manager| OUR_CONTROLLERS.contains(&manager)) {
+            return warnings;
+        }
+        for (index, endpoint) in object.list("endpoints").iter().enumerate() {
+            for (address_index, address) in endpoint.texts("addresses").enumerate() {
+                let path = Path::new("endpoints")
+                    .index(index)
+                    .child("addresses")
+                    .index(address_index);
+                warnings.extend(ip_warnings(&path, address));
+            }
+        }
+        warnings
+    }
+
     fn is_deep(&self) -> bool {
         true
     }
@@ -130,7 +159,7 @@ fn validate(slice: &At, old: Option<&Value>) {
         if !seen.insert(name.text()) {
             name.duplicate(name.text());
         }
-        port.get("protocol").required_one_of(&["SCTP", "TCP", "UDP"]);
+        port.get("protocol").one_of(&["SCTP", "TCP", "UDP"]);
         if protocol.is_set() {
             protocol.check(qualified_name(protocol.text()));
         }

@@ -96,8 +96,11 @@ pub trait Edit {
     fn elements(&mut self, path: &str) -> std::slice::IterMut<'_, Value>;
     /// Sets a field of this object.
     fn put(&mut self, name: &str, value: impl Into<Value>);
-    /// Sets a field of this object when it is absent, null or an empty string.
+    /// Sets a field of this object when it is absent or null: an empty string is one that the writer chose, since in
+    /// normal form it stands only where upstream has a pointer.
     fn put_default(&mut self, name: &str, value: impl Into<Value>);
+    /// As [`Edit::put_default`], for the few strings that upstream always writes: those are unset when empty.
+    fn put_default_text(&mut self, name: &str, value: &str);
     /// Removes the value at a dotted path.
     fn cut(&mut self, path: &str) -> Option<Value>;
     /// Makes the value at a dotted path what it is in `other`: copied, or removed when absent there.
@@ -133,12 +136,13 @@ impl Edit for Value {
     }
 
     fn put_default(&mut self, name: &str, value: impl Into<Value>) {
-        let unset = match self.get(name) {
-            None | Some(Value::Null) => true,
-            Some(Value::String(text)) => text.is_empty(),
-            Some(_) => false,
-        };
-        if unset {
+        if self.get(name).is_none_or(Value::is_null) {
+            self.put(name, value);
+        }
+    }
+
+    fn put_default_text(&mut self, name: &str, value: &str) {
+        if self.text(name).is_empty() {
             self.put(name, value);
         }
     }
@@ -184,7 +188,7 @@ mod tests {
             .insert("name".into(), json!("x"));
         assert_eq!(object.text("spec.template.metadata.name"), "x");
         object["spec"].put_default("replicas", 1);
-        object["spec"].put_default("empty", "filled");
+        object["spec"].put_default_text("empty", "filled");
         assert_eq!(
             (object.count("spec.replicas"), object.text("spec.empty")),
             (3, "filled")

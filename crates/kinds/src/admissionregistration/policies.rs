@@ -131,7 +131,7 @@ fn default_match(matched: Option<&mut Value>) {
 
 /// What any policy has.
 fn policy(spec: &At, old: &Value) {
-    spec.get("failurePolicy").required_one_of(&rules::FAILURE_POLICIES);
+    spec.get("failurePolicy").one_of(&rules::FAILURE_POLICIES);
     let kind = spec.get("paramKind");
     if kind.is_set() {
         param_kind(&kind);
@@ -218,7 +218,7 @@ fn variable(variable: &At) {
     if name.text().trim().is_empty() {
         name.missing("name is not specified");
     } else if !is_cel_identifier(name.text()) {
-        name.invalid("name is not a valid CEL identifier");
+        name.invalid("must be a valid CEL identifier");
     }
     if expression.text().trim().is_empty() {
         expression.missing("expression is not specified");

@@ -86,7 +86,7 @@ fn resources(rule: &At) {
 
 /// The requests that a policy is about.
 pub fn match_resources(matched: &At) {
-    matched.get("matchPolicy").required_one_of(&MATCH_POLICIES);
+    matched.get("matchPolicy").one_of(&MATCH_POLICIES);
     for field in ["namespaceSelector", "objectSelector"] {
         let selector = matched.get(field);
         match selector.is_set() {
@@ -163,10 +163,10 @@ fn url(url: &At) {
 
 /// Source: `ValidateWebhookService` of `k8s.io/apiserver/pkg/util/webhook`.
 fn service(service: &At) {
-    for field in ["name", "namespace"] {
-        let at = service.get(field);
-        if at.is_empty() {
-            at.missing(format!("service {field} is required"));
+    // Upstream hands in name and namespace in the other order than they are taken, and tells of each the other.
+    for (field, told) in [("name", "namespace"), ("namespace", "name")] {
+        if service.get(field).is_empty() {
+            service.get(told).missing("");
         }
     }
     let port = service.get("port");

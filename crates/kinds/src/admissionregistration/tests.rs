@@ -105,8 +105,8 @@ fn client_configs() {
         (
             "service: {port: 70000, path: 'a//B'}",
             vec![
-                "webhooks[0].clientConfig.service.name: Required value: service name is required".into(),
-                "webhooks[0].clientConfig.service.namespace: Required value: service namespace is required".into(),
+                "webhooks[0].clientConfig.service.name: Required value".into(),
+                "webhooks[0].clientConfig.service.namespace: Required value".into(),
                 "webhooks[0].clientConfig.service.port: Invalid value: 70000: port is not valid: must be between 1 and 65535, \
                  inclusive"
                     .into(),
@@ -266,7 +266,7 @@ fn policies() {
                  paramKind: {apiVersion: a/b/c, kind: A_B}",
             ))
             .errors(&[
-                "spec.variables[0].name: Invalid value: \"in\": name is not a valid CEL identifier",
+                "spec.variables[0].name: Invalid value: \"in\": must be a valid CEL identifier",
                 "spec.variables[1].name: Required value: name is not specified",
                 "spec.variables[1].expression: Required value: expression is not specified",
                 "spec.paramKind.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c",

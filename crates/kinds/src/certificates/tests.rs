@@ -56,7 +56,7 @@ fn rules_of_a_request() {
         (
             "{signerName: s, usages: [client auth], request: REQUEST}",
             vec![
-                "spec.signerName: Invalid value: \"s\": must be a fully qualified domain and path of the form \"example.com/signer-name\"",
+                "spec.signerName: Invalid value: \"s\": must be a fully qualified domain and path of the form 'example.com/signer-name'",
             ],
         ),
     ];

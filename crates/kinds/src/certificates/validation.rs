@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use api::Value;
+use api::validation::{dns1123_label, dns1123_subdomain};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use x509_parser::certification_request::X509CertificationRequest;
@@ -11,7 +12,6 @@ use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer as _;
 
 use crate::check::At;
-use crate::names;
 use crate::view::View;
 
 /// What a certificate may be asked for.
@@ -45,7 +45,9 @@ const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
 /// The shortest life that can be asked for, in seconds: twice what certificates are dated back by.
 const EXPIRATION_SECONDS_MIN: i64 = 600;
 /// A signer's path has a name's length, its domain a subdomain's.
-const SIGNER_BYTES_MAX: usize = 253 + 1 + 63;
+const DOMAIN_BYTES_MAX: usize = 253;
+/// A domain, and the name of a resource in its namespace.
+const SIGNER_BYTES_MAX: usize = DOMAIN_BYTES_MAX + 1 + (63 + 1 + 253);
 
 /// The rules of a new request.
 pub(super) fn spec(spec: &At) {
@@ -90,20 +92,31 @@ fn signer_name(at: &At) {
         return at.missing("");
     }
     let Some((domain, path)) = name.split_once('/').filter(|(_, path)| !path.contains('/')) else {
-        return at.invalid("must be a fully qualified domain and path of the form \"example.com/signer-name\"");
+        return at.invalid("must be a fully qualified domain and path of the form 'example.com/signer-name'");
     };
-    let (domain_errors, path_errors) = (names::subdomain(domain, false), names::subdomain(path, false));
-    for message in &domain_errors {
-        at.invalid_as(domain, format!("validating label {domain:?}: {message}"));
+    if domain.len() > DOMAIN_BYTES_MAX {
+        at.too_long(DOMAIN_BYTES_MAX);
     }
-    for message in &path_errors {
-        at.invalid_as(path, format!("validating label {path:?}: {message}"));
+    parts(at, domain, dns1123_label);
+    if !domain.contains('.') {
+        at.invalid_as(
+            domain,
+            "should be a domain with at least two segments separated by dots",
+        );
     }
-    if domain_errors.is_empty() && !domain.contains('.') {
-        at.invalid("should be a domain with at least two segments separated by dots");
-    }
+    parts(at, path, dns1123_subdomain);
     if name.len() > SIGNER_BYTES_MAX {
         at.too_long(SIGNER_BYTES_MAX);
+    }
+}
+
+/// What is wrong with the first broken part of a dotted name.
+fn parts(at: &At, name: &str, rule: fn(&str) -> Vec<String>) {
+    let broken = name.split('.').map(|part| (part, rule(part)));
+    for (part, messages) in broken.filter(|(_, messages)| !messages.is_empty()).take(1) {
+        for message in messages {
+            at.invalid_as(name, format!("validating label {part:?}: {message}"));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use api::Value;
 use serde_json::json;
 
 use crate::build::Row;
-use crate::print::{AGE, NAME, age, name, text};
+use crate::print::{AGE, NAME, age, name};
 use crate::row::{Columns, StorageKind, Strategy, WriteContext};
 use crate::view::{Edit, View};
 
@@ -26,8 +26,8 @@ pub fn row() -> StorageKind {
 }
 
 const COLUMNS: Columns = Columns {
-    definitions: &[NAME, text("Secrets", "The number of secrets that pods may mount."), AGE],
-    cells: |object, context| vec![name(object), object.list("secrets").len().into(), age(object, context)],
+    definitions: &[NAME, AGE],
+    cells: |object, context| vec![name(object), age(object, context)],
 };
 
 /// Nothing but metadata is checked; of the references to secrets only the name is kept.

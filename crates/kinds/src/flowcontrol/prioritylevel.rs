@@ -83,7 +83,7 @@ fn but_exempt(spec: &Value) -> Value {
 fn spec(spec: &At, name: &str) {
     let (kind, limited, exempt) = (spec.get("type"), spec.get("limited"), spec.get(EXEMPT));
     if (name == EXEMPT) != (kind.text() == "Exempt") {
-        kind.invalid_as(kind.text(), "type must be 'Exempt' if and only if name is 'exempt'");
+        kind.invalid_as(kind.text(), "must be 'Exempt' if and only if `name` is 'exempt'");
     }
     match kind.text() {
         "Exempt" => {

@@ -146,7 +146,7 @@ fn levels() {
         Case::new("kinds")
             .object("metadata: {name: l}\nspec: {type: Exempt, limited: {limitResponse: {type: Reject}}}")
             .errors(&[
-                "spec.type: Invalid value: \"Exempt\": type must be 'Exempt' if and only if name is 'exempt'",
+                "spec.type: Invalid value: \"Exempt\": must be 'Exempt' if and only if `name` is 'exempt'",
                 "spec.limited: Forbidden: must be nil if the type is not Limited",
             ]),
         Case::new("no kind").object("metadata: {name: l}\nspec: {type: Some}").errors(&[

@@ -41,7 +41,7 @@ impl Strategy for IngressClasses {
 
     fn validate_update(&self, object: &Value, old: &Value, _context: &WriteContext) -> ErrorList {
         Report::of(object, |object| {
-            object.get("spec.controller").unchanged(old.at("spec.controller"));
+            object.get("spec.controller").unchanged_text(old.at("spec.controller"));
             spec(&object.get("spec"));
         })
     }

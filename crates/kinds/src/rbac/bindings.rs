@@ -21,7 +21,7 @@ pub struct Bindings {
 impl Strategy for Bindings {
     fn default(&self, object: &mut Value) {
         if let Some(role) = object.existing("roleRef") {
-            role.put_default("apiGroup", GROUP);
+            role.put_default_text("apiGroup", GROUP);
         }
         for subject in object.elements("subjects") {
             if matches!(subject.text("kind"), "User" | "Group") {

@@ -24,7 +24,7 @@ fn cells(object: &Value, context: &PrintContext) -> Vec<Value> {
         let subjects = object.list("subjects").iter().filter(|s| s.text("kind") == kind);
         let names: Vec<String> = subjects
             .map(|subject| match subject.text("namespace") {
-                namespace if kind == "ServiceAccount" && !namespace.is_empty() => {
+                namespace if kind == "ServiceAccount" => {
                     format!("{namespace}/{}", subject.text("name"))
                 }
                 _ => subject.text("name").into(),

@@ -66,6 +66,11 @@ impl Strategy for ResourceClaims {
     }
 }
 
+fn template(object: &At) {
+    template_metadata(&object.get("spec.metadata"));
+    devices::claim(&object.get("spec.spec.devices"));
+}
+
 /// Templates of claims.
 pub struct ResourceClaimTemplates;
 
@@ -83,14 +88,14 @@ impl Strategy for ResourceClaimTemplates {
     }
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| {
-            template_metadata(&object.get("spec.metadata"));
-            devices::claim(&object.get("spec.spec.devices"));
-        })
+        Report::of(object, |object| template(&object))
     }
 
     fn validate_update(&self, object: &Value, old: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| object.get("spec").unchanged(old.at("spec")))
+        Report::of(object, |object| {
+            template(&object);
+            object.get("spec").unchanged(old.at("spec"));
+        })
     }
 
     fn is_deep(&self) -> bool {

@@ -136,7 +136,7 @@ fn default_spec(spec: &mut Value) {
 pub fn default_failure_policy(spec: &mut Value) {
     for rule in spec.elements("podFailurePolicy.rules") {
         for pattern in rule.elements("onPodConditions") {
-            pattern.put_default("status", "True");
+            pattern.put_default_text("status", "True");
         }
     }
 }

@@ -36,11 +36,14 @@ impl Strategy for Events {
                 series(&event);
             }
             for field in FIXED {
-                event.get(field).unchanged(old.at(field));
+                match old.at(field).is_string() && !field.ends_with("Time") && !field.ends_with("Timestamp") {
+                    true => event.get(field).unchanged_text(old.at(field)),
+                    false => event.get(field).unchanged(old.at(field)),
+                }
             }
             let controller = event.get("reportingComponent");
             let shown = controller.elsewhere(Path::new("reportingController"), controller.value);
-            shown.unchanged(old.at("reportingComponent"));
+            shown.unchanged_text(old.at("reportingComponent"));
         })
     }
 

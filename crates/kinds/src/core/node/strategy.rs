@@ -75,11 +75,11 @@ impl Strategy for Nodes {
     }
 }
 
-/// `podCIDR` and the first of `podCIDRs` are one fact.
+/// `podCIDR` and the first of `podCIDRs` are one fact; the older field decides, for clients that know it alone.
 fn pod_ranges(node: &mut Value) {
     let first = node.texts("spec.podCIDRs").next().unwrap_or("").to_string();
     let single = node.text("spec.podCIDR").to_string();
-    if !single.is_empty() && first.is_empty() {
+    if !single.is_empty() && first != single {
         node["spec"].put("podCIDRs", json!([single]));
     } else if single.is_empty() && !first.is_empty() {
         node["spec"].put("podCIDR", first);

@@ -112,7 +112,7 @@ fn glusterfs(source: &At) {
 }
 
 fn iscsi(source: &At) {
-    volumes::iscsi(source);
+    volumes::iscsi(source, "must be valid format");
     volumes::secret_reference(source);
 }
 

@@ -124,12 +124,11 @@ fn capacity(spec: &At) {
     capacity.required();
     let amounts = spec.entries("capacity");
     if amounts.len() > 1 || capacity.value.get("storage").is_none() {
-        let shown = match capacity.is_set() {
-            true => capacity.value.clone(),
-            false => "null".into(),
-        };
-        spec.report
-            .push(Error::not_supported(&capacity.path, shown, &["storage"]));
+        spec.report.push(Error::not_supported(
+            &capacity.path,
+            capacity.value.clone(),
+            &["storage"],
+        ));
     }
     for (_, amount) in amounts {
         let Ok(quantity) = Quantity::from_value(amount.value) else {
@@ -198,7 +197,9 @@ pub fn update(object: &At, old: &Value) {
     if !affinity.is_null() {
         let new = object.value.at("spec.nodeAffinity");
         if with_new_labels(new, affinity) != *new {
-            object.elsewhere(Path::new("nodeAffinity"), new).unchanged(affinity);
+            object
+                .elsewhere(Path::new("nodeAffinity"), new)
+                .invalid("field is immutable, except for updating from beta label to GA");
         }
     }
     let class = object.get("spec.volumeAttributesClassName");

@@ -60,8 +60,11 @@ impl Strategy for PersistentVolumeClaims {
         Report::of(object, |object| match context.subresource {
             "status" => validation::status(&object),
             _ => {
+                // What was stored before there was a second field for it says the same in both now.
+                let mut old = old.clone();
+                same_data_source(&mut old);
                 validation::validate_spec(&object.get("spec"), old.at("spec"));
-                validation::update(&object, old);
+                validation::update(&object, &old);
             }
         })
     }
@@ -88,6 +91,12 @@ fn data_sources(object: &mut Value, old: &Value) {
     if !in_use && !spec.has("dataSourceRef") && !is_claim_or_snapshot(spec.at("dataSource")) {
         spec.cut("dataSource");
     }
+    same_data_source(object);
+}
+
+/// What one of the two fields says, the other says too.
+fn same_data_source(object: &mut Value) {
+    let Some(spec) = object.existing("spec") else { return };
     match (spec.has("dataSource"), spec.has("dataSourceRef")) {
         (true, false) => spec.put("dataSourceRef", spec.at("dataSource").clone()),
         (false, true) if spec.text("dataSourceRef.namespace").is_empty() => {

@@ -87,6 +87,8 @@ fn data_sources_are_one_fact() {
     }
 }
 
+const BOUND: &str = "status: {phase: Bound}";
+const IN_EFFECT: &str = "status: {phase: Bound, currentVolumeAttributesClassName: a}";
 const IMMUTABLE: &str = "spec: Forbidden: spec is immutable after creation except resources.requests and \
                          volumeAttributesClassName for bound claims\n";
 
@@ -136,18 +138,29 @@ fn update() {
             .errors(&[
                 "metadata.annotations[volume.beta.kubernetes.io/storage-class]: Invalid value: \"t\": field is immutable",
             ]),
-        Case::new("attributes change")
-            .old(&with(", volumeAttributesClassName: a"))
+        Case::new("attributes of a bound claim change")
+            .old(&format!("{}\n{BOUND}", with(", volumeAttributesClassName: a")))
             .object(&with(", volumeAttributesClassName: b")),
-        Case::new("attributes do not go")
+        Case::new("and go, before they are in effect")
+            .old(&format!("{}\n{BOUND}", with(", volumeAttributesClassName: a")))
+            .object(&with("")),
+        Case::new("but not those of another")
             .old(&with(", volumeAttributesClassName: a"))
+            .object(&with(", volumeAttributesClassName: b"))
+            .errors(&[&format!("{IMMUTABLE}  volumeAttributesClassName: \"a\" -> \"b\"\n")]),
+        Case::new("what is in effect does not go")
+            .old(&format!("{}\n{IN_EFFECT}", with(", volumeAttributesClassName: a")))
             .object(&with(""))
-            .errors(&["spec.volumeAttributesClassName: Forbidden: update from non-nil value to nil is forbidden"]),
-        Case::new("nor become empty")
-            .old(&with(", volumeAttributesClassName: a"))
+            .errors(&[
+                "spec.volumeAttributesClassName: Forbidden: update to nil is forbidden when \
+                 status.currentVolumeAttributesClassName is not nil",
+            ]),
+        Case::new("nor becomes empty")
+            .old(&format!("{}\n{IN_EFFECT}", with(", volumeAttributesClassName: a")))
             .object(&with(", volumeAttributesClassName: ''"))
             .errors(&[
-                "spec.volumeAttributesClassName: Forbidden: update from non-nil value to an empty string is forbidden",
+                "spec.volumeAttributesClassName: Forbidden: update to empty string is forbidden when \
+                 status.currentVolumeAttributesClassName is not nil",
             ]),
         Case::new("what was broken may stay")
             .old(&with(", selector: {matchExpressions: [{key: a, operator: In, values: ['?']}]}"))

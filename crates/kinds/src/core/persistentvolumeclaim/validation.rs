@@ -116,7 +116,9 @@ pub fn update(object: &At, old: &Value) {
     if object.value.text("status.phase") == "Bound" && spec.has("resources.requests") {
         spec.copy_from(&old_spec, "resources.requests.storage");
     }
-    spec.copy_from(&old_spec, "volumeAttributesClassName");
+    if object.value.text("status.phase") == "Bound" {
+        spec.copy_from(&old_spec, "volumeAttributesClassName");
+    }
     if spec != old_spec {
         object.get("spec").forbidden(format!(
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{}",
@@ -137,12 +139,13 @@ pub fn update(object: &At, old: &Value) {
         .elsewhere(Path::new("volumeMode"), mode.value)
         .unchanged(old.at("spec.volumeMode"));
     let class = object.get("spec.volumeAttributesClassName");
-    if old.has("spec.volumeAttributesClassName") {
+    let changed = *class.value != *old.at("spec.volumeAttributesClassName");
+    if changed && old.has("status.currentVolumeAttributesClassName") {
+        // What is in effect can be replaced, and not taken away.
+        let effective = "is forbidden when status.currentVolumeAttributesClassName is not nil";
         match class.value.as_str() {
-            None => class.forbidden("update from non-nil value to nil is forbidden"),
-            Some("") if *class.value != *old.at("spec.volumeAttributesClassName") => {
-                class.forbidden("update from non-nil value to an empty string is forbidden");
-            }
+            None => class.forbidden(format!("update to nil {effective}")),
+            Some("") => class.forbidden(format!("update to empty string {effective}")),
             Some(_) => {}
         }
     }

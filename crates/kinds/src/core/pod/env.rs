@@ -48,7 +48,7 @@ fn value_from(variable: &At) {
     if sources == 0 {
         from.invalid_as(
             "",
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
         );
     } else if !variable.get("value").is_empty() {
         from.invalid_as("", "may not be specified when `value` is not empty");

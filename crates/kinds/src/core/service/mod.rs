@@ -3,6 +3,7 @@
 mod columns;
 mod strategy;
 mod validation;
+mod warnings;
 
 #[cfg(test)]
 mod tests;

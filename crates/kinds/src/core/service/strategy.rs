@@ -95,6 +95,13 @@ impl Strategy for Services {
         })
     }
 
+    fn warnings(&self, object: &Value, _old: Option<&Value>, context: &WriteContext) -> Vec<String> {
+        match context.subresource {
+            "" => super::warnings::of(object),
+            _ => Vec::new(),
+        }
+    }
+
     fn is_deep(&self) -> bool {
         true
     }

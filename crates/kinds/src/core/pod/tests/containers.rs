@@ -72,8 +72,8 @@ fn ports() {
 fn environment() {
     let ref_errors: &[&str] = &[
         "env[0].name: Required value",
-        "env[1].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` \
-         or `secretKeyRef`",
+        "env[1].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, \
+         `secretKeyRef` or `fileKeyRef`",
         "env[2].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty",
         "env[3].valueFrom: Invalid value: \"\": may not have more than one field specified at a time",
     ];

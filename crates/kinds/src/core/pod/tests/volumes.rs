@@ -172,7 +172,6 @@ fn csi() {
         "csi: {nodePublishSecretRef: {}}",
         &[
             "csi.driver: Required value",
-            &format!("csi.driver: Invalid value: \"\": {SUBDOMAIN}"),
             "csi.nodePublishSecretRef.name: Required value",
         ],
     );

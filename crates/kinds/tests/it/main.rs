@@ -1,0 +1,3 @@
+//! Tests of kinds over data that lies beside them.
+
+mod corpus;
