@@ -144,6 +144,11 @@ impl Access {
 impl Connection {
     /// Sends a request and answers the head of the response with its body still to come.
     pub async fn start(&mut self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Incoming> {
+        // The only patch that is measured is an apply.
+        let content_type = match method {
+            Method::PATCH => "application/apply-patch+yaml",
+            _ => "application/json",
+        };
         let mut request = Request::builder().method(method);
         request = match self {
             Connection::Http1(_) => request.uri(path).header("host", "kubernetes"),
@@ -151,7 +156,7 @@ impl Connection {
         };
         let request = request
             .header("accept", "application/json")
-            .header("content-type", "application/json")
+            .header("content-type", content_type)
             .body(Full::new(body))?;
         let response = match self {
             Connection::Http1(sender) => {

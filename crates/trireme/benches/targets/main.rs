@@ -8,12 +8,14 @@
 //! span of time or a number of requests, under [`MEASUREMENT_LIMIT`].
 
 mod binary;
+mod change;
 mod cluster;
 mod connection;
 mod create;
 mod events;
 mod get;
 mod idle;
+mod large;
 mod list;
 mod load;
 mod machine;
@@ -42,9 +44,12 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
     ("idle", || Box::pin(idle::measure())),
     ("pods", || Box::pin(pods::measure())),
     ("create", || Box::pin(create::measure())),
+    ("change", || Box::pin(change::measure())),
     ("get", || Box::pin(get::measure())),
     ("list", || Box::pin(list::measure())),
-    ("watch", || Box::pin(watch::measure())),
+    ("watch", || Box::pin(watch::measure(&watch::THOUSAND))),
+    ("fanout", || Box::pin(watch::measure(&watch::TEN_THOUSAND))),
+    ("large", || Box::pin(large::measure())),
 ];
 
 fn main() -> ExitCode {
@@ -57,7 +62,7 @@ fn main() -> ExitCode {
     rustls::crypto::ring::default_provider()
         .install_default()
         .expect("invariant: nobody installed a provider before us");
-    // A thousand watchers are a thousand open files, which is what a shell's soft limit allows.
+    // Each watcher is an open file, and a shell's soft limit allows a thousand.
     let mut files = rustix::process::getrlimit(Resource::Nofile);
     files.current = files.maximum;
     rustix::process::setrlimit(Resource::Nofile, files).expect("a soft limit can be raised to the hard one");
@@ -76,6 +81,14 @@ fn main() -> ExitCode {
         }
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// A number of objects or watchers, divided by what `TRIREME_BENCH_SHARE` says: to see that a measurement runs, not what it
+/// measures.
+fn sized(count: u64) -> u64 {
+    let share = std::env::var("TRIREME_BENCH_SHARE").ok();
+    let share = share.and_then(|share| share.parse().ok()).unwrap_or(1);
+    count.div_ceil(u64::max(share, 1))
 }
 
 /// Tells one figure. The name is the one in xtask's table of targets.
