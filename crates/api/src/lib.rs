@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod codec;
 pub mod cron;
+pub mod duration;
 pub mod field;
 pub mod gvk;
 pub mod meta;

@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod dial;
 pub mod flowcontrol;
 pub mod health;
+pub mod hook;
 pub mod metrics;
 pub mod pipeline;
 pub mod pki;

@@ -46,9 +46,11 @@ pub async fn serve(call: &Arc<Call>, entry: &Virtual, body: RequestBody) -> Resu
         "tokenreviews" => token_review(call, &mut object).await?,
         "selfsubjectreviews" => object["status"] = json!({"userInfo": call.user.to_value()}),
         "selfsubjectrulesreviews" => rules_review(call, &mut object)?,
-        "selfsubjectaccessreviews" => access_review(call, &mut object, Some(&call.user), None, &gvk)?,
-        "localsubjectaccessreviews" => access_review(call, &mut object, None, Some(&attributes.namespace), &gvk)?,
-        _ => access_review(call, &mut object, None, None, &gvk)?,
+        "selfsubjectaccessreviews" => access_review(call, &mut object, Some(&call.user), None, &gvk).await?,
+        "localsubjectaccessreviews" => {
+            access_review(call, &mut object, None, Some(&attributes.namespace), &gvk).await?
+        }
+        _ => access_review(call, &mut object, None, None, &gvk).await?,
     }
     Ok(respond::tree(call, &object, 201))
 }
@@ -115,7 +117,7 @@ fn rules_review(call: &Call, review: &mut Value) -> Result<(), Status> {
 }
 
 /// Answers an access review: for the user that asks (`own`), or for the one that it names.
-fn access_review(
+async fn access_review(
     call: &Call,
     review: &mut Value,
     own: Option<&UserInfo>,
@@ -159,12 +161,14 @@ fn access_review(
                 .unwrap_or_default(),
         },
     };
-    let decision = call.server.authorizer.authorize(&user, &attributes_of(spec));
+    let attributes = attributes_of(spec);
+    let decision = call.server.authorizer.authorize(&user, &attributes).await;
     let mut status = Map::new();
-    let (allowed, denied, reason) = match decision {
-        Decision::Allow(reason) => (true, false, reason),
-        Decision::Deny(reason) => (false, true, reason),
-        Decision::NoOpinion(reason) => (false, false, reason),
+    let (allowed, denied, reason, error) = match decision {
+        Decision::Allow(reason) => (true, false, reason, String::new()),
+        Decision::Deny(reason) => (false, true, reason, String::new()),
+        Decision::NoOpinion(reason) => (false, false, reason, String::new()),
+        Decision::Failed { denies, reason, error } => (false, denies, reason, error),
     };
     status.insert("allowed".into(), allowed.into());
     if denied {
@@ -172,6 +176,9 @@ fn access_review(
     }
     if !reason.is_empty() {
         status.insert("reason".into(), reason.into());
+    }
+    if !error.is_empty() {
+        status.insert("evaluationError".into(), error.into());
     }
     review["status"] = Value::Object(status);
     Ok(())

@@ -13,4 +13,4 @@ pub use amounts::Amounts;
 pub use charge::Charge;
 pub use names::{count_name, is_tracked, tracked_by, tracks};
 pub use quotas::{Quota, constraints, pretty, pretty_names};
-pub use scopes::{Scopes, Selector};
+pub use scopes::{Scopes, Selector, is_best_effort};

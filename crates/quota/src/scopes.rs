@@ -106,8 +106,8 @@ impl Selector {
     }
 }
 
-/// The quality of service as the pod's status tells it, or as its resources make it.
-fn is_best_effort(pod: &Value) -> bool {
+/// Whether a pod is of the quality of service BestEffort, as its status tells, or as its resources make it.
+pub fn is_best_effort(pod: &Value) -> bool {
     if let Some(class) = pod["status"]["qosClass"].as_str().filter(|class| !class.is_empty()) {
         return class == "BestEffort";
     }

@@ -222,7 +222,7 @@ async fn start_api(
         let tokens = TokenAuthenticator::new(signer.clone(), Arc::new(ClusterObjects(cluster.clone())));
         Parts {
             authenticator: Arc::new(Authentication::new(certificates, tokens, parts_clock.clone())),
-            admission: apiserver::admission::plugins(rbac, authorizer.clone(), parts_random),
+            admission: apiserver::admission::plugins(rbac, authorizer.clone(), parts_random, &Default::default()),
             authorizer,
             tokens: Some(Arc::new(Issuer::new(signer, cluster, parts_clock))),
         }

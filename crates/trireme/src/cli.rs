@@ -302,6 +302,12 @@ pub struct Server {
     /// Authentication
     #[command(flatten)]
     pub authentication: AuthenticationFlags,
+    /// Who may do what
+    #[command(flatten)]
+    pub authorization: AuthorizationFlags,
+    /// What happens to objects before they are stored
+    #[command(flatten)]
+    pub admission: AdmissionFlags,
 }
 
 /// `trireme keep-server`
@@ -368,6 +374,45 @@ pub struct EncryptionFlags {
     /// Takes the file again whenever it changes
     #[arg(long, requires = "encryption_provider_config")]
     pub encryption_provider_config_automatic_reload: bool,
+}
+
+/// Who may do what: kube-apiserver's flags.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(next_help_heading = "Authorization: who may do what")]
+pub struct AuthorizationFlags {
+    /// Who decides, in this order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny [default: Node,RBAC]
+    #[arg(long, value_name = "MODE,...", value_delimiter = ',')]
+    pub authorization_mode: Vec<String>,
+    /// The service that mode Webhook asks: a file in kubeconfig format
+    #[arg(long, value_name = "FILE", requires = "authorization_mode")]
+    pub authorization_webhook_config_file: Option<PathBuf>,
+    /// The version of SubjectAccessReview that it is asked in
+    #[arg(long, value_name = "VERSION", default_value = "v1beta1")]
+    pub authorization_webhook_version: String,
+    /// How long it is remembered that it said yes
+    #[arg(long, value_name = "DURATION", default_value = "5m0s")]
+    pub authorization_webhook_cache_authorized_ttl: String,
+    /// How long it is remembered that it did not
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub authorization_webhook_cache_unauthorized_ttl: String,
+    /// Who decides, in more words: an AuthorizationConfiguration of apiserver.config.k8s.io, read again when it changes
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["authorization_mode", "authorization_webhook_config_file"])]
+    pub authorization_config: Option<PathBuf>,
+}
+
+/// What happens to objects before they are stored: kube-apiserver's flags.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(next_help_heading = "Admission: what happens to objects before they are stored")]
+pub struct AdmissionFlags {
+    /// Plug-ins that run beside those that are on by default; docs/admission.md lists both
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    /// Plug-ins that do not run
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<String>,
+    /// What plug-ins are told: an AdmissionConfiguration of apiserver.config.k8s.io/v1
+    #[arg(long, value_name = "FILE")]
+    pub admission_control_config_file: Option<PathBuf>,
 }
 
 /// What is told of requests, and where: kube-apiserver's flags.

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Name};
 
-use crate::pipeline::{Authorizer, Decision, Operation, Plugin, Review};
+use crate::pipeline::{Authorizer, Operation, Plugin, Review};
 use crate::request::{Attributes, SYSTEM_MASTERS};
 
 const GROUP: &str = "certificates.k8s.io";
@@ -18,32 +18,47 @@ const RESOURCE: &str = "certificatesigningrequests";
 /// The signer whose certificates the API server takes for users.
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
-/// The plug-in; one for all three, since each is about another path.
-pub struct Certificates(Arc<dyn Authorizer>);
+/// One of the three plug-ins: each is about another path.
+pub struct Certificates {
+    name: &'static str,
+    subresource: &'static str,
+    authorizer: Arc<dyn Authorizer>,
+}
 
 impl Certificates {
-    /// A plug-in that asks this authorizer.
-    pub fn new(authorizer: Arc<dyn Authorizer>) -> Certificates {
-        Certificates(authorizer)
+    /// All of them, asking this authorizer.
+    pub fn all(authorizer: &Arc<dyn Authorizer>) -> [Certificates; 3] {
+        [
+            ("CertificateApproval", "approval"),
+            ("CertificateSigning", "status"),
+            ("CertificateSubjectRestriction", ""),
+        ]
+        .map(|(name, subresource)| Certificates {
+            name,
+            subresource,
+            authorizer: authorizer.clone(),
+        })
     }
 
-    fn check(&self, review: &Review, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+    async fn check(&self, review: &Review, object: &Value, old: Option<&Value>) -> Result<(), Status> {
         let signer = |of: &Value| of["spec"]["signerName"].as_str().unwrap_or("").to_owned();
         match (&*review.subresource, review.operation, old) {
             ("", Operation::Create, _) if signer(object) == CLIENT_SIGNER && asks_for_masters(object) => {
                 let why = format!("use of {CLIENT_SIGNER} signer with {SYSTEM_MASTERS} group is not allowed");
                 Err(review.forbidden(&why))
             }
-            ("approval", Operation::Update, Some(old)) => self.must(review, "approve", &signer(old)),
-            ("status", Operation::Update, Some(old)) if signs(object, old) => self.must(review, "sign", &signer(old)),
+            ("approval", Operation::Update, Some(old)) => self.must(review, "approve", &signer(old)).await,
+            ("status", Operation::Update, Some(old)) if signs(object, old) => {
+                self.must(review, "sign", &signer(old)).await
+            }
             _ => Ok(()),
         }
     }
 
-    fn must(&self, review: &Review, verb: &str, signer: &str) -> Result<(), Status> {
+    async fn must(&self, review: &Review, verb: &str, signer: &str) -> Result<(), Status> {
         let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
         let every = format!("{domain}/*");
-        if self.may(review, verb, signer) || self.may(review, verb, &every) {
+        if self.may(review, verb, signer).await || self.may(review, verb, &every).await {
             return Ok(());
         }
         let signer = api::field::quote(signer);
@@ -51,7 +66,7 @@ impl Certificates {
         Err(Status::forbidden(&resource(), &review.name, &why))
     }
 
-    fn may(&self, review: &Review, verb: &str, name: &str) -> bool {
+    async fn may(&self, review: &Review, verb: &str, name: &str) -> bool {
         let attributes = Attributes {
             is_resource: true,
             verb: verb.into(),
@@ -61,7 +76,7 @@ impl Certificates {
             name: name.into(),
             ..Attributes::default()
         };
-        matches!(self.0.authorize(&review.user, &attributes), Decision::Allow(_))
+        self.authorizer.authorize(&review.user, &attributes).await.allows()
     }
 }
 
@@ -114,7 +129,7 @@ fn with_subject<T>(object: &Value, look: impl FnOnce(&X509Name<'_>) -> T) -> Opt
 
 impl Plugin for Certificates {
     fn name(&self) -> &'static str {
-        "CertificateApproval"
+        self.name
     }
 
     fn handles(&self, operation: Operation) -> bool {
@@ -127,36 +142,41 @@ impl Plugin for Certificates {
         object: Option<&'a Value>,
         old: Option<&'a Value>,
     ) -> BoxFuture<'a, Result<(), Status>> {
-        let about = review.resource.group == GROUP && review.resource.resource == RESOURCE;
+        let about = review.is_about(GROUP, RESOURCE, self.subresource);
         let object = object.filter(|_| about);
-        Box::pin(std::future::ready(
-            object.map_or(Ok(()), |object| self.check(review, object, old)),
-        ))
+        Box::pin(async move {
+            match object {
+                Some(object) => self.check(review, object, old).await,
+                None => Ok(()),
+            }
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use base64::Engine as _;
+    use futures::executor::block_on;
     use serde_json::json;
 
     use super::super::testing::World;
     use super::*;
-    use crate::pipeline::RuleSet;
+    use crate::pipeline::{Decision, RuleSet};
     use crate::request::UserInfo;
 
     /// Jane may approve for one signer and sign for a whole domain.
     struct Rights;
 
     impl Authorizer for Rights {
-        fn authorize(&self, _: &UserInfo, attributes: &Attributes) -> Decision {
+        fn authorize<'a>(&'a self, _: &'a UserInfo, attributes: &'a Attributes) -> BoxFuture<'a, Decision> {
             let right = (&*attributes.verb, &*attributes.resource, &*attributes.name);
-            match right {
+            let decision = match right {
                 ("approve", "signers", "example.com/own") | ("sign", "signers", "example.com/*") => {
                     Decision::Allow(String::new())
                 }
                 _ => Decision::NoOpinion(String::new()),
-            }
+            };
+            decision.now()
         }
 
         fn rules(&self, _: &UserInfo, _: &str) -> RuleSet {
@@ -171,8 +191,10 @@ mod tests {
             Operation::Create
         };
         let review = World::default().review(operation, GROUP, RESOURCE, subresource, "", "a");
-        let verdict = Certificates::new(Arc::new(Rights)).check(&review, object, old);
-        verdict.err().map(|status| status.message)
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Rights);
+        let ask = |plugin: &Certificates| block_on(plugin.validate(&review, Some(object), old)).err();
+        let refused = Certificates::all(&authorizer).iter().find_map(ask);
+        refused.map(|status| status.message)
     }
 
     #[test]

@@ -6,17 +6,23 @@ mod certificates;
 mod claim_resize;
 mod default_class;
 mod default_toleration_seconds;
+mod event_rate_limit;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod optional;
+mod owner_references;
 mod pod_security;
 mod priority;
 mod rbac_escalation;
 mod resource_quota;
 mod runtime_class;
+mod selection;
 mod service_account;
 mod storage_in_use;
 mod taint_nodes_by_condition;
+mod tolerations;
+mod topology_labels;
 
 use std::sync::Arc;
 
@@ -26,43 +32,100 @@ pub use certificates::Certificates;
 pub use claim_resize::PersistentVolumeClaimResize;
 pub use default_class::DefaultClass;
 pub use default_toleration_seconds::DefaultTolerationSeconds;
+pub use event_rate_limit::EventRateLimit;
 pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
+pub use optional::Optional;
+pub use owner_references::OwnerReferences;
 pub use pod_security::PodSecurity;
 pub use priority::Priority;
 pub use rbac_escalation::RbacEscalation;
 pub use resource_quota::ResourceQuota;
 pub use runtime_class::RuntimeClass;
+pub use selection::Selection;
 pub use service_account::ServiceAccount;
 pub use storage_in_use::StorageObjectInUseProtection;
 pub use taint_nodes_by_condition::TaintNodesByCondition;
+pub use tolerations::PodTolerationRestriction;
+pub use topology_labels::PodTopologyLabels;
 
 use crate::authorization::Rbac;
 use crate::pipeline::{Authorizer, Plugin};
 
-/// All plug-ins, in upstream's recommended order.
+/// The plug-ins of a selection, in upstream's recommended order.
 /// Source: `pkg/kubeapiserver/options/plugins.go` (`AllOrderedPlugins`).
-pub fn plugins(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>, random: Random) -> Vec<Arc<dyn Plugin>> {
-    vec![
+pub fn plugins(
+    rbac: Arc<Rbac>,
+    authorizer: Arc<dyn Authorizer>,
+    random: Random,
+    selection: &Selection,
+) -> Vec<Arc<dyn Plugin>> {
+    let checked = "invariant: a selection's configurations were read when it was made";
+    let mut all: Vec<Arc<dyn Plugin>> = vec![
+        Arc::new(Optional::ALWAYS_ADMIT),
         Arc::new(NamespaceLifecycle),
+        Arc::new(Optional::NAMESPACE_EXISTS),
+        Arc::new(Optional::LIMIT_POD_HARD_ANTI_AFFINITY_TOPOLOGY),
         Arc::new(LimitRanger),
         Arc::new(ServiceAccount::new(random)),
         Arc::new(NodeRestriction::new(authorizer.clone())),
         Arc::new(TaintNodesByCondition),
+        Arc::new(Optional::ALWAYS_PULL_IMAGES),
         Arc::new(PodSecurity),
         Arc::new(Priority),
         Arc::new(DefaultTolerationSeconds),
+    ];
+    if let Some(plugin) = selection.pod_toleration_restriction().expect(checked) {
+        all.push(Arc::new(plugin));
+    }
+    if let Some(plugin) = selection.event_rate_limit().expect(checked) {
+        all.push(Arc::new(plugin));
+    }
+    all.extend([
+        Arc::new(Optional::EXTENDED_RESOURCE_TOLERATION) as Arc<dyn Plugin>,
         Arc::new(DefaultClass::STORAGE),
         Arc::new(StorageObjectInUseProtection),
+        Arc::new(OwnerReferences::new(authorizer.clone())),
         Arc::new(PersistentVolumeClaimResize),
         Arc::new(RuntimeClass),
-        Arc::new(Certificates::new(authorizer.clone())),
-        Arc::new(DefaultClass::INGRESS),
-        Arc::new(RbacEscalation::new(rbac, authorizer)),
+    ]);
+    all.extend(Certificates::all(&authorizer).map(|plugin| Arc::new(plugin) as Arc<dyn Plugin>));
+    all.extend([
+        Arc::new(DefaultClass::INGRESS) as Arc<dyn Plugin>,
+        Arc::new(Optional::DENY_SERVICE_EXTERNAL_IPS),
+        Arc::new(PodTopologyLabels),
         // Last: what is refused by others is not charged.
         Arc::new(ResourceQuota::default()),
-    ]
+        Arc::new(Optional::ALWAYS_DENY),
+    ]);
+    all.retain(|plugin| selection.has(plugin.name()));
+    // Upstream has it in the registry of roles: nobody turns it off.
+    let before_quota = all
+        .iter()
+        .position(|plugin| plugin.name() == "ResourceQuota")
+        .unwrap_or(all.len());
+    all.insert(before_quota, Arc::new(RbacEscalation::new(rbac, authorizer)));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::World;
+    use super::*;
+
+    #[test]
+    fn every_plugin_that_is_selected_is_there() {
+        let world = World::default();
+        let rbac = Arc::new(Rbac::new(&world));
+        let all = plugins(rbac.clone(), rbac, Random::seeded(1), &Selection::default());
+        let names: Vec<&str> = all
+            .iter()
+            .map(|plugin| plugin.name())
+            .filter(|name| *name != "RBACEscalation")
+            .collect();
+        assert_eq!(names, Selection::default().names());
+    }
 }
 
 #[cfg(test)]

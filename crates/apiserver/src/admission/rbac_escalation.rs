@@ -9,7 +9,7 @@ use api::{GroupResource, Status, Value};
 use futures::future::BoxFuture;
 
 use crate::authorization::{Rbac, Rule};
-use crate::pipeline::{Authorizer, Decision, Operation, Plugin, Review};
+use crate::pipeline::{Authorizer, Operation, Plugin, Review};
 use crate::request::{Attributes, SYSTEM_MASTERS};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -35,7 +35,7 @@ impl Plugin for RbacEscalation {
         object: Option<&'a Value>,
         old: Option<&'a Value>,
     ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.check(review, object, old)))
+        Box::pin(self.check(review, object, old))
     }
 }
 
@@ -47,7 +47,7 @@ impl RbacEscalation {
         RbacEscalation { rbac, authorizer }
     }
 
-    fn check(&self, review: &Review, object: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
+    async fn check(&self, review: &Review, object: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
         let Some(object) = object.filter(|_| review.resource.group == GROUP && review.subresource.is_empty()) else {
             return Ok(());
         };
@@ -55,18 +55,21 @@ impl RbacEscalation {
             return Ok(());
         }
         match &*review.resource.resource {
-            "roles" | "clusterroles" => self.check_role(review, object, old),
-            "rolebindings" | "clusterrolebindings" => self.check_binding(review, object, old),
+            "roles" | "clusterroles" => self.check_role(review, object, old).await,
+            "rolebindings" | "clusterrolebindings" => self.check_binding(review, object, old).await,
             _ => Ok(()),
         }
     }
 
-    fn check_role(&self, review: &Review, role: &Value, old: Option<&Value>) -> Result<(), Status> {
+    async fn check_role(&self, review: &Review, role: &Value, old: Option<&Value>) -> Result<(), Status> {
         let same = |field: &str| old.is_some_and(|old| old.get(field) == role.get(field));
         if same("rules") && same("aggregationRule") {
             return Ok(());
         }
-        if self.may(review, "escalate", &review.resource.resource, &review.name) {
+        if self
+            .may(review, "escalate", &review.resource.resource, &review.name)
+            .await
+        {
             return Ok(());
         }
         if role.get("aggregationRule").is_some_and(Value::is_object) && !same("aggregationRule") {
@@ -92,7 +95,7 @@ impl RbacEscalation {
         self.must_hold(review, &Rule::of_role(role))
     }
 
-    fn check_binding(&self, review: &Review, binding: &Value, old: Option<&Value>) -> Result<(), Status> {
+    async fn check_binding(&self, review: &Review, binding: &Value, old: Option<&Value>) -> Result<(), Status> {
         let same = |field: &str| old.is_some_and(|old| old.get(field) == binding.get(field));
         if same("roleRef") && same("subjects") {
             return Ok(());
@@ -103,7 +106,7 @@ impl RbacEscalation {
             Some("Role") => ("roles", &*review.namespace),
             _ => ("clusterroles", ""),
         };
-        if self.may(review, "bind", resource, name) {
+        if self.may(review, "bind", resource, name).await {
             return Ok(());
         }
         match self.rbac.rules_of_role(namespace, name) {
@@ -118,7 +121,7 @@ impl RbacEscalation {
         }
     }
 
-    fn may(&self, review: &Review, verb: &str, resource: &str, name: &str) -> bool {
+    async fn may(&self, review: &Review, verb: &str, resource: &str, name: &str) -> bool {
         let attributes = Attributes {
             verb: verb.into(),
             prefix: "apis".into(),
@@ -130,7 +133,7 @@ impl RbacEscalation {
             is_resource: true,
             ..Attributes::default()
         };
-        matches!(self.authorizer.authorize(&review.user, &attributes), Decision::Allow(_))
+        self.authorizer.authorize(&review.user, &attributes).await.allows()
     }
 
     fn must_hold(&self, review: &Review, wanted: &[Rule]) -> Result<(), Status> {
@@ -212,9 +215,8 @@ mod tests {
         };
         let mut review = world.review(operation, GROUP, resource, "", "", api::meta::name(&object));
         review.user = Arc::new(user);
-        plugin
-            .check(&review, Some(&object), old.as_ref())
-            .map_err(|status| status.message)
+        let verdict = futures::executor::block_on(plugin.check(&review, Some(&object), old.as_ref()));
+        verdict.map_err(|status| status.message)
     }
 
     #[test]

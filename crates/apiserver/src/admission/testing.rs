@@ -79,6 +79,7 @@ impl World {
             options: Value::Null,
             cluster: Arc::new(self.clone()),
             warnings: Mutex::default(),
+            annotations: Mutex::default(),
             together: Mutex::default(),
         }
     }

@@ -116,6 +116,8 @@ pub struct Facts<'a> {
     pub user: &'a UserInfo,
     /// As whom they act.
     pub impersonated: Option<&'a UserInfo>,
+    /// The verb of constrained impersonation that allowed it; or empty.
+    pub constraint: &'a str,
     /// What is asked.
     pub request: &'a Attributes,
     /// The addresses it came from, the farthest first.
@@ -161,6 +163,10 @@ impl Auditor {
         event.insert("user".into(), facts.user.to_value());
         if let Some(user) = facts.impersonated {
             event.insert("impersonatedUser".into(), user.to_value());
+        }
+        if !facts.constraint.is_empty() {
+            let metadata = json!({"impersonationConstraint": facts.constraint});
+            event.insert("authenticationMetadata".into(), metadata);
         }
         event.insert("sourceIPs".into(), json!(facts.source_ips));
         if !facts.user_agent.is_empty() {

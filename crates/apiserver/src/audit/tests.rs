@@ -45,6 +45,7 @@ fn begin(level: &str, more: &str) -> (Arc<Events>, Trail) {
         uri: "/api/v1/namespaces/n/configmaps?dryRun=All",
         user: &user,
         impersonated: Some(&acting),
+        constraint: "impersonate:user-info",
         request: &request,
         source_ips: vec!["10.0.0.1".into()],
         user_agent: "kubectl",

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::{GroupResource, Value};
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::Rule;
@@ -105,7 +106,23 @@ impl Rbac {
 }
 
 impl Authorizer for Rbac {
-    fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
+    fn authorize<'a>(&'a self, user: &'a UserInfo, attributes: &'a Attributes) -> BoxFuture<'a, Decision> {
+        self.decide(user, attributes).now()
+    }
+
+    fn rules(&self, user: &UserInfo, namespace: &str) -> RuleSet {
+        let rules = self.rules_of(user, namespace);
+        RuleSet {
+            resource_rules: rules.iter().filter_map(Rule::to_resource_rule).collect(),
+            non_resource_rules: rules.iter().filter_map(Rule::to_non_resource_rule).collect(),
+            incomplete: false,
+            evaluation_error: String::new(),
+        }
+    }
+}
+
+impl Rbac {
+    fn decide(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
         tracing::trace!(target: "walk", "whether they may");
         let mut state = self.state.lock();
         state.drain();
@@ -120,16 +137,6 @@ impl Authorizer for Rbac {
         match reason {
             Some(reason) => Decision::Allow(reason),
             None => Decision::NoOpinion(String::new()),
-        }
-    }
-
-    fn rules(&self, user: &UserInfo, namespace: &str) -> RuleSet {
-        let rules = self.rules_of(user, namespace);
-        RuleSet {
-            resource_rules: rules.iter().filter_map(Rule::to_resource_rule).collect(),
-            non_resource_rules: rules.iter().filter_map(Rule::to_non_resource_rule).collect(),
-            incomplete: false,
-            evaluation_error: String::new(),
         }
     }
 }
@@ -436,7 +443,7 @@ mod tests {
                 None => Decision::NoOpinion(String::new()),
             };
             assert_eq!(
-                rbac.authorize(user, &pods(verb, namespace)),
+                rbac.decide(user, &pods(verb, namespace)),
                 expect,
                 "{} {verb} {namespace}",
                 user.name
@@ -450,7 +457,7 @@ mod tests {
         let world = World::new(&[(CLUSTER_ROLES, role("", "reader", &["get"]))]);
         let rbac = Rbac::new(&world);
         let jane = UserInfo::new("jane", ["dev"]);
-        let allowed = |verb: &str| matches!(rbac.authorize(&jane, &pods(verb, "a")), Decision::Allow(_));
+        let allowed = |verb: &str| rbac.decide(&jane, &pods(verb, "a")).allows();
         assert!(!allowed("get"));
         let bound = || {
             binding(

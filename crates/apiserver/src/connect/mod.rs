@@ -56,6 +56,7 @@ pub async fn admit(call: &Call, served: &Served, kind: &str, options: Value) -> 
         options: Value::Null,
         cluster: call.server.storage.clone(),
         warnings: Default::default(),
+        annotations: Default::default(),
         together: Default::default(),
     };
     let mut slot = Some(options);

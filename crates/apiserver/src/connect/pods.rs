@@ -66,7 +66,7 @@ async fn bind_pod(
     if !errors.is_empty() {
         return Err(Status::invalid(&gvk.group_kind(), name, &errors));
     }
-    admit_binding(call, served, name, binding, options).await?;
+    let binding = &admit_binding(call, served, name, binding, options).await?;
     let write = Write {
         call,
         served,
@@ -94,7 +94,7 @@ async fn admit_binding(
     name: &str,
     binding: &Value,
     options: &WriteOptions,
-) -> Result<(), Status> {
+) -> Result<Value, Status> {
     let review = Review {
         operation: Operation::Create,
         user: call.user.clone(),
@@ -107,11 +107,13 @@ async fn admit_binding(
         options: options.to_value("CreateOptions"),
         cluster: call.server.storage.clone(),
         warnings: Default::default(),
+        annotations: Default::default(),
         together: Default::default(),
     };
     let mut slot = Some(binding.clone());
     run_admit(call, &review, &mut slot, None).await?;
-    run_validate(call, &review, slot.as_ref(), None).await
+    run_validate(call, &review, slot.as_ref(), None).await?;
+    Ok(slot.unwrap_or_default())
 }
 
 /// The pod on its node. Pure.

@@ -78,6 +78,7 @@ pub async fn issue(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
         options: options.to_value("CreateOptions"),
         cluster: call.server.storage.clone(),
         warnings: Default::default(),
+        annotations: Default::default(),
         together: Default::default(),
     };
     let mut slot = Some(request);

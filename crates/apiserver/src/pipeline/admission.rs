@@ -62,6 +62,8 @@ pub struct Review {
     pub cluster: Arc<dyn Cluster>,
     /// Texts for the `Warning` header.
     pub warnings: Mutex<Vec<String>>,
+    /// Annotations for the audit log.
+    pub annotations: Mutex<Vec<(String, String)>>,
     /// What a plug-in wants written together with the object.
     pub together: Mutex<Together>,
 }
@@ -86,6 +88,11 @@ impl Review {
     /// Adds a text for the `Warning` header.
     pub fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().push(text.into());
+    }
+
+    /// Adds an annotation for the audit log.
+    pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        self.annotations.lock().push((key.into(), value.into()));
     }
 
     /// The 403 that upstream's plug-ins answer (`admission.NewForbidden`): `pods "x" is forbidden: why`.

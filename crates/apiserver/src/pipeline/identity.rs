@@ -84,6 +84,27 @@ pub enum Decision {
     Deny(String),
     /// Somebody else must know; what was missing.
     NoOpinion(String),
+    /// It could not be found out.
+    Failed {
+        /// Whether this is a [`Decision::Deny`], or a [`Decision::NoOpinion`].
+        denies: bool,
+        /// What was missing apart from that.
+        reason: String,
+        /// What went wrong.
+        error: String,
+    },
+}
+
+impl Decision {
+    /// Whether it is a yes.
+    pub fn allows(&self) -> bool {
+        matches!(self, Decision::Allow(_))
+    }
+
+    /// The answer at once, for an authorizer that knows it from memory.
+    pub fn now<'a>(self) -> BoxFuture<'a, Decision> {
+        Box::pin(std::future::ready(self))
+    }
 }
 
 /// What a user may do in a namespace, for SelfSubjectRulesReview.
@@ -101,8 +122,8 @@ pub struct RuleSet {
 
 /// Says who may do what. A chain of authorizers is an authorizer too.
 pub trait Authorizer: Send + Sync {
-    /// The verdict. Must not block: it reads the replica in memory.
-    fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Decision;
+    /// The verdict. Most read the replica in memory and answer at once; a webhook has to ask.
+    fn authorize<'a>(&'a self, user: &'a UserInfo, attributes: &'a Attributes) -> BoxFuture<'a, Decision>;
 
     /// The rules that hold for the user in the namespace.
     fn rules(&self, user: &UserInfo, namespace: &str) -> RuleSet;

@@ -9,12 +9,22 @@ mod stages;
 
 pub use admission::{Operation, Plugin, Review};
 pub use identity::{Anonymous, Authenticator, Authorizer, Credentials, Decision, Identity, RuleSet, TokenIssuer};
-pub(crate) use stages::parse_duration;
 pub use stages::{Peer, handle};
 
 use api::{GroupResource, Status};
 
 use crate::request::{Attributes, UserInfo};
+
+/// The reason of a yes, or what a request that was not allowed is answered. An authorizer that could not find out is our
+/// failure, not the client's.
+/// Source: `withAuthorization` of `k8s.io/apiserver/pkg/endpoints/filters/authorization.go`.
+pub fn must_allow(decision: Decision, user: &UserInfo, attributes: &Attributes) -> Result<String, Status> {
+    match decision {
+        Decision::Allow(reason) => Ok(reason),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(user, attributes, &reason)),
+        Decision::Failed { error, .. } => Err(Status::internal(error)),
+    }
+}
 
 /// The 403 of an authorizer's refusal, worded as upstream's `ForbiddenStatusError`.
 pub fn forbidden(user: &UserInfo, attributes: &Attributes, reason: &str) -> Status {

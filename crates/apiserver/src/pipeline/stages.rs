@@ -29,7 +29,8 @@ use crate::respond::{self, body};
 use crate::server::Server;
 use crate::virtuals;
 
-use super::{Credentials, Decision, forbidden, impersonate};
+use super::impersonate::{Impersonated, impersonate};
+use super::{Credentials, Decision, must_allow};
 
 /// How long a request that is neither a watch nor a stream may take (upstream's `--request-timeout`).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -134,7 +135,7 @@ fn deadline(query: &Query) -> Result<Duration, Status> {
     if text.is_empty() {
         return Ok(REQUEST_TIMEOUT);
     }
-    let Some(asked) = parse_duration(text) else {
+    let Some(asked) = api::duration::parse(text) else {
         let why = format!(
             "invalid timeout specified in the request URL - time: invalid duration {}",
             api::field::quote(text)
@@ -146,33 +147,6 @@ fn deadline(query: &Query) -> Result<Duration, Status> {
     } else {
         asked.min(REQUEST_TIMEOUT)
     })
-}
-
-/// A duration as Go writes it: `1h2m3.5s`, `300ms`. Negative ones are none.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let (mut rest, mut seconds) = (text, 0.0);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        let end = rest[digits..]
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .map_or(rest.len(), |end| digits + end);
-        seconds += number
-            * match &rest[digits..end] {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 1e-3,
-                "us" | "µs" => 1e-6,
-                "ns" => 1e-9,
-                _ => return None,
-            };
-        rest = &rest[end..];
-    }
-    Duration::try_from_secs_f64(seconds).ok().filter(|_| !text.is_empty())
 }
 
 /// The stages, under a deadline and with panics caught.
@@ -226,21 +200,22 @@ async fn stages(
     let (mut parts, request_body) = request.into_parts();
     let registry = server.registry.load_full();
     let (output, not_acceptable) = negotiated(&registry, &parts.headers, &query, &attributes);
-    let begin = |user: &UserInfo, impersonated: Option<&UserInfo>, headers: &http::HeaderMap| {
+    let begin = |user: &UserInfo, impersonated: Option<&Impersonated>, headers: &http::HeaderMap| {
         let auditor = server.audit.as_ref()?;
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
         let facts = Facts {
             id: audit_id,
             uri: parts.uri.path_and_query().map_or("", |uri| uri.as_str()),
             user,
-            impersonated,
+            impersonated: impersonated.map(|other| &other.user),
+            constraint: impersonated.map_or("", |other| other.constraint),
             request: &attributes,
             source_ips: source_ips(headers, &peer),
             user_agent: text("user-agent"),
         };
         auditor.begin(&facts).map(Arc::new)
     };
-    let (user, impersonated) = match authenticate(&server, &peer, &attributes.path, &mut parts.headers).await {
+    let (user, impersonated) = match authenticate(&server, &peer, &attributes, &mut parts.headers).await {
         Ok(both) => both,
         Err(status) => {
             let response = respond::failure(&output, &status);
@@ -251,7 +226,7 @@ async fn stages(
         }
     };
     let audit = begin(&user, impersonated.as_ref(), &parts.headers);
-    let user = impersonated.unwrap_or(user);
+    let user = impersonated.map_or(user, |other| other.user);
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let call = Arc::new(Call {
         registry,
@@ -337,9 +312,9 @@ fn negotiated(
 async fn authenticate(
     server: &Server,
     peer: &Peer,
-    path: &str,
+    attributes: &Attributes,
     headers: &mut http::HeaderMap,
-) -> Result<(UserInfo, Option<UserInfo>), Status> {
+) -> Result<(UserInfo, Option<Impersonated>), Status> {
     let user = match peer {
         Peer::InProcess(user) => (**user).clone(),
         Peer::Connection { remote, certificates } => {
@@ -350,7 +325,7 @@ async fn authenticate(
             };
             match server.authenticator.authenticate(credentials).await {
                 Ok(Some(identity)) => identity.user,
-                Ok(None) if server.anonymous.allows(path) => UserInfo::anonymous(),
+                Ok(None) if server.anonymous.allows(&attributes.path) => UserInfo::anonymous(),
                 Ok(None) => return Err(Status::unauthorized()),
                 Err(why) => {
                     tracing::info!(%remote, %why, "unable to authenticate the request");
@@ -360,7 +335,7 @@ async fn authenticate(
         }
     };
     server.authenticator.clear(headers);
-    let impersonated = impersonate::impersonate(&*server.authorizer, &user, headers)?;
+    let impersonated = impersonate(&*server.authorizer, &user, attributes, headers).await?;
     Ok((user, impersonated))
 }
 
@@ -401,25 +376,22 @@ fn work(call: &Call, flow: &Flow) -> Work {
 
 /// Authorization, verb.
 async fn authorized(call: &Arc<Call>, body: RequestBody) -> Result<Response<Body>, Status> {
-    let (allowed, reason) = match call.server.authorizer.authorize(&call.user, &call.attributes) {
-        Decision::Allow(reason) => (true, reason),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => (false, reason),
-    };
-    let refusal = || forbidden(&call.user, &call.attributes, &reason);
+    let authorizer = &call.server.authorizer;
+    let decision = authorizer.authorize(&call.user, &call.attributes).await;
     let Some(trail) = &call.audit else {
-        return match allowed {
-            true => crate::route::route(call, body).await,
-            false => Err(refusal()),
-        };
+        must_allow(decision, &call.user, &call.attributes)?;
+        return crate::route::route(call, body).await;
     };
-    trail.annotate(
-        "authorization.k8s.io/decision",
-        if allowed { "allow" } else { "forbid" },
-    );
-    trail.annotate("authorization.k8s.io/reason", &reason);
-    if !allowed {
-        return Err(refusal());
+    let (word, reason) = match &decision {
+        Decision::Allow(reason) => (Some("allow"), reason.as_str()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => (Some("forbid"), reason.as_str()),
+        Decision::Failed { .. } => (None, "internal error"),
+    };
+    if let Some(word) = word {
+        trail.annotate("authorization.k8s.io/decision", word);
     }
+    trail.annotate("authorization.k8s.io/reason", reason);
+    must_allow(decision, &call.user, &call.attributes)?;
     let writes = !call.attributes.is_read_only() && !call.is_long_running();
     let body = match writes {
         true => {

@@ -16,7 +16,6 @@ use api::codec::{Limits, yaml};
 use api::field::{Error, Path, aggregate, quote};
 use api::{GroupResource, Value};
 
-use crate::pipeline::parse_duration;
 
 /// How long a KMS plug-in has for an answer when nobody says. Source: `defaultTimeout`.
 const KMS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -369,7 +368,7 @@ fn kms(value: &Value, path: &Path, names: &mut BTreeSet<String>, errors: &mut Ve
     }
     let timeout = match &value["timeout"] {
         Value::Null => Some(KMS_TIMEOUT),
-        Value::String(text) => parse_duration(text).filter(|timeout| !timeout.is_zero()),
+        Value::String(text) => api::duration::parse(text).filter(|timeout| !timeout.is_zero()),
         _ => None,
     };
     if timeout.is_none() {

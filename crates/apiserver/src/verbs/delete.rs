@@ -218,6 +218,7 @@ fn review(call: &Call, kind: &Kind, namespace: &str, name: &str, options: &Delet
         options: options.to_value(),
         cluster: call.server.storage.clone(),
         warnings: Default::default(),
+        annotations: Default::default(),
         together: Default::default(),
     }
 }

@@ -94,6 +94,7 @@ impl Write<'_> {
             options,
             cluster: self.call.server.storage.clone(),
             warnings: Default::default(),
+            annotations: Default::default(),
             together: Default::default(),
         }
     }
@@ -241,7 +242,13 @@ pub async fn run_validate(
     result
 }
 
+/// What plug-ins tell beside their verdict.
 fn take_warnings(call: &Call, review: &Review) {
+    for (key, value) in std::mem::take(&mut *review.annotations.lock()) {
+        if let Some(trail) = &call.audit {
+            trail.annotate(&key, &value);
+        }
+    }
     for warning in std::mem::take(&mut *review.warnings.lock()) {
         call.warn(warning);
     }

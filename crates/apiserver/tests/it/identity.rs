@@ -63,7 +63,7 @@ impl Identities {
                 .with_tokens(Arc::new(bootstrap_tokens));
             Parts {
                 authenticator: Arc::new(authentication),
-                admission: apiserver::admission::plugins(rbac, authorizer.clone(), random),
+                admission: apiserver::admission::plugins(rbac, authorizer.clone(), random, &Default::default()),
                 authorizer,
                 tokens: Some(Arc::new(Issuer::new(signer, cluster, clock))),
             }

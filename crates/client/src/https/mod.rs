@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 
 use crate::{Body, Transport, TransportError};
 use pool::Pool;
-pub use unverified::tls_unverified;
+pub use unverified::{anybody, tls_unverified};
 
 /// A connection is made in this time or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

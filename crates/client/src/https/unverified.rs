@@ -1,12 +1,13 @@
 //! TLS that trusts whatever the other side shows: to containers, whose certificates nobody here can know.
 //!
 //! Used where upstream verifies nothing either: probes (`pkg/probe/http/http.go`) and the API server's proxy to pods and
-//! Services (`InsecureSkipVerify` of its proxy transport).
+//! Services (`InsecureSkipVerify` of its proxy transport), and hooks whose configuration asks for it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,16 +20,22 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let schemes = provider.signature_verification_algorithms.supported_schemes();
+    let verifier = anybody(&provider);
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(std::io::Error::other)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(schemes)))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     TlsConnector::from(Arc::new(config))
         .connect(ServerName::IpAddress(address.into()), stream)
         .await
+}
+
+/// Takes whatever certificate is shown.
+pub fn anybody(provider: &CryptoProvider) -> Arc<dyn ServerCertVerifier> {
+    let schemes = provider.signature_verification_algorithms.supported_schemes();
+    Arc::new(Anybody(schemes))
 }
 
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base::Random;
 use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
@@ -10,7 +11,7 @@ use crate::cli::{EtcdFlags, KeepServer, Server};
 use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::layout::{Layout, write_private};
 use crate::process::{Process, own_cgroup, tell_ready};
-use crate::server::ControlPlane;
+use crate::server::{Access, ControlPlane};
 use crate::settings::Settings;
 use crate::supervisor;
 
@@ -102,7 +103,12 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
     let named = arguments.authentication.are_given();
     let named = named.then(|| arguments.authentication.anchored()).transpose()?;
     let authentication = named.or(settings.authentication.clone()).unwrap_or_default();
-    let plane = ControlPlane::start(layout, arguments.api_port, etcd, audit, &authentication, &settings).await?;
+    let access = Access {
+        authorization: arguments.authorization.plan(&Random::real())?,
+        admission: arguments.admission.selection()?,
+    };
+    let start = ControlPlane::start(layout, arguments.api_port, etcd, audit, &authentication, access, &settings);
+    let plane = start.await?;
     let mut ready = plane.describe();
     if let Some(listen) = arguments.etcd_listen.or(of_up) {
         let address = plane.serve_etcd(layout, listen).await?;

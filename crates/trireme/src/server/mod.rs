@@ -2,9 +2,11 @@
 //! other. Inside of this process all of them speak to the API through function calls (D6).
 
 mod admin;
+mod admission_flags;
 mod audit_flags;
 mod authentication_flags;
 mod authentication_reload;
+mod authorization_flags;
 pub mod backing;
 mod demo_port;
 pub mod dial;
@@ -13,15 +15,17 @@ mod etcd_flags;
 mod node_identity;
 pub mod pki;
 mod serving;
+mod watched;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use api::GroupResource;
+use apiserver::admission::Selection;
 use apiserver::authentication::{
     Authentication, BootstrapTokens, CertificateAuthenticator, FrontProxy, JwtTokens, trust,
 };
-use apiserver::authorization::{Chain, NodeAuthorizer, Rbac};
+use apiserver::authorization::{Configured, NodeAuthorizer, Prepared, Rbac};
 use apiserver::bootstrap;
 use apiserver::cluster::Cluster;
 use apiserver::pipeline::Authorizer;
@@ -39,6 +43,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 pub use self::audit_flags::{AuditLog, file_or_nothing};
 use self::authentication_flags::AuthenticationSettings;
+pub use self::authorization_flags::AuthorizationPlan;
 use self::backing::Backing;
 use self::pki::Pki;
 use crate::cli::AuthenticationFlags;
@@ -59,6 +64,15 @@ pub const API_ENDPOINT: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 243, 0, 1), 6443);
 pub const POD_RANGE: &str = "10.244.0.0/16";
 /// The range of cluster IPs.
 pub const SERVICE_RANGE: &str = "10.96.0.0/12";
+
+/// Who may do what in a control plane that is about to start.
+#[derive(Default)]
+pub struct Access {
+    /// Who decides.
+    pub authorization: AuthorizationPlan,
+    /// What happens to objects before they are stored.
+    pub admission: Selection,
+}
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -87,6 +101,7 @@ impl ControlPlane {
         etcd: Option<EtcdOptions>,
         audit: Option<AuditLog>,
         authentication: &AuthenticationFlags,
+        access: Access,
         settings: &Settings,
     ) -> Result<ControlPlane> {
         let (clock, random, components) = (Clock::real(), Random::real(), Shutdown::new());
@@ -112,7 +127,14 @@ impl ControlPlane {
         }
         let node = dial::NodeNamespace::new(layout.clone());
         let kubelets = dial::ToKubelets::new(node.clone(), pki.clone(), renewal("kube-apiserver-kubelet-client"))?;
-        let mut config = api_config(&pki, authentication, issuers, store.engine(), address, &clock, &random)?;
+        let authorizers = Arc::new(OnceLock::new());
+        let chosen = (
+            access.authorization.prepared.clone(),
+            authorizers.clone(),
+            access.admission,
+        );
+        let of = (&clock, &random);
+        let mut config = api_config(&pki, authentication, issuers, store.engine(), address, chosen, of)?;
         config.services = Some(Arc::new(dial::ToPods(node)));
         config.nodes = Some(Arc::new(kubelets));
         config.audit = audit.as_ref().map(|audit| audit.auditor.clone());
@@ -120,6 +142,11 @@ impl ControlPlane {
             flags.start(&config.sealing, &random, &components).await?;
         }
         let running = ApiServer::start(config).await.doing("starting the API server")?;
+        if let Some(authorizers) = authorizers.get() {
+            access
+                .authorization
+                .follow(authorizers.clone(), random.fork(), &components)?;
+        }
 
         let endpoint = (IpAddr::V4(API_ENDPOINT.0), API_ENDPOINT.1);
         let addresses = bootstrap::Addresses {
@@ -251,8 +278,8 @@ fn api_config(
     issuers: Option<Arc<JwtTokens>>,
     store: Arc<dyn Engine>,
     address: SocketAddr,
-    clock: &Clock,
-    random: &Random,
+    (prepared, authorizers, admission): (Prepared, Arc<OnceLock<Arc<Configured>>>, Selection),
+    (clock, random): (&Clock, &Random),
 ) -> Result<Config> {
     let signer = Signer::from_pem(&pki.token_key_pem, random.fork()).doing("reading the key of tokens")?;
     let signer = Arc::new(signer);
@@ -266,7 +293,10 @@ fn api_config(
     let parts = move |cluster: Arc<dyn Cluster>| {
         let rbac = Arc::new(Rbac::new(&*cluster));
         let node = Arc::new(NodeAuthorizer::new(&*cluster, &node_role));
-        let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![node, rbac.clone()]));
+        let configured = Arc::new(Configured::new(node, rbac.clone(), &prepared));
+        // Told once: the server starts once.
+        let _ = authorizers.set(configured.clone());
+        let authorizer: Arc<dyn Authorizer> = configured;
         let objects = Arc::new(ClusterObjects(cluster.clone()));
         let tokens = TokenAuthenticator::new(signer.clone(), objects);
         let mut authentication = Authentication::new(certificates, tokens, parts_clock.clone()).with_front_proxy(proxy);
@@ -279,7 +309,7 @@ fn api_config(
         }
         Parts {
             authenticator: Arc::new(authentication),
-            admission: apiserver::admission::plugins(rbac, authorizer.clone(), parts_random),
+            admission: apiserver::admission::plugins(rbac, authorizer.clone(), parts_random, &admission),
             authorizer,
             tokens: Some(Arc::new(Issuer::new(signer, cluster, parts_clock))),
         }

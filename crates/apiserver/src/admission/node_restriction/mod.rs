@@ -99,11 +99,11 @@ impl Plugin for NodeRestriction {
         object: Option<&'a Value>,
         old: Option<&'a Value>,
     ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(check(review, &*self.0, object, old)))
+        Box::pin(check(review, &*self.0, object, old))
     }
 }
 
-fn check(
+async fn check(
     review: &Review,
     authorizer: &dyn Authorizer,
     object: Option<&Value>,
@@ -130,7 +130,7 @@ fn check(
         ("", "nodes", _) => node_object(review, node, object, old),
         ("", "persistentvolumeclaims", "status") => claim_status(review, node, object, old),
         ("", "persistentvolumeclaims", _) => Err("may only update PVC status".to_owned().into()),
-        ("", "serviceaccounts", "token") => pods::token(review, authorizer, node, object),
+        ("", "serviceaccounts", "token") => pods::token(review, authorizer, node, object).await,
         ("coordination.k8s.io", "leases", _) => lease(review, node, object),
         ("storage.k8s.io", "csinodes", _) => csi_node(review, node, object),
         ("resource.k8s.io", "resourceslices", _) => resource_slice(review, node, object, old),

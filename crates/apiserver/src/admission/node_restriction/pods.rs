@@ -5,7 +5,7 @@ use serde_json::Map;
 
 use super::{Refusal, core, list};
 use crate::authorization::node_references;
-use crate::pipeline::{Authorizer, Decision, Operation, Review};
+use crate::pipeline::{Authorizer, Operation, Review};
 use crate::request::Attributes;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -114,7 +114,12 @@ pub(super) fn eviction(review: &Review, node: &str, eviction: &Value) -> Result<
     Ok(())
 }
 
-pub(super) fn token(review: &Review, authorizer: &dyn Authorizer, node: &str, request: &Value) -> Result<(), Refusal> {
+pub(super) async fn token(
+    review: &Review,
+    authorizer: &dyn Authorizer,
+    node: &str,
+    request: &Value,
+) -> Result<(), Refusal> {
     let bound = &request["spec"]["boundObjectRef"];
     if bound["apiVersion"] != "v1" || bound["kind"] != "Pod" || bound["name"].as_str().is_none_or(str::is_empty) {
         return Err("node requested token not bound to a pod".to_owned().into());
@@ -138,11 +143,11 @@ pub(super) fn token(review: &Review, authorizer: &dyn Authorizer, node: &str, re
         let why = "node requested token bound to a pod scheduled on a different node".to_owned();
         return Err(why.into());
     }
-    audience(review, authorizer, request, &pod)
+    audience(review, authorizer, request, &pod).await
 }
 
 /// A node gets tokens only for audiences that a volume of the pod names, or that a role grants (KEP-4412).
-fn audience(review: &Review, authorizer: &dyn Authorizer, request: &Value, pod: &Value) -> Result<(), Refusal> {
+async fn audience(review: &Review, authorizer: &dyn Authorizer, request: &Value, pod: &Value) -> Result<(), Refusal> {
     let audiences: Vec<&str> = list(&request["spec"]["audiences"]).filter_map(Value::as_str).collect();
     let wanted = match audiences[..] {
         [] => "",
@@ -161,7 +166,7 @@ fn audience(review: &Review, authorizer: &dyn Authorizer, request: &Value, pod: 
         name: review.name.clone(),
         ..Attributes::default()
     };
-    if matches!(authorizer.authorize(&review.user, &attributes), Decision::Allow(_)) {
+    if authorizer.authorize(&review.user, &attributes).await.allows() {
         return Ok(());
     }
     Err(format!(

@@ -4,6 +4,7 @@ use super::super::testing::World;
 use super::*;
 use crate::pipeline::{Decision, RuleSet};
 use crate::request::{Attributes, UserInfo};
+use futures::executor::block_on;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -11,11 +12,12 @@ use std::sync::Arc;
 struct Rights;
 
 impl Authorizer for Rights {
-    fn authorize(&self, _: &UserInfo, attributes: &Attributes) -> Decision {
-        match (&*attributes.verb, &*attributes.resource, &*attributes.name) {
+    fn authorize<'a>(&'a self, _: &'a UserInfo, attributes: &'a Attributes) -> BoxFuture<'a, Decision> {
+        let decision = match (&*attributes.verb, &*attributes.resource, &*attributes.name) {
             ("request-serviceaccounts-token-audience", "granted", "sa") => Decision::Allow(String::new()),
             _ => Decision::NoOpinion(String::new()),
-        }
+        };
+        decision.now()
     }
 
     fn rules(&self, _: &UserInfo, _: &str) -> RuleSet {
@@ -70,7 +72,9 @@ fn run(operation: Operation, what: &str, name: &str, object: Value, old: Value) 
     let mut review = world.review(operation, group, resource, subresource, namespace, name);
     review.user = Arc::new(UserInfo::new("system:node:a", ["system:nodes"]));
     let some = |value: Value| Some(value).filter(|value| !value.is_null());
-    check(&review, &Rights, some(object).as_ref(), some(old).as_ref()).map_err(|status| status.message)
+    let (object, old) = (some(object), some(old));
+    let verdict = block_on(check(&review, &Rights, object.as_ref(), old.as_ref()));
+    verdict.map_err(|status| status.message)
 }
 
 /// A request of a node for a serving certificate.
@@ -446,5 +450,6 @@ fn a_node_writes_what_is_its_own() {
 fn others_are_not_restricted() {
     let world = World::new(&[]);
     let review = world.review(Operation::Delete, "", "pods", "", "ns", "p");
-    assert!(check(&review, &Rights, None, Some(&json!({"spec": {"nodeName": "b"}}))).is_ok());
+    let old = json!({"spec": {"nodeName": "b"}});
+    assert!(block_on(check(&review, &Rights, None, Some(&old))).is_ok());
 }

@@ -21,6 +21,9 @@ use policy::{Level, Policy, Rule};
 /// How many pods are looked at when a namespace becomes stricter (upstream: `defaultNamespaceMaxPodsToCheck`).
 const NAMESPACE_PODS_MAX: usize = 3000;
 
+/// What the audit annotations begin with.
+const AUDIT_PREFIX: &str = "pod-security.kubernetes.io/";
+
 /// What never touches what a pod may do.
 const IGNORED_SUBRESOURCES: [&str; 8] = [
     "exec",
@@ -95,9 +98,15 @@ fn policy_of(review: &Review) -> Policy {
 
 fn pod(review: &Review, pod: &Value, old: Option<&Value>) -> Result<(), Status> {
     let policy = policy_of(review);
-    if policy.takes_everything() || old.is_some_and(|old| !changes_images(pod, old)) {
+    if policy.takes_everything() {
+        review.annotate(format!("{AUDIT_PREFIX}enforce-policy"), policy.enforce.to_string());
         return Ok(());
     }
+    if old.is_some_and(|old| !changes_images(pod, old)) {
+        return Ok(());
+    }
+    review.annotate(format!("{AUDIT_PREFIX}enforce-policy"), policy.enforce.to_string());
+    note(review, policy.audit, &pod["metadata"], &pod["spec"]);
     let broken = violations(policy.enforce, &pod["metadata"], &pod["spec"]);
     if !broken.is_empty() {
         let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, details(&broken));
@@ -114,7 +123,18 @@ fn controller(review: &Review, object: &Value) {
         .find(|(own, plural, _)| (*own, *plural) == (group, resource));
     let template = found.and_then(|(_, _, path)| object.pointer(path));
     if let Some(template) = template.filter(|template| template.is_object()) {
-        warn(review, policy_of(review).warn, &template["metadata"], &template["spec"]);
+        let policy = policy_of(review);
+        note(review, policy.audit, &template["metadata"], &template["spec"]);
+        warn(review, policy.warn, &template["metadata"], &template["spec"]);
+    }
+}
+
+/// Tells the audit log of what the audited level does not take.
+fn note(review: &Review, rule: Rule, metadata: &Value, spec: &Value) {
+    let broken = violations(rule, metadata, spec);
+    if !broken.is_empty() {
+        let what = format!("would violate PodSecurity \"{rule}\": {}", details(&broken));
+        review.annotate(format!("{AUDIT_PREFIX}audit-violations"), what);
     }
 }
 
@@ -288,6 +308,26 @@ mod tests {
         let job = json!({"spec": {"jobTemplate": {"spec": {"template": privileged()}}}});
         assert_eq!(ask(&world, ("batch", "cronjobs", ""), &job, None), [would]);
         assert!(ask(&world, ("", "configmaps", ""), &deployment, None).is_empty());
+    }
+
+    #[test]
+    fn the_audit_log_is_told() {
+        let of = |labels: Value| {
+            let review = world(&labels).review(Operation::Create, "", "pods", "", "n", "a");
+            // What is refused is told, too.
+            let _ = check(&review, &privileged(), None);
+            review.annotations.into_inner()
+        };
+        let policy = |rule: &str| ("pod-security.kubernetes.io/enforce-policy".to_owned(), rule.to_owned());
+        let violations = format!("would violate PodSecurity \"baseline:latest\": {WHY}");
+        let violations = ("pod-security.kubernetes.io/audit-violations".to_owned(), violations);
+        let (enforce, audit) = ("pod-security.kubernetes.io/enforce", "pod-security.kubernetes.io/audit");
+        assert_eq!(of(json!({})), [policy("privileged:latest")]);
+        assert_eq!(of(json!({enforce: "baseline"})), [policy("baseline:latest")]);
+        assert_eq!(
+            of(json!({audit: "baseline"})),
+            [policy("privileged:latest"), violations]
+        );
     }
 
     #[test]

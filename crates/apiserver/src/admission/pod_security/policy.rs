@@ -53,6 +53,8 @@ impl fmt::Display for Rule {
 pub struct Policy {
     /// What is refused.
     pub enforce: Rule,
+    /// What the audit log tells.
+    pub audit: Rule,
     /// What is warned about.
     pub warn: Rule,
 }
@@ -65,6 +67,7 @@ impl Default for Policy {
         };
         Policy {
             enforce: everything,
+            audit: everything,
             warn: everything,
         }
     }
@@ -73,7 +76,9 @@ impl Default for Policy {
 impl Policy {
     /// Whether no pod is refused or warned about.
     pub fn takes_everything(&self) -> bool {
-        self.enforce.level == Level::Privileged && self.warn.level == Level::Privileged
+        [self.enforce, self.audit, self.warn]
+            .iter()
+            .all(|rule| rule.level == Level::Privileged)
     }
 }
 
@@ -107,7 +112,7 @@ pub fn of<'a>(label: impl Fn(&str) -> Option<&'a str>) -> (Policy, ErrorList) {
         (level.is_some(), readable, version.is_some())
     };
     let (_, enforced, _) = read("enforce", &mut policy.enforce, Level::Restricted);
-    read("audit", &mut Policy::default().warn, Level::Privileged);
+    read("audit", &mut policy.audit, Level::Privileged);
     let (warned, _, warn_version) = read("warn", &mut policy.warn, Level::Privileged);
     // Whoever enforces warns at least as much.
     if !warned && enforced && policy.enforce.level > policy.warn.level {

@@ -12,7 +12,7 @@ use super::{Make, Write, Written, run_validate};
 use crate::allocation::Reservation;
 use crate::cluster::Object;
 use crate::managed;
-use crate::pipeline::{Decision, Operation, Review, forbidden};
+use crate::pipeline::{Operation, Review, must_allow};
 use crate::request::Attributes;
 use crate::storage::WriteError;
 
@@ -25,7 +25,7 @@ impl Write<'_> {
             match live {
                 None if !allow_create => return Err(Status::not_found(&self.resource(), self.name)),
                 None => {
-                    self.authorize_create()?;
+                    self.authorize_create().await?;
                     let mut object = make(None)?;
                     let uid = meta::uid(&object);
                     if !uid.is_empty() {
@@ -58,17 +58,14 @@ impl Write<'_> {
         Status::conflict(&self.resource(), self.name, &why)
     }
 
-    fn authorize_create(&self) -> Result<(), Status> {
+    async fn authorize_create(&self) -> Result<(), Status> {
         let attributes = Attributes {
             verb: "create".into(),
             ..self.call.attributes.clone()
         };
-        match self.call.server.authorizer.authorize(&self.call.user, &attributes) {
-            Decision::Allow(_) => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
-                Err(forbidden(&self.call.user, &attributes, &reason))
-            }
-        }
+        let (server, user) = (&self.call.server, &self.call.user);
+        let decision = server.authorizer.authorize(user, &attributes).await;
+        must_allow(decision, user, &attributes).map(drop)
     }
 
     /// One attempt. `None`: somebody was faster, run again.

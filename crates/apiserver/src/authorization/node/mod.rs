@@ -2,18 +2,22 @@
 //!
 //! Source: `plugin/pkg/auth/authorizer/node/node_authorizer.go` and `graph_populator.go`. What is left to the role
 //! `system:node` (whose rules do not depend on the node) is answered from that role's rules.
-//! Invariant: `uses` counts, for each node, the pods bound to it that refer to an object; a pod that is deleted, or
-//! terminal, still counts until it is gone, as upstream.
+//! Which object is whose is the [`graph`]'s to know.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod graph;
 
-use api::{GroupResource, Value};
+use std::collections::HashSet;
+
+use api::Value;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::Rule;
-use crate::cluster::{Change, Changes, Cluster, Object};
+use crate::cluster::Cluster;
 use crate::pipeline::{Authorizer, Decision, RuleSet};
 use crate::request::{Attributes, UserInfo};
+use graph::Graph;
+pub(crate) use graph::references;
 
 /// The group of all kubelets.
 pub(crate) const NODES_GROUP: &str = "system:nodes";
@@ -31,26 +35,9 @@ pub(crate) fn node_of(user: &UserInfo) -> Option<&str> {
 
 /// The Node authorizer.
 pub struct NodeAuthorizer {
-    state: Mutex<State>,
+    graph: Mutex<Graph>,
     /// The rules of `system:node` that need no look at the object.
     rules: Vec<Rule>,
-}
-
-/// A resource of the core group, a namespace and a name.
-pub(crate) type Used = (&'static str, Box<str>, Box<str>);
-
-struct State {
-    pods: Box<dyn Changes>,
-    volumes: Box<dyn Changes>,
-    slices: Box<dyn Changes>,
-    /// Per pod (namespace, name): its node and what it uses.
-    pod_uses: HashMap<(Box<str>, Box<str>), (Box<str>, Vec<Used>)>,
-    /// Per object: how many pods of which node use it.
-    uses: HashMap<Used, BTreeMap<Box<str>, usize>>,
-    /// The claim of each volume.
-    claims: HashMap<Box<str>, (Box<str>, Box<str>)>,
-    /// The node of each slice of devices that is of one.
-    slice_nodes: HashMap<Box<str>, Box<str>>,
 }
 
 // === impl NodeAuthorizer ===
@@ -58,44 +45,16 @@ struct State {
 impl NodeAuthorizer {
     /// Follows pods from now on. `node_role` is the bootstrap ClusterRole `system:node`.
     pub fn new(cluster: &dyn Cluster, node_role: &Value) -> NodeAuthorizer {
-        let core = |resource: &str| GroupResource {
-            group: String::new(),
-            resource: resource.into(),
-        };
         let guarded = |rule: &Rule| {
             let groups: HashSet<&str> = rule.groups.iter().map(String::as_str).collect();
             rule.resources.iter().any(|resource| is_guarded(&groups, resource))
         };
         NodeAuthorizer {
-            state: Mutex::new(State {
-                pods: cluster.changes(&core("pods")),
-                volumes: cluster.changes(&core("persistentvolumes")),
-                slices: cluster.changes(&GroupResource {
-                    group: "resource.k8s.io".into(),
-                    resource: "resourceslices".into(),
-                }),
-                pod_uses: HashMap::new(),
-                uses: HashMap::new(),
-                claims: HashMap::new(),
-                slice_nodes: HashMap::new(),
-            }),
+            graph: Mutex::new(Graph::new(cluster)),
             rules: Rule::of_role(node_role)
                 .into_iter()
                 .filter(|rule| !guarded(rule))
                 .collect(),
-        }
-    }
-
-    fn uses(&self, node: &str, resource: &'static str, namespace: &str, name: &str) -> bool {
-        let mut state = self.state.lock();
-        state.drain();
-        match resource {
-            "persistentvolumes" => match state.claims.get(name) {
-                Some((namespace, claim)) => state.count(node, "persistentvolumeclaims", namespace, claim),
-                None => false,
-            },
-            "resourceslices" => state.slice_nodes.get(name).is_some_and(|owner| **owner == *node),
-            _ => state.count(node, resource, namespace, name),
         }
     }
 
@@ -118,7 +77,11 @@ impl NodeAuthorizer {
         if attributes.name.is_empty() {
             return no("No Object name found".into());
         }
-        if self.uses(node, resource, &attributes.namespace, &attributes.name) {
+        if self
+            .graph
+            .lock()
+            .reaches(node, resource, &attributes.namespace, &attributes.name)
+        {
             return Decision::Allow(String::new());
         }
         no(format!("no relationship found between node '{node}' and this object"))
@@ -148,7 +111,24 @@ fn no(reason: String) -> Decision {
 }
 
 impl Authorizer for NodeAuthorizer {
-    fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
+    fn authorize<'a>(&'a self, user: &'a UserInfo, attributes: &'a Attributes) -> BoxFuture<'a, Decision> {
+        self.decide(user, attributes).now()
+    }
+
+    fn rules(&self, user: &UserInfo, _namespace: &str) -> RuleSet {
+        if node_of(user).is_none() {
+            return RuleSet::default();
+        }
+        RuleSet {
+            incomplete: true,
+            evaluation_error: "node authorizer does not support user rule resolution".into(),
+            ..RuleSet::default()
+        }
+    }
+}
+
+impl NodeAuthorizer {
+    fn decide(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
         let Some(node) = node_of(user) else {
             return no(String::new());
         };
@@ -182,19 +162,6 @@ impl Authorizer for NodeAuthorizer {
         }
     }
 
-    fn rules(&self, user: &UserInfo, _namespace: &str) -> RuleSet {
-        if node_of(user).is_none() {
-            return RuleSet::default();
-        }
-        RuleSet {
-            incomplete: true,
-            evaluation_error: "node authorizer does not support user rule resolution".into(),
-            ..RuleSet::default()
-        }
-    }
-}
-
-impl NodeAuthorizer {
     /// A node sees its own pods: by name when the pod is bound to it, in lists with the selector that says so.
     fn pods(&self, node: &str, attributes: &Attributes) -> Decision {
         match &*attributes.verb {
@@ -270,177 +237,6 @@ fn own_name(node: &str, attributes: &Attributes, kind: &str) -> Decision {
     Decision::Allow(String::new())
 }
 
-// === impl State ===
-
-impl State {
-    fn drain(&mut self) {
-        while let Some(change) = self.pods.try_next() {
-            match change {
-                Change::Reset(pods) => {
-                    self.pod_uses.clear();
-                    self.uses.clear();
-                    pods.iter().for_each(|pod| self.add(pod));
-                }
-                Change::Changed { old, new } => {
-                    if let Some(pod) = old {
-                        self.remove(&pod);
-                    }
-                    if let Some(pod) = new {
-                        self.add(&pod);
-                    }
-                }
-            }
-        }
-        while let Some(change) = self.volumes.try_next() {
-            match change {
-                Change::Reset(volumes) => {
-                    self.claims = volumes.iter().filter_map(claim_of).collect();
-                }
-                Change::Changed { old, new } => {
-                    if let Some(volume) = old {
-                        self.claims.remove(volume.name());
-                    }
-                    self.claims.extend(new.and_then(|volume| claim_of(&volume)));
-                }
-            }
-        }
-        while let Some(change) = self.slices.try_next() {
-            match change {
-                Change::Reset(slices) => {
-                    self.slice_nodes = slices.iter().filter_map(node_of_slice).collect();
-                }
-                Change::Changed { old, new } => {
-                    if let Some(slice) = old {
-                        self.slice_nodes.remove(slice.name());
-                    }
-                    self.slice_nodes.extend(new.and_then(|slice| node_of_slice(&slice)));
-                }
-            }
-        }
-    }
-
-    fn add(&mut self, pod: &Object) {
-        let value = pod.value();
-        let node = value["spec"]["nodeName"].as_str().unwrap_or("");
-        if node.is_empty() {
-            return;
-        }
-        let used = used_by(&value, pod.namespace(), pod.name());
-        for object in &used {
-            *self
-                .uses
-                .entry(object.clone())
-                .or_default()
-                .entry(node.into())
-                .or_default() += 1;
-        }
-        self.pod_uses
-            .insert((pod.namespace().into(), pod.name().into()), (node.into(), used));
-    }
-
-    fn remove(&mut self, pod: &Object) {
-        let Some((node, used)) = self.pod_uses.remove(&(pod.namespace().into(), pod.name().into())) else {
-            return;
-        };
-        for object in used {
-            let Some(nodes) = self.uses.get_mut(&object) else {
-                continue;
-            };
-            if let Some(count) = nodes.get_mut(&node) {
-                *count -= 1;
-                if *count == 0 {
-                    nodes.remove(&node);
-                }
-            }
-            if nodes.is_empty() {
-                self.uses.remove(&object);
-            }
-        }
-    }
-
-    fn count(&self, node: &str, resource: &'static str, namespace: &str, name: &str) -> bool {
-        let key = (resource, namespace.into(), name.into());
-        self.uses.get(&key).is_some_and(|nodes| nodes.contains_key(node))
-    }
-}
-
-fn claim_of(volume: &std::sync::Arc<Object>) -> Option<(Box<str>, (Box<str>, Box<str>))> {
-    let value = volume.value();
-    let claim = &value["spec"]["claimRef"];
-    Some((
-        volume.name().into(),
-        (claim["namespace"].as_str()?.into(), claim["name"].as_str()?.into()),
-    ))
-}
-
-fn node_of_slice(slice: &std::sync::Arc<Object>) -> Option<(Box<str>, Box<str>)> {
-    Some((slice.name().into(), slice.value()["spec"]["nodeName"].as_str()?.into()))
-}
-
-/// All that a pod gives its node access to, each once. A pod that is its own kubelet's mirror gives no access to anything.
-fn used_by(pod: &Value, namespace: &str, name: &str) -> Vec<Used> {
-    let mut used = vec![("pods", namespace.into(), name.into())];
-    if api::meta::annotation(pod, "kubernetes.io/config.mirror").is_none() {
-        used.extend(references(pod, namespace, name));
-    }
-    used
-}
-
-/// All that a pod refers to, each once.
-pub(crate) fn references(pod: &Value, namespace: &str, name: &str) -> HashSet<Used> {
-    let mut used = HashSet::new();
-    let mut add = |resource: &'static str, name: Option<&str>| {
-        if let Some(name) = name.filter(|name| !name.is_empty()) {
-            used.insert((resource, Box::<str>::from(namespace), Box::<str>::from(name)));
-        }
-    };
-    let spec = &pod["spec"];
-    add("serviceaccounts", spec["serviceAccountName"].as_str());
-    for reference in list(&spec["imagePullSecrets"]) {
-        add("secrets", reference["name"].as_str());
-    }
-    for field in ["containers", "initContainers", "ephemeralContainers"] {
-        for container in list(&spec[field]) {
-            for variable in list(&container["env"]) {
-                add("secrets", variable["valueFrom"]["secretKeyRef"]["name"].as_str());
-                add("configmaps", variable["valueFrom"]["configMapKeyRef"]["name"].as_str());
-            }
-            for source in list(&container["envFrom"]) {
-                add("secrets", source["secretRef"]["name"].as_str());
-                add("configmaps", source["configMapRef"]["name"].as_str());
-            }
-        }
-    }
-    for volume in list(&spec["volumes"]) {
-        add("secrets", volume["secret"]["secretName"].as_str());
-        add("configmaps", volume["configMap"]["name"].as_str());
-        add(
-            "persistentvolumeclaims",
-            volume["persistentVolumeClaim"]["claimName"].as_str(),
-        );
-        if volume["ephemeral"].is_object() {
-            let claim = volume["name"].as_str().map(|volume| format!("{name}-{volume}"));
-            add("persistentvolumeclaims", claim.as_deref());
-        }
-        for source in list(&volume["projected"]["sources"]) {
-            add("secrets", source["secret"]["name"].as_str());
-            add("configmaps", source["configMap"]["name"].as_str());
-        }
-        // Every other kind of volume names its secret in one of these fields.
-        for source in volume.as_object().into_iter().flat_map(|fields| fields.values()) {
-            for field in ["secretRef", "nodePublishSecretRef"] {
-                add("secrets", source[field]["name"].as_str());
-            }
-        }
-        add("secrets", volume["azureFile"]["secretName"].as_str());
-    }
-    used
-}
-
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -491,7 +287,7 @@ mod tests {
             ..Attributes::default()
         };
         let user = UserInfo::new("system:node:a", [NODES_GROUP]);
-        matches!(authorizer.authorize(&user, &attributes), Decision::Allow(_))
+        matches!(authorizer.decide(&user, &attributes), Decision::Allow(_))
     }
 
     #[test]

@@ -1,0 +1,309 @@
+//! Which plug-ins run: upstream's list of those that are on, what flags add and take away, and their configuration.
+//!
+//! Source: `pkg/kubeapiserver/options/plugins.go`, `k8s.io/apiserver/pkg/server/options/admission.go` and
+//! `pkg/admission/config.go`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use api::Value;
+use api::codec::{Limits, yaml};
+use bytes::Bytes;
+
+use super::{EventRateLimit, PodTolerationRestriction};
+use crate::hook::ReadFile;
+
+/// Upstream's plug-ins in their order, with whether each is on when nobody says. Upstream has NodeRestriction off; a cluster
+/// whose nodes may change each other is none of ours.
+const PLUGINS: [(&str, State); 37] = [
+    ("AlwaysAdmit", State::Off),
+    ("NamespaceAutoProvision", State::Absent),
+    ("NamespaceLifecycle", State::On),
+    ("NamespaceExists", State::Off),
+    ("LimitPodHardAntiAffinityTopology", State::Off),
+    ("LimitRanger", State::On),
+    ("ServiceAccount", State::On),
+    ("NodeRestriction", State::On),
+    ("TaintNodesByCondition", State::On),
+    ("AlwaysPullImages", State::Off),
+    ("ImagePolicyWebhook", State::Absent),
+    ("PodSecurity", State::On),
+    ("PodNodeSelector", State::Absent),
+    ("Priority", State::On),
+    ("DefaultTolerationSeconds", State::On),
+    ("PodTolerationRestriction", State::Off),
+    ("EventRateLimit", State::Off),
+    ("ExtendedResourceToleration", State::Off),
+    ("DefaultStorageClass", State::On),
+    ("StorageObjectInUseProtection", State::On),
+    ("OwnerReferencesPermissionEnforcement", State::Off),
+    ("PersistentVolumeClaimResize", State::On),
+    ("RuntimeClass", State::On),
+    ("CertificateApproval", State::On),
+    ("CertificateSigning", State::On),
+    ("ClusterTrustBundleAttest", State::Absent),
+    ("CertificateSubjectRestriction", State::On),
+    ("DefaultIngressClass", State::On),
+    ("DenyServiceExternalIPs", State::Off),
+    ("PodTopologyLabels", State::On),
+    ("NodeDeclaredFeatureValidator", State::Absent),
+    ("MutatingAdmissionPolicy", State::Absent),
+    ("MutatingAdmissionWebhook", State::Absent),
+    ("ValidatingAdmissionPolicy", State::Absent),
+    ("ValidatingAdmissionWebhook", State::Absent),
+    ("ResourceQuota", State::On),
+    ("AlwaysDeny", State::Off),
+];
+
+/// What is with a plug-in when no flag names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    On,
+    Off,
+    /// This server has none of that name.
+    Absent,
+}
+
+/// The plug-ins of a server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Selection {
+    enabled: Vec<&'static str>,
+    configurations: BTreeMap<String, Value>,
+}
+
+impl Default for Selection {
+    fn default() -> Selection {
+        let on = PLUGINS.iter().filter(|(_, state)| *state == State::On);
+        Selection {
+            enabled: on.map(|(name, _)| *name).collect(),
+            configurations: BTreeMap::new(),
+        }
+    }
+}
+
+// === impl Selection ===
+
+impl Selection {
+    /// Those that are on by default and those that are enabled, without those that are disabled; with what
+    /// `AdmissionConfiguration` of `apiserver.config.k8s.io/v1` says.
+    ///
+    /// # Errors
+    /// The flags or the file cannot be used, as upstream words it.
+    pub fn new(
+        enable: &[String],
+        disable: &[String],
+        file: Option<&Path>,
+        read: &ReadFile,
+    ) -> Result<Selection, Vec<String>> {
+        let mut errors = Vec::new();
+        let state = |name: &str| PLUGINS.iter().find(|(own, _)| *own == name).map(|(_, state)| *state);
+        for (flag, names) in [("enable", enable), ("disable", disable)] {
+            for name in names {
+                match state(name) {
+                    None => errors.push(format!("{flag}-admission-plugins plugin {name:?} is unknown")),
+                    Some(State::Absent) if flag == "enable" => {
+                        errors.push(format!(
+                            "enable-admission-plugins plugin {name:?} is not there in this server"
+                        ));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        let both: Vec<&str> = enable
+            .iter()
+            .filter(|name| disable.contains(name))
+            .map(String::as_str)
+            .collect();
+        if !both.is_empty() {
+            let both = both.join(" ");
+            errors.push(format!(
+                "[{both}] in enable-admission-plugins and disable-admission-plugins overlapped"
+            ));
+        }
+        let configurations = file.map_or(Ok(BTreeMap::new()), |file| configurations(file, read));
+        let configurations = configurations.unwrap_or_else(|why| {
+            errors.push(why);
+            BTreeMap::new()
+        });
+        let runs = |name: &str, state: State| match state {
+            State::On => !disable.iter().any(|other| other == name),
+            State::Off => enable.iter().any(|other| other == name),
+            State::Absent => false,
+        };
+        let enabled = PLUGINS
+            .iter()
+            .filter(|(name, state)| runs(name, *state))
+            .map(|(name, _)| *name);
+        let selection = Selection {
+            enabled: enabled.collect(),
+            configurations,
+        };
+        if let Err(why) = selection.event_rate_limit().map(drop) {
+            errors.push(failed("EventRateLimit", &why));
+        }
+        if let Err(why) = selection.pod_toleration_restriction().map(drop) {
+            errors.push(failed("PodTolerationRestriction", &why));
+        }
+        if errors.is_empty() { Ok(selection) } else { Err(errors) }
+    }
+
+    /// Those that run, in their order.
+    pub fn names(&self) -> &[&'static str] {
+        &self.enabled
+    }
+
+    /// Whether a plug-in runs.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.enabled.contains(&name)
+    }
+
+    /// EventRateLimit, if it runs: without a configuration it cannot.
+    pub(super) fn event_rate_limit(&self) -> Result<Option<EventRateLimit>, String> {
+        let nothing = Value::Null;
+        let config = self.configurations.get("EventRateLimit").unwrap_or(&nothing);
+        let wanted = self.has("EventRateLimit");
+        wanted.then(|| EventRateLimit::from_config(config)).transpose()
+    }
+
+    /// PodTolerationRestriction, if it runs.
+    pub(super) fn pod_toleration_restriction(&self) -> Result<Option<PodTolerationRestriction>, String> {
+        let wanted = self.has("PodTolerationRestriction");
+        let made = wanted.then(|| match self.configurations.get("PodTolerationRestriction") {
+            Some(config) => PodTolerationRestriction::from_config(config),
+            None => Ok(PodTolerationRestriction::default()),
+        });
+        made.transpose()
+    }
+}
+
+fn failed(name: &str, why: &str) -> String {
+    format!("couldn't init admission plugin {name:?}: {why}")
+}
+
+/// Each plug-in's configuration: in the file itself, or in one that it names.
+fn configurations(file: &Path, read: &ReadFile) -> Result<BTreeMap<String, Value>, String> {
+    let cannot = |why: String| {
+        format!(
+            "unable to read admission control configuration from {:?} [{why}]",
+            file.display()
+        )
+    };
+    let parse = |path: &Path| -> Result<Value, String> {
+        let bytes = read(path).map_err(|error| error.to_string())?;
+        let decoded = yaml::decode(&Bytes::from(bytes), &Limits::default());
+        Ok(decoded.map_err(|error| error.to_string())?.value)
+    };
+    let config = parse(file).map_err(cannot)?;
+    let kind = (config["apiVersion"].as_str(), config["kind"].as_str());
+    if kind != (Some("apiserver.config.k8s.io/v1"), Some("AdmissionConfiguration")) {
+        return Err(cannot(
+            "it must be AdmissionConfiguration of apiserver.config.k8s.io/v1".into(),
+        ));
+    }
+    let mut all = BTreeMap::new();
+    for plugin in config["plugins"].as_array().into_iter().flatten() {
+        let name = plugin["name"].as_str().unwrap_or("");
+        if !["EventRateLimit", "PodTolerationRestriction"].contains(&name) {
+            return Err(cannot(format!("plugin {name:?} takes no configuration in this server")));
+        }
+        let value = match plugin["path"].as_str().filter(|path| !path.is_empty()) {
+            Some(path) => {
+                let path: PathBuf = file.parent().unwrap_or(Path::new("/")).join(path);
+                parse(&path).map_err(cannot)?
+            }
+            None => plugin["configuration"].clone(),
+        };
+        all.insert(name.to_owned(), value);
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn select(enable: &[&str], disable: &[&str], file: Option<&str>) -> Result<Selection, Vec<String>> {
+        let content = file.unwrap_or("").to_owned();
+        let read: ReadFile = Arc::new(move |path| match path.to_str() {
+            Some("/admission") => Ok(content.clone().into_bytes()),
+            Some("/limits") => Ok(LIMITS.into()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        });
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let path = file.map(|_| Path::new("/admission"));
+        Selection::new(&owned(enable), &owned(disable), path, &read)
+    }
+
+    const LIMITS: &str = "apiVersion: eventratelimit.admission.k8s.io/v1alpha1\nkind: Configuration\n\
+                          limits: [{type: Server, qps: 1, burst: 1}]";
+    const KIND: &str = "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\n";
+
+    #[test]
+    fn flags_add_and_take_away() {
+        let usual = Selection::default();
+        assert_eq!(select(&[], &[], None), Ok(usual.clone()));
+        assert!(usual.has("PodSecurity") && usual.has("NodeRestriction") && !usual.has("AlwaysPullImages"));
+        let changed = select(&["AlwaysPullImages", "PodSecurity"], &["LimitRanger"], None).unwrap();
+        assert!(changed.has("AlwaysPullImages") && changed.has("PodSecurity") && !changed.has("LimitRanger"));
+        let file = format!("{KIND}plugins: [{{name: EventRateLimit, path: limits}}]");
+        assert!(
+            select(&["EventRateLimit"], &[], Some(&file))
+                .unwrap()
+                .event_rate_limit()
+                .unwrap()
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_told() {
+        let file = format!("{KIND}plugins: [{{name: Priority}}]");
+        for (enable, disable, file, expect) in [
+            (
+                &["X"][..],
+                &["Y"][..],
+                None,
+                vec![
+                    "enable-admission-plugins plugin \"X\" is unknown",
+                    "disable-admission-plugins plugin \"Y\" is unknown",
+                ],
+            ),
+            (
+                &["Priority"],
+                &["Priority"],
+                None,
+                vec!["[Priority] in enable-admission-plugins and disable-admission-plugins overlapped"],
+            ),
+            (
+                &["PodNodeSelector"],
+                &[],
+                None,
+                vec!["enable-admission-plugins plugin \"PodNodeSelector\" is not there in this server"],
+            ),
+            (
+                &["EventRateLimit"],
+                &[],
+                None,
+                vec![
+                    "couldn't init admission plugin \"EventRateLimit\": it must be Configuration of \
+                 eventratelimit.admission.k8s.io/v1alpha1",
+                ],
+            ),
+            (
+                &[],
+                &[],
+                Some(&*file),
+                vec![
+                    "unable to read admission control configuration from \"/admission\" [plugin \"Priority\" takes no \
+                 configuration in this server]",
+                ],
+            ),
+        ] {
+            assert_eq!(select(enable, disable, file).unwrap_err(), expect);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The Webhook authorizer: a service of others is asked in a `SubjectAccessReview`, and its answers are remembered for a
+//! while.
+//!
+//! Source: `k8s.io/apiserver/plugin/pkg/authorizer/webhook/webhook.go`.
+
+pub(super) mod conditions;
+mod review;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use api::Value;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::config::{ReviewVersion, WebhookConfiguration};
+use crate::hook::Hook;
+use crate::pipeline::{Authorizer, Decision, RuleSet};
+use crate::request::{Attributes, UserInfo};
+use conditions::Conditions;
+
+/// So many answers are remembered: upstream's.
+const ANSWERS_MAX: usize = 8192;
+/// An answer to a longer question is not remembered: whoever asks chooses its length. Upstream's.
+const ASKED_BYTES_MAX: usize = 10_000;
+
+/// The authorizer.
+pub struct Webhook {
+    hook: Hook,
+    version: ReviewVersion,
+    denies_on_error: bool,
+    authorized_ttl: Duration,
+    unauthorized_ttl: Duration,
+    name: String,
+    conditions: Conditions,
+    answers: Mutex<Answers>,
+}
+
+/// What a service said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Answer {
+    allowed: bool,
+    denied: bool,
+    reason: String,
+}
+
+/// Answers until they are too old. Of too many the first to grow old is forgotten.
+#[derive(Default)]
+struct Answers {
+    by_question: HashMap<String, (Instant, u64, Answer)>,
+    by_end: BTreeMap<(Instant, u64), String>,
+    count: u64,
+}
+
+// === impl Webhook ===
+
+impl Webhook {
+    /// An authorizer that asks through that hook.
+    ///
+    /// # Errors
+    /// A condition cannot be compiled.
+    pub fn new(hook: Hook, config: &WebhookConfiguration) -> Result<Webhook, String> {
+        Ok(Webhook {
+            hook,
+            version: config.version,
+            denies_on_error: config.denies_on_error,
+            authorized_ttl: config.authorized_ttl,
+            unauthorized_ttl: config.unauthorized_ttl,
+            name: config.name.clone(),
+            conditions: Conditions::new(&config.match_conditions)?,
+            answers: Mutex::default(),
+        })
+    }
+
+    async fn ask(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
+        let spec = review::spec(user, attributes);
+        match self.conditions.hold(&spec) {
+            Ok(true) => {}
+            Ok(false) => return Decision::NoOpinion(String::new()),
+            Err(error) => return self.failed(error),
+        }
+        let question = spec.to_string();
+        if let Some(answer) = self.answers.lock().get(&question) {
+            return answer.decision();
+        }
+        let outcome = self.hook.ask(&review::review(spec, self.version)).await;
+        let answer = match outcome
+            .map_err(|error| error.to_string())
+            .and_then(|said| Answer::read(&said))
+        {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::error!(webhook = %self.name, %error, "failed to make webhook authorizer request");
+                return self.failed(error);
+            }
+        };
+        let ttl = match answer.allowed {
+            true => self.authorized_ttl,
+            false => self.unauthorized_ttl,
+        };
+        if asked_bytes(attributes) < ASKED_BYTES_MAX && !ttl.is_zero() {
+            self.answers.lock().put(question, answer.clone(), ttl);
+        }
+        answer.decision()
+    }
+
+    fn failed(&self, error: String) -> Decision {
+        Decision::Failed {
+            denies: self.denies_on_error,
+            reason: String::new(),
+            error,
+        }
+    }
+}
+
+fn asked_bytes(attributes: &Attributes) -> usize {
+    let parts = [
+        &attributes.namespace,
+        &attributes.verb,
+        &attributes.group,
+        &attributes.version,
+        &attributes.resource,
+        &attributes.subresource,
+        &attributes.name,
+        &attributes.path,
+        &attributes.field_selector,
+        &attributes.label_selector,
+    ];
+    parts.iter().map(|part| part.len()).sum()
+}
+
+impl Authorizer for Webhook {
+    fn authorize<'a>(&'a self, user: &'a UserInfo, attributes: &'a Attributes) -> BoxFuture<'a, Decision> {
+        Box::pin(self.ask(user, attributes))
+    }
+
+    fn rules(&self, _: &UserInfo, _: &str) -> RuleSet {
+        RuleSet {
+            incomplete: true,
+            evaluation_error: "webhook authorizer does not support user rule resolution".into(),
+            ..RuleSet::default()
+        }
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    fn read(review: &Value) -> Result<Answer, String> {
+        let kind = review["kind"].as_str().unwrap_or("SubjectAccessReview");
+        if kind != "SubjectAccessReview" || !review.is_object() {
+            return Err(format!(
+                "the answer is of kind {}, not SubjectAccessReview",
+                api::field::quote(kind)
+            ));
+        }
+        let status = &review["status"];
+        Ok(Answer {
+            allowed: status["allowed"] == true,
+            denied: status["denied"] == true,
+            reason: status["reason"].as_str().unwrap_or("").to_owned(),
+        })
+    }
+
+    fn decision(&self) -> Decision {
+        let reason = self.reason.clone();
+        match (self.denied, self.allowed) {
+            (true, true) => Decision::Failed {
+                denies: true,
+                reason,
+                error: "webhook subject access review returned both allow and deny response".into(),
+            },
+            (true, false) => Decision::Deny(reason),
+            (false, true) => Decision::Allow(reason),
+            (false, false) => Decision::NoOpinion(reason),
+        }
+    }
+}
+
+// === impl Answers ===
+
+impl Answers {
+    fn get(&mut self, question: &str) -> Option<&Answer> {
+        let now = Instant::now();
+        let (end, _, answer) = self.by_question.get(question)?;
+        (*end > now).then_some(answer)
+    }
+
+    fn put(&mut self, question: String, answer: Answer, ttl: Duration) {
+        let now = Instant::now();
+        while let Some(first) = self.by_end.first_entry() {
+            if first.key().0 > now && self.by_question.len() < ANSWERS_MAX {
+                break;
+            }
+            self.by_question.remove(&first.remove());
+        }
+        self.count += 1;
+        let (end, number) = (now + ttl, self.count);
+        if let Some((old, number, _)) = self.by_question.insert(question.clone(), (end, number, answer)) {
+            self.by_end.remove(&(old, number));
+        }
+        self.by_end.insert((end, number), question);
+    }
+}
+
+#[cfg(test)]
+mod tests;

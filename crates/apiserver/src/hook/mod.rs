@@ -1,0 +1,206 @@
+//! Hooks: services of others that the API server asks over HTTP (authorization, audit), each described by a file in
+//! kubeconfig format.
+//!
+//! A [`Target`] says where a service is, whom to trust and who we are; a [`Hook`] asks it. Invariants: a question has a
+//! deadline, an answer a greatest size, and a question that fails for the moment is asked again, a few times.
+//!
+//! Source: `k8s.io/apiserver/pkg/util/webhook`.
+
+mod connector;
+mod kubeconfig;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Value;
+use base::{Backoff, Random};
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+
+use connector::Connector;
+pub use kubeconfig::{Login, Target};
+
+/// Reads a file that a configuration names: only the composition root knows of files.
+pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<Vec<u8>> + Send + Sync>;
+
+/// The deadline of a question when nobody says: upstream's `defaultRequestTimeout`.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+/// The first pause before a question is asked again, when nobody says: upstream's.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How often a question is asked in all, how much longer each pause is than the one before, and how much of it is chance.
+/// Source: `DefaultRetryBackoffWithInitialDelay`.
+const ATTEMPTS: u32 = 5;
+const PAUSE_FACTOR: f64 = 1.5;
+const PAUSE_JITTER: f64 = 0.2;
+/// Longer pauses do not occur with the numbers above and upstream's first pauses of at most 10 s.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The largest answer. A verdict is a few hundred bytes; nobody makes us hold more than an object may have.
+const ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// A service that is asked.
+pub struct Hook {
+    target: Target,
+    timeout: Duration,
+    retry_pause: Duration,
+    random: Random,
+    client: Client<Connector, Full<Bytes>>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Post {url}: {why}", url = api::field::quote(url))]
+pub struct HookError {
+    url: String,
+    why: String,
+    is_passing: bool,
+}
+
+// === impl Hook ===
+
+impl Hook {
+    /// A hook that asks that service. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// The certificates cannot be used.
+    pub fn new(target: Target, timeout: Duration, retry_pause: Duration, random: Random) -> Result<Hook, String> {
+        let connector = Connector::new(&target)?;
+        Ok(Hook {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            target,
+            timeout,
+            retry_pause,
+            random,
+        })
+    }
+
+    /// Asks, and asks again what fails for the moment.
+    ///
+    /// # Errors
+    /// Of the last attempt.
+    pub async fn ask(&self, question: &Value) -> Result<Value, HookError> {
+        let question = Bytes::from(question.to_string());
+        let mut pauses = Backoff::new(self.retry_pause, PAUSE_MAX)
+            .with_factor(PAUSE_FACTOR)
+            .with_jitter(PAUSE_JITTER, self.random.fork());
+        loop {
+            match self.ask_once(question.clone()).await {
+                Err(error) if error.is_passing && pauses.failures() + 1 < ATTEMPTS => {
+                    tokio::time::sleep(pauses.next_delay()).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn ask_once(&self, question: Bytes) -> Result<Value, HookError> {
+        match tokio::time::timeout(self.timeout, self.exchange(question)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.error("context deadline exceeded", false)),
+        }
+    }
+
+    async fn exchange(&self, question: Bytes) -> Result<Value, HookError> {
+        let mut request = Request::post(self.target.url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json, */*")
+            .header(USER_AGENT, concat!("trireme/", env!("CARGO_PKG_VERSION")))
+            .body(Full::new(question))
+            .map_err(|error| self.error(error, false))?;
+        if let Some(value) = self.authorization()? {
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        let response = self.client.request(request).await.map_err(|error| {
+            // A connection that was reset may be a server that restarts; one that cannot be made is none.
+            let is_passing = !error.is_connect() && !is_timeout(&error);
+            self.error(chain(&error), is_passing)
+        })?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| self.error(error, false))?.to_bytes();
+        if !head.status.is_success() {
+            let asks_to_wait = head.headers.contains_key(RETRY_AFTER);
+            return Err(self.refused(head.status, asks_to_wait, &body));
+        }
+        serde_json::from_slice(&body).map_err(|error| self.error(format_args!("the answer is no JSON: {error}"), false))
+    }
+
+    /// A status other than success, in the words of the server when it has any.
+    fn refused(&self, status: StatusCode, asks_to_wait: bool, body: &[u8]) -> HookError {
+        let said = serde_json::from_slice::<Value>(body).ok();
+        let said = said.as_ref().and_then(|said| said["message"].as_str());
+        let passing = [
+            StatusCode::INTERNAL_SERVER_ERROR,
+            StatusCode::GATEWAY_TIMEOUT,
+            StatusCode::TOO_MANY_REQUESTS,
+        ];
+        let why = match said {
+            Some(said) => format!("{}: {said}", status.as_u16()),
+            None => status.to_string(),
+        };
+        self.error(why, asks_to_wait || passing.contains(&status))
+    }
+
+    fn authorization(&self) -> Result<Option<HeaderValue>, HookError> {
+        let text = match &self.target.login {
+            Login::None => return Ok(None),
+            Login::Token(token) => format!("Bearer {token}"),
+            Login::TokenFile { path, read } => {
+                let bytes =
+                    read(path).map_err(|error| self.error(format_args!("{}: {error}", path.display()), false))?;
+                format!("Bearer {}", String::from_utf8_lossy(&bytes).trim())
+            }
+            Login::Password { user, password } => {
+                use base64::Engine as _;
+                let pair = format!("{user}:{password}");
+                format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+            }
+        };
+        let mut value = HeaderValue::try_from(text)
+            .map_err(|_| self.error("the credentials have characters that cannot be sent", false))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    fn error(&self, why: impl std::fmt::Display, is_passing: bool) -> HookError {
+        HookError {
+            url: self.target.url.to_string(),
+            why: why.to_string(),
+            is_passing,
+        }
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &Uri {
+        &self.target.url
+    }
+}
+
+fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) || error.source().is_some_and(is_timeout)
+}
+
+/// An error with its causes, each once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let own = error.to_string();
+        if !text.ends_with(&own) {
+            text = format!("{text}: {own}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

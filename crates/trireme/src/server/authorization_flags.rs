@@ -1,0 +1,248 @@
+//! From the flags of authorization to its authorizers, and to others when their file changes.
+//!
+//! Source: `pkg/kubeapiserver/options/authorization.go`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver::authorization::config::{
+    self, AuthorizerConfiguration, Connection, ReviewVersion, WebhookConfiguration,
+};
+use apiserver::authorization::{Configured, Prepared};
+use apiserver::hook::{self, ReadFile};
+use base::{Random, Shutdown};
+
+use super::watched;
+use crate::cli::AuthorizationFlags;
+use crate::errors::{CliError, Context as _, Kind, Result};
+
+/// The webhook of the flags has no name of its own: upstream's.
+const FLAGS_WEBHOOK: &str = "default";
+const MODES: &str = "Node, RBAC, Webhook, AlwaysAllow and AlwaysDeny, separated by commas, each once";
+
+/// The authorizers of a server that is about to start.
+pub struct AuthorizationPlan {
+    /// The authorizers.
+    pub prepared: Prepared,
+    /// Where they were read, and what stood there.
+    file: Option<(PathBuf, Vec<u8>)>,
+}
+
+/// Files as they are on this machine.
+pub fn files() -> ReadFile {
+    Arc::new(|path: &Path| std::fs::read(path))
+}
+
+// === impl AuthorizationPlan ===
+
+impl Default for AuthorizationPlan {
+    fn default() -> AuthorizationPlan {
+        AuthorizationPlan {
+            prepared: Prepared::usual(),
+            file: None,
+        }
+    }
+}
+
+impl AuthorizationPlan {
+    /// Follows the file, if there is one: a version of it that can be used takes the place of the one before.
+    pub fn follow(self, authorizers: Arc<Configured>, random: Random, shutdown: &Shutdown) -> Result {
+        let Some((path, content)) = self.file else {
+            return Ok(());
+        };
+        let changed = move |content: &[u8]| match read(content, &random) {
+            Ok(prepared) => {
+                authorizers.replace(&prepared);
+                tracing::info!("reloaded authz config");
+            }
+            Err(error) => tracing::error!(%error, "reloading authorization config"),
+        };
+        watched::follow(path, content, shutdown, changed).doing("watching the authorization configuration")
+    }
+}
+
+fn read(content: &[u8], random: &Random) -> Result<Prepared, String> {
+    let files = files();
+    Prepared::new(&config::parse(content, &files)?, &files, random)
+}
+
+// === impl AuthorizationFlags ===
+
+impl AuthorizationFlags {
+    /// The authorizers that the flags name.
+    ///
+    /// # Errors
+    /// The flags or their files cannot be used.
+    pub fn plan(&self, random: &Random) -> Result<AuthorizationPlan> {
+        let unusable = |what: String, hint: String| CliError::new(Kind::Usage, "AUTHORIZATION", what).hint(hint);
+        let Some(path) = &self.authorization_config else {
+            let modes = self
+                .modes()
+                .map_err(|what| unusable(what, format!("the modes are {MODES}")))?;
+            let prepared = Prepared::new(&modes, &files(), random);
+            let hint = "look at what --authorization-webhook-config-file names";
+            return Ok(AuthorizationPlan {
+                prepared: prepared.map_err(|what| unusable(what, hint.into()))?,
+                file: None,
+            });
+        };
+        let hint = "correct the file; the form is in \
+                    https://kubernetes.io/docs/reference/config-api/apiserver-config.v1/#apiserver-config-k8s-io-v1-AuthorizationConfiguration";
+        let failed = |why: String| {
+            let what = format!("failed to load AuthorizationConfiguration from file: {why}");
+            unusable(what, hint.to_owned())
+        };
+        let path = std::path::absolute(path).map_err(CliError::internal)?;
+        let content = std::fs::read(&path).map_err(|error| failed(format!("open {}: {error}", path.display())))?;
+        Ok(AuthorizationPlan {
+            prepared: read(&content, random).map_err(failed)?,
+            file: Some((path, content)),
+        })
+    }
+
+    /// The configuration that says the same as the flags.
+    fn modes(&self) -> Result<Vec<AuthorizerConfiguration>, String> {
+        let modes = &self.authorization_mode;
+        if modes.is_empty() {
+            return Ok(vec![AuthorizerConfiguration::Node, AuthorizerConfiguration::Rbac]);
+        }
+        let webhook = &self.authorization_webhook_config_file;
+        if webhook.is_some() && !modes.iter().any(|mode| mode == "Webhook") {
+            return Err("cannot specify --authorization-webhook-config-file without mode Webhook".into());
+        }
+        let mut all = Vec::new();
+        for mode in modes {
+            let one = match mode.as_str() {
+                "Node" => AuthorizerConfiguration::Node,
+                "RBAC" => AuthorizerConfiguration::Rbac,
+                "AlwaysAllow" => AuthorizerConfiguration::AlwaysAllow,
+                "AlwaysDeny" => AuthorizerConfiguration::AlwaysDeny,
+                "Webhook" => match webhook {
+                    Some(file) => AuthorizerConfiguration::Webhook(self.webhook(file)?),
+                    None => return Err("authorization-mode Webhook's authorization config file not passed".into()),
+                },
+                _ => return Err(format!("authorization-mode {mode:?} is not a valid mode")),
+            };
+            if all.contains(&one) {
+                return Err(format!(
+                    "authorization-mode {modes:?} has mode specified more than once"
+                ));
+            }
+            all.push(one);
+        }
+        Ok(all)
+    }
+
+    fn webhook(&self, file: &Path) -> Result<WebhookConfiguration, String> {
+        let time = |flag: &str, text: &str| -> Result<Duration, String> {
+            api::duration::parse(text).ok_or_else(|| format!("{flag} {text:?} is no duration such as 5m0s"))
+        };
+        let absolute = std::path::absolute(file).map_err(|error| error.to_string())?;
+        let authorized = &self.authorization_webhook_cache_authorized_ttl;
+        let unauthorized = &self.authorization_webhook_cache_unauthorized_ttl;
+        Ok(WebhookConfiguration {
+            name: FLAGS_WEBHOOK.into(),
+            authorized_ttl: time("--authorization-webhook-cache-authorized-ttl", authorized)?,
+            unauthorized_ttl: time("--authorization-webhook-cache-unauthorized-ttl", unauthorized)?,
+            timeout: hook::TIMEOUT,
+            version: match self.authorization_webhook_version.as_str() {
+                "v1" => ReviewVersion::V1,
+                "v1beta1" => ReviewVersion::V1Beta1,
+                other => {
+                    return Err(format!(
+                        "unsupported webhook authorizer version {other:?}, supported versions are \"v1\", \"v1beta1\""
+                    ));
+                }
+            },
+            denies_on_error: false,
+            connection: Connection::KubeConfigFile(absolute),
+            match_conditions: Vec::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn flags(words: &[&str]) -> AuthorizationFlags {
+        let words = ["trireme", "server"].iter().chain(words);
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Server(server) => server.authorization,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_name_authorizers_in_their_order() {
+        use AuthorizerConfiguration::{AlwaysDeny, Node, Rbac};
+        for (words, expect) in [
+            (&[][..], Ok(vec![Node, Rbac])),
+            (&["--authorization-mode", "RBAC,AlwaysDeny"], Ok(vec![Rbac, AlwaysDeny])),
+            (
+                &["--authorization-mode=ABAC"],
+                Err("authorization-mode \"ABAC\" is not a valid mode"),
+            ),
+            (
+                &["--authorization-mode", "RBAC,RBAC"],
+                Err("authorization-mode [\"RBAC\", \"RBAC\"] has mode specified more than once"),
+            ),
+            (
+                &["--authorization-mode", "Webhook"],
+                Err("authorization-mode Webhook's authorization config file not passed"),
+            ),
+            (
+                &["--authorization-mode=RBAC", "--authorization-webhook-config-file=x"],
+                Err("cannot specify --authorization-webhook-config-file without mode Webhook"),
+            ),
+        ] {
+            assert_eq!(flags(words).modes(), expect.map_err(str::to_owned), "{words:?}");
+        }
+        let webhook = [
+            "--authorization-mode=Webhook",
+            "--authorization-webhook-config-file=/hook",
+        ];
+        let modes = flags(&webhook).modes().unwrap();
+        let [AuthorizerConfiguration::Webhook(webhook)] = &modes[..] else {
+            panic!("{modes:?}");
+        };
+        assert_eq!(webhook.authorized_ttl, config::AUTHORIZED_TTL);
+        assert_eq!(webhook.unauthorized_ttl, config::UNAUTHORIZED_TTL);
+        assert_eq!(webhook.version, ReviewVersion::V1Beta1);
+    }
+
+    #[test]
+    fn a_file_stands_in_place_of_the_modes() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("authorization.yaml");
+        let name = file.display().to_string();
+        let flags = flags(&["--authorization-config", &name]);
+        let plan = || {
+            flags
+                .plan(&Random::seeded(1))
+                .map(|plan| plan.file.is_some())
+                .map_err(|error| error.what)
+        };
+        let failed = "failed to load AuthorizationConfiguration from file: ";
+        let none = plan().unwrap_err();
+        assert!(none.starts_with(failed) && none.contains("No such file"), "{none}");
+        let kind = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\n";
+        std::fs::write(&file, kind).unwrap();
+        let why = "authorizers: Required value: at least one authorization mode must be defined";
+        assert_eq!(plan(), Err(format!("{failed}{why}")));
+        std::fs::write(&file, format!("{kind}authorizers: [{{type: RBAC, name: rbac}}]")).unwrap();
+        assert_eq!(plan(), Ok(true));
+        let both = [
+            "trireme",
+            "server",
+            "--authorization-config",
+            &name,
+            "--authorization-mode=RBAC",
+        ];
+        assert!(Cli::try_parse_from(both).is_err());
+    }
+}
