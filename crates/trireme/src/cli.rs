@@ -302,6 +302,9 @@ pub struct Server {
     /// Authentication
     #[command(flatten)]
     pub authentication: AuthenticationFlags,
+    /// The audit log's webhook
+    #[command(flatten)]
+    pub audit_webhook: AuditWebhookFlags,
     /// Who may do what
     #[command(flatten)]
     pub authorization: AuthorizationFlags,
@@ -438,6 +441,56 @@ pub struct AuditFlags {
     /// How an event is written
     #[arg(long, value_enum, default_value_t, requires = "audit_log_path")]
     pub audit_log_format: AuditFormat,
+}
+
+/// A service that is told of requests: kube-apiserver's flags.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "The audit log's webhook: a service that is told, too")]
+pub struct AuditWebhookFlags {
+    /// The service: a file in kubeconfig format
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_webhook_config_file: Option<PathBuf>,
+    /// How it is told: many events at a time, while requests go on
+    #[arg(long, value_enum, default_value_t, requires = "audit_webhook_config_file")]
+    pub audit_webhook_mode: AuditWebhookMode,
+    /// The first pause before it is told again what it did not take
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    pub audit_webhook_initial_backoff: String,
+    /// How many events wait at most; further ones are lost
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub audit_webhook_batch_buffer_size: u32,
+    /// How many events are sent at once
+    #[arg(long, value_name = "COUNT", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
+    pub audit_webhook_batch_max_size: u32,
+    /// How long an event waits for others
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub audit_webhook_batch_max_wait: String,
+    /// Whether the two below count
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub audit_webhook_batch_throttle_enable: bool,
+    /// How many batches a second are sent
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub audit_webhook_batch_throttle_qps: u32,
+    /// How many of them at once after a pause
+    #[arg(long, value_name = "COUNT", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    pub audit_webhook_batch_throttle_burst: u32,
+    /// Whether the two below count
+    #[arg(long)]
+    pub audit_webhook_truncate_enabled: bool,
+    /// How long a batch may be
+    #[arg(long, value_name = "BYTES", default_value_t = 10 * 1024 * 1024)]
+    pub audit_webhook_truncate_max_batch_size: usize,
+    /// How long an event may be: a longer one is sent without its objects, or not at all
+    #[arg(long, value_name = "BYTES", default_value_t = 100 * 1024)]
+    pub audit_webhook_truncate_max_event_size: usize,
+}
+
+/// A way of telling the audit log's webhook.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AuditWebhookMode {
+    /// Many events at a time, while requests go on
+    #[default]
+    Batch,
 }
 
 /// A form of the audit log's lines.

@@ -85,6 +85,10 @@ impl LogSink {
 }
 
 impl AuditSink for LogSink {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+
     fn write(&self, event: &Value) -> Result<(), String> {
         self.shared.take(line(self.format, event))
     }
@@ -124,7 +128,7 @@ impl Shared {
             for line in lines {
                 let outcome = write(line.as_bytes());
                 if let Err(error) = &outcome {
-                    metrics.lost();
+                    metrics.lost("log");
                     if !is_failing {
                         tracing::warn!(%error, "the audit log cannot be written: events are lost from now on");
                     }
@@ -218,6 +222,6 @@ mod tests {
             sink.write(&json!({})).unwrap();
         }
         sink.close();
-        assert_eq!(metrics.losses(), 2);
+        assert_eq!(metrics.losses("log"), 2);
     }
 }

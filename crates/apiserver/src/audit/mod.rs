@@ -11,6 +11,7 @@ mod log;
 mod policy;
 mod rotation;
 mod trail;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub use log::LogSink;
 pub use policy::{Policy, PolicyError};
 pub use rotation::{LogFile, Rotation};
 pub use trail::Trail;
+pub use webhook::{Batch, Truncate, WebhookSink};
 
 use crate::metrics::AuditMetrics;
 use crate::request::{Attributes, UserInfo};
@@ -91,6 +93,9 @@ impl Stage {
 
 /// Where events go.
 pub trait AuditSink: Send + Sync {
+    /// What losses are counted under.
+    fn name(&self) -> &'static str;
+
     /// Takes an event. Must not block.
     ///
     /// # Errors
@@ -101,7 +106,7 @@ pub trait AuditSink: Send + Sync {
 /// A policy and where its events go.
 pub struct Auditor {
     policy: Policy,
-    sink: Arc<dyn AuditSink>,
+    sinks: Vec<Arc<dyn AuditSink>>,
     clock: Clock,
     metrics: AuditMetrics,
 }
@@ -128,10 +133,10 @@ pub struct Facts<'a> {
 
 impl Auditor {
     /// An auditor that counts what it tells.
-    pub fn new(policy: Policy, sink: Arc<dyn AuditSink>, clock: Clock, metrics: AuditMetrics) -> Auditor {
+    pub fn new(policy: Policy, sinks: Vec<Arc<dyn AuditSink>>, clock: Clock, metrics: AuditMetrics) -> Auditor {
         Auditor {
             policy,
-            sink,
+            sinks,
             clock,
             metrics,
         }

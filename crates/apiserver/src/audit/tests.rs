@@ -16,6 +16,10 @@ use super::*;
 struct Events(Mutex<Vec<Value>>);
 
 impl AuditSink for Events {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+
     fn write(&self, event: &Value) -> Result<(), String> {
         self.0.lock().push(event.clone());
         Ok(())
@@ -27,7 +31,7 @@ fn begin(level: &str, more: &str) -> (Arc<Events>, Trail) {
     let events = Arc::new(Events::default());
     let auditor = Auditor::new(
         Policy::from_text(&policy).unwrap(),
-        events.clone(),
+        vec![events.clone()],
         Clock::real(),
         AuditMetrics::default(),
     );

@@ -126,8 +126,11 @@ impl Trail {
             self.add_answer(&mut event, stage);
         }
         self.auditor.metrics.told();
-        if self.auditor.sink.write(&Value::Object(event)).is_err() {
-            self.auditor.metrics.lost();
+        let event = Value::Object(event);
+        for sink in &self.auditor.sinks {
+            if sink.write(&event).is_err() {
+                self.auditor.metrics.lost(sink.name());
+            }
         }
     }
 

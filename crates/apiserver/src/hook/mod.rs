@@ -84,6 +84,20 @@ impl Hook {
     /// # Errors
     /// Of the last attempt.
     pub async fn ask(&self, question: &Value) -> Result<Value, HookError> {
+        let answer = self.send(question).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|error| self.error(format_args!("the answer is no JSON: {error}"), false))
+    }
+
+    /// Tells, and tells again what fails for the moment. What the service says to it does not matter.
+    ///
+    /// # Errors
+    /// Of the last attempt.
+    pub async fn tell(&self, what: &Value) -> Result<(), HookError> {
+        self.send(what).await.map(drop)
+    }
+
+    async fn send(&self, question: &Value) -> Result<Bytes, HookError> {
         let question = Bytes::from(question.to_string());
         let mut pauses = Backoff::new(self.retry_pause, PAUSE_MAX)
             .with_factor(PAUSE_FACTOR)
@@ -98,14 +112,14 @@ impl Hook {
         }
     }
 
-    async fn ask_once(&self, question: Bytes) -> Result<Value, HookError> {
+    async fn ask_once(&self, question: Bytes) -> Result<Bytes, HookError> {
         match tokio::time::timeout(self.timeout, self.exchange(question)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.error("context deadline exceeded", false)),
         }
     }
 
-    async fn exchange(&self, question: Bytes) -> Result<Value, HookError> {
+    async fn exchange(&self, question: Bytes) -> Result<Bytes, HookError> {
         let mut request = Request::post(self.target.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, */*")
@@ -127,7 +141,7 @@ impl Hook {
             let asks_to_wait = head.headers.contains_key(RETRY_AFTER);
             return Err(self.refused(head.status, asks_to_wait, &body));
         }
-        serde_json::from_slice(&body).map_err(|error| self.error(format_args!("the answer is no JSON: {error}"), false))
+        Ok(body)
     }
 
     /// A status other than success, in the words of the server when it has any.

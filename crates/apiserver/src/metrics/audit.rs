@@ -48,13 +48,13 @@ impl AuditMetrics {
     }
 
     /// An event was lost.
-    pub fn lost(&self) {
-        self.errors.get_or_create(&PluginLabels { plugin: "log" }).inc();
+    pub fn lost(&self, plugin: &'static str) {
+        self.errors.get_or_create(&PluginLabels { plugin }).inc();
     }
 
     /// How many were lost.
     #[cfg(test)]
-    pub fn losses(&self) -> u64 {
-        self.errors.get_or_create(&PluginLabels { plugin: "log" }).get()
+    pub fn losses(&self, plugin: &'static str) -> u64 {
+        self.errors.get_or_create(&PluginLabels { plugin }).get()
     }
 }

@@ -16,7 +16,6 @@ use api::codec::{Limits, yaml};
 use api::field::{Error, Path, aggregate, quote};
 use api::{GroupResource, Value};
 
-
 /// How long a KMS plug-in has for an answer when nobody says. Source: `defaultTimeout`.
 const KMS_TIMEOUT: Duration = Duration::from_secs(3);
 const AES_KEY_BYTES: [usize; 3] = [16, 24, 32];

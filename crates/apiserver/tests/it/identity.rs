@@ -186,6 +186,42 @@ async fn certificates_and_roles_decide() {
 }
 
 #[tokio::test]
+async fn acting_as_somebody_takes_rights_to_the_user_and_to_what_is_done() {
+    let identities = Identities::start().await;
+    let [admin, _] = identities.both("admin", Some(SYSTEM_MASTERS));
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let rules = json!([
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["users"], "resourceNames": ["jane"], "verbs": ["impersonate:user-info"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["impersonate-on:user-info:list"]},
+    ]);
+    let role = json!({"metadata": {"name": "deputy"}, "rules": rules});
+    admin.post(&format!("{rbac}/clusterroles"), &role).await.ok();
+    for (user, role) in [("deputy", "deputy"), ("jane", "view")] {
+        let binding = json!({"metadata": {"name": user}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}]});
+        admin.post(&format!("{rbac}/clusterrolebindings"), &binding).await.ok();
+    }
+    // The role `view` is what it aggregates, which takes a controller: here it is given its rule by hand.
+    let rules = json!([{"op": "add", "path": "/rules", "value": [{"apiGroups": [""], "resources": ["configmaps", "pods"], "verbs": ["get", "list"]}]}]);
+    let patch = [("content-type", "application/json-patch+json")];
+    let view = format!("PATCH {rbac}/clusterroles/view");
+    admin.call(&view, &patch, rules.to_string()).await.ok();
+    for deputy in identities.both("deputy", None) {
+        let jane = [("impersonate-user", "jane")];
+        let maps = "GET /api/v1/namespaces/default/configmaps";
+        assert_eq!(deputy.call(maps, &[], "").await.code, 403);
+        assert_eq!(deputy.call(maps, &jane, "").await.code, 200);
+        let pods = deputy.call("GET /api/v1/namespaces/default/pods", &jane, "").await;
+        pods.refused(
+            403,
+            "User \"deputy\" cannot impersonate-on:user-info:list resource \"pods\"",
+        );
+        let bob = deputy.call(maps, &[("impersonate-user", "bob")], "").await;
+        bob.refused(403, "User \"deputy\" cannot impersonate:user-info resource \"users\"");
+    }
+}
+
+#[tokio::test]
 async fn rights_reach_rows_that_come_later() {
     let identities = Identities::start().await;
     let [admin, _] = identities.both("admin", Some(SYSTEM_MASTERS));

@@ -91,10 +91,11 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
     let of_up = settings.etcd_listen.filter(|_| etcd.is_none());
     let named = arguments.audit.are_given().then(|| arguments.audit.anchored());
     let flags = named.transpose()?.or(settings.audit.clone()).unwrap_or_default();
-    if let Some(what) = flags.without_effect() {
+    let has_webhook = arguments.audit_webhook.audit_webhook_config_file.is_some();
+    if let Some(what) = flags.without_effect().filter(|_| !has_webhook) {
         tracing::warn!("{what}");
     }
-    let audit = flags.start()?;
+    let audit = flags.start(&arguments.audit_webhook)?;
     let named = arguments
         .encryption
         .are_given()
@@ -107,7 +108,15 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         authorization: arguments.authorization.plan(&Random::real())?,
         admission: arguments.admission.selection()?,
     };
-    let start = ControlPlane::start(layout, arguments.api_port, etcd, audit, &authentication, access, &settings);
+    let start = ControlPlane::start(
+        layout,
+        arguments.api_port,
+        etcd,
+        audit,
+        &authentication,
+        access,
+        &settings,
+    );
     let plane = start.await?;
     let mut ready = plane.describe();
     if let Some(listen) = arguments.etcd_listen.or(of_up) {

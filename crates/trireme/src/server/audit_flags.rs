@@ -5,12 +5,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use apiserver::audit::{Auditor, LogFile, LogSink, Policy, Rotation};
+use apiserver::audit::{AuditSink, Auditor, LogFile, LogSink, Policy, Rotation, WebhookSink};
 use apiserver::metrics::AuditMetrics;
 use base::Clock;
 use base::disk::RealDisk;
 
-use crate::cli::{AuditFlags, AuditFormat};
+use crate::cli::{AuditFlags, AuditFormat, AuditWebhookFlags};
 use crate::errors::{CliError, Context as _, Kind, Result, words};
 
 /// As upstream's flags count.
@@ -24,7 +24,8 @@ const STANDARD_OUTPUT: &str = "-";
 pub struct AuditLog {
     /// What the API server asks.
     pub auditor: Arc<Auditor>,
-    sink: Arc<LogSink>,
+    log: Option<Arc<LogSink>>,
+    webhook: Option<Arc<WebhookSink>>,
 }
 
 // === impl AuditLog ===
@@ -32,8 +33,13 @@ pub struct AuditLog {
 impl AuditLog {
     /// Returns when all that was told is written.
     pub async fn close(self) {
-        // A writer that fell over is told of by the sink.
-        let _ = tokio::task::spawn_blocking(move || self.sink.close()).await;
+        if let Some(webhook) = self.webhook {
+            webhook.close().await;
+        }
+        if let Some(log) = self.log {
+            // A writer that fell over is told of by the sink.
+            let _ = tokio::task::spawn_blocking(move || log.close()).await;
+        }
     }
 }
 
@@ -89,30 +95,40 @@ impl AuditFlags {
         Ok(())
     }
 
-    /// Opens the log and starts its writer; `None`: nothing is audited.
+    /// Opens the log and starts its writer, and the webhook's sender; `None`: nothing is audited.
     ///
     /// # Errors
-    /// As [`AuditFlags::check`].
-    pub fn start(&self) -> Result<Option<AuditLog>> {
-        let (policy, file) = (self.policy()?, self.file()?);
-        let (Some(policy), true) = (policy, self.audit_log_path.is_some()) else {
+    /// As [`AuditFlags::check`], and the webhook cannot be told as its file says.
+    pub fn start(&self, webhook: &AuditWebhookFlags) -> Result<Option<AuditLog>> {
+        let (policy, file, metrics) = (self.policy()?, self.file()?, AuditMetrics::default());
+        let has_backend = self.audit_log_path.is_some() || webhook.audit_webhook_config_file.is_some();
+        let Some(policy) = policy.filter(|_| has_backend) else {
             return Ok(None);
         };
-        let (metrics, format) = (AuditMetrics::default(), self.audit_log_format.into());
+        let log = self.audit_log_path.is_some().then(|| self.log(file, metrics.clone()));
+        let (log, webhook) = (log.transpose()?, webhook.start(&metrics)?);
+        let mut sinks: Vec<Arc<dyn AuditSink>> = Vec::new();
+        sinks.extend(log.clone().map(|sink| sink as Arc<dyn AuditSink>));
+        sinks.extend(webhook.clone().map(|sink| sink as Arc<dyn AuditSink>));
+        let auditor = Auditor::new(policy, sinks, Clock::real(), metrics);
+        Ok(Some(AuditLog {
+            auditor: Arc::new(auditor),
+            log,
+            webhook,
+        }))
+    }
+
+    fn log(&self, file: Option<LogFile>, metrics: AuditMetrics) -> Result<Arc<LogSink>> {
+        let format = self.audit_log_format.into();
         let sink = match file {
-            Some(mut file) => LogSink::start(format, metrics.clone(), move |line| file.write(line)),
-            None => LogSink::start(format, metrics.clone(), |line| {
+            Some(mut file) => LogSink::start(format, metrics, move |line| file.write(line)),
+            None => LogSink::start(format, metrics, |line| {
                 let mut output = std::io::stdout().lock();
                 output.write_all(line)?;
                 output.flush()
             }),
         };
-        let sink = Arc::new(sink.doing("starting the audit log's writer")?);
-        let auditor = Auditor::new(policy, sink.clone(), Clock::real(), metrics);
-        Ok(Some(AuditLog {
-            auditor: Arc::new(auditor),
-            sink,
-        }))
+        sink.map(Arc::new).doing("starting the audit log's writer")
     }
 
     fn policy(&self) -> Result<Option<Policy>> {
@@ -182,6 +198,15 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
+    impl AuditWebhookFlags {
+        fn none() -> AuditWebhookFlags {
+            match Cli::try_parse_from(["trireme", "server"]).unwrap().command {
+                Command::Server(server) => server.audit_webhook,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     fn flags(words: &[&str]) -> AuditFlags {
         match Cli::try_parse_from(["trireme", "server"].iter().chain(words))
             .unwrap()
@@ -230,7 +255,8 @@ mod tests {
         ] {
             let flags = flags(&words);
             assert_eq!(flags.without_effect().is_some(), told, "{words:?}");
-            assert_eq!(flags.start().unwrap().is_some(), starts, "{words:?}");
+            let none = AuditWebhookFlags::none();
+            assert_eq!(flags.start(&none).unwrap().is_some(), starts, "{words:?}");
         }
         let mode = |path: &str| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&log), mode(&name("logs"))), (0o600, 0o700));

@@ -4,6 +4,7 @@
 mod admin;
 mod admission_flags;
 mod audit_flags;
+mod audit_webhook_flags;
 mod authentication_flags;
 mod authentication_reload;
 mod authorization_flags;
