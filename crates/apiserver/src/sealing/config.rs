@@ -486,7 +486,7 @@ mod tests {
         let kms = |text: &str| provider(&format!("{{kms: {{{text}}}}}"));
         for (rules, expect) in [
             (
-                "[]".into(),
+                " []".into(),
                 "resources: Required value: at least one resources is required",
             ),
             (
