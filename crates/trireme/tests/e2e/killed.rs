@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, TRIREME, fail, succeed};
 use crate::etcd_server::Server;
-use crate::migrate::everything;
+use crate::migrate::{everything, same};
 
 /// Objects that make the work last long enough to be met in the middle of it.
 const OBJECTS: usize = 300;
@@ -109,7 +109,7 @@ fn a_killed_migration_goes_on_and_loses_nothing() {
     }
     succeed(&cluster.trireme(&into_etcd));
     cluster.up();
-    assert!(everything(&cluster).0 == before, "not everything arrived as it was");
+    same(&everything(&cluster).0, &before, "not everything arrived as it was");
     assert!(!held(&etcd).is_empty());
     cluster.kubectl_ok(&["create", "configmap", "made-in-etcd"]);
     let (before, _) = everything(&cluster);
@@ -128,7 +128,7 @@ fn a_killed_migration_goes_on_and_loses_nothing() {
         assert!(error.contains("error[STATE_MOVED]"), "{ended:?}: {error}");
     }
     cluster.up();
-    assert!(everything(&cluster).0 == before, "not everything came back as it was");
+    same(&everything(&cluster).0, &before, "not everything came back as it was");
     assert_eq!(held(&etcd), source, "a control plane wrote to the etcd that was left");
     assert!(!cluster.dir.join("data/store.migrating").exists());
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, fail, succeed};
 use crate::etcd_server::Server;
+use crate::node_cluster::until;
 
 /// What the control plane does not write by itself while it runs.
 const KINDS: &str =
@@ -19,15 +20,58 @@ fn get(cluster: &Cluster, name: &str) -> Value {
     serde_json::from_str(&cluster.kubectl_ok(&["get", "configmap", name, "-o", "json"])).unwrap()
 }
 
+/// Whether what the control plane makes by itself after a start is there: it comes moments after `up` returns.
+fn at_rest(items: &[Value]) -> bool {
+    let named = |kind: &str, namespace: &str, name: &str| {
+        items.iter().find(|item| {
+            let meta = &item["metadata"];
+            item["kind"] == kind && meta["namespace"].as_str().unwrap_or("") == namespace && meta["name"] == name
+        })
+    };
+    let mut namespaces = items.iter().filter(|item| item["kind"] == "Namespace");
+    let has_rules = |role: &Value| role["rules"].as_array().is_some_and(|rules| !rules.is_empty());
+    ["admin", "edit", "view"]
+        .iter()
+        .all(|name| named("ClusterRole", "", name).is_some_and(has_rules))
+        && namespaces.all(|namespace| {
+            let namespace = namespace["metadata"]["name"].as_str().unwrap();
+            named("ServiceAccount", namespace, "default").is_some()
+                && named("ConfigMap", namespace, "kube-root-ca.crt").is_some()
+        })
+}
+
+/// Every control plane adds its own authority to this one, also one that was started on a copy.
+const TRUST: &str = "extension-apiserver-authentication";
+
 /// All objects without their versions, and the lowest version of any.
 pub fn everything(cluster: &Cluster) -> (Vec<Value>, u64) {
-    let list: Value = serde_json::from_str(&cluster.kubectl_ok(&["get", KINDS, "-A", "-o", "json"])).unwrap();
-    let mut items = list["items"].as_array().unwrap().clone();
+    let mut items = until("a control plane at rest", || {
+        let list = cluster.kubectl_ok(&["get", KINDS, "-A", "-o", "json"]);
+        let list: Value = serde_json::from_str(&list).unwrap();
+        let items = list["items"].as_array().unwrap().clone();
+        at_rest(&items).then_some(items)
+    });
+    items.retain(|item| item["metadata"]["name"] != TRUST);
     let lowest = items.iter().map(revision).min().unwrap();
     for item in &mut items {
         item["metadata"].as_object_mut().unwrap().remove("resourceVersion");
     }
     (items, lowest)
+}
+
+/// Fails with the objects that differ.
+#[track_caller]
+pub fn same(now: &[Value], before: &[Value], what: &str) {
+    let differs = |one: &[Value], other: &[Value]| -> Vec<String> {
+        let strangers = one.iter().filter(|object| !other.contains(object));
+        strangers.map(Value::to_string).collect()
+    };
+    let (gone, new) = (differs(before, now), differs(now, before));
+    assert!(
+        gone.is_empty() && new.is_empty(),
+        "{what}:\nbefore: {gone:#?}\nnow: {new:#?}"
+    );
+    assert_eq!(now.len(), before.len(), "{what}");
 }
 
 /// A client that goes on where it was is told to start anew.
