@@ -24,7 +24,7 @@ const IN_LIST: &str = "{'[', ']', '{', '(', '.', ',', '-', '!', '?', 'true', 'fa
                        NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
 /// Names that are no variables.
-const RESERVED: &[&str] = &[
+pub(crate) const RESERVED: &[&str] = &[
     "as",
     "break",
     "const",

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::parser::RESERVED;
+
 /// The type of a variable, a field or an expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Type {
@@ -177,30 +179,8 @@ impl fmt::Display for Type {
     }
 }
 
-/// Words that the language reserves; a property of that name is escaped.
-const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+/// Words that are values or operators; like [`RESERVED`] ones, a property of that name is escaped.
+const WORDS: &[&str] = &["true", "false", "null", "in"];
 
 /// The name by which expressions reach a property: `x-prop` is `x__dash__prop`. `None` when it cannot be named at all.
 /// Source: `k8s.io/apiserver/pkg/cel/escaping.go`.
@@ -208,7 +188,7 @@ pub fn escape(property: &str) -> Option<String> {
     if property.is_empty() || property.starts_with(|first: char| first.is_ascii_digit()) {
         return None;
     }
-    if RESERVED.contains(&property) {
+    if WORDS.contains(&property) || RESERVED.contains(&property) {
         return Some(format!("__{property}__"));
     }
     let mut escaped = String::with_capacity(property.len());

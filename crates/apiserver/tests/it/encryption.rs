@@ -142,7 +142,7 @@ async fn keys_are_rotated_while_the_server_runs() {
     readable(&api, "a").await;
 }
 
-/// Waits until an object opens that did not.
+/// Waits until an object opens that did not. It is asked again and again: nobody is told when a plug-in answers again.
 async fn readable(api: &Api, name: &str) {
     let path = format!("{SECRETS}/{name}");
     let opens = async {

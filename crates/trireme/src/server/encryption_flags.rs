@@ -169,6 +169,7 @@ mod tests {
         assert!(sealed_with().starts_with(b"k8s:enc:aesgcm:v1:one:"));
         std::fs::write(&file, "resources: [").unwrap();
         write("two");
+        // Looked at again and again: who seals is told of a new file by nothing but what comes out.
         let taken = async {
             while !sealed_with().starts_with(b"k8s:enc:aesgcm:v1:two:") {
                 tokio::time::sleep(Duration::from_millis(5)).await;
