@@ -37,6 +37,11 @@ pub trait Object: Sized + Send + Sync + 'static {
     /// Reads one object.
     fn decode(json: &[u8]) -> Result<Self, serde_json::Error>;
 
+    /// Reads one item of a list, which may leave out what it is: the list says it for all of them.
+    fn decode_item(json: &[u8], _api_version: &str, _kind: &str) -> Result<Self, serde_json::Error> {
+        Self::decode(json)
+    }
+
     /// Its identity.
     fn meta(&self) -> &dyn Meta;
 }
@@ -113,6 +118,16 @@ meta!(Metadata);
 impl Object for Value {
     fn decode(json: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(json)
+    }
+
+    /// A tree says itself what it is, as in client-go's dynamic client (`UnstructuredJSONScheme`).
+    fn decode_item(json: &[u8], api_version: &str, kind: &str) -> Result<Self, serde_json::Error> {
+        let mut value = Value::decode(json)?;
+        if let Some(object) = value.as_object_mut() {
+            object.entry("apiVersion").or_insert_with(|| api_version.into());
+            object.entry("kind").or_insert_with(|| kind.into());
+        }
+        Ok(value)
     }
 
     fn meta(&self) -> &dyn Meta {

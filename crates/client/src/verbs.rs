@@ -15,7 +15,12 @@ use crate::{Client, DeleteParams, Error, Kind, List, ListParams, Object, Patch, 
 const JSON: &str = "application/json";
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct RawList<'a> {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
     #[serde(default)]
     metadata: RawListMeta,
     #[serde(borrow, default)]
@@ -115,10 +120,15 @@ impl Client {
         let raw: RawList<'_> =
             serde_json::from_slice(&bytes).map_err(|error| Error::decode(format!("list of {resource}"), error))?;
         let items = raw.items.unwrap_or_default().into_iter();
+        let kind = raw.kind.strip_suffix("List").unwrap_or(&raw.kind);
+        let decoded = items.map(|item| {
+            T::decode_item(item.get().as_bytes(), &raw.api_version, kind)
+                .map_err(|error| Error::decode(format!("list of {resource}"), error))
+        });
         Ok(List {
             resource_version: raw.metadata.resource_version,
             continue_token: raw.metadata.continue_token,
-            items: items.map(|item| decode(resource, item.get().as_bytes())).collect(),
+            items: decoded.collect(),
         })
     }
 

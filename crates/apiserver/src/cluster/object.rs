@@ -54,7 +54,13 @@ struct Splice {
     after: bool,
     /// Where the value of `metadata` starts and ends.
     metadata: (u32, u32),
+    /// Where `"apiVersion":` and `"kind":` start, in this order; [`NOWHERE`] for what is not there. A comma follows each
+    /// of them: `metadata` sorts behind both.
+    types: [u32; 2],
 }
+
+/// No offset: an object is never that long.
+const NOWHERE: u32 = u32::MAX;
 
 /// Why stored bytes are no object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -199,6 +205,23 @@ impl Object {
         self.write_range(0..self.bytes.len(), revision, out);
     }
 
+    /// Appends the JSON as an item of a list, without `apiVersion` and `kind`: the list says them for all its items.
+    pub fn write_item(&self, revision: u64, out: &mut BytesMut) {
+        out.reserve(self.json_len());
+        let mut from = 0;
+        for at in self.splice.types {
+            if at == NOWHERE {
+                continue;
+            }
+            let at = at as usize;
+            out.put_slice(&self.bytes[from..at]);
+            // Names of kinds and versions have neither commas nor quotes in them.
+            let comma = self.bytes[at..].iter().position(|byte| *byte == b',');
+            from = comma.map_or(at, |comma| at + comma + 1);
+        }
+        self.write_range(from..self.bytes.len(), revision, out);
+    }
+
     /// Appends the value of `metadata` with `revision` as the resourceVersion.
     pub fn write_metadata(&self, revision: u64, out: &mut BytesMut) {
         let (start, end) = self.splice.metadata;
@@ -252,10 +275,14 @@ pub fn to_stored(value: &Value) -> Bytes {
 fn find_splice(bytes: &[u8]) -> Option<Splice> {
     let mut scan = Scanner { bytes, at: 0 };
     scan.expect(b'{')?;
+    let mut types = [NOWHERE; 2];
     loop {
-        let key = scan.key()?;
-        if key == b"metadata" {
-            break;
+        let at = scan.at as u32;
+        match scan.key()? {
+            b"metadata" => break,
+            b"apiVersion" => types[0] = at,
+            b"kind" => types[1] = at,
+            _ => {}
         }
         scan.skip_value()?;
         scan.expect(b',')?;
@@ -270,6 +297,7 @@ fn find_splice(bytes: &[u8]) -> Option<Splice> {
         before,
         after,
         metadata,
+        types,
     };
     if scan.peek()? == b'}' {
         return Some(splice(scan.at, false, false));
@@ -393,6 +421,31 @@ mod tests {
             let again = Object::from_bytes(object.stored().clone(), 7, |_| Box::default()).unwrap();
             assert_eq!((again.json(), again.header()), (object.json(), object.header()));
             assert_eq!(meta::resource_version(&object.value()), "7");
+        }
+    }
+
+    #[test]
+    fn items_of_lists_leave_out_what_they_are() {
+        for (value, expect) in [
+            (
+                json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"kind": "x"}}),
+                r#"{"metadata":{"name":"a","resourceVersion":"7"},"spec":{"kind":"x"}}"#,
+            ),
+            (
+                json!({"addressType": "IPv4", "apiVersion": "discovery.k8s.io/v1", "endpoints": [{"kind": 1, "apiVersion": 2}],
+                    "kind": "EndpointSlice", "metadata": {"uid": "u"}, "ports": []}),
+                r#"{"addressType":"IPv4","endpoints":[{"apiVersion":2,"kind":1}],"metadata":{"resourceVersion":"7","uid":"u"},"ports":[]}"#,
+            ),
+            (
+                json!({"kind": "K", "metadata": {}}),
+                r#"{"metadata":{"resourceVersion":"7"}}"#,
+            ),
+            (json!({"metadata": {}}), r#"{"metadata":{"resourceVersion":"7"}}"#),
+        ] {
+            let object = Object::from_value(&value, 7, Box::default()).unwrap();
+            let mut item = BytesMut::new();
+            object.write_item(7, &mut item);
+            assert_eq!(std::str::from_utf8(&item).unwrap(), expect);
         }
     }
 

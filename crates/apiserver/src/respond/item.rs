@@ -17,6 +17,9 @@ use super::{encode_failed, table, view};
 pub enum Item {
     /// Everything.
     Object,
+    /// Everything but `apiVersion` and `kind`, which a list of a built-in kind says for all its items (upstream's typed
+    /// lists; those of custom resources repeat them).
+    Listed,
     /// A `PartialObjectMetadata` of this version of `meta.k8s.io`.
     Partial(&'static str),
 }
@@ -34,7 +37,7 @@ impl Item {
     /// The `apiVersion` and `kind` of what is shown.
     pub fn types(self, served: &Served) -> (String, &str) {
         match self {
-            Item::Object => (served.gvk.api_version(), &served.gvk.kind),
+            Item::Object | Item::Listed => (served.gvk.api_version(), &served.gvk.kind),
             Item::Partial(version) => (format!("meta.k8s.io/{version}"), "PartialObjectMetadata"),
         }
     }
@@ -43,6 +46,14 @@ impl Item {
     pub fn write_json(self, served: &Served, object: &Object, revision: u64, out: &mut BytesMut) -> Result<(), Status> {
         match self {
             Item::Object => view::write(served, object, revision, out),
+            Item::Listed if served.is_hub() => {
+                object.write_item(revision, out);
+                Ok(())
+            }
+            Item::Listed => {
+                let item = self.value(served, object, revision)?;
+                serde_json::to_writer(out.writer(), &item).map_err(Status::internal)
+            }
             // Straight from the stored bytes.
             Item::Partial(version) if served.is_hub() => {
                 table::write_partial(object, revision, version, out);
@@ -60,6 +71,14 @@ impl Item {
     pub fn value(self, served: &Served, object: &Object, revision: u64) -> Result<Value, Status> {
         match self {
             Item::Object => view::value(served, object, revision),
+            Item::Listed => {
+                let mut tree = view::value(served, object, revision)?;
+                if let Some(root) = tree.as_object_mut() {
+                    root.remove("apiVersion");
+                    root.remove("kind");
+                }
+                Ok(tree)
+            }
             Item::Partial(_) => {
                 let mut out = BytesMut::new();
                 self.write_json(served, object, revision, &mut out)?;
@@ -76,7 +95,8 @@ impl Item {
     /// The protobuf message of a tree.
     pub fn message_of(self, served: &Served, value: &Value) -> Result<Vec<u8>, Status> {
         let message = match self {
-            Item::Object => protobuf::encode_raw(value, &served.schema),
+            // Messages say what they are in their envelope only.
+            Item::Object | Item::Listed => protobuf::encode_raw(value, &served.schema),
             Item::Partial(_) => protobuf::partial(&value["metadata"]),
         };
         message.map_err(encode_failed)
@@ -86,7 +106,7 @@ impl Item {
     /// them makes them twice.
     pub fn message_len(self, served: &Served, object: &Object) -> Result<usize, Status> {
         let make = || Ok(self.message(served, object, object.revision())?.len());
-        if self != Item::Object || !served.is_hub() {
+        if matches!(self, Item::Partial(_)) || !served.is_hub() {
             return make();
         }
         if let Some(known) = object.message_len().get() {

@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::Response;
 
 use api::codec::protobuf;
+use api::schema::SchemaRef;
 use api::{Map, Status, Value};
 use client::Body;
 
@@ -116,7 +117,10 @@ fn shape(call: &Call, served: &Served) -> Result<(Item, String, String), Status>
             "you requested PartialObjectMetadata, but the requested object is a list",
         )),
         form => {
-            let item = Item::of(form).unwrap_or(Item::Object);
+            let item = match Item::of(form) {
+                Some(Item::Object) | None if SchemaRef::builtin(&served.gvk).is_some() => Item::Listed,
+                item => item.unwrap_or(Item::Object),
+            };
             let (api_version, kind) = item.types(served);
             Ok((item, api_version, format!("{kind}List")))
         }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::rows::boats;
 use crate::world::{Api, World};
 
 fn names(list: &Value) -> Vec<String> {
@@ -335,6 +336,84 @@ async fn long_lists_are_of_one_moment_too() {
         std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*answer.bytes), &mut text).unwrap();
         assert_eq!(names(&serde_json::from_str(&text).unwrap()).len(), 699);
         api.config_map("m699", json!({"odd": "1"})).await;
+    }
+}
+
+/// Upstream's typed lists say what their items are once; lists of custom resources and of metadata say it of each item.
+#[tokio::test]
+async fn items_say_what_they_are_where_upstreams_do() {
+    let world = World::start().await;
+    fill(&world.api()).await;
+    let (row, schema) = boats();
+    world.running.add_row(row, schema).await.unwrap();
+    let boats = "/apis/sea.example/v1/namespaces/default/boats";
+    let boat = json!({"apiVersion": "sea.example/v1", "kind": "Boat", "metadata": {"name": "b"}, "spec": {"oars": 3}});
+    world.api().post(boats, &boat).await.ok();
+    let event =
+        json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"}});
+    world.api().post("/api/v1/namespaces/default/events", &event).await.ok();
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let partial = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    for api in world.both().await {
+        for (path, accept, expect) in [
+            (maps.to_owned(), "application/json", json!([null, null])),
+            (format!("{maps}?limit=2"), "application/json", json!([null, null])),
+            (
+                format!("{maps}?labelSelector=tier"),
+                "application/json",
+                json!([null, null]),
+            ),
+            (format!("{maps}?pretty=1"), "application/json", json!([null, null])),
+            ("/api/v1/events".to_owned(), "application/json", json!([null, null])),
+            // In a version that is not the stored one.
+            (
+                "/apis/events.k8s.io/v1/events".to_owned(),
+                "application/json",
+                json!([null, null]),
+            ),
+            (boats.to_owned(), "application/json", json!(["sea.example/v1", "Boat"])),
+            (
+                maps.to_owned(),
+                partial,
+                json!(["meta.k8s.io/v1", "PartialObjectMetadata"]),
+            ),
+        ] {
+            let list = api.call(&format!("GET {path}"), &[("accept", accept)], "").await.ok();
+            let items = list["items"].as_array().unwrap();
+            assert!(!items.is_empty(), "{path}");
+            for item in items {
+                assert_eq!(
+                    json!([item["apiVersion"], item["kind"]]),
+                    expect,
+                    "{path} {accept}: {item}"
+                );
+            }
+        }
+        let yaml = api
+            .call(&format!("GET {maps}"), &[("accept", "application/yaml")], "")
+            .await;
+        let text = String::from_utf8_lossy(&yaml.bytes).into_owned();
+        assert_eq!(
+            (text.matches("apiVersion:").count(), text.matches("kind:").count()),
+            (1, 1),
+            "{text}"
+        );
+        // What a watch begins with are events.
+        let watch = format!(
+            "GET {maps}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1"
+        );
+        let frames = api.call(&watch, &[], "").await;
+        let first: Value = serde_json::from_slice(frames.bytes.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+        assert_eq!(
+            json!([first["object"]["apiVersion"], first["object"]["kind"]]),
+            json!(["v1", "ConfigMap"])
+        );
+        let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+        let table = api
+            .call(&format!("GET {maps}?includeObject=Object"), &table, "")
+            .await
+            .ok();
+        assert_eq!(table["rows"][0]["object"]["kind"], "ConfigMap");
     }
 }
 

@@ -139,7 +139,7 @@ impl Encoder {
         };
         let (api_version, kind) = item.types(&self.served);
         let object = match item {
-            Item::Object => empty(&self.served, metadata)?,
+            Item::Object | Item::Listed => empty(&self.served, metadata)?,
             Item::Partial(_) => json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}),
         };
         if self.output.media == Media::Protobuf {

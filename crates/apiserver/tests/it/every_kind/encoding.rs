@@ -50,20 +50,7 @@ impl Encoding {
         let text = String::from_utf8_lossy(&answer.bytes);
         assert_eq!(answer.headers["content-type"], self.media(), "{text}");
         match self {
-            Encoding::Json => {
-                let mut value = answer.value();
-                // Ours say it of each item too; messages have no place for it.
-                for item in value
-                    .get_mut("items")
-                    .and_then(Value::as_array_mut)
-                    .into_iter()
-                    .flatten()
-                {
-                    let item = item.as_object_mut().unwrap();
-                    item.retain(|field, _| field != "apiVersion" && field != "kind");
-                }
-                value
-            }
+            Encoding::Json => answer.value(),
             Encoding::Protobuf => decoded(&answer.bytes),
         }
     }
