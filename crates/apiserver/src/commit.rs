@@ -38,6 +38,7 @@ pub async fn commit(
         }
         outcome
     };
+    let work = work.instrument(tracing::trace_span!(target: "otel", "Store commit"));
     let task = tokio::spawn(work.in_current_span());
     match task.await {
         Ok(outcome) => outcome,

@@ -1,21 +1,26 @@
 //! Discovery: what is served, in the three shapes that clients ask for: `/api`, `/apis` and their group versions (v1),
-//! and aggregated (`apidiscovery.k8s.io` v2 and v2beta1) with an ETag.
+//! and aggregated (`apidiscovery.k8s.io` v2 and v2beta1) with an ETag; each of them in JSON, YAML and protobuf.
 //!
 //! Made from the registry and kept until it changes.
 
+mod messages;
+
+use std::sync::OnceLock;
+
 use http::HeaderMap;
 use http::Response;
-use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use api::codec::yaml;
 use api::{Map, Status, Value};
 use client::{Body, body_of};
 use kinds::row::ServedVersion;
 
 use crate::call::Call;
 use crate::registry::Registry;
-use crate::respond::negotiate::{self, Offers};
+use crate::respond::negotiate::{self, Media, Offers};
 use crate::respond::{self, body};
 use crate::virtuals::{self, Virtual};
 
@@ -45,6 +50,10 @@ const GROUP_ORDER: [&str; 22] = [
     "internal.apiserver.k8s.io",
 ];
 
+/// The group and the kind of aggregated documents.
+const GROUP: &str = "apidiscovery.k8s.io";
+const KIND: &str = "APIGroupDiscoveryList";
+
 /// Everything about discovery for one registry.
 pub struct Discovery {
     /// The registry's.
@@ -68,7 +77,11 @@ struct Version {
 }
 
 struct Aggregated {
-    bytes: bytes::Bytes,
+    json: bytes::Bytes,
+    /// Made for the first who asks.
+    yaml: OnceLock<bytes::Bytes>,
+    protobuf: OnceLock<bytes::Bytes>,
+    /// Of the JSON, in whatever it is encoded (upstream: `calculateETag`).
     etag: String,
 }
 
@@ -102,15 +115,17 @@ impl Discovery {
                 .map(Group::aggregated)
                 .collect();
             let document = json!({
-                "kind": "APIGroupDiscoveryList",
-                "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+                "kind": KIND,
+                "apiVersion": format!("{GROUP}/{version}"),
                 "metadata": {},
                 "items": items,
             });
             let bytes = body::encode(&document, false);
             let etag = format!("\"{:X}\"", Sha256::digest(&bytes));
             Aggregated {
-                bytes: bytes.into(),
+                json: bytes.into(),
+                yaml: OnceLock::new(),
+                protobuf: OnceLock::new(),
                 etag,
             }
         };
@@ -186,18 +201,16 @@ impl Discovery {
         tracing::trace!(target: "walk", "discovery");
         let accept = negotiate::accept(&call.headers);
         for clause in negotiate::clauses(&accept) {
-            if !clause.takes_json() {
-                continue;
-            }
+            let Some(media) = Media::of(&clause) else { continue };
             if clause.param("as").is_empty() {
                 break;
             }
-            let ours = clause.param("g") == "apidiscovery.k8s.io" && clause.param("as") == "APIGroupDiscoveryList";
+            let ours = clause.param("g") == GROUP && clause.param("as") == KIND;
             let found = aggregated
                 .iter()
                 .find(|(version, _)| ours && *version == clause.param("v"));
             if let Some((version, document)) = found {
-                return Ok(document.answer(&call.headers, version));
+                return document.answer(&call.headers, version, media);
             }
         }
         plain(call, legacy)
@@ -212,28 +225,38 @@ fn plain(call: &Call, document: &Value) -> Result<Response<Body>, Status> {
 }
 
 impl Aggregated {
-    fn answer(&self, headers: &HeaderMap, version: &str) -> Response<Body> {
+    fn bytes(&self, media: Media) -> bytes::Bytes {
+        let value = || serde_json::from_slice(&self.json).expect("invariant: we made it of a tree");
+        let made = match media {
+            Media::Json => return self.json.clone(),
+            Media::Yaml => self.yaml.get_or_init(|| yaml::encode(&value()).into()),
+            Media::Protobuf => self.protobuf.get_or_init(|| messages::encode(&value()).into()),
+        };
+        made.clone()
+    }
+
+    fn answer(&self, headers: &HeaderMap, version: &str, media: Media) -> Result<Response<Body>, Status> {
         let known = headers
             .get(IF_NONE_MATCH)
             .is_some_and(|value| value.as_bytes() == self.etag.as_bytes());
-        let media = match version {
-            "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-            _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
-        };
         let mut response = if known {
             let mut response = Response::new(body_of(""));
             *response.status_mut() = http::StatusCode::NOT_MODIFIED;
             response
         } else {
-            body::compressed(headers, self.bytes.len(), body::typed(200, media, self.bytes.clone()))
+            let bytes = self.bytes(media);
+            body::compressed(headers, bytes.len(), body::typed(200, media.as_str(), bytes))
         };
+        let media = format!("{};g={GROUP};v={version};as={KIND}", media.as_str());
+        let media = HeaderValue::from_str(&media).map_err(Status::internal)?;
+        response.headers_mut().insert(CONTENT_TYPE, media);
         let headers = response.headers_mut();
         if let Ok(etag) = HeaderValue::from_str(&self.etag) {
             headers.insert(ETAG, etag);
         }
         headers.insert(VARY, HeaderValue::from_static("Accept"));
         headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public"));
-        response
+        Ok(response)
     }
 }
 

@@ -55,6 +55,13 @@ pub fn defaults() -> Vec<NamedCheck> {
     ]
 }
 
+/// Asks a check and counts how it came out.
+fn ask(call: &Call, which: &str, check: &NamedCheck) -> Result<(), String> {
+    let outcome = (check.check)(&call.server);
+    call.server.metrics.health.checked(&check.name, which, outcome.is_ok());
+    outcome
+}
+
 /// Answers `/readyz`, `/readyz?verbose`, `/readyz/etcd` and the like.
 pub fn serve(call: &Call, which: &str, single: Option<&str>) -> Result<Response<Body>, Status> {
     let checks: Vec<&NamedCheck> = call
@@ -66,7 +73,7 @@ pub fn serve(call: &Call, which: &str, single: Option<&str>) -> Result<Response<
     if let Some(name) = single {
         let check = checks.iter().find(|check| check.name == name);
         let check = check.ok_or_else(Status::no_such_path)?;
-        return Ok(match (check.check)(&call.server) {
+        return Ok(match ask(call, which, check) {
             Ok(()) => body::text(200, "ok"),
             Err(why) => body::text(500, format!("internal server error: {why}\n")),
         });
@@ -80,7 +87,7 @@ pub fn serve(call: &Call, which: &str, single: Option<&str>) -> Result<Response<
             lines.push_str(&format!("[+]{name} excluded: ok\n"));
             continue;
         }
-        match (check.check)(&call.server) {
+        match ask(call, which, check) {
             Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
             Err(why) => {
                 tracing::warn!(check = %name, %why, "a health check fails");

@@ -53,6 +53,12 @@ async fn plain_path(call: &Arc<Call>) -> Result<Response<Body>, Status> {
             health::serve(call, parts[0], rest.first().copied())
         }
         ["metrics"] => Ok(metrics(call)),
+        ["metrics", "slis"] => Ok(metrics_text(call, call.server.metrics.health.text())),
+        ["debug", "api_priority_and_fairness", what] if call.server.debug => match *what {
+            "dump_priority_levels" => Ok(body::text(200, call.server.flow.dump_priority_levels())),
+            "dump_queues" => Ok(body::text(200, call.server.flow.dump_queues())),
+            _ => Ok(body::text(404, "404 page not found\n")),
+        },
         ["trireme", "v1", "backup"] => backup::serve(call).await,
         ["version"] => Ok(body::value(200, &crate::version::document(), true)),
         ["api"] => discovery.core(call),
@@ -86,7 +92,11 @@ fn optional(document: Option<api::Value>, media: &'static str) -> Result<Respons
 fn metrics(call: &Call) -> Response<Body> {
     let server = &call.server;
     server.measure();
-    let text = server.metrics.text(server.storage.revision());
+    metrics_text(call, server.metrics.text(server.storage.revision()))
+}
+
+/// In the format that is asked for.
+fn metrics_text(call: &Call, text: String) -> Response<Body> {
     match call.header("accept").contains("application/openmetrics-text") {
         true => body::typed(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", text),
         false => body::typed(
@@ -105,6 +115,7 @@ fn paths(call: &Call) -> Response<Body> {
         "/healthz",
         "/livez",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/readyz",

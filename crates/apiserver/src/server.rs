@@ -77,6 +77,8 @@ pub struct Config {
     pub seats: usize,
     /// Bytes that answers may take together that cannot be encoded while they are sent.
     pub whole_answers_bytes: usize,
+    /// Whether `/debug` is served: upstream's `--profiling`.
+    pub debug: bool,
     /// How far back watches and exact lists of each resource reach.
     pub history: RingLimits,
     /// Encryption at rest; by default everything is stored as it is.
@@ -102,6 +104,7 @@ impl Config {
             checks: Vec::new(),
             seats: SEATS,
             whole_answers_bytes: budget::WHOLE_BYTES_MAX,
+            debug: false,
             history: RingLimits::default(),
             sealing: Arc::default(),
         }
@@ -160,6 +163,8 @@ pub struct Server {
     pub anonymous: Anonymous,
     /// `host:port` of the server.
     pub advertised: String,
+    /// Whether `/debug` is served.
+    pub debug: bool,
     /// The server's end.
     pub shutdown: Shutdown,
     discovery: ArcSwapOption<Discovery>,
@@ -203,9 +208,10 @@ impl Server {
     pub fn measure(&self) {
         for kind in self.registry.load().kinds() {
             let Ok(table) = self.storage.table(kind) else { continue };
-            let count = table.snapshot().len();
+            let snapshot = table.snapshot();
+            let GroupResource { group, resource } = &kind.resource;
             self.metrics
-                .count_objects(&kind.resource.group, &kind.resource.resource, count);
+                .count_objects(group, resource, snapshot.len(), snapshot.revision());
         }
         self.metrics.whole_answers(&self.whole_answers);
     }
@@ -251,7 +257,8 @@ impl ApiServer {
             checks.push(NamedCheck::new("kms-providers", false, move |_| sealing.health()));
         }
         let told = config.audit.as_ref().map(|auditor| auditor.metrics());
-        let metrics = Metrics::new(told.unwrap_or_default());
+        let plugins = parts.admission.iter().map(|plugin| plugin.name());
+        let metrics = Metrics::new(told.unwrap_or_default(), plugins);
         let salt = config.random.range(0..u64::MAX);
         let flow = Arc::new(FlowControl::new(config.seats, salt, metrics.flow.clone()));
         let shutdown = Shutdown::new();
@@ -277,6 +284,7 @@ impl ApiServer {
             random: config.random,
             anonymous: config.anonymous,
             advertised: config.advertised,
+            debug: config.debug,
             shutdown,
             discovery: ArcSwapOption::empty(),
             openapi: ArcSwapOption::empty(),

@@ -12,7 +12,7 @@ use base::{Clock, Random, Shutdown};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::{Client, Error, Patch, Result, resources};
+use crate::{Client, Error, Patch, Result, metrics, resources};
 
 /// Which lease, and how patient. Durations as upstream's defaults.
 #[derive(Clone, Debug)]
@@ -103,6 +103,7 @@ pub async fn run_as_leader<F, Fut>(
             return;
         }
     }
+    metrics::of_process().leads(&elector.config.name, true);
     tracing::info!(
         lease = elector.config.name,
         identity = elector.config.identity,
@@ -132,6 +133,7 @@ pub async fn run_as_leader<F, Fut>(
             break;
         }
     }
+    metrics::of_process().leads(&elector.config.name, false);
     term.finish().await;
     elector.release().await;
 }

@@ -15,6 +15,7 @@ pub mod informer;
 pub mod kind;
 mod kinds;
 pub mod lease;
+pub mod metrics;
 mod params;
 pub mod queue;
 mod request;

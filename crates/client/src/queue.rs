@@ -5,7 +5,7 @@
 //! is given out at the earliest of the moments it was asked for. The queue holds each key once, so it is bounded by the
 //! number of objects.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::metrics::{self, QueueMetrics};
 
 /// The delay after the first failure of a key. Source: client-go `DefaultTypedControllerRateLimiter`.
 pub const RETRY_INITIAL: Duration = Duration::from_millis(5);
@@ -44,8 +46,8 @@ struct Shared<K: Key> {
 
 struct State<K> {
     ready: VecDeque<K>,
-    /// Keys in `ready`.
-    queued: HashSet<K>,
+    /// Keys in `ready`, and since when they are.
+    queued: HashMap<K, Instant>,
     /// Keys given out, and whether they were added again meanwhile.
     working: HashMap<K, bool>,
     delayed: BTreeSet<(Instant, K)>,
@@ -53,6 +55,7 @@ struct State<K> {
     failures: HashMap<K, u32>,
     retry: (Duration, Duration),
     shut: bool,
+    metrics: Option<QueueMetrics>,
 }
 
 impl<K: Key> Default for WorkQueue<K> {
@@ -71,13 +74,14 @@ impl<K: Key> WorkQueue<K> {
     pub fn with_retry(initial: Duration, max: Duration) -> Self {
         let state = State {
             ready: VecDeque::new(),
-            queued: HashSet::new(),
+            queued: HashMap::new(),
             working: HashMap::new(),
             delayed: BTreeSet::new(),
             deadlines: HashMap::new(),
             failures: HashMap::new(),
             retry: (initial, max),
             shut: false,
+            metrics: None,
         };
         WorkQueue {
             shared: Arc::new(Shared {
@@ -85,6 +89,12 @@ impl<K: Key> WorkQueue<K> {
                 changed: Notify::new(),
             }),
         }
+    }
+
+    /// The same queue, counted in the process's metrics under a name: upstream's, where it has such a queue.
+    pub fn named(self, name: &str) -> Self {
+        self.shared.state.lock().metrics = Some(metrics::of_process().queue(name));
+        self
     }
 
     /// Asks for work on a key now.
@@ -129,6 +139,9 @@ impl<K: Key> WorkQueue<K> {
                 .saturating_mul(1u32.checked_shl(*failures).unwrap_or(u32::MAX))
                 .min(max);
             *failures = failures.saturating_add(1);
+            if let Some(metrics) = &state.metrics {
+                metrics.retries.inc();
+            }
             delay
         };
         self.add_after(key, delay);
@@ -156,17 +169,24 @@ impl<K: Key> WorkQueue<K> {
                     self.shared.changed.notify_one();
                     return None;
                 }
-                state.promote(Instant::now());
+                let now = Instant::now();
+                state.promote(now);
                 if let Some(key) = state.ready.pop_front() {
-                    state.queued.remove(&key);
+                    let since = state.queued.remove(&key);
                     state.working.insert(key.clone(), false);
                     let more = !state.ready.is_empty();
+                    if let Some(metrics) = &state.metrics {
+                        metrics.depth.dec();
+                        let waited = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+                        metrics.waited.observe(waited.as_secs_f64());
+                    }
                     drop(state);
                     if more {
                         self.shared.changed.notify_one();
                     }
                     return Some(Item {
                         key,
+                        since: now,
                         shared: self.shared.clone(),
                     });
                 }
@@ -210,10 +230,24 @@ impl<K: Key> State<K> {
             return;
         }
         if let Some(again) = self.working.get_mut(&key) {
-            *again = true;
-        } else if self.queued.insert(key.clone()) {
-            self.ready.push_back(key);
+            let already = std::mem::replace(again, true);
+            if let Some(metrics) = self.metrics.as_ref().filter(|_| !already) {
+                metrics.adds.inc();
+            }
+        } else if !self.queued.contains_key(&key) {
+            if let Some(metrics) = &self.metrics {
+                metrics.adds.inc();
+            }
+            self.make_ready(key);
         }
+    }
+
+    fn make_ready(&mut self, key: K) {
+        if let Some(metrics) = &self.metrics {
+            metrics.depth.inc();
+        }
+        self.queued.insert(key.clone(), Instant::now());
+        self.ready.push_back(key);
     }
 
     /// Moves the keys whose time has come.
@@ -231,6 +265,7 @@ impl<K: Key> State<K> {
 /// A key to work on; dropping it says that the work is done.
 pub struct Item<K: Key> {
     key: K,
+    since: Instant,
     shared: Arc<Shared<K>>,
 }
 
@@ -252,8 +287,11 @@ impl<K: Key> std::ops::Deref for Item<K> {
 impl<K: Key> Drop for Item<K> {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock();
-        if state.working.remove(&self.key) == Some(true) {
-            state.add(self.key.clone());
+        if let Some(metrics) = &state.metrics {
+            metrics.worked.observe(self.since.elapsed().as_secs_f64());
+        }
+        if state.working.remove(&self.key) == Some(true) && !state.shut {
+            state.make_ready(self.key.clone());
             drop(state);
             self.shared.changed.notify_one();
         }

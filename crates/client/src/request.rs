@@ -6,7 +6,9 @@ use std::time::Duration;
 use api::{Reason, Status};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
+use tokio::time::Instant;
 
+use crate::metrics::{self, RequestMetrics};
 use crate::{Body, Error, Result, Transport, TransportError, collect};
 
 /// An answer to anything but a watch comes in this time, or the call fails: the server's own limit for a request.
@@ -24,6 +26,7 @@ pub struct Client {
     transport: Arc<dyn Transport>,
     user_agent: Arc<str>,
     timeout: Duration,
+    metrics: Arc<RequestMetrics>,
 }
 
 impl std::fmt::Debug for Client {
@@ -43,10 +46,17 @@ pub(crate) struct Call<'a> {
     pub body: Option<(&'a str, Bytes)>,
 }
 
+impl Call<'_> {
+    fn body_len(&self) -> usize {
+        self.body.as_ref().map_or(0, |(_, bytes)| bytes.len())
+    }
+}
+
 impl Client {
     /// A client over a transport; who it is decides the transport.
     pub fn new(transport: Arc<dyn Transport>) -> Client {
         Client {
+            metrics: RequestMetrics::new(metrics::of_process(), transport.host()),
             transport,
             user_agent: "trireme".into(),
             timeout: REQUEST_TIMEOUT,
@@ -92,19 +102,30 @@ impl Client {
         let mut attempt = 0;
         loop {
             attempt += 1;
+            let began = Instant::now();
             let exchange = async {
                 let response = self.transport.send(self.build(&call)?).await?;
                 let (head, body) = response.into_parts();
                 Ok::<_, Error>((head, collect(body, ANSWER_BYTES_MAX).await?))
             };
-            let (head, bytes) = tokio::time::timeout(self.timeout, exchange)
+            let outcome = tokio::time::timeout(self.timeout, exchange)
                 .await
-                .map_err(|_| TransportError::Timeout(self.timeout))??;
+                .unwrap_or_else(|_| Err(TransportError::Timeout(self.timeout).into()));
+            let (code, read) = match &outcome {
+                Ok((head, bytes)) => (Some(head.status.as_u16()), Some(bytes.len())),
+                Err(_) => (None, None),
+            };
+            self.metrics
+                .answered(&call.method, code, call.body_len(), read, began.elapsed());
+            let (head, bytes) = outcome?;
             if head.status.is_success() {
                 return Ok(bytes);
             }
             match retry_delay(&head) {
-                Some(delay) if attempt <= RETRIES_MAX => tokio::time::sleep(delay).await,
+                Some(delay) if attempt <= RETRIES_MAX => {
+                    self.metrics.retried(&call.method, head.status.as_u16());
+                    tokio::time::sleep(delay).await;
+                }
                 _ => return Err(failure(head.status, &bytes)),
             }
         }
@@ -112,10 +133,14 @@ impl Client {
 
     /// Sends and returns the body as it comes; a failure is an error.
     pub(crate) async fn stream(&self, call: Call<'_>) -> Result<Body> {
+        let began = Instant::now();
         let response = tokio::time::timeout(self.timeout, self.transport.send(self.build(&call)?))
             .await
-            .map_err(|_| TransportError::Timeout(self.timeout))??;
-        let (head, body) = response.into_parts();
+            .unwrap_or(Err(TransportError::Timeout(self.timeout)));
+        let code = response.as_ref().ok().map(|response| response.status().as_u16());
+        self.metrics
+            .answered(&call.method, code, call.body_len(), None, began.elapsed());
+        let (head, body) = response?.into_parts();
         if head.status.is_success() {
             return Ok(body);
         }

@@ -8,11 +8,19 @@ use http_body_util::{BodyExt, Full, Limited};
 /// The body of an answer; a watch's body goes on until the server ends it.
 pub type Body = UnsyncBoxBody<Bytes, TransportError>;
 
+/// What metrics call a server in this process.
+const IN_PROCESS: &str = "in-process";
+
 /// What carries requests to a server: a call into the same process, or HTTPS.
 pub trait Transport: Send + Sync + 'static {
     /// Sends one request, whose URI is a path with a query, and returns when the head of the answer is there.
     /// Dropping the returned future, or later the body, ends the request.
     fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'static, Result<http::Response<Body>, TransportError>>;
+
+    /// The server, for metrics.
+    fn host(&self) -> &str {
+        IN_PROCESS
+    }
 }
 
 /// The request or its answer did not get through; nothing is known about what the server did.

@@ -76,7 +76,7 @@ pub(crate) fn start(context: Context, root_ca_pem: String) {
             add(&format!("{}/{account}", secret.metadata.namespace()));
         }
     });
-    let queue = WorkQueue::<Name>::new();
+    let queue = WorkQueue::<Name>::new().named("serviceaccount_tokens_secret");
     context.watch(&secrets, {
         let queue = queue.clone();
         move |delta| match delta {

@@ -28,7 +28,7 @@ pub(crate) fn start(context: Context) {
     let secrets = context
         .informers
         .selected::<Secret>(Selection::fields(format!("type={TYPE}")));
-    let queue = WorkQueue::<String>::new();
+    let queue = WorkQueue::<String>::new().named("token_cleaner");
     context.watch(&secrets, {
         let queue = queue.clone();
         move |delta| {

@@ -48,7 +48,7 @@ fn rules_of(role: &Value) -> &[Value] {
 /// Starts the controller.
 pub(crate) fn start(context: Context) {
     let roles = context.informers.informer_of::<Value>(CLUSTER_ROLES, Selection::all());
-    let queue = WorkQueue::<String>::new();
+    let queue = WorkQueue::<String>::new().named("ClusterRoleAggregator");
     context.watch(&roles, {
         let (queue, roles) = (queue.clone(), roles.clone());
         move |_| {

@@ -226,7 +226,7 @@ pub(crate) fn start(context: Context) {
             add(&format!("{}/{service}", slice.metadata.namespace()));
         }
     });
-    let queue = WorkQueue::<Name>::new();
+    let queue = WorkQueue::<Name>::new().named("endpoint_slice_mirroring");
     context.watch(&services, {
         let queue = queue.clone();
         move |delta| match &delta {

@@ -175,7 +175,7 @@ pub(crate) fn start(context: Context) {
     let services = context.informers.informer::<Service>();
     let pods = context.informers.informer::<Pod>();
     let endpoints = context.informers.informer::<Endpoints>();
-    let queue = WorkQueue::<Name>::new();
+    let queue = WorkQueue::<Name>::new().named("endpoint");
     backends::watch(&context, &services, &pods, &queue);
     context.watch(&endpoints, {
         let queue = queue.clone();

@@ -182,7 +182,7 @@ fn content(found: &Discovered) -> Vec<ServedResource> {
 pub(crate) fn start(context: Context) {
     let namespaces = context.informers.informer::<Namespace>();
     let pods = context.informers.informer::<Pod>();
-    let queue = WorkQueue::<String>::with_retry(RETRY_INITIAL, RETRY_MAX);
+    let queue = WorkQueue::<String>::with_retry(RETRY_INITIAL, RETRY_MAX).named("namespace");
     context.watch(&namespaces, {
         let queue = queue.clone();
         move |delta| match delta {

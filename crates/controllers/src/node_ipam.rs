@@ -78,7 +78,7 @@ pub(crate) fn start(context: Context, ranges: Vec<IpNet>, masks: (u8, u8)) {
         return;
     }
     let nodes = context.informers.informer::<Node>();
-    let queue = WorkQueue::<String>::new();
+    let queue = WorkQueue::<String>::new().named("cidrallocator-node");
     context.watch(&nodes, {
         let (queue, nodes) = (queue.clone(), nodes.clone());
         move |delta| match delta {

@@ -88,7 +88,7 @@ pub(crate) fn start(context: Context, terminated_max: usize) {
             add("");
         }
     });
-    let queue = WorkQueue::<Name>::new();
+    let queue = WorkQueue::<Name>::new().named("orphaned_pods_nodes");
     context.watch(&pods, {
         let (queue, pods) = (queue.clone(), pods.clone());
         move |delta| match &delta {

@@ -61,7 +61,7 @@ pub(crate) fn start(context: Context, ca_pem: String) {
     // Only the maps of that name are held, not all config maps of the cluster.
     let selection = client::informer::Selection::fields(format!("metadata.name={NAME}"));
     let published = context.informers.selected::<ConfigMap>(selection);
-    let queue = WorkQueue::<String>::new();
+    let queue = WorkQueue::<String>::new().named("root_ca_cert_publisher_queue");
     context.watch(&namespaces, {
         let queue = queue.clone();
         move |delta| {

@@ -28,7 +28,7 @@ fn is_missing(namespace: Option<&Namespace>, account: Option<&ServiceAccount>) -
 pub(crate) fn start(context: Context) {
     let namespaces = context.informers.informer::<Namespace>();
     let accounts = context.informers.informer::<ServiceAccount>();
-    let queue = WorkQueue::<String>::new();
+    let queue = WorkQueue::<String>::new().named("serviceaccount");
     context.watch(&namespaces, {
         let queue = queue.clone();
         move |delta| {

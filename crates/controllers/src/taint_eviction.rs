@@ -81,7 +81,7 @@ pub(crate) fn start(context: Context) {
     let pods = context.informers.informer::<Pod>();
     let nodes = context.informers.informer::<Node>();
     add_node_index(&pods);
-    let queue = WorkQueue::<Name>::new();
+    let queue = WorkQueue::<Name>::new().named("noexec_taint_pod");
     context.watch(&pods, {
         let queue = queue.clone();
         move |delta| {

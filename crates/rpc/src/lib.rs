@@ -21,4 +21,10 @@ pub mod etcd;
 #[path = "generated/v2.rs"]
 pub mod kms;
 
+/// Spans on their way to an OpenTelemetry collector (OTLP over gRPC).
+#[allow(clippy::all, missing_docs)]
+#[rustfmt::skip]
+#[path = "generated/opentelemetry.proto.collector.trace.v1.rs"]
+pub mod otlp;
+
 mod secrets;

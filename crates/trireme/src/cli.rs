@@ -311,6 +311,33 @@ pub struct Server {
     /// What happens to objects before they are stored
     #[command(flatten)]
     pub admission: AdmissionFlags,
+    /// Spans for OpenTelemetry
+    #[command(flatten)]
+    pub tracing: TracingFlags,
+    /// Serves /debug/api_priority_and_fairness to whoever may get it
+    #[arg(long)]
+    pub profiling: bool,
+    /// The form of the log's lines [default: text, or what TRIREME_LOG_FORMAT says]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub logging_format: Option<LoggingFormat>,
+}
+
+/// The form of the log's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoggingFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Spans for OpenTelemetry. The names are upstream's.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Spans: for a collector of OpenTelemetry")]
+pub struct TracingFlags {
+    /// Tells a collector of OpenTelemetry of requests and their stages, as this TracingConfiguration says
+    #[arg(long, value_name = "FILE")]
+    pub tracing_config_file: Option<PathBuf>,
 }
 
 /// `trireme keep-server`

@@ -18,16 +18,20 @@ mod progress;
 mod renewal;
 mod server;
 mod settings;
+mod spans;
 mod state_home;
 mod supervisor;
 mod tls;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, LoggingFormat};
 use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::layout::Layout;
 
@@ -64,8 +68,10 @@ fn run(cli: Cli) -> Result {
         Command::Node(arguments) => commands::node::enter(arguments.holder)?,
         _ => {}
     }
+    let mut spans = None;
     if cli.command.logs() {
-        start_log(cli.command.log_name().map(|name| layout.log(name)));
+        let log = cli.command.log_name().map(|name| layout.log(name));
+        spans = start_log(log, &cli.command)?;
     }
     if cli.command.is_daemon() {
         rustls::crypto::ring::default_provider()
@@ -77,7 +83,10 @@ fn run(cli: Cli) -> Result {
             .enable_all()
             .build()
             .doing("starting threads")?;
-        return runtime.block_on(commands::run(cli.command, &layout, cli.quiet, is_root));
+        let outcome = runtime.block_on(commands::run(cli.command, &layout, cli.quiet, is_root));
+        // What is left of spans is sent.
+        drop(spans);
+        return outcome;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -88,19 +97,31 @@ fn run(cli: Cli) -> Result {
 }
 
 /// The daemon's log: what `TRIREME_LOG` lets through (as `info` or `warn,walk=trace`), as lines of text, or of JSON with
-/// `TRIREME_LOG_FORMAT=json`. `path`: the file that `up` starts it with.
-fn start_log(path: Option<PathBuf>) {
+/// `TRIREME_LOG_FORMAT=json` or a flag. `path`: the file that `up` starts it with. Spans go to a collector if the command
+/// says so.
+fn start_log(path: Option<PathBuf>, command: &Command) -> Result<Option<spans::Exporter>> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TRIREME_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let format = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let format = tracing_subscriber::fmt::layer()
         .with_writer(log::writer(path))
         .with_ansi(false);
-    if std::env::var_os("TRIREME_LOG_FORMAT").is_some_and(|format| format == "json") {
-        format.json().with_file(true).with_line_number(true).init();
-    } else {
-        format.init();
-    }
+    let by_environment = || std::env::var_os("TRIREME_LOG_FORMAT").is_some_and(|format| format == "json");
+    let is_json = match command {
+        Command::Server(server) => server.logging_format.map(|format| format == LoggingFormat::Json),
+        _ => None,
+    };
+    let format = match is_json.unwrap_or_else(by_environment) {
+        true => format.json().with_file(true).with_line_number(true).boxed(),
+        false => format.boxed(),
+    };
+    let log = tracing_subscriber::registry().with(format.with_filter(filter));
+    let Some(config) = command.tracing_config_file() else {
+        log.init();
+        return Ok(None);
+    };
+    let (layer, exporter) = spans::start(config)?;
+    log.with(layer).init();
+    Ok(Some(exporter))
 }
 
 /// A command of the daemon is only for `up` and service managers; everything else is for people.
@@ -112,6 +133,14 @@ impl Command {
     /// Whether what it has to say goes into a log.
     fn logs(&self) -> bool {
         self.is_daemon() || matches!(self, Command::KeepServer(_) | Command::KeepNode(_))
+    }
+
+    /// The configuration of spans that it is given.
+    fn tracing_config_file(&self) -> Option<&Path> {
+        match self {
+            Command::Server(server) => server.tracing.tracing_config_file.as_deref(),
+            _ => None,
+        }
     }
 
     /// The log that it shares with its supervisor or its daemon.

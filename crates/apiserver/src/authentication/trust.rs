@@ -37,7 +37,7 @@ pub fn maintain(client: &Client, trust: Trust, clock: Clock, shutdown: &Shutdown
     let informers = SharedInformers::new(client.clone(), shutdown.clone());
     let selection = Selection::fields(format!("metadata.name={NAME}"));
     let maps = informers.informer_of::<Value>(resources::CONFIG_MAPS, selection);
-    let queue = WorkQueue::<()>::new();
+    let queue = WorkQueue::<()>::new().named("cluster_authentication_trust_controller");
     queue.add(());
     let mut events = maps.subscribe();
     let (stop, heard) = (shutdown.clone(), queue.clone());

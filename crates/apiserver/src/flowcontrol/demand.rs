@@ -24,6 +24,10 @@ pub(super) struct Demand {
 pub(super) struct Wanted {
     /// The most at one time.
     pub most: f64,
+    /// The average over the period.
+    pub average: f64,
+    /// Its standard deviation.
+    pub deviation: f64,
     /// The average and the standard deviation together, falling slowly.
     pub smoothed: f64,
 }
@@ -72,6 +76,8 @@ impl Demand {
         self.smoothed = envelope.max(SMOOTHING * self.smoothed + (1.0 - SMOOTHING) * envelope);
         let wanted = Wanted {
             most: self.most,
+            average,
+            deviation,
             smoothed: self.smoothed,
         };
         (self.seconds, self.sum, self.squares, self.most) = (0.0, 0.0, 0.0, self.seats);
@@ -97,6 +103,8 @@ mod tests {
             demand.take(at(10)),
             Wanted {
                 most: 10.0,
+                average: 5.0,
+                deviation: 5.0,
                 smoothed: 10.0
             }
         );

@@ -122,7 +122,7 @@ pub fn maintain(client: &Client, clock: Clock, shutdown: &Shutdown) {
     let informers = SharedInformers::new(client.clone(), shutdown.clone());
     let schemas = informers.informer_of::<Value>(SCHEMAS, Selection::all());
     let levels = informers.informer_of::<Value>(LEVELS, Selection::all());
-    let queue = WorkQueue::<(bool, String)>::new();
+    let queue = WorkQueue::<(bool, String)>::new().named("priority_and_fairness_config_queue");
     for object in defaults::mandatory().iter().chain(&defaults::suggested()) {
         queue.add((object["kind"] == *LEVELS.kind, meta::name(object).to_owned()));
     }

@@ -7,6 +7,7 @@
 
 mod defaults;
 mod demand;
+mod dump;
 mod maintain;
 mod matching;
 mod plan;
@@ -72,6 +73,11 @@ impl Flow {
     pub fn tell(&self, headers: &mut HeaderMap) {
         headers.insert(SCHEMA_HEADER, self.0.uid.clone());
         headers.insert(LEVEL_HEADER, self.0.level.uid.clone());
+    }
+
+    /// Notes how many watchers a write has.
+    pub fn watched_by(&self, watchers: usize) {
+        self.0.metrics.watchers.observe(watchers as f64);
     }
 
     /// The most seats that a request of it may take.
@@ -141,6 +147,16 @@ impl FlowControl {
         });
     }
 
+    /// How the priority levels are, as a table for people.
+    pub fn dump_priority_levels(&self) -> String {
+        dump::priority_levels(&self.plan.load())
+    }
+
+    /// How their queues are.
+    pub fn dump_queues(&self) -> String {
+        dump::queues(&self.plan.load())
+    }
+
     /// Where a request is counted.
     pub fn classify(&self, user: &UserInfo, request: &Attributes) -> Flow {
         Flow(self.plan.load().classify(user, request))
@@ -154,7 +170,7 @@ impl FlowControl {
         let began = Instant::now();
         let queues = &schema.level.queues;
         let arrival = queues.lock().arrive(work, hash, began);
-        schema.metrics.estimated_seats.observe(work.initial_seats as f64);
+        schema.metrics.estimated_seats.observe(work.seats() as f64);
         let running = match arrival {
             Arrival::Start(running) => Ok(running),
             Arrival::Refuse(why) => Err(why),
@@ -165,15 +181,18 @@ impl FlowControl {
                 before,
             } => {
                 schema.metrics.queue_length.observe((before + 1) as f64);
+                schema.metrics.not_accommodated.inc();
                 schema.metrics.waiting.inc();
                 let mut place = Place {
                     queues,
                     queue,
                     id,
                     call: Some(call),
+                    timed_out: false,
                 };
                 let called = tokio::time::timeout(WAIT_MAX, place.called()).await;
                 schema.metrics.waiting.dec();
+                place.timed_out = called.is_err();
                 called.map_err(|_| "time-out")
             }
         };
@@ -189,6 +208,7 @@ impl FlowControl {
                 Ok(Seat {
                     schema: schema.clone(),
                     running: Some(running),
+                    is_watch: request.verb == "watch",
                 })
             }
             Err(why) => {
@@ -222,6 +242,7 @@ struct Place<'a> {
     queue: usize,
     id: u64,
     call: Option<tokio::sync::oneshot::Receiver<Running>>,
+    timed_out: bool,
 }
 
 impl Place<'_> {
@@ -238,6 +259,7 @@ impl Drop for Place<'_> {
         let Some(mut call) = self.call.take() else { return };
         let now = Instant::now();
         let mut queues = self.queues.lock();
+        queues.lost(self.timed_out);
         // Called at the last moment: somebody else shall have the seats. Nothing was served, nothing lingers.
         if !queues.give_up(self.queue, self.id, now)
             && let Ok(mut running) = call.try_recv()
@@ -252,6 +274,7 @@ impl Drop for Place<'_> {
 pub struct Seat {
     schema: Arc<Schema>,
     running: Option<Running>,
+    is_watch: bool,
 }
 
 impl Drop for Seat {
@@ -263,9 +286,11 @@ impl Drop for Seat {
             .seats
             .dec_by(i64::try_from(running.work.seats()).unwrap_or(i64::MAX));
         let now = Instant::now();
-        metrics
-            .lasted
-            .observe(now.saturating_duration_since(running.started).as_secs_f64());
+        let lasted = match self.is_watch {
+            true => &metrics.watches_lasted,
+            false => &metrics.lasted,
+        };
+        lasted.observe(now.saturating_duration_since(running.started).as_secs_f64());
         let queues = &self.schema.level.queues;
         queues.lock().finish(&running, now);
         let lingers = running.work.lingers;

@@ -12,11 +12,12 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::defaults;
+use super::demand::Wanted;
 use super::matching::Rule;
 use super::queues::{Queues, Queuing};
-use super::shares::{Seats, Shares, adjust, divide};
+use super::shares::{Seats, Shares, adjust, divide, target};
 use super::shuffle::HAND_MAX;
-use crate::metrics::{FlowMetrics, SchemaMetrics};
+use crate::metrics::{FlowMetrics, LevelMetrics, SchemaMetrics};
 use crate::request::{Attributes, UserInfo};
 
 /// No request takes more seats than this. Source: `maximumListSeatsLimit`.
@@ -132,6 +133,11 @@ impl Plan {
         plan
     }
 
+    /// All levels.
+    pub fn levels(&self) -> &[Arc<Level>] {
+        &self.levels
+    }
+
     /// Gives each level seats for the next period, by what it wanted in the last one.
     pub fn lend(&self, metrics: &FlowMetrics) {
         let now = Instant::now();
@@ -140,14 +146,25 @@ impl Plan {
             .iter()
             .map(|level| (level.shares, level.seats, level.queues.lock().wanted(now)))
             .collect();
-        for (level, seats) in self.levels.iter().zip(adjust(&wanted)) {
+        for ((level, seats), wanted) in self.levels.iter().zip(adjust(&wanted)).zip(&wanted) {
             let mut queues = level.queues.lock();
             if queues.limit() != seats {
                 queues.set_limit(seats, now);
             }
             drop(queues);
             let Seats { nominal, min, max } = level.seats;
-            metrics.level(&level.name, [nominal, min, max, seats]);
+            let Wanted {
+                most,
+                average,
+                deviation,
+                smoothed,
+            } = wanted.2;
+            let told = LevelMetrics {
+                limits: [nominal, min, max, seats],
+                demand: [most, average, deviation, smoothed],
+                target: target(wanted),
+            };
+            metrics.level(&level.name, told);
         }
     }
 

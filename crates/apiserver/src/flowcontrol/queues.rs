@@ -111,6 +111,8 @@ struct Queue {
     waiting: VecDeque<Waiter>,
     waiting_work: f64,
     executing: usize,
+    /// The seats of those that it has in service.
+    seats_in_use: usize,
     /// The virtual time at which its next request starts.
     next_start: f64,
 }
@@ -126,6 +128,49 @@ impl Queue {
             self.next_start = self.next_start.max(oldest.arrived);
         }
     }
+}
+
+/// What has become of the requests of a level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// They got their seats.
+    pub dispatched: u64,
+    /// They did not get a place to wait.
+    pub rejected: u64,
+    /// They waited for too long.
+    pub timed_out: u64,
+    /// Their clients went away while they waited.
+    pub cancelled: u64,
+}
+
+/// A level as it is at a moment.
+pub(super) struct Digest {
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Requests that are served.
+    pub executing: usize,
+    /// Since the server began.
+    pub counts: Counts,
+    /// Its queues.
+    pub queues: Vec<QueueDigest>,
+}
+
+/// A queue as it is at a moment.
+pub(super) struct QueueDigest {
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Requests that are served.
+    pub executing: usize,
+    /// Their seats.
+    pub seats_in_use: usize,
+    /// The virtual time at which its next request starts.
+    pub next_start: f64,
+    /// The seats that those who wait take while they are served.
+    pub initial_seats: usize,
+    /// The seats that they hold all the time.
+    pub seats: usize,
+    /// What they are together, in seats times seconds.
+    pub work: f64,
 }
 
 /// The queues of a level.
@@ -145,6 +190,7 @@ pub(super) struct Queues {
     robin: usize,
     arrivals: usize,
     demand: Demand,
+    counts: Counts,
 }
 
 impl Queues {
@@ -164,6 +210,7 @@ impl Queues {
             robin: 0,
             arrivals: 0,
             demand: Demand::new(now),
+            counts: Counts::default(),
         };
         queues.reconfigure(queuing);
         queues
@@ -196,6 +243,33 @@ impl Queues {
         (self.seats_in_use, self.waiting)
     }
 
+    /// How it is now.
+    pub fn digest(&self) -> Digest {
+        let of = |queue: &Queue| QueueDigest {
+            waiting: queue.waiting.len(),
+            executing: queue.executing,
+            seats_in_use: queue.seats_in_use,
+            next_start: queue.next_start,
+            initial_seats: queue.waiting.iter().map(|waiter| waiter.work.initial_seats).sum(),
+            seats: queue.waiting.iter().map(|waiter| waiter.work.seats()).sum(),
+            work: queue.waiting_work,
+        };
+        Digest {
+            waiting: self.waiting,
+            executing: self.executing,
+            counts: self.counts,
+            queues: self.queues.iter().map(of).collect(),
+        }
+    }
+
+    /// A request that waited was given up because it took too long, or because its client went away.
+    pub fn lost(&mut self, timed_out: bool) {
+        match timed_out {
+            true => self.counts.timed_out += 1,
+            false => self.counts.cancelled += 1,
+        }
+    }
+
     pub fn wanted(&mut self, now: Instant) -> Wanted {
         self.demand.take(now)
     }
@@ -211,7 +285,10 @@ impl Queues {
         else {
             return match self.has_seats(work.seats()) {
                 true => Arrival::Start(self.start(None, work, now)),
-                false => Arrival::Refuse("concurrency-limit"),
+                false => {
+                    self.counts.rejected += 1;
+                    Arrival::Refuse("concurrency-limit")
+                }
             };
         };
         let at = self.choose(hash, queues, hand);
@@ -223,6 +300,7 @@ impl Queues {
         }
         let before = self.queues[at].waiting.len();
         if self.seats_in_use >= self.limit && before >= length_max {
+            self.counts.rejected += 1;
             return Arrival::Refuse("queue-full");
         }
         let (call, called) = oneshot::channel();
@@ -254,6 +332,7 @@ impl Queues {
         if let Some(at) = running.queue {
             let queue = &mut self.queues[at];
             queue.executing -= 1;
+            queue.seats_in_use -= running.work.seats();
             self.active -= usize::from(!queue.is_active());
             // It was taken to last a certain time, and lasted another.
             let lasted = now.saturating_duration_since(running.started).as_secs_f64();
@@ -350,11 +429,13 @@ impl Queues {
 
     fn start(&mut self, queue: Option<usize>, work: Work, now: Instant) -> Running {
         self.executing += 1;
+        self.counts.dispatched += 1;
         self.seats_in_use += work.seats();
         if let Some(at) = queue {
             let queue = &mut self.queues[at];
             self.active += usize::from(!queue.is_active());
             queue.executing += 1;
+            queue.seats_in_use += work.seats();
             queue.next_start += work.seat_seconds();
         }
         self.demand.set(self.seats_in_use + self.seats_waiting, now);

@@ -47,15 +47,22 @@ pub(super) fn divide(server: usize, shares: &[Shares]) -> Vec<Seats> {
     shares.iter().map(of).collect()
 }
 
+/// What a level gets at least.
+fn least((shares, seats, wanted): &(Shares, Seats, Wanted)) -> usize {
+    let most_wanted = wanted.most as usize;
+    match shares.exempt {
+        true => seats.min.max(most_wanted),
+        false => seats.min.max(seats.nominal.min(most_wanted)),
+    }
+}
+
+/// What a level is to get, if it can: what it wants, and no less than it must.
+pub(super) fn target(level: &(Shares, Seats, Wanted)) -> f64 {
+    level.2.smoothed.max(least(level) as f64)
+}
+
 /// The seats of each level for the next period, by what it wanted in the last one.
 pub(super) fn adjust(levels: &[(Shares, Seats, Wanted)]) -> Vec<usize> {
-    let least = |(shares, seats, wanted): &(Shares, Seats, Wanted)| {
-        let most_wanted = wanted.most as usize;
-        match shares.exempt {
-            true => seats.min.max(most_wanted),
-            false => seats.min.max(seats.nominal.min(most_wanted)),
-        }
-    };
     let total: usize = levels.iter().map(|(_, seats, _)| seats.nominal).sum();
     let exempt: usize = levels.iter().filter(|level| level.0.exempt).map(least).sum();
     let left = total.saturating_sub(exempt);
@@ -73,12 +80,11 @@ pub(super) fn adjust(levels: &[(Shares, Seats, Wanted)]) -> Vec<usize> {
         if min_of_all >= left {
             return by(&|(_, seats, _)| seats.min.max(1));
         }
-        return scaled(levels, least, left);
+        return scaled(levels, left);
     }
     // What each gets grows with one factor on what it wants, between its least and its most.
     let at = |factor: f64, level: &(Shares, Seats, Wanted)| {
-        let target = level.2.smoothed.max(least(level) as f64);
-        (factor * target).clamp(least(level) as f64, (level.1.max.max(least(level))) as f64)
+        (factor * target(level)).clamp(least(level) as f64, (level.1.max.max(least(level))) as f64)
     };
     let sum = |factor: f64| -> f64 { limited().map(|level| at(factor, level)).sum() };
     let (mut low, mut high) = (0.0, 1.0);
@@ -98,14 +104,10 @@ pub(super) fn adjust(levels: &[(Shares, Seats, Wanted)]) -> Vec<usize> {
 }
 
 /// Between the smallest and what each wanted at most: the same part of the difference for each.
-fn scaled(
-    levels: &[(Shares, Seats, Wanted)],
-    least: impl Fn(&(Shares, Seats, Wanted)) -> usize,
-    left: usize,
-) -> Vec<usize> {
+fn scaled(levels: &[(Shares, Seats, Wanted)], left: usize) -> Vec<usize> {
     let limited = || levels.iter().filter(|level| !level.0.exempt);
     let min: usize = limited().map(|(_, seats, _)| seats.min).sum();
-    let all: usize = limited().map(&least).sum();
+    let all: usize = limited().map(least).sum();
     let part = (left - min) as f64 / (all - min).max(1) as f64;
     let give = |level: &(Shares, Seats, Wanted)| {
         let more = (least(level) - level.1.min) as f64 * part;
@@ -161,7 +163,11 @@ mod tests {
     fn what_is_not_wanted_is_lent() {
         let shares = [limited(50, 50), limited(50, 50), exempt()];
         let seats = divide(100, &shares);
-        let wanted = |most: f64, smoothed: f64| Wanted { most, smoothed };
+        let wanted = |most: f64, smoothed: f64| Wanted {
+            most,
+            smoothed,
+            ..Wanted::default()
+        };
         let adjusted = |wants: [Wanted; 3]| {
             let levels: Vec<_> = (0..3).map(|at| (shares[at], seats[at], wants[at])).collect();
             adjust(&levels)

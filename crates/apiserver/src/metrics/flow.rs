@@ -1,20 +1,19 @@
 //! What flow control counts, under upstream's names. Source: `k8s.io/apiserver/pkg/util/flowcontrol/metrics`.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
 
-use super::name;
+use super::names::{Names, name};
 
 /// Upstream's `requestDurationSecondsBuckets`.
-const SECONDS: [f64; 14] = [
-    0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0,
-];
+const SECONDS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 /// Upstream's `queueLengthBuckets`.
-const LENGTHS: [f64; 9] = [0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2000.0];
+const LENGTHS: [f64; 8] = [0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
 /// Upstream's buckets of `work_estimated_seats`.
 const SEATS: [f64; 4] = [1.0, 2.0, 4.0, 10.0];
 
@@ -43,6 +42,17 @@ struct WaitLabels {
     execute: &'static str,
 }
 
+/// Upstream's buckets of `watch_count_samples`.
+const WATCHERS: [f64; 6] = [0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TypeLabels {
+    priority_level: String,
+    flow_schema: String,
+    /// `regular`, or `watch` until it begins.
+    r#type: &'static str,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 fn seconds() -> Histogram {
@@ -58,11 +68,27 @@ pub struct FlowMetrics {
     executing: Family<SchemaLabels, Gauge>,
     seats: Family<SchemaLabels, Gauge>,
     waited: Histograms<WaitLabels>,
-    lasted: Histograms<SchemaLabels>,
+    lasted: Histograms<TypeLabels>,
+    watchers: Histograms<SchemaLabels>,
+    not_accommodated: Family<SchemaLabels, Counter>,
     queue_lengths: Histograms<SchemaLabels>,
     estimated_seats: Histograms<SchemaLabels>,
     /// Nominal, lower, upper and current limit.
     limits: [Family<LevelLabels, Gauge>; 4],
+    /// The most, the average, the deviation, and these two smoothed.
+    demands: [Family<LevelLabels, Gauge<f64, AtomicU64>>; 4],
+    targets: Family<LevelLabels, Gauge<f64, AtomicU64>>,
+}
+
+/// What is told of a priority level every ten seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LevelMetrics {
+    /// Nominal, lower, upper and current limit, in seats.
+    pub limits: [usize; 4],
+    /// The most seats that were wanted at once, the average, its standard deviation, and both of these smoothed.
+    pub demand: [f64; 4],
+    /// The seats that it was to get.
+    pub target: f64,
 }
 
 /// Those of one FlowSchema, found once.
@@ -81,6 +107,12 @@ pub struct SchemaMetrics {
     pub waited_in_vain: Histogram,
     /// How long they were served.
     pub lasted: Histogram,
+    /// How long watches were served until they began.
+    pub watches_lasted: Histogram,
+    /// How many watchers a write had.
+    pub watchers: Histogram,
+    /// Requests that had to wait for seats.
+    pub not_accommodated: Counter,
     /// How many waited in a queue when one more came.
     pub queue_length: Histogram,
     /// How many seats a request was thought to take.
@@ -99,14 +131,18 @@ impl Default for FlowMetrics {
             lasted: Family::new_with_constructor(seconds),
             queue_lengths: Family::new_with_constructor(|| Histogram::new(LENGTHS)),
             estimated_seats: Family::new_with_constructor(|| Histogram::new(SEATS)),
+            watchers: Family::new_with_constructor(|| Histogram::new(WATCHERS)),
+            not_accommodated: Family::default(),
             limits: Default::default(),
+            demands: Default::default(),
+            targets: Family::default(),
         }
     }
 }
 
 impl FlowMetrics {
-    pub(super) fn register(&self, r: &mut Registry) {
-        let mut all = |suffix: &str, help: &str, metric: &dyn Fn(&mut Registry, &str, &str)| {
+    pub(super) fn register(&self, r: &mut Names) {
+        let mut all = |suffix: &str, help: &str, metric: &dyn Fn(&mut Names, &str, &str)| {
             metric(r, &format!("apiserver_flowcontrol_{suffix}"), help);
         };
         macro_rules! metric {
@@ -137,7 +173,7 @@ impl FlowMetrics {
             &self.waited
         );
         metric!(
-            "request_execution_duration_seconds",
+            "request_execution_seconds",
             "How long requests were served",
             &self.lasted
         );
@@ -167,6 +203,37 @@ impl FlowMetrics {
             &self.limits[2]
         );
         metric!("current_limit_seats", "Seats of a priority level now", &self.limits[3]);
+        metric!("watch_count_samples", "How many watchers writes had", &self.watchers);
+        metric!(
+            "request_dispatch_no_accommodation",
+            "Requests for which there were no seats when they came",
+            &self.not_accommodated
+        );
+        metric!(
+            "demand_seats_high_watermark",
+            "The most seats that were wanted at once in the last period",
+            &self.demands[0]
+        );
+        metric!(
+            "demand_seats_average",
+            "Seats wanted in the last period on average",
+            &self.demands[1]
+        );
+        metric!(
+            "demand_seats_stdev",
+            "Standard deviation of the seats wanted in the last period",
+            &self.demands[2]
+        );
+        metric!(
+            "demand_seats_smoothed",
+            "Average and deviation of the seats wanted, falling slowly",
+            &self.demands[3]
+        );
+        metric!(
+            "target_seats",
+            "Seats that a priority level is to get for what it wants",
+            &self.targets
+        );
     }
 
     /// The metrics of a schema.
@@ -183,6 +250,14 @@ impl FlowMetrics {
             };
             self.waited.get_or_create(&labels).clone()
         };
+        let lasted = |kind| {
+            let labels = TypeLabels {
+                priority_level: level.into(),
+                flow_schema: schema.into(),
+                r#type: kind,
+            };
+            self.lasted.get_or_create(&labels).clone()
+        };
         SchemaMetrics {
             dispatched: self.dispatched.get_or_create(&labels).clone(),
             waiting: self.waiting.get_or_create(&labels).clone(),
@@ -190,7 +265,10 @@ impl FlowMetrics {
             seats: self.seats.get_or_create(&labels).clone(),
             waited: waited("true"),
             waited_in_vain: waited("false"),
-            lasted: self.lasted.get_or_create(&labels).clone(),
+            lasted: lasted("regular"),
+            watches_lasted: lasted("watch"),
+            watchers: self.watchers.get_or_create(&labels).clone(),
+            not_accommodated: self.not_accommodated.get_or_create(&labels).clone(),
             queue_length: self.queue_lengths.get_or_create(&labels).clone(),
             estimated_seats: self.estimated_seats.get_or_create(&labels).clone(),
         }
@@ -206,15 +284,19 @@ impl FlowMetrics {
         self.rejected.get_or_create(&labels).inc();
     }
 
-    /// Nominal, lower, upper and current limit of a level.
-    pub fn level(&self, level: &str, limits: [usize; 4]) {
+    /// What a level has and what it wants.
+    pub fn level(&self, level: &str, told: LevelMetrics) {
         let labels = LevelLabels {
             priority_level: level.into(),
         };
-        for (gauge, limit) in self.limits.iter().zip(limits) {
+        for (gauge, limit) in self.limits.iter().zip(told.limits) {
             gauge
                 .get_or_create(&labels)
                 .set(i64::try_from(limit).unwrap_or(i64::MAX));
         }
+        for (gauge, demand) in self.demands.iter().zip(told.demand) {
+            gauge.get_or_create(&labels).set(demand);
+        }
+        self.targets.get_or_create(&labels).set(told.target);
     }
 }

@@ -4,9 +4,17 @@
 //! process. What has no meaning here (garbage collection, a watch cache's size) is left out, and what upstream has no name
 //! for has one of ours.
 
+mod access;
+mod admission;
 mod audit;
+mod features;
 mod flow;
+mod health;
+mod names;
+#[cfg(test)]
+mod page;
 mod process;
+mod reads;
 mod requests;
 
 use std::sync::atomic::AtomicU64;
@@ -14,19 +22,23 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Metric, Registry};
 
 use crate::respond::budget::Budget;
 use crate::version;
+pub use access::Access;
+pub use admission::{AdmissionMetrics, Step};
 pub use audit::AuditMetrics;
-pub use flow::{FlowMetrics, SchemaMetrics};
+pub use flow::{FlowMetrics, LevelMetrics, SchemaMetrics};
+pub use health::HealthMetrics;
+pub use names::{Name, plain};
+use names::{Names, name};
 use process::Process;
+pub use reads::{Reads, Sizes, WatchMetrics};
 pub use requests::{InFlight, LongRunning, RequestLabels, Requests};
 
 /// Upstream's buckets of requests and of calls to the store, in seconds.
@@ -55,6 +67,13 @@ pub struct ResourceLabels {
     pub resource: String,
 }
 
+/// A feature gate. Upstream's stage of a gate that is generally available is empty.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FeatureLabels {
+    name: &'static str,
+    stage: &'static str,
+}
+
 /// A stored resource in one word: `pods`, `deployments.apps`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct QualifiedLabels {
@@ -74,15 +93,21 @@ pub struct StoreLabels {
 
 /// The server's metrics.
 pub struct Metrics {
-    registry: Mutex<Registry>,
+    names: Mutex<Names>,
     /// Requests and their answers.
     pub requests: Requests,
     /// What is told to the audit log.
     pub audit: AuditMetrics,
     /// Seats and who waits for them.
     pub flow: FlowMetrics,
-    /// Events sent to watchers.
-    pub watch_events: Family<VersionLabels, Counter>,
+    /// Who asked, and whether they may.
+    pub access: Access,
+    /// Admission plug-ins.
+    pub admission: AdmissionMetrics,
+    /// Lists and watches.
+    pub reads: Reads,
+    /// Health checks, which `/metrics/slis` tells.
+    pub health: HealthMetrics,
     /// Frames made for them; one that several watchers are sent counts once.
     pub watch_frames: Counter,
     /// Writes that lost a race and ran again.
@@ -96,7 +121,8 @@ pub struct Metrics {
     objects: Family<ResourceLabels, Gauge>,
     objects_qualified: Family<QualifiedLabels, Gauge>,
     whole_bytes: Gauge<i64>,
-    whole_refused: Gauge<i64>,
+    whole_refused: Counter,
+    features: Family<FeatureLabels, Gauge>,
     process: Process,
 }
 
@@ -104,19 +130,18 @@ fn duration_histogram() -> Histogram {
     Histogram::new(DURATION_BUCKETS)
 }
 
-fn name(registry: &mut Registry, name: &str, help: &str, metric: &(impl Metric + Clone)) {
-    registry.register(name, help, metric.clone());
-}
-
 impl Metrics {
-    /// The metrics of a server, and what its auditor counts.
-    pub fn new(audit: AuditMetrics) -> Metrics {
+    /// The metrics of a server with these admission plug-ins, and what its auditor counts.
+    pub fn new(audit: AuditMetrics, plugins: impl Iterator<Item = &'static str>) -> Metrics {
         let metrics = Metrics {
-            registry: Mutex::default(),
+            names: Mutex::default(),
             requests: Requests::default(),
             audit,
             flow: FlowMetrics::default(),
-            watch_events: Family::default(),
+            access: Access::default(),
+            admission: AdmissionMetrics::of(plugins),
+            reads: Reads::default(),
+            health: HealthMetrics::default(),
             watch_frames: Counter::default(),
             write_retries: Counter::default(),
             tls_handshake_errors: Counter::default(),
@@ -127,7 +152,8 @@ impl Metrics {
             objects: Family::default(),
             objects_qualified: Family::default(),
             whole_bytes: Gauge::default(),
-            whole_refused: Gauge::default(),
+            whole_refused: Counter::default(),
+            features: Family::default(),
             process: Process::default(),
         };
         metrics.register_all();
@@ -136,16 +162,13 @@ impl Metrics {
 
     /// Gives every metric its name and its help.
     fn register_all(&self) {
-        let r = &mut *self.registry.lock();
+        let r = &mut *self.names.lock();
         self.requests.register(r);
+        self.access.register(r);
         self.flow.register(r);
+        self.admission.register(r);
         self.audit.register(r);
-        name(
-            r,
-            "apiserver_watch_events",
-            "Events sent to watchers",
-            &self.watch_events,
-        );
+        self.reads.register(r);
         let help = "Frames made for watchers; one that several are sent counts once";
         name(r, "apiserver_watch_frames", help, &self.watch_frames);
         let help = "TLS handshakes that failed";
@@ -166,6 +189,7 @@ impl Metrics {
         name(r, "apiserver_whole_answers_bytes", help, &self.whole_bytes);
         let help = "Such answers that were refused because others left no room";
         name(r, "apiserver_whole_answers_refused", help, &self.whole_refused);
+        client::metrics::of_process().register(r);
         self.process.register(r);
         let build = [
             "major",
@@ -180,12 +204,21 @@ impl Metrics {
         ];
         let document = version::document();
         let labels = build.map(|field| (snake(field), document[field].as_str().unwrap_or_default().to_owned()));
-        let help = "What was built, and how";
-        r.register("kubernetes_build", help, Info::new(labels.to_vec()));
+        r.add(
+            "kubernetes_build",
+            "What was built, and how",
+            Info::new(labels.to_vec()),
+        );
+        let help = "Feature gates of the API: 1 is on";
+        name(r, "kubernetes_feature_enabled", help, &self.features);
+        for (name, stage, on) in features::GATES {
+            let labels = FeatureLabels { name, stage };
+            self.features.get_or_create(&labels).set(i64::from(on));
+        }
     }
 
-    /// Notes how many objects of a resource are stored.
-    pub fn count_objects(&self, group: &str, resource: &str, count: usize) {
+    /// Notes how many objects of a resource are stored, and the newest revision of them that is in memory.
+    pub fn count_objects(&self, group: &str, resource: &str, count: usize, revision: u64) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let qualified = match group {
             "" => resource.to_owned(),
@@ -198,13 +231,15 @@ impl Metrics {
             resource: resource.to_owned(),
         };
         self.objects.get_or_create(&labels).set(count);
+        self.reads.version(&labels, revision);
     }
 
     /// Notes what whole answers take.
     pub fn whole_answers(&self, budget: &Budget) {
         self.whole_bytes.set(i64::try_from(budget.used()).unwrap_or(i64::MAX));
-        self.whole_refused
-            .set(i64::try_from(budget.refused()).unwrap_or(i64::MAX));
+        // The budget counts; what is shown is brought up to it.
+        let known = self.whole_refused.get();
+        self.whole_refused.inc_by(budget.refused().saturating_sub(known));
     }
 
     /// Counts a call to the store.
@@ -220,9 +255,12 @@ impl Metrics {
     pub fn text(&self, revision: u64) -> String {
         self.store_revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
         self.process.measure();
-        let mut text = String::new();
-        encode(&mut text, &self.registry.lock()).expect("invariant: writing to a string does not fail");
-        text
+        self.names.lock().text()
+    }
+
+    /// Everything that is served, by name.
+    pub fn names(&self) -> Vec<Name> {
+        self.names.lock().all().to_vec()
     }
 }
 
@@ -238,46 +276,15 @@ fn snake(name: &str) -> String {
     out
 }
 
-/// OpenMetrics as the older text format, for whoever does not ask for the newer: there a counter is named with its
-/// `_total`, and nothing marks the end.
-pub fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut help = None;
-    for line in text.lines() {
-        if line.starts_with("# HELP ") {
-            // Its metric's type comes in the next line.
-            help = Some(line);
-            continue;
-        }
-        if let Some((metric, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
-            let (suffix, kind) = match kind {
-                "counter" => ("_total", kind),
-                "info" => ("_info", "gauge"),
-                _ => ("", kind),
-            };
-            if let Some((_, help)) = help.take().and_then(|line| line["# HELP ".len()..].split_once(' ')) {
-                out.push_str(&format!("# HELP {metric}{suffix} {help}\n"));
-            }
-            out.push_str(&format!("# TYPE {metric}{suffix} {kind}\n"));
-            continue;
-        }
-        if !line.starts_with("# ") {
-            out.push_str(line);
-            out.push('\n');
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn objects_and_writes_are_counted_under_both_names() {
-        let metrics = Metrics::new(AuditMetrics::default());
-        metrics.count_objects("apps", "deployments", 3);
-        metrics.count_objects("", "pods", 2);
+        let metrics = Metrics::new(AuditMetrics::default(), std::iter::empty());
+        metrics.count_objects("apps", "deployments", 3, 5);
+        metrics.count_objects("", "pods", 2, 5);
         let labels = StoreLabels {
             operation: "create",
             group: "apps".into(),
@@ -298,13 +305,5 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
-    }
-
-    #[test]
-    fn the_older_format_names_counters_in_full() {
-        let text =
-            "# HELP a_b Some.\n# TYPE a_b counter\na_b_total{x=\"1\"} 1\n# HELP c C.\n# TYPE c gauge\nc 2\n# EOF\n";
-        let expect = "# HELP a_b_total Some.\n# TYPE a_b_total counter\na_b_total{x=\"1\"} 1\n# HELP c C.\n# TYPE c gauge\nc 2\n";
-        assert_eq!(plain(text), expect);
     }
 }

@@ -2,10 +2,9 @@
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
-use super::name;
+use super::names::{Names, name};
 
 /// Clock ticks a second in `/proc`: the kernel shows all programs 100, whatever its own clock does (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -22,7 +21,7 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn register(&self, r: &mut Registry) {
+    pub fn register(&self, r: &mut Names) {
         let help = "Processor time used, in seconds";
         name(r, "process_cpu_seconds", help, &self.cpu_seconds);
         let help = "Memory that is resident, in bytes";

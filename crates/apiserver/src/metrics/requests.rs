@@ -9,12 +9,12 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets, linear_buckets};
 
 use client::Body;
 
-use super::{duration_histogram, name};
+use super::names::{Names, name};
+use super::{DURATION_BUCKETS, duration_histogram};
 use crate::call::is_long_running;
 use crate::request::{Attributes, Query};
 
@@ -45,6 +45,39 @@ struct CodeLabels {
     code: u16,
 }
 
+/// Upstream's buckets of `apiserver_request_sli_duration_seconds`: those of all requests without the two shortest.
+const SLI_BUCKETS: &[f64] = DURATION_BUCKETS.split_at(2).1;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TerminatedLabels {
+    #[prometheus(flatten)]
+    request: RequestLabels,
+    code: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BodyLabels {
+    group: String,
+    resource: String,
+    /// `create`, `update`, `patch`, `delete` or `delete_collection`.
+    verb: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FieldValidationLabels {
+    field_validation: &'static str,
+}
+
+/// A version of an API that will be gone.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DeprecatedLabels {
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    removed_release: &'static str,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct InflightLabels {
     request_kind: &'static str,
@@ -57,8 +90,21 @@ pub struct Requests {
     /// Without dry runs: what promises about latency are measured by.
     promised_durations: Family<RequestLabels, Histogram, fn() -> Histogram>,
     sizes: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    body_sizes: Family<BodyLabels, Histogram, fn() -> Histogram>,
+    field_validation: Family<FieldValidationLabels, Histogram, fn() -> Histogram>,
+    terminated: Family<TerminatedLabels, Counter>,
+    deprecated: Family<DeprecatedLabels, Gauge>,
     inflight: Family<InflightLabels, Gauge>,
     long_running: Family<RequestLabels, Gauge>,
+}
+
+fn sli_histogram() -> Histogram {
+    Histogram::new(SLI_BUCKETS.iter().copied())
+}
+
+fn body_histogram() -> Histogram {
+    // Up to the largest body, as upstream.
+    Histogram::new(linear_buckets(50_000.0, 100_000.0, 31))
 }
 
 fn size_histogram() -> Histogram {
@@ -71,8 +117,12 @@ impl Default for Requests {
         Requests {
             answered: Family::default(),
             durations: Family::new_with_constructor(duration_histogram),
-            promised_durations: Family::new_with_constructor(duration_histogram),
+            promised_durations: Family::new_with_constructor(sli_histogram),
             sizes: Family::new_with_constructor(size_histogram),
+            body_sizes: Family::new_with_constructor(body_histogram),
+            field_validation: Family::new_with_constructor(sli_histogram),
+            terminated: Family::default(),
+            deprecated: Family::default(),
             inflight: Family::default(),
             long_running: Family::default(),
         }
@@ -96,12 +146,15 @@ pub struct Asked {
     labels: RequestLabels,
     dry_run: &'static str,
     in_flight: Option<InFlight>,
+    /// What its body says it has, and how the verb is called.
+    body: Option<(u64, &'static str)>,
+    field_validation: Option<&'static str>,
     /// Held by what outlives the answer's head.
     pub long_running: Option<LongRunning>,
 }
 
 impl Requests {
-    pub(super) fn register(&self, r: &mut Registry) {
+    pub(super) fn register(&self, r: &mut Names) {
         let help = "Requests, by verb, resource and code";
         name(r, "apiserver_request", help, &self.answered);
         let help = "Latency of requests that are neither watches nor streams, in seconds";
@@ -115,6 +168,19 @@ impl Requests {
         );
         let help = "Size of answers to reads, in bytes";
         name(r, "apiserver_response_sizes", help, &self.sizes);
+        let help = "Size of requests' bodies, in bytes";
+        name(r, "apiserver_request_body_size_bytes", help, &self.body_sizes);
+        let help = "Latency of requests that say how unknown fields are dealt with, in seconds";
+        name(
+            r,
+            "field_validation_request_duration_seconds",
+            help,
+            &self.field_validation,
+        );
+        let help = "Requests that were ended or turned away so that the server stays well";
+        name(r, "apiserver_request_terminations", help, &self.terminated);
+        let help = "Deprecated APIs that somebody has asked for";
+        name(r, "apiserver_requested_deprecated_apis", help, &self.deprecated);
         let help = "Requests at work, by kind";
         name(r, "apiserver_current_inflight_requests", help, &self.inflight);
         let help = "Open watches and streams";
@@ -150,14 +216,34 @@ impl Requests {
             true => "readOnly",
             false => "mutating",
         };
+        if known && labels.group.is_empty() && DEPRECATED.contains(&&*labels.resource) {
+            self.deprecated(&labels);
+        }
+        let body = body_verb(attributes).and_then(|verb| {
+            let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
+            Some((length.parse().ok()?, verb))
+        });
         let in_flight = || self.inflight.get_or_create(&InflightLabels { request_kind }).clone();
         let long_running = || self.long_running.get_or_create(&labels).clone();
         Asked {
             in_flight: (!long).then(|| count(in_flight())),
             long_running: long.then(|| Arc::new(count(long_running()))),
             dry_run: dry_run(query),
+            body: body.filter(|_| known),
+            field_validation: field_validation(query),
             labels,
         }
+    }
+
+    fn deprecated(&self, labels: &RequestLabels) {
+        let labels = DeprecatedLabels {
+            group: labels.group.clone(),
+            version: labels.version.clone(),
+            resource: labels.resource.clone(),
+            subresource: labels.subresource.clone(),
+            removed_release: "",
+        };
+        self.deprecated.get_or_create(&labels).set(1);
     }
 
     /// Counts the answer.
@@ -167,8 +253,25 @@ impl Requests {
             labels,
             dry_run,
             in_flight,
+            body,
+            field_validation,
             ..
         } = asked;
+        if matches!(code, 429 | 504) {
+            let labels = TerminatedLabels {
+                request: labels.clone(),
+                code,
+            };
+            self.terminated.get_or_create(&labels).inc();
+        }
+        if let Some((bytes, verb)) = body {
+            let labels = BodyLabels {
+                group: labels.group.clone(),
+                resource: labels.resource.clone(),
+                verb,
+            };
+            self.body_sizes.get_or_create(&labels).observe(bytes as f64);
+        }
         let with_code = CodeLabels {
             request: labels,
             dry_run,
@@ -180,6 +283,10 @@ impl Requests {
         }
         let took = took.as_secs_f64();
         let request = with_code.request;
+        if let Some(field_validation) = field_validation {
+            let labels = FieldValidationLabels { field_validation };
+            self.field_validation.get_or_create(&labels).observe(took);
+        }
         if dry_run.is_empty() {
             self.promised_durations.get_or_create(&request).observe(took);
         }
@@ -219,6 +326,33 @@ fn verb(method: &Method, headers: &http::HeaderMap, attributes: &Attributes) -> 
     }
 }
 
+/// Resources of the core group whose users are told to use something else; nothing says when they go. Their warnings stand
+/// where they are served.
+const DEPRECATED: [&str; 2] = ["endpoints", "componentstatuses"];
+
+/// The verb of a request with a body, as upstream has it in `RequestBodyVerb`.
+fn body_verb(attributes: &Attributes) -> Option<&'static str> {
+    Some(match &*attributes.verb {
+        "create" => "create",
+        "update" => "update",
+        "patch" => "patch",
+        "delete" => "delete",
+        "deletecollection" => "delete_collection",
+        _ => return None,
+    })
+}
+
+/// What a request says about unknown fields, if it does (`cleanFieldValidation`).
+fn field_validation(query: &Query) -> Option<&'static str> {
+    let mut values = query.all("fieldValidation");
+    Some(match (values.next()?, values.next()) {
+        ("Ignore", None) => "Ignore",
+        ("Warn", None) => "Warn",
+        ("Strict", None) => "Strict",
+        _ => "invalid",
+    })
+}
+
 /// How much a request is about (`CleanScope`).
 fn scope(attributes: &Attributes) -> &'static str {
     match attributes {
@@ -242,7 +376,6 @@ fn dry_run(query: &Query) -> &'static str {
 #[cfg(test)]
 mod tests {
     use http::HeaderMap;
-    use prometheus_client::encoding::text::encode;
 
     use super::*;
     use crate::request::parse;
@@ -255,14 +388,13 @@ mod tests {
         let attributes = parse(method, path, &query).unwrap();
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, content_type.parse().unwrap());
+        headers.insert(header::CONTENT_LENGTH, "60000".parse().unwrap());
         let asked = requests.asked(method, &headers, &attributes, &query, known);
         let response = http::Response::new(client::body_of("12345"));
         requests.answered(asked, &response, Duration::from_millis(3));
-        let mut registry = Registry::default();
-        requests.register(&mut registry);
-        let mut text = String::new();
-        encode(&mut text, &registry).unwrap();
-        text
+        let mut names = Names::default();
+        requests.register(&mut names);
+        names.text()
     }
 
     #[test]
@@ -324,6 +456,27 @@ mod tests {
                 "{target}\n{text}"
             );
         }
+    }
+
+    #[test]
+    fn bodies_and_deprecated_resources_are_counted() {
+        let json = "application/json";
+        let text = lines(
+            &Method::POST,
+            "/apis/apps/v1/namespaces/a/deployments?fieldValidation=Strict",
+            json,
+            true,
+        );
+        for line in [
+            r#"apiserver_request_body_size_bytes_bucket{le="50000.0",group="apps",resource="deployments",verb="create"} 0"#,
+            r#"apiserver_request_body_size_bytes_bucket{le="150000.0",group="apps",resource="deployments",verb="create"} 1"#,
+            r#"field_validation_request_duration_seconds_bucket{le="0.05",field_validation="Strict"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        let text = lines(&Method::GET, "/api/v1/endpoints", "", true);
+        let line = r#"apiserver_requested_deprecated_apis{group="",version="v1",resource="endpoints",subresource="",removed_release=""} 1"#;
+        assert!(text.contains(line) && !text.contains("body_size_bytes_count"), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod admission;
 pub mod identity;
 mod impersonate;
+mod span;
 mod stages;
 
 pub use admission::{Operation, Plugin, Review};

@@ -12,6 +12,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use api::Status;
@@ -30,7 +31,7 @@ use crate::server::Server;
 use crate::virtuals;
 
 use super::impersonate::{Impersonated, impersonate};
-use super::{Credentials, Decision, must_allow};
+use super::{Credentials, Decision, must_allow, span};
 
 /// How long a request that is neither a watch nor a stream may take (upstream's `--request-timeout`).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -64,7 +65,7 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
     let given = request.headers().get("audit-id").and_then(|value| value.to_str().ok());
     let given = given.filter(|id| !id.is_empty() && id.len() <= AUDIT_ID_BYTES_MAX);
     let audit_id = given.map_or_else(|| server.random.uuid(), str::to_owned);
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let parsed = parse(request.method(), request.uri().path(), &query);
     let head = request.method() == http::Method::HEAD;
@@ -82,6 +83,7 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
                 query,
                 attributes,
                 &audit_id,
+                started,
                 open.clone(),
             );
             let response = work.await;
@@ -129,6 +131,18 @@ fn held(body: Body, what: impl Send + 'static) -> Body {
     .boxed_unsync()
 }
 
+/// An answer and its span, which lasts as long as the answer's body.
+fn traced(response: Response<Body>, span: tracing::Span) -> Response<Body> {
+    if span.is_disabled() {
+        return response;
+    }
+    span.record("http.response.status_code", response.status().as_u16());
+    response.map(|body| match http_body::Body::is_end_stream(&body) {
+        true => body,
+        false => held(body, span),
+    })
+}
+
 /// How long a request may take: what its `timeout` says, and never longer than [`REQUEST_TIMEOUT`].
 fn deadline(query: &Query) -> Result<Duration, Status> {
     let text = query.text("timeout");
@@ -157,6 +171,7 @@ async fn guarded(
     query: Query,
     attributes: Attributes,
     audit_id: &str,
+    began: Instant,
     open: Option<LongRunning>,
 ) -> Response<Body> {
     let long = is_long_running(&attributes, &query);
@@ -165,7 +180,8 @@ async fn guarded(
         Err(status) => return body::status(&status),
     };
     let what = format!("{} {}", request.method(), request.uri().path());
-    let stages = AssertUnwindSafe(stages(server, peer, request, query, attributes, audit_id, open)).catch_unwind();
+    let stages =
+        AssertUnwindSafe(stages(server, peer, request, query, attributes, audit_id, began, open)).catch_unwind();
     let outcome = if long {
         Ok(stages.await)
     } else {
@@ -195,6 +211,7 @@ async fn stages(
     query: Query,
     attributes: Attributes,
     audit_id: &str,
+    began: Instant,
     open: Option<LongRunning>,
 ) -> Response<Body> {
     let (mut parts, request_body) = request.into_parts();
@@ -226,6 +243,15 @@ async fn stages(
         }
     };
     let audit = begin(&user, impersonated.as_ref(), &parts.headers);
+    let span = span::of_request(
+        began,
+        &parts.method,
+        &parts.uri,
+        &parts.headers,
+        &user,
+        &attributes,
+        audit_id,
+    );
     let user = impersonated.map_or(user, |other| other.user);
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let call = Arc::new(Call {
@@ -245,7 +271,7 @@ async fn stages(
         _open: open,
     });
     let flow = server.flow.classify(&call.user, &call.attributes);
-    let mut response = match seated(&call, &flow, request_body).await {
+    let mut response = match seated(&call, &flow, request_body).instrument(span.clone()).await {
         Ok(response) => response,
         Err(status) => respond::failure(&call.output, &status),
     };
@@ -253,6 +279,7 @@ async fn stages(
     for warning in warning_headers(&call.warnings.lock()) {
         response.headers_mut().append("warning", warning);
     }
+    let response = traced(response, span);
     match call.audit.clone() {
         Some(trail) => trail.follow(response, call.attributes.verb == "watch"),
         None => response,
@@ -323,7 +350,15 @@ async fn authenticate(
                 headers,
                 remote: Some(*remote),
             };
-            match server.authenticator.authenticate(credentials).await {
+            let began = Instant::now();
+            let found = server.authenticator.authenticate(credentials).await;
+            let anonymous = server.anonymous.allows(&attributes.path).then_some("system:anonymous");
+            let name = found.as_ref().map(|found| match found {
+                Some(identity) => Some(&*identity.user.name),
+                None => anonymous,
+            });
+            server.metrics.access.authenticated(&name, began.elapsed());
+            match found {
                 Ok(Some(identity)) => identity.user,
                 Ok(None) if server.anonymous.allows(&attributes.path) => UserInfo::anonymous(),
                 Ok(None) => return Err(Status::unauthorized()),
@@ -345,11 +380,12 @@ async fn seated(call: &Arc<Call>, flow: &Flow, body: RequestBody) -> Result<Resp
     if call.is_long_running() && attributes.verb != "watch" {
         return authorized(call, body).await;
     }
-    let seat = call
-        .server
-        .flow
-        .enter(flow, work(call, flow), &call.user, attributes)
-        .await?;
+    let began = Instant::now();
+    let seat = call.server.flow.enter(flow, work(call, flow), &call.user, attributes);
+    let seat = seat.instrument(tracing::trace_span!(target: "otel", "Priority and Fairness"));
+    let seat = seat.await;
+    call.server.metrics.access.seated(began.elapsed());
+    let seat = seat?;
     let response = authorized(call, body).await?;
     Ok(match &*attributes.verb {
         "list" => response.map(|body| held(body, seat)),
@@ -371,13 +407,20 @@ fn work(call: &Call, flow: &Flow) -> Work {
         table.map_or(0, |table| table.snapshot().len())
     };
     let watchers = served.map_or(0, |served| served.frames.watchers());
+    if !attributes.is_read_only() {
+        flow.watched_by(watchers);
+    }
     width(attributes, &call.query, flow.seats_max(), objects, watchers)
 }
 
 /// Authorization, verb.
 async fn authorized(call: &Arc<Call>, body: RequestBody) -> Result<Response<Body>, Status> {
     let authorizer = &call.server.authorizer;
-    let decision = authorizer.authorize(&call.user, &call.attributes).await;
+    let began = Instant::now();
+    let decision = authorizer.authorize(&call.user, &call.attributes);
+    let decision = decision.instrument(tracing::trace_span!(target: "otel", "Authorization"));
+    let decision = decision.await;
+    call.server.metrics.access.authorized(&decision, began.elapsed());
     let Some(trail) = &call.audit else {
         must_allow(decision, &call.user, &call.attributes)?;
         return crate::route::route(call, body).await;

@@ -16,6 +16,7 @@ use client::Body;
 use crate::call::Call;
 use crate::cluster::Object;
 use crate::registry::Served;
+use crate::server::Server;
 
 use super::item::Item;
 use super::negotiate::{Form, Media};
@@ -74,15 +75,23 @@ pub fn can_stream(call: &Call) -> bool {
     matches!(output.form, Form::Plain | Form::PartialList(_)) && !whole
 }
 
-/// A whole list as an answer, walked and encoded while it is sent. Only when [`can_stream`].
-pub fn stream(call: &Call, served: &Arc<Served>, revision: u64, walk: Walk) -> Result<Response<Body>, Status> {
+/// A whole list as an answer, walked and encoded while it is sent. Only when [`can_stream`]. It goes through `fetched`
+/// objects.
+pub fn stream(
+    call: &Call,
+    served: &Arc<Served>,
+    revision: u64,
+    fetched: usize,
+    walk: Walk,
+) -> Result<Response<Body>, Status> {
     let head = Page {
         objects: Vec::new(),
         revision,
         next: None,
         remaining: None,
     };
-    let writer = Writer::new(call, served, &head, walk)?;
+    let mut writer = Writer::new(call, served, &head, walk)?;
+    writer.counted = Some((call.server.clone(), fetched));
     Ok(writer.stream(call, body::GZIP_THRESHOLD_BYTES))
 }
 
@@ -137,8 +146,10 @@ struct Writer {
     walk: Walk,
     /// What is left; `None` before the head is written.
     objects: Option<Objects>,
-    /// Whether no item was written yet.
-    first: bool,
+    /// How many items were written.
+    written: usize,
+    /// Where the list is counted when all of it was walked, and how many objects it goes through.
+    counted: Option<(Arc<Server>, usize)>,
     done: bool,
 }
 
@@ -154,7 +165,8 @@ impl Writer {
             metadata: page.metadata(),
             walk,
             objects: None,
-            first: true,
+            written: 0,
+            counted: None,
             done: false,
         })
     }
@@ -188,6 +200,10 @@ impl Writer {
         while out.len() < enough {
             let Some(object) = objects.next().transpose()? else {
                 self.done = true;
+                if let Some((server, fetched)) = self.counted.take() {
+                    let api::GroupResource { group, resource } = &self.served.kind.resource;
+                    server.metrics.reads.listed(group, resource, fetched, self.written);
+                }
                 out.put_slice(match self.media {
                     Media::Protobuf => &protobuf::ENVELOPE_END,
                     _ => b"]}",
@@ -248,6 +264,7 @@ impl Writer {
 
     fn write(&mut self, object: &Object, out: &mut BytesMut) -> Result<(), Status> {
         let revision = object.revision();
+        self.written += 1;
         if self.media == Media::Protobuf {
             let message = self.item.message(&self.served, object, revision)?;
             let mut item = Vec::with_capacity(protobuf::item_len(message.len()));
@@ -255,7 +272,7 @@ impl Writer {
             out.put_slice(&item);
             return Ok(());
         }
-        if !std::mem::take(&mut self.first) {
+        if self.written > 1 {
             out.put_u8(b',');
         }
         self.item.write_json(&self.served, object, revision, out)

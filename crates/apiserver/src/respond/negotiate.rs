@@ -56,7 +56,8 @@ impl Media {
         }
     }
 
-    fn of(clause: &Clause) -> Option<Media> {
+    /// What a clause of an `Accept` header can be answered in.
+    pub fn of(clause: &Clause) -> Option<Media> {
         match (clause.kind, clause.subkind) {
             ("application", "json" | "*") | ("*", "*") => Some(Media::Json),
             ("application", "yaml") => Some(Media::Yaml),

@@ -9,7 +9,7 @@ use http::Response;
 use serde::{Deserialize, Serialize};
 use store::{KeyRange, Snapshot};
 
-use api::{Status, StatusDetails};
+use api::{GroupResource, Status, StatusDetails};
 use client::Body;
 
 use crate::call::Call;
@@ -52,7 +52,8 @@ pub async fn list(call: &Call, served: &Arc<Served>) -> Result<Response<Body>, S
         let start = start(call, &served.kind, &options, &prefix).await?;
         let mut range = KeyRange::prefix(prefix.as_bytes());
         range.lower = Bound::Included(start.from.clone().into());
-        if start.snapshot.count(&range) > STREAM_OBJECTS_MIN {
+        let fetched = start.snapshot.count(&range);
+        if fetched > STREAM_OBJECTS_MIN {
             let revision = start.snapshot.revision();
             let scan = Scan {
                 snapshot: start.snapshot,
@@ -61,7 +62,8 @@ pub async fn list(call: &Call, served: &Arc<Served>) -> Result<Response<Body>, S
                 kind: served.kind.clone(),
                 selector: options.selector,
             };
-            return list::stream(call, served, revision, Box::new(move || Box::new(scan.clone())));
+            let walk = move || -> list::Objects { Box::new(scan.clone()) };
+            return list::stream(call, served, revision, fetched, Box::new(walk));
         }
     }
     let page = page(call, &served.kind, &options).await?;
@@ -108,8 +110,11 @@ impl Iterator for Scan {
 pub async fn page(call: &Call, kind: &Kind, options: &ListOptions) -> Result<Page, Status> {
     let prefix = kind.prefix(&options.selector.namespace);
     let start = start(call, kind, options, &prefix).await?;
-    let mut page = select(kind, &start.snapshot, &start.from, &prefix, options)?;
+    let (mut page, fetched) = select(kind, &start.snapshot, &start.from, &prefix, options)?;
     page.revision = start.snapshot.revision();
+    let GroupResource { group, resource } = &kind.resource;
+    let reads = &call.server.metrics.reads;
+    reads.listed(group, resource, fetched, page.objects.len());
     if page.next.is_some() {
         // The rest of the list has to be there when the client comes back for it.
         call.server.storage.table(kind)?.keep(&start.snapshot);
@@ -166,14 +171,16 @@ async fn start(call: &Call, kind: &Kind, options: &ListOptions, prefix: &str) ->
     Ok(Start { snapshot, from })
 }
 
+/// The page, and how many objects were looked at for it.
 fn select(
     kind: &Kind,
     snapshot: &Snapshot<Stored>,
     from: &[u8],
     prefix: &str,
     options: &ListOptions,
-) -> Result<Page, Status> {
+) -> Result<(Page, usize), Status> {
     let selector = &options.selector;
+    let mut fetched = 0;
     let mut page = Page {
         objects: Vec::new(),
         revision: snapshot.revision(),
@@ -187,8 +194,9 @@ fn select(
         if let Some(entry) = snapshot.get(key.as_bytes()) {
             page.objects
                 .extend(Some(object_of(entry)?).filter(|object| matches(kind, selector, object)));
+            fetched = 1;
         }
-        return Ok(page);
+        return Ok((page, fetched));
     }
     let everything = selector.is_everything();
     let mut entries = snapshot.range(Bound::Included(from), Bound::Unbounded);
@@ -207,12 +215,13 @@ fn select(
             break;
         }
         let object = object_of(entry)?;
+        fetched += 1;
         last = Some(entry.clone());
         if everything || matches(kind, selector, &object) {
             page.objects.push(object);
         }
     }
-    Ok(page)
+    Ok((page, fetched))
 }
 
 /// The keys under a prefix from one on.

@@ -11,6 +11,8 @@ mod update;
 use std::sync::Arc;
 
 use store::{Guard, Operation as StoreOperation, Transaction};
+use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use api::field::{Error, ErrorList, Path};
 use api::normalize::{UnknownFields, normalize};
@@ -19,8 +21,9 @@ use kinds::row::WriteContext;
 
 use crate::call::{Call, rfc3339};
 use crate::cluster::Object;
+use crate::metrics::Step;
 use crate::options::WriteOptions;
-use crate::pipeline::{Operation, Review};
+use crate::pipeline::{Operation, Plugin, Review};
 use crate::registry::{Kind, Served};
 
 pub use metadata::{check_name, ensure_namespace};
@@ -194,6 +197,51 @@ pub fn is_namespaces(kind: &Kind) -> bool {
     kind.row.group.is_empty() && kind.row.plural == "namespaces"
 }
 
+/// One way through the plug-ins of a step, and how long each of them took: the clock is read once between two of them.
+struct Passage<'a> {
+    call: &'a Call,
+    step: Step,
+    operation: Operation,
+    began: Instant,
+    last: Instant,
+}
+
+impl<'a> Passage<'a> {
+    fn new(call: &'a Call, step: Step, operation: Operation) -> Passage<'a> {
+        let now = Instant::now();
+        Passage {
+            call,
+            step,
+            operation,
+            began: now,
+            last: now,
+        }
+    }
+
+    /// The plug-ins that want to see the operation, and their places.
+    fn plugins(&self) -> impl Iterator<Item = (usize, &'a Arc<dyn Plugin>)> + use<'a> {
+        let operation = self.operation;
+        let all = self.call.server.admission.iter().enumerate();
+        all.filter(move |(_, plugin)| plugin.handles(operation))
+    }
+
+    fn span(&self, plugin: &Arc<dyn Plugin>) -> tracing::Span {
+        tracing::trace_span!(target: "otel", "Admission", "type" = self.step.as_str(), plugin = plugin.name())
+    }
+
+    fn decided(&mut self, at: usize, rejected: bool) {
+        let now = Instant::now();
+        let metrics = &self.call.server.metrics.admission;
+        metrics.decided(at, self.step, self.operation, rejected, now - self.last);
+        self.last = now;
+    }
+
+    fn end(self, rejected: bool) {
+        let metrics = &self.call.server.metrics.admission;
+        metrics.passed(self.step, self.operation, rejected, self.last - self.began);
+    }
+}
+
 /// Runs the mutating slot of all plug-ins.
 pub async fn run_admit(
     call: &Call,
@@ -202,18 +250,16 @@ pub async fn run_admit(
     old: Option<&Value>,
 ) -> Result<(), Status> {
     tracing::trace!(target: "walk", "mutating admission");
+    let mut passage = Passage::new(call, Step::Admit, review.operation);
     let mut result = Ok(());
-    for plugin in call
-        .server
-        .admission
-        .iter()
-        .filter(|plugin| plugin.handles(review.operation))
-    {
-        result = plugin.admit(review, object, old).await;
+    for (at, plugin) in passage.plugins() {
+        result = plugin.admit(review, object, old).instrument(passage.span(plugin)).await;
+        passage.decided(at, result.is_err());
         if result.is_err() {
             break;
         }
     }
+    passage.end(result.is_err());
     take_warnings(call, review);
     result
 }
@@ -226,18 +272,19 @@ pub async fn run_validate(
     old: Option<&Value>,
 ) -> Result<(), Status> {
     tracing::trace!(target: "walk", "validating admission");
+    let mut passage = Passage::new(call, Step::Validate, review.operation);
     let mut result = Ok(());
-    for plugin in call
-        .server
-        .admission
-        .iter()
-        .filter(|plugin| plugin.handles(review.operation))
-    {
-        result = plugin.validate(review, object, old).await;
+    for (at, plugin) in passage.plugins() {
+        result = plugin
+            .validate(review, object, old)
+            .instrument(passage.span(plugin))
+            .await;
+        passage.decided(at, result.is_err());
         if result.is_err() {
             break;
         }
     }
+    passage.end(result.is_err());
     take_warnings(call, review);
     result
 }

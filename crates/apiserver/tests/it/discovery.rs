@@ -47,6 +47,11 @@ async fn discovery_in_all_its_shapes() {
                 );
                 let headers = [("accept", &*accept), ("if-none-match", &*etag)];
                 assert_eq!(api.call(&format!("GET {path}"), &headers, "").await.code, 304);
+                let accept = accept.replace("application/json;", "application/vnd.kubernetes.protobuf;");
+                let message = api.call(&format!("GET {path}"), &[("accept", &accept)], "").await;
+                assert!(message.bytes.starts_with(b"k8s\0") && message.headers["etag"] == *etag);
+                let media = message.headers["content-type"].to_str().unwrap();
+                assert_eq!(Some(media), accept.split(',').next());
             }
         }
         assert_eq!(api.get("/apis/none").await.code, 404);
@@ -119,6 +124,42 @@ async fn health_version_and_metrics() {
         );
         assert_eq!(api.get("/nonsense").await.code, 404);
     }
+}
+
+#[tokio::test]
+async fn debug_is_off_unless_somebody_turns_it_on() {
+    let path = |what: &str| format!("/debug/api_priority_and_fairness/{what}");
+    let world = World::start().await;
+    assert_eq!(world.api().get(&path("dump_priority_levels")).await.code, 404);
+    let world = World::with(|config| config.debug = true).await;
+    for api in world.both().await {
+        let text = |bytes: &bytes::Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let levels = text(&api.get(&path("dump_priority_levels")).await.bytes);
+        let mut lines = levels.lines();
+        let heading = lines.next().unwrap();
+        assert!(
+            heading.starts_with("PriorityLevelName, ActiveQueues, IsIdle, "),
+            "{levels}"
+        );
+        let first: Vec<&str> = lines.next().unwrap().split(',').map(str::trim).collect();
+        assert_eq!((first.len(), first[0]), (10, "catch-all"), "{levels}");
+        let queues = text(&api.get(&path("dump_queues")).await.bytes);
+        assert!(queues.starts_with("PriorityLevelName, Index,"), "{queues}");
+        assert_eq!(api.get(&path("dump_nonsense")).await.code, 404);
+    }
+}
+
+#[tokio::test]
+async fn health_checks_are_counted() {
+    let world = World::start().await;
+    let api = world.api();
+    api.get("/readyz").await;
+    let text = String::from_utf8_lossy(&api.get("/metrics/slis").await.bytes).into_owned();
+    let line = r#"kubernetes_healthchecks_total{name="etcd",type="readyz",status="success"} 1"#;
+    assert!(
+        text.contains(line) && text.contains("# TYPE kubernetes_healthcheck gauge"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -135,6 +135,10 @@ impl HttpsTransport {
 }
 
 impl Transport for HttpsTransport {
+    fn host(&self) -> &str {
+        self.shared.pool.authority()
+    }
+
     fn send(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<Response<Body>, TransportError>> {
         let shared = self.shared.clone();
         Box::pin(async move {

@@ -182,7 +182,7 @@ where
     Fut: Future<Output = Result<Next, Error>> + Send + 'static,
 {
     let requests = context.informers.informer::<CertificateSigningRequest>();
-    let queue = WorkQueue::<String>::new();
+    let queue = WorkQueue::<String>::new().named("certificate");
     context.watch(&requests, {
         let queue = queue.clone();
         move |delta| {

@@ -37,7 +37,7 @@ pub(crate) fn start(context: Context) {
             add(set.metadata.namespace());
         }
     });
-    let queue = WorkQueue::<Name>::new();
+    let queue = WorkQueue::<Name>::new().named("deployment");
     context.watch(&deployments, {
         let queue = queue.clone();
         move |delta| {

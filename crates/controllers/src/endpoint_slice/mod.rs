@@ -41,7 +41,7 @@ pub(crate) fn start(context: Context) {
             add(&format!("{}/{service}", slice.metadata.namespace()));
         }
     });
-    let queue = WorkQueue::<Name>::new();
+    let queue = WorkQueue::<Name>::new().named("endpoint_slice");
     backends::watch(&context, &services, &pods, &queue);
     backends::watch_slices(&context, &slices, MANAGER, &queue);
     context.watch(&nodes, {

@@ -39,7 +39,7 @@ pub(crate) fn start(context: Context) {
     let collector = Arc::new(Collector {
         context: context.clone(),
         graph: Mutex::default(),
-        queue: WorkQueue::new(),
+        queue: WorkQueue::new().named("garbage_collector_attempt_to_delete"),
         kinds: Mutex::default(),
         monitors: Mutex::default(),
         rediscover: Notify::new(),

@@ -57,7 +57,7 @@ pub(crate) fn start(context: Context) {
     let pods = context.informers.informer::<Pod>();
     let leases = context.informers.selected::<Heartbeat>(Selection::namespace(LEASES));
     add_node_index(&pods);
-    let queue = WorkQueue::<String>::new();
+    let queue = WorkQueue::<String>::new().named("node_lifecycle_controller");
     let state = Arc::new(Mutex::new(State::default()));
     context.watch(&nodes, {
         let (queue, nodes, state, context) = (queue.clone(), nodes.clone(), state.clone(), context.clone());

@@ -63,7 +63,7 @@ pub(crate) fn start<S: Replicas>(context: Context) {
     let sets = context.informers.informer::<S>();
     let pods = context.informers.informer::<Pod>();
     add_orphan_index(&pods);
-    let queue = WorkQueue::<Name>::new();
+    let queue = WorkQueue::<Name>::new().named("replicaset");
     context.watch(&sets, {
         let queue = queue.clone();
         move |delta| {

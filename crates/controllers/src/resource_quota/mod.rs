@@ -39,7 +39,7 @@ pub(crate) fn start(context: Context) {
     let controller = Arc::new(Controller {
         context: context.clone(),
         quotas: quotas.clone(),
-        queue: WorkQueue::new(),
+        queue: WorkQueue::new().named("resourcequota_primary"),
         monitors: Mutex::default(),
         written: Mutex::default(),
         charged: Mutex::default(),

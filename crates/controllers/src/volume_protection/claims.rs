@@ -55,7 +55,7 @@ pub(crate) fn start(context: Context) {
             add(&format!("{}/{claim}", pod.metadata.namespace()));
         }
     });
-    let queue = WorkQueue::<Name>::new();
+    let queue = WorkQueue::<Name>::new().named("pvcprotection");
     context.watch(&claims, {
         let queue = queue.clone();
         move |delta| match delta {

@@ -35,7 +35,7 @@ fn judge(volume: &Volume) -> Action {
 /// Starts the controller.
 pub(crate) fn start(context: Context) {
     let volumes = context.informers.informer::<Volume>();
-    let queue = WorkQueue::<String>::new();
+    let queue = WorkQueue::<String>::new().named("pvprotection");
     context.watch(&volumes, {
         let queue = queue.clone();
         move |delta| match delta {

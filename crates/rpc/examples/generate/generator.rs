@@ -6,7 +6,13 @@ use std::path::Path;
 /// Compiles every definition under `crate_dir/proto` and writes the Rust code for it into `out_dir`.
 pub fn generate(crate_dir: &Path, out_dir: &Path) -> Result<(), Box<dyn Error>> {
     let proto = crate_dir.join("proto");
-    let definitions = ["runtime_v1.proto", "etcdserverpb.proto", "kms_v2.proto"].map(|name| proto.join(name));
+    let definitions = [
+        "runtime_v1.proto",
+        "etcdserverpb.proto",
+        "kms_v2.proto",
+        "otlp_trace.proto",
+    ]
+    .map(|name| proto.join(name));
     let descriptors = protox::compile(definitions, [&proto])?;
     std::fs::create_dir_all(out_dir)?;
     tonic_prost_build::configure()

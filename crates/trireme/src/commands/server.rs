@@ -107,6 +107,7 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
     let access = Access {
         authorization: arguments.authorization.plan(&Random::real())?,
         admission: arguments.admission.selection()?,
+        debug: arguments.profiling,
     };
     let start = ControlPlane::start(
         layout,

@@ -73,6 +73,8 @@ pub struct Access {
     pub authorization: AuthorizationPlan,
     /// What happens to objects before they are stored.
     pub admission: Selection,
+    /// Whether whoever may can look into the server (`/debug`).
+    pub debug: bool,
 }
 
 /// A running control plane.
@@ -142,6 +144,7 @@ impl ControlPlane {
         if let Some(flags) = &settings.encryption {
             flags.start(&config.sealing, &random, &components).await?;
         }
+        config.debug = access.debug;
         let running = ApiServer::start(config).await.doing("starting the API server")?;
         if let Some(authorizers) = authorizers.get() {
             access

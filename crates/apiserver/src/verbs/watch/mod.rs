@@ -20,13 +20,13 @@ use http::Response;
 use store::{Cursor, Event, Interest, WatchError};
 use tokio::time::{Instant, Sleep};
 
-use api::Status;
+use api::{GroupVersionResource, Status};
 use client::{Body, TransportError};
 
 use crate::call::Call;
 use crate::cluster::Object;
 use crate::connect::websocket;
-use crate::metrics::VersionLabels;
+use crate::metrics::WatchMetrics;
 use crate::options::{ListOptions, Selector};
 use crate::registry::Served;
 use crate::respond::body;
@@ -61,11 +61,11 @@ pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bo
         let random = &call.server.random;
         random.range(TIMEOUT_MIN_SECONDS..2 * TIMEOUT_MIN_SECONDS)
     });
-    let labels = VersionLabels {
-        group: served.gvr.group.clone(),
-        version: served.gvr.version.clone(),
-        resource: served.gvr.resource.clone(),
-    };
+    let GroupVersionResource {
+        group,
+        version,
+        resource,
+    } = &served.gvr;
     let now = Instant::now();
     let deadline = now + Duration::from_secs(seconds);
     let next_bookmark = options.bookmarks.then(|| now + BOOKMARK_INTERVAL);
@@ -85,7 +85,7 @@ pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bo
         timer: Box::pin(tokio::time::sleep_until(
             next_bookmark.unwrap_or(deadline).min(deadline),
         )),
-        events: call.server.metrics.watch_events.get_or_create(&labels).clone(),
+        metrics: call.server.metrics.reads.watch(group, version, resource),
         open: Open::new(&served.frames),
         call: call.clone(),
         ended: false,
@@ -202,7 +202,7 @@ struct Watcher {
     deadline: Instant,
     /// Rings at the deadline or the next bookmark, whichever is first.
     timer: Pin<Box<Sleep>>,
-    events: prometheus_client::metrics::counter::Counter,
+    metrics: WatchMetrics,
     #[allow(dead_code, reason = "held for its drop")]
     open: Open,
     call: Arc<Call>,
@@ -243,8 +243,11 @@ impl Watcher {
         while out.len() < CHUNK_BYTES && self.large.is_none() && !self.ended {
             let done = match self.next_there() {
                 Ok(Next::Initial(object)) => {
-                    self.events.inc();
-                    self.encoder.write(Word::Added, &object, object.revision(), out)
+                    self.metrics.initial.inc();
+                    let before = out.len();
+                    let written = self.encoder.write(Word::Added, &object, object.revision(), out);
+                    self.sent(out.len() - before);
+                    written
                 }
                 Ok(Next::InitialEnd) => self.bookmark(out, true),
                 Ok(Next::Event(event)) => self.event(&event, out),
@@ -285,6 +288,7 @@ impl Watcher {
     fn broken(&mut self, error: &WatchError) -> Result<(), Status> {
         match error {
             WatchError::Expired { oldest } => {
+                self.metrics.terminated.inc();
                 let at = self.cursor.as_ref().map_or(self.from, Cursor::revision);
                 Err(Status::expired(format!("too old resource version: {at} ({oldest})")))
             }
@@ -342,9 +346,17 @@ impl Watcher {
             (Some(_), Some(now)) => (Word::Modified, now),
             (Some(old), None) => (Word::Deleted, old),
         };
-        self.events.inc();
+        let before = out.len();
         self.large = self.encoder.event(word, &object, event.revision, out)?;
+        let large = self.large.as_ref().map_or(0, Bytes::len);
+        self.sent(out.len() - before + large);
         Ok(())
+    }
+
+    /// Counts an event of so many bytes.
+    fn sent(&self, bytes: usize) {
+        self.metrics.events.inc();
+        self.metrics.sizes.observe(bytes);
     }
 
     /// A bookmark, unless nothing happened since the last one or events are waiting.

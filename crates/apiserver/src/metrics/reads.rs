@@ -1,0 +1,195 @@
+//! Lists and watches: what is read from memory and what is sent to watchers, under upstream's names.
+//!
+//! Sources: `k8s.io/apiserver/pkg/storage/cacher/metrics` and `pkg/endpoints/metrics`. Here the state in memory is the
+//! store's own (design D5): what upstream counts of its watch cache is counted of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+
+use super::names::{Names, name};
+use super::{ResourceLabels, VersionLabels};
+
+/// Upstream's buckets of events, in bytes.
+const EVENT_BYTES: [u64; 8] = [1024, 2048, 4096, 8192, 16384, 32768, 65536, 131_072];
+/// Upstream shows no more digits of a version: as many as a float holds.
+const VERSION_DIGITS: u64 = 1_000_000_000_000_000;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct IndexLabels {
+    group: String,
+    resource: String,
+    /// Lists are walked in the order of their keys: no index, as upstream says it.
+    index: &'static str,
+}
+
+/// Sizes of events. Ten thousand watchers count here at once: no lock, and whole bytes only.
+#[derive(Clone, Debug, Default)]
+pub struct Sizes(Arc<SizeCounts>);
+
+#[derive(Debug, Default)]
+struct SizeCounts {
+    bytes: AtomicU64,
+    /// One for each of [`EVENT_BYTES`], and one for what is larger.
+    counts: [AtomicU64; EVENT_BYTES.len() + 1],
+}
+
+impl Sizes {
+    /// An event of so many bytes.
+    pub fn observe(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        let bucket = EVENT_BYTES.partition_point(|most| *most < bytes);
+        self.0.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl TypedMetric for Sizes {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EncodeMetric for Sizes {
+    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
+        let counts = self.0.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let bounds = EVENT_BYTES.iter().map(|bytes| *bytes as f64).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
+        let bytes = self.0.bytes.load(Ordering::Relaxed) as f64;
+        encoder.encode_histogram::<NoLabelSet>(bytes, counts.iter().sum(), &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
+/// What one watch counts under, found once.
+pub struct WatchMetrics {
+    /// Events that were sent.
+    pub events: Counter,
+    /// Their sizes.
+    pub sizes: Sizes,
+    /// Those that told what was there when the watch began.
+    pub initial: Counter,
+    /// Watches that fell behind what is kept.
+    pub terminated: Counter,
+}
+
+/// The metrics of lists and watches.
+#[derive(Default)]
+pub struct Reads {
+    events: Family<VersionLabels, Counter>,
+    sizes: Family<VersionLabels, Sizes>,
+    initial: Family<ResourceLabels, Counter>,
+    terminated: Family<ResourceLabels, Counter>,
+    lists: Family<IndexLabels, Counter>,
+    fetched: Family<IndexLabels, Counter>,
+    returned: Family<ResourceLabels, Counter>,
+    versions: Family<ResourceLabels, Gauge>,
+}
+
+impl Reads {
+    pub(super) fn register(&self, r: &mut Names) {
+        name(r, "apiserver_watch_events", "Events sent to watchers", &self.events);
+        name(r, "apiserver_watch_events_sizes", "Their sizes, in bytes", &self.sizes);
+        let help = "Events that told watchers what was there when they began";
+        name(r, "apiserver_init_events", help, &self.initial);
+        let help = "Watches that ended because they fell behind what is kept";
+        name(r, "apiserver_terminated_watchers", help, &self.terminated);
+        name(r, "apiserver_cache_list", "Lists, all of them from memory", &self.lists);
+        let help = "Objects that lists went through";
+        name(r, "apiserver_cache_list_fetched_objects", help, &self.fetched);
+        let help = "Objects that lists answered with";
+        name(r, "apiserver_cache_list_returned_objects", help, &self.returned);
+        let help = "The newest version in memory, its last 15 digits";
+        name(r, "apiserver_watch_cache_resource_version", help, &self.versions);
+    }
+
+    /// What a watch counts under.
+    pub fn watch(&self, group: &str, version: &str, resource: &str) -> WatchMetrics {
+        let labels = VersionLabels {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            resource: resource.to_owned(),
+        };
+        let stored = ResourceLabels {
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+        };
+        WatchMetrics {
+            events: self.events.get_or_create(&labels).clone(),
+            sizes: self.sizes.get_or_create(&labels).clone(),
+            initial: self.initial.get_or_create(&stored).clone(),
+            terminated: self.terminated.get_or_create(&stored).clone(),
+        }
+    }
+
+    /// A list went through so many objects and answered with so many.
+    pub fn listed(&self, group: &str, resource: &str, fetched: usize, returned: usize) {
+        let labels = IndexLabels {
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            index: "",
+        };
+        self.lists.get_or_create(&labels).inc();
+        self.fetched.get_or_create(&labels).inc_by(fetched as u64);
+        let labels = ResourceLabels {
+            group: labels.group,
+            resource: labels.resource,
+        };
+        self.returned.get_or_create(&labels).inc_by(returned as u64);
+    }
+
+    /// Notes the newest version of a resource.
+    pub(super) fn version(&self, labels: &ResourceLabels, revision: u64) {
+        let shown = i64::try_from(revision % VERSION_DIGITS).expect("invariant: fewer digits than an i64 has");
+        self.versions.get_or_create(labels).set(shown);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_counted_by_size() {
+        let reads = Reads::default();
+        let watch = reads.watch("apps", "v1", "deployments");
+        for bytes in [1, 1024, 1025, 200_000] {
+            watch.events.inc();
+            watch.sizes.observe(bytes);
+        }
+        watch.initial.inc();
+        reads.listed("", "pods", 10, 3);
+        reads.listed("", "pods", 10, 0);
+        let labels = ResourceLabels {
+            group: String::new(),
+            resource: "pods".into(),
+        };
+        reads.version(&labels, 7 + VERSION_DIGITS);
+        let mut names = Names::default();
+        reads.register(&mut names);
+        let text = names.text();
+        let of = r#"group="apps",version="v1",resource="deployments""#;
+        for line in [
+            format!("apiserver_watch_events_total{{{of}}} 4"),
+            format!("apiserver_watch_events_sizes_sum{{{of}}} 202050.0"),
+            format!("apiserver_watch_events_sizes_count{{{of}}} 4"),
+            format!(r#"apiserver_watch_events_sizes_bucket{{le="1024.0",{of}}} 2"#),
+            format!(r#"apiserver_watch_events_sizes_bucket{{le="2048.0",{of}}} 3"#),
+            format!(r#"apiserver_watch_events_sizes_bucket{{le="+Inf",{of}}} 4"#),
+            r#"apiserver_init_events_total{group="apps",resource="deployments"} 1"#.to_owned(),
+            r#"apiserver_cache_list_total{group="",resource="pods",index=""} 2"#.to_owned(),
+            r#"apiserver_cache_list_fetched_objects_total{group="",resource="pods",index=""} 20"#.to_owned(),
+            r#"apiserver_cache_list_returned_objects_total{group="",resource="pods"} 3"#.to_owned(),
+            r#"apiserver_watch_cache_resource_version{group="",resource="pods"} 7"#.to_owned(),
+        ] {
+            assert!(text.contains(&line), "{line}\n{text}");
+        }
+    }
+}
