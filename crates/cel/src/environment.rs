@@ -52,7 +52,9 @@ impl Environment {
         self
     }
 
-    /// `jsonpatch.escapeKey`, which mutating policies have.
+    /// What expressions that make patches have: `jsonpatch.escapeKey`, and the types `JSONPatch`, `Object` and
+    /// `Object.any.field`, of which nothing but the names is checked.
+    /// Source: `k8s.io/apiserver/pkg/cel/mutation/typeresolver.go`.
     #[must_use]
     pub fn with_json_patch(mut self) -> Environment {
         self.json_patch = true;
@@ -74,8 +76,20 @@ impl Environment {
         self.variables.get(name)
     }
 
-    pub(crate) fn object(&self, name: &str) -> Option<&Arc<ObjectType>> {
-        self.objects.get(name)
+    pub(crate) fn object(&self, name: &str) -> Option<Arc<ObjectType>> {
+        if let Some(known) = self.objects.get(name) {
+            return Some(known.clone());
+        }
+        match name {
+            _ if !self.json_patch => None,
+            "JSONPatch" => {
+                let texts = ["op", "path", "from"].map(|field| (field, Type::String));
+                let fields = texts.into_iter().chain([("value", Type::Dyn)]);
+                Some(Arc::new(ObjectType::new(name, fields)))
+            }
+            _ if name == "Object" || name.starts_with("Object.") => Some(Arc::new(ObjectType::open(name))),
+            _ => None,
+        }
     }
 
     pub(crate) fn syntax(&self) -> Syntax {

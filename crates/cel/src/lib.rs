@@ -20,6 +20,9 @@
 //! Invariants: no IO, no clock, no `async`; neither parsing nor evaluation panics, whatever the text and the values; what a
 //! text or a value can make them do is bounded. Errors are in cel-go's words, because users meet them in messages.
 
+pub mod admission;
+pub mod devices;
+
 mod ast;
 mod build;
 mod check;
@@ -33,6 +36,7 @@ mod library;
 mod macros;
 mod parser;
 mod program;
+mod schema;
 mod types;
 mod value;
 
@@ -50,5 +54,5 @@ pub use library::opaque::{
 pub use library::semvers::Semver;
 pub use library::urls::Url;
 pub use program::{Budget, CALL_COST_MAX, Error, ErrorKind, Program, Variables, compile};
-pub use types::{Field, ObjectType, Type, escape};
+pub use types::{Field, ObjectType, Type, escape, is_identifier};
 pub use value::{Key, List, Map, Text, Timestamp, Value};

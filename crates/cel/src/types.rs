@@ -56,6 +56,8 @@ pub struct ObjectType {
     pub name: String,
     /// The fields by the name that expressions use (see [`escape`]).
     pub fields: BTreeMap<String, Field>,
+    /// Whether it has every other field too, of any type.
+    pub open: bool,
 }
 
 /// A field of a record type.
@@ -82,6 +84,16 @@ impl ObjectType {
         ObjectType {
             name: name.to_owned(),
             fields: fields.into_iter().map(field).collect(),
+            open: false,
+        }
+    }
+
+    /// A record type of which only the name is known: it has any field.
+    pub fn open(name: &str) -> ObjectType {
+        ObjectType {
+            name: name.to_owned(),
+            fields: BTreeMap::new(),
+            open: true,
         }
     }
 }
@@ -158,6 +170,16 @@ impl Type {
             Type::Error => "*error*",
         }
     }
+
+    /// As cel-go's `Type.String` shows it, which differs from the checker's messages: `null_type`,
+    /// `google.protobuf.Timestamp`.
+    pub fn declared(&self) -> String {
+        let inside: Vec<String> = self.parameters().into_iter().map(Type::declared).collect();
+        match inside.is_empty() {
+            true => self.name().to_owned(),
+            false => format!("{}({})", self.name(), inside.join(", ")),
+        }
+    }
 }
 
 /// As messages of the checker show it.
@@ -177,6 +199,13 @@ impl fmt::Display for Type {
         }
         if inside.is_empty() { Ok(()) } else { to.write_str(")") }
     }
+}
+
+/// Whether a text is a name that expressions can declare: an identifier that is no word of the language.
+pub fn is_identifier(name: &str) -> bool {
+    let starts = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    let is_word = WORDS.contains(&name) || RESERVED.contains(&name);
+    starts && !is_word && name.chars().all(|one| one.is_ascii_alphanumeric() || one == '_')
 }
 
 /// Words that are values or operators; like [`RESERVED`] ones, a property of that name is escaped.
@@ -229,6 +258,21 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(escape(property).as_deref(), expect, "{property}");
+        }
+    }
+
+    #[test]
+    fn identifiers_are_no_words() {
+        for (name, expect) in [
+            ("a", true),
+            ("_a1", true),
+            ("in", false),
+            ("namespace", false),
+            ("1a", false),
+            ("a-b", false),
+            ("", false),
+        ] {
+            assert_eq!(is_identifier(name), expect, "{name}");
         }
     }
 

@@ -5,16 +5,6 @@ use std::sync::Arc;
 
 use crate::row::StorageKind;
 
-/// Kinds with expressions in CEL, of which only presence and length are checked: there is no compiler for them here.
-const WITHOUT_CEL: [&str; 6] = [
-    "DeviceClass",
-    "MutatingWebhookConfiguration",
-    "ResourceClaim",
-    "ResourceClaimTemplate",
-    "ValidatingAdmissionPolicy",
-    "ValidatingWebhookConfiguration",
-];
-
 /// The table of kinds as Markdown: which are served, and which have rules of their own.
 pub fn table_of_kinds() -> String {
     let mut text = String::from(
@@ -48,7 +38,6 @@ fn line(text: &mut String, row: &Arc<StorageKind>) {
         })
         .collect();
     let rules = match row.strategy.is_deep() {
-        true if WITHOUT_CEL.contains(&&*row.kind) => "deep, but CEL expressions are not compiled",
         true => "deep",
         false => "not yet validated",
     };

@@ -15,9 +15,16 @@ const ON: &[&str] = &[
     "DRAPrioritizedList",
     "DRAResourceClaimDeviceStatus",
     // Data only: what a CSI driver says of itself and of its nodes.
+    "CSIServiceAccountTokenSecrets",
     "CSIStorageCapacity",
     "MutableCSINodeAllocatableCount",
     "SELinuxMountReadWriteOncePod",
+    // Data only: nodes have no SELinux, so that there is nothing to change.
+    "SELinuxChangePolicy",
+    // The node gives the pod that name.
+    "HostnameOverride",
+    // Data only: nothing scales yet.
+    "HPAConfigurableTolerance",
     // Data only: the API server's part of a resize.
     "InPlacePodVerticalScaling",
     "SupplementalGroupsPolicy",
@@ -145,7 +152,7 @@ mod tests {
 
     #[test]
     fn fields_of_disabled_features_are_dropped_unless_in_use() {
-        let pod = json!({"spec": {"hostnameOverride": "x", "containers": [{"name": "a",
+        let pod = json!({"spec": {"schedulingGroup": {"podGroupName": "x"}, "containers": [{"name": "a",
             "restartPolicyRules": [{"action": "Restart"}], "resizePolicy": [{"resourceName": "cpu"}],
             "lifecycle": {"stopSignal": "SIGUSR1"}}]}});
         let mut new = pod.clone();

@@ -13,6 +13,7 @@ mod element;
 mod fields;
 mod managers;
 mod merge;
+mod overlay;
 mod set;
 mod types;
 mod update;
@@ -24,6 +25,7 @@ use std::sync::LazyLock;
 pub use conflict::{ApplyError, Conflict};
 pub use element::{PathElement, path_text};
 pub use managers::{ManagerId, Managers, Operation, Owned, UPDATE_MANAGERS_MAX, ignore_time_changes, is_reset};
+pub use overlay::overlay;
 pub use set::FieldSet;
 pub use update::Versions;
 

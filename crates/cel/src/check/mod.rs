@@ -210,6 +210,7 @@ impl Checker<'_> {
     fn object_field(&mut self, id: Id, object: &ObjectType, field: &str) -> Type {
         match object.fields.get(field) {
             Some(field) => field.kind.clone(),
+            None if object.open => Type::Dyn,
             None => {
                 self.report(id, format!("undefined field '{field}'"));
                 Type::Error
@@ -400,7 +401,7 @@ impl Checker<'_> {
 
     fn made(&mut self, id: Id, made: &mut Struct) -> Type {
         let name = made.name.clone();
-        let object = self.environment.object(name.trim_start_matches('.')).cloned();
+        let object = self.environment.object(name.trim_start_matches('.'));
         if object.is_none() {
             self.undeclared(id, &name);
         }

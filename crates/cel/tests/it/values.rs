@@ -45,6 +45,7 @@ fn objects_are_seen_by_their_types() {
             )
         })
         .collect(),
+        open: false,
     };
     let kind = Type::Object(Arc::new(object));
     let value = json!({

@@ -1,9 +1,12 @@
 //! The admissionregistration.k8s.io group (not served: no webhook is called and no policy is evaluated yet).
 
+mod expressions;
+mod mutating;
 mod policies;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod validating;
 mod webhooks;
 
 use api::Value;
@@ -20,9 +23,11 @@ const CATEGORIES: &[&str] = &["api-extensions"];
 pub fn rows() -> Vec<StorageKind> {
     vec![
         shared("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
+            .strategy(mutating::MutatingPolicies)
             .columns(MUTATING_POLICY)
             .build(),
         shared("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings")
+            .strategy(mutating::MutatingBindings)
             .columns(BINDING)
             .build(),
         shared("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
@@ -30,12 +35,12 @@ pub fn rows() -> Vec<StorageKind> {
             .columns(WEBHOOKS)
             .build(),
         shared("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
-            .strategy(policies::ValidatingPolicies)
+            .strategy(validating::ValidatingPolicies)
             .status()
             .columns(VALIDATING_POLICY)
             .build(),
         shared("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
-            .strategy(policies::ValidatingBindings)
+            .strategy(validating::ValidatingBindings)
             .columns(BINDING)
             .build(),
         shared("ValidatingWebhookConfiguration", "validatingwebhookconfigurations")

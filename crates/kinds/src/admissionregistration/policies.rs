@@ -1,120 +1,27 @@
-//! The rules of admission policies and of their bindings.
+//! What admission policies of both kinds have in common, and their bindings.
 //!
-//! Of expressions in CEL only their presence and length are checked: there is no compiler for them here.
-//!
-//! Source: `pkg/apis/admissionregistration/v1/defaults.go`, `validateValidatingAdmissionPolicySpec`,
-//! `validateMutatingAdmissionPolicySpec` and their bindings in `pkg/apis/admissionregistration/validation/validation.go`.
-
-use std::collections::BTreeSet;
+//! Source: `pkg/apis/admissionregistration/v1/defaults.go`, and what `validateValidatingAdmissionPolicySpec` and
+//! `validateMutatingAdmissionPolicySpec` share in `pkg/apis/admissionregistration/validation/validation.go`.
 
 use api::Value;
-use api::field::ErrorList;
-use api::validation::{
-    conditions, dns1035_label, dns1123_subdomain, label_selector, path_segment_name, qualified_name,
-};
+use api::validation::{dns1035_label, dns1123_subdomain, label_selector, path_segment_name};
 
+use super::expressions::{Expressions, Known};
 use super::rules;
-use crate::check::{At, Report};
-use crate::generic;
+use crate::check::At;
 use crate::names;
-use crate::row::{Strategy, WriteContext};
 use crate::view::{Edit, View};
 
-const AUDIT_ANNOTATIONS_MAX: usize = 20;
-const AUDIT_EXPRESSION_BYTES_MAX: usize = 5 * 1024;
-const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
-const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
-const CEL_RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
-/// Policies that only judge.
-pub struct ValidatingPolicies;
-
-impl Strategy for ValidatingPolicies {
-    fn default(&self, object: &mut Value) {
-        default_policy(object);
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        generic::reset_status(object);
-    }
-
-    fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &WriteContext) {
-        generic::keep_apart(object, old, context);
-        if context.subresource == "status" {
-            generic::keep_metadata(object, old);
-        }
-    }
-
-    fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| validating(&object, &Value::Null))
-    }
-
-    fn validate_update(&self, object: &Value, old: &Value, context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| match context.subresource {
-            "status" => status(&object.get("status")),
-            _ => validating(&object, old),
-        })
-    }
-
-    fn is_deep(&self) -> bool {
-        true
-    }
-}
-
-/// Bindings of policies that judge.
-pub struct ValidatingBindings;
-
-impl Strategy for ValidatingBindings {
-    fn default(&self, object: &mut Value) {
-        default_binding(object);
-    }
-
-    fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| binding(&object.get("spec")))
-    }
-
-    fn validate_update(&self, object: &Value, _old: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| binding(&object.get("spec")))
-    }
-
-    fn is_deep(&self) -> bool {
-        true
-    }
-}
-
-fn default_policy(object: &mut Value) {
+/// The defaults of a policy.
+pub fn default_policy(object: &mut Value) {
     object.object("spec");
     object["spec"].put_default("failurePolicy", "Fail");
     default_match(object.existing("spec.matchConstraints"));
 }
 
-fn default_binding(object: &mut Value) {
+/// The defaults of a binding. `parameterNotFoundAction` has none, whatever its description says.
+pub fn default_binding(object: &mut Value) {
     default_match(object.existing("spec.matchResources"));
-    if let Some(reference) = object.existing("spec.paramRef") {
-        reference.put_default("parameterNotFoundAction", "Deny");
-    }
 }
 
 fn default_match(matched: Option<&mut Value>) {
@@ -129,8 +36,8 @@ fn default_match(matched: Option<&mut Value>) {
     }
 }
 
-/// What any policy has.
-fn policy(spec: &At, old: &Value) {
+/// What any policy has, up to its variables, which the expressions after them may use.
+pub fn policy(spec: &At, old: &Value, expressions: &mut Expressions) {
     spec.get("failurePolicy").one_of(&rules::FAILURE_POLICIES);
     let kind = spec.get("paramKind");
     if kind.is_set() {
@@ -148,38 +55,10 @@ fn policy(spec: &At, old: &Value) {
         .iter()
         .all(|field| spec.value.at(field) == old.at(field));
     if old.is_null() || !unchanged {
-        rules::match_conditions(spec);
+        rules::match_conditions(spec, &Known::of(old, "matchConditions", "expression"), kind.is_set());
     }
     for variable in spec.items("variables") {
-        self::variable(&variable);
-    }
-}
-
-fn validating(object: &At, old: &Value) {
-    let spec = object.get("spec");
-    policy(&spec, old.at("spec"));
-    let (validations, audits) = (spec.get("validations"), spec.get("auditAnnotations"));
-    if validations.is_empty() && audits.is_empty() {
-        for list in [&validations, &audits] {
-            list.missing("validations or auditAnnotations must contain at least one item");
-        }
-        return;
-    }
-    for item in spec.items("validations") {
-        validation(&item);
-    }
-    if spec.value.list("auditAnnotations").len() > AUDIT_ANNOTATIONS_MAX {
-        audits.invalid(format!(
-            "must not have more than {AUDIT_ANNOTATIONS_MAX} auditAnnotations"
-        ));
-    }
-    let mut keys = BTreeSet::new();
-    for audit in spec.items("auditAnnotations") {
-        audit_annotation(&audit, object.value.text("metadata.name"));
-        let key = audit.get("key");
-        if !keys.insert(key.text()) {
-            key.duplicate(key.text());
-        }
+        self::variable(&variable, expressions);
     }
 }
 
@@ -213,96 +92,24 @@ fn group_version(at: &At, group: &str, version: &str) {
     }
 }
 
-fn variable(variable: &At) {
+fn variable(variable: &At, expressions: &mut Expressions) {
     let (name, expression) = (variable.get("name"), variable.get("expression"));
     if name.text().trim().is_empty() {
         name.missing("name is not specified");
-    } else if !is_cel_identifier(name.text()) {
+    } else if !cel::is_identifier(name.text()) {
         name.invalid("must be a valid CEL identifier");
     }
     if expression.text().trim().is_empty() {
         expression.missing("expression is not specified");
-    }
-}
-
-fn is_cel_identifier(name: &str) -> bool {
-    let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    starts && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !CEL_RESERVED.contains(&name)
-}
-
-fn validation(validation: &At) {
-    let (expression, message) = (validation.get("expression"), validation.get("message"));
-    if expression.text().trim().is_empty() {
-        expression.missing("expression is not specified");
-    }
-    let of_message = validation.get("messageExpression");
-    if !of_message.is_empty() && of_message.text().trim().is_empty() {
-        of_message.invalid("must be non-empty if specified");
-    }
-    let trimmed = message.text().trim();
-    if !message.is_empty() && trimmed.is_empty() {
-        message.invalid("message must be non-empty if specified");
-    } else if trimmed.contains(['\n', '\r']) {
-        message.invalid("message must not contain line breaks");
-    }
-    let reason = validation.get("reason");
-    if reason.is_set() {
-        reason.one_of(&REASONS);
-    }
-}
-
-fn audit_annotation(audit: &At, policy: &str) {
-    let (key, expression) = (audit.get("key"), audit.get("valueExpression"));
-    match policy {
-        "" => key.invalid("requires metadata.name be non-empty"),
-        _ => {
-            let full = format!("{policy}/{}", key.text());
-            for message in qualified_name(&full) {
-                key.invalid_as(full.as_str(), message);
-            }
-        }
-    }
-    let trimmed = expression.text().trim();
-    if trimmed.is_empty() {
-        expression.missing("valueExpression is not specified");
-    } else if trimmed.len() > AUDIT_EXPRESSION_BYTES_MAX {
-        expression.missing(format!("must not exceed {AUDIT_EXPRESSION_BYTES_MAX} bytes in length"));
-    }
-}
-
-fn status(status: &At) {
-    for warning in status.items("typeChecking.expressionWarnings") {
-        warning.get("warning").required();
-        let field = warning.get("fieldRef");
-        if field.text().trim().is_empty() {
-            field.missing("");
-        }
-    }
-    let list = status.get("conditions");
-    list.extend(conditions(list.value, &list.path));
-}
-
-fn binding(spec: &At) {
-    bound(spec);
-    let actions = spec.get("validationActions");
-    let mut seen = BTreeSet::new();
-    for action in spec.items("validationActions") {
-        action.one_of(&ACTIONS);
-        action.unique(&mut seen);
-    }
-    if seen.contains("Deny") && seen.contains("Warn") {
-        actions.invalid(
-            "must not contain both Deny and Warn (repeating the same validation failure information in the API response and \
-             headers serves no purpose)",
-        );
-    }
-    if seen.is_empty() {
-        actions.missing("at least one validation action is required");
+    } else {
+        // Upstream looks among the validations whether a variable's expression is known.
+        let known = Known::of(expressions.old(), "validations", "expression");
+        expressions.variable(name.text(), &expression, &known);
     }
 }
 
 /// What any binding has.
-fn bound(spec: &At) {
+pub fn bound(spec: &At) {
     let policy = spec.get("policyName");
     if policy.required() {
         policy.check(names::subdomain(policy.text(), false));

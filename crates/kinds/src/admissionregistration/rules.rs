@@ -1,7 +1,5 @@
 //! What webhooks and policies have in common: which requests they are about, and under which conditions.
 //!
-//! Expressions in CEL are only asked to be there: there is no compiler for them here.
-//!
 //! Source: `validateRuleWithOperations`, `validateMatchResources` and `validateMatchConditions` in
 //! `pkg/apis/admissionregistration/validation/validation.go`.
 
@@ -10,6 +8,7 @@ use std::collections::BTreeSet;
 use api::field::Error;
 use api::validation::{label_selector, path_segment_name, qualified_name};
 
+use super::expressions::Known;
 use crate::check::At;
 use crate::view::View;
 
@@ -106,8 +105,9 @@ pub fn match_resources(matched: &At) {
     }
 }
 
-/// Conditions of one more request: each has a name of its own and an expression.
-pub fn match_conditions(parent: &At) {
+/// Conditions of one more request: each has a name of its own and an expression that compiles, with `params` where the
+/// policy has some.
+pub fn match_conditions(parent: &At, known: &Known, params: bool) {
     let count = parent.value.list("matchConditions").len();
     if count > CONDITIONS_MAX {
         let path = &parent.get("matchConditions").path;
@@ -118,6 +118,8 @@ pub fn match_conditions(parent: &At) {
         let (name, expression) = (condition.get("name"), condition.get("expression"));
         if expression.text().trim().is_empty() {
             expression.missing("");
+        } else {
+            super::expressions::condition(&expression, known, params);
         }
         if name.required() {
             name.check(qualified_name(name.text()));

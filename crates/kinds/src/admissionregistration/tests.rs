@@ -3,7 +3,8 @@
 use api::Value;
 use serde_json::json;
 
-use super::policies::{ValidatingBindings, ValidatingPolicies};
+use super::mutating::{MutatingBindings, MutatingPolicies};
+use super::validating::{ValidatingBindings, ValidatingPolicies};
 use super::webhooks::Webhooks;
 use crate::row::Strategy;
 use crate::testing::{Case, SUBDOMAIN, check, yaml};
@@ -236,11 +237,11 @@ fn policies() {
             &format!("spec.auditAnnotations: Required value: {one}"),
         ]),
         Case::new("about nothing")
-            .object("metadata: {name: p}\nspec: {matchConstraints: {}, validations: [{expression: x}]}")
+            .object("metadata: {name: p}\nspec: {matchConstraints: {}, validations: [{expression: 'true'}]}")
             .errors(&["spec.matchConstraints.resourceRules: Required value"]),
         Case::new("names of resources")
             .object(
-                "metadata: {name: p}\nspec: {validations: [{expression: x}], matchConstraints: {resourceRules: [{operations: \
+                "metadata: {name: p}\nspec: {validations: [{expression: 'true'}], matchConstraints: {resourceRules: [{operations: \
                  [CREATE], apiGroups: [''], apiVersions: [v1], resources: [pods], resourceNames: [a/b, c, c]}]}}",
             )
             .errors(&[
@@ -249,20 +250,20 @@ fn policies() {
             ]),
         Case::new("validations")
             .object(&policy(
-                "validations: [{expression: '', message: ' ', messageExpression: ' ', reason: Gone}, {expression: x, message: \
+                "validations: [{expression: '', message: ' ', messageExpression: ' ', reason: Gone}, {expression: 'true', message: \
                  \"a\\nb\"}]",
             ))
             .errors(&[
                 "spec.validations[0].expression: Required value: expression is not specified",
                 "spec.validations[0].messageExpression: Invalid value: \" \": must be non-empty if specified",
-                "spec.validations[0].message: Invalid value: \" \": message must be non-empty if specified",
+                "spec.validations[0].message: Invalid value: \" \": must be non-empty if specified",
                 "spec.validations[0].reason: Unsupported value: \"Gone\": supported values: \"Forbidden\", \"Invalid\", \
                  \"RequestEntityTooLarge\"",
-                "spec.validations[1].message: Invalid value: \"a\\nb\": message must not contain line breaks",
+                "spec.validations[1].message: Invalid value: \"a\\nb\": must not contain line breaks",
             ]),
         Case::new("variables and parameters")
             .object(&policy(
-                "validations: [{expression: x}], variables: [{name: in, expression: x}, {name: '', expression: ''}], \
+                "validations: [{expression: 'true'}], variables: [{name: in, expression: '1'}, {name: '', expression: ''}], \
                  paramKind: {apiVersion: a/b/c, kind: A_B}",
             ))
             .errors(&[
@@ -277,14 +278,14 @@ fn policies() {
             ]),
         Case::new("audit annotations")
             .object(&policy(
-                "auditAnnotations: [{key: a, valueExpression: x}, {key: a, valueExpression: ''}]",
+                "auditAnnotations: [{key: a, valueExpression: '\"a\"'}, {key: a, valueExpression: ''}]",
             ))
             .errors(&[
                 "spec.auditAnnotations[1].valueExpression: Required value: valueExpression is not specified",
                 "spec.auditAnnotations[1].key: Duplicate value: \"a\"",
             ]),
         Case::new("status")
-            .old(&policy("validations: [{expression: x}]"))
+            .old(&policy("validations: [{expression: 'true'}]"))
             .object("metadata: {labels: {a: b}}\nstatus: {typeChecking: {expressionWarnings: [{}]}}")
             .subresource("status")
             .field("metadata.labels", ())
@@ -302,8 +303,10 @@ fn bindings() {
     let both = "name and selector are mutually exclusive";
     for case in [
         Case::new("a binding")
-            .object("spec: {policyName: p, validationActions: [Deny], paramRef: {name: a}, matchResources: {}}")
-            .field("spec.paramRef.parameterNotFoundAction", "Deny")
+            .object(
+                "spec: {policyName: p, validationActions: [Deny], paramRef: {name: a, parameterNotFoundAction: Allow}, \
+                 matchResources: {}}",
+            )
             .field("spec.matchResources.matchPolicy", "Equivalent"),
         Case::new("nothing").object("spec: {}").errors(&[
             "spec.policyName: Required value",
@@ -327,8 +330,138 @@ fn bindings() {
             ]),
         Case::new("no parameters")
             .object("spec: {policyName: p, validationActions: [Deny], paramRef: {}}")
-            .errors(&["spec.paramRef: Required value: one of name or selector must be specified"]),
+            .errors(&[
+                "spec.paramRef: Required value: one of name or selector must be specified",
+                "spec.paramRef.parameterNotFoundAction: Required value",
+            ]),
     ] {
         check(&ValidatingBindings, case);
     }
+}
+
+/// What upstream says of expressions, as it says it: with the place.
+fn compilation(path: &str, text: &str, column: usize, why: &str) -> String {
+    format!(
+        "{path}: Invalid value: {}: compilation failed: ERROR: <input>:1:{column}: {why}\n | {text}\n | {}^",
+        api::field::quote(text),
+        ".".repeat(column - 1)
+    )
+}
+
+#[test]
+fn expressions_have_to_compile() {
+    let undeclared = |name: &str| format!("undeclared reference to '{name}' (in container '')");
+    for (more, errors) in [
+        (
+            "validations: [{expression: 'object.x > 1', messageExpression: 'string(object.x)'}], paramKind: {apiVersion: v1, kind: \
+             ConfigMap}, matchConditions: [{name: a, expression: 'params.x == 1'}]",
+            vec![],
+        ),
+        (
+            "validations: [{expression: 'params.x > 1'}]",
+            vec![compilation("spec.validations[0].expression", "params.x > 1", 1, &undeclared("params"))],
+        ),
+        (
+            "validations: [{expression: '1 + 1'}]",
+            vec!["spec.validations[0].expression: Invalid value: \"1 + 1\": must evaluate to bool but got int".into()],
+        ),
+        (
+            "validations: [{expression: 'true', messageExpression: authorizer.group('').reason()}]",
+            vec![compilation(
+                "spec.validations[0].messageExpression",
+                "authorizer.group('').reason()",
+                1,
+                &undeclared("authorizer"),
+            )],
+        ),
+        (
+            "auditAnnotations: [{key: a, valueExpression: ' 1 '}]",
+            vec![
+                "spec.auditAnnotations[0].valueExpression: Invalid value: \" 1 \": must evaluate to one of [string null_type] but \
+                 got int"
+                    .into(),
+            ],
+        ),
+        (
+            "validations: [{expression: variables.b == 2}], variables: [{name: a, expression: '1'}, {name: b, expression: \
+             variables.a + 1}]",
+            vec![],
+        ),
+        (
+            "validations: [{expression: 'true'}], matchConditions: [{name: a, expression: variables.a}], variables: [{name: a, \
+             expression: 'true'}]",
+            vec![compilation(
+                "spec.matchConditions[0].expression",
+                "variables.a",
+                1,
+                &undeclared("variables"),
+            )],
+        ),
+        (
+            "validations: [{expression: variables.a == 1}]",
+            vec![compilation(
+                "spec.validations[0].expression",
+                "variables.a == 1",
+                1,
+                &undeclared("variables"),
+            )],
+        ),
+    ] {
+        let errors: Vec<&str> = errors.iter().map(String::as_str).collect();
+        check(&ValidatingPolicies, Case::new(more).object(&policy(more)).errors(&errors));
+    }
+}
+
+#[test]
+fn mutations() {
+    let with = |mutations: &str| policy(&format!("reinvocationPolicy: Never, mutations: [{mutations}]"));
+    let object = "{patchType: ApplyConfiguration, applyConfiguration: {expression: 'Object{}'}}";
+    for case in [
+        Case::new("a policy")
+            .object(&with(object))
+            .field("spec.failurePolicy", "Fail")
+            .field("spec.matchConstraints.matchPolicy", "Equivalent"),
+        Case::new("nothing").object(&policy("x: y")).errors(&[
+            "spec.mutations: Required value: mutations must contain at least one item",
+            "spec.reinvocationPolicy: Required value",
+        ]),
+        Case::new("words")
+            .object(&with("{}, {patchType: Merge}").replace("Never", "Always").replace("CREATE", "DELETE"))
+            .errors(&[
+                "spec.matchConstraints.resourceRules.operations: Unsupported value: \"DELETE\": supported values: \"*\", \
+                 \"CONNECT\", \"CREATE\", \"UPDATE\"",
+                "spec.mutations[0].patchType: Required value",
+                "spec.mutations[1].patchType: Unsupported value: \"Merge\": supported values: \"ApplyConfiguration\", \"JSONPatch\"",
+                "spec.reinvocationPolicy: Unsupported value: \"Always\": supported values: \"IfNeeded\", \"Never\"",
+            ]),
+        Case::new("the other patch")
+            .object(&with("{patchType: JSONPatch, applyConfiguration: {expression: 'Object{}'}}"))
+            .errors(&[
+                "spec.mutations[0].jsonPatch: Required value: must be specified when patchType is JSONPatch",
+                "spec.mutations[0].applyConfiguration: Invalid value: \"{applyConfiguration}\": must not be specified when \
+                 patchType is JSONPatch",
+            ]),
+        Case::new("expressions")
+            .object(&with(
+                "{patchType: JSONPatch, jsonPatch: {expression: ' [] '}}, {patchType: ApplyConfiguration, applyConfiguration: \
+                 {expression: 'Object.spec{}'}}, {patchType: JSONPatch, jsonPatch: {expression: ' '}}",
+            ))
+            .errors(&[
+                "spec.mutations[0].jsonPatch.expression: Invalid value: \"[]\": must evaluate to list(JSONPatch) but got list(dyn)",
+                "spec.mutations[1].applyConfiguration.expression: Invalid value: \"Object.spec{}\": must evaluate to Object but got \
+                 Object.spec",
+                "spec.mutations[2].jsonPatch.expression: Required value",
+            ]),
+    ] {
+        check(&MutatingPolicies, case);
+    }
+    let binding = "spec: {policyName: p, matchResources: {resourceRules: [{operations: [DELETE], apiGroups: [''], apiVersions: \
+                   [v1], resources: [pods]}]}}";
+    check(
+        &MutatingBindings,
+        Case::new("a binding").object(binding).errors(&[
+            "spec.matchResources.resourceRules.operations: Unsupported value: \"DELETE\": supported values: \"*\", \"CONNECT\", \
+             \"CREATE\", \"UPDATE\"",
+        ]),
+    );
 }

@@ -9,6 +9,7 @@ use api::Value;
 use api::field::ErrorList;
 use api::validation::{dns1035_label, fully_qualified_name, label_selector};
 
+use super::expressions::Known;
 use super::rules;
 use crate::check::{At, Report};
 use crate::row::{Strategy, WriteContext};
@@ -65,7 +66,8 @@ impl Strategy for Webhooks {
 }
 
 /// What a stored configuration may go on breaking: rules that are younger than it.
-struct Tolerated {
+struct Tolerated<'o> {
+    expressions: Known<'o>,
     side_effects: bool,
     versions: bool,
     names: bool,
@@ -73,8 +75,8 @@ struct Tolerated {
     conditions: bool,
 }
 
-impl Tolerated {
-    fn by(old: &Value, new: &Value) -> Tolerated {
+impl<'o> Tolerated<'o> {
+    fn by(old: &'o Value, new: &Value) -> Tolerated<'o> {
         let hooks = old.list("webhooks");
         let names: BTreeSet<&str> = hooks.iter().map(|hook| hook.text("name")).collect();
         let conditions = |object: &Value| -> Vec<Value> {
@@ -90,6 +92,7 @@ impl Tolerated {
             versions.any(|version| REVIEW_VERSIONS.contains(&version))
         };
         Tolerated {
+            expressions: Known::of_all(hooks.iter().flat_map(|hook| hook.list("matchConditions")), "expression"),
             side_effects: hooks
                 .iter()
                 .any(|hook| !NO_SIDE_EFFECTS.contains(&hook.text("sideEffects"))),
@@ -152,7 +155,7 @@ fn webhook(hook: &At, tolerated: &Tolerated) {
     }
     rules::client_config(&hook.get("clientConfig"));
     if !tolerated.conditions {
-        rules::match_conditions(hook);
+        rules::match_conditions(hook, &tolerated.expressions, false);
     }
 }
 

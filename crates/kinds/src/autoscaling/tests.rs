@@ -44,9 +44,9 @@ fn defaults() {
                 "name: h, annotations: {a: b, autoscaling.alpha.kubernetes.io/metrics: '[]'}",
             ))
             .field("metadata.annotations", json!({"a": "b"})),
-        Case::new("tolerance is a feature that is off")
+        Case::new("tolerance")
             .object(&scaler("behavior: {scaleUp: {tolerance: 100m}}"))
-            .field("spec.behavior.scaleUp.tolerance", ()),
+            .field("spec.behavior.scaleUp.tolerance", "100m"),
     ] {
         check(&Autoscalers, case);
     }

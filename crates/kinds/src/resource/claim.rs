@@ -51,7 +51,7 @@ impl Strategy for ResourceClaims {
     }
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| devices::claim(&object.get("spec.devices")))
+        Report::of(object, |object| devices::claim(&object.get("spec.devices"), false))
     }
 
     fn validate_update(&self, object: &Value, old: &Value, context: &WriteContext) -> ErrorList {
@@ -66,9 +66,9 @@ impl Strategy for ResourceClaims {
     }
 }
 
-fn template(object: &At) {
+fn template(object: &At, stored: bool) {
     template_metadata(&object.get("spec.metadata"));
-    devices::claim(&object.get("spec.spec.devices"));
+    devices::claim(&object.get("spec.spec.devices"), stored);
 }
 
 /// Templates of claims.
@@ -88,12 +88,12 @@ impl Strategy for ResourceClaimTemplates {
     }
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| template(&object))
+        Report::of(object, |object| template(&object, false))
     }
 
     fn validate_update(&self, object: &Value, old: &Value, _context: &WriteContext) -> ErrorList {
         Report::of(object, |object| {
-            template(&object);
+            template(&object, object.value.at("spec") == old.at("spec"));
             object.get("spec").unchanged(old.at("spec"));
         })
     }

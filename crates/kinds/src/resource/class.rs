@@ -9,6 +9,7 @@ use super::devices;
 use crate::check::{At, Report};
 use crate::gates;
 use crate::row::{Strategy, WriteContext};
+use crate::view::View;
 
 /// Device classes.
 pub struct DeviceClasses;
@@ -23,11 +24,12 @@ impl Strategy for DeviceClasses {
     }
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| validate(&object.get("spec")))
+        Report::of(object, |object| validate(&object.get("spec"), false))
     }
 
-    fn validate_update(&self, object: &Value, _old: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| validate(&object.get("spec")))
+    fn validate_update(&self, object: &Value, old: &Value, _context: &WriteContext) -> ErrorList {
+        let stored = object.at("spec.selectors") == old.at("spec.selectors");
+        Report::of(object, |object| validate(&object.get("spec"), stored))
     }
 
     fn is_deep(&self) -> bool {
@@ -35,7 +37,7 @@ impl Strategy for DeviceClasses {
     }
 }
 
-fn validate(spec: &At) {
-    devices::selectors(spec);
+fn validate(spec: &At, stored: bool) {
+    devices::selectors(spec, stored);
     devices::each(spec, "config", devices::LIST_MAX, devices::configuration);
 }

@@ -1,7 +1,6 @@
 //! What is asked of devices: in claims, their templates and classes.
 //!
-//! CEL expressions are checked for their length only: there is no CEL compiler here, so an expression that upstream would
-//! refuse is stored. Nothing evaluates it either, as nothing allocates devices yet.
+//! Expressions are compiled and their cost is estimated; nothing evaluates them, as nothing allocates devices yet.
 //!
 //! Source: `validateDeviceClaim` and what it calls in `pkg/apis/resource/validation/validation.go`.
 
@@ -10,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::Value;
 use api::field::Error;
 use api::validation::{c_identifier, dns1123_label, dns1123_subdomain};
+use cel::admission::{NEW, STORED};
+use cel::devices::{compile_selector, is_too_complex};
 
 use crate::check::At;
 use crate::core::pod::volumes::driver_name;
@@ -101,10 +102,10 @@ pub fn distinct(parent: &At, list: &str, max: usize, key: impl Fn(&At) -> String
     }
 }
 
-/// `devices` of a claim.
-pub fn claim(devices: &At) {
+/// `devices` of a claim. Expressions that are `stored` already have the server's own libraries.
+pub fn claim(devices: &At, stored: bool) {
     let requests = Requests::of(devices.value);
-    distinct(devices, "requests", LIST_MAX, name, request);
+    distinct(devices, "requests", LIST_MAX, name, |one| request(one, stored));
     each(devices, "constraints", LIST_MAX, |constraint| {
         requests.references(constraint);
         let attribute = constraint.get("matchAttribute");
@@ -123,7 +124,7 @@ fn name(at: &At) -> String {
     at.value.text("name").into()
 }
 
-fn request(request: &At) {
+fn request(request: &At, stored: bool) {
     label(&request.get("name"));
     let (exactly, alternatives) = (request.get("exactly"), request.get("firstAvailable"));
     match (exactly.is_set(), !alternatives.is_empty()) {
@@ -132,10 +133,10 @@ fn request(request: &At) {
             "null",
             "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
         ),
-        (true, false) => exact(&exactly),
+        (true, false) => exact(&exactly, stored),
         (false, true) => distinct(request, "firstAvailable", ALTERNATIVES_MAX, name, |alternative| {
             label(&alternative.get("name"));
-            exact(alternative);
+            exact(alternative, stored);
         }),
     }
 }
@@ -145,12 +146,12 @@ pub fn label(name: &At) {
     name.check(dns1123_label(name.text()));
 }
 
-fn exact(request: &At) {
+fn exact(request: &At, stored: bool) {
     let class = request.get("deviceClassName");
     if class.required() {
         class.check(dns1123_subdomain(class.text()));
     }
-    selectors(request);
+    selectors(request, stored);
     let (mode, count) = (request.get("allocationMode"), request.get("count"));
     let number = count.number().unwrap_or(0);
     match mode.text() {
@@ -161,8 +162,8 @@ fn exact(request: &At) {
     }
 }
 
-/// Which devices: every selector has an expression of bounded length.
-pub fn selectors(parent: &At) {
+/// Which devices: every selector has an expression of bounded length and cost.
+pub fn selectors(parent: &At, stored: bool) {
     each(parent, "selectors", LIST_MAX, |selector| {
         let cel = selector.get("cel");
         let expression = cel.get("expression");
@@ -170,6 +171,13 @@ pub fn selectors(parent: &At) {
             cel.missing("");
         } else if expression.text().len() > EXPRESSION_BYTES_MAX {
             expression.too_long(EXPRESSION_BYTES_MAX);
+        } else {
+            let minor = if stored { STORED } else { NEW };
+            match compile_selector(minor, expression.text()) {
+                Err(refusal) => expression.invalid_as(expression.text(), refusal.detail),
+                Ok(program) if is_too_complex(&program) => expression.forbidden("too complex, exceeds cost limit"),
+                Ok(_) => {}
+            }
         }
     });
 }

@@ -22,6 +22,9 @@ const TOKEN_SECONDS_MIN: i64 = 600;
 /// How often a node asks at most what it can hold.
 const ALLOCATABLE_PERIOD_SECONDS_MIN: i64 = 10;
 
+const TOKENS_IN_ATTRIBUTES: &str = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of \
+     tokens in volume attributes";
+
 /// The row.
 pub fn row() -> StorageKind {
     Row::cluster(super::GROUP, "v1", "CSIDriver", "csidrivers")
@@ -80,6 +83,12 @@ impl Strategy for CsiDrivers {
         })
     }
 
+    fn warnings(&self, object: &Value, old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
+        let spec = object.at("spec");
+        let told = old.is_none() && !spec.list("tokenRequests").is_empty() && !spec.has("serviceAccountTokenInSecrets");
+        told.then(|| TOKENS_IN_ATTRIBUTES.to_owned()).into_iter().collect()
+    }
+
     fn is_deep(&self) -> bool {
         true
     }
@@ -104,6 +113,10 @@ fn validate(spec: &At) {
             }
             _ => {}
         }
+    }
+    let secrets = spec.get("serviceAccountTokenInSecrets");
+    if secrets.is_set() && spec.get("tokenRequests").is_empty() {
+        secrets.invalid("serviceAccountTokenInSecrets is set but no tokenRequests are specified");
     }
     let modes = spec.get("volumeLifecycleModes");
     for mode in spec.value.list("volumeLifecycleModes") {
@@ -170,9 +183,8 @@ mod tests {
                 .field("spec.volumeLifecycleModes", json!(["Persistent"]))
                 .field("spec.requiresRepublish", false)
                 .field("spec.seLinuxMount", false),
-            Case::new("features that are off").object("spec: {serviceAccountTokenInSecrets: true, \
-                 preventPodSchedulingIfMissing: true}")
-                .field("spec.serviceAccountTokenInSecrets", ())
+            Case::new("features that are off")
+                .object("spec: {preventPodSchedulingIfMissing: true}")
                 .field("spec.preventPodSchedulingIfMissing", ()),
             Case::new("words")
                 .object("spec: {fsGroupPolicy: Some, volumeLifecycleModes: [Persistent, Once]}")
@@ -193,6 +205,12 @@ mod tests {
                      minutes",
                     "spec.tokenRequests[3].expirationSeconds: Invalid value: 4294967297: may not specify a duration larger \
                      than 2^32 seconds",
+                ]),
+            Case::new("secrets without tokens")
+                .object("spec: {serviceAccountTokenInSecrets: true}")
+                .errors(&[
+                    "spec.serviceAccountTokenInSecrets: Invalid value: true: serviceAccountTokenInSecrets is set but no \
+                     tokenRequests are specified",
                 ]),
             Case::new("a short period")
                 .object("spec: {nodeAllocatableUpdatePeriodSeconds: 9}")
@@ -221,6 +239,15 @@ mod tests {
         ] {
             check(&CsiDrivers, case);
         }
+        let context = WriteContext {
+            now: "",
+            subresource: "",
+            user: crate::row::Writer::named(""),
+            version: "v1",
+        };
+        let tokens = json!({"spec": {"tokenRequests": [{"audience": "a"}]}});
+        assert_eq!(CsiDrivers.warnings(&tokens, None, &context), [TOKENS_IN_ATTRIBUTES]);
+        assert!(CsiDrivers.warnings(&tokens, Some(&tokens), &context).is_empty());
         let (old, new) = (
             json!({"spec": {"seLinuxMount": false}}),
             json!({"spec": {"seLinuxMount": true}}),

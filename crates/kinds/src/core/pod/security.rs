@@ -90,7 +90,11 @@ pub fn pod(spec: &At, tolerated: Tolerated) {
     }
     let policy = context.get("seLinuxChangePolicy");
     if policy.is_set() {
-        policy.one_of(&["MountOption", "Recursive"]);
+        // `MountOption` is for clusters with the feature SELinuxMount.
+        match tolerated.selinux_change_policy {
+            true => policy.one_of(&["MountOption", "Recursive"]),
+            false => policy.one_of(&["Recursive"]),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use api::Value;
 
 use super::{projected, resources, scheduling, security, spec};
 use crate::check::{At, Report};
+use crate::view::View;
 
 /// What the old object broke; nothing for a new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Tolerated {
     pub host_sysctls: bool,
     /// Block devices in a user namespace.
     pub devices: bool,
+    /// How labels of SELinux are changed is said already; new pods may only say what all nodes do.
+    pub selinux_change_policy: bool,
 }
 
 impl Tolerated {
@@ -52,6 +55,7 @@ impl Tolerated {
             }),
             host_sysctls: broken(|pod| security::host_sysctls(&pod.get("spec"))),
             devices: broken(|pod| spec::devices(&pod.get("spec"))),
+            selinux_change_policy: old.has("spec.securityContext.seLinuxChangePolicy"),
         }
     }
 }

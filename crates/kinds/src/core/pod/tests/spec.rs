@@ -112,7 +112,6 @@ fn host_ports() {
 #[test]
 fn fields_of_features_that_are_off_are_dropped() {
     for field in [
-        "hostnameOverride: x",
         "resources: {limits: {cpu: 1}}",
         "schedulingGroup: {podGroupName: x}",
         "resourceClaims: [{name: a, resourceClaimName: b}]",
@@ -127,6 +126,27 @@ fn fields_of_features_that_are_off_are_dropped() {
             .object(&pod("restartPolicyRules: [{action: Restart}]", ""))
             .field("spec.containers.0.restartPolicyRules", ()),
     );
+}
+
+#[test]
+fn host_names() {
+    for (spec, errors) in [
+        ("hostnameOverride: a.example.com", vec![]),
+        (
+            "hostnameOverride: A, setHostnameAsFQDN: true",
+            vec![
+                "spec.hostnameOverride: Forbidden: may not be specified when setHostnameAsFQDN is true".to_string(),
+                format!("spec.hostnameOverride: Invalid value: \"A\": {SUBDOMAIN}"),
+            ],
+        ),
+        (
+            "hostnameOverride: a, hostNetwork: true",
+            vec!["spec.hostnameOverride: Forbidden: may not be specified when hostNetwork is true".to_string()],
+        ),
+    ] {
+        let errors: Vec<&str> = errors.iter().map(String::as_str).collect();
+        check(&Pods, Case::new(spec).object(&pod("", spec)).errors(&errors));
+    }
 }
 
 /// Fields of disabled features keep their rules for objects that have them from another server.
@@ -146,13 +166,6 @@ fn rules_of_features_that_are_off() {
             .map(ToString::to_string)
             .collect()
     };
-    assert_eq!(
-        validate("hostnameOverride: A, setHostnameAsFQDN: true"),
-        [
-            "spec.hostnameOverride: Forbidden: may not be specified when setHostnameAsFQDN is true".to_string(),
-            format!("spec.hostnameOverride: Invalid value: \"A\": {SUBDOMAIN}"),
-        ]
-    );
     assert_eq!(
         validate(
             "resourceClaims: [{}, {name: a, resourceClaimName: b, resourceClaimTemplateName: c}, {name: a, \
