@@ -193,6 +193,12 @@ pub fn least(row: &StorageKind) -> Value {
         ("ValidatingWebhookConfiguration", webhook),
         ("ValidatingAdmissionPolicy", &policy),
         (
+            "MutatingAdmissionPolicy",
+            "spec: {reinvocationPolicy: Never, matchConstraints: {resourceRules: [{operations: ['*'], apiGroups: ['*'], apiVersions: \
+             ['*'], resources: ['*']}]}, mutations: [{patchType: ApplyConfiguration, applyConfiguration: {expression: 'Object{}'}}]}",
+        ),
+        ("MutatingAdmissionPolicyBinding", "spec: {policyName: p}"),
+        (
             "ValidatingAdmissionPolicyBinding",
             "spec: {policyName: p, validationActions: [Deny]}",
         ),

@@ -366,10 +366,10 @@ fn expressions_have_to_compile() {
             vec!["spec.validations[0].expression: Invalid value: \"1 + 1\": must evaluate to bool but got int".into()],
         ),
         (
-            "validations: [{expression: 'true', messageExpression: authorizer.group('').reason()}]",
+            "validations: [{expression: 'true', messageExpression: authorizer.x}]",
             vec![compilation(
                 "spec.validations[0].messageExpression",
-                "authorizer.group('').reason()",
+                "authorizer.x",
                 1,
                 &undeclared("authorizer"),
             )],
