@@ -190,7 +190,7 @@ fn match_conditions() {
         &VALIDATING,
         Case::new("conditions")
             .object(&with(
-                ", matchConditions: [{name: a, expression: 'true'}, {name: a, expression: ' '}, {expression: x}]",
+                ", matchConditions: [{name: a, expression: 'true'}, {name: a, expression: ' '}, {expression: 'true'}]",
             ))
             .errors(&[
                 "webhooks[0].matchConditions[1].expression: Required value",
