@@ -9,6 +9,7 @@
 //!
 //! `FORMAT.md` beside this describes the files and what is assumed of the medium.
 
+mod answers;
 mod backup;
 mod driver;
 #[cfg(test)]
@@ -44,6 +45,8 @@ use crate::engine::{
 use crate::map::Map;
 use crate::state::StateReader;
 use crate::transaction::{Commit, CommitError, Transaction};
+pub(crate) use answers::Answers;
+use answers::{Answering, Asker, Gathered};
 pub use backup::{
     Backup, BackupCheck, BackupError, BackupHeader, BackupSummary, RestoreError, RestoreOptions, Restored, restore,
     revision_after,
@@ -262,6 +265,12 @@ impl Embedded {
         Ok((revision, view.root()))
     }
 
+    /// Submits transactions in order, as [`Engine::commit`] does with one; the answers are put down where they are said to
+    /// be gathered, under the transactions' numbers.
+    pub(crate) fn commit_all(&self, transactions: impl Iterator<Item = (u64, Transaction)>, answers: &Arc<Answers>) {
+        self.shared.commit_all(transactions, answers);
+    }
+
     /// Bytes that a snapshot of the live data takes.
     pub fn live_bytes(&self) -> u64 {
         self.shared.memory.read().live_bytes
@@ -369,14 +378,33 @@ impl Shared {
 
     fn commit(&self, transaction: Transaction) -> BoxFuture<'static, Result<Commit, CommitError>> {
         let (answer, receiver) = oneshot::channel();
-        let checked = transaction.check();
-        let queued = checked.and_then(|()| self.queue.request(Request { transaction, answer }));
+        let checked = transaction.check().map(|()| {
+            let asker = Asker::Alone(answer);
+            self.queue.request(Request { transaction, asker });
+        });
         async move {
-            queued?;
+            checked?;
             let gone = || CommitError::UnknownOutcome("the store was closed before it answered".into());
             receiver.await.unwrap_or_else(|_| Err(gone()))
         }
         .boxed()
+    }
+
+    fn commit_all(&self, transactions: impl Iterator<Item = (u64, Transaction)>, answers: &Arc<Answers>) {
+        let mut refused = Answering::default();
+        let checked = transactions.filter_map(|(number, transaction)| {
+            let asker = Asker::Gathered(Gathered::new(answers.clone(), number));
+            match transaction.check() {
+                Ok(()) => Some(Request { transaction, asker }),
+                Err(error) => {
+                    refused.answer(asker, Err(error));
+                    None
+                }
+            }
+        });
+        // Checked before the queue is locked.
+        let checked: Vec<Request> = checked.collect();
+        self.queue.requests(checked.into_iter());
     }
 }
 

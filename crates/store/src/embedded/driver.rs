@@ -14,11 +14,12 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot, watch as latest};
 use tokio::time::Instant;
 
+use super::answers::{Answering, Asker};
 use super::snapshot::{SnapshotError, SnapshotFile, SnapshotJob, Step};
 use super::writer::Writer;
 use super::{Driver, EmbeddedOptions, Shared};
 use crate::engine::{EngineError, Revision};
-use crate::transaction::{Commit, CommitError, Transaction};
+use crate::transaction::{CommitError, Transaction};
 
 /// Transactions that wait at most. At a slow disk's 5,000 a second this is three seconds of waiting.
 const QUEUED_MAX: usize = 16_384;
@@ -42,7 +43,7 @@ const PAUSE_MICROSECONDS_MAX: u64 = 2000;
 /// A transaction that waits, and who waits for it.
 pub(super) struct Request {
     pub(super) transaction: Transaction,
-    pub(super) answer: oneshot::Sender<Result<Commit, CommitError>>,
+    pub(super) asker: Asker,
 }
 
 /// What the writer is told beside transactions.
@@ -110,23 +111,34 @@ struct Waiting {
 }
 
 impl Queue {
-    pub(super) fn request(&self, request: Request) -> Result<(), CommitError> {
+    pub(super) fn request(&self, request: Request) {
+        self.requests(std::iter::once(request));
+    }
+
+    /// Takes requests in order, and answers those that it has no place for.
+    pub(super) fn requests(&self, requests: impl Iterator<Item = Request>) {
+        let mut refused = Vec::new();
         let mut waiting = self.waiting.lock();
-        let size = request.transaction.size();
-        if waiting.closed {
-            return Err(CommitError::Unavailable("the store is closed".into()));
+        for request in requests {
+            let size = request.transaction.size();
+            if waiting.closed {
+                refused.push((request, CommitError::Unavailable("the store is closed".into())));
+            } else if waiting.requests.len() >= QUEUED_MAX || waiting.bytes + size > QUEUED_BYTES_MAX {
+                refused.push((request, CommitError::Overloaded));
+            } else {
+                waiting.bytes += size;
+                waiting.requests.push_back(request);
+            }
         }
-        if waiting.requests.len() >= QUEUED_MAX || waiting.bytes + size > QUEUED_BYTES_MAX {
-            return Err(CommitError::Overloaded);
-        }
-        waiting.bytes += size;
-        waiting.requests.push_back(request);
         let enough = waiting.requests.len() >= waiting.gathers;
         drop(waiting);
         if enough {
             self.wake();
         }
-        Ok(())
+        let mut answering = Answering::default();
+        for (request, error) in refused {
+            answering.answer(request.asker, Err(error));
+        }
     }
 
     pub(super) fn control(&self, control: Control) {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Backoff, Clock};
-use tokio::sync::{oneshot, watch as latest};
+use tokio::sync::watch as latest;
 
+use super::answers::{Answering, Asker};
 use super::driver::{Control, Ready, Request, batch_transactions_max};
 use super::format::encode_record;
 use super::log::Log;
@@ -58,7 +59,7 @@ pub(super) struct Batch {
 }
 
 struct Pending {
-    answer: oneshot::Sender<Result<Commit, CommitError>>,
+    asker: Asker,
     guards: Vec<Guard>,
     result: Result<Commit, CommitError>,
 }
@@ -137,7 +138,7 @@ impl Writer {
         let low = free.as_ref().is_ok_and(|free| *free < self.tuning.reserve_bytes);
         batch.roomy = free.is_ok_and(|free| free / 2 > self.tuning.reserve_bytes);
         let mut tip = revision;
-        for Request { transaction, answer } in requests {
+        for Request { transaction, asker } in requests {
             let mut result = check(&batch.tip, tip, &transaction.guards);
             let operations = &transaction.operations;
             let changes = operations.iter().any(|operation| batch.tip.is_changed_by(operation));
@@ -166,11 +167,11 @@ impl Writer {
                 self.take(&mut batch, tip, *start, *seed, std::slice::from_ref(first));
             }
             if mutated(Mutation::RefusedTooEarly) && matches!(result, Err(CommitError::GuardFailed { .. })) {
-                let _ = answer.send(result);
+                Answering::default().answer(asker, result);
                 continue;
             }
             batch.pending.push(Pending {
-                answer,
+                asker,
                 guards: transaction.guards,
                 result,
             });
@@ -293,9 +294,10 @@ impl Writer {
             }
             Some(error) => return self.fail(batch.pending, &error),
         }
+        // Whoever asked may be gone; it happened all the same.
+        let mut answering = Answering::default();
         for pending in batch.pending {
-            // Whoever asked may be gone; it happened all the same.
-            let _ = pending.answer.send(pending.result);
+            answering.answer(pending.asker, pending.result);
         }
     }
 
@@ -305,7 +307,8 @@ impl Writer {
             let memory = self.shared.memory.read();
             (Tip::new(memory.root.clone()), memory.revision)
         };
-        for Pending { answer, guards, result } in pending {
+        let mut answering = Answering::default();
+        for Pending { asker, guards, result } in pending {
             let result = match result {
                 Ok(Commit { changed: true, .. }) => Err(error.clone()),
                 Ok(_) | Err(CommitError::GuardFailed { .. }) => match check(&durable, revision, &guards) {
@@ -316,7 +319,7 @@ impl Writer {
                 },
                 Err(other) => Err(other),
             };
-            let _ = answer.send(result);
+            answering.answer(asker, result);
         }
     }
 

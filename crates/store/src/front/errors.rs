@@ -37,6 +37,7 @@ errors! {
     permission_denied: PermissionDenied "permission denied";
     timeout: Unavailable "request timed out";
     stopped: Unavailable "server stopped";
+    auth_not_enabled: FailedPrecondition "authentication is not enabled";
     not_leader: FailedPrecondition "not leader";
 }
 

@@ -108,6 +108,14 @@ impl Leases {
             .collect()
     }
 
+    /// Takes in committed puts: their revisions, keys and leases.
+    pub(super) fn note_puts<'a>(&self, puts: impl Iterator<Item = (Revision, &'a Bytes, i64)>) {
+        let mut state = self.state.lock();
+        for (revision, key, lease) in puts {
+            state.attach(key, lease, revision);
+        }
+    }
+
     /// Takes in what a committed transaction attached and detached.
     pub(super) fn note(&self, revision: Revision, operations: &[Operation]) {
         let mut state = self.state.lock();

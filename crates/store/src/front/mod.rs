@@ -11,16 +11,21 @@
 //! What is different from etcd: an engine's history is forgotten by age and size, too, not only by `Compact`; granting
 //! and revoking a lease takes a revision; a hash can be compared only with another front's; there is one member.
 
+mod auth;
 mod bolt;
 mod convert;
 mod errors;
 mod evaluate;
+mod grpc;
 mod kv;
 mod leases;
 mod maintenance;
+mod output;
+mod puts;
 mod range;
 mod serve;
 mod snapshot;
+mod streams;
 mod telling;
 mod watch;
 
@@ -74,7 +79,7 @@ struct Shared {
     leases: Leases,
     telling: telling::Telling,
     /// Held for reading by transactions that guards protect, for writing by those that they cannot.
-    order: RwLock<()>,
+    order: Arc<RwLock<()>>,
     /// The revision of the last `Compact`.
     compacted: AtomicU64,
     cluster_id: u64,
@@ -99,7 +104,7 @@ impl Front {
             telling: telling::Telling::default(),
             cluster_id: half(0),
             member_id: half(8),
-            order: RwLock::new(()),
+            order: Arc::default(),
             compacted: AtomicU64::new(0),
             engine,
             options,

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::codec::{DecodeBuf, Decoder};
 
+use super::grpc::PREFIX_BYTES;
 use super::watch::Question;
 use crate::engine::Revision;
 
@@ -27,8 +28,6 @@ const KEPT_MAX: usize = 16;
 /// The largest answer that is kept, so that together they stay below 8 MiB.
 const KEPT_BYTES_MAX: usize = 512 * 1024;
 
-/// What gRPC puts before a message: whether it is compressed, and its length.
-const PREFIX_BYTES: usize = 5;
 /// Events up to this are copied behind their head: a frame of their own would cost more.
 const COPIED_BYTES_MAX: usize = 2048;
 

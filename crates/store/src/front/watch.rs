@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use hyper::body::Incoming;
 use rpc::etcd::etcdserverpb::watch_create_request::FilterType;
 use rpc::etcd::etcdserverpb::watch_request::RequestUnion;
 use rpc::etcd::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
@@ -21,6 +20,7 @@ use tonic::body::Body;
 use tonic::{Status, Streaming};
 
 use super::convert::{HIDDEN, is_empty, range_of, signed};
+use super::streams::Received;
 use super::telling::{Answer, Answers, Interval, WatchDecoder, encoded};
 use super::{Front, Shared, errors};
 use crate::engine::{Change, Committed, CommittedStream, Engine as _, EngineError, KeyRange, Revision};
@@ -38,7 +38,7 @@ const NO_WATCH: i64 = -1;
 
 impl Front {
     /// The method `Watch`.
-    pub(super) async fn watch(self, request: http::Request<Incoming>) -> http::Response<Body> {
+    pub(super) async fn watch(self, request: http::Request<Received>) -> http::Response<Body> {
         let requests = Streaming::new_request(WatchDecoder, request.into_body(), None, Some(super::REQUEST_BYTES_MAX));
         match self.begin_watching(requests).await {
             Ok(answers) => {
