@@ -247,6 +247,8 @@ fn watches_of_server(name: &str, server: &Server) {
         wire.turn(|_| created += 1);
     }
     let opened = begun.elapsed();
+    // The eleventh field of an answer are its events.
+    wire.count(11);
     let (begun, before) = (Instant::now(), [cpu_of(server.process.id()), cpu()]);
     let url = server.url.clone();
     let writer = std::thread::spawn(move || {
@@ -267,15 +269,11 @@ fn watches_of_server(name: &str, server: &Server) {
             wire.turn(|said| under_way -= u64::from(matches!(said, Said::End(_))));
         }
     });
-    let (mut seen, wanted) = (0, WATCHED_WRITES * WATCHERS as u64);
-    while seen < wanted {
-        wire.turn(|said| {
-            if let Said::Message(message) = said {
-                // The eleventh field of an answer are its events.
-                seen += wire::count_fields(message, 11);
-            }
-        });
+    let wanted = WATCHED_WRITES * WATCHERS as u64;
+    while wire.counted() < wanted {
+        wire.turn(|_| ());
     }
+    let seen = wire.counted();
     let rate = seen as f64 / begun.elapsed().as_secs_f64();
     writer.join().expect("the writer");
     let after = [cpu_of(server.process.id()), cpu()];

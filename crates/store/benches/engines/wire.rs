@@ -51,6 +51,64 @@ pub struct Wire {
     /// For each call, what came of a message that is not whole.
     parts: Vec<Vec<u8>>,
     answered: Vec<bool>,
+    /// Messages are counted and not kept.
+    counting: Option<Counting>,
+}
+
+/// How often the messages of all calls have a field, seen as their bytes pass.
+struct Counting {
+    field: u64,
+    found: u64,
+    /// For each call, where it is.
+    places: Vec<Place>,
+}
+
+/// Where a stream of messages is.
+#[derive(Default)]
+struct Place {
+    /// Bytes of the message that come after those passed over.
+    left: usize,
+    passed_over: usize,
+    /// The beginning of a message's or a field's head.
+    head: Vec<u8>,
+}
+
+impl Counting {
+    fn take(&mut self, call: usize, mut bytes: &[u8]) {
+        if self.places.len() <= call {
+            self.places.resize_with(call + 1, Place::default);
+        }
+        let place = &mut self.places[call];
+        loop {
+            let over = place.passed_over.min(bytes.len());
+            place.passed_over -= over;
+            bytes = &bytes[over..];
+            let Some((first, rest)) = bytes.split_first() else {
+                return;
+            };
+            bytes = rest;
+            place.head.push(*first);
+            if place.left == 0 {
+                if let [_, length @ ..] = &place.head[..]
+                    && let Ok(length) = <[u8; 4]>::try_from(length)
+                {
+                    place.left = u32::from_be_bytes(length) as usize;
+                    place.head.clear();
+                }
+                continue;
+            }
+            place.left -= 1;
+            let mut head = &place.head[..];
+            if let (Some(tag), Some(value)) = (varint(&mut head), varint(&mut head)) {
+                place.head.clear();
+                if tag & 7 == 2 {
+                    self.found += u64::from(tag >> 3 == self.field);
+                    place.passed_over = value as usize;
+                    place.left -= value as usize;
+                }
+            }
+        }
+    }
 }
 
 /// What a server said.
@@ -80,6 +138,7 @@ impl Wire {
             received: 0,
             parts: Vec::new(),
             answered: Vec::new(),
+            counting: None,
         };
         // No table of headers, so that the answers' need not be understood; windows that never close.
         let settings = [(1_u16, 0_u32), (2, 0), (4, OUR_WINDOW)];
@@ -110,6 +169,20 @@ impl Wire {
         self.waiting.push_back((stream, data, last));
         self.fill();
         number
+    }
+
+    /// From now on messages are not told; [`Wire::counted`] says how many fields of a number they had.
+    pub fn count(&mut self, field: u64) {
+        self.counting = Some(Counting {
+            field,
+            found: 0,
+            places: Vec::new(),
+        });
+    }
+
+    /// How many fields have been counted.
+    pub fn counted(&self) -> u64 {
+        self.counting.as_ref().map_or(0, |counting| counting.found)
     }
 
     /// Sends what waits, then tells what the server says next.
@@ -147,6 +220,9 @@ impl Wire {
                     self.frame(WINDOW_UPDATE, 0, 0, &credit);
                 }
                 self.answered[call] = true;
+                if let Some(counting) = &mut self.counting {
+                    return counting.take(call, payload);
+                }
                 let mut part = std::mem::take(&mut self.parts[call]);
                 part.extend_from_slice(payload);
                 let mut rest = &part[..];
@@ -258,12 +334,13 @@ pub fn keep_calling<M: prost::Message>(
 /// How often a message has a field of bytes or of a message.
 pub fn count_fields(mut message: &[u8], field: u64) -> u64 {
     let mut count = 0;
+    let number = |message: &mut &[u8]| varint(message).expect("a whole message");
     while !message.is_empty() {
-        let tag = varint(&mut message);
+        let tag = number(&mut message);
         match tag & 7 {
-            0 => drop(varint(&mut message)),
+            0 => drop(number(&mut message)),
             2 => {
-                let length = varint(&mut message) as usize;
+                let length = number(&mut message) as usize;
                 message = &message[length..];
                 count += u64::from(tag >> 3 == field);
             }
@@ -273,15 +350,15 @@ pub fn count_fields(mut message: &[u8], field: u64) -> u64 {
     count
 }
 
-fn varint(bytes: &mut &[u8]) -> u64 {
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for place in 0.. {
-        let (first, rest) = bytes.split_first().expect("a whole message");
+        let (first, rest) = bytes.split_first()?;
         *bytes = rest;
         number |= u64::from(first & 0x7f) << (7 * place);
         if first & 0x80 == 0 {
             break;
         }
     }
-    number
+    Some(number)
 }
