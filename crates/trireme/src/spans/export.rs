@@ -143,10 +143,11 @@ fn resource(random: &Random) -> Resource {
 
 #[cfg(test)]
 mod tests {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use hyper_util::service::TowerToHyperService;
     use rpc::otlp::trace_service_server::{TraceService, TraceServiceServer};
     use rpc::otlp::{ExportTraceServiceRequest, ExportTraceServiceResponse};
     use tokio::net::TcpListener;
-    use tokio_stream::wrappers::TcpListenerStream;
     use tonic::{Request, Response, Status};
 
     use super::*;
@@ -165,13 +166,20 @@ mod tests {
         }
     }
 
+    async fn serve(listener: TcpListener, service: TraceServiceServer<Collector>) {
+        while let Ok((stream, _)) = listener.accept().await {
+            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
+            tokio::spawn(async move { drop(connection.await) });
+        }
+    }
+
     #[tokio::test]
     async fn what_is_left_at_the_end_is_sent() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = listener.local_addr().unwrap();
         let (told, mut collected) = channel(4);
-        let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(Collector(told)));
-        let server = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let server = tokio::spawn(serve(listener, TraceServiceServer::new(Collector(told))));
         let text = format!(
             "apiVersion: apiserver.config.k8s.io/v1\nkind: TracingConfiguration\nendpoint: {endpoint}\n"
         );

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
 use rpc::otlp::any_value::Value as Attribute;
 use rpc::otlp::trace_service_server::{TraceService, TraceServiceServer};
 use rpc::otlp::{ExportTraceServiceRequest, ExportTraceServiceResponse, Span, SpanKind};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Response, Status};
 
 use crate::cluster::{Cluster, fail};
@@ -33,6 +34,14 @@ impl TraceService for Collector {
         // Nobody waits for what comes after the test's last look.
         let _ = self.0.send(request.into_inner()).await;
         Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+async fn serve(listener: TcpListener, service: TraceServiceServer<Collector>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
+        tokio::spawn(async move { drop(connection.await) });
     }
 }
 
@@ -75,8 +84,7 @@ async fn a_collector_is_told_of_a_clients_trace() {
     let endpoint = listener.local_addr().unwrap();
     let (sender, mut told) = channel(1024);
     let service = TraceServiceServer::new(Collector(sender));
-    let collector = tonic::transport::Server::builder().add_service(service);
-    tokio::spawn(collector.serve_with_incoming(TcpListenerStream::new(listener)));
+    tokio::spawn(serve(listener, service));
 
     let cluster = Cluster::prepare();
     let file = cluster.dir.join("tracing.yaml");
