@@ -52,7 +52,9 @@ impl TracingConfiguration {
             serde_saphyr::from_str(text).map_err(|error| ConfigError::Form(error.to_string()))?;
         if config.kind != "TracingConfiguration" || !VERSIONS.contains(&&*config.api_version) {
             let (version, kind) = (&config.api_version, &config.kind);
-            return Err(ConfigError::Form(format!("no kind {kind:?} is registered for version {version:?}")));
+            return Err(ConfigError::Form(format!(
+                "no kind {kind:?} is registered for version {version:?}"
+            )));
         }
         let invalid = |field, value: &dyn std::fmt::Display, why| ConfigError::Invalid {
             field,
@@ -70,7 +72,11 @@ impl TracingConfiguration {
             }
         }
         if format!("http://{}", config.endpoint()).parse::<http::Uri>().is_err() || config.endpoint().contains('/') {
-            return Err(invalid("endpoint", &format!("{:?}", config.endpoint()), "must be host:port"));
+            return Err(invalid(
+                "endpoint",
+                &format!("{:?}", config.endpoint()),
+                "must be host:port",
+            ));
         }
         Ok(config)
     }
@@ -98,9 +104,15 @@ mod tests {
         let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: TracingConfiguration\n";
         for (rest, expect) in [
             ("", Ok(("localhost:4317", 0.0))),
-            ("endpoint: 127.0.0.1:4000\nsamplingRatePerMillion: 250000\n", Ok(("127.0.0.1:4000", 0.25))),
+            (
+                "endpoint: 127.0.0.1:4000\nsamplingRatePerMillion: 250000\n",
+                Ok(("127.0.0.1:4000", 0.25)),
+            ),
             ("samplingRatePerMillion: -1\n", Err("sampling rate must be positive")),
-            ("samplingRatePerMillion: 1000001\n", Err("less than or equal to one million")),
+            (
+                "samplingRatePerMillion: 1000001\n",
+                Err("less than or equal to one million"),
+            ),
             ("endpoint: https://collector/\n", Err("must be host:port")),
             ("sampling: 1\n", Err("sampling")),
         ] {

@@ -74,7 +74,10 @@ impl Drop for Exporter {
 }
 
 async fn run(endpoint: Endpoint, resource: Resource, mut queue: Receiver<Span>, end: CancellationToken) {
-    let channel = endpoint.timeout(SEND_TIMEOUT).connect_timeout(SEND_TIMEOUT).connect_lazy();
+    let channel = endpoint
+        .timeout(SEND_TIMEOUT)
+        .connect_timeout(SEND_TIMEOUT)
+        .connect_lazy();
     let mut client = TraceServiceClient::new(channel);
     let mut batch = Vec::new();
     loop {
@@ -180,9 +183,8 @@ mod tests {
         let endpoint = listener.local_addr().unwrap();
         let (told, mut collected) = channel(4);
         let server = tokio::spawn(serve(listener, TraceServiceServer::new(Collector(told))));
-        let text = format!(
-            "apiVersion: apiserver.config.k8s.io/v1\nkind: TracingConfiguration\nendpoint: {endpoint}\n"
-        );
+        let text =
+            format!("apiVersion: apiserver.config.k8s.io/v1\nkind: TracingConfiguration\nendpoint: {endpoint}\n");
         let config = TracingConfiguration::from_text(&text).unwrap();
         let (exporter, queue) = Exporter::start(&config, &Random::seeded(1)).unwrap();
         for name in ["one", "two"] {
@@ -205,7 +207,9 @@ mod tests {
             }
         }
         assert_eq!(names, ["one", "two"]);
-        let service = service.and_then(|attribute| attribute.value).and_then(|value| value.value);
+        let service = service
+            .and_then(|attribute| attribute.value)
+            .and_then(|value| value.value);
         assert_eq!(service, Some(Value::StringValue("apiserver".into())));
         server.abort();
     }

@@ -83,7 +83,7 @@ impl SpanLayer {
 fn is_sampled(trace: [u8; 16], rate: f64) -> bool {
     let [.., a, b, c, d, e, f, g, h] = trace;
     let number = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1;
-    (number as f64) < rate * 2_f64.powi(63)
+    number < (rate * 2_f64.powi(63)) as u64
 }
 
 impl<S> Layer<S> for SpanLayer
@@ -105,7 +105,10 @@ where
         };
         let Some(mut begun) = begun else { return };
         begun.span_id = self.random.bytes::<8>().to_vec();
-        begun.name = fields.name.take().unwrap_or_else(|| attributes.metadata().name().to_owned());
+        begun.name = fields
+            .name
+            .take()
+            .unwrap_or_else(|| attributes.metadata().name().to_owned());
         begun.kind = fields.kind.unwrap_or(SpanKind::Internal).into();
         begun.start_time_unix_nano = self.now_nanos().saturating_sub(fields.elapsed_nanos);
         fields.add_to(&mut begun);
@@ -248,7 +251,10 @@ mod tests {
         };
         assert_eq!((&*root.name, root.kind()), ("GET /a", SpanKind::Server));
         assert_eq!((root.trace_id[0], root.parent_span_id[7]), (0x4b, 0xb7));
-        assert_eq!((&stage.trace_id, &stage.parent_span_id), (&root.trace_id, &root.span_id));
+        assert_eq!(
+            (&stage.trace_id, &stage.parent_span_id),
+            (&root.trace_id, &root.span_id)
+        );
         assert!(root.end_time_unix_nano - root.start_time_unix_nano >= 1_000_000);
         assert_eq!(root.status.as_ref().unwrap().code(), SpanStatusCode::StatusCodeError);
         let keys: Vec<&str> = root.attributes.iter().map(|attribute| &*attribute.key).collect();
@@ -270,7 +276,9 @@ mod tests {
         let linked = spans_of(1.0, || {
             drop(trace_span!(target: "otel", "request", otel.link = format!("{CLIENTS}01")));
         });
-        let [link] = &linked[0].links[..] else { panic!("{linked:?}") };
+        let [link] = &linked[0].links[..] else {
+            panic!("{linked:?}")
+        };
         assert!(link.trace_id[0] == 0x4b && linked[0].parent_span_id.is_empty());
         assert_ne!(link.trace_id, linked[0].trace_id);
     }

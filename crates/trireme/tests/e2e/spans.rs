@@ -115,17 +115,35 @@ async fn a_collector_is_told_of_a_clients_trace() {
     let audit_id = answer.headers()["audit-id"].to_str().unwrap().to_owned();
 
     let root_name = "POST /api/v1/namespaces/{:namespace}/configmaps";
-    let wanted = ["Priority and Fairness", "Authorization", "Admission", "Store commit", root_name];
+    let wanted = [
+        "Priority and Fairness",
+        "Authorization",
+        "Admission",
+        "Store commit",
+        root_name,
+    ];
     let spans = tokio::time::timeout(SPANS_LIMIT, spans_of_trace(&mut told, &wanted));
     let spans = spans.await.expect("the spans");
     let root = spans.iter().find(|span| span.name == root_name).unwrap();
-    assert_eq!((root.kind(), hex(&root.parent_span_id)), (SpanKind::Server, "00f067aa0ba902b7".into()));
-    assert_eq!(attribute(root, "http.response.status_code"), Some(&Attribute::IntValue(201)));
+    assert_eq!(
+        (root.kind(), hex(&root.parent_span_id)),
+        (SpanKind::Server, "00f067aa0ba902b7".into())
+    );
+    assert_eq!(
+        attribute(root, "http.response.status_code"),
+        Some(&Attribute::IntValue(201))
+    );
     assert_eq!(attribute(root, "audit-id"), Some(&Attribute::StringValue(audit_id)));
-    assert_eq!(attribute(root, "user_agent.original"), Some(&Attribute::StringValue("spans/1".into())));
+    assert_eq!(
+        attribute(root, "user_agent.original"),
+        Some(&Attribute::StringValue("spans/1".into()))
+    );
     let known: BTreeSet<&[u8]> = spans.iter().map(|span| &*span.span_id).collect();
     for span in spans.iter().filter(|span| span.name != root_name) {
         assert!(known.contains(&*span.parent_span_id), "{span:?}");
-        assert!(span.start_time_unix_nano >= root.start_time_unix_nano && span.end_time_unix_nano >= span.start_time_unix_nano);
+        assert!(
+            span.start_time_unix_nano >= root.start_time_unix_nano
+                && span.end_time_unix_nano >= span.start_time_unix_nano
+        );
     }
 }
