@@ -24,6 +24,7 @@ mod marks;
 mod memory;
 mod recovery;
 mod snapshot;
+mod tail;
 mod tip;
 mod writer;
 

@@ -107,15 +107,14 @@ impl DiskFile for RealFile {
         Ok(())
     }
 
-    fn make_room(&mut self, bytes: usize) -> io::Result<()> {
-        let length = self.length()?;
+    fn make_room(&mut self, from: u64, content: &[u8]) -> io::Result<()> {
         if self.end.is_none() {
             fcntl_setfl(&self.file, fcntl_getfl(&self.file)? - OFlags::APPEND)?;
-            self.end = Some(length);
         }
+        self.end = Some(from);
         // Written, not only allocated: blocks that were never written are marked as such, and taking that mark away is a
         // change of the file system's own data, which the next sync would have to write, too.
-        self.file.write_all_at(&vec![0; bytes], length)
+        self.file.write_all_at(content, from)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -175,9 +174,12 @@ mod tests {
         file.truncate(7).unwrap();
         file.append(b"!").unwrap();
         assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!");
-        file.make_room(4).unwrap();
+        file.make_room(8, b"####").unwrap();
         file.append(b"?").unwrap();
-        assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!?\0\0\0");
+        assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!?###");
+        file.append(b"oops").unwrap();
+        file.make_room(9, b"##").unwrap();
+        assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!?##ps");
         file.truncate(10).unwrap();
         file.append(b"..").unwrap();
         assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!?..");

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::format::{self, FileKind, Header, LogRecord, SnapshotFrame, Writer};
+use super::format::{self, FileKind, Grid, Header, LogRecord, SnapshotFrame, Writer};
 use super::marks;
 use crate::engine::Record;
 use crate::transaction::{Operation, Put, Stamp};
@@ -43,6 +43,7 @@ fn header(kind: FileKind, number: u64, base: u64) -> Header {
         base,
         revision_offset: 1000,
         writer: Writer::of("0.1.0"),
+        grid: (kind == FileKind::Segment).then(|| Grid::of(65_536)).flatten(),
     }
 }
 

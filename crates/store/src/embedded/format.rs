@@ -12,8 +12,8 @@ use crate::transaction::{Operation, Put, Stamp};
 
 /// The version this program reads and writes.
 pub(super) const FORMAT_VERSION: u32 = 1;
-/// Header flags that this program understands: none yet. Others change what the file means.
-const FLAGS_KNOWN: u32 = 0;
+/// Header flags of segments that this program understands: those of [`Header::grid`]. Others change what the file means.
+const GRID_FLAGS: u32 = 0x1f;
 /// Bytes of a file's header.
 pub(super) const HEADER_BYTES: usize = 64;
 /// Bytes before a frame's payload.
@@ -45,6 +45,35 @@ pub(super) struct Header {
     pub(super) base: u64,
     pub(super) revision_offset: u64,
     pub(super) writer: Writer,
+    /// How room at the end of a segment was made; none in a snapshot, and in segments of the program's first builds.
+    pub(super) grid: Option<Grid>,
+}
+
+/// Room at the end of a segment is filled with [`Grid::FILL`], and ends at a multiple of a power of two. Before anything is
+/// appended there is, durably, such room behind the end, if only to the next multiple: so what stands there later was
+/// written, or has rotted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Grid {
+    /// The power of two, 1 to 31.
+    power: u8,
+}
+
+// === impl Grid ===
+
+impl Grid {
+    /// What room is filled with: what no disk gives back for what it has lost (0 and 255), and what no text in UTF-8 has.
+    pub(super) const FILL: u8 = 0xfa;
+
+    /// The largest grid whose steps are no longer than `bytes`; none below 2.
+    pub(super) fn of(bytes: u64) -> Option<Self> {
+        let power = u8::try_from(bytes.checked_ilog2()?).ok()?;
+        (power > 0).then_some(Self { power: power.min(31) })
+    }
+
+    /// The first multiple of its step after an offset.
+    pub(super) fn after(self, offset: u64) -> u64 {
+        ((offset >> self.power) + 1) << self.power
+    }
 }
 
 /// The program version that wrote a file: what an operator needs when this one cannot read it.
@@ -116,6 +145,7 @@ impl Header {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..8].copy_from_slice(self.kind.magic());
         bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[12] = self.grid.map_or(0, |grid| grid.power);
         bytes[16..32].copy_from_slice(&self.store);
         bytes[32..40].copy_from_slice(&self.number.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.base.to_le_bytes());
@@ -141,6 +171,10 @@ impl Header {
                 base,
                 revision_offset,
                 writer: Writer(reader.u32()?),
+                grid: Some(Grid {
+                    power: (flags & GRID_FLAGS) as u8,
+                })
+                .filter(|grid| grid.power > 0),
             };
             (magic == kind.magic()).then_some((header, version, flags, reader.u32()?))
         };
@@ -148,7 +182,11 @@ impl Header {
         if crc32c::crc32c(&bytes[..60]) != seed {
             return Err(HeaderError::NotWhole);
         }
-        if version != FORMAT_VERSION || flags & !FLAGS_KNOWN != 0 {
+        let known = match kind {
+            FileKind::Segment => GRID_FLAGS,
+            FileKind::Snapshot => 0,
+        };
+        if version != FORMAT_VERSION || flags & !known != 0 {
             let writer = header.writer;
             return Err(HeaderError::Newer { version, writer });
         }
@@ -346,7 +384,7 @@ pub(super) fn payload_length(head: &[u8]) -> Option<usize> {
     (length > 0 && length <= PAYLOAD_BYTES_MAX).then_some(length)
 }
 
-fn checksum(length: &[u8], payload: &[u8], seed: u32) -> u32 {
+pub(super) fn checksum(length: &[u8], payload: &[u8], seed: u32) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(seed, length), payload)
 }
 
@@ -434,6 +472,7 @@ mod tests {
             base: 41,
             revision_offset: 1000,
             writer: Writer::of("0.1.0"),
+            grid: Grid::of(65_536),
         }
     }
 

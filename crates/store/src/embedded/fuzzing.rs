@@ -9,10 +9,10 @@ use base::Random;
 use bytes::Bytes;
 
 use super::format::{
-    FRAME_BYTES, FileKind, HEADER_BYTES, Header, LogRecord, SnapshotFrame, Writer, decode_record, decode_snapshot,
-    encode_block, encode_end, frame_at, is_rot, payload_length,
+    FRAME_BYTES, FileKind, Grid, HEADER_BYTES, Header, LogRecord, SnapshotFrame, Writer, decode_record,
+    decode_snapshot, encode_block, encode_end, frame_at, is_rot, payload_length,
 };
-use super::marks;
+use super::{marks, tail};
 use crate::engine::Record;
 use crate::transaction::{Operation, Put, Stamp};
 
@@ -21,7 +21,8 @@ const STORE: [u8; 16] = [7; 16];
 /// A segment of the log.
 pub fn make_segment(random: &Random) -> Vec<u8> {
     let base = random.range(0..1000);
-    let (header, seed) = header(FileKind::Segment, base, random).encode();
+    let header_of = header(FileKind::Segment, base, random);
+    let (header, seed) = header_of.encode();
     let mut bytes = header.to_vec();
     let mut batch_start = bytes.len() as u64;
     for index in 0..random.range(0..6) {
@@ -37,6 +38,9 @@ pub fn make_segment(random: &Random) -> Vec<u8> {
         };
         record.encode(seed, &mut bytes);
     }
+    if let Some(grid) = header_of.grid {
+        bytes.resize(grid.after(bytes.len() as u64) as usize, Grid::FILL);
+    }
     bytes
 }
 
@@ -50,22 +54,25 @@ pub fn segment(bytes: &[u8]) -> String {
             Ok(header) => header,
             Err(error) => return format!("no header: {error:?}"),
         };
-        let (mut offset, mut records, mut last) = (HEADER_BYTES, 0, header.base);
+        let (mut offset, mut records, mut last, mut batch) = (HEADER_BYTES, 0, header.base, HEADER_BYTES);
         let end = loop {
             match decode_record(bytes, offset, seed) {
                 Ok((record, next)) => {
                     let mut again = Vec::new();
                     record.encode(seed, &mut again);
                     assert!(again == bytes[offset..next], "a record is not what it says");
-                    (offset, last) = (next, record.revision);
+                    (offset, last, batch) = (next, record.revision, record.batch_start as usize);
                     records += 1;
                 }
                 Err(error) => break error,
             }
         };
         let rot = is_rot(bytes, offset, last, seed);
+        let tail = header
+            .grid
+            .map(|grid| tail::judge(bytes, offset, batch, last, grid, seed));
         format!(
-            "{} records, then {end:?}, rot: {rot}",
+            "{} records, then {end:?}, rot: {rot}, tail: {tail:?}",
             if records > 0 { "some" } else { "no" }
         )
     })
@@ -135,6 +142,9 @@ fn header(kind: FileKind, number: u64, random: &Random) -> Header {
         base: number,
         revision_offset: random.range(0..3),
         writer: Writer::this(),
+        grid: (kind == FileKind::Segment)
+            .then(|| Grid::of(random.range(1..600)))
+            .flatten(),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Invariants: only the newest segment is written, and only while every sync of it has succeeded; everything before
 //! `durable` in it is on the medium; a segment's name appears only when its header and first records are. Behind the last
-//! record of the newest one there may be zeros: room for the next.
+//! record of the newest one there is room for the next, to a place of its [`Grid`] at least: durable before that next one is
+//! written, so that what has rotted there is not taken for room (`tail.rs`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use base::disk::{Disk, DiskFile, DiskLock, OpenMode, read_all};
 
 use super::Tuning;
-use super::format::{FileKind, HEADER_BYTES, Header, LogRecord, Writer, decode_record};
+use super::format::{FileKind, Grid, HEADER_BYTES, Header, LogRecord, Writer, decode_record};
 use super::snapshot::TEMPORARY_SUFFIX;
 use crate::mutation::{Mutation, mutated};
 
@@ -21,6 +22,8 @@ const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Room made ahead at once: one sync in some hundred has a new length to write, which on a journalling file system costs as
 /// much again as the content, and a sync never waits for more than this of zeros.
 const ROOM_BYTES: u64 = 256 * 1024;
+/// The grid of room: a batch that is smaller is nearly always inside of what was room before it.
+const GRID_BYTES: u64 = 64 * 1024;
 /// The suffix of segments.
 pub(super) const SEGMENT_SUFFIX: &str = ".log";
 
@@ -64,21 +67,56 @@ struct Active {
     seed: u32,
     length: u64,
     durable: u64,
+    grid: Option<Grid>,
     /// Where the room for more ends; not before `length`.
     room_end: u64,
 }
 
 impl Active {
-    /// Gives back the room behind the records, as no more will come.
-    fn give_back_room(&mut self) {
+    /// Gives back the room behind the records from `from` on, as no more will come.
+    fn give_back_room(&mut self, from: u64) {
         // It only takes space.
-        let given = if self.room_end > self.length {
-            self.file.truncate(self.length)
+        let given = if self.room_end > from {
+            self.file.truncate(from)
         } else {
             Ok(())
         };
         if let Err(error) = given {
             tracing::debug!(%error, "room at the end of a segment could not be given back");
+        }
+    }
+
+    /// Where the records end, and the room that is always behind them.
+    fn end(&self) -> u64 {
+        self.grid.map_or(self.length, |grid| grid.after(self.length))
+    }
+
+    /// Fills the room behind the records up to a place.
+    fn make_room(&mut self, end: u64) -> io::Result<()> {
+        let bytes = usize::try_from(end - self.length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        self.file.make_room(self.length, &vec![Grid::FILL; bytes])?;
+        self.room_end = end;
+        Ok(())
+    }
+
+    /// Makes room when there is none, with `more` bytes of it if they can be had.
+    fn see_to_room(&mut self, more: u64) -> io::Result<()> {
+        let Some(grid) = self.grid else {
+            self.room_end = self.length;
+            return Ok(());
+        };
+        if self.room_end > self.length {
+            return Ok(());
+        }
+        let wanted = grid.after(self.length + more);
+        match self.make_room(wanted) {
+            Err(error) if wanted > self.end() => {
+                // It does with less. What was written of it goes.
+                tracing::debug!(%error, "no room could be made at the end of the log");
+                self.file.truncate(self.length)?;
+                self.make_room(self.end())
+            }
+            made => made,
         }
     }
 }
@@ -108,6 +146,12 @@ impl Log {
 
     pub(super) fn revision_offset(&self) -> u64 {
         self.place.revision_offset
+    }
+
+    /// Room made at once, and the grid of it.
+    fn room(&self) -> (u64, Option<Grid>) {
+        let room = ROOM_BYTES.min(self.tuning.segment_bytes / 4);
+        (room, Grid::of(room.min(GRID_BYTES)))
     }
 
     /// Bytes of all segments.
@@ -142,6 +186,7 @@ impl Log {
         let mut temporary = path.clone().into_os_string();
         temporary.push(TEMPORARY_SUFFIX);
         let temporary = PathBuf::from(temporary);
+        let (_, grid) = self.room();
         let (header, seed) = Header {
             kind: FileKind::Segment,
             store: self.place.store,
@@ -149,6 +194,7 @@ impl Log {
             base,
             revision_offset: self.place.revision_offset,
             writer: Writer::this(),
+            grid,
         }
         .encode();
         let mut buffer = header.to_vec();
@@ -157,13 +203,23 @@ impl Log {
             record.encode(seed, &mut buffer);
         }
         let disk = &self.place.disk;
+        let length = buffer.len() as u64;
         let write = || {
             let mut file = disk.open(&temporary, OpenMode::CreateNew)?;
             file.append(&buffer)?;
-            sync(&mut *file)?;
-            Ok(file)
+            let mut active = Active {
+                file,
+                seed,
+                length,
+                durable: length,
+                grid,
+                room_end: length,
+            };
+            active.see_to_room(0)?;
+            sync(&mut *active.file)?;
+            Ok(active)
         };
-        let file: Box<dyn DiskFile> = write().map_err(|error| {
+        let active: Active = write().map_err(|error| {
             // What is left is removed at the next opening, if not now.
             let _ = disk.remove(&temporary);
             StartError { error, named: false }
@@ -175,48 +231,30 @@ impl Log {
             self.active = None;
             return Err(StartError { error, named: true });
         }
-        let length = buffer.len() as u64;
         self.segments.push_back(Segment {
             id,
             base,
             bytes: length,
         });
-        let old = self.active.replace(Active {
-            file,
-            seed,
-            length,
-            durable: length,
-            room_end: length,
-        });
-        if let Some(mut old) = old {
-            old.give_back_room();
+        if let Some(mut old) = self.active.replace(active) {
+            old.give_back_room(old.length);
         }
         Ok(())
     }
 
-    /// Appends a batch; with `roomy` also room for more when there is none.
+    /// Appends a batch, and room behind it when there is none; much of it with `roomy`.
     pub(super) fn append(&mut self, bytes: &[u8], roomy: bool) -> io::Result<()> {
-        let room = ROOM_BYTES.min(self.tuning.segment_bytes / 4);
+        let (room, _) = self.room();
         let active = self.active.as_mut().ok_or_else(no_segment)?;
         active.file.append(bytes)?;
         active.length += bytes.len() as u64;
-        if active.length > active.room_end {
-            active.room_end = active.length;
-            if roomy && room > 0 {
-                // It does without.
-                match active.file.make_room(room as usize) {
-                    Ok(()) => active.room_end += room,
-                    Err(error) => tracing::debug!(%error, "no room could be made at the end of the log"),
-                }
-            }
-        }
-        Ok(())
+        active.see_to_room(if roomy { room } else { 0 })
     }
 
     /// Nothing will be appended any more.
     pub(super) fn close(&mut self) {
         if let Some(active) = &mut self.active {
-            active.give_back_room();
+            active.give_back_room(active.end());
         }
     }
 
@@ -240,10 +278,15 @@ impl Log {
     /// segment is not written any more.
     pub(super) fn cut_back(&mut self) -> io::Result<()> {
         let mut active = self.active.take().ok_or_else(no_segment)?;
-        active.file.truncate(active.durable)?;
-        sync(&mut *active.file)?;
         active.length = active.durable;
-        active.room_end = active.durable;
+        // There is room behind the records at any time; what is beyond it goes first, as the disk may be full.
+        let end = active.end();
+        active.file.truncate(end)?;
+        if end > active.length {
+            active.make_room(end)?;
+        }
+        active.room_end = end;
+        sync(&mut *active.file)?;
         self.active = Some(active);
         Ok(())
     }

@@ -19,6 +19,7 @@ use super::memory::{Memory, evolve};
 use super::snapshot::{
     ReadError, SNAPSHOT_SUFFIX, SnapshotFile, TEMPORARY_SUFFIX, read_header, read_snapshot, snapshot_path,
 };
+use super::tail::{Tail, judge};
 use super::{EmbeddedOptions, Tuning};
 use crate::engine::{Committed, Record};
 use crate::map::Map;
@@ -392,7 +393,7 @@ struct Replay {
     now_ms: i64,
     /// The records of the last batch, which may not be durable.
     tail: Vec<LogRecord>,
-    /// The newest segment ends in zeros.
+    /// Something is behind the records of the newest segment.
     room: bool,
 }
 
@@ -440,7 +441,7 @@ impl Replay {
         let bytes = read_all(file.as_ref()).map_err(|error| OpenError::io(&found.path, error))?;
         debug_assert_eq!(bytes.len() as u64, found.bytes, "the file is locked");
         let mut last = found.header.base;
-        let mut offset = HEADER_BYTES;
+        let (mut offset, mut batch) = (HEADER_BYTES, HEADER_BYTES);
         while offset < bytes.len() {
             if next.is_some_and(|next| last >= next) {
                 // The next segment cut the rest off.
@@ -461,35 +462,38 @@ impl Replay {
                 ));
             }
             last = record.revision;
+            // A place in this file, or nothing can be said of its end.
+            batch = usize::try_from(record.batch_start).unwrap_or(offset).min(offset);
             if last > self.revision {
                 self.apply(record, next.is_none(), root);
             }
             offset = end;
         }
         self.read = last;
-        match next {
-            Some(next) if last < next => Err(OpenError::corrupt(
-                &found.path,
-                offset as u64,
-                "records before the next segment are missing",
-            )),
-            None if offset < bytes.len() && is_rot(&bytes, offset, last, found.seed) => Err(OpenError::corrupt(
-                &found.path,
-                offset as u64,
-                "a record that was durable is damaged",
-            )),
-            // Room for records that never came.
-            None if bytes[offset..].iter().all(|byte| *byte == 0) => {
-                self.room = offset < bytes.len();
-                Ok(offset as u64)
+        if let Some(next) = next {
+            if last < next {
+                let what = "records before the next segment are missing";
+                return Err(OpenError::corrupt(&found.path, offset as u64, what));
             }
-            None if offset < bytes.len() => {
+            return Ok(offset as u64);
+        }
+        let tail = match found.header.grid {
+            Some(grid) => judge(&bytes, offset, batch, last, grid, found.seed),
+            // Written by the program's first builds, whose room was zeros.
+            None if is_rot(&bytes, offset, last, found.seed) => Tail::Rotten("a record that was durable is damaged"),
+            None if bytes[offset..].iter().all(|byte| *byte == 0) => Tail::Room,
+            None => Tail::Torn,
+        };
+        self.room = offset < bytes.len();
+        match tail {
+            Tail::Room => {}
+            Tail::Torn => {
                 let (file, lost) = (found.path.display(), bytes.len() - offset);
                 tracing::warn!(%file, offset, lost, "the log ends in a batch that was never acknowledged; dropped");
-                Ok(offset as u64)
             }
-            _ => Ok(offset as u64),
+            Tail::Rotten(what) => return Err(OpenError::corrupt(&found.path, offset as u64, what)),
         }
+        Ok(offset as u64)
     }
 
     fn apply(&mut self, mut record: LogRecord, newest_segment: bool, root: &mut Map<Arc<Record>>) {

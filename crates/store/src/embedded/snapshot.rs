@@ -75,6 +75,7 @@ impl SnapshotWriter {
             base: 0,
             revision_offset,
             writer: Writer::this(),
+            grid: None,
         }
         .encode();
         file.append(&header)?;

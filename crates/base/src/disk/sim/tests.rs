@@ -86,13 +86,13 @@ fn room_is_filled_by_appends_and_tears_as_they_do() {
         let mut file = disk.open(&path("a"), OpenMode::CreateNew).unwrap();
         disk.sync_directory(Path::new(ROOT)).unwrap();
         file.append(b"kept").unwrap();
-        file.make_room(4).unwrap();
+        file.make_room(4, b"####").unwrap();
         file.sync_data().unwrap();
-        assert_eq!(contents(disk, "a").unwrap(), b"kept\0\0\0\0");
+        assert_eq!(contents(disk, "a").unwrap(), b"kept####");
         file.append(b"12").unwrap();
-        assert_eq!(contents(disk, "a").unwrap(), b"kept12\0\0");
+        assert_eq!(contents(disk, "a").unwrap(), b"kept12##");
     });
-    let expect = [&b"kept\0\0\0\0"[..], b"kept1\0\0\0", b"kept12\0\0"].map(|bytes| Some(bytes.to_vec()));
+    let expect = [&b"kept####"[..], b"kept1###", b"kept12##"].map(|bytes| Some(bytes.to_vec()));
     assert_eq!(seen, HashSet::from(expect));
 }
 
