@@ -51,8 +51,9 @@ pub trait DiskFile: Send + Sync {
     /// Writes all of `bytes` at the end, but before room that was made through this file. After an error any part of them
     /// may be there.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Writes `content` at `from`, which later appends replace from its beginning: what they write then changes no length and
-    /// takes no new blocks, so that a sync has nothing but it to make durable. After an error any part of it may be there.
+    /// Writes `content` at `from`, at the file's end or before it, for later appends to replace; these go on where they were.
+    /// What they write there changes no length and takes no new blocks, so that a sync has nothing but it to make durable.
+    /// After an error any part of `content` may be there.
     fn make_room(&mut self, from: u64, content: &[u8]) -> io::Result<()>;
     /// Reads from `offset` until `buffer` is full or the file ends; returns how much.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;

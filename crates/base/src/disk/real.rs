@@ -109,9 +109,10 @@ impl DiskFile for RealFile {
 
     fn make_room(&mut self, from: u64, content: &[u8]) -> io::Result<()> {
         if self.end.is_none() {
+            let length = self.length()?;
             fcntl_setfl(&self.file, fcntl_getfl(&self.file)? - OFlags::APPEND)?;
+            self.end = Some(length);
         }
-        self.end = Some(from);
         // Written, not only allocated: blocks that were never written are marked as such, and taking that mark away is a
         // change of the file system's own data, which the next sync would have to write, too.
         self.file.write_all_at(content, from)
@@ -177,10 +178,10 @@ mod tests {
         file.make_room(8, b"####").unwrap();
         file.append(b"?").unwrap();
         assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!?###");
-        file.append(b"oops").unwrap();
-        file.make_room(9, b"##").unwrap();
-        assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!?##ps");
-        file.truncate(10).unwrap();
+        file.make_room(12, b"--").unwrap();
+        file.append(b"!").unwrap();
+        assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!?!##--");
+        file.truncate(9).unwrap();
         file.append(b"..").unwrap();
         assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!?..");
         drop(file);

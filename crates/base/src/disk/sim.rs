@@ -25,8 +25,10 @@ const SECTOR_BYTES: usize = 512;
 pub struct Faults {
     /// Probability that a sync (of a file or directory) fails.
     pub sync_error: f64,
-    /// Probability that an append fails for lack of space after writing a part.
+    /// Probability that a write that makes a file longer fails for lack of space after writing a part.
     pub no_space: f64,
+    /// Probability that a write fails after writing a part, whether it makes the file longer or not.
+    pub write_error: f64,
     /// Bytes the disk holds; more is `StorageFull`.
     pub capacity_bytes: Option<u64>,
     /// Every sync of a file says it worked and does nothing: the mutation that a durability test must notice.
@@ -258,10 +260,14 @@ impl Inode {
             match change {
                 _ if kept != usize::MAX && index > kept => break,
                 ContentChange::Write { offset, bytes } if kept == usize::MAX => {
-                    for (sector, chunk) in bytes.chunks(SECTOR_BYTES).enumerate() {
+                    // Sectors are those of the file: the first and the last may have little of the write.
+                    let (mut from, mut rest) = (offset, &bytes[..]);
+                    while !rest.is_empty() {
+                        let (sector, more) = rest.split_at(rest.len().min(SECTOR_BYTES - from % SECTOR_BYTES));
                         if random.chance(0.5) {
-                            put(&mut self.durable, offset + sector * SECTOR_BYTES, chunk);
+                            put(&mut self.durable, from, sector);
                         }
+                        (from, rest) = (from + sector.len(), more);
                     }
                 }
                 ContentChange::Write { offset, bytes } if index == kept => {
@@ -444,8 +450,9 @@ impl SimFile {
                 .faults
                 .capacity_bytes
                 .is_some_and(|room| state.used_bytes() + more as u64 > room);
-            let full = full || state.random.chance(state.faults.no_space);
-            let length = if dying || full {
+            let full = more > 0 && (full || state.random.chance(state.faults.no_space));
+            let failing = state.random.chance(state.faults.write_error);
+            let length = if dying || full || failing {
                 state.random.index(bytes.len() + 1)
             } else {
                 bytes.len()
@@ -454,6 +461,8 @@ impl SimFile {
             state.finish()?;
             if full {
                 Err(ErrorKind::StorageFull.into())
+            } else if failing {
+                Err(io::Error::other("simulated: write failed"))
             } else {
                 Ok(())
             }
@@ -476,8 +485,7 @@ impl DiskFile for SimFile {
     }
 
     fn make_room(&mut self, from: u64, content: &[u8]) -> io::Result<()> {
-        self.end = from as usize;
-        self.write(self.end, content)
+        self.write(from as usize, content)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

@@ -43,7 +43,7 @@ fn header(kind: FileKind, number: u64, base: u64) -> Header {
         base,
         revision_offset: 1000,
         writer: Writer::of("0.1.0"),
-        grid: (kind == FileKind::Segment).then(|| Grid::of(65_536)).flatten(),
+        grid: (kind == FileKind::Segment).then(|| Grid::of(65_536)),
     }
 }
 

@@ -14,6 +14,8 @@ use crate::transaction::{Operation, Put, Stamp};
 pub(super) const FORMAT_VERSION: u32 = 1;
 /// Header flags of segments that this program understands: those of [`Header::grid`]. Others change what the file means.
 const GRID_FLAGS: u32 = 0x1f;
+/// What a disk writes whole or not at all, at least.
+pub(super) const SECTOR_BYTES: usize = 512;
 /// Bytes of a file's header.
 pub(super) const HEADER_BYTES: usize = 64;
 /// Bytes before a frame's payload.
@@ -64,10 +66,10 @@ impl Grid {
     /// What room is filled with: what no disk gives back for what it has lost (0 and 255), and what no text in UTF-8 has.
     pub(super) const FILL: u8 = 0xfa;
 
-    /// The largest grid whose steps are no longer than `bytes`; none below 2.
-    pub(super) fn of(bytes: u64) -> Option<Self> {
-        let power = u8::try_from(bytes.checked_ilog2()?).ok()?;
-        (power > 0).then_some(Self { power: power.min(31) })
+    /// The largest grid whose steps are no longer than `bytes`, but at least a sector.
+    pub(super) fn of(bytes: u64) -> Self {
+        let power = bytes.max(SECTOR_BYTES as u64).ilog2().min(31);
+        Self { power: power as u8 }
     }
 
     /// The first multiple of its step after an offset.
@@ -472,7 +474,7 @@ mod tests {
             base: 41,
             revision_offset: 1000,
             writer: Writer::of("0.1.0"),
-            grid: Grid::of(65_536),
+            grid: Some(Grid::of(65_536)),
         }
     }
 
@@ -522,14 +524,42 @@ mod tests {
             Header::decode(FileKind::Segment, &newer),
             Err(HeaderError::Newer { version: 2, writer })
         );
-        let mut flagged = bytes;
-        flagged[12] = 1;
-        let crc = crc32c::crc32c(&flagged[..60]);
-        flagged[60..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(
-            Header::decode(FileKind::Segment, &flagged),
-            Err(HeaderError::Newer { version: 1, writer })
-        );
+        let snapshot = Header {
+            kind: FileKind::Snapshot,
+            grid: None,
+            ..header()
+        };
+        // A flag that is not known, in a snapshot any.
+        for (header, place, flags) in [
+            (header(), 12, 0x20),
+            (header(), 12, 0x30),
+            (header(), 13, 1),
+            (snapshot, 12, 1),
+        ] {
+            let (mut flagged, _) = header.encode();
+            flagged[place] = flags;
+            let crc = crc32c::crc32c(&flagged[..60]);
+            flagged[60..].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(
+                Header::decode(header.kind, &flagged),
+                Err(HeaderError::Newer { version: 1, writer }),
+                "{flags} at {place}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_grid_is_at_least_a_sector() {
+        for (bytes, offset, after) in [
+            (0, 0, 512),
+            (512, 511, 512),
+            (512, 512, 1024),
+            (1000, 700, 1024),
+            (65_536, 65_537, 131_072),
+            (u64::MAX, 1, 1 << 31),
+        ] {
+            assert_eq!(Grid::of(bytes).after(offset), after, "{bytes}, {offset}");
+        }
     }
 
     #[test]

@@ -142,9 +142,8 @@ fn header(kind: FileKind, number: u64, random: &Random) -> Header {
         base: number,
         revision_offset: random.range(0..3),
         writer: Writer::this(),
-        grid: (kind == FileKind::Segment)
-            .then(|| Grid::of(random.range(1..600)))
-            .flatten(),
+        // Those of the program's first builds had none.
+        grid: (kind == FileKind::Segment && random.chance(0.8)).then(|| Grid::of(random.range(1..3000))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The segments of the log: appending, syncing, beginning a new one, forgetting old ones.
 //!
-//! Invariants: only the newest segment is written, and only while every sync of it has succeeded; everything before
+//! Invariants: only the newest segment is written, and only while every write and sync of it has succeeded; everything before
 //! `durable` in it is on the medium; a segment's name appears only when its header and first records are. Behind the last
 //! record of the newest one there is room for the next, to a place of its [`Grid`] at least: durable before that next one is
 //! written, so that what has rotted there is not taken for room (`tail.rs`).
@@ -20,7 +20,7 @@ use crate::mutation::{Mutation, mutated};
 /// A segment is read at once when the store is opened, and freed at once.
 const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Room made ahead at once: one sync in some hundred has a new length to write, which on a journalling file system costs as
-/// much again as the content, and a sync never waits for more than this of zeros.
+/// much again as the content, and a sync never waits for more than this of filling.
 const ROOM_BYTES: u64 = 256 * 1024;
 /// The grid of room: a batch that is smaller is nearly always inside of what was room before it.
 const GRID_BYTES: u64 = 64 * 1024;
@@ -67,58 +67,54 @@ struct Active {
     seed: u32,
     length: u64,
     durable: u64,
-    grid: Option<Grid>,
-    /// Where the room for more ends; not before `length`.
+    grid: Grid,
+    /// Where the room for more ends, which is at a place of the grid behind `length`.
     room_end: u64,
 }
 
 impl Active {
-    /// Gives back the room behind the records from `from` on, as no more will come.
+    /// Gives back the room from `from` on, as no more records will come.
     fn give_back_room(&mut self, from: u64) {
         // It only takes space.
-        let given = if self.room_end > from {
-            self.file.truncate(from)
-        } else {
-            Ok(())
-        };
-        if let Err(error) = given {
+        if let Err(error) = self.file.truncate(from) {
             tracing::debug!(%error, "room at the end of a segment could not be given back");
         }
     }
 
-    /// Where the records end, and the room that is always behind them.
-    fn end(&self) -> u64 {
-        self.grid.map_or(self.length, |grid| grid.after(self.length))
-    }
-
-    /// Fills the room behind the records up to a place.
-    fn make_room(&mut self, end: u64) -> io::Result<()> {
-        let bytes = usize::try_from(end - self.length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        self.file.make_room(self.length, &vec![Grid::FILL; bytes])?;
-        self.room_end = end;
-        Ok(())
-    }
-
-    /// Makes room when there is none, with `more` bytes of it if they can be had.
-    fn see_to_room(&mut self, more: u64) -> io::Result<()> {
-        let Some(grid) = self.grid else {
-            self.room_end = self.length;
-            return Ok(());
-        };
-        if self.room_end > self.length {
+    /// Sees to it that there is room for `bytes`, and for `more` if it can be had. After an error there is as much as before.
+    fn see_to_room(&mut self, bytes: u64, more: u64) -> io::Result<()> {
+        let needed = self.length + bytes;
+        if self.room_end > needed {
             return Ok(());
         }
-        let wanted = grid.after(self.length + more);
-        match self.make_room(wanted) {
-            Err(error) if wanted > self.end() => {
-                // It does with less. What was written of it goes.
-                tracing::debug!(%error, "no room could be made at the end of the log");
-                self.file.truncate(self.length)?;
-                self.make_room(self.end())
+        let (least, wanted) = (self.grid.after(needed), self.grid.after(needed + more));
+        match self.fill(wanted) {
+            Err(error) if wanted > least => {
+                tracing::debug!(%error, "less room was made at the end of the log");
+                self.fill(least)
             }
-            made => made,
+            filled => filled,
         }
     }
+
+    /// Makes room up to `end`. After an error there is as much as before.
+    fn fill(&mut self, end: u64) -> io::Result<()> {
+        let bytes = usize::try_from(end - self.room_end).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        let filled = self.file.make_room(self.room_end, &vec![Grid::FILL; bytes]);
+        match filled {
+            Ok(()) => self.room_end = end,
+            Err(_) => self.give_back_room(self.room_end),
+        }
+        filled
+    }
+}
+
+/// A batch could not be appended.
+#[derive(Debug)]
+pub(super) struct AppendError {
+    pub(super) error: io::Error,
+    /// Some of it may be there. The segment is not written any more.
+    pub(super) begun: bool,
 }
 
 /// A segment could not be begun.
@@ -149,7 +145,7 @@ impl Log {
     }
 
     /// Room made at once, and the grid of it.
-    fn room(&self) -> (u64, Option<Grid>) {
+    fn room(&self) -> (u64, Grid) {
         let room = ROOM_BYTES.min(self.tuning.segment_bytes / 4);
         (room, Grid::of(room.min(GRID_BYTES)))
     }
@@ -194,7 +190,7 @@ impl Log {
             base,
             revision_offset: self.place.revision_offset,
             writer: Writer::this(),
-            grid,
+            grid: Some(grid),
         }
         .encode();
         let mut buffer = header.to_vec();
@@ -215,7 +211,7 @@ impl Log {
                 grid,
                 room_end: length,
             };
-            active.see_to_room(0)?;
+            active.see_to_room(0, 0)?;
             sync(&mut *active.file)?;
             Ok(active)
         };
@@ -242,19 +238,25 @@ impl Log {
         Ok(())
     }
 
-    /// Appends a batch, and room behind it when there is none; much of it with `roomy`.
-    pub(super) fn append(&mut self, bytes: &[u8], roomy: bool) -> io::Result<()> {
-        let (room, _) = self.room();
-        let active = self.active.as_mut().ok_or_else(no_segment)?;
-        active.file.append(bytes)?;
+    /// Appends a batch, after making room for it when there is none; much of it with `roomy`. On a full disk it is the room
+    /// that cannot be had, before anything of the batch was written.
+    pub(super) fn append(&mut self, bytes: &[u8], roomy: bool) -> Result<(), AppendError> {
+        let refused = |error| AppendError { error, begun: false };
+        let more = if roomy { self.room().0 } else { 0 };
+        let active = self.active.as_mut().ok_or_else(no_segment).map_err(refused)?;
+        active.see_to_room(bytes.len() as u64, more).map_err(refused)?;
+        if let Err(error) = active.file.append(bytes) {
+            self.active = None;
+            return Err(AppendError { error, begun: true });
+        }
         active.length += bytes.len() as u64;
-        active.see_to_room(if roomy { room } else { 0 })
+        Ok(())
     }
 
     /// Nothing will be appended any more.
     pub(super) fn close(&mut self) {
         if let Some(active) = &mut self.active {
-            active.give_back_room(active.end());
+            active.give_back_room(active.grid.after(active.length));
         }
     }
 
@@ -274,24 +276,7 @@ impl Log {
         Ok(())
     }
 
-    /// After an append that failed: takes what it left away again, durably, so that it never happened. After an error the
-    /// segment is not written any more.
-    pub(super) fn cut_back(&mut self) -> io::Result<()> {
-        let mut active = self.active.take().ok_or_else(no_segment)?;
-        active.length = active.durable;
-        // There is room behind the records at any time; what is beyond it goes first, as the disk may be full.
-        let end = active.end();
-        active.file.truncate(end)?;
-        if end > active.length {
-            active.make_room(end)?;
-        }
-        active.room_end = end;
-        sync(&mut *active.file)?;
-        self.active = Some(active);
-        Ok(())
-    }
-
-    /// Reads the durable part of the newest segment again, after a failed sync.
+    /// Reads the durable part of the newest segment again, after a failed write or sync.
     pub(super) fn verify(&self) -> io::Result<()> {
         let Some(segment) = self.segments.back() else {
             return Ok(());

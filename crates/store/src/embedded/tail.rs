@@ -9,10 +9,13 @@
 //! Invariant: what a crash can leave, whichever part of a batch it kept, is never taken for rot. The other way around there
 //! are limits, which `FORMAT.md` names.
 
-use super::format::{FRAME_BYTES, Grid, PAYLOAD_BYTES_MAX, Reader, checksum, frame_at, is_rot, payload_length};
+use super::format::{
+    FRAME_BYTES, Grid, PAYLOAD_BYTES_MAX, Reader, SECTOR_BYTES, checksum, frame_at, is_rot, payload_length,
+};
 
-/// What a crash leaves out of a batch is at least a sector, or everything to its end. A run of the filling, or of zeros, as
-/// long as this is a part that was left out.
+/// What a crash leaves out of a batch is its part of a sector, which is little at the batch's beginning, or everything to its
+/// end. A run of the filling, or of zeros, as long as this counts as left out anywhere: a store that does not open after a
+/// crash would be worse than damage that is told by a warning only.
 const HOLE_BYTES: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +46,7 @@ pub(super) fn judge(segment: &[u8], from: usize, batch: usize, last_revision: u6
         return Tail::Rotten("there are zeros where a record or room for one must be");
     }
     let cut_short = end > filled && segment[end - 1] == 0;
-    if cut_short || has_hole(&segment[from..end], filled.saturating_sub(from)) {
+    if cut_short || has_hole(&segment[..end], from, filled) {
         return Tail::Torn;
     }
     if is_complete(segment, from, end, last_revision, filled, seed) {
@@ -53,17 +56,19 @@ pub(super) fn judge(segment: &[u8], from: usize, batch: usize, last_revision: u6
     }
 }
 
-/// Whether a part was left out: the filling shows, or zeros where there was no filling yet.
-fn has_hole(written: &[u8], filled: usize) -> bool {
-    let (mut fill, mut zeros) = (0, 0);
-    for (place, byte) in written.iter().enumerate() {
-        fill = if *byte == Grid::FILL { fill + 1 } else { 0 };
-        zeros = if *byte == 0 && place >= filled { zeros + 1 } else { 0 };
-        if fill >= HOLE_BYTES || zeros >= HOLE_BYTES {
-            return true;
-        }
-    }
-    false
+/// Whether a part behind `from` was left out: the filling shows, or zeros where there may have been no filling yet.
+fn has_hole(segment: &[u8], from: usize, filled: usize) -> bool {
+    // What is there instead: the filling everywhere, or only as far as it was durable.
+    [usize::MAX, filled].into_iter().any(|filled| {
+        let mut run = 0;
+        segment.iter().enumerate().skip(from).any(|(place, byte)| {
+            let absent = if place < filled { Grid::FILL } else { 0 };
+            run = if *byte == absent { run + 1 } else { 0 };
+            let sector = (place - place % SECTOR_BYTES).max(from);
+            let all_of_it = (place + 1) % SECTOR_BYTES == 0 && run > place - sector;
+            run >= HOLE_BYTES || all_of_it
+        })
+    })
 }
 
 /// Whether frames were written up to `end`: their lengths lead there, or the first one would be whole if it ended there, or
@@ -114,14 +119,14 @@ mod tests {
 
     const SEED: u32 = 5;
     const GRID: u64 = 4096;
-    /// Where the durable records end in these tests.
-    const FROM: usize = 100;
+    /// Where the durable records end in these tests: anywhere in a sector.
+    const STARTS: [usize; 4] = [100, 509, 1023, 4000];
 
     fn grid() -> Grid {
-        Grid::of(GRID).unwrap()
+        Grid::of(GRID)
     }
 
-    fn record(revision: u64, value: usize) -> Vec<u8> {
+    fn record(revision: u64, batch_start: usize, value: usize) -> Vec<u8> {
         let put = Put {
             key: "key".into(),
             value: vec![b'v'; value].into(),
@@ -130,7 +135,7 @@ mod tests {
         };
         let record = LogRecord {
             revision,
-            batch_start: FROM as u64,
+            batch_start: batch_start as u64,
             time_ms: 7,
             operations: vec![Operation::Put(put)],
         };
@@ -139,68 +144,94 @@ mod tests {
         bytes
     }
 
-    /// A segment whose records up to `FROM` are durable, then a batch of records with values of these lengths. Where the
-    /// file had ended before it, and the batch.
-    fn segment(values: &[usize]) -> (usize, Vec<u8>, Vec<u8>) {
-        let room = grid().after(FROM as u64) as usize;
+    /// A segment whose records up to `from` are durable, and a batch behind them.
+    struct Written {
+        from: usize,
+        /// The file before the batch.
+        before: Vec<u8>,
+        batch: Vec<u8>,
+        /// Length of its first record.
+        first: usize,
+        /// The file with the batch and the room behind it.
+        whole: Vec<u8>,
+        what: String,
+    }
+
+    /// With a batch of records with values of these lengths.
+    fn written(from: usize, values: &[usize]) -> Written {
         let batch: Vec<u8> = (8..)
             .zip(values)
-            .flat_map(|(revision, value)| record(revision, *value))
+            .flat_map(|(revision, value)| record(revision, from, *value))
             .collect();
-        let end = FROM + batch.len();
-        let mut bytes = vec![1; FROM];
-        bytes.extend_from_slice(&batch);
-        bytes.resize(
-            if end < room {
-                room
-            } else {
-                grid().after(end as u64) as usize
-            },
-            Grid::FILL,
-        );
-        (room, bytes, batch)
+        let mut before = vec![1; from];
+        let mut whole = [&before[..], &batch].concat();
+        for file in [&mut before, &mut whole] {
+            file.resize(grid().after(file.len() as u64) as usize, Grid::FILL);
+        }
+        let first = record(8, from, values[0]).len();
+        let what = format!("{values:?} at {from}");
+        Written {
+            from,
+            before,
+            batch,
+            first,
+            whole,
+            what,
+        }
     }
 
-    fn judged(bytes: &[u8]) -> Tail {
-        judge(bytes, FROM, FROM, 7, grid(), SEED)
-    }
+    impl Written {
+        fn judged(&self, bytes: &[u8]) -> Tail {
+            judge(bytes, self.from, self.from, 7, grid(), SEED)
+        }
 
-    fn is_rotten(bytes: &[u8]) -> bool {
-        matches!(judged(bytes), Tail::Rotten(_))
+        fn is_rotten(&self, bytes: &[u8]) -> bool {
+            matches!(self.judged(bytes), Tail::Rotten(_))
+        }
     }
 
     /// Every batch that is damaged by a bit, or gone, is known to have been there.
     #[test]
     fn a_rotten_batch_is_never_taken_for_a_torn_one() {
-        for values in [&[40][..], &[0], &[300], &[10, 60, 5], &[5000]] {
-            let (_, whole, batch) = segment(values);
-            // The first record is the one that is not whole: bits of the others are found the same way behind it.
-            let first = record(8, values[0]).len();
-            // All of a small one's bits, some of a large one's.
-            for bit in (0..first * 8).step_by(if first > 600 { 61 } else { 1 }) {
-                let mut bytes = whole.clone();
-                bytes[FROM + bit / 8] ^= 1 << (bit % 8);
-                assert!(is_rotten(&bytes), "{values:?}: bit {bit}: {:?}", judged(&bytes));
+        let batches = [&[40][..], &[0], &[300], &[10, 60, 5], &[5000]];
+        for (from, values) in STARTS.into_iter().cycle().zip(batches) {
+            let written = written(from, values);
+            let (what, first) = (&written.what, written.first);
+            // The first record is the one that is not whole: bits of the others are found the same way behind it. All of a
+            // small one's bits, some of a large one's.
+            for bit in (0..first * 8).step_by(if first > 600 { 411 } else { 1 }) {
+                let mut bytes = written.whole.clone();
+                bytes[from + bit / 8] ^= 1 << (bit % 8);
+                let judged = written.judged(&bytes);
+                assert!(matches!(judged, Tail::Rotten(_)), "{what}: bit {bit}: {judged:?}");
             }
-            for (length, with) in [(batch.len(), 0), (batch.len(), 0xff), (first.min(512), 0), (8, 0)] {
-                let mut bytes = whole.clone();
-                bytes[FROM..FROM + length].fill(with);
-                let told = is_rotten(&bytes) || with == 0xff;
-                assert!(told, "{values:?}: {length} bytes of {with}: {:?}", judged(&bytes));
-                assert_ne!(judged(&bytes), Tail::Room, "it is never silent");
+            let gone = [(written.batch.len(), 0), (first.min(512), 0), (8, 0)];
+            for (length, with) in gone.into_iter().chain([(written.batch.len(), 0xff)]) {
+                let mut bytes = written.whole.clone();
+                bytes[from..from + length].fill(with);
+                let judged = written.judged(&bytes);
+                let told = matches!(judged, Tail::Rotten(_)) || with == 0xff;
+                assert!(told, "{what}: {length} bytes of {with}: {judged:?}");
+                assert_ne!(judged, Tail::Room, "it is never silent");
             }
-            assert!(
-                is_rotten(&whole[..FROM]) && is_rotten(&whole[..FROM + 1]),
-                "{values:?}: cut off"
-            );
+            for cut in [from, from + 1] {
+                assert!(written.is_rotten(&written.whole[..cut]), "{what}: cut to {cut}");
+            }
         }
     }
 
-    /// Whatever a crash keeps of a batch: a beginning of it, or some of its sectors, with or without the room behind it.
+    fn put(file: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+        if file.len() < at + bytes.len() {
+            file.resize(at + bytes.len(), 0);
+        }
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Whatever a crash keeps of a batch and of the room that was made for it: a beginning, or some of the sectors.
     #[test]
     fn a_torn_batch_is_never_taken_for_a_rotten_one() {
         let random = Random::seeded(3);
-        for values in [
+        let batches = [
             &[40][..],
             &[0],
             &[300],
@@ -208,50 +239,56 @@ mod tests {
             &[5000],
             &[3000, 3000],
             &[2000, 0, 9000],
-        ] {
-            let (room, whole, batch) = segment(values);
-            let mut before = vec![1; FROM];
-            before.resize(room, Grid::FILL);
-            let first = record(8, values[0]).len();
-            let put = |file: &mut Vec<u8>, at: usize, bytes: &[u8]| {
-                if file.len() < at + bytes.len() {
-                    file.resize(at + bytes.len(), 0);
+        ];
+        for (from, values) in STARTS.iter().flat_map(|from| batches.map(|values| (*from, values))) {
+            let written = written(from, values);
+            let (before, batch) = (&written.before, &written.batch);
+            let room = vec![Grid::FILL; written.whole.len() - before.len()];
+            let check = |file: &[u8], what: &str| {
+                // What is whole would be read, and what follows be judged.
+                let (mut place, mut last) = (from, 7);
+                while frame_at(file, place, SEED).is_some() {
+                    let length: [u8; 4] = file[place..place + 4].try_into().unwrap();
+                    (place, last) = (place + FRAME_BYTES + u32::from_le_bytes(length) as usize, last + 1);
                 }
-                file[at..at + bytes.len()].copy_from_slice(bytes);
+                let judged = judge(file, place, from, last, grid(), SEED);
+                assert!(
+                    !matches!(judged, Tail::Rotten(_)),
+                    "{}: {what}: {judged:?}",
+                    written.what
+                );
             };
-            let check = |mut file: Vec<u8>, what: &str| {
-                for with_room in [false, true] {
+            let step = if batch.len() > 600 { 397 } else { 1 };
+            for with_room in [false, true] {
+                for length in (0..batch.len()).step_by(step).chain([batch.len()]) {
+                    let mut file = before.clone();
                     if with_room {
-                        put(&mut file, FROM + batch.len(), &whole[FROM + batch.len()..]);
+                        put(&mut file, before.len(), &room);
                     }
-                    // A whole first record would be read, and what follows be judged.
-                    if frame_at(&file, FROM, SEED).is_none() {
-                        assert!(!is_rotten(&file), "{values:?}: {what}: {:?}", judged(&file));
-                    } else {
-                        let next = judge(&file, FROM + first, FROM, 8, grid(), SEED);
-                        let whole = frame_at(&file, FROM + first, SEED).is_some();
-                        assert!(
-                            whole || !matches!(next, Tail::Rotten(_)),
-                            "{values:?}: {what}: {next:?}"
-                        );
+                    put(&mut file, from, &batch[..length]);
+                    check(&file, &format!("{length} bytes"));
+                }
+            }
+            for length in (0..room.len()).step_by(411) {
+                let mut file = before.clone();
+                put(&mut file, before.len(), &room[..length]);
+                check(&file, &format!("{length} bytes of room"));
+            }
+            for round in 0..30 {
+                let mut file = before.clone();
+                for (at, bytes) in [(before.len(), &room), (from, batch)] {
+                    let end = at + bytes.len();
+                    for sector in at / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
+                        let start = at.max(sector * SECTOR_BYTES);
+                        if random.chance(0.5) {
+                            let stop = end.min((sector + 1) * SECTOR_BYTES);
+                            put(&mut file, start, &bytes[start - at..stop - at]);
+                        }
                     }
                 }
-            };
-            for length in (0..=batch.len()).step_by(if batch.len() > 600 { 97 } else { 1 }) {
-                let mut file = before.clone();
-                put(&mut file, FROM, &batch[..length]);
-                check(file, &format!("{length} bytes"));
+                check(&file, &format!("sectors of round {round}"));
             }
-            for round in 0..50 {
-                let mut file = before.clone();
-                for (sector, chunk) in batch.chunks(512).enumerate() {
-                    if random.chance(0.5) {
-                        put(&mut file, FROM + sector * 512, chunk);
-                    }
-                }
-                check(file, &format!("sectors of round {round}"));
-            }
-            assert_eq!(judged(&before), Tail::Room);
+            assert_eq!(written.judged(before), Tail::Room);
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch as latest;
 use super::answers::{Answering, Asker};
 use super::driver::{Control, Ready, Request, batch_transactions_max};
 use super::format::encode_record;
-use super::log::Log;
+use super::log::{AppendError, Log};
 use super::marks::Marks;
 use super::memory::Memory;
 use super::snapshot::{SnapshotError, SnapshotFile, SnapshotJob, snapshot_path};
@@ -240,14 +240,15 @@ impl Writer {
         if batch.commits.is_empty() {
             return;
         }
-        let Err(error) = self.log.append(&batch.buffer, batch.roomy) else {
+        let Err(AppendError { error, begun }) = self.log.append(&batch.buffer, batch.roomy) else {
             return;
         };
-        tracing::error!(%error, "writing the log failed");
-        batch.failed = Some(match self.log.cut_back() {
-            Ok(()) if is_full(&error) => CommitError::Full,
-            Ok(()) => CommitError::Unavailable(format!("writing the log failed: {error}").into()),
-            Err(error) => CommitError::UnknownOutcome(format!("writing the log failed: {error}").into()),
+        tracing::error!(%error, begun, "writing the log failed");
+        let what = || format!("writing the log failed: {error}").into();
+        batch.failed = Some(match begun {
+            true => CommitError::UnknownOutcome(what()),
+            false if is_full(&error) => CommitError::Full,
+            false => CommitError::Unavailable(what()),
         });
     }
 

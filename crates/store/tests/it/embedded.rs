@@ -284,7 +284,7 @@ async fn a_full_disk_refuses_puts_and_takes_deletes() {
     let world = World::new(10);
     let mut options = world.options();
     options.tuning.reserve_bytes = 10_000;
-    let engine = Embedded::open(options).await.unwrap();
+    let engine = Embedded::open(options.clone()).await.unwrap();
     for index in 0..10 {
         put(&engine, &format!("k{index}"), "v").await;
     }
@@ -299,15 +299,18 @@ async fn a_full_disk_refuses_puts_and_takes_deletes() {
     engine.commit(Transaction::delete("k3", 4)).await.unwrap();
     world.disk.set_faults(Faults::default());
     put(&engine, "more", "v").await;
-    // Without a reserve the write itself fails, and leaves nothing.
+    // Without a reserve a write fails that there is no room for, and leaves nothing.
     world.disk.set_faults(Faults {
         no_space: 1.0,
         ..Faults::default()
     });
+    put(&engine, "small", "v").await;
+    let large = "v".repeat(options.tuning.segment_bytes as usize);
     assert!(matches!(
-        engine.commit(Transaction::create("x", "v")).await,
+        engine.commit(Transaction::create("x", large)).await,
         Err(CommitError::Full)
     ));
+    put(&engine, "small", "w").await;
     world.disk.set_faults(Faults::default());
     let content = dump(&engine).await;
     world.disk.crash();
@@ -317,15 +320,17 @@ async fn a_full_disk_refuses_puts_and_takes_deletes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_sync_is_an_unknown_outcome_and_the_log_goes_on_elsewhere() {
-    for seed in 0..50 {
+async fn a_failed_write_or_sync_is_an_unknown_outcome_and_the_log_goes_on_elsewhere() {
+    let faults = [(1.0, 0.0), (0.0, 1.0)].map(|(sync_error, write_error)| Faults {
+        sync_error,
+        write_error,
+        ..Faults::default()
+    });
+    for seed in 0..100 {
         let world = World::new(seed);
         let engine = world.open().await.unwrap();
         put(&*engine, "k", "1").await;
-        world.disk.set_faults(Faults {
-            sync_error: 1.0,
-            ..Faults::default()
-        });
+        world.disk.set_faults(faults[seed as usize % 2].clone());
         let failed = engine.commit(Transaction::create("lost", "1"));
         let refused = engine.commit(Transaction::create("lost", "2"));
         assert!(matches!(failed.await, Err(CommitError::UnknownOutcome(_))));

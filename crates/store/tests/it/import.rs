@@ -245,24 +245,40 @@ async fn a_log_whose_end_is_gone_is_refused() {
     let names = world.disk.list("/store".as_ref()).unwrap();
     let segment = names.iter().find(|name| name.ends_with(".log")).unwrap();
     let path = std::path::Path::new("/store").join(segment);
-    cut(&world.disk, &path, 20);
-    let refused = world.open().await.err().map(|error| error.to_string()).unwrap();
-    assert!(
-        refused.contains("acknowledged writes are missing") && refused.contains("trireme restore"),
-        "{refused}"
-    );
+    let refused_of = async |what: &str| {
+        let refused = world.open().await.err().map(|error| error.to_string()).unwrap();
+        assert!(
+            refused.contains(what) && refused.contains("trireme restore"),
+            "{refused}"
+        );
+    };
+    let whole = {
+        let file = world.disk.open(&path, base::disk::OpenMode::Read).unwrap();
+        base::disk::read_all(file.as_ref()).unwrap()
+    };
+    let end = whole.iter().rposition(|byte| *byte != ROOM).unwrap() + 1;
+    replace(&world.disk, &path, &whole[..end - 20]);
+    refused_of("the room behind the last records was cut off").await;
+    // As if the last one had never been written.
+    let mut emptied = whole.clone();
+    emptied[end - RECORD_BYTES..end].fill(ROOM);
+    replace(&world.disk, &path, &emptied);
+    refused_of("acknowledged writes are missing").await;
     // Without any of the log, too.
     world.disk.remove(&path).unwrap();
     let refused = world.open().await.err().map(|error| error.to_string()).unwrap();
     assert!(refused.contains("the log that belongs to it is missing"), "{refused}");
 }
 
-/// Takes bytes off the end of a log, the room behind it included.
-fn cut(disk: &SimDisk, path: &std::path::Path, bytes: usize) {
+/// What room in the log is filled with.
+const ROOM: u8 = 0xfa;
+/// A frame's head, a record's fields, and a put of a key and a value of one byte each.
+const RECORD_BYTES: usize = 8 + 28 + 25 + 2;
+
+fn replace(disk: &SimDisk, path: &std::path::Path, content: &[u8]) {
     let mut file = disk.open(path, base::disk::OpenMode::Append).unwrap();
-    let content = base::disk::read_all(file.as_ref()).unwrap();
-    let end = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    file.truncate((end - bytes) as u64).unwrap();
+    file.truncate(0).unwrap();
+    file.append(content).unwrap();
     file.sync_data().unwrap();
 }
 

@@ -159,6 +159,7 @@ impl Run {
             disk.set_faults(Faults {
                 sync_error: 0.03,
                 no_space: 0.03,
+                write_error: 0.01,
                 ..Faults::default()
             });
         }
