@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use apiserver::admission::ResourceQuota;
+use apiserver::pipeline::Plugin;
 use base::{Clock, Random};
 use serde_json::{Value, json};
 use store::testing::{EngineFaults, FaultyEngine, engine_in_memory};
@@ -92,6 +94,33 @@ async fn agree(one: &Api, two: &Api) {
         }
     }
     addresses_differ(one, two).await;
+    quotas_agree(one, two).await;
+}
+
+/// A quota that has just got room, by another server's word, refuses nothing; one that another server has just filled does.
+async fn quotas_agree(one: &Api, two: &Api) {
+    let namespace = json!({"metadata": {"name": "limited"}});
+    one.post("/api/v1/namespaces", &namespace).await.ok();
+    let [quotas, maps] = ["resourcequotas", "configmaps"].map(|name| format!("/api/v1/namespaces/limited/{name}"));
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "0"}}});
+    one.post(&quotas, &quota).await.ok();
+    let counted = |used: usize, hard: usize| {
+        let amount = |count: usize| json!({"configmaps": count.to_string()});
+        json!({"status": {"hard": amount(hard), "used": amount(used)}})
+    };
+    let status = format!("{quotas}/q/status");
+    one.patch(&status, "merge", &counted(0, 0)).await.ok();
+    for round in 0..ROUNDS {
+        let (writer, other) = if round % 2 == 0 { (one, two) } else { (two, one) };
+        let full = format!("requested: configmaps=1, used: configmaps={round}, limited: configmaps={round}");
+        other.post(&maps, &map("refused", 0)).await.refused(403, &full);
+        writer.patch(&status, "merge", &counted(round, round + 1)).await.ok();
+        other.post(&maps, &map(&format!("m{round}"), 0)).await.ok();
+        writer
+            .post(&maps, &map("refused", 0))
+            .await
+            .refused(403, "exceeded quota: q");
+    }
 }
 
 /// Addresses of Services are given out by all servers.
@@ -140,6 +169,10 @@ async fn addresses_differ(one: &Api, two: &Api) {
     }
 }
 
+fn quota() -> Vec<Arc<dyn Plugin>> {
+    vec![Arc::new(ResourceQuota::default())]
+}
+
 #[tokio::test(start_paused = true)]
 async fn servers_agree_however_late_they_hear() {
     for seed in 0..4 {
@@ -151,8 +184,8 @@ async fn servers_agree_however_late_they_hear() {
             ..EngineFaults::default()
         };
         let server = || FaultyEngine::new(engine.clone(), random.fork(), late).with_other_writers();
-        let one = World::over(Arc::new(server()), Vec::new(), |_| {}).await;
-        let two = World::over(Arc::new(server()), Vec::new(), |_| {}).await;
+        let one = World::over(Arc::new(server()), quota(), |_| {}).await;
+        let two = World::over(Arc::new(server()), quota(), |_| {}).await;
         agree(&one.api(), &two.api()).await;
     }
 }
@@ -211,8 +244,8 @@ impl Drop for Member {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_agree_on_a_real_etcd() {
     let member = Member::start();
-    let one = World::over(member.open().await, Vec::new(), |_| {}).await;
-    let two = World::over(member.open().await, Vec::new(), |_| {}).await;
+    let one = World::over(member.open().await, quota(), |_| {}).await;
+    let two = World::over(member.open().await, quota(), |_| {}).await;
     agree(&one.api(), &two.api()).await;
     // What is in etcd is where upstream puts it, and a server that starts later has all of it.
     let records = one
@@ -221,7 +254,7 @@ async fn servers_agree_on_a_real_etcd() {
         .await
         .unwrap();
     assert_eq!(records.records.len(), ROUNDS);
-    let late = World::over(member.open().await, Vec::new(), |_| {}).await;
+    let late = World::over(member.open().await, quota(), |_| {}).await;
     let listed = late.api().get(MAPS).await.ok();
     assert_eq!(listed["items"].as_array().unwrap().len(), ROUNDS);
 }
