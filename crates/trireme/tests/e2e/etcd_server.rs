@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::Value;
 
 use crate::cluster::{TRIREME, succeed};
@@ -93,21 +94,59 @@ impl Server {
 
     /// Debian's etcd, in a directory that may hold data already.
     pub fn real(directory: tempfile::TempDir) -> Server {
+        Server::real_with(directory, None)
+    }
+
+    /// Debian's etcd, for clients with a certificate only: `ca.crt`, `client.crt` and `client.key` in the directory
+    /// `keys`, in which `stranger.crt` and its key are of another authority.
+    pub fn real_for_certificates(keys: &Path) -> Server {
+        let authority = || {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+        };
+        let (ours, other) = (authority(), authority());
+        std::fs::write(keys.join("ca.crt"), ours.pem()).unwrap();
+        for (name, issuer) in [("server", &ours), ("client", &ours), ("stranger", &other)] {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+            let certificate = params.signed_by(&key, issuer).unwrap();
+            std::fs::write(keys.join(format!("{name}.crt")), certificate.pem()).unwrap();
+            std::fs::write(keys.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+        }
+        Server::real_with(tempfile::tempdir().unwrap(), Some(keys))
+    }
+
+    fn real_with(directory: tempfile::TempDir, keys: Option<&Path>) -> Server {
+        let scheme = if keys.is_some() { "https" } else { "http" };
         let (client, peer) = (
-            format!("http://{}", free_address()),
+            format!("{scheme}://{}", free_address()),
             format!("http://{}", free_address()),
         );
+        let (secured, flags) = match keys {
+            Some(keys) => {
+                let file = |flag: &str, name: &str| format!("{flag}={}", keys.join(name).display());
+                let secured = vec![
+                    "--client-cert-auth".to_owned(),
+                    file("--trusted-ca-file", "ca.crt"),
+                    file("--cert-file", "server.crt"),
+                    file("--key-file", "server.key"),
+                ];
+                (secured, client_flags(&client, keys))
+            }
+            None => (Vec::new(), vec![format!("--endpoints={client}")]),
+        };
         let child = Command::new("etcd")
             .arg("--data-dir")
             .arg(directory.path().join("data"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}"), "--unsafe-no-fsync"])
+            .args(secured)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("the tests need etcd (Debian: etcd-server) in PATH");
-        let flags = vec![format!("--endpoints={client}")];
         let server = Server {
             child,
             directory: Some(directory),

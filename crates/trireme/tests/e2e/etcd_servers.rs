@@ -175,3 +175,62 @@ fn up_keeps_its_etcd() {
     );
     embedded.up();
 }
+
+/// An etcd that takes only clients with a certificate, under `trireme server` and under `up`.
+#[test]
+fn an_etcd_asks_for_certificates() {
+    let keys = tempfile::tempdir().unwrap();
+    let etcd = Server::real_for_certificates(keys.path());
+    let file = |name: &str| keys.path().join(name).display().to_string();
+    let authority = file("ca.crt");
+    let reached = ["--etcd-servers", etcd.address(), "--etcd-cafile", &authority];
+    let shown = |name: &str| {
+        let [certificate, key] = ["crt", "key"].map(|end| file(&format!("{name}.{end}")));
+        [
+            "--etcd-certfile".to_owned(),
+            certificate,
+            "--etcd-keyfile".to_owned(),
+            key,
+        ]
+    };
+    let (client, stranger) = (shown("client"), shown("stranger"));
+    let line = |first: &[&'static str], shown: &[String]| -> Vec<String> {
+        let words = first.iter().chain(&reached).map(|word| (*word).to_owned());
+        words.chain(shown.iter().cloned()).collect()
+    };
+    let server = ["server", "--api-port", "0"];
+
+    // Without a certificate, or with another authority's, it is refused.
+    let refused = Cluster::prepare();
+    for line in [line(&server, &[]), line(&server, &stranger)] {
+        let error = fail(&refused.trireme(&words(&line)));
+        assert!(
+            error.contains("error[ETCD]") && error.contains("the etcd of --etcd-servers"),
+            "{error}"
+        );
+    }
+
+    let held = |key: &str| assert_eq!(succeed(&etcd.run(&["get", key, "--keys-only"], "")).trim(), key);
+    let cluster = Cluster::prepare();
+    let (process, _) = started(&cluster.dir, &words(&line(&server, &client)));
+    let plane = Plane { cluster, process };
+    let data = plane.cluster.dir.join("data");
+    std::fs::copy(data.join("admin.kubeconfig"), plane.cluster.kubeconfig()).unwrap();
+    plane.cluster.kubectl_ok(&["create", "configmap", "by-server"]);
+    held("/registry/configmaps/default/by-server");
+    drop(plane);
+
+    // `up` keeps the files' names: the next one needs no flags. Another prefix is another cluster.
+    let cluster = Cluster::prepare();
+    let up = ["up", "--no-node", "--api-port", "0", "--etcd-prefix", "/other"];
+    succeed(&cluster.trireme(&words(&line(&up, &client))));
+    cluster.kubectl_ok(&["create", "configmap", "by-up"]);
+    held("/other/configmaps/default/by-up");
+    succeed(&cluster.trireme(&["down"]));
+    succeed(&cluster.trireme(&["up", "--no-node"]));
+    cluster.kubectl_ok(&["get", "configmap", "by-up"]);
+}
+
+fn words(line: &[String]) -> Vec<&str> {
+    line.iter().map(String::as_str).collect()
+}
