@@ -331,25 +331,6 @@ pub fn keep_calling<M: prost::Message>(
     took
 }
 
-/// How often a message has a field of bytes or of a message.
-pub fn count_fields(mut message: &[u8], field: u64) -> u64 {
-    let mut count = 0;
-    let number = |message: &mut &[u8]| varint(message).expect("a whole message");
-    while !message.is_empty() {
-        let tag = number(&mut message);
-        match tag & 7 {
-            0 => drop(number(&mut message)),
-            2 => {
-                let length = number(&mut message) as usize;
-                message = &message[length..];
-                count += u64::from(tag >> 3 == field);
-            }
-            other => panic!("a field of type {other}"),
-        }
-    }
-    count
-}
-
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for place in 0.. {
