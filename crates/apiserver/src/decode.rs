@@ -4,8 +4,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use api::codec::{Limits, MediaType, json, protobuf, yaml};
-use api::normalize::{UnknownFields, normalize};
+use api::codec::{Decoded, Limits, MediaType, json, protobuf, yaml};
+use api::normalize::{UnknownField, UnknownFields, normalize};
 use api::schema::SchemaRef;
 use api::{GroupVersionKind, Reason, Status, Value, meta};
 
@@ -37,34 +37,20 @@ pub fn media_type(headers: &HeaderMap) -> Result<MediaType, Status> {
     }
 }
 
-/// A tree and what strict validation has to say about its syntax.
-struct Syntax {
-    value: Value,
-    strict: Vec<String>,
-    binary: bool,
-}
-
-fn read(media: MediaType, bytes: &Bytes) -> Result<Syntax, api::codec::DecodeError> {
+fn read(media: MediaType, bytes: &Bytes) -> Result<Decoded, api::codec::DecodeError> {
     let limits = Limits::default();
-    if media == MediaType::Protobuf {
-        let (gvk, mut value) = protobuf::decode(bytes)?;
-        view::set_kind(&mut value, &gvk.api_version(), &gvk.kind);
-        return Ok(Syntax {
-            value,
-            strict: Vec::new(),
-            binary: true,
-        });
+    match media {
+        MediaType::Protobuf => {
+            let (gvk, mut value) = protobuf::decode(bytes)?;
+            view::set_kind(&mut value, &gvk.api_version(), &gvk.kind);
+            Ok(Decoded {
+                value,
+                duplicates: Vec::new(),
+            })
+        }
+        MediaType::Yaml => yaml::decode(bytes, &limits),
+        _ => json::decode(bytes, &limits),
     }
-    let decoded = match media {
-        MediaType::Yaml => yaml::decode(bytes, &limits)?,
-        _ => json::decode(bytes, &limits)?,
-    };
-    let strict = decoded.strict_errors().collect();
-    Ok(Syntax {
-        value: decoded.value,
-        strict,
-        binary: false,
-    })
 }
 
 /// Decodes the object of a create or update: of the expected kind, normal, its unknown fields refused or reported.
@@ -76,11 +62,8 @@ pub fn object(
     validation: FieldValidation,
 ) -> Result<Value, Status> {
     let media = media_type(&call.headers)?;
-    let Syntax {
-        mut value,
-        mut strict,
-        binary,
-    } = read(media, bytes).map_err(|error| unrecognized(expected, bytes, &error.to_string()))?;
+    let mut decoded = read(media, bytes).map_err(|error| unrecognized(expected, bytes, &error.to_string()))?;
+    let mut value = std::mem::take(&mut decoded.value);
     if !value.is_object() {
         let why = "json: cannot unmarshal a value that is no object into Go value of type runtime.TypeMeta";
         return Err(Status::bad_request(format!(
@@ -100,8 +83,8 @@ pub fn object(
         ))
     })?;
     // Protobuf has no strict mode (upstream falls back to the plain decoder).
-    if !binary {
-        strict.extend(unknown.iter().map(|field| field.to_string()));
+    if media != MediaType::Protobuf && !(decoded.duplicates.is_empty() && unknown.is_empty()) {
+        let strict = strict_errors(media, bytes, &decoded, unknown);
         report(call, &strict, validation).map_err(|why| {
             Status::bad_request(format!(
                 "{} in version {} cannot be handled as a {}: {why}",
@@ -112,6 +95,20 @@ pub fn object(
         })?;
     }
     Ok(value)
+}
+
+/// What strict validation found, in upstream's order: that of the text in JSON; in YAML, which upstream reads into a map
+/// first, what the syntax shows before what the type shows.
+fn strict_errors(media: MediaType, bytes: &Bytes, decoded: &Decoded, unknown: Vec<UnknownField>) -> Vec<String> {
+    let unknown = unknown.into_iter();
+    if media == MediaType::Json {
+        let unknown: Vec<String> = unknown.map(|field| field.path).collect();
+        return json::strict_errors_in_order(bytes, &Limits::default(), &decoded.duplicates, &unknown);
+    }
+    decoded
+        .strict_errors()
+        .chain(unknown.map(|field| field.to_string()))
+        .collect()
 }
 
 /// Refuses or warns about what strict validation found.

@@ -6,6 +6,7 @@
 //! - a watcher is never ahead of what a reader sees: it delivers only events up to the published revision;
 //! - no reader waits for a writer: reading takes an `Arc`, watching a short lock of one ring.
 
+mod age;
 mod applied;
 mod apply;
 mod ring;
@@ -32,6 +33,7 @@ use crate::engine::{Engine, EngineError, Record, Revision};
 use crate::map::{Item, Map, head_of_bytes, shared_of_bytes};
 use crate::mutation::{Mutation, mutated};
 use crate::transaction::{CommitError, Operation, Transaction};
+use age::Age;
 use applied::Applied;
 use apply::Applier;
 use ring::Ring;
@@ -203,6 +205,7 @@ pub(crate) struct Shared<V> {
     clock: Clock,
     limits: RingLimits,
     state: ArcSwap<State<V>>,
+    age: Mutex<Age>,
     /// Who waits for which revision; closed when the applying task ends.
     applied: Applied,
     /// By prefix; prefixes do not overlap.
@@ -263,6 +266,7 @@ impl<V: Value> Replica<V> {
             build: Box::new(build),
             clock,
             limits,
+            age: Mutex::new(Age::new(limits.window_ms)),
             state: ArcSwap::from_pointee(State {
                 revision: 0,
                 tables: Map::new(),

@@ -16,6 +16,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
         limits,
         path: Vec::new(),
         duplicates: Vec::new(),
+        met: None,
     };
     let value = parser.value()?;
     parser.skip_blanks();
@@ -26,6 +27,51 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
         }),
         Some(byte) => Err(invalid(byte, "after top-level value")),
     }
+}
+
+/// What strict validation found in a JSON text that [`decode`] has read, in the order in which upstream's decoder meets
+/// it: an unknown field where it stands, a repeated one where it stands again. Upstream goes over the value of an unknown
+/// field without a look (`sigs.k8s.io/json`, `saveStrictError`).
+pub fn strict_errors_in_order(bytes: &[u8], limits: &Limits, duplicates: &[String], unknown: &[String]) -> Vec<String> {
+    let mut parser = Parser {
+        bytes,
+        at: 0,
+        depth: 0,
+        limits,
+        path: Vec::new(),
+        duplicates: Vec::new(),
+        met: Some(Vec::new()),
+    };
+    // Errors were told by whoever decoded the text.
+    let _ = parser.value();
+    let mut places = std::collections::HashMap::<String, Vec<usize>>::new();
+    for (place, path) in parser.met.unwrap_or_default().into_iter().enumerate() {
+        places.entry(path).or_default().push(place);
+    }
+    let place_of = |path: &String, nth: usize| places.get(path).and_then(|places| places.get(nth)).copied();
+    let looked_into = |path: &&String| !unknown.iter().any(|unknown| is_below(path, unknown));
+    let mut told: Vec<(Option<usize>, String)> = Vec::new();
+    for path in unknown {
+        told.push((
+            place_of(path, 0),
+            format!("unknown field {}", crate::field::quote(path)),
+        ));
+    }
+    for path in duplicates.iter().filter(looked_into) {
+        told.push((
+            place_of(path, 1),
+            format!("duplicate field {}", crate::field::quote(path)),
+        ));
+    }
+    told.sort_by_key(|(place, _)| place.unwrap_or(usize::MAX));
+    told.truncate(STRICT_ERRORS_MAX);
+    told.into_iter().map(|(_, text)| text).collect()
+}
+
+/// Whether a path leads into what is at another one, or again to it.
+fn is_below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// The value as compact JSON with sorted keys, `<`, `>` and `&` as they are.
@@ -40,6 +86,8 @@ struct Parser<'a> {
     limits: &'a Limits,
     path: Vec<Step>,
     duplicates: Vec<String>,
+    /// The paths of all fields in their order, if somebody asks.
+    met: Option<Vec<String>>,
 }
 
 enum Step {
@@ -124,6 +172,10 @@ impl Parser<'_> {
             let start = self.at;
             let key = self.string()?;
             self.path.push(Step::Key(start, self.at));
+            if self.met.is_some() {
+                let path = self.written_path();
+                self.met.get_or_insert_default().push(path);
+            }
             self.skip_blanks();
             match self.peek().ok_or_else(truncated)? {
                 b':' => self.at += 1,
@@ -171,10 +223,8 @@ impl Parser<'_> {
         Ok(Value::Array(items))
     }
 
-    fn tell_duplicate(&mut self) {
-        if self.duplicates.len() >= STRICT_ERRORS_MAX {
-            return;
-        }
+    /// The way to the field at hand as upstream writes it: `spec.containers[0].image`.
+    fn written_path(&self) -> String {
         let mut path = String::new();
         for step in &self.path {
             match step {
@@ -188,6 +238,14 @@ impl Parser<'_> {
                 Step::Index(index) => path.push_str(&format!("[{index}]")),
             }
         }
+        path
+    }
+
+    fn tell_duplicate(&mut self) {
+        if self.duplicates.len() >= STRICT_ERRORS_MAX {
+            return;
+        }
+        let path = self.written_path();
         if !self.duplicates.contains(&path) {
             self.duplicates.push(path);
         }
@@ -441,6 +499,31 @@ mod tests {
                 r#"duplicate field "spec.c[0].x""#,
                 r#"duplicate field "spec""#
             ]
+        );
+    }
+
+    #[test]
+    fn strict_errors_come_in_the_order_of_the_text() {
+        fn check(text: &str, unknown: &[&str], expect: &[&str]) {
+            let decoded = decode(text.as_bytes(), &Limits::default()).unwrap();
+            let unknown: Vec<String> = unknown.iter().map(|path| (*path).to_owned()).collect();
+            let told = strict_errors_in_order(text.as_bytes(), &Limits::default(), &decoded.duplicates, &unknown);
+            assert_eq!(told, expect, "{text}");
+        }
+        let (unknown, twice) = (r#"unknown field "spec.u""#, r#"duplicate field "spec.a""#);
+        check(r#"{"spec":{"u":1,"a":2,"a":3}}"#, &["spec.u"], &[unknown, twice]);
+        check(r#"{"spec":{"a":2,"a":3,"u":1}}"#, &["spec.u"], &[twice, unknown]);
+        check(r#"{"spec":{"a":2,"u":1,"a":3}}"#, &["spec.u"], &[unknown, twice]);
+        check(
+            r#"{"z":1,"b":{"y":1}}"#,
+            &["b.y", "z"],
+            &[r#"unknown field "z""#, r#"unknown field "b.y""#],
+        );
+        // What is unknown is not looked into; a neighbour with a longer name is.
+        check(
+            r#"{"u":{"a":1,"a":2},"u":3,"up":1,"up":2}"#,
+            &["u"],
+            &[r#"unknown field "u""#, r#"duplicate field "up""#],
         );
     }
 

@@ -225,6 +225,7 @@ impl<V: Value> Applier<V> {
             drop(roots);
             tables.insert(Arc::new(Root { slot, map: working.map }));
         }
+        shared.age.lock().reached(revision, now_ms);
         shared.state.store(Arc::new(State { revision, tables }));
         shared.applied.publish(revision);
         wake.iter().for_each(|notify| notify.notify_waiters());

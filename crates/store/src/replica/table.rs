@@ -80,6 +80,10 @@ impl<V: Value> Table<V> {
         if revision >= now.revision {
             return (revision == now.revision).then_some(now);
         }
+        let shared = &self.handle.shared;
+        if revision < shared.age.lock().oldest(shared.clock.now_ms()) {
+            return None;
+        }
         let kept = self.core.roots.lock().at_or_after(revision);
         let (from, mut map) = kept.unwrap_or((now.revision, now.map));
         if from != revision {

@@ -173,6 +173,29 @@ async fn old_revisions_are_rebuilt_or_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn old_revisions_expire_though_their_table_is_quiet() {
+    let world = World::new(8);
+    let engine = world.open().await.unwrap();
+    let replica = world.replica(&engine).await;
+    let table = table(&replica);
+    write(&replica, "/a/x", "1").await;
+    let listed = table.snapshot();
+    table.keep(&listed);
+    let window = Duration::from_millis(RingLimits::default().window_ms.unsigned_abs());
+    // What others write tells the time.
+    tokio::time::sleep(window / 10).await;
+    write(&replica, "/b/x", "2").await;
+    tokio::time::sleep(window - window / 10).await;
+    assert!(
+        table.snapshot_at(listed.revision()).is_some(),
+        "still the newest a window ago"
+    );
+    tokio::time::sleep(window / 10).await;
+    assert!(table.snapshot_at(listed.revision()).is_none());
+    assert_eq!(table.snapshot_at(replica.revision()).unwrap().iter().count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_watch_sees_what_it_asked_for() {
     let world = World::new(4);
     let engine = world.open().await.unwrap();
