@@ -9,6 +9,24 @@ use k8s_openapi::api::{
 use crate::kind::{Kind, Meta, Object};
 use crate::resource::{Resource, resources};
 
+/// The time that Go takes for none.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// An object whose conditions all say when they came to be. Go writes a time that was never set as `null`, and clients set
+/// none; the structs want one in a `metav1.Condition`. None: there is nothing to mend.
+fn timed(json: &[u8]) -> Option<serde_json::Value> {
+    let mut object: serde_json::Value = serde_json::from_slice(json).ok()?;
+    let conditions = object.pointer_mut("/status/conditions")?.as_array_mut()?;
+    let mut mended = false;
+    for condition in conditions.iter_mut().filter_map(serde_json::Value::as_object_mut) {
+        let time = condition.entry("lastTransitionTime").or_default();
+        if time.is_null() {
+            (*time, mended) = (NO_TIME.into(), true);
+        }
+    }
+    mended.then_some(object)
+}
+
 macro_rules! kinds {
     ($($kind:ty => $resource:ident,)*) => {
         /// What is left of an object that goes through the struct of its kind; for tests of all kinds.
@@ -23,7 +41,10 @@ macro_rules! kinds {
         impl Object for $kind {
             #[inline(never)]
             fn decode(json: &[u8]) -> Result<Self, serde_json::Error> {
-                let mut object: Self = serde_json::from_slice(json)?;
+                let mut object: Self = match serde_json::from_slice(json) {
+                    Ok(object) => object,
+                    Err(error) => serde_json::from_value(timed(json).ok_or(error)?)?,
+                };
                 object.metadata.managed_fields = None;
                 Ok(object)
             }
@@ -79,6 +100,22 @@ mod tests {
     use api::testing::{FILLS, object as made};
 
     use super::*;
+
+    #[test]
+    fn conditions_that_never_changed_are_read() {
+        let read = |conditions: &str| {
+            let json = format!(r#"{{"metadata":{{"name":"a"}},"status":{{"conditions":{conditions}}}}}"#);
+            core::v1::Service::decode(json.as_bytes())
+        };
+        for time in [r#""lastTransitionTime":null,"#, ""] {
+            let service = read(&format!(r#"[{{{time}"type":"A","status":"True"}}]"#)).unwrap();
+            let conditions = service.status.unwrap().conditions.unwrap();
+            assert_eq!(conditions[0].last_transition_time.0.to_string(), NO_TIME);
+            assert_eq!((&*conditions[0].type_, &*conditions[0].status), ("A", "True"));
+        }
+        assert!(read("7").is_err());
+        assert!(read(r#"[{"lastTransitionTime":"soon"}]"#).is_err());
+    }
 
     /// The fields of `left` that `right` has not, or has otherwise. What is empty may be absent, or empty in another way.
     fn lost(path: &str, left: &Value, right: &Value, found: &mut Vec<String>) {

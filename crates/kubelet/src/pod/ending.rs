@@ -3,6 +3,7 @@
 //! The order is a promise: the object is removed only after nothing of the pod runs, so that whoever waits for its end
 //! (a StatefulSet, a namespace) can rely on it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use client::{DeleteParams, Preconditions, resources};
@@ -24,16 +25,22 @@ impl Worker {
         self.probes.keep(&[]);
         let begun = Instant::now();
         let mut told = false;
+        let mut ended = BTreeSet::new();
         loop {
             let (_, _, uid) = identity(&self.pod);
             let Ok(observed) = Observed::of_pod(&self.shared.cri, uid).await else {
                 tokio::time::sleep(RETRY).await;
                 continue;
             };
-            let running: Vec<_> = observed.runs.iter().filter(|run| !run.is_over()).cloned().collect();
+            // One that was made and never started has nothing to end: it goes with the sandbox.
+            let running: Vec<_> = observed.runs.iter().filter(|run| run.is_running()).cloned().collect();
             self.write(&observed, false).await;
             if running.is_empty() {
                 break;
+            }
+            if running.iter().all(|run| ended.contains(&run.id)) {
+                // They outlived their kill: the runtime said why.
+                tokio::time::sleep(RETRY).await;
             }
             let grace = grace_seconds(&self.pod);
             let left = (grace - i64::try_from(begun.elapsed().as_secs()).unwrap_or(grace)).max(0);
@@ -45,7 +52,10 @@ impl Worker {
             tokio::pin!(ends);
             loop {
                 tokio::select! {
-                    _ = &mut ends => break,
+                    _ = &mut ends => {
+                        ended.extend(running.iter().map(|run| run.id.clone()));
+                        break;
+                    }
                     input = self.inputs.recv() => match input {
                         None => return,
                         Some(input) => {
