@@ -18,7 +18,9 @@ pub async fn commit(
     mut transaction: Transaction,
     reservation: Reservation,
 ) -> Result<Committed, WriteError> {
-    reservation.claim(&mut transaction);
+    reservation
+        .claim(server, &mut transaction)
+        .map_err(WriteError::Failed)?;
     let server = server.clone();
     let work = async move {
         let labels = server.storage.labels_of(&transaction);

@@ -238,7 +238,8 @@ impl ApiServer {
             .await
             .map_err(|status| StartError::Write(status.message))?;
         let ports = config.node_port_range.clone();
-        let allocator = Arc::new(Allocator::new(config.service_range, ports, config.random.fork()));
+        let state: Arc<dyn Cluster> = storage.clone();
+        let allocator = Arc::new(Allocator::new(config.service_range, ports, config.random.fork(), state));
         let services = GroupResource {
             group: String::new(),
             resource: "services".into(),
@@ -330,6 +331,12 @@ impl Running {
         self.server.storage.add(&registry, &kind).await?;
         self.server.registry.store(Arc::new(registry));
         Ok(())
+    }
+
+    /// Keeps the default ServiceCIDR, and Services and their IPAddresses together, until the end. The client is the server
+    /// itself.
+    pub fn keep_cluster_ips(&self, client: &client::Client, shutdown: &Shutdown) {
+        allocation::maintain(&self.server, client, shutdown);
     }
 
     /// Stops serving a kind; its watches end, its objects stay stored. False: it was not served.

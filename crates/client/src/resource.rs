@@ -137,6 +137,8 @@ pub mod resources {
         Resource::new("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", true);
     pub const EVENTS_V1: Resource = Resource::new("events.k8s.io", "v1", "events", "Event", true);
     pub const INGRESSES: Resource = Resource::new("networking.k8s.io", "v1", "ingresses", "Ingress", true);
+    pub const IP_ADDRESSES: Resource = Resource::new("networking.k8s.io", "v1", "ipaddresses", "IPAddress", false);
+    pub const SERVICE_CIDRS: Resource = Resource::new("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", false);
     pub const NETWORK_POLICIES: Resource =
         Resource::new("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", true);
     pub const RUNTIME_CLASSES: Resource = Resource::new("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", false);

@@ -28,6 +28,7 @@ mod replica_set;
 mod resource_quota;
 mod root_ca;
 mod service_account;
+mod service_cidrs;
 mod taint_eviction;
 mod views;
 mod volume_protection;
@@ -133,6 +134,7 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
         "endpoint-slice-mirroring-controller",
     ));
     endpoints::start(context("endpoint-controller", "endpoint-controller"));
+    service_cidrs::start(context("service-cidrs-controller", "service-cidr-controller"));
     garbage_collector::start(context("generic-garbage-collector", "garbage-collector-controller"));
     resource_quota::start(context("resourcequota-controller", "resourcequota-controller"));
     node_lifecycle::start(context("node-controller", "node-controller"));

@@ -82,7 +82,7 @@ fn main() {
 
 fn rules(pod_network: ipnet::Ipv4Net) -> RulesConfig {
     RulesConfig {
-        service_network: "10.96.0.0/12".parse().expect("a network"),
+        service_networks: vec!["10.96.0.0/12".parse().expect("a network")],
         pod_network,
         node_address: Ipv4Addr::new(172, 30, 0, 1),
         dns_address: None,

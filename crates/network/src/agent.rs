@@ -1,8 +1,9 @@
-//! The network agent of a node: watches Services and EndpointSlices and keeps packet rules and DNS names as they say.
+//! The network agent of a node: watches Services, EndpointSlices and ServiceCIDRs and keeps packet rules, routes and DNS
+//! names as they say.
 //!
 //! One loop. It collects all news that is there (and the [`crate::host_ports`] that pods publish), works out which Services changed, changes the names, and commits the rules
 //! in one transaction on a thread where blocking is fine; news that comes meanwhile is the next round. Nothing is written
-//! before both copies are complete: a half-known cluster would refuse connections that worked before a restart, and deny
+//! before all copies are complete: a half-known cluster would refuse connections that worked before a restart, and deny
 //! names that exist.
 //!
 //! Invariant: the names change before the rules do, and both are functions of the same [`Catalog`].
@@ -24,7 +25,8 @@ use crate::dns::upstream::Upstream;
 use crate::dns::zone::{Zone, ZoneConfig};
 use crate::host_ports::{Order, Orders};
 use crate::node::NodeNetwork;
-use crate::objects::{ServiceObject, SliceObject};
+use crate::objects::{ServiceCidrObject, ServiceObject, SliceObject};
+use crate::ranges::{Ranges, Routes};
 use crate::services::kernel::Kernel;
 use crate::services::plan::{PlanConfig, Table};
 use crate::services::rotation::{Node, rotation};
@@ -86,7 +88,7 @@ impl Agent {
             None => None,
         };
         let rules = RulesConfig {
-            service_network: network.service_network,
+            service_networks: vec![network.service_network],
             pod_network: network.pod_network,
             node_address: network.node_address,
             dns_address: network.dns_address,
@@ -100,22 +102,25 @@ impl Agent {
         let work = Work {
             node: Node {
                 name: config.node_name,
-                address: config.network.node_address,
+                address: network.node_address,
             },
             catalog: Catalog::new(),
             zone: zone.clone(),
             written: Some(Box::new(Written {
                 kernel: Kernel::open(namespace, rules)?,
+                routes: Routes::open(namespace, network)?,
                 table,
             })),
+            ranges: Ranges::new(network),
             committed,
             waiting: Vec::new(),
             backoff: Backoff::new(RETRY_FIRST, RETRY_LAST).with_jitter(0.2, random.fork()),
         };
         let services = informers.informer::<ServiceObject>().subscribe();
         let slices = informers.informer::<SliceObject>().subscribe();
+        let cidrs = informers.informer::<ServiceCidrObject>().subscribe();
         let stop = shutdown.clone();
-        shutdown.spawn(work.run(services, slices, host_ports, dns, stop));
+        shutdown.spawn(work.run(services, slices, cidrs, host_ports, dns, stop));
         Ok(Agent { zone, commits })
     }
 
@@ -137,12 +142,14 @@ impl Agent {
 
 struct Written {
     kernel: Kernel,
+    routes: Routes,
     table: Table,
 }
 
 struct Work {
     node: Node,
     catalog: Catalog,
+    ranges: Ranges,
     zone: Arc<RwLock<Zone>>,
     /// Absent only while a commit is under way, or when its thread panicked.
     written: Option<Box<Written>>,
@@ -157,11 +164,12 @@ impl Work {
         mut self,
         mut services: Events<ServiceObject>,
         mut slices: Events<SliceObject>,
+        mut cidrs: Events<ServiceCidrObject>,
         Orders(mut orders): Orders,
         mut dns: Option<(Arc<DnsServer>, DnsSockets)>,
         shutdown: Shutdown,
     ) {
-        let (mut services_synced, mut slices_synced) = (false, false);
+        let (mut services_synced, mut slices_synced, mut cidrs_synced) = (false, false, false);
         let mut retry = None;
         loop {
             let pause = async {
@@ -180,6 +188,10 @@ impl Work {
                     Some(delta) => slices_synced |= self.take_slice(delta),
                     None => return,
                 },
+                delta = cidrs.next() => match delta {
+                    Some(delta) => cidrs_synced |= self.ranges.take(delta),
+                    None => return,
+                },
                 // Without publishers there is nothing to take, ever.
                 Some(order) = orders.recv() => self.take_order(order),
                 () = pause => {}
@@ -190,10 +202,13 @@ impl Work {
             while let Some(delta) = slices.try_next() {
                 slices_synced |= self.take_slice(delta);
             }
+            while let Some(delta) = cidrs.try_next() {
+                cidrs_synced |= self.ranges.take(delta);
+            }
             while let Ok(order) = orders.try_recv() {
                 self.take_order(order);
             }
-            if !(services_synced && slices_synced) {
+            if !(services_synced && slices_synced && cidrs_synced) {
                 continue;
             }
             let changed = self.plan();
@@ -256,9 +271,15 @@ impl Work {
     /// Carries what changed into the names and the wanted rules; false when nothing did.
     fn plan(&mut self) -> bool {
         let changed = self.catalog.take_changed();
+        let moved = self.ranges.take_changed();
         let Some(written) = &mut self.written else {
-            return !changed.is_empty();
+            return moved || !changed.is_empty();
         };
+        if moved {
+            self.zone.write().set_networks(self.ranges.networks());
+            written.kernel.set_service_networks(self.ranges.service_networks());
+            written.routes.want(self.ranges.service_networks());
+        }
         for name in &changed {
             let found = self.catalog.get(name);
             self.zone.write().set(name, found.as_ref());
@@ -268,7 +289,7 @@ impl Work {
             }
             written.table.set(name, frontends);
         }
-        !changed.is_empty()
+        moved || !changed.is_empty()
     }
 
     async fn commit(&mut self) -> io::Result<()> {
@@ -277,12 +298,15 @@ impl Work {
             .take()
             .ok_or_else(|| io::Error::other("an earlier commit did not return"))?;
         let (written, result) = tokio::task::spawn_blocking(move || {
-            let result = written.kernel.sync(&mut written.table);
+            let result = written
+                .routes
+                .sync()
+                .and_then(|()| Ok(written.kernel.sync(&mut written.table)?));
             (written, result)
         })
         .await
         .map_err(io::Error::other)?;
         self.written = Some(written);
-        Ok(result?)
+        result
     }
 }

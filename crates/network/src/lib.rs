@@ -19,6 +19,8 @@ pub mod objects;
 pub mod services;
 pub mod views;
 
+mod ranges;
+
 pub use agent::{Agent, AgentConfig};
 pub use dial::{dial_in, listen_in, udp_in};
 pub use host_ports::{HostPort, HostPorts};

@@ -25,7 +25,7 @@ pub struct NodeNetwork {
     pub pod_network: Ipv4Net,
     /// The addresses of all pods of the cluster. What no route of a node takes is unreachable.
     pub cluster_network: Ipv4Net,
-    /// The range of cluster addresses.
+    /// The range of cluster addresses that is there from the start; [`crate::ranges`] adds what ServiceCIDRs name.
     pub service_network: Ipv4Net,
     /// The address of the cluster's DNS, when this node answers on it.
     pub dns_address: Option<Ipv4Addr>,
@@ -78,7 +78,10 @@ pub fn setup(namespace: &NetworkNamespace, network: &NodeNetwork, uplink: Option
         let mut messages = Messages::new();
         route::put_route(&mut messages, &Route::unreachable(destination(network.cluster_network)));
         route::put_route(&mut messages, &Route::unreachable(destination(network.pod_network)));
-        route::put_route(&mut messages, &service_route(network));
+        route::put_route(
+            &mut messages,
+            &service_route(network.service_network, network.node_address),
+        );
         socket.transact(messages)?;
         match uplink {
             Some(uplink) => add_uplink(&mut socket, uplink),
@@ -121,14 +124,14 @@ fn set(name: &str, value: &str) -> io::Result<()> {
 
 /// The route is there so that the node's own connections get as far as the translation: that changes the destination and
 /// routes again. What is not translated is rejected and never sent.
-fn service_route(network: &NodeNetwork) -> Route {
+pub(crate) fn service_route(range: Ipv4Net, node_address: Ipv4Addr) -> Route {
     Route {
-        destination: destination(network.service_network),
+        destination: destination(range),
         kind: RouteKind::Unicast,
         scope: Scope::Link,
         link: Some(LOOPBACK_INDEX),
         gateway: None,
-        source: Some(network.node_address.into()),
+        source: Some(node_address.into()),
         // Without it a connection would begin with the loopback link's 64 KiB.
         mtu: Some(MTU),
     }

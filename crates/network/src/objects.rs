@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use client::{Meta, resources, view_kind};
+use ipnet::Ipv4Net;
 use serde::Deserialize;
 
 use crate::views::{EndpointView, ObjectName, Protocol, ServiceKind, ServicePort, ServiceView, SlicePort, SliceView};
@@ -37,6 +38,33 @@ pub struct SliceObject {
     ports: Option<Vec<Port>>,
 }
 
+/// A ServiceCIDR.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ServiceCidrObject {
+    metadata: Metadata,
+    spec: ServiceCidrSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ServiceCidrSpec {
+    cidrs: Vec<String>,
+}
+
+impl ServiceCidrObject {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.metadata.name
+    }
+
+    /// Its ranges of IPv4.
+    pub fn ranges(&self) -> Vec<Ipv4Net> {
+        self.spec.cidrs.iter().filter_map(|range| range.parse().ok()).collect()
+    }
+}
+
+view_kind!(ServiceCidrObject, resources::SERVICE_CIDRS);
 view_kind!(ServiceObject, resources::SERVICES);
 view_kind!(SliceObject, resources::ENDPOINT_SLICES);
 

@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 
 /// Where the cluster's own objects say that the API and DNS are, as in `trireme up`.
 const ADDRESSES: bootstrap::Addresses = bootstrap::Addresses {
+    service_range: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12),
     api_service: Ipv4Addr::new(10, 96, 0, 1),
     dns_service: Ipv4Addr::new(10, 96, 0, 10),
     api_endpoint: (IpAddr::V4(Ipv4Addr::new(10, 243, 0, 1)), 6443),
@@ -171,6 +172,8 @@ impl ControlPlane {
     }
 
     fn start_components(&self, random: &Random) {
+        let own = self.client(UserInfo::new("system:apiserver", [SYSTEM_MASTERS]));
+        self.running.keep_cluster_ips(&own, &self.components);
         let manager = self.client(UserInfo::new::<String>("system:kube-controller-manager", []));
         let server = self.running.clone();
         let client_for = Box::new(move |name: &str| {

@@ -1,25 +1,27 @@
 //! Cluster IPs: which a Service has, asks for and gets.
 
 use std::net::Ipv4Addr;
-use std::ops::Range;
 
 use ipnet::Ipv4Net;
 use serde_json::json;
 
 use api::field::{Error, Path};
-use api::{Status, Value};
+use api::{Status, Value, meta};
 
+use super::ranges::usable;
 use super::{Allocator, Given, Reservation, invalid};
 
-/// Addresses at the start of the range that are given out last, so that people can choose fixed ones from them
-/// (upstream's `ipallocator`, `calculateRangeOffset`: between 16 and 256, a sixteenth of the range).
-const STATIC_BAND_MIN: u32 = 16;
-const STATIC_BAND_MAX: u32 = 256;
+/// Addresses at the start of a range that are given out last, so that people can choose fixed ones from them
+/// (upstream's `ipallocator`, `calculateRangeOffset`: between 16 and 256, a sixteenth of the range, none of a tiny one).
+const STATIC_BAND_MIN: u64 = 16;
+const STATIC_BAND_MAX: u64 = 256;
+const STATIC_BAND_PART: u64 = 16;
 
-/// The last usable address is excluded like the first: upstream leaves out network and broadcast.
-fn usable(range: Ipv4Net) -> Range<u32> {
-    let first = u32::from(range.network()) + 1;
-    first..u32::from(range.broadcast()).max(first)
+fn static_band(range: Ipv4Net) -> u32 {
+    match 1_u64 << (32 - range.prefix_len()) {
+        size if size <= STATIC_BAND_MIN => 0,
+        size => (size / STATIC_BAND_PART).clamp(STATIC_BAND_MIN, STATIC_BAND_MAX) as u32,
+    }
 }
 
 fn needs_one(service: &Value) -> bool {
@@ -66,7 +68,7 @@ impl Allocator {
         }
         let chosen = service["spec"]["clusterIP"].as_str().unwrap_or("").to_owned();
         let address = match &*chosen {
-            "" => self.any_address(reservation)?,
+            "" => self.any_address(service, reservation)?,
             // An address that is there cannot be changed: validation refuses that, so nothing is taken for it.
             text if !old.map(of).unwrap_or_default().is_empty() => {
                 parse(text).map_err(|error| invalid(service, error))?
@@ -88,11 +90,8 @@ impl Allocator {
     }
 
     fn one_address(&self, address: Ipv4Addr, reservation: &mut Reservation) -> Result<(), String> {
-        if !usable(self.range).contains(&u32::from(address)) {
-            return Err(format!(
-                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
-                self.range
-            ));
+        if self.ranges.lock().giving_one(address).is_none() {
+            return Err("the provided network does not match the current range".into());
         }
         match self.reserve(Given::Address(address), reservation) {
             true => Ok(()),
@@ -100,12 +99,19 @@ impl Allocator {
         }
     }
 
-    fn any_address(&self, reservation: &mut Reservation) -> Result<Ipv4Addr, Status> {
-        let all = usable(self.range);
-        let band = (all.len() as u32 / 16).clamp(STATIC_BAND_MIN, STATIC_BAND_MAX);
+    /// From the first range that has one. Upstream tries the ranges in no order.
+    fn any_address(&self, service: &Value, reservation: &mut Reservation) -> Result<Ipv4Addr, Status> {
+        let ranges = self.ranges.lock().giving();
         let make = |number| Given::Address(Ipv4Addr::from(number));
-        let found = self.reserve_any(all, band, make, reservation);
-        let found = found.ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
+        let found = ranges
+            .into_iter()
+            .find_map(|range| self.reserve_any(usable(range), static_band(range), make, reservation));
+        let found = found.ok_or_else(|| {
+            let name = api::field::quote(meta::name(service));
+            Status::internal(format!(
+                "failed to allocate a serviceIP for Service {name}: range is full"
+            ))
+        })?;
         Ok(found.into())
     }
 }

@@ -1,15 +1,20 @@
-//! What Services are given from ranges: cluster IPs ([`addresses`]) and node ports ([`ports`]). Given when they are written,
-//! taken back when they go.
+//! What Services are given from ranges: cluster IPs ([`addresses`], from what [`ranges`] says) and node ports ([`ports`]).
+//! Given when they are written, taken back when they go.
 //!
 //! One table in memory, filled from the replica at start. A write *reserves* before it commits and keeps the reservation
 //! when the commit happened, so two writes that race never get the same thing. Invariant: everything that a stored
-//! Service has is in the table. With several servers on one store, each follows what the others write, and a key for each
-//! thing that is given, written with the Service, lets one of two writes within the same moment win.
+//! Service has is in the table. With several servers on one store, each follows what the others write, and an object for
+//! each address ([`objects`]) and a key for each port, written with the Service, let one of two writes within the same
+//! moment win. [`repair`] keeps Services and IPAddresses together, [`default_range`] the ServiceCIDR of the flags.
 //!
 //! Source: `k8s.io/kubernetes/pkg/registry/core/service/{storage/alloc.go,ipallocator,portallocator}`.
 
 mod addresses;
+mod default_range;
+mod objects;
 mod ports;
+mod ranges;
+mod repair;
 mod reservation;
 
 use std::collections::HashMap;
@@ -26,12 +31,15 @@ use parking_lot::Mutex;
 use api::field::Error;
 use api::{GroupKind, Status, Value, meta};
 
-use crate::cluster::{Change, Changes};
+use crate::cluster::{Change, Changes, Cluster};
 use crate::registry::Kind;
+use crate::server::Server;
+use ranges::Ranges;
 
+pub use default_range::default_service_cidr;
 pub use reservation::Reservation;
 
-/// Below it stands a key for each thing that a write has given, with the Service that has it. Older ones have none.
+/// Below it stands a key for each port that a write has given, with the Service that has it. Older ones have none.
 /// Upstream's allocators keep their bitmaps under such names; no kind does.
 const CLAIMS: &str = "/registry/ranges";
 /// How many are tried at random before the range is searched from there on.
@@ -49,20 +57,22 @@ pub enum Given {
     Port(u16),
 }
 
-impl Given {
-    fn claim(self) -> Bytes {
-        Bytes::from(match self {
-            Given::Address(address) => format!("{CLAIMS}/serviceips/{address}"),
-            Given::Port(port) => format!("{CLAIMS}/servicenodeports/{port}"),
-        })
-    }
+/// The key that stands for a port. Versions before the first IPAddress had one for each address too.
+fn claim(given: Given) -> Bytes {
+    Bytes::from(match given {
+        Given::Address(address) => format!("{CLAIMS}/serviceips/{address}"),
+        Given::Port(port) => format!("{CLAIMS}/servicenodeports/{port}"),
+    })
 }
 
 /// What can be given, and who has it.
 pub struct Allocator {
-    range: Ipv4Net,
+    default_range: Ipv4Net,
+    ranges: Mutex<Ranges>,
     node_ports: Range<u16>,
     random: base::Random,
+    /// Where IPAddresses are, which others than Services may have.
+    cluster: Arc<dyn Cluster>,
     /// Owner (`namespace/name`): free is what is not here.
     taken: Mutex<HashMap<Given, String>>,
     /// What other servers write, when there are any.
@@ -72,10 +82,16 @@ pub struct Allocator {
 impl fmt::Debug for Allocator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Allocator")
-            .field("range", &self.range)
+            .field("default_range", &self.default_range)
             .field("node_ports", &self.node_ports)
             .finish_non_exhaustive()
     }
+}
+
+/// Starts what keeps ServiceCIDRs, Services and IPAddresses as they should be.
+pub fn maintain(server: &Arc<Server>, client: &client::Client, shutdown: &base::Shutdown) {
+    default_range::start(server, client, shutdown);
+    repair::start(server, client, shutdown);
 }
 
 fn is_services(kind: &Kind) -> bool {
@@ -105,15 +121,27 @@ fn invalid(service: &Value, error: Error) -> Status {
 // === impl Allocator ===
 
 impl Allocator {
-    /// A table for ranges of which nothing is taken.
-    pub fn new(range: Ipv4Net, node_ports: Range<u16>, random: base::Random) -> Allocator {
+    /// A table of what is given from the ranges of a cluster; nothing is yet.
+    pub fn new(
+        default_range: Ipv4Net,
+        node_ports: Range<u16>,
+        random: base::Random,
+        cluster: Arc<dyn Cluster>,
+    ) -> Allocator {
         Allocator {
-            range,
+            default_range,
+            ranges: Mutex::new(Ranges::follow(default_range, &*cluster)),
             node_ports,
             random,
+            cluster,
             taken: Mutex::default(),
             others: Mutex::new(None),
         }
+    }
+
+    /// The range of the flags.
+    pub fn default_range(&self) -> Ipv4Net {
+        self.default_range
     }
 
     /// Takes what a stored Service has (at start).
@@ -209,10 +237,22 @@ impl Allocator {
         }
     }
 
+    /// Whether there is an IPAddress of it, whoever made that.
+    fn has_object(&self, given: Given) -> bool {
+        match given {
+            Given::Address(address) => self
+                .cluster
+                .get(&objects::ip_addresses(), "", &address.to_string())
+                .is_some(),
+            Given::Port(_) => false,
+        }
+    }
+
     /// Reserves exactly this; false when somebody has it.
     fn reserve(&self, given: Given, reservation: &mut Reservation) -> bool {
         match self.taken.lock().entry(given) {
             Entry::Occupied(_) => false,
+            Entry::Vacant(_) if self.has_object(given) => false,
             Entry::Vacant(free) => {
                 free.insert(reservation.owner().into());
                 reservation.add(given);
@@ -240,7 +280,10 @@ impl Allocator {
     }
 
     fn search(&self, band: Range<u32>, taken: &HashMap<Given, String>, make: &impl Fn(u32) -> Given) -> Option<u32> {
-        let free = |number: &u32| !taken.contains_key(&make(*number));
+        let free = |number: &u32| {
+            let given = make(*number);
+            !taken.contains_key(&given) && !self.has_object(given)
+        };
         let draw = || self.random.range(u64::from(band.start)..u64::from(band.end)) as u32;
         if band.is_empty() {
             return None;

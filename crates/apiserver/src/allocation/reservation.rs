@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use store::{Guard, Operation, Put, Stamp, Transaction};
 
-use api::Value;
+use api::{Status, Value};
 
-use super::{Allocator, Given, given_to, is_services, owner};
+use super::{Allocator, Given, claim, given_to, is_services, objects, owner};
 use crate::cluster::Cluster;
 use crate::registry::Kind;
+use crate::server::Server;
 use crate::storage::Storage;
 
 /// First and longest wait before a store that did not answer is asked again what became of a write.
@@ -77,19 +78,33 @@ impl Reservation {
         self.released = gone;
     }
 
-    /// Puts into the write that nobody else gives the same, whichever server is asked.
-    pub fn claim(&self, transaction: &mut Transaction) {
+    /// Puts into the write what says whose it is: nobody else is given the same, whichever server is asked.
+    ///
+    /// # Errors
+    /// The object of an address cannot be made.
+    pub fn claim(&self, server: &Server, transaction: &mut Transaction) -> Result<(), Status> {
+        let namespaced = self.owner.split_once('/').unwrap_or(("", &self.owner));
         for given in &self.reserved {
-            transaction.guards.push(Guard::Absent(given.claim()));
-            transaction.operations.push(Operation::Put(Put {
-                key: given.claim(),
-                value: self.owner.clone().into(),
-                expires_at_ms: None,
-                stamp: Stamp::default(),
-            }));
+            match given {
+                Given::Address(address) => objects::add(server, transaction, (*address).into(), namespaced)?,
+                Given::Port(_) => {
+                    transaction.guards.push(Guard::Absent(claim(*given)));
+                    transaction.operations.push(Operation::Put(Put {
+                        key: claim(*given),
+                        value: self.owner.clone().into(),
+                        expires_at_ms: None,
+                        stamp: Stamp::default(),
+                    }));
+                }
+            }
         }
-        let released = self.released.iter().map(|given| Operation::Delete(given.claim()));
-        transaction.operations.extend(released);
+        for given in &self.released {
+            if let Given::Address(address) = given {
+                objects::remove(server, transaction, (*address).into());
+            }
+            transaction.operations.push(Operation::Delete(claim(*given)));
+        }
+        Ok(())
     }
 
     /// The write happened: what was reserved stays taken, what it gave back is free.

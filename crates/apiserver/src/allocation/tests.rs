@@ -1,16 +1,26 @@
 //! What is given, to whom, and when it comes back.
 
 use serde_json::json;
-use store::{Guard, Transaction};
 
 use super::*;
+use crate::admission::testing::World;
 
 fn table(range: &str) -> Arc<Allocator> {
     table_with_ports(range, NODE_PORTS_DEFAULT)
 }
 
 fn table_with_ports(range: &str, ports: Range<u16>) -> Arc<Allocator> {
-    Arc::new(Allocator::new(range.parse().unwrap(), ports, base::Random::seeded(1)))
+    table_in(&World::default(), range, ports)
+}
+
+fn table_in(world: &World, range: &str, ports: Range<u16>) -> Arc<Allocator> {
+    let random = base::Random::seeded(1);
+    Arc::new(Allocator::new(
+        range.parse().unwrap(),
+        ports,
+        random,
+        Arc::new(world.clone()),
+    ))
 }
 
 fn address(text: &str) -> Given {
@@ -44,7 +54,10 @@ fn addresses_are_given_once_and_come_back() {
         reservation.keep();
         assert!(given.insert(object["spec"]["clusterIP"].as_str().unwrap().to_owned()));
     }
-    assert!(try_begin(&allocator, "").unwrap_err().contains("range is full"));
+    assert_eq!(
+        try_begin(&allocator, "").unwrap_err(),
+        "Internal error occurred: failed to allocate a serviceIP for Service \"a\": range is full"
+    );
     allocator.free(&[address("10.96.0.5")]);
     let (object, reservation) = try_begin(&allocator, "").unwrap();
     assert_eq!(object["spec"]["clusterIP"], "10.96.0.5");
@@ -59,11 +72,6 @@ fn addresses_are_given_once_and_come_back() {
 fn what_another_server_gave_meanwhile_stays_taken() {
     let allocator = table("10.96.0.0/12");
     let (_, reservation) = try_begin(&allocator, "10.96.0.10").unwrap();
-    let mut transaction = Transaction::new();
-    reservation.claim(&mut transaction);
-    let claim = Bytes::from_static(b"/registry/ranges/serviceips/10.96.0.10");
-    assert_eq!(transaction.guards, [Guard::Absent(claim.clone())]);
-    assert_eq!(transaction.operations[0].key(), &claim);
     let theirs = json!({"metadata": {"name": "b", "namespace": "n"}, "spec": {"clusterIP": "10.96.0.10"}});
     allocator.changed(None, Some(&theirs));
     drop(reservation);
@@ -83,8 +91,11 @@ fn chosen_addresses_are_checked() {
             "10.96.0.10",
             "failed to allocate IP 10.96.0.10: provided IP is already allocated",
         ),
-        ("10.0.0.1", "The range of valid IPs is 10.96.0.0/12"),
-        ("10.96.0.0", "is not in the valid range"),
+        (
+            "10.0.0.1",
+            "failed to allocate IP 10.0.0.1: the provided network does not match the current range",
+        ),
+        ("10.96.0.0", "does not match the current range"),
         ("::1", "must be a valid IP address"),
     ] {
         let error = try_begin(&allocator, chosen).unwrap_err();
@@ -103,6 +114,35 @@ fn random_addresses_leave_the_static_band_alone() {
         assert!(address >= Ipv4Addr::new(10, 96, 1, 1), "{address}");
         reservation.keep();
     }
+}
+
+#[test]
+fn addresses_come_from_every_range_that_gives_some() {
+    let (world, resource) = (World::default(), "servicecidrs.networking.k8s.io");
+    let cidr = |name: &str, range: &str, ready: &str| {
+        let status = json!({"conditions": [{"type": "Ready", "status": ready}]});
+        json!({"metadata": {"name": name}, "spec": {"cidrs": [range]}, "status": status})
+    };
+    world.put(resource, cidr("kubernetes", "10.96.0.0/30", "True"));
+    world.put(resource, cidr("more", "10.97.0.0/30", "False"));
+    // Somebody's gateway has this one.
+    let gateway = json!({"metadata": {"name": "10.97.0.1"}});
+    world.put("ipaddresses.networking.k8s.io", gateway);
+    let allocator = table_in(&world, "10.96.0.0/30", NODE_PORTS_DEFAULT);
+    for _ in 0..2 {
+        try_begin(&allocator, "").unwrap().1.keep();
+    }
+    let full = "Internal error occurred: failed to allocate a serviceIP for Service \"a\": range is full";
+    assert_eq!(try_begin(&allocator, "").unwrap_err(), full);
+    let wrong = "the provided network does not match the current range";
+    assert!(try_begin(&allocator, "10.97.0.1").unwrap_err().contains(wrong));
+    world.put(resource, cidr("more", "10.97.0.0/30", "True"));
+    let taken = "provided IP is already allocated";
+    assert!(try_begin(&allocator, "10.97.0.1").unwrap_err().contains(taken));
+    let (object, reservation) = try_begin(&allocator, "").unwrap();
+    assert_eq!(object["spec"]["clusterIP"], "10.97.0.2");
+    reservation.keep();
+    assert_eq!(try_begin(&allocator, "").unwrap_err(), full);
 }
 
 #[test]

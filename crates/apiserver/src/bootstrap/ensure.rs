@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::objects::{Addresses, component_bindings, namespaces, priority_classes, services};
 use super::policy;
+use crate::allocation::default_service_cidr;
 use crate::authorization::Rule;
 use crate::flowcontrol;
 
@@ -45,6 +46,7 @@ pub async fn ensure(client: &Client, addresses: &Addresses) -> Result<(), Bootst
     let mut rest = policy;
     rest.extend(component_bindings());
     rest.extend(priority_classes());
+    rest.push(default_service_cidr(addresses.service_range));
     rest.extend(services(addresses));
     rest.extend(flowcontrol::first_objects());
     ensure_all(client, namespaces()).await?;
@@ -195,6 +197,7 @@ fn resource_of(object: &Value) -> Resource {
         "Namespace" => resources::NAMESPACES,
         "PriorityClass" => resources::PRIORITY_CLASSES,
         "Service" => resources::SERVICES,
+        "ServiceCIDR" => resources::SERVICE_CIDRS,
         "Endpoints" => resources::ENDPOINTS,
         "FlowSchema" => flowcontrol::SCHEMAS,
         "PriorityLevelConfiguration" => flowcontrol::LEVELS,

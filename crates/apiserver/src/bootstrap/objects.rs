@@ -3,11 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use api::Value;
+use ipnet::Ipv4Net;
 use serde_json::json;
 
 /// Where the cluster's own Services are.
 #[derive(Clone, Debug)]
 pub struct Addresses {
+    /// The range of cluster IPs.
+    pub service_range: Ipv4Net,
     /// The cluster IP of the API: the first of the service range.
     pub api_service: Ipv4Addr,
     /// The cluster IP of DNS.

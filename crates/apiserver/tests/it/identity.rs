@@ -70,6 +70,7 @@ impl Identities {
         };
         let world = World::with(|config| config.parts = Box::new(parts)).await;
         let addresses = bootstrap::Addresses {
+            service_range: "10.96.0.0/12".parse().unwrap(),
             api_service: Ipv4Addr::new(10, 96, 0, 1),
             dns_service: Ipv4Addr::new(10, 96, 0, 10),
             api_endpoint: (IpAddr::V4(Ipv4Addr::new(10, 243, 0, 1)), 6443),

@@ -1,10 +1,11 @@
-//! Cluster IPs: given once, kept, given back, and recovered by the next server over the same store.
+//! Cluster IPs: given once, kept, given back, and recovered by the next server over the same store; their objects and ranges.
 
 use std::collections::BTreeSet;
 
+use apiserver::request::UserInfo;
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{Api, World};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
@@ -152,4 +153,144 @@ async fn node_ports_are_given_kept_and_given_back() {
     api.delete(&format!("{SERVICES}/two")).await.ok();
     let four = api.post(SERVICES, &published("four", "NodePort")).await.ok();
     assert_eq!(port(&four), port(&two));
+}
+
+const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+
+/// Starts what keeps cluster IPs, as the composition root does.
+fn keep(world: &World) -> base::Shutdown {
+    let shutdown = base::Shutdown::new();
+    let own = UserInfo::new("system:apiserver", ["system:masters"]);
+    let client = client::Client::new(world.running.transport(own));
+    world.running.keep_cluster_ips(&client, &shutdown);
+    shutdown
+}
+
+/// Waits until a watched object is as wanted.
+async fn until(api: &Api, path: &str, name: &str, enough: impl Fn(&str, &Value) -> bool) {
+    let mut watch = api
+        .watch(&format!("{path}?watch=1&fieldSelector=metadata.name%3D{name}"))
+        .await;
+    let wait = async {
+        while let Some(frame) = watch.next().await {
+            if enough(frame["type"].as_str().unwrap(), &frame["object"]) {
+                return;
+            }
+        }
+        panic!("the watch ended");
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), wait)
+        .await
+        .unwrap_or_else(|_| panic!("{path}/{name} never was as wanted"));
+}
+
+#[tokio::test]
+async fn each_cluster_ip_has_an_object() {
+    let world = World::start().await;
+    let api = world.api();
+    let made = api.post(SERVICES, &service("web", json!("10.96.0.7"))).await.ok();
+    let path = format!("{ADDRESSES}/10.96.0.7");
+    let object = api.get(&path).await.ok();
+    assert_eq!(
+        object["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"],
+        "one transaction"
+    );
+    assert_eq!(
+        object["metadata"]["labels"],
+        json!({"ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"})
+    );
+    assert_eq!(
+        object["spec"],
+        json!({"parentRef": {"resource": "services", "namespace": "default", "name": "web"}})
+    );
+    assert_eq!(object["metadata"]["managedFields"][0]["manager"], "kube-apiserver");
+    for suffix in ["?dryRun=All", ""] {
+        assert_eq!(api.get(&path).await.code, 200);
+        api.delete(&format!("{SERVICES}/web{suffix}")).await.ok();
+    }
+    assert_eq!(api.get(&path).await.code, 404);
+    // Somebody else's address is not given, whoever asks for it.
+    let gateway =
+        json!({"metadata": {"name": "10.96.0.7"}, "spec": {"parentRef": {"resource": "gateways", "name": "g"}}});
+    api.post(ADDRESSES, &gateway).await.ok();
+    api.post(SERVICES, &service("web", json!("10.96.0.7")))
+        .await
+        .refused(422, "failed to allocate IP 10.96.0.7: provided IP is already allocated");
+}
+
+#[tokio::test]
+async fn what_went_apart_is_put_together() {
+    let world = World::start().await;
+    let api = world.api();
+    api.post(SERVICES, &service("old", json!("10.96.0.7"))).await.ok();
+    api.delete(&format!("{ADDRESSES}/10.96.0.7")).await.ok();
+    // As an older version left it: a key of its own in place of the object.
+    let old_claim = b"/registry/ranges/serviceips/10.96.0.7".as_slice();
+    let claim = store::Transaction::create(old_claim, "default/old");
+    world.engine.commit(claim).await.unwrap();
+    api.post(SERVICES, &service("other", json!("10.96.0.7")))
+        .await
+        .refused(422, "already allocated");
+    let shutdown = keep(&world);
+    until(&api, CIDRS, "kubernetes", |_, object| {
+        object["status"]["conditions"][0]["status"] == "True"
+    })
+    .await;
+    let is_olds = |_: &str, object: &Value| object["spec"]["parentRef"]["name"] == "old";
+    until(&api, ADDRESSES, "10.96.0.7", is_olds).await;
+    let claim = store::Transaction::create(old_claim, "default/old");
+    world.engine.commit(claim).await.expect("the older key is gone");
+
+    // Removed by hand, and changed by hand: made again.
+    let first = api.get(&format!("{ADDRESSES}/10.96.0.7")).await.ok();
+    api.delete(&format!("{ADDRESSES}/10.96.0.7")).await.ok();
+    let again = |kind: &str, object: &Value| kind != "DELETED" && object["metadata"]["uid"] != first["metadata"]["uid"];
+    until(&api, ADDRESSES, "10.96.0.7", again).await;
+    let labels = json!({"metadata": {"labels": {"ipaddress.kubernetes.io/managed-by": "me"}}});
+    api.patch(&format!("{ADDRESSES}/10.96.0.7"), "merge", &labels)
+        .await
+        .ok();
+    api.patch(
+        &format!("{SERVICES}/old"),
+        "merge",
+        &json!({"metadata": {"labels": {"a": "b"}}}),
+    )
+    .await
+    .ok();
+    until(&api, ADDRESSES, "10.96.0.7", |kind, object| {
+        kind != "DELETED" && object["metadata"]["labels"]["ipaddress.kubernetes.io/managed-by"] == "ipallocator.k8s.io"
+    })
+    .await;
+    // The default range is made again too.
+    let first = api.get(&format!("{CIDRS}/kubernetes")).await.ok();
+    api.delete(&format!("{CIDRS}/kubernetes")).await.ok();
+    until(&api, CIDRS, "kubernetes", |kind, object| {
+        kind != "DELETED" && object["metadata"]["uid"] != first["metadata"]["uid"]
+    })
+    .await;
+    shutdown.finish().await;
+}
+
+#[tokio::test]
+async fn more_ranges_give_more_addresses() {
+    let world = World::with(|config| config.service_range = "10.96.0.0/30".parse().unwrap()).await;
+    let api = world.api();
+    for name in ["a", "b"] {
+        api.post(SERVICES, &service(name, Value::Null)).await.ok();
+    }
+    let full = "failed to allocate a serviceIP for Service \"c\": range is full";
+    api.post(SERVICES, &service("c", Value::Null)).await.refused(500, full);
+    let more = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.97.0.0/30"]}});
+    api.post(CIDRS, &more).await.ok();
+    api.post(SERVICES, &service("c", Value::Null)).await.refused(500, full);
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    api.patch(&format!("{CIDRS}/more/status"), "merge", &ready).await.ok();
+    let made = api.post(SERVICES, &service("c", Value::Null)).await.ok();
+    assert!(made["spec"]["clusterIP"].as_str().unwrap().starts_with("10.97.0."));
+    api.post(SERVICES, &service("d", json!("10.98.0.1"))).await.refused(
+        422,
+        "failed to allocate IP 10.98.0.1: the provided network does not match the current range",
+    );
 }

@@ -89,6 +89,8 @@ impl State {
             CRON_JOBS,
             LEASES,
             ENDPOINT_SLICES,
+            IP_ADDRESSES,
+            SERVICE_CIDRS,
             PRIORITY_CLASSES,
             RUNTIME_CLASSES,
             STORAGE_CLASSES,

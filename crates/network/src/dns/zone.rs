@@ -103,6 +103,11 @@ pub struct Zone {
 }
 
 impl Zone {
+    /// The ranges whose reverse names are ours are these from now on.
+    pub fn set_networks(&mut self, networks: Vec<IpNet>) {
+        self.config.networks = networks;
+    }
+
     /// A zone without Services.
     pub fn new(config: ZoneConfig) -> Self {
         Self {

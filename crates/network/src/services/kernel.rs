@@ -6,6 +6,7 @@
 
 use std::io;
 
+use ipnet::Ipv4Net;
 use sys::netlink::{Error, Family, Socket};
 use sys::netlink_conntrack;
 use sys::netns::NetworkNamespace;
@@ -65,6 +66,15 @@ impl Kernel {
         if udp_moved { self.cut_udp(table) } else { Ok(()) }
     }
 
+    /// The ranges of cluster addresses are these from the next [`Self::sync`] on. Others than before are rare, and worth a
+    /// whole new table.
+    pub fn set_service_networks(&mut self, ranges: Vec<Ipv4Net>) {
+        if self.config.service_networks != ranges {
+            self.config.service_networks = ranges;
+            self.known = None;
+        }
+    }
+
     /// Removes the table.
     pub fn remove(&mut self) -> Result<(), Error> {
         self.known = None;
@@ -109,7 +119,7 @@ impl Kernel {
     /// Cuts the flows that the table would not make so. On an address of the node itself that is only what was translated,
     /// or what would be by now: a flow that begins before its host port leads anywhere would never be.
     fn cut_udp(&mut self, table: &Table) -> Result<(), Error> {
-        let (range, pods) = (self.config.service_network, self.config.pod_network);
+        let (ranges, pods) = (&self.config.service_networks, self.config.pod_network);
         let cut = netlink_conntrack::delete_where(&mut self.socket, Protocol::Udp.number(), |connection| {
             let (address, port) = connection.original.destination;
             let (source, source_port) = connection.reply.source;
@@ -120,7 +130,7 @@ impl Kernel {
             };
             let backends = table.backends(&frontend);
             let translated = source != address && pods.contains(&source);
-            let ours = range.contains(&address) || !backends.is_empty() || translated;
+            let ours = ranges.iter().any(|range| range.contains(&address)) || !backends.is_empty() || translated;
             ours && !backends.contains(&Backend {
                 address: source,
                 port: source_port,

@@ -78,8 +78,8 @@ const DESTINATION_PORT: u32 = 2;
 /// What the standing rules depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RulesConfig {
-    /// The range cluster addresses come from.
-    pub service_network: Ipv4Net,
+    /// The ranges cluster addresses come from.
+    pub service_networks: Vec<Ipv4Net>,
     /// The addresses of this node's pods.
     pub pod_network: Ipv4Net,
     /// This node's address.
@@ -322,7 +322,7 @@ fn standing_rules(batch: &mut Batch, config: &RulesConfig) {
         Hook::Forward,
         FILTER_PRIORITY,
     );
-    batch.add_rule("filter-forward", &reject_range(config.service_network));
+    reject_ranges(batch, "filter-forward", config);
     base_chain(batch, "filter-output", ChainKind::Filter, Hook::Output, FILTER_PRIORITY);
     batch.add_rule(
         "filter-output",
@@ -332,7 +332,7 @@ fn standing_rules(batch: &mut Batch, config: &RulesConfig) {
             Expression::Verdict(Verdict::Accept),
         ],
     );
-    batch.add_rule("filter-output", &reject_range(config.service_network));
+    reject_ranges(batch, "filter-output", config);
 
     base_chain(
         batch,
@@ -458,10 +458,13 @@ fn learn(operation: Learn, seconds: u32) -> Expression {
     }
 }
 
-fn reject_range(range: Ipv4Net) -> Vec<Expression> {
-    let mut rule = within(DESTINATION_ADDRESS, range);
-    rule.push(Expression::Verdict(Verdict::Goto(REJECT.to_owned())));
-    rule
+/// What was not translated leads nowhere.
+fn reject_ranges(batch: &mut Batch, chain: &str, config: &RulesConfig) {
+    for range in &config.service_networks {
+        let mut rule = within(DESTINATION_ADDRESS, *range);
+        rule.push(Expression::Verdict(Verdict::Goto(REJECT.to_owned())));
+        batch.add_rule(chain, &rule);
+    }
 }
 
 /// The source becomes the node's address.
@@ -619,7 +622,7 @@ mod tests {
     #[test]
     fn an_empty_change_is_an_empty_batch() {
         let config = RulesConfig {
-            service_network: "10.96.0.0/12".parse().unwrap(),
+            service_networks: vec!["10.96.0.0/12".parse().unwrap()],
             pod_network: "10.244.0.0/24".parse().unwrap(),
             node_address: Ipv4Addr::new(10, 0, 0, 1),
             dns_address: None,

@@ -174,3 +174,38 @@ fn objects_become_packets_and_names_and_a_restart_changes_nothing() {
     assert_eq!(gone.metadata.response_code, ResponseCode::NXDomain);
     running.end();
 }
+
+#[test]
+fn ranges_of_cluster_addresses_come_and_go() {
+    let world = World::new();
+    let (client, a) = (world.pod("client"), world.pod("a"));
+    a.serve();
+    let api = FakeApi::new();
+    let (web, nobody) = (Ipv4Addr::new(203, 0, 113, 7), Ipv4Addr::new(203, 0, 113, 99));
+    let mut other = service();
+    other["spec"]["clusterIP"] = web.to_string().into();
+    other["spec"]["clusterIPs"] = json!([web.to_string()]);
+    api.put(other);
+    api.put(slice(&[(a.address, true)]));
+    let cidr = |name: &str, range: &str| {
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": name},
+            "spec": {"cidrs": [range]}})
+    };
+    api.put(cidr("kubernetes", "10.96.0.0/12"));
+    let running = Running::start(&world, &api, HostPorts::new(NODE).1);
+    let (from_pod, from_node) = (&client.namespace, &world.node);
+    // The node itself has no way to such an address yet, and nothing refuses those that nobody has.
+    assert_ne!(refusal(from_node, web, 80), ErrorKind::ConnectionRefused);
+    running.after(|| {
+        api.put(cidr("more", "203.0.113.0/24"));
+    });
+    for from in [from_pod, from_node] {
+        assert_eq!(answering(from, web, 5), ["a".to_owned()].into());
+        assert_eq!(refusal(from, nobody, 80), ErrorKind::ConnectionRefused);
+    }
+    running.after(|| {
+        api.remove(&resources::SERVICE_CIDRS, "", "more");
+    });
+    assert_ne!(refusal(from_node, nobody, 80), ErrorKind::ConnectionRefused);
+    running.end();
+}

@@ -49,7 +49,7 @@ pub fn links_config(directory: &tempfile::TempDir) -> LinksConfig {
 
 pub fn rules_config() -> RulesConfig {
     RulesConfig {
-        service_network: "10.96.0.0/12".parse().unwrap(),
+        service_networks: vec!["10.96.0.0/12".parse().unwrap()],
         pod_network: "10.244.0.0/24".parse().unwrap(),
         node_address: NODE,
         dns_address: Some(DNS),

@@ -154,6 +154,7 @@ impl ControlPlane {
 
         let endpoint = (IpAddr::V4(API_ENDPOINT.0), API_ENDPOINT.1);
         let addresses = bootstrap::Addresses {
+            service_range: SERVICE_RANGE.parse().map_err(CliError::internal)?,
             api_service: API_SERVICE,
             dns_service: DNS_SERVICE,
             api_endpoint: endpoint,
@@ -164,6 +165,7 @@ impl ControlPlane {
             .doing("bringing the cluster into its first shape")?;
 
         apiserver::flowcontrol::maintain(&own, clock.clone(), &components);
+        running.keep_cluster_ips(&own, &components);
         trust::maintain(&own, trusted, clock.clone(), &components);
         let names = vec![IpAddr::V4(API_SERVICE), IpAddr::V4(API_ENDPOINT.0)];
         let serving = serving::start(pki.clone(), names, renewal("kube-apiserver"))?;

@@ -374,3 +374,85 @@ fn node_ports_lead_to_services() {
     });
     assert!(closed.contains("Connection refused"), "{closed}");
 }
+
+#[test]
+fn ranges_of_services_come_and_go() {
+    // A cluster of its own: another range is another table of rules for everybody.
+    let cluster = crate::node_cluster::start();
+    let place = cluster.workplace("ranges");
+    let first = place.kubectl_ok(&["get", "servicecidr"]);
+    assert!(
+        first.contains("kubernetes") && first.contains("10.96.0.0/12"),
+        "{first}"
+    );
+    place.kubectl_ok(&[
+        "wait",
+        "servicecidr/kubernetes",
+        "--for=condition=Ready",
+        crate::cluster::PATIENCE,
+    ]);
+    let seen = place.kubectl_ok(&["get", "ipaddress"]);
+    assert!(
+        seen.contains("services/default/kubernetes") && seen.contains("services/kube-system/kube-dns"),
+        "{seen}"
+    );
+    create(
+        &place,
+        "
+{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: more}, spec: {cidrs: [203.0.113.0/24]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web, labels: {app: web}}, spec: {containers: [{name: c, image: 'IMAGE'}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: host}, spec: {hostNetwork: true, terminationGracePeriodSeconds: 0,
+  containers: [{name: c, image: 'IMAGE', env: [{name: PORT, value: '18098'}]}]}}
+",
+    );
+    place.wait("servicecidr/more", "condition=Ready");
+    create(
+        &place,
+        "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 203.0.113.10, selector: {app: web}, \
+         ports: [{port: 80, targetPort: 8080}]}}",
+    );
+    let seen = place.kubectl_ok(&["get", "ipaddress", "203.0.113.10"]);
+    assert!(seen.contains("services/ranges/web"), "{seen}");
+    for pod in ["web", "host"] {
+        place.wait(&format!("pod/{pod}"), "condition=Ready");
+        let get = |url: &str| place.kubectl(&["exec", pod, "--", "/bin/demo", "get", url]);
+        until("the Service at work", || {
+            let said = get("http://203.0.113.10/hostname");
+            said.status.success().then_some(())
+        });
+        let said = fail(&get("http://203.0.113.99/"));
+        assert!(said.contains("Connection refused"), "from {pod}: {said}");
+    }
+    // It stays while somebody has an address of it, and gives no more of them.
+    place.kubectl_ok(&["delete", "servicecidr", "more", "--wait=false"]);
+    place.wait(
+        "servicecidr/more",
+        r#"jsonpath={.status.conditions[0].reason}=Terminating"#,
+    );
+    let said = fail(&place.kubectl(&[
+        "create",
+        "service",
+        "clusterip",
+        "x",
+        "--clusterip=203.0.113.11",
+        "--tcp=80",
+    ]));
+    assert!(
+        said.contains("the provided network does not match the current range"),
+        "{said}"
+    );
+    // What somebody removes by hand is made again.
+    place.kubectl_ok(&["delete", "ipaddress", "203.0.113.10"]);
+    place.kubectl_ok(&[
+        "wait",
+        "ipaddress/203.0.113.10",
+        "--for=create",
+        crate::cluster::PATIENCE,
+    ]);
+    place.kubectl_ok(&["delete", "service", "web"]);
+    place.wait("servicecidr/more", "delete");
+    let said = place.kubectl_ok(&["get", "ipaddress"]);
+    assert!(!said.contains("203.0.113"), "{said}");
+}
