@@ -13,6 +13,7 @@ mod certificates;
 mod cluster_role_aggregation;
 mod context;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
@@ -135,6 +136,7 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
     ));
     endpoints::start(context("endpoint-controller", "endpoint-controller"));
     service_cidrs::start(context("service-cidrs-controller", "service-cidr-controller"));
+    disruption::start(context("disruption-controller", "controllermanager"));
     garbage_collector::start(context("generic-garbage-collector", "garbage-collector-controller"));
     resource_quota::start(context("resourcequota-controller", "resourcequota-controller"));
     node_lifecycle::start(context("node-controller", "node-controller"));

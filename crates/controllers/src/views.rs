@@ -293,7 +293,7 @@ impl Selector {
 }
 
 /// A selector that cannot be read selects nothing: one bad object must not end its neighbours' watch.
-fn selector<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Selector, D::Error> {
+pub(crate) fn selector<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Selector, D::Error> {
     let written = Value::deserialize(deserializer)?;
     let parsed = LabelSelector::from_object(&written).unwrap_or_else(|_| LabelSelector::nothing());
     Ok(Selector { written, parsed })

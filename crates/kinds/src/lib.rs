@@ -57,6 +57,7 @@ pub fn rows() -> Vec<Arc<StorageKind>> {
         scheduling::rows(),
         coordination::rows(),
         node::rows(),
+        policy::rows(),
         discovery::rows(),
         resource::rows(),
         flowcontrol::rows(),
@@ -69,7 +70,6 @@ pub fn rows() -> Vec<Arc<StorageKind>> {
 pub fn rows_without_effect() -> Vec<Arc<StorageKind>> {
     let groups = [
         networking::rows_without_effect(),
-        policy::rows(),
         admissionregistration::rows(),
         apiextensions::rows(),
         apiregistration::rows(),

@@ -1,5 +1,4 @@
-//! The policy group: PodDisruptionBudget (not served: nothing keeps a budget yet; the eviction subresource of pods
-//! belongs to the core group's pods).
+//! The policy group: PodDisruptionBudget. The eviction subresource that asks it belongs to the core group's pods.
 //!
 //! Source of the rules: `ValidatePodDisruptionBudget` in `pkg/apis/policy/validation/validation.go`.
 

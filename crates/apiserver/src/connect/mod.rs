@@ -1,5 +1,6 @@
 //! Subresources with handlers of their own: binding, eviction, tokens, logs, exec, attach, port-forward and proxies.
 
+pub mod eviction;
 pub mod kubelet;
 mod links;
 pub mod pods;
@@ -26,7 +27,7 @@ pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) ->
     let verb = &*attributes.verb;
     match (&*attributes.resource, &*attributes.subresource) {
         ("pods", "binding") if verb == "create" => pods::bind(call, served, body).await,
-        ("pods", "eviction") if verb == "create" => pods::evict(call, served, body).await,
+        ("pods", "eviction") if verb == "create" => eviction::evict(call, served, body).await,
         ("pods", "log") if verb == "get" => kubelet::log(call, served).await,
         ("pods", "exec") => kubelet::stream(call, served, Streamed::Exec).await,
         ("pods", "attach") => kubelet::stream(call, served, Streamed::Attach).await,

@@ -1,6 +1,6 @@
-//! `pods/binding` and `pods/eviction`.
+//! `pods/binding`.
 //!
-//! Source: `k8s.io/kubernetes/pkg/registry/core/pod/storage/{storage,eviction}.go`.
+//! Source: `k8s.io/kubernetes/pkg/registry/core/pod/storage/storage.go`.
 
 use std::sync::Arc;
 
@@ -8,16 +8,15 @@ use http::Response;
 
 use api::field::{Error, ErrorList, Path};
 use api::schema::SchemaRef;
-use api::{GroupVersionKind, Reason, Status, Value, meta};
+use api::{GroupVersionKind, Status, Value, meta};
 use client::Body;
 
 use crate::call::{Call, RequestBody, read_body, rfc3339};
 use crate::decode;
-use crate::options::{DeleteOptions, WriteOptions};
+use crate::options::WriteOptions;
 use crate::pipeline::{Operation, Review};
 use crate::registry::Served;
 use crate::respond;
-use crate::verbs::delete::delete_object;
 use crate::verbs::write::{Write, run_admit, run_validate};
 
 /// `POST pods/<name>/binding`.
@@ -191,49 +190,6 @@ fn set_condition(pod: &mut Value, kind: &str, status: &str, now: &str) {
     };
     conditions.retain(|own| own["type"] != kind);
     conditions.push(condition);
-}
-
-/// `POST pods/<name>/eviction`: a graceful deletion that asks disruption budgets first.
-pub async fn evict(call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
-    let bytes = read_body(body).await?;
-    let options = WriteOptions::parse(call, "CreateOptions", false)?;
-    let gvk = GroupVersionKind::new("policy", "v1", "Eviction");
-    let schema = SchemaRef::builtin(&gvk).expect("invariant: the schema has policy/v1 Eviction");
-    let eviction = decode::object(call, &bytes, &gvk, &schema, options.field_validation)?;
-    let name = &call.attributes.name;
-    if !meta::name(&eviction).is_empty() && meta::name(&eviction) != name {
-        return Err(Status::bad_request(
-            "name in URL does not match name in Eviction object",
-        ));
-    }
-    let mut delete = DeleteOptions::from_value(&eviction["deleteOptions"])?;
-    delete.dry_run |= options.dry_run;
-    check_budgets(call)?;
-    delete_object(call, served, &call.attributes.namespace, name, &delete).await?;
-    let mut status = Status::success(None);
-    status.code = 201;
-    Ok(respond::success(call, &status))
-}
-
-/// Budgets are not served yet (`docs/compatibility.md`), so none can be there; if one is, an eviction that ignored it
-/// would be worse than one that is refused.
-fn check_budgets(call: &Call) -> Result<(), Status> {
-    let budgets = api::GroupResource {
-        group: "policy".into(),
-        resource: "poddisruptionbudgets".into(),
-    };
-    let Some(kind) = call.registry.kind(&budgets) else {
-        return Ok(());
-    };
-    let namespace = kind.prefix(&call.attributes.namespace);
-    let snapshot = call.server.storage.table(kind)?.snapshot();
-    if snapshot.prefix(namespace.as_bytes()).next().is_none() {
-        return Ok(());
-    }
-    Err(Status::failure(
-        Reason::TooManyRequests,
-        "Cannot evict pod as it would violate the pod's disruption budget.",
-    ))
 }
 
 #[cfg(test)]

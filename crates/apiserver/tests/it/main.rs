@@ -7,6 +7,7 @@ mod discovery;
 mod encryption;
 mod etcd;
 mod every_kind;
+mod eviction;
 mod faults;
 mod flow;
 mod identity;

@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 
+use testkit::HollowNode;
+
 use crate::cluster::{Cluster, PATIENCE, Workplace, fail};
 
 /// A namespace with a Deployment of that many pods, all of them available.
@@ -365,4 +367,40 @@ fn pods_wait_for_a_node_that_fits() {
         );
         assert_eq!(text, expect);
     }
+}
+
+#[test]
+fn a_drain_waits_for_the_budget() {
+    // Its nodes are cordoned, which would be in the way of others.
+    let cluster = Cluster::start();
+    let _nodes = ["drained", "other"].map(|name| HollowNode::start(cluster.client(), name));
+    let place = cluster.workplace("w-drain");
+    let budget = ["create", "pdb", "web", "--selector=app=web", "--min-available=100%"];
+    place.kubectl_ok(&budget);
+    place.kubectl_ok(&["create", "deployment", "web", "--image=nginx:1", "--replicas=4"]);
+    place.kubectl_ok(&["rollout", "status", "deployment/web", PATIENCE]);
+    let counted = r#"jsonpath={.status.currentHealthy}=4"#;
+    place.wait("pdb/web", counted);
+    let seen = place.kubectl_ok(&["get", "pdb", "web"]);
+    assert!(
+        seen.contains("ALLOWED DISRUPTIONS") && seen.contains("100%") && seen.contains("N/A"),
+        "{seen}"
+    );
+    let drain = |patience: &str| place.kubectl(&["drain", "drained", patience]);
+    let said = fail(&drain("--timeout=2s"));
+    assert!(
+        said.contains("Cannot evict pod as it would violate the pod's disruption budget."),
+        "{said}"
+    );
+    let pods = place.get(&["pods"]);
+    assert_eq!(pods["items"].as_array().unwrap().len(), 4, "nothing went");
+    let two = r#"{"spec": {"minAvailable": 2}}"#;
+    place.kubectl_ok(&["patch", "pdb", "web", "--type=merge", "-p", two]);
+    place.wait("pdb/web", r#"jsonpath={.status.disruptionsAllowed}=2"#);
+    let said = drain(PATIENCE);
+    assert!(said.status.success(), "{}", fail(&said));
+    let pods = place.get(&["pods", "--field-selector=spec.nodeName=drained"]);
+    assert_eq!(pods["items"], json!([]));
+    place.kubectl_ok(&["rollout", "status", "deployment/web", PATIENCE]);
+    place.wait("pdb/web", counted);
 }
