@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 
-use api::{Reason, Status};
+use api::{GroupVersionResource, Reason, Status};
 
 use crate::audit::Trail;
 use crate::metrics::LongRunning;
@@ -73,6 +73,12 @@ impl Call {
         if !text.is_empty() && !warnings.contains(&text) {
             warnings.push(text);
         }
+    }
+
+    /// The resource as the request named it.
+    pub fn requested(&self) -> GroupVersionResource {
+        let asked = &self.attributes;
+        GroupVersionResource::new(&asked.group, &asked.version, &asked.resource)
     }
 
     /// Now, in whole seconds since 1970.

@@ -25,6 +25,7 @@ mod owners;
 mod parallel;
 mod pod_gc;
 mod pods;
+mod policy_type_checking;
 mod replica_set;
 mod resource_quota;
 mod root_ca;
@@ -125,6 +126,10 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
     tokens.client = config.informers_client.clone().with_user_agent("tokens-controller");
     account_tokens::start(tokens, config.root_ca_pem.clone());
     start_certificates(&context, config.signer.clone());
+    policy_type_checking::start(context(
+        "validatingadmissionpolicy-status-controller",
+        "validatingadmissionpolicy-status-controller",
+    ));
     deployment::start(context("deployment-controller", "deployment-controller"));
     replica_set::start::<views::ReplicaSet>(context("replicaset-controller", "replicaset-controller"));
     let older = context("replication-controller", "replication-controller");

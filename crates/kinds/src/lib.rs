@@ -61,6 +61,7 @@ pub fn rows() -> Vec<Arc<StorageKind>> {
         discovery::rows(),
         resource::rows(),
         flowcontrol::rows(),
+        admissionregistration::rows(),
     ];
     groups.into_iter().flatten().map(Arc::new).collect()
 }
@@ -70,7 +71,7 @@ pub fn rows() -> Vec<Arc<StorageKind>> {
 pub fn rows_without_effect() -> Vec<Arc<StorageKind>> {
     let groups = [
         networking::rows_without_effect(),
-        admissionregistration::rows(),
+        admissionregistration::rows_without_effect(),
         apiextensions::rows(),
         apiregistration::rows(),
     ];

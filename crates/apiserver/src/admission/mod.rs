@@ -13,6 +13,7 @@ mod node_restriction;
 mod optional;
 mod owner_references;
 mod pod_security;
+mod policy;
 mod priority;
 mod rbac_escalation;
 mod resource_quota;
@@ -39,6 +40,7 @@ pub use node_restriction::NodeRestriction;
 pub use optional::Optional;
 pub use owner_references::OwnerReferences;
 pub use pod_security::PodSecurity;
+pub use policy::{MutatingPolicies, PolicyRights, ValidatingPolicies};
 pub use priority::Priority;
 pub use rbac_escalation::RbacEscalation;
 pub use resource_quota::ResourceQuota;
@@ -95,17 +97,20 @@ pub fn plugins(
         Arc::new(DefaultClass::INGRESS) as Arc<dyn Plugin>,
         Arc::new(Optional::DENY_SERVICE_EXTERNAL_IPS),
         Arc::new(PodTopologyLabels),
+        Arc::new(MutatingPolicies::new(authorizer.clone())),
+        Arc::new(ValidatingPolicies::new(authorizer.clone())),
         // Last: what is refused by others is not charged.
         Arc::new(ResourceQuota::default()),
         Arc::new(Optional::ALWAYS_DENY),
     ]);
     all.retain(|plugin| selection.has(plugin.name()));
-    // Upstream has it in the registry of roles: nobody turns it off.
+    // Upstream has them in the registries of roles and policies: nobody turns them off.
     let before_quota = all
         .iter()
         .position(|plugin| plugin.name() == "ResourceQuota")
         .unwrap_or(all.len());
-    all.insert(before_quota, Arc::new(RbacEscalation::new(rbac, authorizer)));
+    all.insert(before_quota, Arc::new(RbacEscalation::new(rbac, authorizer.clone())));
+    all.insert(before_quota, Arc::new(PolicyRights::new(authorizer)));
     all
 }
 
@@ -122,7 +127,7 @@ mod tests {
         let names: Vec<&str> = all
             .iter()
             .map(|plugin| plugin.name())
-            .filter(|name| *name != "RBACEscalation")
+            .filter(|name| !["RBACEscalation", "PolicyParameterRights"].contains(name))
             .collect();
         assert_eq!(names, Selection::default().names());
     }

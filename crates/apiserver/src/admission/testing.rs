@@ -1,15 +1,21 @@
 //! A handful of objects as a cluster, for tests of plug-ins and authorizers.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use api::schema::SchemaRef;
 use api::{GroupResource, GroupVersionKind, GroupVersionResource, Value, meta};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use crate::cluster::{Change, Changes, Cluster, Object};
 use crate::pipeline::{Operation, Review};
+use crate::registry::Registry;
 use crate::request::UserInfo;
+
+/// What a server serves.
+static REGISTRY: LazyLock<Arc<Registry>> =
+    LazyLock::new(|| Arc::new(Registry::new(kinds::rows(), SchemaRef::builtin).unwrap()));
 
 /// Objects under `resource` or `resource.group`.
 #[derive(Clone, Default)]
@@ -72,15 +78,19 @@ impl World {
             user: Arc::new(UserInfo::new("jane", ["dev"])),
             kind: GroupVersionKind::new(group, "v1", ""),
             resource: GroupVersionResource::new(group, "v1", resource),
+            requested: GroupVersionResource::new(group, "v1", resource),
             subresource: subresource.into(),
             namespace: namespace.into(),
             name: name.into(),
             dry_run: false,
             options: Value::Null,
             cluster: Arc::new(self.clone()),
+            registry: REGISTRY.clone(),
+            metrics: Arc::default(),
             warnings: Mutex::default(),
             annotations: Mutex::default(),
             together: Mutex::default(),
+            reinvocation: Mutex::default(),
         }
     }
 }

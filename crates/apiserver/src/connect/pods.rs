@@ -99,15 +99,19 @@ async fn admit_binding(
         user: call.user.clone(),
         kind: GroupVersionKind::new("", "v1", "Binding"),
         resource: served.gvr.clone(),
+        requested: call.requested(),
         subresource: "binding".into(),
         namespace: call.attributes.namespace.clone(),
         name: name.into(),
         dry_run: options.dry_run,
         options: options.to_value("CreateOptions"),
         cluster: call.server.storage.clone(),
+        registry: call.registry.clone(),
+        metrics: call.server.metrics.policies.clone(),
         warnings: Default::default(),
         annotations: Default::default(),
         together: Default::default(),
+        reinvocation: Default::default(),
     };
     let mut slot = Some(binding.clone());
     run_admit(call, &review, &mut slot, None).await?;

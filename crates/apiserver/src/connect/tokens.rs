@@ -71,15 +71,19 @@ pub async fn issue(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
         user: call.user.clone(),
         kind: gvk,
         resource: served.gvr.clone(),
+        requested: call.requested(),
         subresource: "token".into(),
         namespace: attributes.namespace.clone(),
         name: attributes.name.clone(),
         dry_run: options.dry_run,
         options: options.to_value("CreateOptions"),
         cluster: call.server.storage.clone(),
+        registry: call.registry.clone(),
+        metrics: call.server.metrics.policies.clone(),
         warnings: Default::default(),
         annotations: Default::default(),
         together: Default::default(),
+        reinvocation: Default::default(),
     };
     let mut slot = Some(request);
     run_admit(call, &review, &mut slot, None).await?;

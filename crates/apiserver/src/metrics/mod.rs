@@ -13,10 +13,12 @@ mod health;
 mod names;
 #[cfg(test)]
 mod page;
+mod policies;
 mod process;
 mod reads;
 mod requests;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -37,6 +39,7 @@ pub use flow::{FlowMetrics, LevelMetrics, SchemaMetrics};
 pub use health::HealthMetrics;
 pub use names::{Name, plain};
 use names::{Names, name};
+pub use policies::PolicyMetrics;
 use process::Process;
 pub use reads::{Reads, Sizes, WatchMetrics};
 pub use requests::{InFlight, LongRunning, RequestLabels, Requests};
@@ -104,6 +107,8 @@ pub struct Metrics {
     pub access: Access,
     /// Admission plug-ins.
     pub admission: AdmissionMetrics,
+    /// Admission policies.
+    pub policies: Arc<PolicyMetrics>,
     /// Lists and watches.
     pub reads: Reads,
     /// Health checks, which `/metrics/slis` tells.
@@ -140,6 +145,7 @@ impl Metrics {
             flow: FlowMetrics::default(),
             access: Access::default(),
             admission: AdmissionMetrics::of(plugins),
+            policies: Arc::default(),
             reads: Reads::default(),
             health: HealthMetrics::default(),
             watch_frames: Counter::default(),
@@ -167,6 +173,7 @@ impl Metrics {
         self.access.register(r);
         self.flow.register(r);
         self.admission.register(r);
+        self.policies.register(r);
         self.audit.register(r);
         self.reads.register(r);
         let help = "Frames made for watchers; one that several are sent counts once";

@@ -10,7 +10,10 @@ use parking_lot::Mutex;
 
 use api::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value};
 
+use super::Reinvocation;
 use crate::cluster::{Cluster, Object};
+use crate::metrics::PolicyMetrics;
+use crate::registry::Registry;
 use crate::request::UserInfo;
 
 /// What is done to the object, in upstream's words for admission.
@@ -48,6 +51,8 @@ pub struct Review {
     pub kind: GroupVersionKind,
     /// The resource as the hub knows it.
     pub resource: GroupVersionResource,
+    /// The resource as the request named it: in another version, or in another group even.
+    pub requested: GroupVersionResource,
     /// The subresource, or empty.
     pub subresource: String,
     /// The namespace, or empty.
@@ -60,12 +65,18 @@ pub struct Review {
     pub options: Value,
     /// Reads of the cluster's state, from memory.
     pub cluster: Arc<dyn Cluster>,
+    /// What is served, for this request to its end.
+    pub registry: Arc<Registry>,
+    /// What policies decide is counted here.
+    pub metrics: Arc<PolicyMetrics>,
     /// Texts for the `Warning` header.
     pub warnings: Mutex<Vec<String>>,
     /// Annotations for the audit log.
     pub annotations: Mutex<Vec<(String, String)>>,
     /// What a plug-in wants written together with the object.
     pub together: Mutex<Together>,
+    /// Whether the mutating slot runs once more.
+    pub reinvocation: Mutex<Reinvocation>,
 }
 
 /// Other objects that change with the one that is written: all of them in one transaction, or none. Only creates and
@@ -83,6 +94,15 @@ impl Review {
     /// Whether this is about that resource of that group, and that subresource (empty: the main resource).
     pub fn is_about(&self, group: &str, resource: &str, subresource: &str) -> bool {
         self.resource.group == group && self.resource.resource == resource && self.subresource == subresource
+    }
+
+    /// The kind of the object as the request named it.
+    pub fn requested_kind(&self) -> GroupVersionKind {
+        let gvr = &self.requested;
+        match self.registry.find(&gvr.group, &gvr.version, &gvr.resource) {
+            Some(served) if served.kind.hub == self.kind => served.gvk.clone(),
+            _ => self.kind.clone(),
+        }
     }
 
     /// Adds a text for the `Warning` header.

@@ -5,11 +5,13 @@
 pub mod admission;
 pub mod identity;
 mod impersonate;
+mod reinvocation;
 mod span;
 mod stages;
 
 pub use admission::{Operation, Plugin, Review};
 pub use identity::{Anonymous, Authenticator, Authorizer, Credentials, Decision, Identity, RuleSet, TokenIssuer};
+pub use reinvocation::Reinvocation;
 pub use stages::{Peer, handle};
 
 use api::{GroupResource, Status};

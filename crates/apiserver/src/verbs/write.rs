@@ -89,6 +89,7 @@ impl Write<'_> {
             user: self.call.user.clone(),
             kind: kind.hub.clone(),
             resource: api::GroupVersionResource::new(&kind.row.group, &kind.row.hub, &kind.row.plural),
+            requested: self.call.requested(),
             subresource: self.subresource.into(),
             // A Namespace is in itself, for admission.
             namespace: self.call.attributes.namespace.clone(),
@@ -96,9 +97,12 @@ impl Write<'_> {
             dry_run: self.options.dry_run,
             options,
             cluster: self.call.server.storage.clone(),
+            registry: self.call.registry.clone(),
+            metrics: self.call.server.metrics.policies.clone(),
             warnings: Default::default(),
             annotations: Default::default(),
             together: Default::default(),
+            reinvocation: Default::default(),
         }
     }
 
@@ -251,17 +255,29 @@ pub async fn run_admit(
 ) -> Result<(), Status> {
     tracing::trace!(target: "walk", "mutating admission");
     let mut passage = Passage::new(call, Step::Admit, review.operation);
-    let mut result = Ok(());
-    for (at, plugin) in passage.plugins() {
-        result = plugin.admit(review, object, old).instrument(passage.span(plugin)).await;
-        passage.decided(at, result.is_err());
-        if result.is_err() {
-            break;
-        }
+    let mut result = admit_once(&mut passage, review, object, old).await;
+    // What policies changed, the plug-ins before them have not seen.
+    if result.is_ok() && review.reinvocation.lock().again() {
+        result = admit_once(&mut passage, review, object, old).await;
     }
     passage.end(result.is_err());
     take_warnings(call, review);
     result
+}
+
+/// One run through the mutating slot of all plug-ins.
+async fn admit_once(
+    passage: &mut Passage<'_>,
+    review: &Review,
+    object: &mut Option<Value>,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    for (at, plugin) in passage.plugins() {
+        let result = plugin.admit(review, object, old).instrument(passage.span(plugin)).await;
+        passage.decided(at, result.is_err());
+        result?;
+    }
+    Ok(())
 }
 
 /// Runs the validating slot of all plug-ins.

@@ -1,8 +1,9 @@
-//! What a namespace allows: LimitRanges and Pod Security, through the whole server.
+//! What a namespace allows: LimitRanges and Pod Security; and admission policies. Through the whole server.
 
 use std::sync::Arc;
 
-use apiserver::admission::{LimitRanger, PodSecurity};
+use apiserver::admission::{LimitRanger, MutatingPolicies, PodSecurity, ValidatingPolicies};
+use apiserver::authorization::AlwaysAllow;
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -74,5 +75,96 @@ async fn a_namespace_says_which_pods_it_takes() {
         for name in ["a", "b"] {
             api.delete(&format!("{PODS}/{name}?gracePeriodSeconds=0")).await.ok();
         }
+    }
+}
+
+const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+fn deployment(name: &str, replicas: i64) -> Value {
+    let labels = json!({"app": "web"});
+    json!({"metadata": {"name": name}, "spec": {"replicas": replicas, "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+}
+
+fn about_deployments() -> Value {
+    json!({"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
+        "resources": ["deployments"]}]})
+}
+
+#[tokio::test]
+async fn policies_refuse_and_change() {
+    let all = Arc::new(AlwaysAllow);
+    let world = World::with_plugins(vec![
+        Arc::new(MutatingPolicies::new(all.clone())),
+        Arc::new(ValidatingPolicies::new(all)),
+    ])
+    .await;
+    for api in world.both().await {
+        let namespace = json!({"metadata": {"name": "default"}});
+        api.post("/api/v1/namespaces", &namespace).await;
+        let most = json!({"metadata": {"name": "most"}, "data": {"replicas": "3"}});
+        api.post("/api/v1/namespaces/default/configmaps", &most).await.ok();
+        let policy = json!({"metadata": {"name": "few"}, "spec": {
+            "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+            "matchConstraints": about_deployments(),
+            "variables": [{"name": "most", "expression": "int(params.data.replicas)"}],
+            "validations": [{"expression": "object.spec.replicas <= variables.most",
+                "messageExpression": "'at most ' + string(variables.most) + ' replicas'"}]}});
+        let made = api
+            .post(&format!("{GROUP}/validatingadmissionpolicies"), &policy)
+            .await
+            .ok();
+        assert_eq!(made["spec"]["failurePolicy"], "Fail");
+        let reference = json!({"name": "most", "parameterNotFoundAction": "Deny"});
+        let binding = json!({"metadata": {"name": "few-bound"},
+            "spec": {"policyName": "few", "paramRef": reference, "validationActions": ["Deny"]}});
+        api.post(DEPLOYMENTS, &deployment("many", 5)).await.ok();
+        api.post(&format!("{GROUP}/validatingadmissionpolicybindings"), &binding)
+            .await
+            .ok();
+        let why = "deployments.apps \"more\" is forbidden: ValidatingAdmissionPolicy 'few' with binding 'few-bound' denied \
+                   request: at most 3 replicas";
+        api.post(DEPLOYMENTS, &deployment("more", 4)).await.refused(422, why);
+        let label = json!({"metadata": {"labels": {"x": "y"}}});
+        api.patch(&format!("{DEPLOYMENTS}/many"), "merge", &label)
+            .await
+            .refused(422, "at most 3 replicas");
+
+        let mutating = json!({"metadata": {"name": "marked"}, "spec": {
+        "reinvocationPolicy": "Never",
+        "matchConstraints": about_deployments(),
+        "mutations": [
+            {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+                "Object{metadata: Object.metadata{annotations: {'marked': request.userInfo.username}}}"}},
+            {"patchType": "JSONPatch", "jsonPatch": {"expression":
+                "[JSONPatch{op: 'replace', path: '/spec/replicas', value: 2}]"}},
+        ]}});
+        api.post(&format!("{GROUP}/mutatingadmissionpolicies"), &mutating)
+            .await
+            .ok();
+        let binding = json!({"metadata": {"name": "marked"}, "spec": {"policyName": "marked"}});
+        api.post(&format!("{GROUP}/mutatingadmissionpolicybindings"), &binding)
+            .await
+            .ok();
+        let made = api.post(DEPLOYMENTS, &deployment("more", 4)).await.ok();
+        assert_eq!(made["spec"]["replicas"], 2, "it was changed before it was judged");
+        assert_eq!(made["metadata"]["annotations"]["marked"], "tester");
+
+        for policy in ["validatingadmissionpolicies/few", "mutatingadmissionpolicies/marked"] {
+            api.delete(&format!("{GROUP}/{policy}")).await.ok();
+        }
+        let made = api.post(DEPLOYMENTS, &deployment("again", 4)).await.ok();
+        assert_eq!(made["spec"]["replicas"], 4);
+        for binding in [
+            "validatingadmissionpolicybindings/few-bound",
+            "mutatingadmissionpolicybindings/marked",
+        ] {
+            api.delete(&format!("{GROUP}/{binding}")).await.ok();
+        }
+        for name in ["many", "more", "again"] {
+            api.delete(&format!("{DEPLOYMENTS}/{name}")).await.ok();
+        }
+        api.delete("/api/v1/namespaces/default/configmaps/most").await.ok();
     }
 }

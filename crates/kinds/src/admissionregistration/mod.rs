@@ -1,4 +1,4 @@
-//! The admissionregistration.k8s.io group (not served: no webhook is called and no policy is evaluated yet).
+//! The admissionregistration.k8s.io group: policies, and webhooks (not served: none is called yet).
 
 mod expressions;
 mod mutating;
@@ -19,7 +19,7 @@ use crate::view::View;
 const GROUP: &str = "admissionregistration.k8s.io";
 const CATEGORIES: &[&str] = &["api-extensions"];
 
-/// The kinds.
+/// The kinds that are served.
 pub fn rows() -> Vec<StorageKind> {
     vec![
         shared("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
@@ -30,10 +30,6 @@ pub fn rows() -> Vec<StorageKind> {
             .strategy(mutating::MutatingBindings)
             .columns(BINDING)
             .build(),
-        shared("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
-            .strategy(webhooks::Webhooks { mutating: true })
-            .columns(WEBHOOKS)
-            .build(),
         shared("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
             .strategy(validating::ValidatingPolicies)
             .status()
@@ -42,6 +38,16 @@ pub fn rows() -> Vec<StorageKind> {
         shared("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
             .strategy(validating::ValidatingBindings)
             .columns(BINDING)
+            .build(),
+    ]
+}
+
+/// The kinds that nothing acts on.
+pub fn rows_without_effect() -> Vec<StorageKind> {
+    vec![
+        shared("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+            .strategy(webhooks::Webhooks { mutating: true })
+            .columns(WEBHOOKS)
             .build(),
         shared("ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
             .strategy(webhooks::Webhooks { mutating: false })

@@ -26,6 +26,7 @@ mod node_pods;
 mod node_resilience;
 mod node_resize;
 mod node_streams;
+mod policies;
 mod spans;
 mod terminal;
 mod traces;

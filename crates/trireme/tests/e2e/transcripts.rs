@@ -35,6 +35,7 @@ transcripts! {
     get_output
     label
     patch
+    policies
     quota
     replace
     rollout

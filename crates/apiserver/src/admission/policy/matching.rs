@@ -1,0 +1,215 @@
+//! Whether a policy or binding is about a request, and in which version it wants to see it.
+//!
+//! Source: `policy/matching/matching.go` and `webhook/predicates` of `k8s.io/apiserver/pkg/admission/plugin`.
+
+use api::selector::LabelSelector;
+use api::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value, meta};
+
+use super::source::items;
+use crate::pipeline::{Operation, Review};
+use crate::respond::view;
+
+/// The version in which a policy sees a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matched {
+    /// The resource.
+    pub resource: GroupVersionResource,
+    /// The kind of the object.
+    pub kind: GroupVersionKind,
+    /// Which of the kind's served versions that is; `None`: the object is seen as it is.
+    version: Option<usize>,
+}
+
+/// A request with its objects.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    /// The request.
+    pub review: &'a Review,
+    /// The new object.
+    pub object: Option<&'a Value>,
+    /// The old object.
+    pub old: Option<&'a Value>,
+}
+
+/// The name of Namespaces as a resource.
+pub fn namespaces() -> GroupResource {
+    GroupResource {
+        group: String::new(),
+        resource: "namespaces".into(),
+    }
+}
+
+impl Seen<'_> {
+    /// Whether constraints take the request in, and as what.
+    ///
+    /// # Errors
+    /// They take it in, and cannot say whether.
+    pub fn matches(&self, constraints: &Value) -> Result<Option<Matched>, String> {
+        let by_namespace = self.namespace_matches(&constraints["namespaceSelector"]);
+        if by_namespace == Ok(false) {
+            return Ok(None);
+        }
+        let by_object = self.object_matches(&constraints["objectSelector"]);
+        if by_object == Ok(false) {
+            return Ok(None);
+        }
+        let exact = constraints["matchPolicy"] == "Exact";
+        if self
+            .by_rules(items(constraints, "excludeResourceRules"), exact)
+            .is_some()
+        {
+            return Ok(None);
+        }
+        let matched = match items(constraints, "resourceRules") {
+            [] => Some(self.as_requested()),
+            rules => self.by_rules(rules, exact),
+        };
+        let Some(matched) = matched else { return Ok(None) };
+        by_namespace?;
+        by_object?;
+        Ok(Some(matched))
+    }
+
+    fn as_requested(&self) -> Matched {
+        let requested = &self.review.requested;
+        self.versions()
+            .into_iter()
+            .find(|version| version.resource == *requested)
+            .unwrap_or_else(|| Matched {
+                resource: requested.clone(),
+                kind: self.review.kind.clone(),
+                version: None,
+            })
+    }
+
+    /// Every version in which the request can be seen: first as it was made.
+    fn versions(&self) -> Vec<Matched> {
+        let review = self.review;
+        let Some(kind) = review.registry.kind(&review.resource.group_resource()) else {
+            return Vec::new();
+        };
+        let whole = review.kind == kind.hub;
+        let version = |(index, (gvk, _)): (usize, &(GroupVersionKind, _))| Matched {
+            resource: GroupVersionResource::new(&gvk.group, &gvk.version, &kind.row.plural),
+            kind: if whole { gvk.clone() } else { review.kind.clone() },
+            version: whole.then_some(index),
+        };
+        let mut versions: Vec<Matched> = kind.versions.iter().enumerate().map(version).collect();
+        versions.sort_by_key(|version| version.resource != review.requested);
+        versions
+    }
+
+    fn by_rules(&self, rules: &[Value], exact: bool) -> Option<Matched> {
+        let requested = self.as_requested();
+        if rules.iter().any(|rule| self.rule_matches(rule, &requested.resource)) {
+            return Some(requested);
+        }
+        if exact {
+            return None;
+        }
+        let mut others = self.versions();
+        others.retain(|version| version.resource != requested.resource);
+        rules.iter().find_map(|rule| {
+            let mut others = others.iter();
+            others
+                .find(|version| self.rule_matches(rule, &version.resource))
+                .cloned()
+        })
+    }
+
+    fn rule_matches(&self, rule: &Value, resource: &GroupVersionResource) -> bool {
+        let review = self.review;
+        let has = |list: &str, wanted: &str| {
+            let mut texts = items(rule, list).iter();
+            texts.any(|text| text == "*" || text == wanted)
+        };
+        let is_namespace = resource.group.is_empty() && resource.resource == "namespaces";
+        let of_cluster = is_namespace || review.namespace.is_empty();
+        let in_scope = match rule["scope"].as_str() {
+            None | Some("*") => true,
+            Some("Namespaced") => !of_cluster,
+            Some("Cluster") => of_cluster,
+            Some(_) => false,
+        };
+        let named = items(rule, "resources").iter().filter_map(Value::as_str).any(|text| {
+            let (own, sub) = text.split_once('/').unwrap_or((text, ""));
+            (own == "*" || own == resource.resource) && (sub == "*" || sub == review.subresource)
+        });
+        let names = items(rule, "resourceNames");
+        in_scope
+            && has("operations", review.operation.as_str())
+            && has("apiGroups", &resource.group)
+            && has("apiVersions", &resource.version)
+            && named
+            && (names.is_empty() || names.iter().any(|name| *name == *review.name))
+    }
+
+    fn namespace_matches(&self, selector: &Value) -> Result<bool, String> {
+        let review = self.review;
+        let of_namespaces = review.resource.resource == "namespaces";
+        if review.namespace.is_empty() && !of_namespaces {
+            return Ok(true);
+        }
+        let selector = LabelSelector::from_object(selector).map_err(|error| error.to_string())?;
+        if selector.is_everything() {
+            return Ok(true);
+        }
+        let written = matches!(review.operation, Operation::Create | Operation::Update);
+        if of_namespaces && review.subresource.is_empty() && written {
+            return Ok(self.object.is_some_and(|object| selector.matches_object(object)));
+        }
+        match review.cluster.get(&namespaces(), "", &review.namespace) {
+            Some(namespace) => Ok(selector.matches(|key| namespace.label(key))),
+            None => Err(Status::not_found(&namespaces(), &review.namespace).message),
+        }
+    }
+
+    fn object_matches(&self, selector: &Value) -> Result<bool, String> {
+        let selector = LabelSelector::from_object(selector).map_err(|error| error.to_string())?;
+        let mut objects = self.object.into_iter().chain(self.old);
+        Ok(selector.is_everything() || objects.any(|object| selector.matches_object(object)))
+    }
+
+    /// The namespace that an object of the request is in; of Namespaces none.
+    pub fn namespace(&self) -> Result<Option<Value>, Status> {
+        let review = self.review;
+        let is_namespace = review.kind == GroupVersionKind::new("", "v1", "Namespace");
+        if is_namespace || review.namespace.is_empty() {
+            return Ok(None);
+        }
+        match review.cluster.get(&namespaces(), "", &review.namespace) {
+            Some(found) => Ok(Some(found.value())),
+            None => Err(Status::not_found(&namespaces(), &review.namespace)),
+        }
+    }
+}
+
+impl Matched {
+    /// An object of the request in this version.
+    ///
+    /// # Errors
+    /// It cannot be converted.
+    pub fn convert(&self, review: &Review, object: &Value) -> Result<Value, Status> {
+        let kind = review.registry.kind(&review.resource.group_resource());
+        let mut seen = match (kind, self.version) {
+            (Some(kind), Some(index)) => view::from_hub_version(kind, index, object.clone())?,
+            _ => object.clone(),
+        };
+        if meta::gvk(&seen).kind.is_empty() {
+            view::set_kind(&mut seen, &self.kind.api_version(), &self.kind.kind);
+        }
+        Ok(seen)
+    }
+
+    /// An object of this version as it is stored.
+    ///
+    /// # Errors
+    /// It cannot be converted.
+    pub fn convert_back(&self, review: &Review, object: Value) -> Result<Value, Status> {
+        let kind = review.registry.kind(&review.resource.group_resource());
+        match (kind, self.version) {
+            (Some(kind), Some(index)) => view::to_hub_version(kind, index, object),
+            _ => Ok(object),
+        }
+    }
+}
