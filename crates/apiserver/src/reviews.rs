@@ -3,6 +3,8 @@
 //!
 //! Source: `k8s.io/kubernetes/pkg/registry/authorization` and `pkg/registry/authentication`.
 
+mod selectors;
+
 use std::sync::Arc;
 
 use http::Response;
@@ -23,6 +25,7 @@ use crate::respond;
 use crate::respond::negotiate::{Form, Offers, negotiate};
 use crate::verbs;
 use crate::virtuals::Virtual;
+use selectors::Selectors;
 
 /// Answers a request for a virtual resource.
 pub async fn serve(call: &Arc<Call>, entry: &Virtual, body: RequestBody) -> Result<Response<Body>, Status> {
@@ -161,7 +164,7 @@ async fn access_review(
                 .unwrap_or_default(),
         },
     };
-    let attributes = attributes_of(spec);
+    let (attributes, ignored) = attributes_of(spec);
     let decision = call.server.authorizer.authorize(&user, &attributes).await;
     let mut status = Map::new();
     let (allowed, denied, reason, error) = match decision {
@@ -177,8 +180,11 @@ async fn access_review(
     if !reason.is_empty() {
         status.insert("reason".into(), reason.into());
     }
-    if !error.is_empty() {
-        status.insert("evaluationError".into(), error.into());
+    let mut errors = vec![error];
+    errors.extend(ignored);
+    errors.retain(|error| !error.is_empty());
+    if !errors.is_empty() {
+        status.insert("evaluationError".into(), errors.join("; ").into());
     }
     review["status"] = Value::Object(status);
     Ok(())
@@ -215,10 +221,15 @@ fn check_spec(spec: &Value, names_user: bool) -> ErrorList {
             "at least one of user or group must be specified",
         ));
     }
+    errors.append(&mut selectors::check(
+        &spec["resourceAttributes"],
+        &path.child("resourceAttributes"),
+    ));
     errors
 }
 
-fn attributes_of(spec: &Value) -> Attributes {
+/// What is asked, and what of it was left out.
+fn attributes_of(spec: &Value) -> (Attributes, Vec<String>) {
     let resource = &spec["resourceAttributes"];
     if resource.is_object() {
         let field = |name: &str| text(resource, name).to_owned();
@@ -226,7 +237,8 @@ fn attributes_of(spec: &Value) -> Attributes {
             "" => "*".to_owned(),
             version => version.to_owned(),
         };
-        return Attributes {
+        let selectors = Selectors::of(resource);
+        let attributes = Attributes {
             verb: field("verb"),
             group: field("group"),
             version,
@@ -235,15 +247,19 @@ fn attributes_of(spec: &Value) -> Attributes {
             namespace: field("namespace"),
             name: field("name"),
             is_resource: true,
+            field_selector: selectors.fields,
+            label_selector: selectors.labels,
             ..Attributes::default()
         };
+        return (attributes, selectors.ignored);
     }
     let other = &spec["nonResourceAttributes"];
-    Attributes {
+    let attributes = Attributes {
         verb: text(other, "verb").into(),
         path: text(other, "path").into(),
         ..Attributes::default()
-    }
+    };
+    (attributes, Vec::new())
 }
 
 /// Deprecated upstream since v1.19 and still asked for by `kubectl get cs`.
@@ -317,8 +333,8 @@ mod tests {
         ] {
             assert_eq!(check_spec(&spec, names_user).len(), count, "{spec}");
         }
-        let attributes = attributes_of(&resource);
+        let (attributes, _) = attributes_of(&resource);
         assert!(attributes.is_resource && attributes.resource == "pods" && attributes.version == "*");
-        assert!(!attributes_of(&path).is_resource);
+        assert!(!attributes_of(&path).0.is_resource);
     }
 }

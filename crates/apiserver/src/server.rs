@@ -19,7 +19,7 @@ use crate::dial::{NodeDialer, ServiceDialer};
 use crate::discovery::Discovery;
 use crate::flowcontrol::FlowControl;
 use crate::health::{self, NamedCheck};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ReloadMetrics};
 use crate::openapi::OpenApi;
 use crate::pipeline::{Anonymous, Authenticator, Authorizer, Plugin, TokenIssuer};
 use crate::registry::{Registry, RegistryError};
@@ -83,6 +83,8 @@ pub struct Config {
     pub history: RingLimits,
     /// Encryption at rest; by default everything is stored as it is.
     pub sealing: Arc<Sealing>,
+    /// What counts the files that are read again.
+    pub reloads: ReloadMetrics,
 }
 
 impl Config {
@@ -107,6 +109,7 @@ impl Config {
             debug: false,
             history: RingLimits::default(),
             sealing: Arc::default(),
+            reloads: ReloadMetrics::default(),
         }
     }
 }
@@ -260,6 +263,7 @@ impl ApiServer {
         let told = config.audit.as_ref().map(|auditor| auditor.metrics());
         let plugins = parts.admission.iter().map(|plugin| plugin.name());
         let metrics = Metrics::new(told.unwrap_or_default(), plugins);
+        metrics.add_reloads(&config.reloads);
         let salt = config.random.range(0..u64::MAX);
         let flow = Arc::new(FlowControl::new(config.seats, salt, metrics.flow.clone()));
         let shutdown = Shutdown::new();

@@ -37,6 +37,7 @@ mod macros;
 mod parser;
 mod program;
 mod schema;
+mod selects;
 mod types;
 mod value;
 

@@ -13,11 +13,11 @@ use jiff::Timestamp;
 use crate::context::{Context, synced};
 
 const WORKERS: usize = 1;
-const NAMESPACE: &str = "kube-system";
-const TYPE: &str = "bootstrap.kubernetes.io/token";
+pub(crate) const NAMESPACE: &str = "kube-system";
+pub(crate) const TYPE: &str = "bootstrap.kubernetes.io/token";
 
 /// When a token goes; `None`: not by itself. A time that cannot be read is over.
-fn goes_at(secret: &Secret) -> Option<Timestamp> {
+pub(crate) fn goes_at(secret: &Secret) -> Option<Timestamp> {
     let expiration = &secret.data.as_ref()?.get("expiration")?.0;
     let text = std::str::from_utf8(expiration).unwrap_or("?");
     (!text.is_empty()).then(|| text.parse().unwrap_or(Timestamp::MIN))

@@ -8,6 +8,7 @@
 
 mod account_tokens;
 mod backends;
+mod bootstrap_signer;
 mod bootstrap_tokens;
 mod certificates;
 mod cluster_role_aggregation;
@@ -77,7 +78,7 @@ pub struct Config {
     pub signer: Option<Arc<dyn CertificateSigner>>,
     /// Finished pods beyond this number are removed, oldest first; zero keeps all. Upstream's default is 12500.
     pub terminated_pods_max: usize,
-    /// Whether bootstrap tokens are removed when their time is over.
+    /// Whether bootstrap tokens are removed when their time is over, and sign `cluster-info` until then.
     pub cleans_bootstrap_tokens: bool,
 }
 
@@ -160,6 +161,7 @@ pub fn start(config: Config, shutdown: Shutdown) -> JoinHandle<()> {
     );
     if config.cleans_bootstrap_tokens {
         bootstrap_tokens::start(context("token-cleaner", "token-cleaner"));
+        bootstrap_signer::start(context("bootstrap-signer", "bootstrap-signer"));
     }
     let ended = shutdown.clone();
     tokio::spawn(async move {

@@ -213,7 +213,7 @@ async fn start_api(
         &rcgen::KeyPair::generate()?.serialize_pem(),
         random.fork(),
     )?);
-    let certificates = CertificateAuthenticator::new(&authority.pair().certificate_pem)?;
+    let certificates = Arc::new(CertificateAuthenticator::new(&authority.pair().certificate_pem)?);
     let policy = bootstrap::policy::objects().map_err(anyhow::Error::msg)?;
     let is_node_role = |object: &&Value| object["kind"] == "ClusterRole" && object["metadata"]["name"] == "system:node";
     let node_role = policy.iter().find(is_node_role).cloned().context("no role for nodes")?;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use client::Transport as _;
-use client::https::{Credentials, HttpsTransport};
+use client::https::{Connector, Credentials, HttpsTransport, Stream};
+use client::{Transport as _, TransportError};
+use futures::future::BoxFuture;
 use http::header::ACCEPT;
 use serde_json::Value;
 
@@ -53,7 +54,11 @@ impl Access {
         };
         let server = cluster["server"].as_str().unwrap_or_default().to_owned();
         let ca = pem(cluster, "certificate-authority")?.ok_or_else(|| broken("the cluster has no authority".into()))?;
-        let transport = HttpsTransport::new(&server, &ca, credentials).map_err(|error| broken(error.to_string()))?;
+        let transport = match cluster["tls-server-name"].as_str() {
+            Some(name) => named_transport(&server, name, &ca, credentials),
+            None => HttpsTransport::new(&server, &ca, credentials),
+        };
+        let transport = transport.map_err(|error| broken(error.to_string()))?;
         let transport = Arc::new(transport);
         Ok(Access { transport, server })
     }
@@ -103,6 +108,36 @@ impl Access {
             .await
             .map_err(|error| lost(error.to_string()))?;
         serde_json::from_slice(&bytes).map_err(|error| lost(error.to_string()))
+    }
+}
+
+/// A transport to a server whose certificate has that name, and not its host's.
+///
+/// # Errors
+/// When the URL, the name, the authority or the credentials cannot be read.
+pub fn named_transport(
+    server: &str,
+    name: &str,
+    ca_pem: &str,
+    credentials: Credentials,
+) -> std::result::Result<HttpsTransport, TransportError> {
+    let authority = server.trim_start_matches("https://").trim_end_matches('/');
+    let port = authority.rsplit_once(':').map_or("443", |(_, port)| port);
+    let connector = Arc::new(At(authority.to_owned()));
+    HttpsTransport::with_connector(&format!("https://{name}:{port}"), ca_pem, credentials, connector)
+}
+
+/// Connects to one place, whatever it is asked for.
+struct At(String);
+
+impl Connector for At {
+    fn connect(&self, _authority: &str) -> BoxFuture<'static, std::io::Result<Box<dyn Stream>>> {
+        let authority = self.0.clone();
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(authority).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
     }
 }
 

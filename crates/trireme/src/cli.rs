@@ -1,8 +1,11 @@
 //! The flags of every command. Help is here and nowhere else.
 
+mod api_server;
+mod audit;
 mod authentication;
 #[cfg(test)]
 mod page;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,8 +14,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+pub use self::api_server::{AdmissionFlags, ApiServerFlags, AuthorizationFlags, EncryptionFlags};
+pub use self::audit::{AuditFlags, AuditFormat, AuditMode, AuditWebhookFlags};
 pub use self::authentication::AuthenticationFlags;
-use crate::server::file_or_nothing;
+pub use self::tls::TlsFlags;
 
 /// Kubernetes, as one program.
 #[derive(Parser, Debug)]
@@ -106,15 +111,9 @@ pub struct Up {
     /// How long certificates live; they are renewed while the cluster runs [default: a year]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..))]
     pub certificate_lifetime: Option<u32>,
-    /// Encryption at rest; `down` and the next `up` keep it
+    /// The API server; `down` and the next `up` keep what was said of each of its parts
     #[command(flatten)]
-    pub encryption: EncryptionFlags,
-    /// The audit log; `down` and the next `up` keep it
-    #[command(flatten)]
-    pub audit: AuditFlags,
-    /// Authentication; `down` and the next `up` keep it
-    #[command(flatten)]
-    pub authentication: AuthenticationFlags,
+    pub api_server: ApiServerFlags,
 }
 
 /// `trireme reset`
@@ -227,6 +226,14 @@ pub struct History {
     pub output: Format,
 }
 
+/// Flags that nobody gave. `serde` and `Default` know them, too: what is kept of an earlier version lacks later flags.
+fn defaults<T: Args>() -> T {
+    let command = T::augment_args(clap::Command::new("trireme"));
+    let matches = command.try_get_matches_from(["trireme"]);
+    let flags = matches.and_then(|matches| T::from_arg_matches(&matches));
+    flags.expect("invariant: no flag of the API server is required")
+}
+
 /// A time with its unit.
 fn duration(text: &str) -> Result<Duration, String> {
     let (number, seconds) = match text.char_indices().next_back() {
@@ -293,24 +300,9 @@ pub struct Server {
     /// Ends with its standard input
     #[arg(long, hide = true)]
     pub supervised: bool,
-    /// Encryption at rest
+    /// The API server
     #[command(flatten)]
-    pub encryption: EncryptionFlags,
-    /// The audit log
-    #[command(flatten)]
-    pub audit: AuditFlags,
-    /// Authentication
-    #[command(flatten)]
-    pub authentication: AuthenticationFlags,
-    /// The audit log's webhook
-    #[command(flatten)]
-    pub audit_webhook: AuditWebhookFlags,
-    /// Who may do what
-    #[command(flatten)]
-    pub authorization: AuthorizationFlags,
-    /// What happens to objects before they are stored
-    #[command(flatten)]
-    pub admission: AdmissionFlags,
+    pub api_server: ApiServerFlags,
     /// Spans for OpenTelemetry
     #[command(flatten)]
     pub tracing: TracingFlags,
@@ -390,145 +382,6 @@ pub struct EtcdFlags {
     /// The user's password
     #[arg(long, value_name = "FILE", requires = "etcd_user")]
     pub etcd_password_file: Option<PathBuf>,
-}
-
-/// What seals stored values beside the local keys: kube-apiserver's flags.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[command(next_help_heading = "Encryption at rest: which resources, and with which keys")]
-pub struct EncryptionFlags {
-    /// What seals which resources: an EncryptionConfiguration of apiserver.config.k8s.io/v1; without it Secrets, with the keys
-    /// in pki/sealing.keys
-    #[arg(long, value_name = "FILE", value_parser = file_or_nothing)]
-    pub encryption_provider_config: Option<PathBuf>,
-    /// Takes the file again whenever it changes
-    #[arg(long, requires = "encryption_provider_config")]
-    pub encryption_provider_config_automatic_reload: bool,
-}
-
-/// Who may do what: kube-apiserver's flags.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-#[command(next_help_heading = "Authorization: who may do what")]
-pub struct AuthorizationFlags {
-    /// Who decides, in this order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny [default: Node,RBAC]
-    #[arg(long, value_name = "MODE,...", value_delimiter = ',')]
-    pub authorization_mode: Vec<String>,
-    /// The service that mode Webhook asks: a file in kubeconfig format
-    #[arg(long, value_name = "FILE", requires = "authorization_mode")]
-    pub authorization_webhook_config_file: Option<PathBuf>,
-    /// The version of SubjectAccessReview that it is asked in
-    #[arg(long, value_name = "VERSION", default_value = "v1beta1")]
-    pub authorization_webhook_version: String,
-    /// How long it is remembered that it said yes
-    #[arg(long, value_name = "DURATION", default_value = "5m0s")]
-    pub authorization_webhook_cache_authorized_ttl: String,
-    /// How long it is remembered that it did not
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
-    pub authorization_webhook_cache_unauthorized_ttl: String,
-    /// Who decides, in more words: an AuthorizationConfiguration of apiserver.config.k8s.io, read again when it changes
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["authorization_mode", "authorization_webhook_config_file"])]
-    pub authorization_config: Option<PathBuf>,
-}
-
-/// What happens to objects before they are stored: kube-apiserver's flags.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-#[command(next_help_heading = "Admission: what happens to objects before they are stored")]
-pub struct AdmissionFlags {
-    /// Plug-ins that run beside those that are on by default; docs/admission.md lists both
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    pub enable_admission_plugins: Vec<String>,
-    /// Plug-ins that do not run
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    pub disable_admission_plugins: Vec<String>,
-    /// What plug-ins are told: an AdmissionConfiguration of apiserver.config.k8s.io/v1
-    #[arg(long, value_name = "FILE")]
-    pub admission_control_config_file: Option<PathBuf>,
-}
-
-/// What is told of requests, and where: kube-apiserver's flags.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[command(next_help_heading = "The audit log: who asked for what, and what came of it")]
-pub struct AuditFlags {
-    /// Which requests are told of, and how much of each: a Policy of audit.k8s.io/v1
-    #[arg(long, value_name = "FILE", value_parser = file_or_nothing)]
-    pub audit_policy_file: Option<PathBuf>,
-    /// Where: a line for each event; - is the standard output of `trireme server`
-    #[arg(long, value_name = "FILE", value_parser = file_or_nothing)]
-    pub audit_log_path: Option<PathBuf>,
-    /// How many days files are kept that were full; 0: for ever
-    #[arg(long, value_name = "DAYS", default_value_t = 0, requires = "audit_log_path")]
-    pub audit_log_maxage: u32,
-    /// How many of them are kept; 0: all
-    #[arg(long, value_name = "COUNT", default_value_t = 0, requires = "audit_log_path")]
-    pub audit_log_maxbackup: u32,
-    /// How long the file may get before it is put aside; 0: 100
-    #[arg(long, value_name = "MEGABYTES", default_value_t = 0, requires = "audit_log_path")]
-    pub audit_log_maxsize: u32,
-    /// How an event is written
-    #[arg(long, value_enum, default_value_t, requires = "audit_log_path")]
-    pub audit_log_format: AuditFormat,
-}
-
-/// A service that is told of requests: kube-apiserver's flags.
-#[derive(Args, Clone, Debug, PartialEq, Eq)]
-#[command(next_help_heading = "The audit log's webhook: a service that is told, too")]
-pub struct AuditWebhookFlags {
-    /// The service: a file in kubeconfig format
-    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
-    pub audit_webhook_config_file: Option<PathBuf>,
-    /// How it is told: many events at a time, while requests go on
-    #[arg(long, value_enum, default_value_t, requires = "audit_webhook_config_file")]
-    pub audit_webhook_mode: AuditWebhookMode,
-    /// The first pause before it is told again what it did not take
-    #[arg(long, value_name = "DURATION", default_value = "10s")]
-    pub audit_webhook_initial_backoff: String,
-    /// How many events wait at most; further ones are lost
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub audit_webhook_batch_buffer_size: u32,
-    /// How many events are sent at once
-    #[arg(long, value_name = "COUNT", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
-    pub audit_webhook_batch_max_size: u32,
-    /// How long an event waits for others
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
-    pub audit_webhook_batch_max_wait: String,
-    /// Whether the two below count
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
-    pub audit_webhook_batch_throttle_enable: bool,
-    /// How many batches a second are sent
-    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    pub audit_webhook_batch_throttle_qps: u32,
-    /// How many of them at once after a pause
-    #[arg(long, value_name = "COUNT", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
-    pub audit_webhook_batch_throttle_burst: u32,
-    /// Whether the two below count
-    #[arg(long)]
-    pub audit_webhook_truncate_enabled: bool,
-    /// How long a batch may be
-    #[arg(long, value_name = "BYTES", default_value_t = 10 * 1024 * 1024)]
-    pub audit_webhook_truncate_max_batch_size: usize,
-    /// How long an event may be: a longer one is sent without its objects, or not at all
-    #[arg(long, value_name = "BYTES", default_value_t = 100 * 1024)]
-    pub audit_webhook_truncate_max_event_size: usize,
-}
-
-/// A way of telling the audit log's webhook.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum AuditWebhookMode {
-    /// Many events at a time, while requests go on
-    #[default]
-    Batch,
-}
-
-/// A form of the audit log's lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum AuditFormat {
-    /// An object
-    #[default]
-    Json,
-    /// A few fields as text
-    Legacy,
 }
 
 /// `trireme version`

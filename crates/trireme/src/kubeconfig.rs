@@ -27,6 +27,8 @@ const LISTS: [&str; 3] = ["clusters", "contexts", "users"];
 pub struct Access<'a> {
     /// `https://127.0.0.1:6443`.
     pub server: &'a str,
+    /// The name that its certificate must have, when that is not the server's address.
+    pub server_name: Option<&'a str>,
     /// The authority's certificate.
     pub ca_pem: &'a str,
     /// The client certificate.
@@ -37,7 +39,7 @@ pub struct Access<'a> {
 
 /// A kubeconfig with this access alone.
 pub fn make(access: &Access) -> Value {
-    json!({
+    let mut config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": NAME, "preferences": {},
         "clusters": [{"name": NAME, "cluster": {
             "server": access.server, "certificate-authority-data": BASE64.encode(access.ca_pem),
@@ -47,7 +49,11 @@ pub fn make(access: &Access) -> Value {
             "client-certificate-data": BASE64.encode(access.certificate_pem),
             "client-key-data": BASE64.encode(access.key_pem),
         }}],
-    })
+    });
+    if let Some(name) = access.server_name {
+        config["clusters"][0]["cluster"]["tls-server-name"] = name.into();
+    }
+    config
 }
 
 /// The text of a kubeconfig: JSON is YAML, and nothing in it depends on how a YAML writer quotes.
@@ -354,6 +360,7 @@ mod tests {
     fn ours() -> Value {
         make(&Access {
             server: "https://127.0.0.1:6443",
+            server_name: None,
             ca_pem: "ca",
             certificate_pem: "crt",
             key_pem: "key",

@@ -8,7 +8,6 @@ mod cli;
 mod commands;
 mod errors;
 mod etcd_front;
-mod file_changes;
 mod kubeconfig;
 mod layout;
 mod log;
@@ -22,6 +21,7 @@ mod spans;
 mod state_home;
 mod supervisor;
 mod tls;
+mod watched;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

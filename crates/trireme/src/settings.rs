@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{AuditFlags, AuthenticationFlags, EncryptionFlags, EtcdFlags};
+use crate::cli::{ApiServerFlags, EtcdFlags};
 use crate::errors::{CliError, Kind, Result};
 use crate::kubeconfig::Owner;
 use crate::layout::{Layout, write_private};
@@ -28,12 +28,9 @@ pub struct Settings {
     pub etcd_listen: Option<SocketAddr>,
     /// The etcd that has the state, in place of the embedded store. Its files have absolute names.
     pub etcd: Option<EtcdFlags>,
-    /// What seals values beside the local keys. Its file has an absolute name.
-    pub encryption: Option<EncryptionFlags>,
-    /// The audit log, if one is wanted. Its files have absolute names.
-    pub audit: Option<AuditFlags>,
-    /// More ways to prove who asks. Their files have absolute names.
-    pub authentication: Option<AuthenticationFlags>,
+    /// How the API server behaves. Its files have absolute names.
+    #[serde(flatten)]
+    pub api_server: ApiServerFlags,
     /// How long certificates live, in seconds; `None`: a year.
     pub certificate_seconds: Option<u32>,
     /// The user's kubeconfig that our access was merged into.
@@ -52,9 +49,7 @@ impl Default for Settings {
             demo_port: None,
             etcd_listen: None,
             etcd: None,
-            encryption: None,
-            audit: None,
-            authentication: None,
+            api_server: ApiServerFlags::default(),
             certificate_seconds: None,
             kubeconfig: None,
             made_directories: Vec::new(),

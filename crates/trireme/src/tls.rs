@@ -23,6 +23,11 @@ impl Shown {
         Ok(Arc::new(Shown(ArcSwap::from_pointee(certified(pair)?))))
     }
 
+    /// What is shown now.
+    pub fn current(&self) -> Arc<CertifiedKey> {
+        self.0.load_full()
+    }
+
     /// Shows another one from now on.
     pub fn replace(&self, pair: &Pair) -> Result {
         self.0.store(Arc::new(certified(pair)?));

@@ -7,9 +7,11 @@ mod claim_resize;
 mod default_class;
 mod default_toleration_seconds;
 mod event_rate_limit;
+mod image_policy;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod node_selector;
 mod optional;
 mod owner_references;
 mod pod_security;
@@ -34,9 +36,11 @@ pub use claim_resize::PersistentVolumeClaimResize;
 pub use default_class::DefaultClass;
 pub use default_toleration_seconds::DefaultTolerationSeconds;
 pub use event_rate_limit::EventRateLimit;
+pub use image_policy::{ImagePolicyConfig, ImagePolicyWebhook};
 pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
+pub use node_selector::PodNodeSelector;
 pub use optional::Optional;
 pub use owner_references::OwnerReferences;
 pub use pod_security::PodSecurity;
@@ -70,14 +74,24 @@ pub fn plugins(
         Arc::new(Optional::NAMESPACE_EXISTS),
         Arc::new(Optional::LIMIT_POD_HARD_ANTI_AFFINITY_TOPOLOGY),
         Arc::new(LimitRanger),
-        Arc::new(ServiceAccount::new(random)),
+        Arc::new(ServiceAccount::new(random.fork())),
         Arc::new(NodeRestriction::new(authorizer.clone())),
         Arc::new(TaintNodesByCondition),
         Arc::new(Optional::ALWAYS_PULL_IMAGES),
-        Arc::new(PodSecurity),
-        Arc::new(Priority),
-        Arc::new(DefaultTolerationSeconds),
     ];
+    let image_policy = selection.image_policy().map(|config| {
+        let plugin = ImagePolicyWebhook::new(config.clone(), random.fork()).expect(checked);
+        Arc::new(plugin) as Arc<dyn Plugin>
+    });
+    all.extend(image_policy);
+    all.push(Arc::new(selection.pod_security().expect(checked)));
+    if let Some(plugin) = selection.pod_node_selector().expect(checked) {
+        all.push(Arc::new(plugin));
+    }
+    all.extend([
+        Arc::new(Priority) as Arc<dyn Plugin>,
+        Arc::new(DefaultTolerationSeconds),
+    ]);
     if let Some(plugin) = selection.pod_toleration_restriction().expect(checked) {
         all.push(Arc::new(plugin));
     }

@@ -10,7 +10,7 @@ use api::Value;
 use api::codec::{Limits, yaml};
 use bytes::Bytes;
 
-use super::{EventRateLimit, PodTolerationRestriction};
+use super::{EventRateLimit, ImagePolicyConfig, PodNodeSelector, PodSecurity, PodTolerationRestriction};
 use crate::hook::ReadFile;
 
 /// Upstream's plug-ins in their order, with whether each is on when nobody says. Upstream has NodeRestriction off; a cluster
@@ -26,9 +26,9 @@ const PLUGINS: [(&str, State); 37] = [
     ("NodeRestriction", State::On),
     ("TaintNodesByCondition", State::On),
     ("AlwaysPullImages", State::Off),
-    ("ImagePolicyWebhook", State::Absent),
+    ("ImagePolicyWebhook", State::Off),
     ("PodSecurity", State::On),
-    ("PodNodeSelector", State::Absent),
+    ("PodNodeSelector", State::Off),
     ("Priority", State::On),
     ("DefaultTolerationSeconds", State::On),
     ("PodTolerationRestriction", State::Off),
@@ -55,6 +55,15 @@ const PLUGINS: [(&str, State); 37] = [
     ("AlwaysDeny", State::Off),
 ];
 
+/// The plug-ins that take a configuration here.
+const CONFIGURABLE: [&str; 5] = [
+    "EventRateLimit",
+    "ImagePolicyWebhook",
+    "PodNodeSelector",
+    "PodSecurity",
+    "PodTolerationRestriction",
+];
+
 /// What is with a plug-in when no flag names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -65,10 +74,11 @@ enum State {
 }
 
 /// The plug-ins of a server.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Selection {
     enabled: Vec<&'static str>,
     configurations: BTreeMap<String, Value>,
+    image_policy: Option<ImagePolicyConfig>,
 }
 
 impl Default for Selection {
@@ -77,6 +87,7 @@ impl Default for Selection {
         Selection {
             enabled: on.map(|(name, _)| *name).collect(),
             configurations: BTreeMap::new(),
+            image_policy: None,
         }
     }
 }
@@ -135,15 +146,29 @@ impl Selection {
             .iter()
             .filter(|(name, state)| runs(name, *state))
             .map(|(name, _)| *name);
-        let selection = Selection {
+        let mut selection = Selection {
             enabled: enabled.collect(),
             configurations,
+            image_policy: None,
         };
-        if let Err(why) = selection.event_rate_limit().map(drop) {
-            errors.push(failed("EventRateLimit", &why));
+        if selection.has("ImagePolicyWebhook") {
+            match ImagePolicyConfig::read(selection.configuration("ImagePolicyWebhook"), read) {
+                Ok(config) => selection.image_policy = Some(config),
+                Err(why) => errors.push(failed("ImagePolicyWebhook", &why)),
+            }
         }
-        if let Err(why) = selection.pod_toleration_restriction().map(drop) {
-            errors.push(failed("PodTolerationRestriction", &why));
+        for (name, outcome) in [
+            ("EventRateLimit", selection.event_rate_limit().map(drop)),
+            (
+                "PodTolerationRestriction",
+                selection.pod_toleration_restriction().map(drop),
+            ),
+            ("PodSecurity", selection.pod_security().map(drop)),
+            ("PodNodeSelector", selection.pod_node_selector().map(drop)),
+        ] {
+            if let Err(why) = outcome {
+                errors.push(failed(name, &why));
+            }
         }
         if errors.is_empty() { Ok(selection) } else { Err(errors) }
     }
@@ -158,10 +183,34 @@ impl Selection {
         self.enabled.contains(&name)
     }
 
+    /// A plug-in's configuration; null without one.
+    fn configuration(&self, name: &str) -> &Value {
+        self.configurations.get(name).unwrap_or(&Value::Null)
+    }
+
+    /// What ImagePolicyWebhook is told, if it runs.
+    pub(super) fn image_policy(&self) -> Option<&ImagePolicyConfig> {
+        self.image_policy.as_ref()
+    }
+
+    /// PodSecurity, whether it runs or not.
+    pub(super) fn pod_security(&self) -> Result<PodSecurity, String> {
+        match self.configurations.get("PodSecurity") {
+            Some(config) => PodSecurity::from_config(config),
+            None => Ok(PodSecurity::default()),
+        }
+    }
+
+    /// PodNodeSelector, if it runs.
+    pub(super) fn pod_node_selector(&self) -> Result<Option<PodNodeSelector>, String> {
+        let wanted = self.has("PodNodeSelector");
+        let made = wanted.then(|| PodNodeSelector::from_config(self.configuration("PodNodeSelector")));
+        made.transpose()
+    }
+
     /// EventRateLimit, if it runs: without a configuration it cannot.
     pub(super) fn event_rate_limit(&self) -> Result<Option<EventRateLimit>, String> {
-        let nothing = Value::Null;
-        let config = self.configurations.get("EventRateLimit").unwrap_or(&nothing);
+        let config = self.configuration("EventRateLimit");
         let wanted = self.has("EventRateLimit");
         wanted.then(|| EventRateLimit::from_config(config)).transpose()
     }
@@ -204,7 +253,7 @@ fn configurations(file: &Path, read: &ReadFile) -> Result<BTreeMap<String, Value
     let mut all = BTreeMap::new();
     for plugin in config["plugins"].as_array().into_iter().flatten() {
         let name = plugin["name"].as_str().unwrap_or("");
-        if !["EventRateLimit", "PodTolerationRestriction"].contains(&name) {
+        if !CONFIGURABLE.contains(&name) {
             return Err(cannot(format!("plugin {name:?} takes no configuration in this server")));
         }
         let value = match plugin["path"].as_str().filter(|path| !path.is_empty()) {
@@ -245,7 +294,7 @@ mod tests {
     #[test]
     fn flags_add_and_take_away() {
         let usual = Selection::default();
-        assert_eq!(select(&[], &[], None), Ok(usual.clone()));
+        assert_eq!(select(&[], &[], None).unwrap().names(), usual.names());
         assert!(usual.has("PodSecurity") && usual.has("NodeRestriction") && !usual.has("AlwaysPullImages"));
         let changed = select(&["AlwaysPullImages", "PodSecurity"], &["LimitRanger"], None).unwrap();
         assert!(changed.has("AlwaysPullImages") && changed.has("PodSecurity") && !changed.has("LimitRanger"));
@@ -279,10 +328,10 @@ mod tests {
                 vec!["[Priority] in enable-admission-plugins and disable-admission-plugins overlapped"],
             ),
             (
-                &["PodNodeSelector"],
+                &["NamespaceAutoProvision"],
                 &[],
                 None,
-                vec!["enable-admission-plugins plugin \"PodNodeSelector\" is not there in this server"],
+                vec!["enable-admission-plugins plugin \"NamespaceAutoProvision\" is not there in this server"],
             ),
             (
                 &["EventRateLimit"],

@@ -1,10 +1,10 @@
 //! The log backend: events become lines, and a thread of its own writes them.
 //!
-//! This is upstream's `batch` mode with its values for the log (`--audit-log-mode=batch`): a request does not wait for the
-//! disk, and an event that finds the buffer full is lost and counted. Upstream's default for the log is `blocking`, which
-//! has each request wait for the file; here the tasks of all requests share a few threads, and a disk that hangs would
-//! stop them all, also those that nobody audits. Invariants: lines are written in the order in which they were taken, and
-//! all that were taken before [`LogSink::close`] are written, or counted as lost, when it returns.
+//! In upstream's mode `batch` a request does not wait for the disk, and an event that finds the buffer full is lost and
+//! counted. In `blocking` and `blocking-strict` a request waits until the thread has written its first and its last event:
+//! tasks of requests share a few threads, and a disk that hangs stops those that wait and no others. Invariants: lines are
+//! written in the order in which they were taken, and all that were taken before [`LogSink::close`] are written, or counted as
+//! lost, when it returns.
 //!
 //! Source: `plugin/pkg/audit/log`, `plugin/pkg/audit/buffered` and `defaultLogBatchConfig` of `pkg/server/options/audit.go`.
 
@@ -13,34 +13,74 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use api::Value;
+use futures::future::BoxFuture;
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{AuditSink, Format, line};
+use super::{AuditSink, Format, Strictness, Truncate, line};
 use crate::metrics::AuditMetrics;
 
-/// Upstream's `--audit-log-batch-buffer-size`.
-const EVENTS_MAX: usize = 10_000;
+/// How the log is written: upstream's `--audit-log-*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// The form of a line.
+    pub format: Format,
+    /// Whether requests wait for their events; `None`: they go on.
+    pub waits: Option<Strictness>,
+    /// So many events wait at most.
+    pub buffer_events: usize,
+    /// How long an event may be; `None`: no limit.
+    pub truncate: Option<Truncate>,
+}
+
+impl Default for LogOptions {
+    /// Upstream's.
+    fn default() -> LogOptions {
+        LogOptions {
+            format: Format::Json,
+            waits: Some(Strictness::Lax),
+            buffer_events: 10_000,
+            truncate: None,
+        }
+    }
+}
+
 /// An event may have whole objects in it: as many bytes as a few of the largest lists, so that a slow disk costs no more
 /// memory than that.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Takes events and writes them as lines.
 pub struct LogSink {
-    format: Format,
+    options: LogOptions,
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-#[derive(Default)]
+/// Lines that requests wait for are counted in these: the whole room is [`BYTES_MAX`].
+const ROOM_UNIT_BYTES: usize = 1024;
+const ROOM_UNITS: usize = BYTES_MAX / ROOM_UNIT_BYTES;
+
+/// A line, and who waits for it.
+type Line = (String, Option<Waiter>);
+
+/// A request that goes on when its line is written.
+struct Waiter {
+    tell: oneshot::Sender<Result<(), String>>,
+    _room: OwnedSemaphorePermit,
+}
+
 struct Shared {
     buffer: Mutex<Buffer>,
     changed: Condvar,
+    /// Of lines that requests wait for. Whoever finds none waits for it, and so a slow disk slows them down and loses nothing.
+    room: Arc<Semaphore>,
+    metrics: AuditMetrics,
 }
 
 #[derive(Default)]
 struct Buffer {
-    waiting: Vec<String>,
-    /// Of the waiting ones, and of those that are being written.
+    waiting: Vec<Line>,
+    /// Of those that nobody waits for, the ones that are being written included.
     events: usize,
     bytes: usize,
     is_full: bool,
@@ -55,18 +95,23 @@ impl LogSink {
     /// # Errors
     /// There is no thread to be had.
     pub fn start(
-        format: Format,
+        options: LogOptions,
         metrics: AuditMetrics,
         write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
     ) -> io::Result<LogSink> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            buffer: Mutex::default(),
+            changed: Condvar::new(),
+            room: Arc::new(Semaphore::new(ROOM_UNITS)),
+            metrics,
+        });
         let run = {
             let shared = shared.clone();
-            move || shared.run(&metrics, write)
+            move || shared.run(write)
         };
         let writer = std::thread::Builder::new().name("audit-log".into()).spawn(run)?;
         Ok(LogSink {
-            format,
+            options,
             shared,
             writer: Mutex::new(Some(writer)),
         })
@@ -90,21 +135,75 @@ impl AuditSink for LogSink {
     }
 
     fn write(&self, event: &Value) -> Result<(), String> {
-        self.shared.take(line(self.format, event))
+        self.shared.take(self.line(event)?, None, self.options.buffer_events)
+    }
+
+    fn waits(&self) -> Option<Strictness> {
+        self.options.waits
+    }
+
+    fn deliver<'a>(&'a self, event: &'a Value) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let line = self.line(event)?;
+            let units = (line.len() / ROOM_UNIT_BYTES + 1).min(ROOM_UNITS);
+            let units = u32::try_from(units).expect("invariant: the room has fewer units than that");
+            let mut given_up = GivenUp {
+                sink: self,
+                line: Some(line),
+            };
+            let room = self.shared.room.clone().acquire_many_owned(units).await;
+            let line = given_up.line.take().unwrap_or_default();
+            let room = room.map_err(|_| "the audit log is closed".to_owned())?;
+            let (tell, told) = oneshot::channel();
+            let waiter = Waiter { tell, _room: room };
+            self.shared.take(line, Some(waiter), self.options.buffer_events)?;
+            told.await
+                .unwrap_or_else(|_| Err("the audit log's writer fell over".into()))
+        })
+    }
+}
+
+impl LogSink {
+    fn line(&self, event: &Value) -> Result<String, String> {
+        let Some(limits) = self.options.truncate else {
+            return Ok(line(self.options.format, event));
+        };
+        let shortened = limits
+            .shortened(event)
+            .ok_or("event is too large even after truncating")?;
+        Ok(line(self.options.format, &shortened.0))
+    }
+}
+
+/// A line whose request waits for room: when it goes away, the line is written while nobody waits.
+struct GivenUp<'a> {
+    sink: &'a LogSink,
+    line: Option<String>,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        let shared = &self.sink.shared;
+        if let Some(line) = self.line.take()
+            && shared.take(line, None, self.sink.options.buffer_events).is_err()
+        {
+            shared.metrics.lost("log");
+        }
     }
 }
 
 // === impl Shared ===
 
 impl Shared {
-    fn take(&self, line: String) -> Result<(), String> {
+    fn take(&self, line: String, waiter: Option<Waiter>, events_max: usize) -> Result<(), String> {
         let mut buffer = self.buffer.lock();
         if buffer.is_closed {
             return Err("the audit log is closed".into());
         }
-        // One line alone always fits.
-        let is_full = buffer.events >= EVENTS_MAX || buffer.events > 0 && buffer.bytes + line.len() > BYTES_MAX;
-        if is_full != buffer.is_full {
+        // One line alone always fits. Those that requests wait for have a room of their own.
+        let is_full = waiter.is_none()
+            && (buffer.events >= events_max || buffer.events > 0 && buffer.bytes + line.len() > BYTES_MAX);
+        if waiter.is_none() && is_full != buffer.is_full {
             buffer.is_full = is_full;
             match is_full {
                 true => tracing::warn!("the audit log is written too slowly: events are lost from now on"),
@@ -114,21 +213,25 @@ impl Shared {
         if is_full {
             return Err("audit buffer queue blocked".into());
         }
-        buffer.events += 1;
-        buffer.bytes += line.len();
-        buffer.waiting.push(line);
+        if waiter.is_none() {
+            buffer.events += 1;
+            buffer.bytes += line.len();
+        }
+        buffer.waiting.push((line, waiter));
         drop(buffer);
         self.changed.notify_one();
         Ok(())
     }
 
-    fn run(&self, metrics: &AuditMetrics, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
+    fn run(&self, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
         let mut is_failing = false;
         while let Some(lines) = self.next() {
-            for line in lines {
+            for (line, waiter) in lines {
                 let outcome = write(line.as_bytes());
                 if let Err(error) = &outcome {
-                    metrics.lost("log");
+                    if waiter.is_none() {
+                        self.metrics.lost("log");
+                    }
                     if !is_failing {
                         tracing::warn!(%error, "the audit log cannot be written: events are lost from now on");
                     }
@@ -136,13 +239,22 @@ impl Shared {
                     tracing::warn!("the audit log is written again");
                 }
                 is_failing = outcome.is_err();
-                self.written(&line);
+                match waiter {
+                    None => self.written(&line),
+                    Some(waiter) => {
+                        let told = waiter.tell.send(outcome.map_err(|error| error.to_string()));
+                        // Whoever waited and went away counts nothing.
+                        if let Err(Err(_)) = told {
+                            self.metrics.lost("log");
+                        }
+                    }
+                }
             }
         }
     }
 
     /// What waits; `None`: nothing does, and nothing will.
-    fn next(&self) -> Option<Vec<String>> {
+    fn next(&self) -> Option<Vec<Line>> {
         let mut buffer = self.buffer.lock();
         while buffer.waiting.is_empty() {
             if buffer.is_closed {
@@ -175,7 +287,7 @@ mod tests {
             lines.send(String::from_utf8(line.to_vec()).unwrap()).unwrap();
             Ok(())
         };
-        let sink = LogSink::start(Format::Json, AuditMetrics::default(), write).unwrap();
+        let sink = LogSink::start(LogOptions::default(), AuditMetrics::default(), write).unwrap();
         for number in 0..100 {
             sink.write(&json!({"number": number})).unwrap();
         }
@@ -188,14 +300,14 @@ mod tests {
     #[test]
     fn a_disk_that_hangs_stops_nobody_and_costs_so_much() {
         let long = "x".repeat(BYTES_MAX / 2);
-        for (text, taken) in [("x", EVENTS_MAX), (long.as_str(), 1)] {
+        for (text, taken) in [("x", LogOptions::default().buffer_events), (long.as_str(), 1)] {
             let (go_on, hangs) = mpsc::channel::<()>();
             let write = move |_: &[u8]| {
                 // Ends when the test lets go.
                 let _ = hangs.recv();
                 Ok(())
             };
-            let sink = LogSink::start(Format::Json, AuditMetrics::default(), write).unwrap();
+            let sink = LogSink::start(LogOptions::default(), AuditMetrics::default(), write).unwrap();
             let event = json!({"text": text});
             for _ in 0..taken {
                 sink.write(&event).unwrap();
@@ -217,11 +329,69 @@ mod tests {
             }
         };
         let metrics = AuditMetrics::default();
-        let sink = LogSink::start(Format::Json, metrics.clone(), write).unwrap();
+        let sink = LogSink::start(LogOptions::default(), metrics.clone(), write).unwrap();
         for _ in 0..4 {
             sink.write(&json!({})).unwrap();
         }
         sink.close();
         assert_eq!(metrics.losses("log"), 2);
+    }
+
+    #[tokio::test]
+    async fn a_slow_disk_loses_nothing_that_is_waited_for() {
+        let (go_on, hangs) = mpsc::channel::<()>();
+        let (lines, written) = mpsc::channel();
+        let write = move |line: &[u8]| {
+            // Ends when the test lets go.
+            let _ = hangs.recv();
+            lines.send(line.len()).unwrap();
+            Ok(())
+        };
+        let metrics = AuditMetrics::default();
+        let sink = LogSink::start(LogOptions::default(), metrics.clone(), write).unwrap();
+        let long = json!({"text": "x".repeat(BYTES_MAX * 2 / 3)});
+        let (mut first, mut second) = (sink.deliver(&long), sink.deliver(&long));
+        assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
+        // It is given up before there was room.
+        let mut third = sink.deliver(&long);
+        assert!(futures::poll!(&mut third).is_pending());
+        drop(third);
+        drop(go_on);
+        assert_eq!((first.await, second.await), (Ok(()), Ok(())));
+        sink.close();
+        assert_eq!((written.try_iter().count(), metrics.losses("log")), (3, 0));
+    }
+
+    #[tokio::test]
+    async fn whoever_blocks_waits_until_it_is_written() {
+        let (lines, written) = mpsc::channel();
+        let write = move |line: &[u8]| match line.starts_with(b"{\"bad") {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => {
+                lines.send(String::from_utf8(line.to_vec()).unwrap()).unwrap();
+                Ok(())
+            }
+        };
+        let options = LogOptions {
+            waits: Some(Strictness::Strict),
+            truncate: Some(Truncate {
+                event_bytes_max: 70,
+                batch_bytes_max: 70,
+            }),
+            ..LogOptions::default()
+        };
+        let metrics = AuditMetrics::default();
+        let sink = LogSink::start(options, metrics.clone(), write).unwrap();
+        sink.deliver(&json!({"a": 1})).await.unwrap();
+        assert_eq!(written.try_recv().as_deref(), Ok("{\"a\":1}\n"));
+        assert!(sink.deliver(&json!({"bad": 1})).await.is_err());
+        assert_eq!(metrics.losses("log"), 0, "whoever waits counts");
+        sink.deliver(&json!({"a": 1, "requestObject": "x".repeat(100)}))
+            .await
+            .unwrap();
+        let short = "{\"a\":1,\"annotations\":{\"audit.k8s.io/truncated\":\"true\"}}\n";
+        assert_eq!(written.try_recv().as_deref(), Ok(short));
+        assert!(sink.deliver(&json!({"verb": "x".repeat(100)})).await.is_err());
+        sink.close();
     }
 }

@@ -7,24 +7,28 @@
 //! Source: `k8s.io/apiserver/pkg/audit` and `pkg/endpoints/filters/audit.go`.
 
 mod format;
+mod held;
 mod log;
 mod policy;
 mod rotation;
 mod trail;
+mod truncate;
 mod webhook;
 
 use std::sync::Arc;
 
 use api::{Map, Value};
 use base::Clock;
+use futures::future::BoxFuture;
 use serde_json::json;
 
 pub use format::{Format, line};
-pub use log::LogSink;
+pub use log::{LogOptions, LogSink};
 pub use policy::{Policy, PolicyError};
 pub use rotation::{LogFile, Rotation};
-pub use trail::Trail;
-pub use webhook::{Batch, Truncate, WebhookSink};
+pub use trail::{AnnounceError, Trail};
+pub use truncate::Truncate;
+pub use webhook::{Batch, WebhookSink};
 
 use crate::metrics::AuditMetrics;
 use crate::request::{Attributes, UserInfo};
@@ -101,6 +105,29 @@ pub trait AuditSink: Send + Sync {
     /// # Errors
     /// It was not taken. The caller counts the loss, the sink tells why.
     fn write(&self, event: &Value) -> Result<(), String>;
+
+    /// Whether requests wait for their events (upstream's modes `blocking` and `blocking-strict`); `None`: they go on
+    /// (`batch`).
+    fn waits(&self) -> Option<Strictness> {
+        None
+    }
+
+    /// Takes an event, and is done when it is where it should be.
+    ///
+    /// # Errors
+    /// As [`AuditSink::write`], or it was lost on its way.
+    fn deliver<'a>(&'a self, event: &'a Value) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(std::future::ready(self.write(event)))
+    }
+}
+
+/// What becomes of a request whose first event is lost, when requests wait for their events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strictness {
+    /// It goes on.
+    Lax,
+    /// It is refused.
+    Strict,
 }
 
 /// A policy and where its events go.
@@ -147,7 +174,7 @@ impl Auditor {
         self.metrics.clone()
     }
 
-    /// Begins to follow a request; `None`: the policy says nothing of it. The first stage is told.
+    /// Begins to follow a request; `None`: the policy says nothing of it.
     pub fn begin(self: &Arc<Self>, facts: &Facts<'_>) -> Option<Trail> {
         let acting = facts.impersonated.unwrap_or(facts.user);
         let verdict = self.policy.judge(acting, facts.request)?;
@@ -180,9 +207,12 @@ impl Auditor {
         if let Some(object) = object_reference(facts.request) {
             event.insert("objectRef".into(), object);
         }
-        let trail = Trail::new(self.clone(), verdict, event);
-        trail.tell(Stage::RequestReceived);
-        Some(trail)
+        Some(Trail::new(self.clone(), verdict, event))
+    }
+
+    /// Whether requests wait for their events.
+    fn waits(&self) -> bool {
+        self.sinks.iter().any(|sink| sink.waits().is_some())
     }
 
     /// The time as `metav1.MicroTime`.

@@ -1,6 +1,7 @@
 //! Every stage of every kind of request, with as much as its level says.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use client::body_of;
@@ -13,7 +14,11 @@ use parking_lot::Mutex;
 use super::*;
 
 #[derive(Default)]
-struct Events(Mutex<Vec<Value>>);
+struct Events {
+    told: Mutex<Vec<Value>>,
+    waits: Option<Strictness>,
+    loses: AtomicBool,
+}
 
 impl AuditSink for Events {
     fn name(&self) -> &'static str {
@@ -21,14 +26,28 @@ impl AuditSink for Events {
     }
 
     fn write(&self, event: &Value) -> Result<(), String> {
-        self.0.lock().push(event.clone());
+        if self.loses.load(Ordering::Relaxed) {
+            return Err("lost".into());
+        }
+        self.told.lock().push(event.clone());
         Ok(())
+    }
+
+    fn waits(&self) -> Option<Strictness> {
+        self.waits
     }
 }
 
-fn begin(level: &str, more: &str) -> (Arc<Events>, Trail) {
+async fn begin(level: &str, more: &str) -> (Arc<Events>, Trail) {
+    begin_with(level, more, None).await
+}
+
+async fn begin_with(level: &str, more: &str, waits: Option<Strictness>) -> (Arc<Events>, Trail) {
     let policy = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: {level}\n  {more}\n");
-    let events = Arc::new(Events::default());
+    let events = Arc::new(Events {
+        waits,
+        ..Events::default()
+    });
     let auditor = Auditor::new(
         Policy::from_text(&policy).unwrap(),
         vec![events.clone()],
@@ -54,8 +73,9 @@ fn begin(level: &str, more: &str) -> (Arc<Events>, Trail) {
         source_ips: vec!["10.0.0.1".into()],
         user_agent: "kubectl",
     };
-    let trail = Arc::new(auditor).begin(&facts);
-    (events, trail.unwrap())
+    let trail = Arc::new(auditor).begin(&facts).unwrap();
+    trail.announce().await.unwrap();
+    (events, trail)
 }
 
 const OBJECT: &str = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","managedFields":[{}]}}"#;
@@ -71,13 +91,14 @@ fn answer(code: u16, body: &'static str) -> Response<client::Body> {
     response
 }
 
-async fn run(level: &str, more: &str, response: Response<client::Body>, is_watch: bool) -> Vec<Value> {
-    let (events, trail) = begin(level, more);
+async fn run(level: &str, more: &str, response: Response<client::Body>, is_long_running: bool) -> Vec<Value> {
+    let (events, trail) = begin(level, more).await;
     let trail = Arc::new(trail);
     trail.received(&headers(), &Bytes::from_static(OBJECT.as_bytes()));
     trail.annotate("authorization.k8s.io/decision", "allow");
-    trail.follow(response, is_watch).into_body().collect().await.unwrap();
-    std::mem::take(&mut *events.0.lock())
+    let followed = trail.follow(response, is_long_running).await;
+    followed.into_body().collect().await.unwrap();
+    std::mem::take(&mut *events.told.lock())
 }
 
 fn stages_of(events: &[Value]) -> Vec<&str> {
@@ -151,16 +172,47 @@ async fn a_watch_begins_and_ends_and_its_events_are_not_told() {
 
 #[tokio::test]
 async fn what_never_came_to_an_answer_is_told_too() {
-    let (events, trail) = begin("Metadata", "verbs: []");
+    let (events, trail) = begin("Metadata", "verbs: []").await;
     drop(trail);
-    assert_eq!(events.0.lock()[1]["responseStatus"]["code"], 504);
-    let (events, trail) = begin("Metadata", "verbs: []");
+    assert_eq!(events.told.lock()[1]["responseStatus"]["code"], 504);
+    let (events, trail) = begin("Metadata", "verbs: []").await;
     let fell = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
         let _trail = trail;
         panic!("on purpose");
     }));
     assert!(fell.is_err());
-    let events = events.0.lock();
+    let events = events.told.lock();
     assert_eq!(stages_of(&events), ["RequestReceived", "Panic"]);
     assert_eq!(events[1]["responseStatus"]["code"], 500);
+}
+
+#[tokio::test]
+async fn the_end_of_an_answer_waits_for_its_event() {
+    let (events, trail) = begin_with("RequestResponse", "verbs: []", Some(Strictness::Lax)).await;
+    let mut body = Arc::new(trail).follow(answer(200, OBJECT), false).await.into_body();
+    assert_eq!(stages_of(&events.told.lock()), ["RequestReceived"]);
+    let first = body.frame().await.unwrap().unwrap();
+    assert_eq!(first.data_ref().unwrap(), OBJECT.as_bytes());
+    assert_eq!(stages_of(&events.told.lock()), ["RequestReceived", "ResponseComplete"]);
+    assert!(body.frame().await.is_none());
+    drop(body);
+    assert_eq!(events.told.lock().len(), 2, "the end is told once");
+    assert_eq!(events.told.lock()[1]["responseObject"]["metadata"]["name"], "a");
+}
+
+#[tokio::test]
+async fn a_request_of_which_nothing_can_be_told_is_refused_when_that_is_wanted() {
+    for (waits, expect) in [
+        (None, Ok(())),
+        (Some(Strictness::Lax), Ok(())),
+        (Some(Strictness::Strict), Err(AnnounceError)),
+    ] {
+        let (events, trail) = begin_with("Metadata", "verbs: []", waits).await;
+        events.loses.store(true, Ordering::Relaxed);
+        assert_eq!(trail.announce().await, expect, "{waits:?}");
+        events.loses.store(false, Ordering::Relaxed);
+        drop(trail);
+        let stages = stages_of(&events.told.lock()).len();
+        assert_eq!(stages, if expect.is_ok() { 2 } else { 1 }, "{waits:?}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::codec::{Limits, MediaType, json, protobuf, yaml};
 use api::{Map, Value, meta};
@@ -10,23 +11,31 @@ use client::Body;
 use flate2::read::MultiGzDecoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Response};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use serde_json::json;
 
+use super::held::Held;
 use super::policy::Verdict;
-use super::{Auditor, Level, Stage};
+use super::{Auditor, Level, Stage, Strictness};
 
 /// Objects of answers up to here are told; a larger one is left out and the event says so. A line of the log that nothing
 /// can read helps nobody; upstream's truncation begins at the same place (`--audit-log-truncate-max-event-size`).
 const OBJECT_BYTES_MAX: usize = 10 * 1024 * 1024;
 
-/// Follows a request. Tells its last stage when dropped.
+/// An event was lost that had to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to store audit event")]
+pub struct AnnounceError;
+
+/// Follows a request. Tells its last stage when dropped, if not before.
 pub struct Trail {
     auditor: Arc<Auditor>,
     verdict: Verdict,
     event: Mutex<Map>,
     answer: Mutex<Answer>,
+    is_finished: AtomicBool,
 }
 
 #[derive(Default)]
@@ -45,6 +54,27 @@ impl Trail {
             verdict,
             event: Mutex::new(event),
             answer: Mutex::default(),
+            is_finished: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells that the request came.
+    ///
+    /// # Errors
+    /// The event is lost, and the request must not go on then.
+    pub async fn announce(&self) -> Result<(), AnnounceError> {
+        if self.tell_and_wait(Stage::RequestReceived).await {
+            return Ok(());
+        }
+        self.auditor.metrics.rejected();
+        self.is_finished.store(true, Ordering::Relaxed);
+        Err(AnnounceError)
+    }
+
+    /// Tells the last stage now, once.
+    pub(super) async fn finish(&self) {
+        if !self.is_finished.swap(true, Ordering::Relaxed) {
+            self.tell_and_wait(Stage::ResponseComplete).await;
         }
     }
 
@@ -83,9 +113,11 @@ impl Trail {
         }
     }
 
-    /// Follows an answer to its end. Of a watch it is told that it begins, and not what it says.
-    pub fn follow(self: Arc<Self>, response: Response<Body>, is_watch: bool) -> Response<Body> {
+    /// Follows an answer to its end. Of a request that runs long it is told that its answer begins, and not what it says:
+    /// that comes in its own time, and nothing of it may be held back.
+    pub async fn follow(self: Arc<Self>, response: Response<Body>, is_long_running: bool) -> Response<Body> {
         let code = response.status().as_u16();
+        let streams = is_long_running && code < 400;
         {
             let mut answer = self.answer.lock();
             answer.code = code;
@@ -95,26 +127,63 @@ impl Trail {
                 answer.media = media_of(response.headers());
             }
         }
-        if is_watch {
-            self.tell(Stage::ResponseStarted);
+        if is_long_running {
+            self.tell_and_wait(Stage::ResponseStarted).await;
         }
-        let wanted = self.verdict.level == Level::RequestResponse || code >= 400;
+        let keep = !streams && (self.verdict.level == Level::RequestResponse || code >= 400);
+        let holds = !streams && self.auditor.waits();
+        if holds && response.body().is_end_stream() {
+            // Nobody asks for the end of a body that has none.
+            self.finish().await;
+            return response;
+        }
         response.map(|body| {
-            let keep = wanted && !is_watch;
-            body.map_frame(move |frame| {
-                if let Some(data) = frame.data_ref().filter(|_| keep) {
-                    self.answer.lock().keep(data);
-                }
-                frame
-            })
-            .boxed_unsync()
+            let trail = self.clone();
+            let body = body
+                .map_frame(move |frame| {
+                    if let Some(data) = frame.data_ref().filter(|_| keep) {
+                        trail.answer.lock().keep(data);
+                    }
+                    frame
+                })
+                .boxed_unsync();
+            match holds {
+                true => Held::new(body, self).boxed_unsync(),
+                false => body,
+            }
         })
     }
 
-    /// Tells a stage, unless the policy leaves it out.
+    /// Tells a stage, unless the policy leaves it out. Nobody waits.
     pub(super) fn tell(&self, stage: Stage) {
+        let Some(event) = self.event_of(stage) else { return };
+        for sink in &self.auditor.sinks {
+            if sink.write(&event).is_err() {
+                self.auditor.metrics.lost(sink.name());
+            }
+        }
+    }
+
+    /// The same, and waits for those who say so. Answers whether the request may go on.
+    async fn tell_and_wait(&self, stage: Stage) -> bool {
+        let Some(event) = self.event_of(stage) else { return true };
+        let mut may_go_on = true;
+        for sink in &self.auditor.sinks {
+            let outcome = match sink.waits() {
+                None => sink.write(&event),
+                Some(_) => sink.deliver(&event).await,
+            };
+            if outcome.is_err() {
+                self.auditor.metrics.lost(sink.name());
+                may_go_on &= sink.waits() != Some(Strictness::Strict);
+            }
+        }
+        may_go_on
+    }
+
+    fn event_of(&self, stage: Stage) -> Option<Value> {
         if self.verdict.omit_stages.contains(&stage) {
-            return;
+            return None;
         }
         let mut event = self.event.lock().clone();
         event.insert("stage".into(), stage.as_str().into());
@@ -126,12 +195,7 @@ impl Trail {
             self.add_answer(&mut event, stage);
         }
         self.auditor.metrics.told();
-        let event = Value::Object(event);
-        for sink in &self.auditor.sinks {
-            if sink.write(&event).is_err() {
-                self.auditor.metrics.lost(sink.name());
-            }
-        }
+        Some(Value::Object(event))
     }
 
     fn add_answer(&self, event: &mut Map, stage: Stage) {
@@ -191,6 +255,9 @@ impl Trail {
 
 impl Drop for Trail {
     fn drop(&mut self) {
+        if *self.is_finished.get_mut() {
+            return;
+        }
         self.tell(match std::thread::panicking() {
             true => Stage::Panic,
             false => Stage::ResponseComplete,

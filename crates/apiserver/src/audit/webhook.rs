@@ -1,29 +1,35 @@
 //! The webhook backend: events are sent to a service of others, many at a time.
 //!
-//! This is upstream's `batch` mode with its values: a request does not wait for the service, and an event that finds the buffer
-//! full is lost and counted. Invariants: batches begin in the order of their events; what was taken before
-//! [`WebhookSink::close`] is sent, or counted as lost, when it returns.
+//! In upstream's mode `batch` a request does not wait for the service, and an event that finds the buffer full is lost and
+//! counted. In `blocking` and `blocking-strict` each event goes alone, and a request waits until its first and its last one are
+//! there; those of a request that was given up, and that a watch began, are sent while nobody waits. Invariants: batches begin
+//! in the order of their events; what was taken before [`WebhookSink::close`] is sent, or counted as lost, when it returns.
 //!
 //! Source: `k8s.io/apiserver/plugin/pkg/audit/webhook`, `plugin/pkg/audit/buffered`, `plugin/pkg/audit/truncate` and
 //! `pkg/server/options/audit.go`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::Value;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
-use super::AuditSink;
+use super::{AuditSink, Strictness, Truncate};
 use crate::hook::Hook;
 use crate::metrics::AuditMetrics;
 
 /// So many batches are on their way at most: upstream has no limit, its throttle apart.
 const BATCHES_MAX: usize = 32;
-/// An event that was shortened says so.
-const TRUNCATED: &str = "audit.k8s.io/truncated";
+/// When requests wait for events, so many are on their way at most of which nobody waits for the last one, and so many in all:
+/// those of requests that went away meanwhile take the time that the service takes.
+const UNATTENDED_MAX: usize = 1024;
+const TASKS_MAX: usize = 8 * 1024;
 
 /// How events are put together: upstream's `--audit-webhook-batch-*`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,15 +46,6 @@ pub struct Batch {
     pub truncate: Option<Truncate>,
 }
 
-/// What is too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Truncate {
-    /// Bytes of an event; a longer one is sent without its objects, or not at all.
-    pub event_bytes_max: usize,
-    /// Bytes of a batch.
-    pub batch_bytes_max: usize,
-}
-
 impl Default for Batch {
     /// Upstream's for webhooks.
     fn default() -> Batch {
@@ -63,39 +60,73 @@ impl Default for Batch {
 }
 
 /// Takes events and sends them.
-pub struct WebhookSink {
-    queue: Mutex<Option<mpsc::Sender<Value>>>,
-    sender: Mutex<Option<JoinHandle<()>>>,
+pub struct WebhookSink(Way);
+
+enum Way {
+    /// Many at a time, while requests go on.
+    Batched {
+        queue: Mutex<Option<mpsc::Sender<Value>>>,
+        sender: Mutex<Option<JoinHandle<()>>>,
+    },
+    /// One by one. Those that nobody can wait for any more are sent by tasks.
+    Blocking {
+        service: Arc<Receiver>,
+        strictness: Strictness,
+        tasks: TaskTracker,
+    },
+}
+
+/// Whom events are sent to.
+struct Receiver {
+    hook: Hook,
+    truncate: Option<Truncate>,
+    metrics: AuditMetrics,
 }
 
 // === impl WebhookSink ===
 
 impl WebhookSink {
-    /// Starts to send through that hook. Needs a runtime.
+    /// Starts to send through that hook, many at a time. Needs a runtime.
     pub fn start(hook: Hook, batch: Batch, metrics: AuditMetrics) -> WebhookSink {
         let (queue, events) = mpsc::channel(batch.buffer_events.max(1));
         let sender = Sender {
-            hook: std::sync::Arc::new(hook),
+            service: Receiver::new(hook, &batch, metrics),
             batch,
-            metrics,
             events,
             tokens: batch.throttle.map_or(0.0, |(_, burst)| burst),
             filled: Instant::now(),
         };
-        WebhookSink {
+        WebhookSink(Way::Batched {
             queue: Mutex::new(Some(queue)),
             sender: Mutex::new(Some(tokio::spawn(sender.run()))),
-        }
+        })
+    }
+
+    /// Sends events one by one, and requests wait for theirs.
+    pub fn blocking(hook: Hook, batch: Batch, strictness: Strictness, metrics: AuditMetrics) -> WebhookSink {
+        WebhookSink(Way::Blocking {
+            service: Receiver::new(hook, &batch, metrics),
+            strictness,
+            tasks: TaskTracker::new(),
+        })
     }
 
     /// Takes no more, and returns when all that was taken is sent or given up.
     pub async fn close(&self) {
-        self.queue.lock().take();
-        let sender = self.sender.lock().take();
-        if let Some(sender) = sender
-            && sender.await.is_err()
-        {
-            tracing::error!("the audit webhook's sender fell over");
+        match &self.0 {
+            Way::Batched { queue, sender } => {
+                queue.lock().take();
+                let sender = sender.lock().take();
+                if let Some(sender) = sender
+                    && sender.await.is_err()
+                {
+                    tracing::error!("the audit webhook's sender fell over");
+                }
+            }
+            Way::Blocking { tasks, .. } => {
+                tasks.close();
+                tasks.wait().await;
+            }
         }
     }
 }
@@ -106,18 +137,93 @@ impl AuditSink for WebhookSink {
     }
 
     fn write(&self, event: &Value) -> Result<(), String> {
-        let queue = self.queue.lock();
-        let queue = queue.as_ref().ok_or("the audit webhook is closed")?;
-        queue
-            .try_send(event.clone())
-            .map_err(|_| "audit buffer queue blocked".into())
+        match &self.0 {
+            Way::Batched { queue, .. } => {
+                let queue = queue.lock();
+                let queue = queue.as_ref().ok_or("the audit webhook is closed")?;
+                queue
+                    .try_send(event.clone())
+                    .map_err(|_| "audit buffer queue blocked".into())
+            }
+            Way::Blocking { tasks, .. } if tasks.is_closed() || tasks.len() >= UNATTENDED_MAX => {
+                Err("audit buffer queue blocked".into())
+            }
+            Way::Blocking { service, tasks, .. } => {
+                let (service, event) = (service.clone(), event.clone());
+                tasks.spawn(async move {
+                    if service.send_one(&event).await.is_err() {
+                        service.metrics.lost("webhook");
+                    }
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn waits(&self) -> Option<Strictness> {
+        match &self.0 {
+            Way::Batched { .. } => None,
+            Way::Blocking { strictness, .. } => Some(*strictness),
+        }
+    }
+
+    fn deliver<'a>(&'a self, event: &'a Value) -> BoxFuture<'a, Result<(), String>> {
+        match &self.0 {
+            Way::Batched { .. } => Box::pin(std::future::ready(self.write(event))),
+            Way::Blocking { tasks, .. } if tasks.is_closed() || tasks.len() >= TASKS_MAX => {
+                Box::pin(std::future::ready(Err("audit buffer queue blocked".into())))
+            }
+            Way::Blocking { service, tasks, .. } => {
+                // Its end does not depend on whether the client waits.
+                let (service, event, (tell, told)) = (service.clone(), event.clone(), oneshot::channel());
+                tasks.spawn(async move {
+                    if let Err(Err(_)) = tell.send(service.send_one(&event).await) {
+                        service.metrics.lost("webhook");
+                    }
+                });
+                Box::pin(async move { told.await.unwrap_or_else(|_| Err("the audit webhook fell over".into())) })
+            }
+        }
+    }
+}
+
+// === impl Receiver ===
+
+impl Receiver {
+    fn new(hook: Hook, batch: &Batch, metrics: AuditMetrics) -> Arc<Receiver> {
+        Arc::new(Receiver {
+            hook,
+            truncate: batch.truncate,
+            metrics,
+        })
+    }
+
+    async fn send_one(&self, event: &Value) -> Result<(), String> {
+        let event = match self.truncate {
+            None => event.clone(),
+            Some(limits) => match limits.shortened(event) {
+                Some((event, _)) => event.into_owned(),
+                None => return Err("event is too large even after truncating".into()),
+            },
+        };
+        self.send(vec![event]).await
+    }
+
+    /// What the service says to them is its own.
+    async fn send(&self, events: Vec<Value>) -> Result<(), String> {
+        let count = events.len();
+        let list = json!({"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": {}, "items": events});
+        let told = self.hook.tell(&list).await;
+        told.map_err(|error| {
+            tracing::error!(%error, events = count, "Error in audit plugin 'webhook'");
+            error.to_string()
+        })
     }
 }
 
 struct Sender {
-    hook: std::sync::Arc<Hook>,
+    service: Arc<Receiver>,
     batch: Batch,
-    metrics: AuditMetrics,
     events: mpsc::Receiver<Value>,
     tokens: f64,
     filled: Instant,
@@ -130,11 +236,17 @@ impl Sender {
         let mut under_way = JoinSet::new();
         while let Some(events) = self.collect().await {
             self.throttle().await;
-            for events in shorten(events, self.batch.truncate, &self.metrics) {
+            for events in shorten(events, self.batch.truncate, &self.service.metrics) {
                 if under_way.len() >= BATCHES_MAX {
                     under_way.join_next().await;
                 }
-                under_way.spawn(send(self.hook.clone(), events, self.metrics.clone()));
+                let service = self.service.clone();
+                under_way.spawn(async move {
+                    let count = events.len();
+                    if service.send(events).await.is_err() {
+                        (0..count).for_each(|_| service.metrics.lost("webhook"));
+                    }
+                });
             }
         }
         while under_way.join_next().await.is_some() {}
@@ -169,37 +281,18 @@ impl Sender {
     }
 }
 
-async fn send(hook: std::sync::Arc<Hook>, events: Vec<Value>, metrics: AuditMetrics) {
-    let count = events.len();
-    let list = json!({"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": {}, "items": events});
-    // What the service says to them is its own.
-    if let Err(error) = hook.tell(&list).await {
-        tracing::error!(%error, events = count, "Error in audit plugin 'webhook'");
-        (0..count).for_each(|_| metrics.lost("webhook"));
-    }
-}
-
 /// Events without what is too long, in batches that are short enough.
 fn shorten(events: Vec<Value>, limits: Option<Truncate>, metrics: &AuditMetrics) -> Vec<Vec<Value>> {
     let Some(limits) = limits else {
         return vec![events];
     };
     let (mut batches, mut bytes) = (vec![Vec::new()], 0);
-    for mut event in events {
-        let mut size = event.to_string().len();
-        if size > limits.event_bytes_max {
-            if let Some(fields) = event.as_object_mut() {
-                fields.remove("requestObject");
-                fields.remove("responseObject");
-            }
-            event["annotations"][TRUNCATED] = "true".into();
-            size = event.to_string().len();
-        }
-        if size > limits.event_bytes_max {
-            tracing::warn!("event is too large: it is not sent to the audit webhook");
+    for event in events {
+        let Some((event, size)) = limits.shortened(&event) else {
             metrics.lost("webhook");
             continue;
-        }
+        };
+        let event = event.into_owned();
         if bytes > 0 && bytes + size > limits.batch_bytes_max {
             batches.push(Vec::new());
             bytes = 0;
@@ -218,6 +311,7 @@ fn shorten(events: Vec<Value>, limits: Option<Truncate>, metrics: &AuditMetrics)
 mod tests {
     use base::Random;
 
+    use super::super::truncate::TRUNCATED;
     use super::*;
     use crate::hook::TIMEOUT;
     use crate::hook::testing::Service;
@@ -257,6 +351,24 @@ mod tests {
         sizes.sort_unstable();
         assert_eq!((sizes, numbers), (vec![1, 3, 3], (0..7).collect()));
         assert_eq!(metrics.losses("webhook"), 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_blocks_waits_for_each_event() {
+        let service = Service::start(|number, _| (if number < 2 { 200 } else { 400 }, json!({}))).await;
+        let metrics = AuditMetrics::default();
+        let hook = Hook::new(service.target(), TIMEOUT, Duration::from_millis(1), Random::seeded(1)).unwrap();
+        let sink = WebhookSink::blocking(hook, Batch::default(), Strictness::Strict, metrics.clone());
+        assert_eq!(sink.waits(), Some(Strictness::Strict));
+        assert_eq!(sink.deliver(&json!({"number": 0})).await, Ok(()));
+        assert_eq!(service.asked()[0]["items"], json!([{"number": 0}]));
+        sink.write(&json!({"number": 1})).unwrap();
+        // Whoever goes away does not take the event along.
+        drop(sink.deliver(&json!({"number": 2})));
+        sink.close().await;
+        assert_eq!((service.asked().len(), metrics.losses("webhook")), (3, 1));
+        assert!(sink.deliver(&json!({})).await.is_err());
+        assert!(sink.write(&json!({})).is_err(), "it is closed");
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use rustls::RootCertStore;
@@ -26,7 +27,10 @@ const REMEMBERED_SECONDS: i64 = 60;
 pub struct AuthorityError(String);
 
 /// Verifies chains against the cluster's client authorities.
-pub struct CertificateAuthenticator {
+pub struct CertificateAuthenticator(ArcSwap<Authorities>);
+
+/// Who is trusted, and what was verified by that: other authorities know nothing of it.
+struct Authorities {
     verifier: Arc<dyn ClientCertVerifier>,
     remembered: Mutex<HashMap<CertificateDer<'static>, (UserInfo, i64)>>,
 }
@@ -39,20 +43,17 @@ impl CertificateAuthenticator {
     /// # Errors
     /// A bundle without a usable certificate.
     pub fn new(authorities_pem: &str) -> Result<CertificateAuthenticator, AuthorityError> {
-        let fail = |error: &dyn std::fmt::Display| AuthorityError(error.to_string());
-        let mut roots = RootCertStore::empty();
-        for certificate in rustls_pemfile::certs(&mut authorities_pem.as_bytes()) {
-            roots
-                .add(certificate.map_err(|error| fail(&error))?)
-                .map_err(|error| fail(&error))?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-        let verifier = verifier.build().map_err(|error| fail(&error))?;
-        Ok(CertificateAuthenticator {
-            verifier,
-            remembered: Mutex::default(),
-        })
+        let authorities = Authorities::read(authorities_pem)?;
+        Ok(CertificateAuthenticator(ArcSwap::from_pointee(authorities)))
+    }
+
+    /// Trusts those of another bundle from now on, and nobody for what the old ones signed.
+    ///
+    /// # Errors
+    /// As [`CertificateAuthenticator::new`]; then nothing changes.
+    pub fn replace(&self, authorities_pem: &str) -> Result<(), AuthorityError> {
+        self.0.store(Arc::new(Authorities::read(authorities_pem)?));
+        Ok(())
     }
 
     /// The user a chain (leaf first) names. `Ok(None)`: no certificate was sent, or its subject has no common name.
@@ -74,13 +75,15 @@ impl CertificateAuthenticator {
             return Ok(None);
         };
         let seconds = now.as_second();
-        if let Some((user, until)) = self.remembered.lock().get(leaf)
+        let authorities = self.0.load();
+        if let Some((user, until)) = authorities.remembered.lock().get(leaf)
             && seconds < *until
         {
             return Ok(Some(user.clone()));
         }
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds.max(0).unsigned_abs()));
-        self.verifier
+        authorities
+            .verifier
             .verify_client_cert(leaf, intermediates, time)
             .map_err(|error| format!("verifying certificate: {error}"))?;
         let identity = match identity_of(leaf) {
@@ -91,13 +94,34 @@ impl CertificateAuthenticator {
         let digest: String = Sha256::digest(leaf).iter().map(|byte| format!("{byte:02x}")).collect();
         let id = format!("X509SHA256={digest}");
         user.extra = BTreeMap::from([("authentication.kubernetes.io/credential-id".to_owned(), vec![id])]);
-        let mut remembered = self.remembered.lock();
+        let mut remembered = authorities.remembered.lock();
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
         let until = (seconds + REMEMBERED_SECONDS).min(identity.ends_seconds);
         remembered.insert(leaf.clone(), (user.clone(), until));
         Ok(Some(user))
+    }
+}
+
+// === impl Authorities ===
+
+impl Authorities {
+    fn read(authorities_pem: &str) -> Result<Authorities, AuthorityError> {
+        let fail = |error: &dyn std::fmt::Display| AuthorityError(error.to_string());
+        let mut roots = RootCertStore::empty();
+        for certificate in rustls_pemfile::certs(&mut authorities_pem.as_bytes()) {
+            roots
+                .add(certificate.map_err(|error| fail(&error))?)
+                .map_err(|error| fail(&error))?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let verifier = verifier.build().map_err(|error| fail(&error))?;
+        Ok(Authorities {
+            verifier,
+            remembered: Mutex::default(),
+        })
     }
 }
 
@@ -139,5 +163,12 @@ mod tests {
         // A remembered certificate still ends.
         assert!(authenticator.authenticate(&own, at(LEAF_SECONDS + 1)).is_err());
         assert!(CertificateAuthenticator::new("").is_err());
+        // Other authorities take over at once; what is no bundle changes nothing.
+        assert!(authenticator.authenticate(&own, at(1)).unwrap().is_some());
+        assert!(authenticator.replace("").is_err());
+        assert!(authenticator.authenticate(&own, at(1)).unwrap().is_some());
+        authenticator.replace(&stranger.pair().certificate_pem).unwrap();
+        assert!(authenticator.authenticate(&own, at(1)).is_err());
+        assert!(authenticator.authenticate(&foreign, at(1)).unwrap().is_some());
     }
 }

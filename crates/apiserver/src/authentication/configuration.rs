@@ -1,6 +1,6 @@
 //! `AuthenticationConfiguration` of `apiserver.config.k8s.io`: issuers of tokens, and who may come without any.
 //!
-//! Expressions (CEL) are refused with their place: nothing that is configured is passed over.
+//! Nothing that is configured is passed over: what is not known is refused with its place.
 //! Source: `k8s.io/apiserver/pkg/apis/apiserver/v1/types.go` and `.../validation/validation.go`.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use api::field::{Error, ErrorList, Path};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::jwt::{JwtIssuer, Prefixed};
+use super::jwt::{Expression, Expressions, JwtIssuer, Prefixed, Rule};
 use crate::pipeline::Anonymous;
 use crate::tokens::ISSUER;
 
@@ -22,7 +22,6 @@ const VERSIONS: [&str; 3] = [
     "apiserver.config.k8s.io/v1alpha1",
 ];
 const KIND: &str = "AuthenticationConfiguration";
-const NO_EXPRESSIONS: &str = "expressions (CEL) are not supported by this version of the server: use a claim";
 
 /// Why a configuration cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,8 +134,7 @@ struct FileExtra {
 #[serde(default, deny_unknown_fields)]
 struct FileUserRule {
     expression: String,
-    #[serde(rename = "message")]
-    _message: String,
+    message: String,
 }
 
 // === impl AuthenticationConfiguration ===
@@ -162,9 +160,8 @@ impl AuthenticationConfiguration {
         }
         let file: File =
             serde_json::from_value(value).map_err(|error| fail(format!("strict decoding error: {error}")))?;
-        let issuers = file.jwt.iter().map(issuer).collect();
         let (anonymous, mut errors) = anonymous(file.anonymous.as_ref());
-        let mut all = check_all(&file.jwt);
+        let (issuers, mut all) = read_all(&file.jwt);
         all.append(&mut errors);
         refuse(&all)?;
         Ok(AuthenticationConfiguration { issuers, anonymous })
@@ -218,7 +215,7 @@ fn anonymous(file: Option<&FileAnonymous>) -> (Option<Anonymous>, ErrorList) {
     (Some(anonymous), ErrorList::new())
 }
 
-fn issuer(file: &FileJwt) -> JwtIssuer {
+fn issuer(file: &FileJwt, expressions: Expressions) -> JwtIssuer {
     let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let prefixed = |mapping: &FileMapping| Prefixed {
         claim: mapping.claim.clone(),
@@ -237,37 +234,41 @@ fn issuer(file: &FileJwt) -> JwtIssuer {
         required_claims: file
             .claim_validation_rules
             .iter()
+            .filter(|rule| !rule.claim.is_empty())
             .map(|rule| (rule.claim.clone(), rule.required_value.clone()))
             .collect(),
+        expressions,
     }
 }
 
-fn check_all(all: &[FileJwt]) -> ErrorList {
+fn read_all(all: &[FileJwt]) -> (Vec<JwtIssuer>, ErrorList) {
     let root = Path::new("jwt");
     if all.len() > ISSUERS_MAX {
-        return vec![Error::too_many(&root, all.len(), ISSUERS_MAX)];
+        return (Vec::new(), vec![Error::too_many(&root, all.len(), ISSUERS_MAX)]);
     }
-    let mut errors = ErrorList::new();
+    let (mut issuers, mut errors) = (Vec::new(), ErrorList::new());
     let (mut urls, mut discovery_urls) = (BTreeSet::new(), BTreeSet::new());
     for (at, jwt) in all.iter().enumerate() {
         let path = root.index(at);
-        errors.append(&mut check(jwt, &path));
-        let issuer = path.child("issuer");
+        let mut expressions = Expressions::default();
+        errors.append(&mut check(jwt, &path, &mut expressions));
+        issuers.push(issuer(jwt, expressions));
+        let place = path.child("issuer");
         if !urls.insert(&jwt.issuer.url) {
-            errors.push(Error::duplicate(&issuer.child("url"), jwt.issuer.url.clone()));
+            errors.push(Error::duplicate(&place.child("url"), jwt.issuer.url.clone()));
         }
         let discovery = &jwt.issuer.discovery_url;
         if !discovery.is_empty() && !discovery_urls.insert(discovery) {
-            errors.push(Error::duplicate(&issuer.child("discoveryURL"), discovery.clone()));
+            errors.push(Error::duplicate(&place.child("discoveryURL"), discovery.clone()));
         }
     }
-    errors
+    (issuers, errors)
 }
 
-fn check(jwt: &FileJwt, path: &Path) -> ErrorList {
+fn check(jwt: &FileJwt, path: &Path, expressions: &mut Expressions) -> ErrorList {
     let mut errors = check_issuer(&jwt.issuer, &path.child("issuer"));
     let rules = path.child("claimValidationRules");
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut texts) = (BTreeSet::new(), BTreeSet::new());
     for (at, rule) in jwt.claim_validation_rules.iter().enumerate() {
         let path = rules.index(at);
         match (rule.claim.is_empty(), rule.expression.is_empty()) {
@@ -276,7 +277,27 @@ fn check(jwt: &FileJwt, path: &Path) -> ErrorList {
                 errors.push(Error::invalid(&path, rule.claim.clone(), why));
             }
             (true, true) => errors.push(Error::required(&path, "claim or expression is required")),
-            (true, false) => errors.push(no_expression(&path.child("expression"), &rule.expression)),
+            (true, false) => {
+                if !rule.required_value.is_empty() {
+                    let why = "may not be specified when expression is set";
+                    errors.push(Error::invalid(
+                        &path.child("requiredValue"),
+                        rule.required_value.clone(),
+                        why,
+                    ));
+                }
+                let place = path.child("expression");
+                if !texts.insert(&rule.expression) {
+                    errors.push(Error::duplicate(&place, rule.expression.clone()));
+                } else if let Some(expression) =
+                    read(Expression::truth_of_claims, &place, &rule.expression, &mut errors)
+                {
+                    expressions.claim_rules.push(Rule {
+                        expression,
+                        message: rule.message.clone(),
+                    });
+                }
+            }
             (false, true) => {
                 if !rule.message.is_empty() {
                     let why = "may not be specified when claim is set";
@@ -289,40 +310,103 @@ fn check(jwt: &FileJwt, path: &Path) -> ErrorList {
         }
     }
     let (mappings, of) = (path.child("claimMappings"), &jwt.claim_mappings);
-    check_mapping(&of.username, &mappings.child("username"), true, &mut errors);
-    check_mapping(&of.groups, &mappings.child("groups"), false, &mut errors);
+    expressions.username = check_mapping(&of.username, &mappings.child("username"), true, &mut errors);
+    expressions.groups = check_mapping(&of.groups, &mappings.child("groups"), false, &mut errors);
     let uid = mappings.child("uid");
     match (of.uid.claim.is_empty(), of.uid.expression.is_empty()) {
         (false, false) => errors.push(Error::invalid(&uid, "", "claim and expression can't both be set")),
-        (true, false) => errors.push(no_expression(&uid.child("expression"), &of.uid.expression)),
+        (true, false) => {
+            let place = uid.child("expression");
+            expressions.uid = read(Expression::of_claims, &place, &of.uid.expression, &mut errors);
+        }
         _ => {}
     }
-    for (at, extra) in of.extra.iter().enumerate() {
-        let path = mappings.child("extra").index(at);
-        match extra.value_expression.is_empty() {
-            true => errors.push(Error::required(&path.child("valueExpression"), "")),
-            false => {
-                let why = format!("{NO_EXPRESSIONS} (key {:?})", extra.key);
-                let expression = extra.value_expression.clone();
-                errors.push(Error::invalid(&path.child("valueExpression"), expression, why));
-            }
-        }
-    }
+    check_extra(&of.extra, &mappings.child("extra"), expressions, &mut errors);
+    check_email(of, &mappings, expressions, &mut errors);
+    let mut texts = BTreeSet::new();
     for (at, rule) in jwt.user_validation_rules.iter().enumerate() {
-        let path = path.child("userValidationRules").index(at).child("expression");
-        errors.push(match rule.expression.is_empty() {
-            true => Error::required(&path, ""),
-            false => no_expression(&path, &rule.expression),
-        });
+        let place = path.child("userValidationRules").index(at).child("expression");
+        if rule.expression.is_empty() {
+            errors.push(Error::required(&place, ""));
+        } else if !texts.insert(&rule.expression) {
+            errors.push(Error::duplicate(&place, rule.expression.clone()));
+        } else if let Some(expression) = read(Expression::truth_of_user, &place, &rule.expression, &mut errors) {
+            expressions.user_rules.push(Rule {
+                expression,
+                message: rule.message.clone(),
+            });
+        }
     }
     errors
 }
 
-fn no_expression(path: &Path, expression: &str) -> Error {
-    Error::invalid(path, expression, NO_EXPRESSIONS)
+fn check_extra(extra: &[FileExtra], path: &Path, expressions: &mut Expressions, errors: &mut ErrorList) {
+    let mut keys = BTreeSet::new();
+    for (at, FileExtra { key, value_expression }) in extra.iter().enumerate() {
+        let path = path.index(at);
+        let place = path.child("key");
+        errors.append(&mut api::validation::domain_prefixed_path(&place, key));
+        if key.to_lowercase() != *key {
+            errors.push(Error::invalid(&place, key.clone(), "must be lowercase"));
+        }
+        let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+        let reserved = ["kubernetes.io", "k8s.io"];
+        if reserved
+            .iter()
+            .any(|own| domain == *own || domain.ends_with(&format!(".{own}")))
+        {
+            let why = "k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use";
+            errors.push(Error::invalid(&place, key.clone(), why));
+        }
+        let place_of_value = path.child("valueExpression");
+        if !keys.insert(key) {
+            errors.push(Error::duplicate(&place, key.clone()));
+        } else if value_expression.is_empty() {
+            errors.push(Error::required(&place_of_value, ""));
+        } else if let Some(expression) = read(Expression::of_claims, &place_of_value, value_expression, errors) {
+            expressions.extra.push((key.clone(), expression));
+        }
+    }
 }
 
-fn check_mapping(mapping: &FileMapping, path: &Path, needed: bool, errors: &mut ErrorList) {
+/// An address that nobody verified names nobody.
+fn check_email(of: &FileMappings, mappings: &Path, expressions: &Expressions, errors: &mut ErrorList) {
+    const VERIFIED: &str = "email_verified";
+    let Some(username) = expressions.username.as_ref().filter(|username| username.reads("email")) else {
+        return;
+    };
+    let extra = expressions.extra.iter().map(|(_, expression)| expression);
+    let rules = expressions.claim_rules.iter().map(|rule| &rule.expression);
+    if !extra
+        .chain(rules)
+        .chain([username])
+        .any(|expression| expression.reads(VERIFIED))
+    {
+        let why = "claims.email_verified must be used in claimMappings.username.expression or \
+                   claimMappings.extra[*].valueExpression or claimValidationRules[*].expression when claims.email is used \
+                   in claimMappings.username.expression";
+        let place = mappings.child("username").child("expression");
+        errors.push(Error::invalid(&place, of.username.expression.clone(), why));
+    }
+}
+
+/// The expression, or one error more.
+fn read(
+    compile: impl Fn(&str) -> Result<Expression, String>,
+    path: &Path,
+    text: &str,
+    errors: &mut ErrorList,
+) -> Option<Expression> {
+    match compile(text) {
+        Ok(expression) => Some(expression),
+        Err(why) => {
+            errors.push(Error::invalid(path, text, why));
+            None
+        }
+    }
+}
+
+fn check_mapping(mapping: &FileMapping, path: &Path, needed: bool, errors: &mut ErrorList) -> Option<Expression> {
     match (mapping.claim.is_empty(), mapping.expression.is_empty()) {
         (false, false) => errors.push(Error::invalid(path, "", "claim and expression can't both be set")),
         (true, true) if needed => errors.push(Error::required(path, "claim or expression is required")),
@@ -332,7 +416,12 @@ fn check_mapping(mapping: &FileMapping, path: &Path, needed: bool, errors: &mut 
                 let why = "may not be specified when expression is set";
                 errors.push(Error::invalid(&path.child("prefix"), prefix.clone(), why));
             }
-            errors.push(no_expression(&path.child("expression"), &mapping.expression));
+            return read(
+                Expression::of_claims,
+                &path.child("expression"),
+                &mapping.expression,
+                errors,
+            );
         }
         (false, true) if mapping.prefix.is_none() => {
             let why = "prefix is required when claim is set. It can be set to an empty string to disable prefixing";
@@ -340,6 +429,7 @@ fn check_mapping(mapping: &FileMapping, path: &Path, needed: bool, errors: &mut 
         }
         (false, true) => {}
     }
+    None
 }
 
 fn check_issuer(issuer: &FileIssuer, path: &Path) -> ErrorList {
@@ -558,8 +648,8 @@ mod tests {
             ),
             (
                 ISSUER_FIELDS,
-                "claimMappings: {username: {expression: claims.sub}}",
-                "jwt[0].claimMappings.username.expression: Invalid value: \"claims.sub\": expressions (CEL) are not",
+                "claimMappings: {username: {expression: claims.email}}",
+                "claims.email_verified must be used in claimMappings.username.expression",
             ),
             (
                 ISSUER_FIELDS,
@@ -573,8 +663,8 @@ mod tests {
             ),
             (
                 ISSUER_FIELDS,
-                &format!("{mappings}, userValidationRules: [{{expression: 'true'}}]"),
-                "userValidationRules[0].expression: Invalid value: \"true\"",
+                &format!("{mappings}, userValidationRules: [{{expression: user.name}}]"),
+                "userValidationRules[0].expression: Invalid value: \"user.name\": compilation failed: ",
             ),
             (
                 ISSUER_FIELDS,

@@ -141,6 +141,14 @@ impl FrontProxy {
         })
     }
 
+    /// Trusts proxies with certificates of these authorities from now on.
+    ///
+    /// # Errors
+    /// As [`FrontProxy::new`]; then nothing changes.
+    pub fn replace_authorities(&self, authorities_pem: &str) -> Result<(), AuthorityError> {
+        self.certificates.replace(authorities_pem)
+    }
+
     /// The headers that it reads.
     pub fn headers(&self) -> &ProxyHeaders {
         &self.headers

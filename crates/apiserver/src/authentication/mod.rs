@@ -13,7 +13,9 @@ mod configuration;
 mod front_proxy;
 mod jwt;
 mod service_accounts;
+mod token_file;
 pub mod trust;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -25,7 +27,9 @@ pub use bootstrap_tokens::BootstrapTokens;
 pub use certificates::{AuthorityError, CertificateAuthenticator};
 pub use configuration::{AuthenticationConfiguration, ConfigurationError};
 pub use front_proxy::{FrontProxy, FrontProxyConfig, ProxyHeaders};
-pub use jwt::{JwtIssuer, JwtTokens, Prefixed};
+pub use jwt::{Expression, Expressions, JwtIssuer, JwtTokens, Prefixed, Rule};
+pub use token_file::TokenFile;
+pub use webhook::{TOKEN_TTL, TokenReviewVersion, WebhookTokens};
 
 use self::service_accounts::ServiceAccounts;
 use crate::pipeline::{Authenticator, Credentials, Identity};
@@ -48,8 +52,8 @@ pub trait TokenKind: Send + Sync {
 
 /// All ways to prove who one is.
 pub struct Authentication {
-    front_proxy: Option<FrontProxy>,
-    certificates: CertificateAuthenticator,
+    front_proxy: Option<Arc<FrontProxy>>,
+    certificates: Arc<CertificateAuthenticator>,
     kinds: Vec<Arc<dyn TokenKind>>,
     own_audiences: [String; 1],
     clock: Clock,
@@ -59,7 +63,11 @@ pub struct Authentication {
 
 impl Authentication {
     /// Certificates and service-account tokens.
-    pub fn new(certificates: CertificateAuthenticator, tokens: TokenAuthenticator, clock: Clock) -> Authentication {
+    pub fn new(
+        certificates: Arc<CertificateAuthenticator>,
+        tokens: TokenAuthenticator,
+        clock: Clock,
+    ) -> Authentication {
         let accounts = ServiceAccounts {
             tokens,
             clock: clock.clone(),
@@ -74,13 +82,20 @@ impl Authentication {
     }
 
     /// The same, with proxies that are asked first.
-    pub fn with_front_proxy(self, front_proxy: Option<FrontProxy>) -> Authentication {
+    pub fn with_front_proxy(self, front_proxy: Option<Arc<FrontProxy>>) -> Authentication {
         Authentication { front_proxy, ..self }
     }
 
     /// The same, with one more kind of tokens, asked after the others.
     pub fn with_tokens(mut self, kind: Arc<dyn TokenKind>) -> Authentication {
         self.kinds.push(kind);
+        self
+    }
+
+    /// The same, with the tokens of a file, which are looked for before all others.
+    pub fn with_token_file(mut self, file: Option<TokenFile>) -> Authentication {
+        let file = file.map(|file| Arc::new(file) as Arc<dyn TokenKind>);
+        self.kinds.splice(0..0, file);
         self
     }
 

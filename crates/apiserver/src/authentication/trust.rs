@@ -13,6 +13,7 @@ use client::worker::{Next, run};
 use client::{Client, Error, resources};
 use jiff::Timestamp;
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::FrontProxyConfig;
 use crate::pki::validity;
@@ -32,8 +33,8 @@ pub struct Trust {
     pub front_proxy: Option<FrontProxyConfig>,
 }
 
-/// Publishes it and keeps it published until the end.
-pub fn maintain(client: &Client, trust: Trust, clock: Clock, shutdown: &Shutdown) {
+/// Publishes what is trusted, and keeps its newest state published until the end.
+pub fn maintain(client: &Client, mut trust: watch::Receiver<Trust>, clock: Clock, shutdown: &Shutdown) {
     let informers = SharedInformers::new(client.clone(), shutdown.clone());
     let selection = Selection::fields(format!("metadata.name={NAME}"));
     let maps = informers.informer_of::<Value>(resources::CONFIG_MAPS, selection);
@@ -46,13 +47,19 @@ pub fn maintain(client: &Client, trust: Trust, clock: Clock, shutdown: &Shutdown
             heard.add(());
         }
     });
+    let (stop, heard, newest) = (shutdown.clone(), queue.clone(), trust.clone());
+    shutdown.spawn(async move {
+        while let Some(Ok(())) = stop.until(trust.changed()).await {
+            heard.add(());
+        }
+    });
     let (client, stop) = (client.clone(), shutdown.clone());
     shutdown.spawn(async move {
         if stop.until(maps.synced()).await != Some(true) {
             return;
         }
         let work = move |()| {
-            let (client, trust, maps, now) = (client.clone(), trust.clone(), maps.clone(), clock.now());
+            let (client, trust, maps, now) = (client.clone(), newest.borrow().clone(), maps.clone(), clock.now());
             async move { publish(&client, &trust, &maps, now).await }
         };
         run(queue, 1, stop, work).await;

@@ -12,12 +12,13 @@ use api::field::{Error, ErrorList, Path, aggregate};
 use api::{Value, duration, validation};
 use bytes::Bytes;
 
+use super::Abac;
 use crate::hook::ReadFile;
 
 /// The versions in which a file may be written; their fields are the same.
 const GROUP: &str = "apiserver.config.k8s.io";
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
-/// Upstream's without ABAC, which this server does not have.
+/// Upstream's without ABAC, which a flag alone turns on here: its file is named by another one.
 const TYPES: [&str; 5] = ["AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
 /// Upstream's defaults.
 pub const AUTHORIZED_TTL: Duration = Duration::from_secs(5 * 60);
@@ -50,6 +51,8 @@ pub enum AuthorizerConfiguration {
     Node,
     /// Roles and bindings.
     Rbac,
+    /// A file of policies.
+    Abac(Abac),
     /// Everybody may do everything.
     AlwaysAllow,
     /// Nobody may do anything.

@@ -49,6 +49,7 @@ impl Prepared {
             Ok(match one {
                 AuthorizerConfiguration::Node => Entry::Node,
                 AuthorizerConfiguration::Rbac => Entry::Rbac,
+                AuthorizerConfiguration::Abac(policies) => Entry::Ready(Arc::new(policies.clone())),
                 AuthorizerConfiguration::AlwaysAllow => Entry::Ready(Arc::new(AlwaysAllow)),
                 AuthorizerConfiguration::AlwaysDeny => Entry::Ready(Arc::new(AlwaysDeny)),
                 AuthorizerConfiguration::Webhook(webhook) => {

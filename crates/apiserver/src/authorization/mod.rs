@@ -6,6 +6,7 @@
 
 pub mod config;
 
+mod abac;
 mod chain;
 mod configured;
 mod fixed;
@@ -14,6 +15,7 @@ mod rbac;
 mod rules;
 mod webhook;
 
+pub use abac::Abac;
 pub use chain::Chain;
 pub use configured::{Configured, Prepared};
 pub use fixed::{AlwaysAllow, AlwaysDeny};

@@ -8,6 +8,7 @@
 
 mod connector;
 mod kubeconfig;
+mod remembered;
 
 use std::io;
 use std::path::Path;
@@ -25,6 +26,7 @@ use hyper_util::rt::TokioExecutor;
 
 use connector::Connector;
 pub use kubeconfig::{Login, Target};
+pub(crate) use remembered::Remembered;
 
 /// Reads a file that a configuration names: only the composition root knows of files.
 pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<Vec<u8>> + Send + Sync>;

@@ -22,6 +22,7 @@ pub struct AuditMetrics {
     levels: Family<LevelLabels, Counter>,
     events: Counter,
     errors: Family<PluginLabels, Counter>,
+    rejected: Counter,
 }
 
 impl AuditMetrics {
@@ -34,6 +35,8 @@ impl AuditMetrics {
         );
         name(r, "apiserver_audit_event", "Audit events", &self.events);
         name(r, "apiserver_audit_error", "Audit events that were lost", &self.errors);
+        let help = "Requests that were refused because their event was lost";
+        name(r, "apiserver_audit_requests_rejected", help, &self.rejected);
     }
 
     /// A request is told of.
@@ -44,6 +47,11 @@ impl AuditMetrics {
     /// An event is told.
     pub fn told(&self) {
         self.events.inc();
+    }
+
+    /// A request was refused because its event was lost.
+    pub fn rejected(&self) {
+        self.rejected.inc();
     }
 
     /// An event was lost.

@@ -16,6 +16,7 @@ mod page;
 mod policies;
 mod process;
 mod reads;
+mod reloads;
 mod requests;
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use names::{Names, name};
 pub use policies::PolicyMetrics;
 use process::Process;
 pub use reads::{Reads, Sizes, WatchMetrics};
+pub use reloads::ReloadMetrics;
 pub use requests::{InFlight, LongRunning, RequestLabels, Requests};
 
 /// Upstream's buckets of requests and of calls to the store, in seconds.
@@ -164,6 +166,11 @@ impl Metrics {
         };
         metrics.register_all();
         metrics
+    }
+
+    /// Shows what these count, too.
+    pub fn add_reloads(&self, reloads: &ReloadMetrics) {
+        reloads.register(&mut self.names.lock());
     }
 
     /// Gives every metric its name and its help.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{AuditMetrics, HealthMetrics, Metrics};
+use super::{AuditMetrics, HealthMetrics, Metrics, ReloadMetrics};
 
 /// What the page begins with.
 const HEAD: &str = "\
@@ -35,6 +35,7 @@ const HEALTH: &str = "
 fn metrics_page() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
     let metrics = Metrics::new(AuditMetrics::default(), std::iter::empty());
+    metrics.add_reloads(&ReloadMetrics::default());
     let mut names = metrics.names();
     names.sort_by(|a, b| a.name.cmp(&b.name));
     let mut page = HEAD.to_owned() + "\n| metric | type | what |\n|---|---|---|\n";

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{CACHE_CONTROL, HeaderValue, USER_AGENT};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, USER_AGENT, X_CONTENT_TYPE_OPTIONS};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ use api::Status;
 use api::schema::SchemaRef;
 use client::Body;
 
-use crate::audit::Facts;
+use crate::audit::{AnnounceError, Facts};
 use crate::call::{Call, RequestBody, is_long_running, read_body, warning_headers};
 use crate::flowcontrol::{Flow, Work, width};
 use crate::metrics::LongRunning;
@@ -236,9 +236,12 @@ async fn stages(
         Ok(both) => both,
         Err(status) => {
             let response = respond::failure(&output, &status);
-            return match begin(&UserInfo::default(), None, &parts.headers) {
-                Some(trail) => trail.follow(response, false),
-                None => response,
+            let Some(trail) = begin(&UserInfo::default(), None, &parts.headers) else {
+                return response;
+            };
+            return match trail.announce().await {
+                Ok(()) => trail.follow(response, false).await,
+                Err(error) => not_told(&parts.uri, error),
             };
         }
     };
@@ -252,6 +255,11 @@ async fn stages(
         &attributes,
         audit_id,
     );
+    if let Some(trail) = &audit
+        && let Err(error) = trail.announce().await
+    {
+        return not_told(&parts.uri, error);
+    }
     let user = impersonated.map_or(user, |other| other.user);
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let call = Arc::new(Call {
@@ -281,9 +289,22 @@ async fn stages(
     }
     let response = traced(response, span);
     match call.audit.clone() {
-        Some(trail) => trail.follow(response, call.attributes.verb == "watch"),
+        Some(trail) => trail.follow(response, call.is_long_running()).await,
         None => response,
     }
+}
+
+/// The answer to a request that must not go on because nothing can be told of it, as upstream's `InternalError`.
+fn not_told(uri: &http::Uri, error: AnnounceError) -> Response<Body> {
+    let uri = uri.path_and_query().map_or("", |uri| uri.as_str());
+    let text = format!("Internal Server Error: {}: {error}\n", api::field::quote(uri));
+    let mut response = Response::new(client::body_of(text));
+    *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+    // What a client wrote is in it: no browser takes it for anything but text.
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// The addresses that a request came from, as the proxies before us tell, and the nearest one last.

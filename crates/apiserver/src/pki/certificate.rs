@@ -1,7 +1,7 @@
 //! Reading certificates: who a client is, and when a certificate has to be renewed.
 
 use jiff::Timestamp;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// Why a certificate could not be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -48,6 +48,30 @@ pub fn identity_of(der: &[u8]) -> Result<ClientIdentity, ReadError> {
             .collect(),
         ends_seconds: certificate.validity().not_after.timestamp(),
     })
+}
+
+/// The DNS names that a DER certificate is for; without any its common name, which was once taken for one.
+pub fn dns_names(der: &[u8]) -> Vec<String> {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+        return Vec::new();
+    };
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.map_or(&[][..], |names| &names.value.general_names[..]);
+    let dns: Vec<String> = names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        })
+        .collect();
+    if !dns.is_empty() {
+        return dns;
+    }
+    let common = certificate.subject().iter_common_name();
+    common
+        .filter_map(|name| name.as_str().ok())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// When a PEM certificate ends.

@@ -7,7 +7,7 @@ mod certificate;
 mod der;
 mod request;
 
-pub use certificate::{ClientIdentity, ReadError, identity_of, not_after, validity};
+pub use certificate::{ClientIdentity, ReadError, dns_names, identity_of, not_after, validity};
 
 use std::net::IpAddr;
 

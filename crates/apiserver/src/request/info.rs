@@ -2,6 +2,7 @@
 //!
 //! Source: `k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`.
 
+use api::selector::{FieldSelector, LabelSelector};
 use http::Method;
 
 use super::query::percent;
@@ -96,8 +97,9 @@ pub fn parse(method: &Method, path: &str, query: &Query) -> Result<Attributes, I
         info.verb = "deletecollection".into();
     }
     if !special && matches!(&*info.verb, "list" | "watch" | "deletecollection") {
-        info.field_selector = query.text("fieldSelector").into();
-        info.label_selector = query.text("labelSelector").into();
+        let fields = FieldSelector::parse(query.text("fieldSelector")).unwrap_or_default();
+        info.field_selector = fields.requirements().to_vec();
+        info.label_selector = LabelSelector::parse(query.text("labelSelector")).unwrap_or_default();
     }
     Ok(info)
 }

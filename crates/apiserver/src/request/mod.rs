@@ -42,10 +42,11 @@ pub struct Attributes {
     pub path: String,
     /// Whether this is a request for a resource.
     pub is_resource: bool,
-    /// The unparsed field selector of list, watch and deletecollection.
-    pub field_selector: String,
-    /// The unparsed label selector of list, watch and deletecollection.
-    pub label_selector: String,
+    /// The terms of the field selector of list, watch and deletecollection. It narrows what is asked for: one that cannot be read is
+    /// none here, and the verb refuses it.
+    pub field_selector: Vec<api::selector::FieldTerm>,
+    /// The label selector of list, watch and deletecollection; likewise.
+    pub label_selector: api::selector::LabelSelector,
     /// What follows the subresource in the path, such as the rest of a proxied path; without a leading slash.
     pub rest: String,
 }

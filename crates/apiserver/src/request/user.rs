@@ -62,6 +62,21 @@ impl UserInfo {
         }
     }
 
+    /// The user that an `authentication.k8s.io/v1 UserInfo` is; what is no text there is left out.
+    pub fn from_value(info: &api::Value) -> UserInfo {
+        let texts = |list: &api::Value| -> Vec<String> {
+            let list = list.as_array().into_iter().flatten();
+            list.filter_map(api::Value::as_str).map(str::to_owned).collect()
+        };
+        let extra = info["extra"].as_object().into_iter().flatten();
+        UserInfo {
+            name: info["username"].as_str().unwrap_or_default().to_owned(),
+            uid: info["uid"].as_str().unwrap_or_default().to_owned(),
+            groups: texts(&info["groups"]),
+            extra: extra.map(|(key, values)| (key.clone(), texts(values))).collect(),
+        }
+    }
+
     /// The user as `authentication.k8s.io/v1 UserInfo`.
     pub fn to_value(&self) -> api::Value {
         let mut object = api::Map::new();

@@ -34,14 +34,14 @@ impl Identities {
     async fn start() -> Identities {
         let (clock, random) = (Clock::real(), Random::real());
         let authority = Authority::generate("cluster", clock.now(), random.clone()).unwrap();
-        let certificates = CertificateAuthenticator::new(&authority.pair().certificate_pem).unwrap();
+        let certificates = Arc::new(CertificateAuthenticator::new(&authority.pair().certificate_pem).unwrap());
         let proxies = Authority::generate("proxies", clock.now(), random.clone()).unwrap();
         let proxy_config = FrontProxyConfig {
             authorities_pem: proxies.pair().certificate_pem.clone(),
             allowed_names: vec!["front".into()],
             headers: ProxyHeaders::standard(),
         };
-        let proxy = FrontProxy::new(&proxy_config).unwrap();
+        let proxy = Arc::new(FrontProxy::new(&proxy_config).unwrap());
         let trusted = trust::Trust {
             client_ca_pem: authority.pair().certificate_pem.clone(),
             front_proxy: Some(proxy_config),
@@ -86,6 +86,7 @@ impl Identities {
             "what is there is not written again"
         );
         let stop = world.running.shutdown_handle();
+        let (_, trusted) = tokio::sync::watch::channel(trusted);
         trust::maintain(&own_client, trusted, Clock::real(), &stop);
         let (address, server_ca) = world.listen().await;
         Identities {

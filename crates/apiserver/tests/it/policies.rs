@@ -45,7 +45,7 @@ async fn limit_ranges_fill_in_and_bound() {
 
 #[tokio::test]
 async fn a_namespace_says_which_pods_it_takes() {
-    let world = World::with_plugins(vec![Arc::new(PodSecurity)]).await;
+    let world = World::with_plugins(vec![Arc::new(PodSecurity::default())]).await;
     for api in world.both().await {
         let label = |level: &str| json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": level}}});
         let mut namespace = label("privileged");

@@ -36,6 +36,18 @@ pub struct AuthenticationFlags {
     /// What the headers with further facts begin with, such as X-Remote-Extra-
     #[arg(long, value_name = "PREFIX,...", value_delimiter = ',')]
     pub requestheader_extra_headers_prefix: Vec<String>,
+    /// Tokens of a file, a line each: token,user,uid,"group1,group2"
+    #[arg(long, value_name = "FILE", value_parser = file_or_nothing)]
+    pub token_auth_file: Option<PathBuf>,
+    /// A service that is asked about tokens that nobody else knows: a file in kubeconfig format
+    #[arg(long, value_name = "FILE", value_parser = file_or_nothing)]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// The version of TokenReview that it is asked in: v1 or v1beta1 [default: v1beta1]
+    #[arg(long, value_name = "VERSION")]
+    pub authentication_token_webhook_version: Option<String>,
+    /// How long its answers are remembered [default: 2m0s]
+    #[arg(long, value_name = "DURATION")]
+    pub authentication_token_webhook_cache_ttl: Option<String>,
     /// Issuers of tokens, and which anonymous requests are let in: an AuthenticationConfiguration of
     /// apiserver.config.k8s.io/v1, read again when it changes
     #[arg(long, value_name = "FILE", value_parser = file_or_nothing)]

@@ -89,35 +89,18 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         .flatten();
     // Etcd's API is served over the store of its own.
     let of_up = settings.etcd_listen.filter(|_| etcd.is_none());
-    let named = arguments.audit.are_given().then(|| arguments.audit.anchored());
-    let flags = named.transpose()?.or(settings.audit.clone()).unwrap_or_default();
-    let has_webhook = arguments.audit_webhook.audit_webhook_config_file.is_some();
-    if let Some(what) = flags.without_effect().filter(|_| !has_webhook) {
+    settings.api_server = arguments.api_server.over(&settings.api_server)?;
+    let flags = &settings.api_server;
+    if let Some(what) = flags.audit.without_effect(&flags.audit_webhook) {
         tracing::warn!("{what}");
     }
-    let audit = flags.start(&arguments.audit_webhook)?;
-    let named = arguments
-        .encryption
-        .are_given()
-        .then(|| arguments.encryption.anchored());
-    settings.encryption = named.transpose()?.or(settings.encryption);
-    let named = arguments.authentication.are_given();
-    let named = named.then(|| arguments.authentication.anchored()).transpose()?;
-    let authentication = named.or(settings.authentication.clone()).unwrap_or_default();
+    let audit = flags.audit.start(&flags.audit_webhook)?;
     let access = Access {
-        authorization: arguments.authorization.plan(&Random::real())?,
-        admission: arguments.admission.selection()?,
+        authorization: flags.authorization.plan(&Random::real())?,
+        admission: flags.admission.selection()?,
         debug: arguments.profiling,
     };
-    let start = ControlPlane::start(
-        layout,
-        arguments.api_port,
-        etcd,
-        audit,
-        &authentication,
-        access,
-        &settings,
-    );
+    let start = ControlPlane::start(layout, arguments.api_port, etcd, audit, access, &settings);
     let plane = start.await?;
     let mut ready = plane.describe();
     if let Some(listen) = arguments.etcd_listen.or(of_up) {

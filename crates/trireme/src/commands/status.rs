@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use client::Transport as _;
-use client::https::{Credentials, HttpsTransport};
+use client::https::Credentials;
 use serde_json::Value;
 
 use self::report::{Health, Node, NodeHealth, Report};
+use crate::access::named_transport;
 use crate::cli::{Format, Status};
 use crate::errors::{CliError, Context as _, Kind, Result, last_in};
 use crate::kubeconfig;
 use crate::layout::Layout;
-use crate::server::pki;
+use crate::server::{certificate_files, pki};
 use crate::settings::Settings;
 use crate::supervisor::Files;
 
@@ -180,7 +181,9 @@ async fn ask(layout: &Layout, port: u16, path: &str) -> Result<(http::StatusCode
         key_pem: admin.key_pem,
     };
     let server = format!("https://127.0.0.1:{port}");
-    let transport = Arc::new(HttpsTransport::new(&server, &ca, credentials).doing("reaching the API server")?);
+    // Whatever it shows to others, by this name it shows the cluster's own certificate.
+    let transport = named_transport(&server, certificate_files::OWN_NAME, &ca, credentials);
+    let transport = Arc::new(transport.doing("reaching the API server")?);
     let request = http::Request::get(format!("{server}{path}"))
         .body(Bytes::new())
         .map_err(CliError::internal)?;

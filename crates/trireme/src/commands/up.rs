@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cli::Up;
+use crate::cli::{ApiServerFlags, Up};
 use crate::errors::{CliError, Kind, Result};
 use crate::layout::Layout;
 use crate::process::{self, Process};
@@ -50,30 +50,14 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
     if !is_up {
         place_of_state(&arguments, &mut settings, layout)?;
     }
-    if let Some(audit) = settings
-        .audit
-        .as_ref()
-        .filter(|_| !is_up || arguments.audit.are_given())
-    {
-        audit.check()?;
-        if let Some(what) = audit.without_effect() {
+    let said_before = before.as_ref().map(|before| &before.api_server);
+    let says_otherwise = settings.api_server != *said_before.unwrap_or(&ApiServerFlags::default());
+    if !is_up || says_otherwise {
+        let flags = &settings.api_server;
+        flags.check()?;
+        if let Some(what) = flags.audit.without_effect(&flags.audit_webhook) {
             progress.say(what);
         }
-    }
-    if let Some(flags) = settings
-        .authentication
-        .as_ref()
-        .filter(|_| arguments.authentication.are_given())
-    {
-        // Whether its authorities are the cluster's own is seen when it starts.
-        flags.read("")?;
-    }
-    if let Some(encryption) = settings
-        .encryption
-        .as_ref()
-        .filter(|_| !is_up || arguments.encryption.are_given())
-    {
-        encryption.check()?;
     }
     if before.as_ref() != Some(&settings) {
         settings.write(layout)?;
@@ -85,15 +69,7 @@ pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> 
                 arguments.certificate_lifetime.is_some(),
                 "another lifetime of certificates begins",
             ),
-            (arguments.audit.are_given(), "another audit log begins"),
-            (
-                arguments.authentication.are_given(),
-                "other ways of authentication begin",
-            ),
-            (
-                arguments.encryption.are_given(),
-                "another configuration of encryption at rest counts",
-            ),
+            (says_otherwise, "what was said of the API server counts"),
             (
                 arguments.demo && settings.demo_port.is_none(),
                 "a port of this machine leads to the demo",
@@ -227,21 +203,10 @@ fn wanted(arguments: &Up, before: Option<&Settings>, is_up: bool, layout: &Layou
     if settings.etcd.is_some() && arguments.etcd_listen.is_some() {
         return Err(etcd_listen_over_etcd());
     }
-    if arguments.encryption.are_given() {
-        let encryption = arguments.encryption.anchored()?;
-        settings.encryption = encryption.are_given().then_some(encryption);
-    }
-    if arguments.audit.are_given() {
-        let audit = arguments.audit.anchored()?;
-        if audit.go_to_standard_output() {
-            let what = "--audit-log-path - is the standard output, and what `up` starts has none";
-            return Err(CliError::new(Kind::Usage, "AUDIT_LOG", what).hint("name a file: --audit-log-path FILE"));
-        }
-        settings.audit = audit.are_given().then_some(audit);
-    }
-    if arguments.authentication.are_given() {
-        let flags = arguments.authentication.anchored()?;
-        settings.authentication = flags.are_given().then_some(flags);
+    settings.api_server = arguments.api_server.over(&settings.api_server)?;
+    if settings.api_server.audit.go_to_standard_output() {
+        let what = "--audit-log-path - is the standard output, and what `up` starts has none";
+        return Err(CliError::new(Kind::Usage, "AUDIT_LOG", what).hint("name a file: --audit-log-path FILE"));
     }
     settings.certificate_seconds = arguments.certificate_lifetime.or(settings.certificate_seconds);
     match (&settings.node, arguments.no_node) {

@@ -14,16 +14,25 @@ use crate::layout::{Layout, write_private};
 use crate::renewal::Renewal;
 use crate::settings::Settings;
 
+/// How the administrator reaches the server.
+#[derive(Clone, Copy)]
+pub struct Way {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// By which name it is asked for, when not by its address.
+    pub server_name: Option<&'static str>,
+}
+
 /// Writes the cluster's own kubeconfig, and keeps it and the user's current until the end.
-pub fn start(layout: &Layout, pki: Arc<Pki>, address: SocketAddr, renewal: Renewal) -> Result {
+pub fn start(layout: &Layout, pki: Arc<Pki>, way: Way, renewal: Renewal) -> Result {
     let pair = pki.administrator(&renewal.clock)?;
-    write(layout, &pki, address, &pair)?;
+    write(layout, &pki, way, &pair)?;
     let (clock, authority, layout) = (renewal.clock.clone(), pki.clone(), layout.clone());
     renewal.keep(
         pair,
         move || std::future::ready(authority.new_administrator(&clock)),
         move |pair| {
-            let text = write(&layout, &pki, address, pair)?;
+            let text = write(&layout, &pki, way, pair)?;
             // The user may have removed the file: the cluster's own is the one that counts.
             if let Err(error) = refresh_users(&layout, &text) {
                 tracing::warn!(
@@ -37,9 +46,10 @@ pub fn start(layout: &Layout, pki: Arc<Pki>, address: SocketAddr, renewal: Renew
     Ok(())
 }
 
-fn write(layout: &Layout, pki: &Pki, address: SocketAddr, pair: &Pair) -> Result<String> {
+fn write(layout: &Layout, pki: &Pki, way: Way, pair: &Pair) -> Result<String> {
     let config = kubeconfig::make(&Access {
-        server: &format!("https://{address}"),
+        server: &format!("https://{}", way.address),
+        server_name: way.server_name,
         ca_pem: pki.ca_pem(),
         certificate_pem: &pair.certificate_pem,
         key_pem: &pair.key_pem,

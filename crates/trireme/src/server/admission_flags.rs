@@ -7,6 +7,22 @@ use crate::cli::AdmissionFlags;
 use crate::errors::{CliError, Kind, Result};
 
 impl AdmissionFlags {
+    /// Whether they say anything; what says that there is nothing says something, too.
+    pub fn are_given(&self) -> bool {
+        *self != AdmissionFlags::default()
+    }
+
+    /// The same, wherever they are read: the name of the file does not depend on a working directory. Names of nothing are
+    /// none: that is how they are taken back.
+    pub fn anchored(&self) -> Result<AdmissionFlags> {
+        let named = |names: &[String]| names.iter().filter(|name| !name.is_empty()).cloned().collect();
+        Ok(AdmissionFlags {
+            enable_admission_plugins: named(&self.enable_admission_plugins),
+            disable_admission_plugins: named(&self.disable_admission_plugins),
+            admission_control_config_file: super::anchor(self.admission_control_config_file.as_deref())?,
+        })
+    }
+
     /// The plug-ins that the flags choose.
     ///
     /// # Errors

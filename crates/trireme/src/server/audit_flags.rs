@@ -5,12 +5,14 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use apiserver::audit::{AuditSink, Auditor, LogFile, LogSink, Policy, Rotation, WebhookSink};
+use apiserver::audit::{
+    AuditSink, Auditor, LogFile, LogOptions, LogSink, Policy, Rotation, Strictness, Truncate, WebhookSink,
+};
 use apiserver::metrics::AuditMetrics;
 use base::Clock;
 use base::disk::RealDisk;
 
-use crate::cli::{AuditFlags, AuditFormat, AuditWebhookFlags};
+use crate::cli::{AuditFlags, AuditFormat, AuditMode, AuditWebhookFlags};
 use crate::errors::{CliError, Context as _, Kind, Result, words};
 
 /// As upstream's flags count.
@@ -75,10 +77,14 @@ impl AuditFlags {
     }
 
     /// What has no effect: upstream takes a policy without a log and a log without a policy, and tells nothing then.
-    pub fn without_effect(&self) -> Option<&'static str> {
+    pub fn without_effect(&self, webhook: &AuditWebhookFlags) -> Option<&'static str> {
+        let has_webhook = webhook.audit_webhook_config_file.is_some();
         match (&self.audit_policy_file, &self.audit_log_path) {
-            (Some(_), None) => Some("--audit-policy-file without --audit-log-path: nothing is audited"),
+            (Some(_), None) if !has_webhook => Some("--audit-policy-file without --audit-log-path: nothing is audited"),
             (None, Some(_)) => Some("--audit-log-path without --audit-policy-file: nothing is audited"),
+            (None, None) if has_webhook => {
+                Some("--audit-webhook-config-file without --audit-policy-file: nothing is audited")
+            }
             _ => None,
         }
     }
@@ -88,6 +94,16 @@ impl AuditFlags {
     /// # Errors
     /// The policy cannot be used or the log cannot be written.
     pub fn check(&self) -> Result {
+        let (event, batch) = (
+            self.audit_log_truncate_max_event_size,
+            self.audit_log_truncate_max_batch_size,
+        );
+        if batch < event {
+            let what = format!(
+                "invalid audit truncate log max batch size {batch}, must be greater than max event size ({event})"
+            );
+            return Err(CliError::new(Kind::Usage, "AUDIT_LOG", what).hint("make the batch the larger of both"));
+        }
         self.policy()?;
         if !self.go_to_standard_output() {
             self.file()?;
@@ -119,10 +135,23 @@ impl AuditFlags {
     }
 
     fn log(&self, file: Option<LogFile>, metrics: AuditMetrics) -> Result<Arc<LogSink>> {
-        let format = self.audit_log_format.into();
+        let truncate = Truncate {
+            event_bytes_max: self.audit_log_truncate_max_event_size,
+            batch_bytes_max: self.audit_log_truncate_max_batch_size,
+        };
+        let options = LogOptions {
+            format: self.audit_log_format.into(),
+            waits: match self.audit_log_mode {
+                AuditMode::Batch => None,
+                AuditMode::Blocking => Some(Strictness::Lax),
+                AuditMode::BlockingStrict => Some(Strictness::Strict),
+            },
+            buffer_events: self.audit_log_batch_buffer_size as usize,
+            truncate: self.audit_log_truncate_enabled.then_some(truncate),
+        };
         let sink = match file {
-            Some(mut file) => LogSink::start(format, metrics, move |line| file.write(line)),
-            None => LogSink::start(format, metrics, |line| {
+            Some(mut file) => LogSink::start(options, metrics, move |line| file.write(line)),
+            None => LogSink::start(options, metrics, |line| {
                 let mut output = std::io::stdout().lock();
                 output.write_all(line)?;
                 output.flush()
@@ -198,21 +227,12 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    impl AuditWebhookFlags {
-        fn none() -> AuditWebhookFlags {
-            match Cli::try_parse_from(["trireme", "server"]).unwrap().command {
-                Command::Server(server) => server.audit_webhook,
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
     fn flags(words: &[&str]) -> AuditFlags {
         match Cli::try_parse_from(["trireme", "server"].iter().chain(words))
             .unwrap()
             .command
         {
-            Command::Server(server) => server.audit,
+            Command::Server(server) => server.api_server.audit,
             other => panic!("{other:?}"),
         }
     }
@@ -223,7 +243,7 @@ mod tests {
         let given = flags(&["--audit-policy-file", "policy.yaml", "--audit-log-path", "-"]);
         let kept = given.anchored().unwrap();
         assert_eq!(kept.audit_policy_file, Some(here.join("policy.yaml")));
-        assert!(kept.go_to_standard_output() && kept.without_effect().is_none());
+        assert!(kept.go_to_standard_output() && kept.without_effect(&AuditWebhookFlags::default()).is_none());
         let off = flags(&["--audit-log-path", "", "--audit-policy-file="]);
         assert!(off.are_given());
         assert!(!off.anchored().unwrap().are_given());
@@ -254,8 +274,8 @@ mod tests {
             ),
         ] {
             let flags = flags(&words);
-            assert_eq!(flags.without_effect().is_some(), told, "{words:?}");
-            let none = AuditWebhookFlags::none();
+            let none = AuditWebhookFlags::default();
+            assert_eq!(flags.without_effect(&none).is_some(), told, "{words:?}");
             assert_eq!(flags.start(&none).unwrap().is_some(), starts, "{words:?}");
         }
         let mode = |path: &str| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -4,10 +4,18 @@
 //! `k8s.io/apiserver/pkg/server/options/authentication.go`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use apiserver::authentication::{AuthenticationConfiguration, FrontProxyConfig, JwtIssuer, Prefixed, ProxyHeaders};
+use apiserver::authentication::{
+    AuthenticationConfiguration, Expressions, FrontProxyConfig, JwtIssuer, Prefixed, ProxyHeaders, TOKEN_TTL,
+    TokenFile, TokenReviewVersion, WebhookTokens,
+};
+use apiserver::hook::{self, Hook, RETRY_PAUSE, Target};
 use apiserver::pipeline::Anonymous;
+use base::Random;
 
+use super::authorization_flags::files;
+use super::{anchor, trusted};
 use crate::cli::AuthenticationFlags;
 use crate::errors::{CliError, Kind, Result, words};
 
@@ -27,7 +35,7 @@ const ALGORITHMS: [&str; 9] = [
 ];
 
 /// What the flags say, their files read.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct AuthenticationSettings {
     /// Which requests without credentials are let in.
     pub anonymous: Anonymous,
@@ -37,6 +45,10 @@ pub struct AuthenticationSettings {
     pub front_proxy: Option<FrontProxyConfig>,
     /// Whose tokens are taken, when any are or may be later.
     pub tokens: Option<Tokens>,
+    /// Tokens of a file.
+    pub token_file: Option<TokenFile>,
+    /// The service that knows further tokens.
+    pub webhook: Option<Arc<WebhookTokens>>,
 }
 
 /// Issuers of tokens.
@@ -65,6 +77,8 @@ impl AuthenticationFlags {
             requestheader_client_ca_file: anchor(self.requestheader_client_ca_file.as_deref())?,
             authentication_config: anchor(self.authentication_config.as_deref())?,
             oidc_ca_file: anchor(self.oidc_ca_file.as_deref())?,
+            token_auth_file: anchor(self.token_auth_file.as_deref())?,
+            authentication_token_webhook_config_file: anchor(self.authentication_token_webhook_config_file.as_deref())?,
             ..self.clone()
         })
     }
@@ -93,7 +107,48 @@ impl AuthenticationFlags {
             tokens,
             bootstrap_tokens: self.enable_bootstrap_token_auth == Some(true),
             front_proxy: self.front_proxy(client_ca_pem)?,
+            token_file: self.token_file()?,
+            webhook: self.webhook()?.map(Arc::new),
         })
+    }
+
+    fn token_file(&self) -> Result<Option<TokenFile>> {
+        let Some(file) = &self.token_auth_file else {
+            return Ok(None);
+        };
+        let text = read("--token-auth-file", file)?;
+        let tokens = TokenFile::read(&text, &file.display().to_string());
+        tokens
+            .map(Some)
+            .map_err(|why| wrong(format!("--token-auth-file: {why}")))
+    }
+
+    fn webhook(&self) -> Result<Option<WebhookTokens>> {
+        let Some(file) = &self.authentication_token_webhook_config_file else {
+            return Ok(None);
+        };
+        let version = match self.authentication_token_webhook_version.as_deref() {
+            None | Some("v1beta1") => TokenReviewVersion::V1Beta1,
+            Some("v1") => TokenReviewVersion::V1,
+            Some(other) => {
+                return Err(wrong(format!(
+                    "unsupported authentication webhook version {other:?}, supported versions are \"v1\", \"v1beta1\""
+                )));
+            }
+        };
+        let ttl = match &self.authentication_token_webhook_cache_ttl {
+            None => TOKEN_TTL,
+            Some(text) => api::duration::parse(text).ok_or_else(|| {
+                wrong(format!(
+                    "--authentication-token-webhook-cache-ttl {text:?} is no duration such as 2m0s"
+                ))
+            })?,
+        };
+        let random = Random::real();
+        let target = Target::from_kubeconfig(file, &files());
+        let hook = target.and_then(|target| Hook::new(target, hook::TIMEOUT, RETRY_PAUSE, random.fork()));
+        let hook = hook.map_err(|why| wrong(format!("--authentication-token-webhook-config-file: {why}")))?;
+        Ok(Some(WebhookTokens::new(hook, version, ttl, &random)))
     }
 
     /// Whether one of `--oidc-*` is given.
@@ -189,6 +244,7 @@ impl AuthenticationFlags {
             }),
             uid_claim: None,
             required_claims: required.collect::<Result<_>>()?,
+            expressions: Expressions::default(),
         })
     }
 
@@ -216,29 +272,19 @@ impl AuthenticationFlags {
             return Ok(None);
         };
         let authorities_pem = read("--requestheader-client-ca-file", file)?;
-        if self.requestheader_allowed_names.is_empty() && overlap(&authorities_pem, client_ca_pem) {
-            return Err(wrong(
-                "--requestheader-client-ca-file and --client-ca-file contain overlapping certificates; \
-                 --requestheader-allowed-names must be specified to ensure regular client certificates cannot set \
-                 authenticating proxy headers for arbitrary users",
-            ));
-        }
-        Ok(Some(FrontProxyConfig {
+        let config = FrontProxyConfig {
             authorities_pem,
             allowed_names: self.requestheader_allowed_names.clone(),
             headers,
-        }))
+        };
+        trusted::check(Some(&config), client_ca_pem).map_err(wrong)?;
+        Ok(Some(config))
     }
 }
 
 fn wrong(what: impl Into<String>) -> CliError {
     CliError::new(Kind::Usage, "AUTHENTICATION", what)
         .hint("the flags are in docs/authentication.md, and upstream's words on them in https://kubernetes.io/docs/reference/access-authn-authz/authentication/")
-}
-
-fn anchor(file: Option<&Path>) -> Result<Option<PathBuf>> {
-    let named = file.filter(|file| !file.as_os_str().is_empty());
-    named.map(std::path::absolute).transpose().map_err(CliError::internal)
 }
 
 fn read(flag: &str, file: &Path) -> Result<String> {
@@ -253,17 +299,6 @@ fn trimmed(flag: &str, names: &[String]) -> Result<Vec<String>> {
     }
 }
 
-/// Whether two bundles have a certificate in common.
-fn overlap(a: &str, b: &str) -> bool {
-    let certificates = |pem: &str| -> Vec<_> {
-        rustls_pemfile::certs(&mut pem.as_bytes())
-            .filter_map(std::result::Result::ok)
-            .collect()
-    };
-    let (a, b) = (certificates(a), certificates(b));
-    a.iter().any(|own| b.contains(own))
-}
-
 #[cfg(test)]
 mod tests {
     use apiserver::pki::Authority;
@@ -276,7 +311,7 @@ mod tests {
     fn flags(words: &[&str]) -> AuthenticationFlags {
         let line = ["trireme", "server"].iter().chain(words);
         match Cli::try_parse_from(line).unwrap().command {
-            Command::Server(server) => server.authentication,
+            Command::Server(server) => server.api_server.authentication,
             other => panic!("{other:?}"),
         }
     }
@@ -344,7 +379,9 @@ mod tests {
                 "the standard X-Remote-Uid header",
             ),
         ] {
-            let error = flags(&words).read(&own).unwrap_err();
+            let Err(error) = flags(&words).read(&own) else {
+                panic!("{words:?}: {expect}");
+            };
             assert!(error.what.contains(expect), "{words:?}: {error:?}");
         }
     }
@@ -414,7 +451,9 @@ mod tests {
             (vec!["--oidc-issuer-url=http://a", oidc[1]], "URL scheme must be https"),
             (vec!["--authentication-config=/nowhere"], "/nowhere: No such file"),
         ] {
-            let error = flags(&words).read("").unwrap_err();
+            let Err(error) = flags(&words).read("") else {
+                panic!("{words:?}: {expect}");
+            };
             assert!(error.what.contains(expect), "{words:?}: {error:?}");
         }
     }

@@ -9,17 +9,17 @@ use std::time::Duration;
 use apiserver::authorization::config::{
     self, AuthorizerConfiguration, Connection, ReviewVersion, WebhookConfiguration,
 };
-use apiserver::authorization::{Configured, Prepared};
+use apiserver::authorization::{Abac, Configured, Prepared};
 use apiserver::hook::{self, ReadFile};
-use base::{Random, Shutdown};
+use base::Random;
 
-use super::watched;
 use crate::cli::AuthorizationFlags;
-use crate::errors::{CliError, Context as _, Kind, Result};
+use crate::errors::{CliError, Kind, Result};
+use crate::watched::{Follow, Refusal, Watched};
 
 /// The webhook of the flags has no name of its own: upstream's.
 const FLAGS_WEBHOOK: &str = "default";
-const MODES: &str = "Node, RBAC, Webhook, AlwaysAllow and AlwaysDeny, separated by commas, each once";
+const MODES: &str = "Node, RBAC, ABAC, Webhook, AlwaysAllow and AlwaysDeny, separated by commas, each once";
 
 /// The authorizers of a server that is about to start.
 pub struct AuthorizationPlan {
@@ -47,18 +47,18 @@ impl Default for AuthorizationPlan {
 
 impl AuthorizationPlan {
     /// Follows the file, if there is one: a version of it that can be used takes the place of the one before.
-    pub fn follow(self, authorizers: Arc<Configured>, random: Random, shutdown: &Shutdown) -> Result {
+    pub fn follow(self, authorizers: Arc<Configured>, random: Random, follow: &Follow) {
         let Some((path, content)) = self.file else {
-            return Ok(());
+            return;
         };
-        let changed = move |content: &[u8]| match read(content, &random) {
-            Ok(prepared) => {
-                authorizers.replace(&prepared);
-                tracing::info!("reloaded authz config");
-            }
-            Err(error) => tracing::error!(%error, "reloading authorization config"),
-        };
-        watched::follow(path, content, shutdown, changed).doing("watching the authorization configuration")
+        follow.start(
+            "authorization",
+            Watched::since(vec![path], vec![content]),
+            move |contents| {
+                let read = read(&contents.concat(), &random).map_err(Refusal::Wrong);
+                std::future::ready(read.map(|prepared| authorizers.replace(&prepared)))
+            },
+        );
     }
 }
 
@@ -70,6 +70,26 @@ fn read(content: &[u8], random: &Random) -> Result<Prepared, String> {
 // === impl AuthorizationFlags ===
 
 impl AuthorizationFlags {
+    /// Whether they say anything; what says that there is no file says something, too.
+    pub fn are_given(&self) -> bool {
+        let files = [&self.authorization_config, &self.authorization_webhook_config_file];
+        let files = files.into_iter().chain([&self.authorization_policy_file]);
+        !self.authorization_mode.is_empty() || files.into_iter().any(Option::is_some)
+    }
+
+    /// The same, wherever they are read: the names of files do not depend on a working directory. A name of nothing is
+    /// none: that is how they are taken back.
+    pub fn anchored(&self) -> Result<AuthorizationFlags> {
+        let mut flags = AuthorizationFlags {
+            authorization_webhook_config_file: super::anchor(self.authorization_webhook_config_file.as_deref())?,
+            authorization_policy_file: super::anchor(self.authorization_policy_file.as_deref())?,
+            authorization_config: super::anchor(self.authorization_config.as_deref())?,
+            ..self.clone()
+        };
+        flags.authorization_mode.retain(|mode| !mode.is_empty());
+        Ok(flags)
+    }
+
     /// The authorizers that the flags name.
     ///
     /// # Errors
@@ -111,11 +131,15 @@ impl AuthorizationFlags {
         if webhook.is_some() && !modes.iter().any(|mode| mode == "Webhook") {
             return Err("cannot specify --authorization-webhook-config-file without mode Webhook".into());
         }
+        if self.authorization_policy_file.is_some() && !modes.iter().any(|mode| mode == "ABAC") {
+            return Err("cannot specify --authorization-policy-file without mode ABAC".into());
+        }
         let mut all = Vec::new();
         for mode in modes {
             let one = match mode.as_str() {
                 "Node" => AuthorizerConfiguration::Node,
                 "RBAC" => AuthorizerConfiguration::Rbac,
+                "ABAC" => AuthorizerConfiguration::Abac(self.policies()?),
                 "AlwaysAllow" => AuthorizerConfiguration::AlwaysAllow,
                 "AlwaysDeny" => AuthorizerConfiguration::AlwaysDeny,
                 "Webhook" => match webhook {
@@ -132,6 +156,15 @@ impl AuthorizationFlags {
             all.push(one);
         }
         Ok(all)
+    }
+
+    fn policies(&self) -> Result<Abac, String> {
+        let Some(file) = &self.authorization_policy_file else {
+            return Err("authorization-mode ABAC's authorization policy file not passed".into());
+        };
+        let name = file.display().to_string();
+        let text = std::fs::read_to_string(file).map_err(|error| format!("open {name}: {error}"))?;
+        Abac::read(&text, &name)
     }
 
     fn webhook(&self, file: &Path) -> Result<WebhookConfiguration, String> {
@@ -172,7 +205,7 @@ mod tests {
     fn flags(words: &[&str]) -> AuthorizationFlags {
         let words = ["trireme", "server"].iter().chain(words);
         match Cli::try_parse_from(words).unwrap().command {
-            Command::Server(server) => server.authorization,
+            Command::Server(server) => server.api_server.authorization,
             other => panic!("{other:?}"),
         }
     }
@@ -184,8 +217,16 @@ mod tests {
             (&[][..], Ok(vec![Node, Rbac])),
             (&["--authorization-mode", "RBAC,AlwaysDeny"], Ok(vec![Rbac, AlwaysDeny])),
             (
+                &["--authorization-mode=abac"],
+                Err("authorization-mode \"abac\" is not a valid mode"),
+            ),
+            (
                 &["--authorization-mode=ABAC"],
-                Err("authorization-mode \"ABAC\" is not a valid mode"),
+                Err("authorization-mode ABAC's authorization policy file not passed"),
+            ),
+            (
+                &["--authorization-mode=RBAC", "--authorization-policy-file=x"],
+                Err("cannot specify --authorization-policy-file without mode ABAC"),
             ),
             (
                 &["--authorization-mode", "RBAC,RBAC"],

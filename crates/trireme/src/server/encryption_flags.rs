@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use apiserver::sealing::{Encryption, EncryptionConfig, Sealing};
-use base::{Random, Shutdown};
+use base::Random;
 
 use crate::cli::EncryptionFlags;
 use crate::errors::{CliError, Kind, Result, words};
-use crate::file_changes::FileChanges;
+use crate::watched::{Contents, Follow, Refusal, Watched};
 
 // === impl EncryptionFlags ===
 
@@ -43,42 +43,39 @@ impl EncryptionFlags {
     ///
     /// # Errors
     /// As [`EncryptionFlags::check`].
-    pub async fn start(&self, sealing: &Arc<Sealing>, random: &Random, shutdown: &Shutdown) -> Result {
+    pub async fn start(&self, sealing: &Arc<Sealing>, random: &Random, follow: &Follow) -> Result {
         let Some(path) = self.encryption_provider_config.clone() else {
             return Ok(());
         };
-        let changes = FileChanges::of(&[&path]);
         let text = read(&path)?;
         sealing.replace(load(&path, &text, random).await?);
         if self.encryption_provider_config_automatic_reload {
-            let (sealing, random, end) = (sealing.clone(), random.fork(), shutdown.clone());
-            shutdown.spawn(async move { end.until(follow(path, text, changes, sealing, random)).await });
+            let (sealing, random) = (sealing.clone(), random.fork());
+            let watched = Watched::since(vec![path.clone()], vec![text.into_bytes()]);
+            follow.start("encryption", watched, move |contents| {
+                take(path.clone(), contents, sealing.clone(), random.fork())
+            });
         }
         Ok(())
     }
 }
 
-/// Takes each new content of the file that can be used. One that cannot leaves the old configuration at work.
-async fn follow(path: PathBuf, mut text: String, mut changes: FileChanges, sealing: Arc<Sealing>, random: Random) {
-    loop {
-        changes.next().await;
-        let outcome = async {
-            let new = read(&path)?;
-            if new == text {
-                return Ok(false);
-            }
-            let encryption = load(&path, &new, &random).await?;
-            encryption.health().map_err(|why| broken(&path, &why))?;
-            text = new;
-            sealing.replace(encryption);
-            Ok::<_, CliError>(true)
-        };
-        match outcome.await {
-            Ok(true) => tracing::info!(path = %path.display(), "another configuration of encryption at rest"),
-            Ok(false) => {}
-            Err(error) => tracing::error!(error = error.what, "the configuration stays as it was"),
-        }
-    }
+/// Takes what the file says now. What seals by a service that does not answer is tried again.
+async fn take(
+    path: PathBuf,
+    contents: Contents,
+    sealing: Arc<Sealing>,
+    random: Random,
+) -> std::result::Result<(), Refusal> {
+    let text = String::from_utf8(contents.concat()).map_err(|_| Refusal::Wrong("it is no text".into()))?;
+    let config = parse(&path, &text).map_err(|error| Refusal::Wrong(error.what))?;
+    let encryption = Encryption::start(config, &random).await;
+    let encryption = encryption.map_err(|error| Refusal::NotYet(broken(&path, &error).what))?;
+    encryption
+        .health()
+        .map_err(|why| Refusal::NotYet(broken(&path, &why).what))?;
+    sealing.replace(encryption);
+    Ok(())
 }
 
 async fn load(path: &Path, text: &str, random: &Random) -> Result<Encryption> {
@@ -104,6 +101,8 @@ fn broken(path: &Path, why: &dyn std::fmt::Display) -> CliError {
 mod tests {
     use std::time::Duration;
 
+    use apiserver::metrics::ReloadMetrics;
+    use base::{Clock, Shutdown};
     use clap::Parser as _;
 
     use super::*;
@@ -116,7 +115,7 @@ mod tests {
             .unwrap()
             .command
         {
-            Command::Server(server) => server.encryption,
+            Command::Server(server) => server.api_server.encryption,
             other => panic!("{other:?}"),
         }
     }
@@ -159,8 +158,13 @@ mod tests {
             "--encryption-provider-config-automatic-reload",
         );
         let flags = flags(&["--encryption-provider-config", &path, reload]);
-        let (sealing, shutdown) = (Arc::new(Sealing::default()), Shutdown::new());
-        flags.start(&sealing, &Random::seeded(1), &shutdown).await.unwrap();
+        let sealing = Arc::new(Sealing::default());
+        let follow = Follow {
+            metrics: ReloadMetrics::default(),
+            clock: Clock::real(),
+            shutdown: Shutdown::new(),
+        };
+        flags.start(&sealing, &Random::seeded(1), &follow).await.unwrap();
         let secrets = api::GroupResource {
             group: String::new(),
             resource: "secrets".into(),
@@ -176,6 +180,6 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(60), taken).await.unwrap();
-        shutdown.finish().await;
+        follow.shutdown.finish().await;
     }
 }

@@ -6,29 +6,30 @@ mod admission_flags;
 mod audit_flags;
 mod audit_webhook_flags;
 mod authentication_flags;
-mod authentication_reload;
 mod authorization_flags;
 pub mod backing;
+pub mod certificate_files;
 mod demo_port;
 pub mod dial;
 mod encryption_flags;
 mod etcd_flags;
+mod issuers;
 mod node_identity;
 pub mod pki;
 mod serving;
-mod watched;
+mod trusted;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use api::GroupResource;
 use apiserver::admission::Selection;
-use apiserver::authentication::{
-    Authentication, BootstrapTokens, CertificateAuthenticator, FrontProxy, JwtTokens, trust,
-};
+use apiserver::authentication::{Authentication, BootstrapTokens, JwtTokens, trust};
 use apiserver::authorization::{Configured, NodeAuthorizer, Prepared, Rbac};
 use apiserver::bootstrap;
 use apiserver::cluster::Cluster;
+use apiserver::metrics::ReloadMetrics;
 use apiserver::pipeline::Authorizer;
 use apiserver::request::{SYSTEM_MASTERS, UserInfo};
 use apiserver::sealing::{Sealer, Sealing};
@@ -47,12 +48,14 @@ use self::authentication_flags::AuthenticationSettings;
 pub use self::authorization_flags::AuthorizationPlan;
 use self::backing::Backing;
 use self::pki::Pki;
-use crate::cli::AuthenticationFlags;
+use self::trusted::Trusted;
+use crate::cli::ApiServerFlags;
 use crate::errors::{CliError, Context as _, Kind, Result, words};
 use crate::etcd_front;
 use crate::layout::Layout;
 use crate::renewal::Renewal;
 use crate::settings::Settings;
+use crate::watched::Follow;
 
 /// The cluster IP of the API: the first of the service range.
 const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
@@ -103,7 +106,6 @@ impl ControlPlane {
         api_port: u16,
         etcd: Option<EtcdOptions>,
         audit: Option<AuditLog>,
-        authentication: &AuthenticationFlags,
         access: Access,
         settings: &Settings,
     ) -> Result<ControlPlane> {
@@ -117,13 +119,18 @@ impl ControlPlane {
             random: random.fork(),
             shutdown: components.clone(),
         };
-        let mut authentication = authentication.read(pki.ca_pem())?;
-        let trusted = trust::Trust {
-            client_ca_pem: pki.ca_pem().to_owned(),
-            front_proxy: authentication.front_proxy.clone(),
+        let follow = Follow {
+            metrics: ReloadMetrics::default(),
+            clock: clock.clone(),
+            shutdown: components.clone(),
         };
+        let flags = &settings.api_server;
+        let (mut authentication, trusted) = authentication(flags, pki.ca_pem())?;
         let cleans = authentication.bootstrap_tokens;
-        let issuers = issuers(&mut authentication, &clock, &components)?;
+        let tokens = authentication.tokens.take();
+        let issuers = tokens
+            .map(|tokens| issuers::start(tokens, &clock, &follow))
+            .transpose()?;
         let store = Backing::open(layout, etcd, &clock, &random).await?;
         if let Some(node) = &settings.node {
             node_identity::ensure(layout, &pki, node, &clock)?;
@@ -137,19 +144,23 @@ impl ControlPlane {
             access.admission,
         );
         let of = (&clock, &random);
-        let mut config = api_config(&pki, authentication, issuers, store.engine(), address, chosen, of)?;
+        let mut config = api_config(
+            &pki,
+            (authentication, &trusted, issuers),
+            store.engine(),
+            address,
+            chosen,
+            of,
+        )?;
         config.services = Some(Arc::new(dial::ToPods(node)));
         config.nodes = Some(Arc::new(kubelets));
         config.audit = audit.as_ref().map(|audit| audit.auditor.clone());
-        if let Some(flags) = &settings.encryption {
-            flags.start(&config.sealing, &random, &components).await?;
-        }
         config.debug = access.debug;
+        config.reloads = follow.metrics.clone();
+        flags.encryption.start(&config.sealing, &random, &follow).await?;
         let running = ApiServer::start(config).await.doing("starting the API server")?;
         if let Some(authorizers) = authorizers.get() {
-            access
-                .authorization
-                .follow(authorizers.clone(), random.fork(), &components)?;
+            access.authorization.follow(authorizers.clone(), random.fork(), &follow);
         }
 
         let endpoint = (IpAddr::V4(API_ENDPOINT.0), API_ENDPOINT.1);
@@ -166,13 +177,20 @@ impl ControlPlane {
 
         apiserver::flowcontrol::maintain(&own, clock.clone(), &components);
         running.keep_cluster_ips(&own, &components);
-        trust::maintain(&own, trusted, clock.clone(), &components);
+        trust::maintain(&own, trusted.told(), clock.clone(), &components);
+        trusted.follow(&follow);
         let names = vec![IpAddr::V4(API_SERVICE), IpAddr::V4(API_ENDPOINT.0)];
         let serving = serving::start(pki.clone(), names, renewal("kube-apiserver"))?;
-        let tls = apiserver::serve::tls_config(serving);
+        let certificates = flags.tls.certificates(serving.clone())?;
+        certificates.follow(&follow);
+        let (inside, tls) = (
+            apiserver::serve::tls_config(serving),
+            apiserver::serve::tls_config(Arc::new(certificates)),
+        );
         if settings.node.is_some() {
             let socket = listen_for_nodes(layout)?;
-            let (server, tls) = (running.clone(), tls.clone());
+            // Nodes and their pods know the cluster's own authority.
+            let (server, tls) = (running.clone(), inside);
             components.spawn(async move {
                 if let Err(error) = server.serve_unix(socket, tls).await {
                     tracing::error!(%error, "the API server stopped serving nodes");
@@ -185,7 +203,11 @@ impl ControlPlane {
                 tracing::error!(%error, "the API server stopped serving");
             }
         });
-        admin::start(layout, pki.clone(), address, renewal("admin"))?;
+        let way = admin::Way {
+            address,
+            server_name: flags.tls.show_a_file().then_some(certificate_files::OWN_NAME),
+        };
+        admin::start(layout, pki.clone(), way, renewal("admin"))?;
         match &store {
             Backing::Embedded(_) => start_components(&running, &pki, cleans, &clock, &random, &components),
             Backing::Etcd(_) => start_components_in_turn(own, &running, &pki, cleans, &clock, &random, &components),
@@ -260,28 +282,42 @@ fn listen_for_nodes(layout: &Layout) -> Result<UnixListener> {
     UnixListener::bind(&path).map_err(|error| CliError::file(&path, &error))
 }
 
-/// The issuers of tokens; where a file names them, they are those of the file as it is now.
-fn issuers(
-    settings: &mut AuthenticationSettings,
-    clock: &Clock,
-    shutdown: &Shutdown,
-) -> Result<Option<Arc<JwtTokens>>> {
-    let Some(tokens) = settings.tokens.take() else {
-        return Ok(None);
-    };
-    let issuers = JwtTokens::new(&tokens.configuration.issuers, tokens.machine_roots_pem, clock.clone());
-    let issuers = Arc::new(issuers.doing("reading the authorities of issuers of tokens")?);
-    if let Some((file, text)) = tokens.file {
-        let anonymous = tokens.configuration.anonymous;
-        authentication_reload::follow(file, text, anonymous, issuers.clone(), shutdown);
+/// How clients prove who they are, and whose certificates count.
+fn authentication(flags: &ApiServerFlags, own_ca_pem: &str) -> Result<(AuthenticationSettings, Trusted)> {
+    let client_ca = flags.tls.client_ca()?;
+    let more = client_ca.as_ref().map_or("", |(_, text)| text.as_str());
+    let settings = flags.authentication.read(&trusted::together(own_ca_pem, more))?;
+    let proxy_ca = flags.authentication.requestheader_client_ca_file.clone();
+    let trusted = Trusted::new(own_ca_pem, client_ca, settings.front_proxy.clone(), proxy_ca)?;
+    Ok((settings, trusted))
+}
+
+/// A name of a file that does not depend on the working directory; a name of nothing is none.
+fn anchor(file: Option<&Path>) -> Result<Option<PathBuf>> {
+    let named = file.filter(|file| !file.as_os_str().is_empty());
+    named.map(std::path::absolute).transpose().map_err(CliError::internal)
+}
+
+impl ApiServerFlags {
+    /// Whether a server could start with them.
+    ///
+    /// # Errors
+    /// A file cannot be used, or flags contradict each other.
+    pub fn check(&self) -> Result {
+        self.audit.check()?;
+        self.audit_webhook.check()?;
+        self.encryption.check()?;
+        // Whether its authorities are the cluster's own is seen when it starts.
+        self.authentication.read("")?;
+        self.authorization.plan(&Random::real())?;
+        self.admission.selection()?;
+        self.tls.check()
     }
-    Ok(Some(issuers))
 }
 
 fn api_config(
     pki: &Pki,
-    settings: AuthenticationSettings,
-    issuers: Option<Arc<JwtTokens>>,
+    (settings, trusted, issuers): (AuthenticationSettings, &Trusted, Option<Arc<JwtTokens>>),
     store: Arc<dyn Engine>,
     address: SocketAddr,
     (prepared, authorizers, admission): (Prepared, Arc<OnceLock<Arc<Configured>>>, Selection),
@@ -289,9 +325,7 @@ fn api_config(
 ) -> Result<Config> {
     let signer = Signer::from_pem(&pki.token_key_pem, random.fork()).doing("reading the key of tokens")?;
     let signer = Arc::new(signer);
-    let certificates = CertificateAuthenticator::new(pki.ca_pem()).doing("reading the certificate authority")?;
-    let proxy = settings.front_proxy.as_ref().map(FrontProxy::new).transpose();
-    let proxy = proxy.doing("reading --requestheader-client-ca-file")?;
+    let (certificates, proxy) = (trusted.certificates.clone(), trusted.proxy.clone());
     let policy = bootstrap::policy::objects().map_err(CliError::internal)?;
     let is_node_role = |object: &&Value| object["kind"] == "ClusterRole" && object["metadata"]["name"] == "system:node";
     let node_role = policy.iter().find(is_node_role).cloned().unwrap_or_default();
@@ -305,13 +339,18 @@ fn api_config(
         let authorizer: Arc<dyn Authorizer> = configured;
         let objects = Arc::new(ClusterObjects(cluster.clone()));
         let tokens = TokenAuthenticator::new(signer.clone(), objects);
-        let mut authentication = Authentication::new(certificates, tokens, parts_clock.clone()).with_front_proxy(proxy);
+        let mut authentication = Authentication::new(certificates, tokens, parts_clock.clone())
+            .with_front_proxy(proxy)
+            .with_token_file(settings.token_file);
         if settings.bootstrap_tokens {
             let tokens = BootstrapTokens::new(cluster.clone(), parts_clock.clone());
             authentication = authentication.with_tokens(Arc::new(tokens));
         }
         if let Some(issuers) = issuers {
             authentication = authentication.with_tokens(issuers);
+        }
+        if let Some(webhook) = settings.webhook {
+            authentication = authentication.with_tokens(webhook);
         }
         Parts {
             authenticator: Arc::new(authentication),

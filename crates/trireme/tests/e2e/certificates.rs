@@ -39,8 +39,14 @@ fn ends(cluster: &Cluster) -> BTreeMap<String, i64> {
 
 /// The end of the certificate that the API server shows.
 fn shown_end(cluster: &Cluster) -> i64 {
+    let der = shown(cluster, &cluster.ca_pem(), "127.0.0.1");
+    apiserver::pki::identity_of(&der).unwrap().ends_seconds
+}
+
+/// The certificate that the API server shows to whoever asks for that name and trusts that authority.
+pub fn shown(cluster: &Cluster, ca_pem: &str, name: &str) -> Vec<u8> {
     let mut roots = RootCertStore::empty();
-    for certificate in rustls_pemfile::certs(&mut cluster.ca_pem().as_bytes()) {
+    for certificate in rustls_pemfile::certs(&mut ca_pem.as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -51,14 +57,13 @@ fn shown_end(cluster: &Cluster) -> i64 {
         .with_no_client_auth();
     let server = cluster.server();
     let mut socket = TcpStream::connect(server.trim_start_matches("https://")).unwrap();
-    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
     let mut stream = rustls::Stream::new(&mut connection, &mut socket);
     stream
         .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .unwrap();
-    let der = &connection.peer_certificates().unwrap()[0];
-    apiserver::pki::identity_of(der).unwrap().ends_seconds
+    connection.peer_certificates().unwrap()[0].to_vec()
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! run, a stand-in ([`testkit::HollowNode`]) reports them as a kubelet would. Those of [`node_cluster`] have a real one with containers.
 //! A cluster ends when the last of it is dropped, or when this program does, however it ends (see [`cluster::Cluster`]).
 
+mod access;
 mod audit;
 mod backup;
 mod bad_input;
@@ -27,6 +28,7 @@ mod node_resilience;
 mod node_resize;
 mod node_streams;
 mod policies;
+mod services;
 mod spans;
 mod terminal;
 mod traces;

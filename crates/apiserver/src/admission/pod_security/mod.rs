@@ -5,6 +5,7 @@
 //! warned. Source: `k8s.io/pod-security-admission` (`admission/admission.go`, `api/helpers.go`).
 
 mod checks;
+mod config;
 mod policy;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use futures::future::BoxFuture;
 use crate::cluster::Object;
 use crate::pipeline::{Operation, Plugin, Review};
 use checks::{Violation, violations};
+use config::Exemptions;
 use policy::{Level, Policy, Rule};
 
 /// How many pods are looked at when a namespace becomes stricter (upstream: `defaultNamespaceMaxPodsToCheck`).
@@ -49,7 +51,12 @@ const CONTROLLERS: [(&str, &str, &str); 8] = [
 ];
 
 /// The plug-in.
-pub struct PodSecurity;
+#[derive(Default)]
+pub struct PodSecurity {
+    /// What holds where labels say nothing.
+    defaults: Policy,
+    exempt: Exemptions,
+}
 
 impl Plugin for PodSecurity {
     fn name(&self) -> &'static str {
@@ -66,66 +73,208 @@ impl Plugin for PodSecurity {
         object: Option<&'a Value>,
         old: Option<&'a Value>,
     ) -> BoxFuture<'a, Result<(), Status>> {
-        let verdict = object.map_or(Ok(()), |object| check(review, object, old));
+        let verdict = object.map_or(Ok(()), |object| self.check(review, object, old));
         Box::pin(std::future::ready(verdict))
     }
 }
 
-fn check(review: &Review, object: &Value, old: Option<&Value>) -> Result<(), Status> {
-    let (group, resource) = (&*review.resource.group, &*review.resource.resource);
-    match (group, resource, &*review.subresource) {
-        ("", "namespaces", "") => namespace(review, object, old),
-        ("", "pods", subresource) if !IGNORED_SUBRESOURCES.contains(&subresource) => pod(review, object, old),
-        (_, _, "") => {
-            controller(review, object);
-            Ok(())
+impl PodSecurity {
+    /// The plug-in as its configuration has it.
+    ///
+    /// # Errors
+    /// What of it is wrong.
+    pub fn from_config(config: &Value) -> Result<PodSecurity, String> {
+        let (defaults, exempt) = config::read(config)?;
+        Ok(PodSecurity { defaults, exempt })
+    }
+
+    fn check(&self, review: &Review, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+        let (group, resource) = (&*review.resource.group, &*review.resource.resource);
+        match (group, resource, &*review.subresource) {
+            ("", "namespaces", "") => self.namespace(review, object, old),
+            ("", "pods", subresource) if !IGNORED_SUBRESOURCES.contains(&subresource) => self.pod(review, object, old),
+            (_, _, "") => {
+                self.controller(review, object);
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        _ => Ok(()),
     }
-}
 
-/// The policy of the namespace of the request, as its labels are now. A namespace that is not there has no pods either.
-fn policy_of(review: &Review) -> Policy {
-    let namespaces = GroupResource {
-        group: String::new(),
-        resource: "namespaces".into(),
-    };
-    let namespace = review.cluster.get(&namespaces, "", &review.namespace);
-    namespace.map_or(Policy::default(), |namespace| {
-        policy::of(|label| namespace.label(label)).0
-    })
-}
+    /// The policy of the namespace of the request, as its labels are now. A namespace that is not there has no pods either.
+    fn policy_of(&self, review: &Review) -> Policy {
+        let namespaces = GroupResource {
+            group: String::new(),
+            resource: "namespaces".into(),
+        };
+        let namespace = review.cluster.get(&namespaces, "", &review.namespace);
+        namespace.map_or(self.defaults, |namespace| {
+            policy::of(&self.defaults, |label| namespace.label(label)).0
+        })
+    }
 
-fn pod(review: &Review, pod: &Value, old: Option<&Value>) -> Result<(), Status> {
-    let policy = policy_of(review);
-    if policy.takes_everything() {
+    /// Whether nothing holds for the request; the audit log is told.
+    fn exempts(&self, review: &Review) -> bool {
+        let why = if self.exempt.namespaces.contains(&review.namespace) {
+            "namespace"
+        } else if self.exempt.usernames.contains(&review.user.name) {
+            "user"
+        } else {
+            return false;
+        };
+        review.annotate(format!("{AUDIT_PREFIX}exempt"), why);
+        true
+    }
+
+    fn exempts_class(&self, spec: &Value) -> bool {
+        let class = spec["runtimeClassName"].as_str();
+        class.is_some_and(|class| self.exempt.runtime_classes.iter().any(|own| own == class))
+    }
+
+    /// The same for what a pod runs in.
+    fn exempts_pod(&self, review: &Review, spec: &Value) -> bool {
+        let exempts = self.exempts_class(spec);
+        if exempts {
+            review.annotate(format!("{AUDIT_PREFIX}exempt"), "runtimeClass");
+        }
+        exempts
+    }
+
+    fn pod(&self, review: &Review, pod: &Value, old: Option<&Value>) -> Result<(), Status> {
+        if self.exempts(review) {
+            return Ok(());
+        }
+        let policy = self.policy_of(review);
+        if policy.takes_everything() {
+            review.annotate(format!("{AUDIT_PREFIX}enforce-policy"), policy.enforce.to_string());
+            return Ok(());
+        }
+        if old.is_some_and(|old| !changes_images(pod, old)) || self.exempts_pod(review, &pod["spec"]) {
+            return Ok(());
+        }
         review.annotate(format!("{AUDIT_PREFIX}enforce-policy"), policy.enforce.to_string());
-        return Ok(());
+        note(review, policy.audit, &pod["metadata"], &pod["spec"]);
+        let broken = violations(policy.enforce, &pod["metadata"], &pod["spec"]);
+        if !broken.is_empty() {
+            let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, details(&broken));
+            return Err(review.forbidden(&why));
+        }
+        warn(review, policy.warn, &pod["metadata"], &pod["spec"]);
+        Ok(())
     }
-    if old.is_some_and(|old| !changes_images(pod, old)) {
-        return Ok(());
-    }
-    review.annotate(format!("{AUDIT_PREFIX}enforce-policy"), policy.enforce.to_string());
-    note(review, policy.audit, &pod["metadata"], &pod["spec"]);
-    let broken = violations(policy.enforce, &pod["metadata"], &pod["spec"]);
-    if !broken.is_empty() {
-        let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, details(&broken));
-        return Err(review.forbidden(&why));
-    }
-    warn(review, policy.warn, &pod["metadata"], &pod["spec"]);
-    Ok(())
-}
 
-fn controller(review: &Review, object: &Value) {
-    let (group, resource) = (&*review.resource.group, &*review.resource.resource);
-    let found = CONTROLLERS
-        .iter()
-        .find(|(own, plural, _)| (*own, *plural) == (group, resource));
-    let template = found.and_then(|(_, _, path)| object.pointer(path));
-    if let Some(template) = template.filter(|template| template.is_object()) {
-        let policy = policy_of(review);
+    fn controller(&self, review: &Review, object: &Value) {
+        let (group, resource) = (&*review.resource.group, &*review.resource.resource);
+        let found = CONTROLLERS
+            .iter()
+            .find(|(own, plural, _)| (*own, *plural) == (group, resource));
+        let template = found.and_then(|(_, _, path)| object.pointer(path));
+        let Some(template) = template.filter(|template| template.is_object() && !self.exempts(review)) else {
+            return;
+        };
+        let policy = self.policy_of(review);
+        if policy.takes_everything() || self.exempts_pod(review, &template["spec"]) {
+            return;
+        }
         note(review, policy.audit, &template["metadata"], &template["spec"]);
         warn(review, policy.warn, &template["metadata"], &template["spec"]);
+    }
+
+    /// A namespace's labels have to be readable; a stricter one tells of the pods that it would not take any more.
+    fn namespace(&self, review: &Review, namespace: &Value, old: Option<&Value>) -> Result<(), Status> {
+        let (policy, errors) = policy::of(&self.defaults, |label| meta::label(namespace, label));
+        let before = old.map(|old| policy::of(&self.defaults, |label| meta::label(old, label)));
+        let known = before.as_ref().is_some_and(|(_, old_errors)| *old_errors == errors);
+        if !errors.is_empty() && !known {
+            let kind = GroupKind {
+                group: String::new(),
+                kind: "Namespace".into(),
+            };
+            return Err(Status::invalid(&kind, meta::name(namespace), &errors));
+        }
+        let name = meta::name(namespace);
+        let is_exempt = self.exempt.namespaces.iter().any(|own| own == name);
+        let relaxed = before.is_some_and(|(before, _)| {
+            let (new, old) = (policy.enforce, before.enforce);
+            new == old || new.level == Level::Privileged || (new.version == old.version && new.level <= old.level)
+        });
+        if is_exempt && !relaxed {
+            if let Some(ignored) = self.ignored(namespace, &policy) {
+                let name = api::field::quote(name);
+                review.warn(format!(
+                    "namespace {name} is exempt from Pod Security, and the policy ({ignored}) will be ignored"
+                ));
+            }
+        } else if old.is_some() && !relaxed {
+            for warning in self.existing(review, name, policy.enforce) {
+                review.warn(warning);
+            }
+        }
+        Ok(())
+    }
+
+    /// What an exempt namespace's labels ask for in vain.
+    fn ignored(&self, namespace: &Value, policy: &Policy) -> Option<String> {
+        if policy.takes_everything() || *policy == self.defaults {
+            return None;
+        }
+        let has = |label: &str| meta::label(namespace, &format!("{AUDIT_PREFIX}{label}")).is_some();
+        let modes = [
+            ("enforce", policy.enforce),
+            ("audit", policy.audit),
+            ("warn", policy.warn),
+        ];
+        let asked = modes
+            .iter()
+            .filter(|(mode, rule)| rule.level != Level::Privileged && (has(mode) || has(&format!("{mode}-version"))));
+        let asked: Vec<String> = asked.map(|(mode, rule)| format!("{mode}={rule}")).collect();
+        (!asked.is_empty()).then(|| asked.join(", "))
+    }
+
+    fn existing(&self, review: &Review, namespace: &str, rule: Rule) -> Vec<String> {
+        let pods = GroupResource {
+            group: String::new(),
+            resource: "pods".into(),
+        };
+        let pods: Vec<Arc<Object>> = review.cluster.list(&pods, Some(namespace));
+        let mut warnings = Vec::new();
+        if pods.len() > NAMESPACE_PODS_MAX {
+            warnings.push(format!(
+                "new PodSecurity enforce level only checked against the first {NAMESPACE_PODS_MAX} of {} existing pods",
+                pods.len()
+            ));
+        }
+        // For each combination of reasons: the first pod by name, and how many there are.
+        let mut found: BTreeMap<String, (String, usize)> = BTreeMap::new();
+        for pod in pods.iter().take(NAMESPACE_PODS_MAX) {
+            let value = pod.value();
+            if self.exempts_class(&value["spec"]) {
+                continue;
+            }
+            let broken = violations(rule, &value["metadata"], &value["spec"]);
+            if !broken.is_empty() {
+                let reasons: Vec<&str> = broken.iter().map(|violation| &*violation.reason).collect();
+                let entry = found.entry(reasons.join(", ")).or_insert((pod.name().to_owned(), 0));
+                entry.1 += 1;
+            }
+        }
+        if !found.is_empty() {
+            warnings.push(format!(
+                "existing pods in namespace {} violate the new PodSecurity enforce level \"{rule}\"",
+                api::field::quote(namespace)
+            ));
+        }
+        let mut pods: Vec<String> = found
+            .into_iter()
+            .map(|(reasons, (name, count))| match count {
+                1 => format!("{name}: {reasons}"),
+                2 => format!("{name} (and 1 other pod): {reasons}"),
+                _ => format!("{name} (and {} other pods): {reasons}", count - 1),
+            })
+            .collect();
+        pods.sort();
+        warnings.extend(pods);
+        warnings
     }
 }
 
@@ -159,73 +308,6 @@ fn changes_images(pod: &Value, old: &Value) -> bool {
         .any(|field| list(pod, field) != list(old, field))
 }
 
-/// A namespace's labels have to be readable; a stricter one tells of the pods that it would not take any more.
-fn namespace(review: &Review, namespace: &Value, old: Option<&Value>) -> Result<(), Status> {
-    let (policy, errors) = policy::of(|label| meta::label(namespace, label));
-    let before = old.map(|old| policy::of(|label| meta::label(old, label)));
-    let known = before.as_ref().is_some_and(|(_, old_errors)| *old_errors == errors);
-    if !errors.is_empty() && !known {
-        let kind = GroupKind {
-            group: String::new(),
-            kind: "Namespace".into(),
-        };
-        return Err(Status::invalid(&kind, meta::name(namespace), &errors));
-    }
-    let Some((before, _)) = before else { return Ok(()) };
-    let (new, old) = (policy.enforce, before.enforce);
-    let relaxed =
-        new == old || new.level == Level::Privileged || (new.version == old.version && new.level <= old.level);
-    if !relaxed {
-        for warning in existing(review, meta::name(namespace), new) {
-            review.warn(warning);
-        }
-    }
-    Ok(())
-}
-
-fn existing(review: &Review, namespace: &str, rule: Rule) -> Vec<String> {
-    let pods = GroupResource {
-        group: String::new(),
-        resource: "pods".into(),
-    };
-    let pods: Vec<Arc<Object>> = review.cluster.list(&pods, Some(namespace));
-    let mut warnings = Vec::new();
-    if pods.len() > NAMESPACE_PODS_MAX {
-        warnings.push(format!(
-            "new PodSecurity enforce level only checked against the first {NAMESPACE_PODS_MAX} of {} existing pods",
-            pods.len()
-        ));
-    }
-    // For each combination of reasons: the first pod by name, and how many there are.
-    let mut found: BTreeMap<String, (String, usize)> = BTreeMap::new();
-    for pod in pods.iter().take(NAMESPACE_PODS_MAX) {
-        let value = pod.value();
-        let broken = violations(rule, &value["metadata"], &value["spec"]);
-        if !broken.is_empty() {
-            let reasons: Vec<&str> = broken.iter().map(|violation| &*violation.reason).collect();
-            let entry = found.entry(reasons.join(", ")).or_insert((pod.name().to_owned(), 0));
-            entry.1 += 1;
-        }
-    }
-    if !found.is_empty() {
-        warnings.push(format!(
-            "existing pods in namespace {} violate the new PodSecurity enforce level \"{rule}\"",
-            api::field::quote(namespace)
-        ));
-    }
-    let mut pods: Vec<String> = found
-        .into_iter()
-        .map(|(reasons, (name, count))| match count {
-            1 => format!("{name}: {reasons}"),
-            2 => format!("{name} (and 1 other pod): {reasons}"),
-            _ => format!("{name} (and {} other pods): {reasons}", count - 1),
-        })
-        .collect();
-    pods.sort();
-    warnings.extend(pods);
-    warnings
-}
-
 fn details(broken: &[Violation]) -> String {
     let texts: Vec<String> = broken
         .iter()
@@ -254,7 +336,10 @@ mod tests {
         };
         let (group, plural, subresource) = resource;
         let review = world.review(operation, group, plural, subresource, "n", "a");
-        let refused = check(&review, object, old).err().map(|status| status.message);
+        let refused = PodSecurity::default()
+            .check(&review, object, old)
+            .err()
+            .map(|status| status.message);
         let warnings = std::mem::take(&mut *review.warnings.lock());
         refused.into_iter().chain(warnings).collect()
     }
@@ -315,7 +400,7 @@ mod tests {
         let of = |labels: Value| {
             let review = world(&labels).review(Operation::Create, "", "pods", "", "n", "a");
             // What is refused is told, too.
-            let _ = check(&review, &privileged(), None);
+            let _ = PodSecurity::default().check(&review, &privileged(), None);
             review.annotations.into_inner()
         };
         let policy = |rule: &str| ("pod-security.kubernetes.io/enforce-policy".to_owned(), rule.to_owned());
@@ -353,5 +438,58 @@ mod tests {
             ]
         );
         assert!(ask(&world, namespaces, &label("baseline"), Some(&label("restricted"))).is_empty());
+    }
+
+    #[test]
+    fn a_configuration_says_what_holds_without_labels_and_for_whom_nothing_does() {
+        let plugin = PodSecurity {
+            defaults: Policy {
+                enforce: Rule {
+                    level: Level::Baseline,
+                    ..Rule::EVERYTHING
+                },
+                ..Policy::default()
+            },
+            exempt: Exemptions {
+                usernames: vec!["root".into()],
+                namespaces: vec!["m".into()],
+                runtime_classes: vec!["kata".into()],
+            },
+        };
+        let world = world(&json!({}));
+        let ask = |namespace: &str, user: &str, class: Option<&str>| {
+            let mut review = world.review(Operation::Create, "", "pods", "", namespace, "a");
+            review.user = Arc::new(crate::request::UserInfo::new::<String>(user, []));
+            let mut pod = privileged();
+            pod["spec"]["runtimeClassName"] = json!(class);
+            let verdict = plugin.check(&review, &pod, None);
+            (verdict.is_ok(), review.annotations.into_inner())
+        };
+        let exempt = |why: &str| vec![("pod-security.kubernetes.io/exempt".to_owned(), why.to_owned())];
+        let policy = (
+            "pod-security.kubernetes.io/enforce-policy".to_owned(),
+            "baseline:latest".to_owned(),
+        );
+        for (namespace, user, class, expect) in [
+            ("n", "jane", None, (false, vec![policy.clone()])),
+            ("n", "jane", Some("runc"), (false, vec![policy])),
+            ("n", "jane", Some("kata"), (true, exempt("runtimeClass"))),
+            ("n", "root", None, (true, exempt("user"))),
+            ("m", "jane", None, (true, exempt("namespace"))),
+        ] {
+            assert_eq!(ask(namespace, user, class), expect, "{namespace} {user} {class:?}");
+        }
+        let named = |name: &str| {
+            let review = world.review(Operation::Create, "", "namespaces", "", name, name);
+            let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+            plugin
+                .check(&review, &json!({"metadata": {"name": name, "labels": labels}}), None)
+                .unwrap();
+            review.warnings.into_inner()
+        };
+        let ignored =
+            "namespace \"m\" is exempt from Pod Security, and the policy (enforce=restricted:latest) will be ignored";
+        assert_eq!(named("m"), [ignored]);
+        assert!(named("n").is_empty());
     }
 }

@@ -34,6 +34,14 @@ pub struct Rule {
     pub version: Minor,
 }
 
+impl Rule {
+    /// Takes every pod.
+    pub const EVERYTHING: Rule = Rule {
+        level: Level::Privileged,
+        version: LATEST,
+    };
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let level = match self.level {
@@ -61,14 +69,10 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Policy {
-        let everything = Rule {
-            level: Level::Privileged,
-            version: LATEST,
-        };
         Policy {
-            enforce: everything,
-            audit: everything,
-            warn: everything,
+            enforce: Rule::EVERYTHING,
+            audit: Rule::EVERYTHING,
+            warn: Rule::EVERYTHING,
         }
     }
 }
@@ -82,10 +86,10 @@ impl Policy {
     }
 }
 
-/// Reads the labels. What cannot be read is told, and counts as the strictest where it refuses and as nothing where it
+/// Reads the labels; what they leave out is as in `defaults`. What cannot be read is told, and counts as the strictest where it refuses and as nothing where it
 /// only speaks.
-pub fn of<'a>(label: impl Fn(&str) -> Option<&'a str>) -> (Policy, ErrorList) {
-    let mut policy = Policy::default();
+pub fn of<'a>(defaults: &Policy, label: impl Fn(&str) -> Option<&'a str>) -> (Policy, ErrorList) {
+    let mut policy = *defaults;
     let mut errors = ErrorList::new();
     let mut read = |mode: &str, rule: &mut Rule, unreadable: Level| {
         let mut wrong = |name: &str, value: &str, why: &str| {
@@ -124,7 +128,7 @@ pub fn of<'a>(label: impl Fn(&str) -> Option<&'a str>) -> (Policy, ErrorList) {
     (policy, errors)
 }
 
-fn level_of(text: &str) -> Option<Level> {
+pub(super) fn level_of(text: &str) -> Option<Level> {
     match text {
         "privileged" => Some(Level::Privileged),
         "baseline" => Some(Level::Baseline),
@@ -133,7 +137,7 @@ fn level_of(text: &str) -> Option<Level> {
     }
 }
 
-fn version_of(text: &str) -> Option<Minor> {
+pub(super) fn version_of(text: &str) -> Option<Minor> {
     if text == "latest" {
         return Some(LATEST);
     }
@@ -186,7 +190,7 @@ mod tests {
                 let found = labels.iter().find(|(own, _)| name.strip_prefix(PREFIX) == Some(own));
                 found.map(|(_, value)| *value)
             };
-            let (policy, found) = of(find);
+            let (policy, found) = of(&Policy::default(), find);
             assert_eq!(
                 (policy.enforce.to_string(), policy.warn.to_string(), found.len()),
                 (enforce.into(), warn.into(), errors),

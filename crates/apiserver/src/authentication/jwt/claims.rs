@@ -41,13 +41,21 @@ pub(super) fn seconds(claims: &Map, name: &str) -> Result<Option<f64>, String> {
 /// # Errors
 /// A claim that is missing or of another form, an address that was not verified, or a required claim with another value.
 pub(super) fn user(settings: &JwtIssuer, claims: &Map) -> Result<UserInfo, String> {
-    let name = username(settings, claims)?;
+    let of_claim = settings.expressions.username.is_none();
+    let name = of_claim
+        .then(|| username(settings, claims))
+        .transpose()?
+        .unwrap_or_default();
     let groups = groups(settings, claims)?;
     let uid = match &settings.uid_claim {
         Some(claim) => text(claims, claim).map_err(|why| format!("oidc: parse uid claim {claim:?}: {why}"))?,
         None => "",
     };
-    let mut user = UserInfo::new(name, groups);
+    let mut user = UserInfo {
+        name: name.into(),
+        groups,
+        ..UserInfo::default()
+    };
     user.uid = uid.to_owned();
     if let Some(id) = claims.get("jti").and_then(Value::as_str).filter(|id| !id.is_empty()) {
         let key = "authentication.kubernetes.io/credential-id";
@@ -64,6 +72,7 @@ pub(super) fn user(settings: &JwtIssuer, claims: &Map) -> Result<UserInfo, Strin
             ));
         }
     }
+    settings.expressions.apply(claims, &mut user)?;
     Ok(user)
 }
 
@@ -146,8 +155,6 @@ mod tests {
         match (user(&settings(claim), &claims), expect) {
             (Ok(user), Ok((name, groups))) => {
                 assert_eq!((&*user.name, &*user.uid), (name, "7"));
-                let rest = ["system:authenticated"];
-                let groups: Vec<&str> = groups.iter().chain(&rest).copied().collect();
                 assert_eq!(user.groups, groups);
                 assert_eq!(user.extra["authentication.kubernetes.io/credential-id"], ["JTI=t1"]);
             }

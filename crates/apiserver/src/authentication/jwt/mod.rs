@@ -5,6 +5,7 @@
 //! Source: `k8s.io/apiserver/plugin/pkg/authenticator/token/oidc/oidc.go`; `github.com/coreos/go-oidc`.
 
 mod claims;
+mod expressions;
 mod fetch;
 mod provider;
 mod signature;
@@ -20,6 +21,7 @@ use arc_swap::ArcSwap;
 use base::Clock;
 use futures::future::BoxFuture;
 
+pub use self::expressions::{Expression, Expressions, Rule};
 use self::fetch::Fetcher;
 use self::provider::Provider;
 pub(crate) use self::signature::ALGORITHMS;
@@ -64,6 +66,8 @@ pub struct JwtIssuer {
     pub uid_claim: Option<String>,
     /// Claims that have to have these values.
     pub required_claims: Vec<(String, String)>,
+    /// What expressions make of claims and say of users.
+    pub expressions: Expressions,
 }
 
 /// Takes the tokens of the configured issuers.

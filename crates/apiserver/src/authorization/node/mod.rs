@@ -191,9 +191,8 @@ impl NodeAuthorizer {
 
 /// Whether a list is asked for with the field selector that names the node.
 fn selects_node(node: &str, attributes: &Attributes) -> bool {
-    let wanted = format!("spec.nodeName={node}");
-    let selected = attributes.field_selector.replace("==", "=");
-    selected.split(',').any(|requirement| requirement == wanted)
+    let mut terms = attributes.field_selector.iter();
+    terms.any(|term| term.equal && term.field == "spec.nodeName" && term.value == node)
 }
 
 /// A node reads its own Node only. Which one it writes, NodeRestriction looks at.
@@ -241,6 +240,7 @@ fn own_name(node: &str, attributes: &Attributes, kind: &str) -> Decision {
 mod tests {
     use super::*;
     use crate::admission::testing::World;
+    use api::selector::FieldSelector;
     use serde_json::json;
 
     fn node_role() -> Value {
@@ -282,7 +282,10 @@ mod tests {
             subresource: subresource.into(),
             namespace: words[3].into(),
             name: words[4].into(),
-            field_selector: words.get(5).copied().unwrap_or("").into(),
+            field_selector: FieldSelector::parse(words.get(5).copied().unwrap_or(""))
+                .unwrap_or_default()
+                .requirements()
+                .to_vec(),
             is_resource: true,
             ..Attributes::default()
         };
@@ -329,6 +332,10 @@ mod tests {
             ("list - pods - - spec.nodeName=a", true),
             ("watch - pods - - spec.nodeName==a", true),
             ("list - pods - - spec.nodeName=b", false),
+            ("list - pods - - spec.nodeName!=a", false),
+            (r"list - pods - - metadata.name=x\,spec.nodeName\=a", false),
+            ("list - pods - - status.phase=Running,spec.nodeName=a", true),
+            ("deletecollection - pods - - spec.nodeName=a", false),
             ("list - pods - -", false),
             ("patch - pods/status ns own", true),
             ("get coordination.k8s.io leases kube-node-lease a", true),

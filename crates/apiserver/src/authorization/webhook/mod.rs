@@ -6,22 +6,18 @@
 pub(super) mod conditions;
 mod review;
 
-use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use api::Value;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use super::config::{ReviewVersion, WebhookConfiguration};
-use crate::hook::Hook;
+use crate::hook::{Hook, Remembered};
 use crate::pipeline::{Authorizer, Decision, RuleSet};
 use crate::request::{Attributes, UserInfo};
 use conditions::Conditions;
 
-/// So many answers are remembered: upstream's.
-const ANSWERS_MAX: usize = 8192;
 /// An answer to a longer question is not remembered: whoever asks chooses its length. Upstream's.
 const ASKED_BYTES_MAX: usize = 10_000;
 
@@ -34,7 +30,7 @@ pub struct Webhook {
     unauthorized_ttl: Duration,
     name: String,
     conditions: Conditions,
-    answers: Mutex<Answers>,
+    answers: Mutex<Remembered<String, Answer>>,
 }
 
 /// What a service said.
@@ -43,14 +39,6 @@ struct Answer {
     allowed: bool,
     denied: bool,
     reason: String,
-}
-
-/// Answers until they are too old. Of too many the first to grow old is forgotten.
-#[derive(Default)]
-struct Answers {
-    by_question: HashMap<String, (Instant, u64, Answer)>,
-    by_end: BTreeMap<(Instant, u64), String>,
-    count: u64,
 }
 
 // === impl Webhook ===
@@ -124,10 +112,13 @@ fn asked_bytes(attributes: &Attributes) -> usize {
         &attributes.subresource,
         &attributes.name,
         &attributes.path,
-        &attributes.field_selector,
-        &attributes.label_selector,
     ];
-    parts.iter().map(|part| part.len()).sum()
+    let fields = attributes
+        .field_selector
+        .iter()
+        .map(|term| term.field.len() + term.value.len());
+    let labels = attributes.label_selector.to_string().len();
+    parts.iter().map(|part| part.len()).chain(fields).sum::<usize>() + labels
 }
 
 impl Authorizer for Webhook {
@@ -175,32 +166,6 @@ impl Answer {
             (false, true) => Decision::Allow(reason),
             (false, false) => Decision::NoOpinion(reason),
         }
-    }
-}
-
-// === impl Answers ===
-
-impl Answers {
-    fn get(&mut self, question: &str) -> Option<&Answer> {
-        let now = Instant::now();
-        let (end, _, answer) = self.by_question.get(question)?;
-        (*end > now).then_some(answer)
-    }
-
-    fn put(&mut self, question: String, answer: Answer, ttl: Duration) {
-        let now = Instant::now();
-        while let Some(first) = self.by_end.first_entry() {
-            if first.key().0 > now && self.by_question.len() < ANSWERS_MAX {
-                break;
-            }
-            self.by_question.remove(&first.remove());
-        }
-        self.count += 1;
-        let (end, number) = (now + ttl, self.count);
-        if let Some((old, number, _)) = self.by_question.insert(question.clone(), (end, number, answer)) {
-            self.by_end.remove(&(old, number));
-        }
-        self.by_end.insert((end, number), question);
     }
 }
 

@@ -1,8 +1,8 @@
 //! The question to a webhook: who wants to do what, as `SubjectAccessReview` of `authorization.k8s.io`.
 //!
-//! A list's selectors go along: they only narrow what is asked for, so that one that cannot be read is left out.
+//! A list's selectors go along: they only narrow what is asked for.
 
-use api::selector::{FieldSelector, LabelSelector, Operator};
+use api::selector::{FieldTerm, LabelSelector, Operator};
 use api::{Map, Value};
 use serde_json::json;
 
@@ -75,17 +75,15 @@ fn resource(attributes: &Attributes) -> Map {
     resource
 }
 
-fn fields(selector: &str) -> Vec<Value> {
-    let selector = FieldSelector::parse(selector).unwrap_or_default();
-    let requirement = |term: &api::selector::FieldTerm| {
+fn fields(terms: &[FieldTerm]) -> Vec<Value> {
+    let requirement = |term: &FieldTerm| {
         let operator = if term.equal { "In" } else { "NotIn" };
         json!({"key": term.field, "operator": operator, "values": [term.value]})
     };
-    selector.requirements().iter().map(requirement).collect()
+    terms.iter().map(requirement).collect()
 }
 
-fn labels(selector: &str) -> Vec<Value> {
-    let selector = LabelSelector::parse(selector).unwrap_or_default();
+fn labels(selector: &LabelSelector) -> Vec<Value> {
     let requirement = |requirement: &api::selector::Requirement| {
         let operator = match requirement.operator() {
             Operator::In | Operator::Equals | Operator::DoubleEquals => "In",
@@ -106,6 +104,8 @@ fn labels(selector: &str) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
+    use api::selector::FieldSelector;
+
     use super::*;
 
     #[test]
@@ -117,8 +117,11 @@ mod tests {
             version: "v1".into(),
             resource: "pods".into(),
             is_resource: true,
-            field_selector: "spec.nodeName=a,status.phase!=Failed".into(),
-            label_selector: "app in (x,y),!old,n>5".into(),
+            field_selector: FieldSelector::parse("spec.nodeName=a,status.phase!=Failed")
+                .unwrap()
+                .requirements()
+                .to_vec(),
+            label_selector: LabelSelector::parse("app in (x,y),!old,n>5").unwrap(),
             ..Attributes::default()
         };
         let who = json!({"user": "jane", "groups": ["dev", "system:authenticated"], "extra": {"k": ["v"]}});

@@ -115,21 +115,3 @@ async fn conditions_say_who_is_asked_about() {
     let path = webhook.authorize(&jane, &Attributes::default()).await;
     assert!(matches!(path, Decision::Failed { denies: true, .. }), "{path:?}");
 }
-
-#[tokio::test(start_paused = true)]
-async fn answers_grow_old_and_do_not_pile_up() {
-    let mut answers = Answers::default();
-    let answer = Answer::default();
-    answers.put("short".into(), answer.clone(), MINUTE);
-    answers.put("long".into(), answer.clone(), MINUTE * 3);
-    answers.put("short".into(), answer.clone(), MINUTE * 2);
-    tokio::time::advance(MINUTE).await;
-    assert!(answers.get("short").is_some());
-    tokio::time::advance(MINUTE).await;
-    assert!(answers.get("short").is_none() && answers.get("long").is_some());
-    for number in 0..ANSWERS_MAX + 10 {
-        answers.put(number.to_string(), answer.clone(), MINUTE);
-    }
-    assert_eq!(answers.by_question.len(), ANSWERS_MAX);
-    assert_eq!(answers.by_end.len(), ANSWERS_MAX);
-}
