@@ -1,6 +1,7 @@
 //! The jobs that people and CI run: `cargo xtask JOB`.
 
 mod bench;
+mod clients;
 mod demo;
 mod generate;
 mod kubectl;
@@ -16,6 +17,7 @@ const HELP: &str = "\
 usage: cargo xtask JOB
 
   test               everything: tidy, all tests, the end-to-end tests
+  clients            builds the kube-rs program that the end-to-end tests run
   uml                the runtime's tests under user-mode-linux, for control groups v2
   tidy               crate edges, module docs, formatting, clippy, file lengths
   bench [FILTER...] [--json FILE] [--update]   measured figures beside the design's targets
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let result = match &words[..] {
         ["test", rest @ ..] => test::run(rest),
+        ["clients"] => clients::build(),
         ["uml"] => uml::run(),
         ["tidy"] => tidy::run(),
         ["bench", "etcd", rest @ ..] => bench::beside::run(rest),
@@ -91,6 +94,11 @@ fn child(program: &str) -> Command {
 fn workspace() -> &'static std::path::Path {
     let own = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().expect("invariant: xtask lies in the workspace")
+}
+
+/// The folder of all builds.
+fn target_dir() -> std::path::PathBuf {
+    workspace().join(std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into()))
 }
 
 /// The `cargo` that runs us.

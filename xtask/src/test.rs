@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that CI runs.
 
-use crate::{cargo, kubectl, tidy, uml, workspace};
+use crate::{cargo, clients, kubectl, target_dir, tidy, uml, workspace};
 
 /// Tidy first (it is quick to fail), then every test of the workspace, then again those that a kernel with v2 shows more of.
 pub fn run(arguments: &[&str]) -> anyhow::Result<()> {
@@ -9,6 +9,7 @@ pub fn run(arguments: &[&str]) -> anyhow::Result<()> {
     shim()?;
     // The end-to-end tests run the real binary: build it, so that they find it beside themselves.
     crate::run(&cargo(), &["build", "--workspace", "--bins", "--locked"])?;
+    clients::build()?;
     let mut command = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
     command.extend(arguments);
     crate::run(&cargo(), &command)?;
@@ -27,8 +28,7 @@ pub fn fuzz(arguments: &[&str]) -> anyhow::Result<()> {
 /// The shim is a package of its own, with flags of its own (see `crates/runtime/build.rs`): so are its tests.
 fn shim() -> anyhow::Result<()> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
-    let target_dir = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
-    let target_dir = workspace().join(target_dir).join("shim-build").display().to_string();
+    let target_dir = target_dir().join("shim-build").display().to_string();
     let libraries = std::env::var("LIBSECCOMP_LIB_PATH").unwrap_or_else(|_| "/usr/lib/x86_64-linux-gnu".into());
     let manifest = workspace().join("crates/shim/Cargo.toml").display().to_string();
     crate::run_with(

@@ -83,6 +83,7 @@ pub fn run() -> anyhow::Result<()> {
     }
     report_lengths()?;
     run_cargo(&["fmt", "--all", "--check"])?;
+    run_cargo(&["fmt", "--manifest-path", "crates/conformance/Cargo.toml", "--check"])?;
     run_cargo(&[
         "clippy",
         "--quiet",
