@@ -81,13 +81,14 @@ impl Cluster {
     /// The cluster that tests share, with a node that reports pods as running.
     pub fn shared() -> &'static Cluster {
         static SHARED: OnceLock<(Cluster, HollowNode)> = OnceLock::new();
-        &SHARED
-            .get_or_init(|| {
-                let cluster = Cluster::start();
-                let node = HollowNode::start(cluster.client(), "fake-0");
-                (cluster, node)
-            })
-            .0
+        &SHARED.get_or_init(Cluster::start_with_node).0
+    }
+
+    /// A cluster of the caller's own, with a node that reports pods as running.
+    pub fn start_with_node() -> (Cluster, HollowNode) {
+        let cluster = Cluster::start();
+        let node = HollowNode::start(cluster.client(), "fake-0");
+        (cluster, node)
     }
 
     /// `trireme up`, on any port the first time and on the same one later.
@@ -302,7 +303,12 @@ pub fn fail(output: &Output) -> String {
 }
 
 fn kubectl(arguments: &[&str], dir: &Path, kubeconfig: &Path, input: &str) -> Output {
-    let mut command = Command::new("kubectl");
+    kubectl_of(Path::new("kubectl"), arguments, dir, kubeconfig, input)
+}
+
+/// One of several `kubectl`, with nothing of the user's.
+pub fn kubectl_of(program: &Path, arguments: &[&str], dir: &Path, kubeconfig: &Path, input: &str) -> Output {
+    let mut command = Command::new(program);
     let command = isolated(command.args(arguments), dir, kubeconfig);
     let mut child = command
         .stdin(Stdio::piped())
@@ -316,7 +322,7 @@ fn kubectl(arguments: &[&str], dir: &Path, kubeconfig: &Path, input: &str) -> Ou
 }
 
 /// Nothing of the user's environment, home or kubeconfig reaches a command, nor the other way round.
-fn isolated<'a>(command: &'a mut Command, dir: &Path, kubeconfig: &Path) -> &'a mut Command {
+pub fn isolated<'a>(command: &'a mut Command, dir: &Path, kubeconfig: &Path) -> &'a mut Command {
     command
         .current_dir(dir)
         .env_clear()

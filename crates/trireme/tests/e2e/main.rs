@@ -9,6 +9,7 @@ mod audit;
 mod backup;
 mod bad_input;
 mod certificates;
+mod clients;
 mod cluster;
 mod command_line;
 mod crash;

@@ -142,12 +142,22 @@ def a_deployment_is_rolled_out_and_scaled(namespace):
           apps.list_namespaced_deployment, namespace, **options)
     pods = core.list_namespaced_pod(namespace, label_selector="app=web").items
     assert len(pods) == 3 and all(pod.status.phase == "Running" for pod in pods)
-    eviction = client.V1Eviction(metadata=client.V1ObjectMeta(name=pods[0].metadata.name, namespace=namespace))
-    core.create_namespaced_pod_eviction(pods[0].metadata.name, namespace, eviction)
     deletion = client.V1DeleteOptions(propagation_policy="Foreground")
     apps.delete_namespaced_deployment("web", namespace, body=deletion)
     until(lambda event: event["type"] == "DELETED", apps.list_namespaced_deployment, namespace, **options)
     assert core.list_namespaced_pod(namespace, label_selector="app=web").items == []
+
+
+def a_pod_is_evicted(namespace):
+    core = client.CoreV1Api()
+    spec = client.V1PodSpec(containers=[client.V1Container(name="main", image="example.com/lone:1")])
+    core.create_namespaced_pod(namespace, client.V1Pod(metadata=client.V1ObjectMeta(name="lone"), spec=spec))
+    running = until(lambda event: event["object"].status.phase == "Running", core.list_namespaced_pod, namespace)
+    # From there on: its end may come before the next request does.
+    since = running.metadata.resource_version
+    eviction = client.V1Eviction(metadata=client.V1ObjectMeta(name="lone", namespace=namespace))
+    core.create_namespaced_pod_eviction("lone", namespace, eviction)
+    until(lambda event: event["type"] == "DELETED", core.list_namespaced_pod, namespace, resource_version=since)
 
 
 def a_watch_goes_on_where_another_one_ended(namespace):
@@ -328,6 +338,7 @@ TESTS = [
     lists_come_in_pages_and_collections_are_deleted,
     patches_of_each_kind,
     a_deployment_is_rolled_out_and_scaled,
+    a_pod_is_evicted,
     a_watch_goes_on_where_another_one_ended,
     the_dynamic_client_discovers_and_applies,
     files_of_yaml_are_created,
