@@ -62,6 +62,7 @@ pub const PRIORITY_LEVELS: Kind = of_cluster(
     "prioritylevelconfigurations",
 );
 pub const IP_ADDRESSES: Kind = of_cluster("networking.k8s.io", "IPAddress", "ipaddresses");
+pub const SERVICE_CIDRS: Kind = of_cluster("networking.k8s.io", "ServiceCIDR", "servicecidrs");
 pub const RUNTIME_CLASSES: Kind = of_cluster("node.k8s.io", "RuntimeClass", "runtimeclasses");
 pub const DEVICE_CLASSES: Kind = of_cluster("resource.k8s.io", "DeviceClass", "deviceclasses");
 pub const RESOURCE_CLAIMS: Kind = namespaced("resource.k8s.io", "ResourceClaim", "resourceclaims");

@@ -48,7 +48,7 @@ walks! {
     pods: invalid_sysctls overhead_of_a_runtime_class inline_volumes;
     quotas: lifecycle status;
     service_accounts: root_certificate token subject_reviews;
-    service_cidrs: ip_address;
+    service_cidrs: service_cidr ip_address;
     services: status_lifecycle delete_collection;
     storage: storage_class volume_attributes_class csi_node csi_driver csi_storage_capacity volume_attachment
         volume_attachment_status;

@@ -3,8 +3,22 @@
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use crate::kinds::IP_ADDRESSES;
+use crate::kinds::{IP_ADDRESSES, SERVICE_CIDRS};
 use crate::place::{place, revision_of};
+
+/// ServiceCIDR and IPAddress API should support ServiceCIDR API operations
+pub async fn service_cidr() {
+    let place = place("service-cidr").await;
+    let cidrs = place.of(&SERVICE_CIDRS);
+    let default = cidrs.get("kubernetes").await.unwrap();
+    let status = cidrs.get_status("kubernetes").await.unwrap();
+    assert_eq!(status["apiVersion"], "networking.k8s.io/v1");
+    assert_eq!(status["kind"], "ServiceCIDR");
+    assert_eq!(status["metadata"]["uid"], default["metadata"]["uid"]);
+    let list = cidrs.page(&ListParams::default()).await.unwrap();
+    assert!(!list.items.is_empty());
+    cidrs.watch("", &list.resource_version).await;
+}
 
 /// ServiceCIDR and IPAddress API should support IPAddress API operations
 pub async fn ip_address() {
