@@ -19,7 +19,7 @@ fn timed(json: &[u8]) -> Option<serde_json::Value> {
     let conditions = object.pointer_mut("/status/conditions")?.as_array_mut()?;
     let mut mended = false;
     for condition in conditions.iter_mut().filter_map(serde_json::Value::as_object_mut) {
-        let time = condition.entry("lastTransitionTime").or_default();
+        let time = condition.entry("lastTransitionTime").or_insert(serde_json::Value::Null);
         if time.is_null() {
             (*time, mended) = (NO_TIME.into(), true);
         }

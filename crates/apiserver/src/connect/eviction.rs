@@ -105,15 +105,19 @@ impl Eviction<'_> {
             user: self.call.user.clone(),
             kind,
             resource: self.served.gvr.clone(),
+            requested: self.call.requested(),
             subresource: "eviction".into(),
             namespace: self.call.attributes.namespace.clone(),
             name: self.name.into(),
             dry_run: self.delete.dry_run,
             options: self.options.to_value("CreateOptions"),
             cluster: self.call.server.storage.clone(),
+            registry: self.call.registry.clone(),
+            metrics: self.call.server.metrics.policies.clone(),
             warnings: Default::default(),
             annotations: Default::default(),
             together: Default::default(),
+            reinvocation: Default::default(),
         };
         let mut slot = Some(eviction);
         run_admit(self.call, &review, &mut slot, None).await?;

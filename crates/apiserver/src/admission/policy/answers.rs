@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use api::selector::{FieldSelector, LabelSelector};
 use parking_lot::Mutex;
 
 use crate::pipeline::{Authorizer, Decision};
@@ -140,8 +141,9 @@ impl Question {
                 subresource: subresource.clone(),
                 namespace: namespace.clone(),
                 name: name.clone(),
-                field_selector: fields.clone(),
-                label_selector: labels.clone(),
+                // One that cannot be read narrows nothing down: the question is then for everything.
+                field_selector: FieldSelector::parse(fields).unwrap_or_default().requirements().to_vec(),
+                label_selector: LabelSelector::parse(labels).unwrap_or_default(),
                 is_resource: true,
                 ..Attributes::default()
             },
