@@ -90,11 +90,7 @@ fn given(object: &IpAddress) -> Option<IpAddr> {
 
 /// Whether no address would be left without a range: each of its ranges lies within another ServiceCIDR's, or no given
 /// address is in it alone.
-fn may_go<'a>(
-    cidr: &ServiceCidr,
-    all: &[impl AsRef<ServiceCidr>],
-    mut addresses: impl Iterator<Item = IpAddr> + 'a,
-) -> bool {
+fn may_go(cidr: &ServiceCidr, all: &[impl AsRef<ServiceCidr>], mut addresses: impl Iterator<Item = IpAddr>) -> bool {
     let others = || {
         let all = all.iter().map(AsRef::as_ref);
         all.filter(|other| other.metadata.name() != cidr.metadata.name())

@@ -65,8 +65,8 @@ fn decide(live: Option<&Value>, range: Ipv4Net) -> Step {
         );
         return Step::Warn("KubernetesDefaultServiceCIDRInconsistent".into(), message);
     }
-    let conditions = live["status"]["conditions"].as_array().into_iter().flatten();
-    let ready = conditions.into_iter().find(|condition| condition["type"] == "Ready");
+    let mut conditions = live["status"]["conditions"].as_array().into_iter().flatten();
+    let ready = conditions.find(|condition| condition["type"] == "Ready");
     let text = |condition: &Value, field: &str| condition[field].as_str().unwrap_or("").to_owned();
     match ready.map(|condition| (condition, text(condition, "status"))) {
         Some((condition, status)) if status == "False" => {
