@@ -17,8 +17,9 @@ use streams::{spdy, tunnel};
 
 use crate::call::{Call, RequestBody};
 use crate::dial::Stream;
+use crate::pipeline::must_allow;
 use crate::registry::Served;
-use crate::request::Query;
+use crate::request::{Attributes, Query};
 use crate::verbs::read;
 
 use super::{proxy, websocket};
@@ -76,6 +77,7 @@ pub enum Streamed {
 
 /// `GET|POST pods/<name>/{exec,attach,portforward}`: an upgrade to WebSocket or SPDY.
 pub async fn stream(call: &Arc<Call>, served: &Arc<Served>, what: Streamed) -> Result<Response<Body>, Status> {
+    may_create(call).await?;
     let wants = |name: &str| call.query.flag(name) == Some(true);
     if what == Streamed::Exec && !call.query.has("command") {
         return Err(invalid_option("command", "you must specify at least 1 command"));
@@ -101,6 +103,20 @@ pub async fn stream(call: &Arc<Call>, served: &Arc<Served>, what: Streamed) -> R
         return through_tunnel(call, &target, &path, &inside).await;
     }
     hand_through(call, &target, &path).await
+}
+
+/// WebSockets begin with a GET, and whoever may only read may not run anything: as upstream since v1.35
+/// (`AuthorizePodWebsocketUpgradeCreatePermission`).
+async fn may_create(call: &Call) -> Result<(), Status> {
+    if call.attributes.verb == "create" {
+        return Ok(());
+    }
+    let attributes = Attributes {
+        verb: "create".into(),
+        ..call.attributes.clone()
+    };
+    let decision = call.server.authorizer.authorize(&call.user, &attributes).await;
+    must_allow(decision, &call.user, &attributes).map(drop)
 }
 
 /// What admission sees.

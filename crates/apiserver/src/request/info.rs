@@ -82,6 +82,8 @@ pub fn parse(method: &Method, path: &str, query: &Query) -> Result<Attributes, I
             info.rest.push('/');
         }
     }
+    // One that cannot be read is none here, and the verb refuses it.
+    let fields = || FieldSelector::parse(query.text("fieldSelector")).unwrap_or_default();
     if info.name.is_empty() && info.verb == "get" {
         info.verb = if query.flag("watch") == Some(true) {
             "watch"
@@ -89,16 +91,13 @@ pub fn parse(method: &Method, path: &str, query: &Query) -> Result<Attributes, I
             "list"
         }
         .into();
-        if let Some(name) = exact_name(query.text("fieldSelector")) {
-            info.name = name;
-        }
+        info.name = exact_name(&fields()).unwrap_or_default();
     }
     if info.name.is_empty() && info.verb == "delete" {
         info.verb = "deletecollection".into();
     }
     if !special && matches!(&*info.verb, "list" | "watch" | "deletecollection") {
-        let fields = FieldSelector::parse(query.text("fieldSelector")).unwrap_or_default();
-        info.field_selector = fields.requirements().to_vec();
+        info.field_selector = fields().requirements().to_vec();
         info.label_selector = LabelSelector::parse(query.text("labelSelector")).unwrap_or_default();
     }
     Ok(info)
@@ -115,14 +114,12 @@ fn verb_of(method: &Method) -> &'static str {
     }
 }
 
-/// The name of a `metadata.name=x` requirement, when it could stand in a path.
-fn exact_name(selector: &str) -> Option<String> {
-    selector.split(',').find_map(|requirement| {
-        let value = requirement.strip_prefix("metadata.name=")?;
-        let value = value.strip_prefix('=').unwrap_or(value);
-        let usable = !value.is_empty() && !matches!(value, "." | "..") && !value.contains(['/', '%', '\\']);
-        usable.then(|| value.to_owned())
-    })
+/// The name that a field selector asks for, when it could stand in a path. Rights to single names hang on it: it is read by the
+/// selector's own rules, as the list itself is, and not looked for in the text.
+fn exact_name(selector: &FieldSelector) -> Option<String> {
+    let value = selector.exact_value("metadata.name")?;
+    let usable = !value.is_empty() && !matches!(value, "." | "..") && !value.contains(['/', '%', '\\']);
+    usable.then(|| value.to_owned())
 }
 
 #[cfg(test)]
@@ -184,6 +181,23 @@ mod tests {
             (
                 "GET /api/v1/pods?fieldSelector=metadata.name%3Dx",
                 "list /v1 pods/ ns= name=x rest=",
+            ),
+            (
+                "GET /api/v1/pods?fieldSelector=status.phase%21%3Da%2Cmetadata.name%3D%3Dx",
+                "list /v1 pods/ ns= name=x rest=",
+            ),
+            // What looks like a name and is a value, or no selector at all, gives no right to a name.
+            (
+                "GET /api/v1/pods?fieldSelector=metadata.namespace%21%3Da%5C%2Cmetadata.name%3Dx",
+                "list /v1 pods/ ns= name= rest=",
+            ),
+            (
+                "GET /api/v1/pods?fieldSelector=metadata.name%3Dx%2Cnonsense",
+                "list /v1 pods/ ns= name= rest=",
+            ),
+            (
+                "GET /api/v1/pods?fieldSelector=metadata.name%21%3Dx",
+                "list /v1 pods/ ns= name= rest=",
             ),
             ("GET /apis/apps/v1", "get / / ns= name= rest="),
             ("GET /api/v1", "get / / ns= name= rest="),
