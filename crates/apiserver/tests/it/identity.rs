@@ -21,7 +21,8 @@ use serde_json::json;
 
 use crate::world::{Api, World};
 
-struct Identities {
+/// A server with certificates, tokens and roles.
+pub struct Identities {
     world: World,
     authority: Authority,
     /// Signs certificates of front proxies, of which only `front` is allowed.
@@ -31,7 +32,7 @@ struct Identities {
 }
 
 impl Identities {
-    async fn start() -> Identities {
+    pub async fn start() -> Identities {
         let (clock, random) = (Clock::real(), Random::real());
         let authority = Authority::generate("cluster", clock.now(), random.clone()).unwrap();
         let certificates = Arc::new(CertificateAuthenticator::new(&authority.pair().certificate_pem).unwrap());
@@ -99,7 +100,7 @@ impl Identities {
     }
 
     /// The same user by both transports.
-    fn both(&self, user: &str, group: Option<&str>) -> [Api; 2] {
+    pub fn both(&self, user: &str, group: Option<&str>) -> [Api; 2] {
         let groups: Vec<&str> = group.into_iter().collect();
         let pair = self.authority.issue_client(user, group, Clock::real().now()).unwrap();
         let credentials = Credentials::Certificate {
@@ -117,12 +118,12 @@ impl Identities {
         })
     }
 
-    fn with_token(&self, token: &str) -> Api {
+    pub fn with_token(&self, token: &str) -> Api {
         let token = token.to_owned();
         self.https(Credentials::Token(Arc::new(move || token.clone())))
     }
 
-    fn https(&self, credentials: Credentials) -> Api {
+    pub fn https(&self, credentials: Credentials) -> Api {
         let server = format!("https://{}", self.address);
         let transport = HttpsTransport::new(&server, &self.server_ca, credentials).unwrap();
         Api {
