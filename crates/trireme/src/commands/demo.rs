@@ -110,12 +110,9 @@ async fn updates(layout: &Layout, kubectl: &Kubectl, service: SocketAddr, progre
             seen.connections
         )));
     }
-    if seen.per_second() < load::CONNECTIONS_A_SECOND_MIN {
-        return Err(unseen(&format!(
-            "at least {} connections a second, but {:.0}",
-            load::CONNECTIONS_A_SECOND_MIN,
-            seen.per_second()
-        )));
+    if seen.connections < load::CONNECTIONS_MIN {
+        let (least, count) = (load::CONNECTIONS_MIN, seen.connections);
+        return Err(unseen(&format!("at least {least} connections, but {count}")));
     }
     if let Some(pod) = seen.does_not_add_up() {
         return Err(unseen(&format!("the counter of {pod} to tell each answer once")));
