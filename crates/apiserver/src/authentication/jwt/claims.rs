@@ -52,7 +52,7 @@ pub(super) fn user(settings: &JwtIssuer, claims: &Map) -> Result<UserInfo, Strin
         None => "",
     };
     let mut user = UserInfo {
-        name: name.into(),
+        name,
         groups,
         ..UserInfo::default()
     };

@@ -152,7 +152,7 @@ impl Expressions {
             if name.is_empty() {
                 return Err("oidc: empty username via CEL expression is not allowed".into());
             }
-            user.name = name.into();
+            user.name = name;
         }
         if let Some(expression) = &self.groups {
             let groups = expression.texts_of(&claims);
