@@ -118,7 +118,7 @@ fn tokens_of_files_issuers_and_webhooks_make_users() {
     let tokens = write(dir.path(), "tokens.csv", "of-the-file,jane,7,\"dev,qa\"\n");
     let config = write(dir.path(), "issuers.yaml", &issuers(&issuer, "one"));
     let service = write(dir.path(), "webhook.yaml", &webhook.kubeconfig().to_string());
-    let broken = vec![flag("token-auth-file", &service)];
+    let broken = [flag("token-auth-file", &service)];
     let words = ["--quiet", "up", "--no-node", &broken[0]];
     assert!(fail(&cluster.trireme(&words)).contains("error[AUTHENTICATION]"));
     let flags = [

@@ -109,7 +109,7 @@ async fn failures_of_mutations_refuse() {
             "JSON Patch: error in remove for path: '/nothing': Unable to remove nonexistent key: nothing: missing value",
         ),
     ] {
-        let status = mutate(&[policy.clone()]).await.unwrap_err();
+        let status = mutate(std::slice::from_ref(&policy)).await.unwrap_err();
         let expect = format!("policy 'p0' with binding 'p0' denied request: {message}");
         assert!(status.message.starts_with(&expect), "{} not {expect}", status.message);
         assert_eq!((&*status.reason, status.code), ("Invalid", 403));
