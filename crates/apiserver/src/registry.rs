@@ -131,7 +131,8 @@ pub struct Registry {
     /// Raised with every change; part of the key of everything that is derived from the rows.
     pub epoch: u64,
     served: Vec<Arc<Served>>,
-    by_resource: HashMap<GroupVersionResource, Arc<Served>>,
+    /// By the plural: few groups share one.
+    by_plural: HashMap<String, Vec<Arc<Served>>>,
     kinds: BTreeMap<GroupResource, Arc<Kind>>,
 }
 
@@ -155,7 +156,7 @@ impl Registry {
         let mut registry = Registry {
             epoch: 1,
             served: vec![],
-            by_resource: HashMap::new(),
+            by_plural: HashMap::new(),
             kinds: BTreeMap::new(),
         };
         for row in rows {
@@ -180,9 +181,9 @@ impl Registry {
         let mut registry = self.copy();
         registry.kinds.remove(resource);
         registry.served.retain(|served| served.kind.resource != *resource);
-        registry
-            .by_resource
-            .retain(|_, served| served.kind.resource != *resource);
+        for served in registry.by_plural.values_mut() {
+            served.retain(|served| served.kind.resource != *resource);
+        }
         registry
     }
 
@@ -190,7 +191,7 @@ impl Registry {
         Registry {
             epoch: self.epoch + 1,
             served: self.served.clone(),
-            by_resource: self.by_resource.clone(),
+            by_plural: self.by_plural.clone(),
             kinds: self.kinds.clone(),
         }
     }
@@ -218,11 +219,12 @@ impl Registry {
                 index,
                 schema: schema.clone(),
                 gvk: gvk.clone(),
-                gvr: gvr.clone(),
+                gvr,
                 frames: Arc::default(),
             };
             let served = Arc::new(served);
-            self.by_resource.insert(gvr, served.clone());
+            let same = self.by_plural.entry(served.gvr.resource.clone()).or_default();
+            same.push(served.clone());
             self.served.push(served);
         }
         self.kinds.insert(kind.resource.clone(), kind);
@@ -231,8 +233,9 @@ impl Registry {
 
     /// A resource in a version.
     pub fn find(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<Served>> {
-        self.by_resource
-            .get(&GroupVersionResource::new(group, version, resource))
+        let same = self.by_plural.get(resource)?;
+        same.iter()
+            .find(|served| served.gvr.version == version && served.gvr.group == group)
     }
 
     /// A storage kind by its resource.

@@ -66,6 +66,11 @@ impl SchemaRef {
         }
     }
 
+    /// Whether it is a built-in type: those have protobuf messages.
+    pub fn is_builtin(&self) -> bool {
+        matches!(self.graph, GraphRef::Builtin)
+    }
+
     /// The type itself, to walk from.
     pub fn node(&self) -> Node<'_> {
         match &self.graph {

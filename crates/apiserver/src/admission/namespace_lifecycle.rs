@@ -52,7 +52,8 @@ fn check(review: &Review) -> Result<(), Status> {
         return Err(Status::not_found(&namespaces, &review.namespace));
     };
     let creates = review.operation == Operation::Create;
-    if !creates || namespace.value()["status"]["phase"] != "Terminating" {
+    // Its phase is `Terminating` then and only then: validation sees to that.
+    if !creates || !namespace.is_deleting() {
         return Ok(());
     }
     let name = &review.namespace;
@@ -87,7 +88,10 @@ mod tests {
             ),
             (
                 "namespaces",
-                json!({"metadata": {"name": "going"}, "status": {"phase": "Terminating"}}),
+                json!({
+                    "metadata": {"name": "going", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+                    "status": {"phase": "Terminating"},
+                }),
             ),
         ]);
         for (operation, namespace, expect) in [

@@ -17,7 +17,7 @@ mod token_file;
 pub mod trust;
 mod webhook;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use base::clock::Clock;
 use futures::future::BoxFuture;
@@ -182,8 +182,9 @@ impl Authenticator for Authentication {
 
 /// Removes what proves who one is and what every proxy says of whom it speaks for.
 pub(crate) fn clear_standard(headers: &mut HeaderMap) {
+    static PROXIES: LazyLock<ProxyHeaders> = LazyLock::new(ProxyHeaders::standard);
     bearer::clear(headers);
-    ProxyHeaders::standard().clear(headers);
+    PROXIES.clear(headers);
 }
 
 /// Several reasons as one text.

@@ -59,6 +59,9 @@ struct Splice {
     types: [u32; 2],
 }
 
+/// As much as a pod takes: an object that is written seldom has to move while it grows.
+const TYPICAL_BYTES: usize = 4096;
+
 /// No offset: an object is never that long.
 const NOWHERE: u32 = u32::MAX;
 
@@ -259,16 +262,17 @@ impl Object {
 
 /// The bytes to store for a tree: its JSON without a resourceVersion.
 pub fn to_stored(value: &Value) -> Bytes {
+    let write = |value: &Value| {
+        let mut bytes = Vec::with_capacity(TYPICAL_BYTES);
+        serde_json::to_writer(&mut bytes, value).expect("invariant: a tree has only text keys");
+        Bytes::from(bytes)
+    };
     if meta::resource_version(value).is_empty() {
-        return serde_json::to_vec(value)
-            .expect("invariant: a tree has only text keys")
-            .into();
+        return write(value);
     }
     let mut value = value.clone();
     meta::set_text(&mut value, "resourceVersion", "");
-    serde_json::to_vec(&value)
-        .expect("invariant: a tree has only text keys")
-        .into()
+    write(&value)
 }
 
 /// Finds where `resourceVersion` belongs among the sorted keys of the top-level `metadata`.

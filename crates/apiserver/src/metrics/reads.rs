@@ -29,7 +29,7 @@ struct IndexLabels {
     index: &'static str,
 }
 
-/// Sizes of events. Ten thousand watchers count here at once: no lock, and whole bytes only.
+/// Sizes of events. Ten thousand watchers add to them: no lock, and whole bytes only.
 #[derive(Clone, Debug, Default)]
 pub struct Sizes(Arc<SizeCounts>);
 
@@ -41,12 +41,13 @@ struct SizeCounts {
 }
 
 impl Sizes {
-    /// An event of so many bytes.
-    pub fn observe(&self, bytes: usize) {
-        let bytes = bytes as u64;
-        let bucket = EVENT_BYTES.partition_point(|most| *most < bytes);
-        self.0.counts[bucket].fetch_add(1, Ordering::Relaxed);
-        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+    fn add(&self, told: &Told) {
+        for (count, more) in self.0.counts.iter().zip(told.counts) {
+            if more > 0 {
+                count.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+        self.0.bytes.fetch_add(told.bytes, Ordering::Relaxed);
     }
 }
 
@@ -68,16 +69,54 @@ impl EncodeMetric for Sizes {
     }
 }
 
-/// What one watch counts under, found once.
+/// What one watch counts under, found once. It counts for itself first and adds that up now and then: watchers of a kind
+/// run on all processors at once, and the numbers that they share would travel between those for each event.
 pub struct WatchMetrics {
-    /// Events that were sent.
-    pub events: Counter,
-    /// Their sizes.
-    pub sizes: Sizes,
-    /// Those that told what was there when the watch began.
-    pub initial: Counter,
+    events: Counter,
+    sizes: Sizes,
+    initial: Counter,
     /// Watches that fell behind what is kept.
     pub terminated: Counter,
+    told: Told,
+}
+
+/// What was sent since the last [`WatchMetrics::publish`].
+#[derive(Default)]
+struct Told {
+    events: u64,
+    /// Of them, those that told what was there when the watch began.
+    initial: u64,
+    bytes: u64,
+    /// By size, as [`SizeCounts`].
+    counts: [u64; EVENT_BYTES.len() + 1],
+}
+
+impl WatchMetrics {
+    /// An event of so many bytes goes out.
+    pub fn sent(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        let bucket = EVENT_BYTES.partition_point(|most| *most < bytes);
+        self.told.events += 1;
+        self.told.bytes += bytes;
+        self.told.counts[bucket] += 1;
+    }
+
+    /// The next event tells what was there when the watch began.
+    pub fn sends_initial(&mut self) {
+        self.told.initial += 1;
+    }
+
+    /// Shows what was counted.
+    pub fn publish(&mut self) {
+        let told = std::mem::take(&mut self.told);
+        if told.initial > 0 {
+            self.initial.inc_by(told.initial);
+        }
+        if told.events > 0 {
+            self.events.inc_by(told.events);
+            self.sizes.add(&told);
+        }
+    }
 }
 
 /// The metrics of lists and watches.
@@ -126,6 +165,7 @@ impl Reads {
             sizes: self.sizes.get_or_create(&labels).clone(),
             initial: self.initial.get_or_create(&stored).clone(),
             terminated: self.terminated.get_or_create(&stored).clone(),
+            told: Told::default(),
         }
     }
 
@@ -159,12 +199,13 @@ mod tests {
     #[test]
     fn events_are_counted_by_size() {
         let reads = Reads::default();
-        let watch = reads.watch("apps", "v1", "deployments");
+        let mut watch = reads.watch("apps", "v1", "deployments");
+        watch.sends_initial();
         for bytes in [1, 1024, 1025, 200_000] {
-            watch.events.inc();
-            watch.sizes.observe(bytes);
+            watch.sent(bytes);
         }
-        watch.initial.inc();
+        watch.publish();
+        watch.publish();
         reads.listed("", "pods", 10, 3);
         reads.listed("", "pods", 10, 0);
         let labels = ResourceLabels {

@@ -1,10 +1,12 @@
 //! Requests and their answers, counted under what upstream counts them under.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Method, header};
 use http_body::Body as _;
+use parking_lot::RwLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -96,6 +98,25 @@ pub struct Requests {
     deprecated: Family<DeprecatedLabels, Gauge>,
     inflight: Family<InflightLabels, Gauge>,
     long_running: Family<RequestLabels, Gauge>,
+    /// Those of requests at work that read, and of those that write.
+    at_work: [Gauge; 2],
+    /// What was found in the families above for answers so far: one look instead of four. As bounded as its labels.
+    series: RwLock<HashMap<CodeLabels, Arc<Series>>>,
+}
+
+/// What answers of the same labels count under.
+struct Series {
+    answered: Counter,
+    /// Made by the first answer that is neither a watch nor a stream.
+    latency: OnceLock<Latency>,
+}
+
+struct Latency {
+    durations: Histogram,
+    /// `None` for dry runs.
+    promised: Option<Histogram>,
+    /// Of reads only.
+    sizes: Option<Histogram>,
 }
 
 fn sli_histogram() -> Histogram {
@@ -114,6 +135,9 @@ fn size_histogram() -> Histogram {
 
 impl Default for Requests {
     fn default() -> Requests {
+        let inflight: Family<InflightLabels, Gauge> = Family::default();
+        let at_work = ["readOnly", "mutating"]
+            .map(|request_kind| inflight.get_or_create(&InflightLabels { request_kind }).clone());
         Requests {
             answered: Family::default(),
             durations: Family::new_with_constructor(duration_histogram),
@@ -123,8 +147,10 @@ impl Default for Requests {
             field_validation: Family::new_with_constructor(sli_histogram),
             terminated: Family::default(),
             deprecated: Family::default(),
-            inflight: Family::default(),
+            inflight,
             long_running: Family::default(),
+            at_work,
+            series: RwLock::default(),
         }
     }
 }
@@ -212,10 +238,6 @@ impl Requests {
             gauge.inc();
             InFlight(gauge)
         };
-        let request_kind = match attributes.is_read_only() {
-            true => "readOnly",
-            false => "mutating",
-        };
         if known && labels.group.is_empty() && DEPRECATED.contains(&&*labels.resource) {
             self.deprecated(&labels);
         }
@@ -223,7 +245,7 @@ impl Requests {
             let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
             Some((length.parse().ok()?, verb))
         });
-        let in_flight = || self.inflight.get_or_create(&InflightLabels { request_kind }).clone();
+        let in_flight = || self.at_work[usize::from(!attributes.is_read_only())].clone();
         let long_running = || self.long_running.get_or_create(&labels).clone();
         Asked {
             in_flight: (!long).then(|| count(in_flight())),
@@ -272,32 +294,57 @@ impl Requests {
             };
             self.body_sizes.get_or_create(&labels).observe(bytes as f64);
         }
-        let with_code = CodeLabels {
+        let labels = CodeLabels {
             request: labels,
             dry_run,
             code,
         };
-        self.answered.get_or_create(&with_code).inc();
+        let series = self.series(&labels);
+        series.answered.inc();
         if in_flight.is_none() {
             return;
         }
+        let latency = series.latency.get_or_init(|| self.latency(labels));
         let took = took.as_secs_f64();
-        let request = with_code.request;
         if let Some(field_validation) = field_validation {
             let labels = FieldValidationLabels { field_validation };
             self.field_validation.get_or_create(&labels).observe(took);
         }
-        if dry_run.is_empty() {
-            self.promised_durations.get_or_create(&request).observe(took);
+        latency.durations.observe(took);
+        if let Some(promised) = &latency.promised {
+            promised.observe(took);
         }
-        if matches!(request.verb, "GET" | "LIST")
+        if let Some(sizes) = &latency.sizes
             && let Some(bytes) = response.body().size_hint().exact()
         {
-            self.sizes.get_or_create(&request).observe(bytes as f64);
+            sizes.observe(bytes as f64);
         }
-        self.durations
-            .get_or_create(&LatencyLabels { request, dry_run })
-            .observe(took);
+    }
+
+    fn series(&self, labels: &CodeLabels) -> Arc<Series> {
+        if let Some(known) = self.series.read().get(labels) {
+            return known.clone();
+        }
+        let new = || Series {
+            answered: self.answered.get_or_create(labels).clone(),
+            latency: OnceLock::new(),
+        };
+        let mut series = self.series.write();
+        series.entry(labels.clone()).or_insert_with(|| Arc::new(new())).clone()
+    }
+
+    fn latency(&self, labels: CodeLabels) -> Latency {
+        let CodeLabels { request, dry_run, .. } = labels;
+        let reads = matches!(request.verb, "GET" | "LIST");
+        let promised = dry_run.is_empty();
+        Latency {
+            promised: promised.then(|| self.promised_durations.get_or_create(&request).clone()),
+            sizes: reads.then(|| self.sizes.get_or_create(&request).clone()),
+            durations: self
+                .durations
+                .get_or_create(&LatencyLabels { request, dry_run })
+                .clone(),
+        }
     }
 }
 

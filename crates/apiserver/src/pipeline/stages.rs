@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use api::Status;
-use api::schema::SchemaRef;
 use client::Body;
 
 use crate::audit::{AnnounceError, Facts};
@@ -340,7 +339,7 @@ fn negotiated(
     let offers = Offers {
         transforms: attributes.is_resource,
         // Custom resources have no protobuf; what is not a row is built in.
-        messages: served.is_none_or(|served| SchemaRef::builtin(&served.gvk).is_some()),
+        messages: served.is_none_or(|served| served.schema.is_builtin()),
         watch: attributes.verb == "watch",
     };
     match negotiate(headers, query, offers) {

@@ -88,10 +88,10 @@ impl TokenAuthenticator {
         }
         let accepted = accepted_audiences(&claims, audiences);
         if accepted.is_empty() {
-            return Err(TokenError::Audience(claims.audiences));
+            return Err(TokenError::Audience(claims.audiences.clone()));
         }
         self.check_objects(&claims, now)?;
-        Ok(identity(claims, accepted))
+        Ok(identity(&claims, accepted))
     }
 
     fn check_objects(&self, claims: &Claims, now: i64) -> Result<(), TokenError> {
@@ -136,28 +136,28 @@ fn accepted_audiences(claims: &Claims, wanted: &[String]) -> Vec<String> {
         .collect()
 }
 
-fn identity(claims: Claims, audiences: Vec<String>) -> Identity {
-    let own = claims.kubernetes;
+fn identity(claims: &Claims, audiences: Vec<String>) -> Identity {
+    let own = &claims.kubernetes;
     let mut extra = BTreeMap::new();
-    let mut tell = |key: &str, value: String| {
+    let mut tell = |key: &str, value: &str| {
         if !value.is_empty() {
-            extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
+            extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
         }
     };
     if !claims.id.is_empty() {
-        tell("credential-id", format!("JTI={}", claims.id));
+        tell("credential-id", &format!("JTI={}", claims.id));
     }
-    if let Some(pod) = own.pod {
-        tell("pod-name", pod.name);
-        tell("pod-uid", pod.uid);
+    if let Some(pod) = &own.pod {
+        tell("pod-name", &pod.name);
+        tell("pod-uid", &pod.uid);
     }
-    if let Some(node) = own.node {
-        tell("node-name", node.name);
-        tell("node-uid", node.uid);
+    if let Some(node) = &own.node {
+        tell("node-name", &node.name);
+        tell("node-uid", &node.uid);
     }
     Identity {
-        user: claims.subject,
-        uid: own.account.uid,
+        user: claims.subject.clone(),
+        uid: own.account.uid.clone(),
         groups: vec![
             "system:serviceaccounts".into(),
             format!("system:serviceaccounts:{}", own.namespace),

@@ -29,6 +29,8 @@ const SNAPSHOT_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Waits before a disk that failed is tried again.
 const REPAIR_INITIAL: Duration = Duration::from_millis(100);
 const REPAIR_MAX: Duration = Duration::from_secs(10);
+/// How much of a batch's buffer is kept for the next one: more than 64 writers of objects of 4 kB need.
+const SPARE_BYTES_MAX: usize = 512 * 1024;
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -37,6 +39,8 @@ pub(super) struct Writer {
     clock: Clock,
     publish: latest::Sender<Revision>,
     marks: Marks,
+    /// The buffer of the last batch, empty: the next one need not grow its own.
+    spare: Vec<u8>,
     snapshot: Option<SnapshotFile>,
     /// Bytes that the snapshot being written will have.
     snapshot_running: Option<u64>,
@@ -82,6 +86,7 @@ impl Writer {
             clock: options.clock.clone(),
             publish,
             marks,
+            spare: Vec::new(),
             snapshot,
             snapshot_running: None,
             snapshot_retry: Backoff::new(SNAPSHOT_RETRY_INITIAL, SNAPSHOT_RETRY_MAX),
@@ -129,7 +134,7 @@ impl Writer {
             pending: Vec::new(),
             commits: Vec::new(),
             tip: Tip::new(root),
-            buffer: Vec::new(),
+            buffer: std::mem::take(&mut self.spare),
             roomy: false,
             failed: None,
         };
@@ -237,10 +242,15 @@ impl Writer {
     }
 
     pub(super) fn append(&mut self, batch: &mut Batch) {
-        if batch.commits.is_empty() {
-            return;
-        }
-        let Err(AppendError { error, begun }) = self.log.append(&batch.buffer, batch.roomy) else {
+        let mut buffer = std::mem::take(&mut batch.buffer);
+        let appended = match batch.commits.is_empty() {
+            true => Ok(()),
+            false => self.log.append(&buffer, batch.roomy),
+        };
+        buffer.clear();
+        buffer.shrink_to(SPARE_BYTES_MAX);
+        self.spare = buffer;
+        let Err(AppendError { error, begun }) = appended else {
             return;
         };
         tracing::error!(%error, begun, "writing the log failed");

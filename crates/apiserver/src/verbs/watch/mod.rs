@@ -240,13 +240,18 @@ impl Watcher {
 
     /// Encodes what is there, up to a chunk or a frame that goes by itself.
     fn fill(&mut self, out: &mut BytesMut) {
+        self.encode(out);
+        self.metrics.publish();
+    }
+
+    fn encode(&mut self, out: &mut BytesMut) {
         while out.len() < CHUNK_BYTES && self.large.is_none() && !self.ended {
             let done = match self.next_there() {
                 Ok(Next::Initial(object)) => {
-                    self.metrics.initial.inc();
+                    self.metrics.sends_initial();
                     let before = out.len();
                     let written = self.encoder.write(Word::Added, &object, object.revision(), out);
-                    self.sent(out.len() - before);
+                    self.metrics.sent(out.len() - before);
                     written
                 }
                 Ok(Next::InitialEnd) => self.bookmark(out, true),
@@ -349,14 +354,8 @@ impl Watcher {
         let before = out.len();
         self.large = self.encoder.event(word, &object, event.revision, out)?;
         let large = self.large.as_ref().map_or(0, Bytes::len);
-        self.sent(out.len() - before + large);
+        self.metrics.sent(out.len() - before + large);
         Ok(())
-    }
-
-    /// Counts an event of so many bytes.
-    fn sent(&self, bytes: usize) {
-        self.metrics.events.inc();
-        self.metrics.sizes.observe(bytes);
     }
 
     /// A bookmark, unless nothing happened since the last one or events are waiting.
