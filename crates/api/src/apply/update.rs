@@ -95,7 +95,7 @@ impl Updater<'_> {
         let set = self.allowed(config.fields());
         let api_version = config.api_version.clone();
         managers.fields.insert(workflow.clone(), Owned { set, api_version });
-        let pruned = self.prune(merged, managers, last);
+        let pruned = self.prune(merged, managers, last, workflow);
         self.take(live, &pruned, managers, workflow, force)?;
         Ok((!equal(&live.value, &pruned.value)).then(|| pruned.value.into_owned()))
     }
@@ -117,16 +117,16 @@ impl Updater<'_> {
         }
     }
 
-    fn convert<'t>(&self, typed: &Typed<'t>, api_version: &str) -> Option<Typed<'t>> {
+    fn convert<'a, 't>(&self, typed: &'a Typed<'t>, api_version: &str) -> Option<Cow<'a, Typed<'t>>> {
         if typed.api_version == api_version {
-            return Some(typed.clone());
+            return Some(Cow::Borrowed(typed));
         }
         let (value, schema) = self.versions?.convert(&typed.value, api_version)?;
-        Some(Typed {
+        Some(Cow::Owned(Typed {
             value: Cow::Owned(value),
             schema,
             api_version: api_version.into(),
-        })
+        }))
     }
 
     /// Takes fields that change away from all others; without force that is a conflict.
@@ -178,7 +178,7 @@ impl Updater<'_> {
 
     /// Owned sets follow fields that became atomic; entries in versions that are gone are dropped.
     fn reconcile(&self, live: &Typed<'_>, managers: &mut Managers) {
-        let mut by_version: BTreeMap<String, Option<Typed<'_>>> = BTreeMap::new();
+        let mut by_version: BTreeMap<String, Option<Cow<'_, Typed<'_>>>> = BTreeMap::new();
         managers.fields.retain(|_, owned| {
             let version = &owned.api_version;
             let typed = by_version
@@ -192,25 +192,45 @@ impl Updater<'_> {
     }
 
     /// Removes what the manager applied last time and not now, unless somebody else owns it.
-    fn prune(&self, merged: Typed<'static>, managers: &Managers, last: Option<Owned>) -> Typed<'static> {
+    fn prune(
+        &self,
+        merged: Typed<'static>,
+        managers: &Managers,
+        last: Option<Owned>,
+        workflow: &ManagerId,
+    ) -> Typed<'static> {
         let Some(last) = last.filter(|last| !last.set.is_empty()) else {
             return merged;
         };
-        let Some(base) = self.convert(&merged, &last.api_version) else {
+        let now = managers.fields.get(workflow);
+        let same = |now: &&Owned| now.api_version == last.api_version && last.api_version == merged.api_version;
+        if now
+            .filter(same)
+            .is_some_and(|now| last.set.difference(&now.set).is_empty())
+        {
+            // It applies all of it again: whatever is removed below would be put back.
             return merged;
-        };
+        }
+        self.without_dropped(&merged, managers, &last).unwrap_or(merged)
+    }
+
+    /// The object without what was applied last time and is owned by nobody now, in its own version; `None` when one of
+    /// the versions is not served any more.
+    fn without_dropped(&self, merged: &Typed<'static>, managers: &Managers, last: &Owned) -> Option<Typed<'static>> {
+        let base = self.convert(merged, &last.api_version)?;
         let last_named = base.named(&last.set);
         let pruned = base.without(&last_named);
         let pruned = self.add_back_owned(&base, pruned, managers);
         // What was not applied last time is none of this manager's to remove.
-        let Some(pruned) = self.convert(&pruned, &last.api_version) else {
-            return merged;
-        };
+        let pruned = self.convert(&pruned, &last.api_version)?;
         let pruned_set = pruned.named(&pruned.fields());
         let base_set = base.named(&base.fields());
         let gone = base_set.difference(&pruned_set).intersection(&last_named);
         let result = base.without(&gone);
-        self.convert(&result, &merged.api_version).unwrap_or(merged)
+        if result.api_version == merged.api_version {
+            return Some(result);
+        }
+        self.convert(&result, &merged.api_version).map(Cow::into_owned)
     }
 
     /// Puts back what was pruned although some manager owns it.
@@ -224,18 +244,21 @@ impl Updater<'_> {
         let mut versions: Vec<&str> = by_version.keys().copied().collect();
         // The version of the pruned object first: what others need for their conversion may have been pruned.
         versions.sort_by_key(|version| *version != first);
-        let (mut merged, mut pruned) = (merged.clone(), pruned);
+        let (mut merged, mut pruned) = (Cow::Borrowed(merged), pruned);
         for version in versions {
-            let (Some(merged_here), Some(pruned_here)) =
-                (self.convert(&merged, version), self.convert(&pruned, version))
-            else {
+            let Some(pruned_here) = self.convert(&pruned, version) else {
+                continue;
+            };
+            let Some(merged_here) = self.convert(&merged, version) else {
                 continue;
             };
             let kept = pruned_here.named(&pruned_here.fields());
             let owned = merged_here.named(&by_version[version]);
             let all = merged_here.named(&merged_here.fields());
             pruned = merged_here.without(&all.difference(&kept.union(&owned)));
-            merged = merged_here;
+            if let Cow::Owned(converted) = merged_here {
+                merged = Cow::Owned(converted);
+            }
         }
         pruned
     }
