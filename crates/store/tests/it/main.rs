@@ -7,6 +7,7 @@ mod etcd;
 mod front;
 mod import;
 mod kill;
+mod million;
 mod mutations;
 mod replica;
 mod simulation;
