@@ -4,9 +4,11 @@
 
 use rpc::etcd::etcdserverpb::auth_server::Auth;
 use rpc::etcd::etcdserverpb::{
-    AuthEnableRequest, AuthEnableResponse, AuthRoleAddRequest, AuthRoleAddResponse, AuthRoleGrantPermissionRequest,
-    AuthRoleGrantPermissionResponse, AuthStatusRequest, AuthStatusResponse, AuthUserAddRequest, AuthUserAddResponse,
-    AuthUserGrantRoleRequest, AuthUserGrantRoleResponse, AuthenticateRequest, AuthenticateResponse,
+    AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse, AuthRoleAddRequest,
+    AuthRoleAddResponse, AuthRoleGrantPermissionRequest, AuthRoleGrantPermissionResponse, AuthRoleListRequest,
+    AuthRoleListResponse, AuthStatusRequest, AuthStatusResponse, AuthUserAddRequest, AuthUserAddResponse,
+    AuthUserGrantRoleRequest, AuthUserGrantRoleResponse, AuthUserListRequest, AuthUserListResponse,
+    AuthenticateRequest, AuthenticateResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -38,6 +40,30 @@ impl Auth for Front {
 
     async fn auth_enable(&self, _: Request<AuthEnableRequest>) -> Result<Response<AuthEnableResponse>, Status> {
         Err(no_users())
+    }
+
+    async fn auth_disable(&self, _: Request<AuthDisableRequest>) -> Result<Response<AuthDisableResponse>, Status> {
+        // It is, as it is in an etcd where it never was enabled.
+        let (revision, _) = self.shared.newest()?;
+        Ok(Response::new(AuthDisableResponse {
+            header: self.shared.header(revision),
+        }))
+    }
+
+    async fn user_list(&self, _: Request<AuthUserListRequest>) -> Result<Response<AuthUserListResponse>, Status> {
+        let (revision, _) = self.shared.newest()?;
+        Ok(Response::new(AuthUserListResponse {
+            header: self.shared.header(revision),
+            users: Vec::new(),
+        }))
+    }
+
+    async fn role_list(&self, _: Request<AuthRoleListRequest>) -> Result<Response<AuthRoleListResponse>, Status> {
+        let (revision, _) = self.shared.newest()?;
+        Ok(Response::new(AuthRoleListResponse {
+            header: self.shared.header(revision),
+            roles: Vec::new(),
+        }))
     }
 
     async fn user_add(&self, _: Request<AuthUserAddRequest>) -> Result<Response<AuthUserAddResponse>, Status> {

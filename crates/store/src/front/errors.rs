@@ -38,7 +38,7 @@ errors! {
     timeout: Unavailable "request timed out";
     stopped: Unavailable "server stopped";
     auth_not_enabled: FailedPrecondition "authentication is not enabled";
-    not_leader: FailedPrecondition "not leader";
+    bad_leader_transferee: FailedPrecondition "bad leader transferee";
 }
 
 /// The word for an engine's error.

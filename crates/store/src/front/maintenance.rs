@@ -20,6 +20,9 @@ use crate::engine::{Engine as _, Revision};
 
 /// The version of etcd whose API this is: clients ask before they use what older ones lack (progress requests).
 const API_VERSION: &str = "3.5.21";
+/// The revision of an empty etcd, and what it says of compactions before the first one.
+const EMPTY: Revision = 1;
+const NEVER_COMPACTED: i64 = -1;
 /// The name of the one member.
 const MEMBER: &str = "trireme";
 
@@ -98,10 +101,15 @@ impl Maintenance for Front {
         let viewed = self.shared.engine.view(wanted);
         let (at, root) = viewed.map_err(|error| errors::engine(&error))?;
         let (revision, _) = self.shared.newest()?;
+        let oldest = self.shared.oldest().await?;
         Ok(Response::new(HashKvResponse {
             header: self.shared.header(revision),
             hash: hash(&root),
-            compact_revision: signed(self.shared.oldest().await?),
+            compact_revision: if oldest > EMPTY {
+                signed(oldest)
+            } else {
+                NEVER_COMPACTED
+            },
             hash_revision: signed(at),
         }))
     }
@@ -141,9 +149,15 @@ impl Maintenance for Front {
         Ok(Response::new(Box::pin(pieces)))
     }
 
-    async fn move_leader(&self, _: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
-        // There is nobody to move it to.
-        Err(errors::not_leader())
+    async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
+        // It is the leader, and there is nobody else to move that to.
+        if request.get_ref().target_id != self.shared.member_id {
+            return Err(errors::bad_leader_transferee());
+        }
+        let (revision, _) = self.shared.newest()?;
+        Ok(Response::new(MoveLeaderResponse {
+            header: self.shared.header(revision),
+        }))
     }
 
     async fn downgrade(&self, _: Request<DowngradeRequest>) -> Result<Response<DowngradeResponse>, Status> {
@@ -156,10 +170,10 @@ impl Maintenance for Front {
 #[tonic::async_trait]
 impl Cluster for Front {
     async fn member_list(&self, _: Request<MemberListRequest>) -> Result<Response<MemberListResponse>, Status> {
-        let (revision, _) = self.shared.newest()?;
         let urls = &self.shared.options.advertised;
         Ok(Response::new(MemberListResponse {
-            header: self.shared.header(revision),
+            // Who the members are is of no revision.
+            header: self.shared.header(0),
             members: vec![Member {
                 id: self.shared.member_id,
                 name: MEMBER.to_owned(),

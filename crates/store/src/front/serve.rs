@@ -88,12 +88,19 @@ impl Front {
                     .unwrap_or_else(|never| match never {})
             };
         }
-        match path.split('/').next().unwrap_or_default() {
+        let absent = Status::unimplemented(format!("this is trireme's store, which has no {path}"));
+        let response = match path.split('/').next().unwrap_or_default() {
             "etcdserverpb.Lease" => call!(LeaseServer),
             "etcdserverpb.Maintenance" => call!(MaintenanceServer),
             "etcdserverpb.Cluster" => call!(ClusterServer),
             "etcdserverpb.Auth" => call!(AuthServer),
-            other => Status::unimplemented(format!("unknown service {other}")).into_http(),
+            _ => return absent.into_http(),
+        };
+        // Of a method that is not there a generated server says nothing more.
+        let headers = response.headers();
+        match headers.get("grpc-status") {
+            Some(status) if status == "12" && !headers.contains_key("grpc-message") => absent.into_http(),
+            _ => response,
         }
     }
 }

@@ -121,6 +121,79 @@ fn etcdctl_sees_no_difference() {
     }
 }
 
+/// What is asked of both about themselves: answers differ in sizes, terms and names, not in what is told and how.
+const CARE: &str = r#"
+endpoint hashkv -w json
+put a 1
+put b 2
+endpoint status
+endpoint status -w json
+endpoint status -w fields
+endpoint health
+endpoint health -w json
+endpoint hashkv
+endpoint hashkv -w json
+endpoint hashkv --rev=2 -w json
+endpoint hashkv --rev=99
+compact 3
+endpoint hashkv --rev=2
+endpoint hashkv -w json
+member list
+member list -w json
+member list -w fields
+defrag
+move-leader 1
+move-leader MEMBER
+move-leader none
+auth disable
+user list
+user list -w json
+role list
+role list -w json
+user grant-role u r
+alarm disarm
+get a -w json
+"#;
+
+/// Those of the lines above that ours refuses by a word of its own: it has no users.
+const OWN_WORDS: [&str; 1] = ["user grant-role u r"];
+
+#[test]
+fn etcdctl_cares_for_both_alike() {
+    let (ours, real) = (Server::ours(), Server::real(tempfile::tempdir().unwrap()));
+    let told = |server: &Server, line: &str| {
+        let line = line.replace("MEMBER", &server.member());
+        let arguments: Vec<&str> = line.split(' ').collect();
+        server.likened(&server.told(&arguments, ""))
+    };
+    let mut different = Vec::new();
+    for line in CARE.lines().filter(|line| !line.is_empty()) {
+        let (our, their) = (told(&ours, line), told(&real, line));
+        if OWN_WORDS.contains(&line) {
+            assert!(our.contains("this is trireme's store, which has no users"), "{our}");
+        } else if our != their {
+            different.push(format!("{line}\n  ours: {our}\n  etcd: {their}"));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+    for server in [&ours, &real] {
+        // The candidate is killed; its lease holds the office for a minute.
+        let elected = server.watched(&["elect", "e", "me"], "me");
+        let seen = server.watched(&["elect", "-l", "e"], "me");
+        assert!(
+            elected == seen && elected[0].starts_with("e/") && elected.len() == 2,
+            "{elected:?} {seen:?}"
+        );
+    }
+    for refused in [&["member", "remove", "1"][..], &["member", "promote", "1"]] {
+        let told = ours.told(refused, "");
+        assert!(
+            told.contains("this is trireme's store, which has no etcdserverpb.Cluster/Member"),
+            "{told}"
+        );
+    }
+}
+
 #[test]
 fn keys_go_with_their_lease() {
     for server in [Server::ours(), Server::real(tempfile::tempdir().unwrap())] {

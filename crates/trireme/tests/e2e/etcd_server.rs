@@ -222,6 +222,36 @@ impl Server {
         format!("{} {}", output.status.code().unwrap_or(-1), lines.join("\n"))
     }
 
+    /// The id of its one member.
+    pub fn member(&self) -> String {
+        let list = succeed(&self.run(&["member", "list"], ""));
+        list.split(',').next().unwrap().to_owned()
+    }
+
+    /// What it told about itself, with a mark in place of its own addresses, ids, sizes, terms and times.
+    pub fn likened(&self, told: &str) -> String {
+        let url = regex::Regex::new(r"https?://[0-9.:]+").unwrap();
+        let told = url.replace_all(told, "URL").replace(&self.member(), "MEMBER");
+        let mut likened = String::new();
+        for line in told.lines() {
+            let (code, rest) = match line.split_once(' ') {
+                Some((code, rest)) if likened.is_empty() => (code, rest),
+                _ => ("", line),
+            };
+            let rest = match serde_json::from_str(rest) {
+                Ok(value @ (Value::Object(_) | Value::Array(_))) => alike(value).to_string(),
+                _ => OWN.iter().fold(rest.to_owned(), |rest, (pattern, mark)| {
+                    regex::Regex::new(pattern)
+                        .unwrap()
+                        .replace_all(&rest, *mark)
+                        .into_owned()
+                }),
+            };
+            likened += &format!("{code} {rest}\n");
+        }
+        likened
+    }
+
     /// The lines of a watch up to the one that is `last`.
     pub fn watched(&self, arguments: &[&str], last: &str) -> Vec<String> {
         let mut child = self.command(arguments).spawn().unwrap();
@@ -236,6 +266,58 @@ impl Server {
         let _ = child.kill();
         let _ = child.wait();
         lines
+    }
+}
+
+/// What differs between any two etcds in the lines for people.
+const OWN: &[(&str, &str)] = &[
+    // Endpoint, id, version, size, leader, learner, term, index, applied index.
+    (
+        r"^URL, MEMBER, [0-9.]+, [0-9.]+ k?B, true, false, \d+, \d+, \d+, $",
+        "URL, STATUS",
+    ),
+    (r"^(URL, )\d+$", "${1}HASH"),
+    (r"(MEMBER, started, )\w+, URL, URL", "${1}NAME"),
+    (r"took = .*$", "TIME"),
+    (
+        r#"^"(Version|DBSize|Leader|RaftIndex|RaftAppliedIndex|ID|Name)" : .*$"#,
+        "$1",
+    ),
+];
+
+/// An answer with a mark in place of each value that differs between any two etcds.
+fn alike(told: Value) -> Value {
+    const OWN: [&str; 15] = [
+        "cluster_id",
+        "member_id",
+        "raft_term",
+        "version",
+        "dbSize",
+        "leader",
+        "raftIndex",
+        "raftTerm",
+        "raftAppliedIndex",
+        "dbSizeInUse",
+        "took",
+        "hash",
+        "ID",
+        "name",
+        "peerURLs",
+    ];
+    match told {
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| {
+                let value = if OWN.contains(&&*name) {
+                    Value::from("?")
+                } else {
+                    alike(value)
+                };
+                (name, value)
+            })
+            .collect(),
+        Value::Array(items) => items.into_iter().map(alike).collect(),
+        other => other,
     }
 }
 
