@@ -23,12 +23,15 @@ const API_VERSION: &str = "3.5.21";
 /// The revision of an empty etcd, and what it says of compactions before the first one.
 const EMPTY: Revision = 1;
 const NEVER_COMPACTED: i64 = -1;
+/// The hash of no keys.
+const EMPTY_HASH: u32 = 1;
 /// The name of the one member.
 const MEMBER: &str = "trireme";
 
 /// A sum over everything that people see of a state. It has no meaning outside of this program.
 fn hash(root: &Root) -> u32 {
-    let mut sum = 0;
+    // Not 0, which a protobuf message leaves out: the sum of an etcd that is empty is not 0 either.
+    let mut sum = EMPTY_HASH;
     for record in root.iter().filter(|record| !record.key.starts_with(HIDDEN)) {
         let numbers = [record.create_revision, record.mod_revision, record.version];
         for number in [record.key.len() as u64, record.value.len() as u64]

@@ -71,6 +71,7 @@ async fn it_opens_within_its_bound() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = String::from_utf8_lossy(&output.stdout);
     let highest = told.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    println!("{highest}");
     let kilobytes: u64 = highest.trim().trim_end_matches(" kB").trim().parse().unwrap();
     assert!(
         kilobytes * 1024 <= bound(),

@@ -78,9 +78,10 @@ fn tell(summary: &BackupSummary, target: &Path, quiet: bool) {
     }
     let header = summary.header;
     eprintln!(
-        "  revision {} ({} keys, {} revisions of history), {} bytes, checked: {}",
+        "  revision {}: {} keys at revision {} and {} revisions after it, {} bytes, checked: {}",
         header.newest,
         summary.keys,
+        header.oldest,
         summary.revisions,
         summary.bytes,
         target.display()

@@ -1,10 +1,13 @@
 //! Real etcd members, as child processes on loopback with their data in a temporary directory.
 //!
-//! They end with the test, however it ends. Clients reach each through a [`Proxy`], which can be cut.
+//! They end with the test, however it ends. Clients reach each through a [`Proxy`], which can be cut. They listen at an
+//! address of loopback that is this process's own: what others connect from is 127.0.0.1, so that no connection (not one of
+//! the proxy's to a member that is dead, either) takes the port that a member comes back to.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,8 +15,10 @@ use store::{Etcd, EtcdOptions};
 
 use super::proxy::Proxy;
 
-/// How long a member may take to answer after its start, on a machine that is busy.
-const START_MAX: Duration = Duration::from_secs(60);
+/// How long a member may take to answer after its start: only whether it does matters, on a machine however busy.
+const START_MAX: Duration = Duration::from_secs(300);
+/// Where the members' ports begin: below those that the kernel gives away.
+const FIRST_PORT: u16 = 20_000;
 
 pub struct Member {
     arguments: Vec<String>,
@@ -28,14 +33,16 @@ pub struct Cluster {
     _directory: tempfile::TempDir,
 }
 
-/// Ports that were free a moment ago.
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
-        .collect();
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().unwrap().port())
+/// Addresses that nobody else is given.
+fn addresses(count: usize) -> Vec<SocketAddr> {
+    static NEXT: AtomicU16 = AtomicU16::new(FIRST_PORT);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    // A process id has 22 bits; 127.0 is left to everybody.
+    let ours = Ipv4Addr::new(127, 128 + high, middle, low);
+    std::iter::repeat_with(|| SocketAddr::from((ours, NEXT.fetch_add(1, Ordering::Relaxed))))
+        // A server that listens at all addresses may have the port.
+        .filter(|address| TcpListener::bind(address).is_ok())
+        .take(count)
         .collect()
 }
 
@@ -47,15 +54,15 @@ impl Cluster {
 
     pub async fn start_over(count: usize, scheme: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let ports = free_ports(count * 2);
-        let (clients, peers) = ports.split_at(count);
+        let addresses = addresses(count * 2);
+        let (clients, peers) = addresses.split_at(count);
         let initial: Vec<_> = (0..count)
-            .map(|index| format!("m{index}=http://127.0.0.1:{}", peers[index]))
+            .map(|index| format!("m{index}=http://{}", peers[index]))
             .collect();
         let mut members = Vec::new();
         for index in 0..count {
-            let client = format!("{scheme}://127.0.0.1:{}", clients[index]);
-            let peer = format!("http://127.0.0.1:{}", peers[index]);
+            let client = format!("{scheme}://{}", clients[index]);
+            let peer = format!("http://{}", peers[index]);
             let data = directory.path().join(format!("m{index}"));
             let mut arguments: Vec<String> = [
                 ("--name", format!("m{index}")),
@@ -70,6 +77,8 @@ impl Cluster {
             .into_iter()
             .flat_map(|(flag, value)| [flag.to_owned(), value])
             .collect();
+            // A process that is killed loses nothing of what it wrote; a disk that others keep busy costs elections.
+            arguments.push("--unsafe-no-fsync".to_owned());
             arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
             members.push(Member {
                 arguments,
@@ -132,16 +141,27 @@ impl Cluster {
     pub async fn open_with(&self, change: impl FnOnce(&mut EtcdOptions)) -> Arc<Etcd> {
         let mut options = self.options();
         change(&mut options);
-        let opened = tokio::time::timeout(START_MAX, async {
-            loop {
-                match Etcd::open(options.clone()).await {
-                    Ok(engine) => return engine,
-                    Err(error) => eprintln!("not yet: {error}"),
-                }
-            }
-        });
-        Arc::new(opened.await.expect("etcd answers in time"))
+        Arc::new(opened(options).await)
     }
+
+    /// Waits until a member answers by quorum: it runs, is heard, and knows a leader.
+    pub async fn answers(&self, index: usize) {
+        let mut options = self.options();
+        options.endpoints = vec![self.members[index].proxy.address()];
+        opened(options).await;
+    }
+}
+
+async fn opened(options: EtcdOptions) -> Etcd {
+    let opened = tokio::time::timeout(START_MAX, async {
+        loop {
+            match Etcd::open(options.clone()).await {
+                Ok(engine) => return engine,
+                Err(error) => eprintln!("not yet: {error}"),
+            }
+        }
+    });
+    opened.await.expect("etcd answers in time")
 }
 
 impl Drop for Cluster {

@@ -1,7 +1,7 @@
 //! A relay of TCP connections to a member that can be cut: then nothing gets through in either direction, and nobody is
 //! told, as when a cable is pulled.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -16,8 +16,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Relays to a port on loopback.
-    pub async fn start(to: u16) -> Self {
+    /// Relays to an address.
+    pub async fn start(to: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let cut = watch::Sender::new(false);
@@ -30,7 +30,7 @@ impl Proxy {
                 reset.mark_unchanged();
                 tokio::spawn(async move {
                     let _ = is_cut.wait_for(|cut| !cut).await;
-                    let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await else {
+                    let Ok(far) = TcpStream::connect(to).await else {
                         return;
                     };
                     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
