@@ -113,6 +113,8 @@ struct Shared {
     commits: Arc<Semaphore>,
     /// etcd's revision that streams are to reach, as answered to somebody.
     demand: watch::Sender<Revision>,
+    /// etcd's revision of our newest write: streams reach it by themselves, or their member is silent.
+    written: watch::Sender<Revision>,
     /// etcd's revision of the newest compaction that is known.
     compacted: AtomicU64,
     fencing: tokio::sync::Mutex<()>,
@@ -212,6 +214,7 @@ impl Shared {
             quorum: Quorum::default(),
             commits: Arc::new(Semaphore::new(COMMITS_MAX)),
             demand: watch::Sender::new(0),
+            written: watch::Sender::new(0),
             compacted: AtomicU64::new(0),
             fencing: tokio::sync::Mutex::default(),
             closed: watch::Sender::new(false),
@@ -231,11 +234,12 @@ impl Shared {
 
     /// Has streams reach etcd's revision `revision`.
     fn demand(&self, revision: Revision) {
-        self.demand.send_if_modified(|demand| {
-            let higher = revision > *demand;
-            *demand = revision.max(*demand);
-            higher
-        });
+        raise(&self.demand, revision);
+    }
+
+    /// Has streams look that a write of ours comes.
+    fn expect(&self, revision: Revision) {
+        raise(&self.written, revision);
     }
 
     /// Begins a new era when etcd's history is another one than that of `era`.
@@ -270,6 +274,7 @@ impl Shared {
     fn enter(&self, cluster: u64, offset: u64, revision: Revision) {
         self.leases.clear();
         self.demand.send_replace(0);
+        self.written.send_replace(0);
         self.compacted.store(revision, std::sync::atomic::Ordering::Relaxed);
         let era = self.lineage.begin(cluster, offset, revision);
         tracing::warn!(
@@ -280,6 +285,14 @@ impl Shared {
             era.floor
         );
     }
+}
+
+fn raise(highest: &watch::Sender<Revision>, revision: Revision) {
+    highest.send_if_modified(|highest| {
+        let higher = revision > *highest;
+        *highest = revision.max(*highest);
+        higher
+    });
 }
 
 impl Failure {

@@ -271,8 +271,9 @@ impl Shared {
             Some(Answer::ResponseDeleteRange(deleted)) => deleted.deleted > 0,
             _ => false,
         });
-        if !changed {
-            self.demand(revision);
+        match changed {
+            true => self.expect(revision),
+            false => self.demand(revision),
         }
         Sent::Answered(Ok(Commit {
             revision: revision + era.offset,
@@ -312,10 +313,15 @@ impl Shared {
             return unknown("no answer came, and what was asked leaves no trace");
         };
         match self.read(key, era.offset).await {
-            Ok(Some(found)) if is_written(transaction, put, &found) => Ok(Commit {
-                revision: found.mod_revision,
-                changed: true,
-            }),
+            Ok(Some(found)) if is_written(transaction, put, &found) => {
+                if self.lineage.now().number == era.number {
+                    self.expect(found.mod_revision - era.offset);
+                }
+                Ok(Commit {
+                    revision: found.mod_revision,
+                    changed: true,
+                })
+            }
             Ok(_) => unknown("no answer came, and the key does not tell"),
             Err(failure) => unknown(&failure.to_string()),
         }

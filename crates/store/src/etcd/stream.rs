@@ -66,6 +66,7 @@ pub(super) async fn open(shared: Arc<Shared>, after: Revision) -> Result<Box<dyn
     let follower = Follower {
         eras,
         demand: shared.demand.subscribe(),
+        written: shared.written.subscribe(),
         closed: shared.closed.subscribe(),
         shared,
         era,
@@ -213,6 +214,7 @@ struct Follower {
     era: Era,
     eras: watch::Receiver<Era>,
     demand: watch::Receiver<Revision>,
+    written: watch::Receiver<Revision>,
     closed: watch::Receiver<bool>,
     /// etcd's revision up to which everything was handed on.
     delivered: Revision,
@@ -290,18 +292,21 @@ impl Follower {
 
     async fn pump(&mut self, member: &Arc<Member>, mut watch: Watch) -> End {
         let mut parts: Vec<Event> = Vec::new();
-        let (mut eras, mut demand, mut closed) = (self.eras.clone(), self.demand.clone(), self.closed.clone());
+        let (mut eras, mut closed) = (self.eras.clone(), self.closed.clone());
+        let (mut demand, mut written) = (self.demand.clone(), self.written.clone());
         // Since when something is wanted and nothing new came.
         let mut since: Option<Instant> = None;
         let mut requested: Option<Instant> = None;
         let (mut fenced, mut begun) = (false, false);
         loop {
             let wanted = *demand.borrow_and_update();
-            let behind = wanted > self.delivered;
+            // What is ours alone needs no request and no fence: it is there, and only a silent member does not tell.
+            let ours = *written.borrow_and_update();
+            let (asked, behind) = (wanted > self.delivered, wanted.max(ours) > self.delivered);
             if !behind {
                 begun = true;
                 (since, requested, fenced) = (None, None, false);
-            } else if watch.safe && requested.is_none_or(|at| at.elapsed() >= REQUEST_EVERY) {
+            } else if asked && watch.safe && requested.is_none_or(|at| at.elapsed() >= REQUEST_EVERY) {
                 watch.request_progress();
                 requested = Some(Instant::now());
             }
@@ -315,8 +320,10 @@ impl Follower {
                 false => Instant::now(),
             };
             let (fence_at, stalled_at) = (waiting + patience, waiting + STALLED_AFTER);
-            let next = if fenced { stalled_at } else { fence_at };
-            let next = requested.map_or(next, |at| next.min(at + REQUEST_EVERY));
+            let to_fence = asked && !fenced;
+            let next = if to_fence { fence_at } else { stalled_at };
+            let request_at = requested.filter(|_| asked).map(|at| at + REQUEST_EVERY);
+            let next = request_at.map_or(next, |at| next.min(at));
             tokio::select! {
                 biased;
                 answer = watch.answers.message() => {
@@ -343,6 +350,7 @@ impl Follower {
                     return self.finish(EngineError::Closed).await;
                 }
                 _ = demand.changed() => {}
+                _ = written.changed() => {}
                 () = self.batches.closed() => return End::Finished,
                 () = tokio::time::sleep_until(next), if behind => {
                     let now = Instant::now();
@@ -350,7 +358,7 @@ impl Follower {
                         self.shared.members.suspect(member);
                         return End::Failed(Failure::timed_out(member.name()));
                     }
-                    if now >= fence_at && !fenced {
+                    if now >= fence_at && to_fence {
                         fenced = true;
                         let shared = self.shared.clone();
                         tokio::spawn(async move {

@@ -66,6 +66,9 @@ pub struct State {
     pub progress: Progress,
     /// Events stay here.
     pub held: bool,
+    /// The watches that there are fall silent; the next one does not.
+    silenced: u64,
+    watches: u64,
     /// A revision is sent in parts of one event.
     pub fragmented: bool,
     /// A watch begins with what came before its start (etcd's issue 15271).
@@ -90,6 +93,8 @@ impl Fake {
             version: version.to_owned(),
             progress: Progress::True,
             held: false,
+            silenced: 0,
+            watches: 0,
             fragmented: false,
             replays: false,
             trouble: Vec::new(),
@@ -138,6 +143,11 @@ impl Fake {
     /// Ends all watches.
     pub fn break_watches(&self) {
         self.set(|state| state.breaks += 1);
+    }
+
+    /// Sends no events to the watches that there are, though it answers everything else.
+    pub fn silence_watches(&self) {
+        self.set(|state| state.silenced = state.watches);
     }
 
     /// Becomes another cluster, at a lower revision, with other content.
@@ -339,13 +349,20 @@ struct Follower {
     /// The revision up to which everything was sent.
     sent: i64,
     breaks: u64,
+    /// Counts the watches of the fake.
+    number: u64,
     asked: bool,
 }
 
 impl Follower {
     fn new(fake: Fake, create: WatchCreateRequest) -> Self {
-        let breaks = fake.state.lock().breaks;
+        let (number, breaks) = {
+            let mut state = fake.state.lock();
+            state.watches += 1;
+            (state.watches, state.breaks)
+        };
         Self {
+            number,
             sent: create.start_revision - 1,
             create,
             looked: 0,
@@ -358,12 +375,13 @@ impl Follower {
     /// What is to be sent now.
     fn answers(&mut self) -> Vec<WatchResponse> {
         let state = self.fake.state.lock();
+        let held = state.held || self.number <= state.silenced;
         let mut answers = Vec::new();
         if self.asked && state.progress == Progress::Early {
             self.asked = false;
             answers.push(progress(&state, state.revision, -1));
         }
-        if !state.held {
+        if !held {
             let first = self.create.start_revision - i64::from(state.replays);
             let news = state.log[self.looked.min(state.log.len())..].iter().filter(|event| {
                 let found = event.kv.as_ref().unwrap();
@@ -374,7 +392,7 @@ impl Follower {
             self.sent = state.revision;
             answers.extend(responses(&state, events));
         }
-        if self.asked && !state.held {
+        if self.asked && !held {
             self.asked = false;
             match state.progress {
                 Progress::True | Progress::Early => answers.push(progress(&state, self.sent, -1)),

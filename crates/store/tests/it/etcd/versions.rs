@@ -102,6 +102,19 @@ async fn no_read_is_ahead_of_the_watch() {
 }
 
 #[tokio::test]
+async fn a_silent_watch_is_given_up_by_those_who_only_write() {
+    for version in ["3.4.23", "3.6.1"] {
+        let fake = Fake::start(version).await;
+        let replica = replica(&open(&fake, "/test").await).await;
+        replica.commit(Transaction::create("/a/1", "x")).await.unwrap();
+        fake.silence_watches();
+        // It is done when readers see it, for which this watch would wait for ever.
+        replica.commit(Transaction::create("/a/2", "x")).await.unwrap();
+        assert!(!is_fenced(&fake), "{version}: a write of its own needs no other");
+    }
+}
+
+#[tokio::test]
 async fn revisions_come_whole_and_once() {
     let fake = Fake::start("3.6.1").await;
     fake.set(|state| (state.fragmented, state.replays) = (true, true));
