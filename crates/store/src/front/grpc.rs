@@ -13,6 +13,7 @@ use prost::Message;
 use tonic::{Response, Status};
 
 use super::REQUEST_BYTES_MAX;
+use super::output::Lender;
 
 /// What is before a message: whether it is compressed, and its length.
 pub(super) const PREFIX_BYTES: usize = 5;
@@ -119,10 +120,14 @@ fn encode(message: &impl Message) -> Bytes {
     bytes.freeze()
 }
 
-/// Answers a request. Nobody may be there any more to hear it.
-pub(super) fn answer(respond: SendResponse<Bytes>, answer: Result<Response<impl Message>, Status>) {
+/// Answers a request. Nobody may be there any more to hear it. What may be large is lent.
+pub(super) fn answer(
+    respond: SendResponse<Bytes>,
+    answer: Result<Response<impl Message>, Status>,
+    lender: Option<&Lender>,
+) {
     match answer {
-        Ok(message) => heard(tell(respond, message.get_ref())),
+        Ok(message) => heard(tell(respond, message.get_ref(), lender)),
         Err(status) => refuse(respond, status),
     }
 }
@@ -138,12 +143,20 @@ fn heard(told: Result<(), h2::Error>) {
     }
 }
 
-fn tell(mut respond: SendResponse<Bytes>, message: &impl Message) -> Result<(), h2::Error> {
+fn tell(
+    mut respond: SendResponse<Bytes>,
+    message: &impl Message,
+    lender: Option<&Lender>,
+) -> Result<(), h2::Error> {
     let mut response = http::Response::new(());
     let kind = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     let mut stream = respond.send_response(response, false)?;
-    stream.send_data(encode(message), false)?;
+    let message = encode(message);
+    if let Some(lender) = lender {
+        lender.lend(&message);
+    }
+    stream.send_data(message, false)?;
     let mut end = HeaderMap::with_capacity(1);
     end.insert(STATUS, HeaderValue::from_static("0"));
     stream.send_trailers(end)

@@ -174,7 +174,7 @@ impl UnderWay {
                 prev_kv: None,
             });
             let told = told.map(Response::new).map_err(|error| errors::commit(&error));
-            grpc::answer(put.respond, told);
+            grpc::answer(put.respond, told, None);
         }
         Poll::Ready(())
     }

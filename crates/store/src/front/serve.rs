@@ -28,7 +28,7 @@ use tonic::codegen::Service as _;
 use tonic::{Request, Response, Status};
 
 use super::convert::is_range;
-use super::output::Output;
+use super::output::{Lender, Output};
 use super::puts::Puts;
 use super::streams::{Received, send};
 use super::{Front, REQUEST_BYTES_MAX, evaluate, grpc};
@@ -67,6 +67,7 @@ impl Front {
         let mut connection = Connection {
             pings: Pings::new(library.ping_pong()),
             library,
+            lender: output.lender(),
             output,
             puts: Puts::new(self.shared.clone()),
             calls: FuturesUnordered::new(),
@@ -108,6 +109,7 @@ impl Front {
 struct Connection<T> {
     library: h2::server::Connection<Output<T>, Bytes>,
     output: Output<T>,
+    lender: Lender,
     puts: Puts,
     /// Calls that this task goes on with: those that wait for the engine, and watches.
     calls: FuturesUnordered<BoxFuture<'static, ()>>,
@@ -211,13 +213,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         A: Message,
         W: Future<Output = Result<Response<A>, Status>> + Send + 'static,
     {
-        let front = self.front.clone();
+        let (front, lender) = (self.front.clone(), self.lender.clone());
         let call = async move {
             match body.message().await {
                 Ok(question) => {
                     let long = long(&question);
                     let work = work(front, Request::new(question));
-                    let answering = async move { grpc::answer(respond, work.await) };
+                    let answering = async move { grpc::answer(respond, work.await, Some(&lender)) };
                     if long {
                         tokio::spawn(answering);
                     } else {
@@ -237,19 +239,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         W: Future<Output = Result<Response<A>, Status>> + Send + 'static,
     {
         let work = work(self.front.clone(), Request::new(question));
-        self.calls
-            .push(async move { grpc::answer(respond, work.await) }.boxed());
+        let lender = self.lender.clone();
+        let answering = async move { grpc::answer(respond, work.await, Some(&lender)) };
+        self.calls.push(answering.boxed());
     }
 
     /// Leaves a call to servers that take and give bodies.
     fn leave(&self, request: http::Request<Received>, respond: SendResponse<Bytes>) {
-        let front = self.front.clone();
+        let (front, lender) = (self.front.clone(), self.lender.clone());
         if request.uri().path() == "/etcdserverpb.Watch/Watch" {
             // Not the generated server: it would encode each answer anew, and copy it.
-            let watching = async move { heard(send(front.watch(request).await, respond).await) };
+            let watching = async move { heard(send(front.watch(request).await, respond, lender).await) };
             self.calls.push(watching.boxed());
         } else {
-            tokio::spawn(async move { heard(send(front.answer(request).await, respond).await) });
+            tokio::spawn(async move { heard(send(front.answer(request).await, respond, lender).await) });
         }
     }
 }

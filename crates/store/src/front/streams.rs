@@ -8,6 +8,8 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http_body::{Body, Frame};
 
+use super::output::Lender;
+
 /// The body of a request.
 pub(super) struct Received(pub(super) RecvStream);
 
@@ -35,7 +37,11 @@ impl Body for Received {
 }
 
 /// Sends an answer to its end, or until nobody hears it any more.
-pub(super) async fn send<B>(response: http::Response<B>, mut respond: SendResponse<Bytes>) -> Result<(), h2::Error>
+pub(super) async fn send<B>(
+    response: http::Response<B>,
+    mut respond: SendResponse<Bytes>,
+    lender: Lender,
+) -> Result<(), h2::Error>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -45,13 +51,14 @@ where
     if ended {
         return Ok(());
     }
-    let mut sending = Sending { body, stream };
+    let mut sending = Sending { body, stream, lender };
     std::future::poll_fn(|context| sending.poll(context)).await
 }
 
 struct Sending<B> {
     body: B,
     stream: SendStream<Bytes>,
+    lender: Lender,
 }
 
 // === impl Sending ===
@@ -74,7 +81,10 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
             }
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.stream.send_data(data, self.body.is_end_stream())?,
+                    Ok(data) => {
+                        self.lender.lend(&data);
+                        self.stream.send_data(data, self.body.is_end_stream())?;
+                    }
                     Err(frame) => {
                         self.stream.reserve_capacity(0);
                         let end = frame.into_trailers().unwrap_or_default();

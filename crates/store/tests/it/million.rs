@@ -12,8 +12,9 @@ const RECORDS: u64 = 1_000_000;
 const VALUE_BYTES: u64 = 100;
 /// What a record may take beside its key and value: itself, its parts' allocations, its share of the map.
 const BESIDE_A_RECORD_BYTES_MAX: u64 = 256;
-/// What else opening may take at any time: blocks of files on their way, and the program itself, as tests are built.
-const BESIDE_ALL_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// What else opening may take at any time: blocks of files on their way, and the program itself, as tests are built. It took
+/// 342 MiB in all when this was written, of 430; a snapshot that is held whole is 170 more.
+const BESIDE_ALL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 fn key(number: u64) -> String {
     format!("/registry/pods/default/{number:07}")
@@ -71,8 +72,8 @@ async fn it_opens_within_its_bound() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = String::from_utf8_lossy(&output.stdout);
     let highest = told.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    println!("{highest}");
     let kilobytes: u64 = highest.trim().trim_end_matches(" kB").trim().parse().unwrap();
+    println!("{} of {} MiB", kilobytes / 1024, bound() >> 20);
     assert!(
         kilobytes * 1024 <= bound(),
         "{} MiB, and {} MiB are its bound",
