@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::map::{Item, head_of_bytes, shared_of_bytes};
+use crate::map::Item;
 use crate::state::{StateReader, WholeState};
 use crate::transaction::{Commit, CommitError, Stamp, Transaction};
 
@@ -66,11 +66,8 @@ impl Item for Arc<Record> {
     fn key(&self) -> &[u8] {
         &self.key
     }
-    fn head(key: &[u8], skip: usize) -> u64 {
-        head_of_bytes(key, skip)
-    }
-    fn shared(one: &[u8], two: &[u8]) -> usize {
-        shared_of_bytes(one, two)
+    fn bytes(key: &[u8]) -> &[u8] {
+        key
     }
 }
 

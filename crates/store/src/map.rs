@@ -12,7 +12,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use items::Items;
-pub(crate) use items::{head_of_bytes, shared_of_bytes};
 
 /// Items in a node at most. 32 pointers are four cache lines; larger nodes make a copied path dearer than its search.
 const ITEMS_MAX: usize = 32;
@@ -25,16 +24,11 @@ pub trait Item: Clone {
     type Key: Ord + ?Sized;
     /// The key of this item; it must not change while the item is in a map.
     fn key(&self) -> &Self::Key;
-    /// A number by which a search tells most keys apart without looking at them: of two keys that begin with the same
-    /// `skip` parts, the lower one never has the higher number. Zero: keys are always looked at.
-    fn head(key: &Self::Key, skip: usize) -> u64 {
-        let _ = (key, skip);
-        0
-    }
-    /// How many parts two keys begin with together; a key between them begins with those, too.
-    fn shared(one: &Self::Key, two: &Self::Key) -> usize {
-        let _ = (one, two);
-        0
+    /// The bytes that a key is ordered by, if it is one that is: a search tells most keys apart by some of them, which it
+    /// keeps. None: keys themselves are looked at.
+    fn bytes(key: &Self::Key) -> &[u8] {
+        let _ = key;
+        &[]
     }
 }
 
@@ -469,11 +463,8 @@ mod tests {
         fn key(&self) -> &[u8] {
             &self.0
         }
-        fn head(key: &[u8], skip: usize) -> u64 {
-            head_of_bytes(key, skip)
-        }
-        fn shared(one: &[u8], two: &[u8]) -> usize {
-            shared_of_bytes(one, two)
+        fn bytes(key: &[u8]) -> &[u8] {
+            key
         }
     }
 

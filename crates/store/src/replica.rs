@@ -30,7 +30,7 @@ pub use table::{Snapshot, Table};
 pub use watch::{Cursor, Interest, WatchBatch, WatchError};
 
 use crate::engine::{Engine, EngineError, Record, Revision};
-use crate::map::{Item, Map, head_of_bytes, shared_of_bytes};
+use crate::map::{Item, Map};
 use crate::mutation::{Mutation, mutated};
 use crate::transaction::{CommitError, Operation, Transaction};
 use age::Age;
@@ -85,11 +85,8 @@ impl<V> Item for Arc<Entry<V>> {
     fn key(&self) -> &[u8] {
         &self.record.key
     }
-    fn head(key: &[u8], skip: usize) -> u64 {
-        head_of_bytes(key, skip)
-    }
-    fn shared(one: &[u8], two: &[u8]) -> usize {
-        shared_of_bytes(one, two)
+    fn bytes(key: &[u8]) -> &[u8] {
+        key
     }
 }
 

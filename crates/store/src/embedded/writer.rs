@@ -29,8 +29,9 @@ const SNAPSHOT_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Waits before a disk that failed is tried again.
 const REPAIR_INITIAL: Duration = Duration::from_millis(100);
 const REPAIR_MAX: Duration = Duration::from_secs(10);
-/// How much of a batch's buffer is kept for the next one: more than 64 writers of objects of 4 kB need.
-const SPARE_BYTES_MAX: usize = 512 * 1024;
+
+/// What is kept of a batch's buffer for the next one: most are smaller, and new memory of this size costs page faults.
+const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -39,8 +40,8 @@ pub(super) struct Writer {
     clock: Clock,
     publish: latest::Sender<Revision>,
     marks: Marks,
-    /// The buffer of the last batch, empty: the next one need not grow its own.
-    spare: Vec<u8>,
+    /// Of the last batch, for the next one.
+    buffer: Vec<u8>,
     snapshot: Option<SnapshotFile>,
     /// Bytes that the snapshot being written will have.
     snapshot_running: Option<u64>,
@@ -86,7 +87,7 @@ impl Writer {
             clock: options.clock.clone(),
             publish,
             marks,
-            spare: Vec::new(),
+            buffer: Vec::new(),
             snapshot,
             snapshot_running: None,
             snapshot_retry: Backoff::new(SNAPSHOT_RETRY_INITIAL, SNAPSHOT_RETRY_MAX),
@@ -134,7 +135,7 @@ impl Writer {
             pending: Vec::new(),
             commits: Vec::new(),
             tip: Tip::new(root),
-            buffer: std::mem::take(&mut self.spare),
+            buffer: std::mem::take(&mut self.buffer),
             roomy: false,
             failed: None,
         };
@@ -242,15 +243,10 @@ impl Writer {
     }
 
     pub(super) fn append(&mut self, batch: &mut Batch) {
-        let mut buffer = std::mem::take(&mut batch.buffer);
-        let appended = match batch.commits.is_empty() {
-            true => Ok(()),
-            false => self.log.append(&buffer, batch.roomy),
-        };
-        buffer.clear();
-        buffer.shrink_to(SPARE_BYTES_MAX);
-        self.spare = buffer;
-        let Err(AppendError { error, begun }) = appended else {
+        if batch.commits.is_empty() {
+            return;
+        }
+        let Err(AppendError { error, begun }) = self.log.append(&batch.buffer, batch.roomy) else {
             return;
         };
         tracing::error!(%error, begun, "writing the log failed");
@@ -290,7 +286,6 @@ impl Writer {
                 let mut memory = self.shared.memory.write();
                 let begins = memory.oldest_ms().is_none();
                 memory.apply(&batch.commits, ahead);
-                memory.trim(self.clock.now_ms(), &self.tuning, self.shared.needed());
                 let revision = memory.revision;
                 drop(memory);
                 self.publish.send_replace(revision);
@@ -309,6 +304,15 @@ impl Writer {
         let mut answering = Answering::default();
         for pending in batch.pending {
             answering.answer(pending.asker, pending.result);
+        }
+        drop(answering);
+        self.buffer = batch.buffer;
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_KEPT_BYTES);
+        // Last: giving memory back takes longer than anything else here, and nobody waits for it.
+        if !batch.commits.is_empty() {
+            let mut memory = self.shared.memory.write();
+            memory.trim(self.clock.now_ms(), &self.tuning, self.shared.needed());
         }
     }
 

@@ -2,15 +2,17 @@
 //!
 //! A key lies behind two pointers from its node, each a miss of the processor's caches in a map of any size, and a search
 //! compares some thirteen keys of ten thousand. Heads answer most comparisons from the node's own memory: the bytes of each
-//! key behind those that all keys of the node begin with. Invariants: the first `skip` bytes of all keys are the same;
-//! `heads` has, for each item, what [`Item::head`] says of its key and `skip`.
+//! key behind those that all keys of the node begin with, which lie here, too. Invariants: all keys begin with `beginning`;
+//! `heads` has, for each item, what [`head`] says of its key behind that.
+
+use std::sync::Arc;
 
 use super::{ITEMS_MAX, Item};
 
 pub(super) struct Items<T> {
     items: Vec<T>,
     heads: Vec<u64>,
-    skip: usize,
+    beginning: Arc<[u8]>,
 }
 
 impl<T: Clone> Clone for Items<T> {
@@ -23,7 +25,7 @@ impl<T: Clone> Clone for Items<T> {
         Self {
             items,
             heads,
-            skip: self.skip,
+            beginning: self.beginning.clone(),
         }
     }
 }
@@ -41,39 +43,36 @@ impl<T: Item> Items<T> {
         Self {
             items: Vec::new(),
             heads: Vec::new(),
-            skip: 0,
+            beginning: Arc::default(),
         }
     }
 
     /// Of items that are in order.
     pub(super) fn of(items: Vec<T>) -> Self {
         let heads = Vec::with_capacity(items.len());
-        let mut of = Self { items, heads, skip: 0 };
+        let mut of = Self {
+            items,
+            heads,
+            beginning: Arc::default(),
+        };
         of.make_heads();
         of
     }
 
     /// Where a key is, or where it would be.
     pub(super) fn search(&self, key: &T::Key) -> Result<usize, usize> {
-        let Some(first) = self.items.first() else {
-            return Err(0);
-        };
-        let head = T::head(key, self.skip);
+        let bytes = T::bytes(key);
+        if !bytes.starts_with(&self.beginning) {
+            // It is before all of them or behind all of them.
+            let before = bytes < &*self.beginning;
+            return Err(if before { 0 } else { self.items.len() });
+        }
+        let head = head(bytes, self.beginning.len());
         let from = self.heads.partition_point(|other| *other < head);
         let ties = self.heads[from..].iter().take_while(|other| **other == head).count();
-        let found = self.items[from..from + ties].binary_search_by(|item| item.key().cmp(key));
-        match found {
-            // Whatever it begins with, it is this key.
+        match self.items[from..from + ties].binary_search_by(|item| item.key().cmp(key)) {
             Ok(index) => Ok(from + index),
-            // The heads have said the truth of a key that begins as all others do. Its neighbour is asked, which is near.
-            Err(index) => {
-                let near = self.items.get(from + index).unwrap_or(first);
-                if self.skip == 0 || T::shared(key, near.key()) >= self.skip {
-                    Err(from + index)
-                } else {
-                    self.items.binary_search_by(|item| item.key().cmp(key))
-                }
-            }
+            Err(index) => Err(from + index),
         }
     }
 
@@ -134,41 +133,41 @@ impl<T: Item> Items<T> {
 
     /// The head of an item that is new in its place.
     fn note(&mut self, index: usize) {
-        let key = self.items[index].key();
-        // Between two keys it begins as they do.
-        let inside = index > 0 && index + 1 < self.items.len();
-        let other = if index == 0 { self.items.len() - 1 } else { 0 };
-        if inside || self.skip == 0 || other != index && T::shared(key, self.items[other].key()) >= self.skip {
-            self.heads[index] = T::head(key, self.skip);
+        let bytes = T::bytes(self.items[index].key());
+        if bytes.starts_with(&self.beginning) {
+            self.heads[index] = head(bytes, self.beginning.len());
         } else {
             self.make_heads();
         }
     }
 
     fn make_heads(&mut self) {
-        self.skip = match (self.items.first(), self.items.last()) {
-            (Some(first), Some(last)) => T::shared(first.key(), last.key()),
-            _ => 0,
+        // What is between the first and the last begins as both do.
+        let beginning = match (self.items.first(), self.items.last()) {
+            (Some(first), Some(last)) => shared(T::bytes(first.key()), T::bytes(last.key())),
+            _ => &[],
         };
+        if *beginning != *self.beginning {
+            self.beginning = beginning.into();
+        }
         self.heads.clear();
-        let heads = self.items.iter().map(|item| T::head(item.key(), self.skip));
+        let heads = self.items.iter().map(|item| head(T::bytes(item.key()), self.beginning.len()));
         self.heads.extend(heads);
     }
 
     /// Whether the heads are those of the keys.
     #[cfg(test)]
     pub(super) fn is_right(&self) -> bool {
-        let first = self.items.first().map(T::key);
         self.items.len() == self.heads.len()
-            && self.items.iter().zip(&self.heads).all(|(item, head)| {
-                *head == T::head(item.key(), self.skip)
-                    && first.is_none_or(|first| T::shared(first, item.key()) >= self.skip)
+            && self.items.iter().zip(&self.heads).all(|(item, noted)| {
+                let bytes = T::bytes(item.key());
+                bytes.starts_with(&self.beginning) && *noted == head(bytes, self.beginning.len())
             })
     }
 }
 
 /// The eight bytes behind the first `skip`, as a number that is ordered as they are; what is not there is zero.
-pub(crate) fn head_of_bytes(key: &[u8], skip: usize) -> u64 {
+fn head(key: &[u8], skip: usize) -> u64 {
     let rest = key.get(skip..).unwrap_or_default();
     match rest.first_chunk::<8>() {
         Some(head) => u64::from_be_bytes(*head),
@@ -180,7 +179,8 @@ pub(crate) fn head_of_bytes(key: &[u8], skip: usize) -> u64 {
     }
 }
 
-/// How many bytes two keys begin with together.
-pub(crate) fn shared_of_bytes(one: &[u8], two: &[u8]) -> usize {
-    one.iter().zip(two).take_while(|(one, two)| one == two).count()
+/// What two keys begin with together.
+fn shared<'a>(one: &'a [u8], two: &[u8]) -> &'a [u8] {
+    let count = one.iter().zip(two).take_while(|(one, two)| one == two).count();
+    &one[..count]
 }
