@@ -94,7 +94,7 @@ impl Strategy for EndpointSlices {
     }
 
     fn generation_changed(&self, object: &Value, old: &Value) -> bool {
-        ["addressType", "endpoints", "ports"]
+        ["addressType", "endpoints", "ports", "metadata.labels"]
             .iter()
             .any(|field| object.at(field) != old.at(field))
     }
@@ -327,9 +327,15 @@ mod tests {
     }
 
     #[test]
-    fn the_generation_counts_content() {
+    fn the_generation_counts_content_and_labels() {
         let old = json!({"metadata": {"labels": {"a": "b"}}, "endpoints": []});
-        assert!(!EndpointSlices.generation_changed(&json!({"endpoints": []}), &old));
-        assert!(EndpointSlices.generation_changed(&json!({"endpoints": [{}]}), &old));
+        let annotated = json!({"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}, "endpoints": []});
+        assert!(!EndpointSlices.generation_changed(&annotated, &old));
+        for changed in [
+            json!({"endpoints": []}),
+            json!({"metadata": {"labels": {"a": "b"}}, "endpoints": [{}]}),
+        ] {
+            assert!(EndpointSlices.generation_changed(&changed, &old));
+        }
     }
 }

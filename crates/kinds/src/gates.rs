@@ -28,6 +28,8 @@ const ON: &[&str] = &[
     // Data only: the API server's part of a resize.
     "InPlacePodVerticalScaling",
     "SupplementalGroupsPolicy",
+    // What a node says that it can do; admission asks it about changes of pods.
+    "NodeDeclaredFeatures",
     // Data only: the name of a class.
     "VolumeAttributesClass",
 ];

@@ -231,6 +231,12 @@ pub trait Strategy: Send + Sync {
         ErrorList::new()
     }
 
+    /// The fields that a write through this endpoint resets, so that nobody comes to own them by it (upstream:
+    /// GetResetFields). By default `status` on the resource itself, when that is written apart, and `spec` on `status`.
+    fn reset_fields(&self, _subresource: &str) -> Option<&'static [&'static str]> {
+        None
+    }
+
     /// Texts for the `Warning` header.
     fn warnings(&self, _object: &Value, _old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
         Vec::new()

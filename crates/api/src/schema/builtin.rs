@@ -14,6 +14,10 @@ use crate::{GroupVersion, GroupVersionKind};
 
 static TEXT: &str = include_str!("../../data/schema-v1.36.txt");
 
+/// Fields whose empty list keeps a default away and is refused: `GenerateHPAScaleUpRules` of `pkg/apis/autoscaling/v2/defaults.go`
+/// asks whether there is a list, not whether there is something in it.
+const EMPTY_IS_GIVEN: [(&str, &str); 1] = [("api.autoscaling.v2.HPAScalingRules", "policies")];
+
 /// A resource that upstream serves.
 #[derive(Clone, Debug)]
 pub struct ResourceRow {
@@ -192,8 +196,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn object(&mut self, name: &'static str, id: NodeId, lines: &[&'static str]) {
-        let package = name.rsplit_once('.').map_or("", |(package, _)| package);
+    fn object(&mut self, owner: &'static str, id: NodeId, lines: &[&'static str]) {
+        let package = owner.rsplit_once('.').map_or("", |(package, _)| package);
         let mut tags: Vec<Vec<u16>> = Vec::with_capacity(lines.len());
         let mut fields = Vec::with_capacity(lines.len());
         for line in lines {
@@ -212,7 +216,9 @@ impl Reader<'_> {
             fields.push(FieldSpec {
                 name,
                 node: self.node(package, ty),
-                omit: if flags.contains('n') {
+                omit: if EMPTY_IS_GIVEN.contains(&(owner, name)) {
+                    Omit::NotGiven
+                } else if flags.contains('n') {
                     Omit::Never
                 } else if flags.contains('z') {
                     Omit::Zero

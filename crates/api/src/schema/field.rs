@@ -14,6 +14,9 @@ pub enum Omit {
     Zero,
     /// Never.
     Never,
+    /// When it was not given: a list that is empty is not the same as none. Go tells the two apart before an object is stored;
+    /// what is stored has no empty one.
+    NotGiven,
     /// Custom resources: written exactly when it was given.
     AsGiven,
 }

@@ -443,7 +443,7 @@ impl Builder {
 /// What Go's encoder does with the field, told once: `(absent, drop_zero)`.
 fn rule(field: Field<'_>) -> (Absent, bool) {
     let data = field.data();
-    if data.omit == Omit::AsGiven {
+    if matches!(data.omit, Omit::AsGiven | Omit::NotGiven) {
         return (Absent::Leave, false);
     }
     let never = data.omit == Omit::Never;

@@ -8,7 +8,7 @@ use api::field::ErrorList;
 use cel::admission::{Declared, Gives};
 
 use super::expressions::{Expressions, Known};
-use super::policies::{bound, default_binding, default_policy, policy};
+use super::policies::{bound, default_binding, default_policy, name_warnings, policy};
 use crate::check::{At, Report};
 use crate::row::{Strategy, WriteContext};
 use crate::view::View;
@@ -39,6 +39,10 @@ impl Strategy for MutatingPolicies {
         Report::of(object, |object| mutating(&object, old))
     }
 
+    fn warnings(&self, object: &Value, _old: Option<&Value>, context: &WriteContext) -> Vec<String> {
+        name_warnings(object, context)
+    }
+
     fn is_deep(&self) -> bool {
         true
     }
@@ -58,6 +62,10 @@ impl Strategy for MutatingBindings {
 
     fn validate_update(&self, object: &Value, _old: &Value, _context: &WriteContext) -> ErrorList {
         Report::of(object, |object| binding(&object.get("spec")))
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>, context: &WriteContext) -> Vec<String> {
+        name_warnings(object, context)
     }
 
     fn is_deep(&self) -> bool {

@@ -10,7 +10,10 @@ use super::expressions::{Expressions, Known};
 use super::rules;
 use crate::check::At;
 use crate::names;
+use crate::row::WriteContext;
 use crate::view::{Edit, View};
+
+const STATIC_SUFFIX: &str = ".static.k8s.io";
 
 /// The defaults of a policy.
 pub fn default_policy(object: &mut Value) {
@@ -34,6 +37,19 @@ fn default_match(matched: Option<&mut Value>) {
             rule.put_default("scope", "*");
         }
     }
+}
+
+/// What a user is told of a name that upstream keeps for policies that come from files. Source: `WarningsForStaticSuffix` in
+/// `pkg/apis/admissionregistration/validation/static_suffix.go`.
+pub fn name_warnings(object: &Value, context: &WriteContext) -> Vec<String> {
+    let reserved = context.subresource.is_empty() && object.text("metadata.name").ends_with(STATIC_SUFFIX);
+    let told = reserved.then(|| {
+        format!(
+            "metadata.name: names ending with {STATIC_SUFFIX:?} are reserved for static manifest-based configurations and \
+             cannot be managed via the API"
+        )
+    });
+    told.into_iter().collect()
 }
 
 /// What any policy has, up to its variables, which the expressions after them may use.

@@ -11,7 +11,7 @@ use api::validation::{conditions, qualified_name};
 use cel::admission::{Declared, Gives};
 
 use super::expressions::{Expressions, Known};
-use super::policies::{bound, default_binding, default_policy, policy};
+use super::policies::{bound, default_binding, default_policy, name_warnings, policy};
 use crate::check::{At, Report};
 use crate::generic;
 use crate::row::{Strategy, WriteContext};
@@ -59,6 +59,17 @@ impl Strategy for ValidatingPolicies {
         })
     }
 
+    fn warnings(&self, object: &Value, _old: Option<&Value>, context: &WriteContext) -> Vec<String> {
+        name_warnings(object, context)
+    }
+
+    fn reset_fields(&self, subresource: &str) -> Option<&'static [&'static str]> {
+        match subresource {
+            "status" => Some(&["metadata", "spec"]),
+            _ => None,
+        }
+    }
+
     fn is_deep(&self) -> bool {
         true
     }
@@ -78,6 +89,10 @@ impl Strategy for ValidatingBindings {
 
     fn validate_update(&self, object: &Value, _old: &Value, _context: &WriteContext) -> ErrorList {
         Report::of(object, |object| binding(&object.get("spec")))
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>, context: &WriteContext) -> Vec<String> {
+        name_warnings(object, context)
     }
 
     fn is_deep(&self) -> bool {

@@ -10,6 +10,7 @@ use api::field::ErrorList;
 use api::validation::{dns1035_label, fully_qualified_name, label_selector};
 
 use super::expressions::Known;
+use super::policies::name_warnings;
 use super::rules;
 use crate::check::{At, Report};
 use crate::row::{Strategy, WriteContext};
@@ -58,6 +59,10 @@ impl Strategy for Webhooks {
 
     fn validate_update(&self, object: &Value, old: &Value, _context: &WriteContext) -> ErrorList {
         Report::of(object, |object| validate(&object, old))
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>, context: &WriteContext) -> Vec<String> {
+        name_warnings(object, context)
     }
 
     fn is_deep(&self) -> bool {

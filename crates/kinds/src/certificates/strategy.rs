@@ -7,7 +7,7 @@ use api::Value;
 use api::field::ErrorList;
 use serde_json::json;
 
-use super::validation;
+use super::validation::{self, Tolerated};
 use crate::check::Report;
 use crate::generic;
 use crate::row::{Strategy, WriteContext, Writer};
@@ -38,15 +38,10 @@ impl Strategy for Requests {
             }
             _ => {
                 generic::keep_all_but_status(object, old);
-                let is_verdict = |condition: &&Value| VERDICTS.contains(&condition.text("type"));
-                let mut conditions: Vec<Value> = old
-                    .list("status.conditions")
-                    .iter()
-                    .filter(is_verdict)
-                    .cloned()
-                    .collect();
-                let others = object.list("status.conditions").iter();
-                conditions.extend(others.filter(|condition| !is_verdict(condition)).cloned());
+                let mut conditions = object.list("status.conditions").to_vec();
+                for verdict in VERDICTS {
+                    keep_verdict(&mut conditions, old, verdict);
+                }
                 set_conditions(object, dated(conditions, old, context.now));
             }
         }
@@ -54,15 +49,25 @@ impl Strategy for Requests {
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
         Report::of(object, |object| {
-            validation::spec(&object.get("spec"));
-            validation::status(&object);
+            validation::spec(&object.get("spec"), &Tolerated::none());
+            validation::status(&object, &Tolerated::none());
         })
     }
 
     fn validate_update(&self, object: &Value, old: &Value, context: &WriteContext) -> ErrorList {
         Report::of(object, |object| {
-            validation::status(&object);
+            let tolerated = Tolerated::by(old, object.value);
+            validation::spec(&object.get("spec"), &tolerated);
+            validation::status(&object, &tolerated);
             validation::change(&object, old, context.subresource);
+        })
+    }
+
+    fn reset_fields(&self, subresource: &str) -> Option<&'static [&'static str]> {
+        Some(match subresource {
+            "" => &["spec", "status"],
+            "approval" => &["spec", "status.certificate"],
+            _ => &["spec", "status.conditions"],
         })
     }
 
@@ -95,6 +100,21 @@ fn set_conditions(object: &mut Value, conditions: Vec<Value>) {
         drop(object.cut("status.conditions"));
     } else {
         object.object("status").insert("conditions".into(), conditions.into());
+    }
+}
+
+/// Keeps what the old request says of a verdict, when the new one has it as often; else validation refuses it.
+fn keep_verdict(conditions: &mut [Value], old: &Value, verdict: &str) {
+    let of = |condition: &&Value| condition.text("type") == verdict;
+    let before: Vec<&Value> = old.list("status.conditions").iter().filter(of).collect();
+    if conditions.iter().filter(of).count() != before.len() {
+        return;
+    }
+    let now = conditions
+        .iter_mut()
+        .filter(|condition| condition.text("type") == verdict);
+    for (now, before) in now.zip(before) {
+        *now = before.clone();
     }
 }
 

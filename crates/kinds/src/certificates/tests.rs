@@ -86,9 +86,7 @@ fn approvals_and_certificates_have_doors_of_their_own() {
             both,
             "status.conditions.1.type",
             json!("Denied"),
-            vec![
-                "status.conditions[1].type: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive",
-            ],
+            vec!["status.conditions: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive"],
         ),
         (
             "approval",
@@ -99,7 +97,31 @@ fn approvals_and_certificates_have_doors_of_their_own() {
             vec!["status.conditions: Forbidden: updates may not remove a condition of type \"Approved\""],
         ),
         // Whoever may only sign does not approve.
-        ("status", "{}", failed, "status.conditions.1", json!(null), vec![]),
+        (
+            "status",
+            "{}",
+            failed,
+            "status.conditions.0.type",
+            json!("Failed"),
+            vec!["status.conditions: Forbidden: updates may not add a condition of type \"Approved\""],
+        ),
+        // Nor does it change what was said.
+        (
+            "status",
+            approved,
+            "{conditions: [{type: Failed, status: 'True'}, {type: Approved, status: 'True', reason: Other}]}",
+            "status.conditions.1.reason",
+            json!("Because"),
+            vec![],
+        ),
+        (
+            "status",
+            approved,
+            "{}",
+            "status.conditions",
+            json!(null),
+            vec!["status.conditions: Forbidden: updates may not remove a condition of type \"Approved\""],
+        ),
         (
             "status",
             "{}",
@@ -112,8 +134,46 @@ fn approvals_and_certificates_have_doors_of_their_own() {
         ),
         ("", "{}", approved, "status", json!({}), vec![]),
     ] {
-        let (old, new) = (format!("status: {old}"), format!("status: {new}"));
+        let spec = yaml("spec: {signerName: example.com/s, usages: [client auth], request: REQUEST}");
+        let (old, new) = (format!("{spec}\nstatus: {old}"), format!("status: {new}"));
         let case = Case::new(door).subresource(door).old(&old).object(&new);
         check(&Requests, case.errors(&errors).field(path, value));
     }
+}
+
+/// Rules that are younger than a request do not keep it from being answered; what it asks for does not change.
+#[test]
+fn requests_of_before_go_on() {
+    let old = "spec: {signerName: kubernetes.io/legacy-unknown, usages: [some, some], request: REQUEST}\nstatus: {certificate: \
+               eA==, conditions: [{type: Approved, status: 'True'}, {type: Denied, status: 'True'}, {type: '', status: \
+               'True'}]}";
+    let new = old
+        .replace("[some, some]", "[any]")
+        .replace("{type: ''", "{type: Failed, status: 'True'}, {type: ''");
+    let case = Case::new("old")
+        .subresource("approval")
+        .old(&yaml(old))
+        .object(&yaml(&new));
+    check(
+        &Requests,
+        case.field("spec.usages.0", "some")
+            .field("status.conditions.2.type", "Failed"),
+    );
+    let fresh = Case::new("new").object(&yaml(old));
+    check(
+        &Requests,
+        fresh.errors(&[
+            "spec.signerName: Invalid value: \"kubernetes.io/legacy-unknown\": the legacy signerName is not allowed via this API \
+             version",
+            &usage(0),
+            &usage(1),
+            "spec.usages[1]: Duplicate value: \"some\"",
+        ]),
+    );
+}
+
+/// What is said of the unknown usage at a place.
+fn usage(index: usize) -> String {
+    let known = super::validation::USAGES.map(|usage| format!("{usage:?}")).join(", ");
+    format!("spec.usages[{index}]: Unsupported value: \"some\": supported values: {known}")
 }

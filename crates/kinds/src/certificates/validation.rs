@@ -15,7 +15,7 @@ use crate::check::At;
 use crate::view::View;
 
 /// What a certificate may be asked for.
-const USAGES: [&str; 23] = [
+pub(super) const USAGES: [&str; 23] = [
     "any",
     "cert sign",
     "client auth",
@@ -49,8 +49,51 @@ const DOMAIN_BYTES_MAX: usize = 253;
 /// A domain, and the name of a resource in its namespace.
 const SIGNER_BYTES_MAX: usize = DOMAIN_BYTES_MAX + 1 + (63 + 1 + 253);
 
-/// The rules of a new request.
-pub(super) fn spec(spec: &At) {
+/// What a stored request may go on breaking: rules that are younger than it.
+pub(super) struct Tolerated {
+    both_verdicts: bool,
+    legacy_signer: bool,
+    repeated_conditions: bool,
+    untyped_conditions: bool,
+    any_certificate: bool,
+    repeated_usages: bool,
+    unknown_usages: bool,
+}
+
+impl Tolerated {
+    /// Nothing: the request is new.
+    pub(super) fn none() -> Tolerated {
+        Tolerated {
+            both_verdicts: false,
+            legacy_signer: false,
+            repeated_conditions: false,
+            untyped_conditions: false,
+            any_certificate: false,
+            repeated_usages: false,
+            unknown_usages: false,
+        }
+    }
+
+    /// What the old request breaks already. Source: `getValidationOptions`.
+    pub(super) fn by(old: &Value, new: &Value) -> Tolerated {
+        let types: Vec<&str> = old.list("status.conditions").iter().map(|c| c.text("type")).collect();
+        let usages: Vec<&str> = old.texts("spec.usages").collect();
+        let repeats = |list: &[&str]| list.iter().collect::<BTreeSet<_>>().len() < list.len();
+        let certificate = old.text("status.certificate");
+        Tolerated {
+            both_verdicts: types.contains(&"Approved") && types.contains(&"Denied"),
+            legacy_signer: old.text("spec.signerName") == LEGACY_SIGNER,
+            repeated_conditions: repeats(&types),
+            untyped_conditions: types.contains(&""),
+            any_certificate: new.text("status.certificate") == certificate || check_certificate(certificate).is_err(),
+            repeated_usages: repeats(&usages),
+            unknown_usages: usages.iter().any(|usage| !USAGES.contains(usage)),
+        }
+    }
+}
+
+/// The rules of a request.
+pub(super) fn spec(spec: &At, tolerated: &Tolerated) {
     let request = spec.get("request");
     if let Err(why) = check_request(request.text()) {
         request.invalid(why);
@@ -60,11 +103,13 @@ pub(super) fn spec(spec: &At) {
         spec.get("usages").missing("");
     }
     let mut seen = BTreeSet::new();
-    for usage in usages {
+    for usage in usages.iter().filter(|_| !tolerated.unknown_usages) {
         usage.one_of(&USAGES);
+    }
+    for usage in usages.iter().filter(|_| !tolerated.repeated_usages) {
         usage.unique(&mut seen);
     }
-    signer_name(&spec.get("signerName"));
+    signer_name(&spec.get("signerName"), tolerated);
     let seconds = spec.get("expirationSeconds");
     if seconds.number().is_some_and(|seconds| seconds < EXPIRATION_SECONDS_MIN) {
         seconds.invalid("may not specify a duration less than 600 seconds (10 minutes)");
@@ -83,9 +128,9 @@ fn check_request(encoded: &str) -> Result<(), String> {
     request.verify_signature().map_err(|error| error.to_string())
 }
 
-fn signer_name(at: &At) {
+fn signer_name(at: &At, tolerated: &Tolerated) {
     let name = at.text();
-    if name == LEGACY_SIGNER {
+    if name == LEGACY_SIGNER && !tolerated.legacy_signer {
         return at.invalid("the legacy signerName is not allowed via this API version");
     }
     if name.is_empty() {
@@ -121,11 +166,12 @@ fn parts(at: &At, name: &str, rule: fn(&str) -> Vec<String>) {
 }
 
 /// The rules of conditions and certificate, whoever wrote them.
-pub(super) fn status(object: &At) {
+pub(super) fn status(object: &At, tolerated: &Tolerated) {
     let mut seen = BTreeSet::new();
+    let conditions = object.get("status.conditions");
     for condition in object.items("status.conditions") {
         let kind = condition.get("type");
-        if kind.text().is_empty() {
+        if kind.text().is_empty() && !tolerated.untyped_conditions {
             kind.missing("");
         }
         let is = condition.get("status");
@@ -135,13 +181,24 @@ pub(super) fn status(object: &At) {
             _ if settled => is.one_of(&["True"]),
             _ => is.one_of(&["False", "True", "Unknown"]),
         }
-        if seen.contains("Approved") && kind.text() == "Denied" || seen.contains("Denied") && kind.text() == "Approved"
-        {
-            kind.invalid("Approved and Denied conditions are mutually exclusive");
+        let other = match kind.text() {
+            "Approved" => "Denied",
+            "Denied" => "Approved",
+            _ => "",
+        };
+        if !tolerated.both_verdicts && !other.is_empty() && seen.contains(other) {
+            conditions.invalid_as(kind.text(), "Approved and Denied conditions are mutually exclusive");
         }
-        kind.unique(&mut seen);
+        if tolerated.repeated_conditions {
+            seen.insert(kind.text().to_owned());
+        } else {
+            kind.unique(&mut seen);
+        }
     }
     let certificate = object.get("status.certificate");
+    if tolerated.any_certificate {
+        return;
+    }
     if let Err(why) = check_certificate(certificate.text()) {
         certificate.invalid_as("<certificate data>", why);
     }

@@ -3,8 +3,8 @@
 //! Source of the rules: `ValidateEndpoints` in `pkg/apis/core/validation/validation.go`.
 
 use api::Value;
-use api::field::ErrorList;
-use api::validation::{dns1123_label, ip_legacy, qualified_name};
+use api::field::{ErrorList, Path};
+use api::validation::{dns1123_label, ip_legacy, ip_warnings, qualified_name};
 
 use super::service::endpoint_address;
 use crate::build::Row;
@@ -56,6 +56,10 @@ fn addresses(object: &Value) -> String {
     }
 }
 
+/// Who keeps the object, and the name of the controller that does.
+const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+const CONTROLLER: &str = "endpoint-controller";
+
 struct AllEndpoints;
 
 impl Strategy for AllEndpoints {
@@ -77,6 +81,24 @@ impl Strategy for AllEndpoints {
             true => ErrorList::new(),
             false => Report::of(object, |object| subsets(&object)),
         }
+    }
+
+    /// The controller's own are not looked at: it writes no others than good ones.
+    fn warnings(&self, object: &Value, _old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
+        let manager = object.at("metadata.labels").get(MANAGED_BY).and_then(Value::as_str);
+        if manager == Some(CONTROLLER) {
+            return Vec::new();
+        }
+        let mut warnings = Vec::new();
+        for (index, subset) in object.list("subsets").iter().enumerate() {
+            for list in ["addresses", "notReadyAddresses"] {
+                for (address_index, address) in subset.list(list).iter().enumerate() {
+                    let path = Path::new("subsets").index(index).child(list).index(address_index);
+                    warnings.extend(ip_warnings(&path.child("ip"), address.text("ip")));
+                }
+            }
+        }
+        warnings
     }
 
     fn is_deep(&self) -> bool {

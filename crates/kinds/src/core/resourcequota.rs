@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use api::Value;
 use api::field::ErrorList;
+use api::quantity::Quantity;
 
 use super::persistentvolume::resource_version;
 use super::pod::{resources, round_up};
@@ -103,6 +104,28 @@ impl Strategy for ResourceQuotas {
                 scopes.invalid_as(scopes.value.clone(), "field is immutable");
             }
         })
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
+        let hard = object.at("spec.hard");
+        let amount = |name: &str| Some((name.to_owned(), Quantity::from_value(hard.get(name)?).ok()?));
+        let mut warnings = Vec::new();
+        for resource in ["cpu", "memory", "storage", "ephemeral-storage"]
+            .iter()
+            .filter(|_| old.is_none())
+        {
+            let bare = || amount(resource).filter(|_| matches!(*resource, "cpu" | "memory"));
+            let request = amount(&format!("requests.{resource}")).or_else(bare);
+            let limit = amount(&format!("limits.{resource}"));
+            if let (Some((request, least)), Some((limit, most))) = (request, limit)
+                && least > most
+            {
+                warnings.push(format!(
+                    "ResourceQuota {request} ({least}) should be less than {limit} ({most})"
+                ));
+            }
+        }
+        warnings
     }
 
     fn is_deep(&self) -> bool {

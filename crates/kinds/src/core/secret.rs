@@ -3,6 +3,8 @@
 //! Source of the rules: `ValidateSecret` in `pkg/apis/core/validation/validation.go`; of `stringData`:
 //! `pkg/apis/core/v1/conversion.go`.
 
+mod pair;
+
 use api::Value;
 use api::field::ErrorList;
 use api::validation::config_map_key;
@@ -69,6 +71,19 @@ impl Strategy for Secrets {
             immutable(&object, old, &["data"]);
             validate(&object);
         })
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
+        if object.text("type") != "kubernetes.io/tls" {
+            return Vec::new();
+        }
+        let bytes = |key: &str| {
+            let value = object.at("data").get(key).and_then(Value::as_str);
+            STANDARD.decode(value.unwrap_or("")).unwrap_or_default()
+        };
+        pair::complaint(&bytes("tls.crt"), &bytes("tls.key"))
+            .into_iter()
+            .collect()
     }
 
     fn is_deep(&self) -> bool {

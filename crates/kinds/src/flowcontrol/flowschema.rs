@@ -58,6 +58,13 @@ impl Strategy for FlowSchemas {
         })
     }
 
+    fn reset_fields(&self, subresource: &str) -> Option<&'static [&'static str]> {
+        match subresource {
+            "status" => Some(&["metadata", "spec"]),
+            _ => None,
+        }
+    }
+
     fn is_deep(&self) -> bool {
         true
     }

@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use api::Value;
-use api::field::ErrorList;
+use api::field::{ErrorList, quote};
 use regex::Regex;
 
 use super::claim::pool_name;
@@ -57,6 +57,17 @@ impl Strategy for ResourceSlices {
                 spec.get(field).unchanged(old.at("spec").at(field));
             }
         })
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
+        let driver = object.text("spec.driver");
+        match driver == driver.to_lowercase() {
+            true => Vec::new(),
+            false => vec![format!(
+                "spec.driver: driver names should be lowercase; {} contains uppercase characters",
+                quote(driver)
+            )],
+        }
     }
 
     fn is_deep(&self) -> bool {

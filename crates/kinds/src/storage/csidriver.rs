@@ -29,7 +29,6 @@ const TOKENS_IN_ATTRIBUTES: &str = "spec.serviceAccountTokenInSecrets is unset; 
 pub fn row() -> StorageKind {
     Row::cluster(super::GROUP, "v1", "CSIDriver", "csidrivers")
         .strategy(CsiDrivers)
-        .generation()
         .conditional_update()
         .returns_deleted()
         .columns(COLUMNS)
@@ -63,6 +62,11 @@ impl Strategy for CsiDrivers {
 
     fn prepare_for_update(&self, object: &mut Value, old: &Value, _context: &WriteContext) {
         gates::drop_disabled(object, Some(old), "storage.v1.CSIDriver");
+        // Upstream counts changes and not the object itself: a new one has no number.
+        if object.at("spec") != old.at("spec") {
+            let next = old.count("metadata.generation").saturating_add(1);
+            object.object("metadata").insert("generation".into(), next.into());
+        }
     }
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
@@ -85,7 +89,8 @@ impl Strategy for CsiDrivers {
 
     fn warnings(&self, object: &Value, old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
         let spec = object.at("spec");
-        let told = old.is_none() && !spec.list("tokenRequests").is_empty() && !spec.has("serviceAccountTokenInSecrets");
+        let changed = old.is_none_or(|old| old.at("spec.tokenRequests") != spec.at("tokenRequests"));
+        let told = changed && !spec.list("tokenRequests").is_empty() && !spec.has("serviceAccountTokenInSecrets");
         told.then(|| TOKENS_IN_ATTRIBUTES.to_owned()).into_iter().collect()
     }
 

@@ -10,6 +10,7 @@ use api::validation::label_selector;
 
 use crate::build::Row;
 use crate::check::{At, Report};
+use crate::core::pod::warnings;
 use crate::names;
 use crate::print::{NAME, UNSET, name, or, text};
 use crate::row::{Columns, StorageKind, Strategy, WriteContext};
@@ -20,7 +21,6 @@ pub fn row() -> StorageKind {
     Row::namespaced(super::GROUP, "v1", "CSIStorageCapacity", "csistoragecapacities")
         .strategy(CsiStorageCapacities)
         .conditional_update()
-        .returns_deleted()
         .columns(COLUMNS)
         .build()
 }
@@ -54,6 +54,10 @@ impl Strategy for CsiStorageCapacities {
                 object.get(field).unchanged(old.at(field));
             }
         })
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
+        warnings::node_selector("nodeTopology", object.at("nodeTopology"))
     }
 
     fn is_deep(&self) -> bool {

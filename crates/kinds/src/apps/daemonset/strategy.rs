@@ -55,7 +55,11 @@ impl Strategy for DaemonSets {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
-        pod::template_warnings("spec.template", object, old)
+        // Of each number of the template, not of each generation.
+        match old {
+            Some(old) if object.at("spec.template") == old.at("spec.template") => Vec::new(),
+            _ => pod::spec_warnings("spec.template", object, None),
+        }
     }
 
     fn is_deep(&self) -> bool {

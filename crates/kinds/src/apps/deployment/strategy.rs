@@ -67,6 +67,13 @@ impl Strategy for Deployments {
         pod::template_warnings("spec.template", object, old)
     }
 
+    fn reset_fields(&self, subresource: &str) -> Option<&'static [&'static str]> {
+        match subresource {
+            "status" => Some(&["metadata.labels", "spec"]),
+            _ => None,
+        }
+    }
+
     fn is_deep(&self) -> bool {
         true
     }

@@ -198,7 +198,11 @@ fn warnings() {
         created[0].starts_with("spec.jobTemplate.spec: In Indexed Jobs"),
         "{created:?}"
     );
-    let updated = CronJobs.warnings(&object, Some(&object), &context);
+    let unchanged = CronJobs.warnings(&object, Some(&object), &context);
+    assert_eq!(unchanged.len(), 1);
+    let mut next = object.clone();
+    next["metadata"]["generation"] = 2.into();
+    let updated = CronJobs.warnings(&next, Some(&object), &context);
     assert!(
         updated[1].starts_with("cannot use TZ or CRON_TZ in spec.spec.schedule"),
         "{updated:?}"

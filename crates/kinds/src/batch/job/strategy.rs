@@ -69,6 +69,9 @@ impl Strategy for Jobs {
 
 /// What a user is told of the job's spec at a path, and of a new object's name.
 pub fn warnings(path: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
+    if !pod::is_generation(object, old) {
+        return Vec::new();
+    }
     let mut told = match old {
         None => pod::name_warnings(object),
         Some(_) => Vec::new(),

@@ -96,6 +96,13 @@ impl Strategy for Namespaces {
         label(object);
     }
 
+    fn reset_fields(&self, subresource: &str) -> Option<&'static [&'static str]> {
+        match subresource {
+            "finalize" => Some(&["status"]),
+            _ => None,
+        }
+    }
+
     fn is_deep(&self) -> bool {
         true
     }

@@ -4,10 +4,12 @@
 //! `pkg/registry/core/node/strategy.go`. Paths that start with `metadata` for taints are upstream's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use api::Value;
 use api::field::{Error, ErrorList, Path};
-use api::validation::{cidr_legacy, label_name, label_value, parse_cidr_sloppy};
+use api::validation::{cidr_legacy, cidr_warnings, label_name, label_value, parse_cidr_sloppy};
+use regex::Regex;
 use serde_json::json;
 
 use crate::check::{At, Report};
@@ -17,6 +19,12 @@ use crate::gates;
 use crate::generic;
 use crate::row::{Strategy, WriteContext};
 use crate::view::{Edit, View};
+
+/// The longest name of a feature: as of a subdomain.
+const FEATURE_BYTES_MAX: usize = 253;
+/// Words in camel case with slashes between them, the first of them capital.
+const FEATURE_PATTERN: &str = "^[A-Z][a-zA-Z0-9]*(/[a-zA-Z][a-zA-Z0-9]*)*$";
+static FEATURE: LazyLock<Regex> = LazyLock::new(|| Regex::new(FEATURE_PATTERN).expect("invariant: a constant pattern"));
 
 /// Nodes. A kubelet registers with its status, so that creation keeps it.
 pub struct Nodes;
@@ -53,21 +61,39 @@ impl Strategy for Nodes {
     }
 
     fn validate_create(&self, node: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(node, |node| {
-            taints(&node);
-            amounts(&node);
-            swap(&node);
-            ranges(&node);
-        })
+        Report::of(node, |node| whole(&node))
     }
 
-    fn validate_update(&self, node: &Value, old: &Value, _context: &WriteContext) -> ErrorList {
+    /// But for a status, an update is checked as a new node and as a change: what both look at is told twice.
+    fn validate_update(&self, node: &Value, old: &Value, context: &WriteContext) -> ErrorList {
         Report::of(node, |node| {
+            if context.subresource.is_empty() {
+                whole(&node);
+            }
             amounts(&node);
+            features(&node);
             addresses(&node);
             assigned_once(&node, old);
             taints(&node);
         })
+    }
+
+    fn warnings(&self, node: &Value, _old: Option<&Value>, context: &WriteContext) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if context.subresource == "status" {
+            return warnings;
+        }
+        if node.has("spec.configSource") {
+            warnings.push("spec.configSource: the feature is removed".into());
+        }
+        if !node.text("spec.externalID").is_empty() {
+            warnings.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".into());
+        }
+        let ranges = Path::new("spec").child("podCIDRs");
+        for (index, range) in node.texts("spec.podCIDRs").enumerate() {
+            warnings.extend(cidr_warnings(&ranges.index(index), range));
+        }
+        warnings
     }
 
     fn is_deep(&self) -> bool {
@@ -83,6 +109,37 @@ fn pod_ranges(node: &mut Value) {
         node["spec"].put("podCIDRs", json!([single]));
     } else if single.is_empty() && !first.is_empty() {
         node["spec"].put("podCIDR", first);
+    }
+}
+
+fn whole(node: &At) {
+    taints(node);
+    amounts(node);
+    swap(node);
+    features(node);
+    ranges(node);
+}
+
+/// What a node says that it can do: sorted names, each once.
+fn features(node: &At) {
+    let all = node.items("status.declaredFeatures");
+    for (index, feature) in all.iter().enumerate() {
+        let name = feature.text();
+        if name.len() > FEATURE_BYTES_MAX {
+            feature.invalid(format!(
+                "invalid feature name {name:?}: must be no more than {FEATURE_BYTES_MAX} characters"
+            ));
+        } else if !FEATURE.is_match(name) {
+            feature.invalid(format!(
+                "invalid feature name {name:?}: must start with an UpperCamelCase segment, with subsequent segments separated by \
+                 '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"
+            ));
+        }
+        match all.get(index + 1) {
+            Some(next) if next.text() == name => next.duplicate(name),
+            Some(next) if next.text() < name => next.invalid("list must be sorted alphabetically"),
+            _ => {}
+        }
     }
 }
 
@@ -131,13 +188,21 @@ fn ranges(node: &At) {
     if all.len() < 2 {
         return;
     }
-    let families: BTreeSet<bool> = all
+    let list = node.get("spec.podCIDRs");
+    let parsed: Vec<Option<bool>> = all
         .iter()
-        .filter_map(|range| parse_cidr_sloppy(range.text()))
-        .map(|(address, _)| address.is_ipv4())
+        .map(|range| parse_cidr_sloppy(range.text()).map(|(address, _)| address.is_ipv4()))
         .collect();
-    if families.len() != 2 || all.len() > 2 {
-        let list = node.get("spec.podCIDRs");
+    if let Some(index) = parsed.iter().position(Option::is_none) {
+        let text = all[index].text();
+        let why = format!(
+            "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[{index}]: <nil> (invalid CIDR address: \
+             {text})"
+        );
+        node.report.push(Error::internal(&list.path, why));
+    }
+    let families: BTreeSet<Option<bool>> = parsed.iter().copied().collect();
+    if families.len() != 2 || families.contains(&None) || all.len() > 2 {
         list.invalid("may specify no more than one CIDR for each IP family");
     }
 }

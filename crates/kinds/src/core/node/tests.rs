@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::strategy::Nodes;
-use crate::testing::{Case, check};
+use crate::row::{Strategy as _, WriteContext, Writer};
+use crate::testing::{Case, NOW, check, yaml};
 
 #[test]
 fn defaults() {
@@ -69,6 +70,28 @@ fn create() {
 }
 
 #[test]
+fn warnings() {
+    let context = |subresource| WriteContext {
+        now: NOW,
+        subresource,
+        user: Writer::named("tester"),
+        version: "v1",
+    };
+    let node = yaml("spec: {externalID: x, configSource: {}, podCIDRs: [10.0.0.1/24]}");
+    let told = Nodes.warnings(&node, None, &context(""));
+    assert_eq!(
+        told,
+        [
+            "spec.configSource: the feature is removed",
+            "spec.externalID: this field is deprecated, and is unused by Kubernetes",
+            "spec.podCIDRs[0]: CIDR value \"10.0.0.1/24\" is ambiguous in this context (should be \"10.0.0.0/24\" or \
+             \"10.0.0.1/32\"?)",
+        ]
+    );
+    assert!(Nodes.warnings(&node, Some(&node), &context("status")).is_empty());
+}
+
+#[test]
 fn update() {
     for case in [
         Case::new("status is written apart")
@@ -82,6 +105,28 @@ fn update() {
             .errors(&[
                 "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid",
                 "spec.providerID: Forbidden: node updates may not change providerID except from \"\" to valid",
+            ]),
+        Case::new("what was never right is told of again")
+            .old("spec: {taints: [{key: b}]}")
+            .object("spec: {podCIDRs: [10.0.0.0/24, y], taints: [{key: b}]}")
+            .errors(&[
+                "metadata.taints[0].effect: Required value",
+                "metadata.taints[0].effect: Required value",
+                "spec.podCIDRs: Internal error: invalid PodCIDRs. failed to check with dual stack with error:invalid \
+                 CIDR[1]: <nil> (invalid CIDR address: y)",
+                "spec.podCIDRs: Invalid value: [\"10.0.0.0/24\",\"y\"]: may specify no more than one CIDR for each IP family",
+                "spec.podCIDRs[1]: Invalid value: \"y\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+            ]),
+        Case::new("features")
+            .subresource("status")
+            .old("status: {}")
+            .object("status: {declaredFeatures: [A, B/c, B/c, a, Z]}")
+            .errors(&[
+                "status.declaredFeatures[2]: Duplicate value: \"B/c\"",
+                "status.declaredFeatures[3]: Invalid value: \"a\": invalid feature name \"a\": must start with an UpperCamelCase \
+                 segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and \
+                 contain only alphanumeric characters and slashes",
+                "status.declaredFeatures[4]: Invalid value: \"Z\": list must be sorted alphabetically",
             ]),
         Case::new("external id")
             .old("spec: {}")

@@ -10,7 +10,6 @@ use api::quantity::Quantity;
 use super::sources;
 use crate::check::{At, Report};
 use crate::core::pod::scheduling::node_selector;
-use crate::core::pod::warnings::DEPRECATED_NODE_LABELS;
 use crate::difference::difference;
 use crate::names;
 use crate::view::{Edit, View};
@@ -220,6 +219,18 @@ fn source_of(object: &Value, old: &Value) -> Value {
     source
 }
 
+/// Labels of nodes that have a new name.
+const RENAMED_NODE_LABELS: [(&str, &str); 5] = [
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    (
+        "failure-domain.beta.kubernetes.io/region",
+        "topology.kubernetes.io/region",
+    ),
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+];
+
 /// The old affinity with the labels that `new` has new names for: nodes keep both for a while, so that changing from one to
 /// the other moves nothing.
 fn with_new_labels(new: &Value, old: &Value) -> Value {
@@ -229,7 +240,7 @@ fn with_new_labels(new: &Value, old: &Value) -> Value {
         .zip(new.list("required.nodeSelectorTerms"))
     {
         for (old, new) in term.elements("matchExpressions").zip(new.list("matchExpressions")) {
-            if DEPRECATED_NODE_LABELS.contains(&(old.text("key"), new.text("key"))) {
+            if RENAMED_NODE_LABELS.contains(&(old.text("key"), new.text("key"))) {
                 old.put("key", new.text("key"));
             }
         }

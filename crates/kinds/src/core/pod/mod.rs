@@ -117,7 +117,16 @@ pub fn name_warnings(object: &Value) -> Vec<String> {
     warnings::name(object, "Pod names and hostnames")
 }
 
-/// What a user is told of the template at a path, but for the name of the object.
+/// What a user is told of the template at a path, but for the name of the object: of a new object, and of each generation
+/// of it.
 pub fn spec_warnings(path: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
-    warnings::template(path, object.at(path), old.map(|old| old.at(path)))
+    match is_generation(object, old) {
+        true => warnings::template(path, object.at(path)),
+        false => Vec::new(),
+    }
+}
+
+/// Whether a write makes an object, or another generation of it.
+pub fn is_generation(object: &Value, old: Option<&Value>) -> bool {
+    old.is_none_or(|old| old.count("metadata.generation") != object.count("metadata.generation"))
 }

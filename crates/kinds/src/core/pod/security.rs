@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use api::Value;
 use api::validation::{group_id, user_id};
 use regex::Regex;
+use serde_json::json;
 
 use super::tolerated::Tolerated;
 use super::{paths, windows};
@@ -197,6 +198,18 @@ fn sysctl_namespace(name: &str) -> Option<&'static str> {
         _ if name.starts_with("kernel.shm") || name.starts_with("fs.mqueue.") => Some("ipc"),
         _ if name.starts_with("net.") => Some("net"),
         _ => None,
+    }
+}
+
+/// The profile that the annotation of old names. Source: `ApparmorFieldForAnnotation` in `pkg/api/pod/util.go`.
+pub fn apparmor_profile(annotation: &str) -> Option<Value> {
+    match annotation {
+        "unconfined" => Some(json!({"type": "Unconfined"})),
+        "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
+        name => {
+            let name = name.strip_prefix("localhost/").filter(|name| !name.is_empty())?;
+            Some(json!({"type": "Localhost", "localhostProfile": name}))
+        }
     }
 }
 

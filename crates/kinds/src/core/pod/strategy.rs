@@ -6,7 +6,7 @@ use api::Value;
 use api::field::ErrorList;
 use serde_json::json;
 
-use super::security::APPARMOR_ANNOTATION;
+use super::security::{APPARMOR_ANNOTATION, apparmor_profile};
 use super::{defaults, resources, spec, status, update};
 use crate::check::Report;
 use crate::gates;
@@ -88,10 +88,11 @@ impl Strategy for Pods {
         })
     }
 
-    /// Updates are left alone: people hardly make them, and they are many.
-    fn warnings(&self, pod: &Value, old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
+    /// Updates of the spec are left alone: people hardly make them, and they are many.
+    fn warnings(&self, pod: &Value, old: Option<&Value>, context: &WriteContext) -> Vec<String> {
         match old {
             None => super::warnings::pod(pod),
+            Some(_) if context.subresource == "status" => super::warnings::status(pod),
             Some(_) => Vec::new(),
         }
     }
@@ -107,6 +108,13 @@ impl Strategy for Pods {
             0 => None,
             seconds if seconds < 0 => Some(1),
             seconds => Some(seconds),
+        }
+    }
+
+    fn reset_fields(&self, subresource: &str) -> Option<&'static [&'static str]> {
+        match subresource {
+            "status" => Some(&["metadata.deletionTimestamp", "metadata.ownerReferences", "spec"]),
+            _ => None,
         }
     }
 
@@ -150,14 +158,9 @@ fn profiles_from_annotations(pod: &mut Value) {
     for list in ["spec.initContainers", "spec.containers", "spec.ephemeralContainers"] {
         for container in pod.elements(list) {
             let key = format!("{APPARMOR_ANNOTATION}{}", container.text("name"));
-            let profile = match annotations.get(&key).and_then(Value::as_str) {
-                Some("unconfined") => json!({"type": "Unconfined"}),
-                Some("runtime/default") => json!({"type": "RuntimeDefault"}),
-                Some(name) => match name.strip_prefix("localhost/").filter(|name| !name.is_empty()) {
-                    Some(name) => json!({"type": "Localhost", "localhostProfile": name}),
-                    None => continue,
-                },
-                None => continue,
+            let given = annotations.get(&key).and_then(Value::as_str);
+            let Some(profile) = given.and_then(apparmor_profile) else {
+                continue;
             };
             if !container.has("securityContext.appArmorProfile") && profile != of_pod {
                 container

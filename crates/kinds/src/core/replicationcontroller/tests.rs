@@ -92,8 +92,13 @@ fn warnings_of_an_update_are_of_the_template_before_it() {
     let plain = yaml(CONTROLLER);
     let mut negative = plain.clone();
     negative["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = (-1).into();
+    let mut negative_next = negative.clone();
+    negative_next["metadata"]["generation"] = 2.into();
+    let mut plain_next = plain.clone();
+    plain_next["metadata"]["generation"] = 2.into();
     let warnings = |object, old| ReplicationControllers.warnings(object, old, &context).len();
     assert_eq!(warnings(&negative, None), 1);
-    assert_eq!(warnings(&negative, Some(&plain)), 0);
-    assert_eq!(warnings(&plain, Some(&negative)), 1);
+    assert_eq!(warnings(&negative_next, Some(&plain)), 0);
+    assert_eq!(warnings(&plain_next, Some(&negative)), 1);
+    assert_eq!(warnings(&negative, Some(&negative)), 0);
 }

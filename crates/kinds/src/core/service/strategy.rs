@@ -98,7 +98,7 @@ impl Strategy for Services {
     fn warnings(&self, object: &Value, _old: Option<&Value>, context: &WriteContext) -> Vec<String> {
         match context.subresource {
             "" => super::warnings::of(object),
-            _ => Vec::new(),
+            _ => super::warnings::of_status(object),
         }
     }
 

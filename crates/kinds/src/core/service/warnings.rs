@@ -65,6 +65,15 @@ pub fn of(service: &Value) -> Vec<String> {
     warnings
 }
 
+/// Of a status that somebody writes.
+pub fn of_status(service: &Value) -> Vec<String> {
+    let path = Path::new("status").child("loadBalancer").child("ingress");
+    let points = service.list("status.loadBalancer.ingress").iter().enumerate();
+    points
+        .flat_map(|(index, point)| ip_warnings(&path.index(index), point.text("ip")))
+        .collect()
+}
+
 fn each(spec: &Value, list: &str, rule: fn(&Path, &str) -> Vec<String>, warnings: &mut Vec<String>) {
     for (index, text) in spec.texts(list).enumerate() {
         warnings.extend(rule(&Path::new("spec").child(list).index(index), text));
@@ -75,6 +84,14 @@ fn each(spec: &Value, list: &str, rule: fn(&Path, &str) -> Vec<String>, warnings
 mod tests {
     use super::*;
     use crate::testing::yaml;
+
+    #[test]
+    fn addresses_of_a_balancer() {
+        let status = "status: {loadBalancer: {ingress: [{ip: 1.2.3.4}, {ip: 1.2.3.04}, {hostname: a.b}]}}";
+        let told = of_status(&yaml(status));
+        assert_eq!(told.len(), 1);
+        assert!(told[0].starts_with("status.loadBalancer.ingress[1]: "), "{told:?}");
+    }
 
     #[test]
     fn what_is_ignored_or_old() {

@@ -13,6 +13,7 @@ use api::field::Path;
 use api::quantity::Quantity;
 use api::validation::{dns1123_label, ip_warnings};
 
+use super::security::apparmor_profile;
 use crate::view::View;
 
 /// The lists of containers, in the order in which upstream visits them.
@@ -32,16 +33,39 @@ const DEPRECATED_ANNOTATIONS: [(&str, &str); 3] = [
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 
-/// Labels of nodes that have a new name.
-pub const DEPRECATED_NODE_LABELS: [(&str, &str); 5] = [
-    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
-    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+const APPARMOR_CONTAINER: &str = super::security::APPARMOR_ANNOTATION;
+
+/// Labels of nodes that are out of use, and what is said of them. Source: `pkg/api/node/util.go`.
+const DEPRECATED_NODE_LABELS: [(&str, &str); 8] = [
+    (
+        "beta.kubernetes.io/arch",
+        "deprecated since v1.14; use \"kubernetes.io/arch\" instead",
+    ),
+    (
+        "beta.kubernetes.io/os",
+        "deprecated since v1.14; use \"kubernetes.io/os\" instead",
+    ),
     (
         "failure-domain.beta.kubernetes.io/region",
-        "topology.kubernetes.io/region",
+        "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead",
     ),
-    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
-    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    (
+        "failure-domain.beta.kubernetes.io/zone",
+        "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead",
+    ),
+    (
+        "beta.kubernetes.io/instance-type",
+        "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead",
+    ),
+    ("app.kubernetes.io/created-by", "deprecated since v1.9"),
+    (
+        "scheduler.alpha.kubernetes.io/preferAvoidPods",
+        "deprecated since v1.22; use Taints and Tolerations instead",
+    ),
+    (
+        "node-role.kubernetes.io/master",
+        "use \"node-role.kubernetes.io/control-plane\" instead",
+    ),
 ];
 
 /// Of a new pod.
@@ -51,10 +75,27 @@ pub fn pod(pod: &Value) -> Vec<String> {
     warnings
 }
 
-/// What is said of a node's label that has a new name.
-pub fn deprecated_node_label(key: &str) -> Option<String> {
-    let (_, new) = DEPRECATED_NODE_LABELS.iter().find(|(old, _)| *old == key)?;
-    Some(format!("deprecated since v1.14; use \"{new}\" instead"))
+/// What is said of a node's label that is out of use.
+pub fn deprecated_node_label(key: &str) -> Option<&'static str> {
+    let found = DEPRECATED_NODE_LABELS.iter().find(|(old, _)| *old == key);
+    found.map(|(_, message)| *message)
+}
+
+/// Of a selector of nodes at a path. Source: `GetWarningsForNodeSelector`.
+pub fn node_selector(path: &str, selector: &Value) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (index, expression) in selector.list("matchExpressions").iter().enumerate() {
+        let key = expression.text("key");
+        if let Some(message) = deprecated_node_label(key) {
+            warnings.push(format!("{path}.matchExpressions[{index}].key: {key} is {message}"));
+        }
+    }
+    for (label, _) in selector.entries("matchLabels") {
+        if let Some(message) = deprecated_node_label(label) {
+            warnings.push(format!("{path}.matchLabels.{label}: {message}"));
+        }
+    }
+    warnings
 }
 
 /// Of a name that becomes part of others.
@@ -71,10 +112,19 @@ pub fn name(object: &Value, used_in: &str) -> Vec<String> {
 }
 
 /// Of a pod template at a path: `spec.template`.
-pub fn template(path: &str, template: &Value, old: Option<&Value>) -> Vec<String> {
-    let known: Vec<String> = old.map(|old| of_spec(path, old)).unwrap_or_default();
-    let mut warnings = of_spec(path, template);
-    warnings.retain(|warning| !known.contains(warning));
+pub fn template(path: &str, template: &Value) -> Vec<String> {
+    of_spec(path, template)
+}
+
+/// Addresses of a pod's status that are read differently by different programs.
+pub fn status(pod: &Value) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for list in ["podIPs", "hostIPs"] {
+        for (index, address) in pod.at("status").list(list).iter().enumerate() {
+            let at = Path::new("status").child(list).index(index).child("ip");
+            warnings.extend(ip_warnings(&at, address.text("ip")));
+        }
+    }
     warnings
 }
 
@@ -86,6 +136,8 @@ fn of_spec(path: &str, template: &Value) -> Vec<String> {
         format!("{path}.")
     };
     let notes = format!("{at}metadata.annotations");
+    // A pod's own annotations become fields when it is made; who writes a template is told.
+    let is_template = !path.is_empty();
     let path = &format!("{at}spec");
     let mut warnings = Vec::new();
     for (key, _) in spec.entries("nodeSelector") {
@@ -123,6 +175,15 @@ fn of_spec(path: &str, template: &Value) -> Vec<String> {
     }
     for list in CONTAINERS {
         for (index, container) in spec.list(list).iter().enumerate() {
+            let key = format!("{APPARMOR_CONTAINER}{}", container.text("name"));
+            let given = meta.at("annotations").get(&key).and_then(Value::as_str);
+            if let Some(given) = given.filter(|_| is_template && !container.has("securityContext.appArmorProfile")) {
+                let of_pod = spec.at("securityContext.appArmorProfile");
+                if of_pod.is_null() || apparmor_profile(given).as_ref() != Some(of_pod) {
+                    let field = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
+                    warnings.push(format!("{notes}[{key}]: {field}"));
+                }
+            }
             of_container(&format!("{path}.{list}[{index}]"), container, &mut warnings);
         }
     }
@@ -273,7 +334,32 @@ mod tests {
                 "spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1",
             ]
         );
-        assert!(template("spec.template", &pod, Some(&pod)).is_empty());
+        assert_eq!(template("spec.template", &pod).len(), 5);
+        let annotated = |of_pod: Value| {
+            json!({"metadata": {"annotations": {"container.apparmor.security.beta.kubernetes.io/c": "runtime/default"}},
+                "spec": {"securityContext": {"appArmorProfile": of_pod}, "containers": [{"name": "c"}]}})
+        };
+        assert_eq!(
+            template("spec.template", &annotated(json!({"type": "Unconfined"}))),
+            [
+                "spec.template.metadata.annotations[container.apparmor.security.beta.kubernetes.io/c]: deprecated since v1.30; use \
+              the \"appArmorProfile\" field instead"
+            ]
+        );
+        assert!(template("spec.template", &annotated(json!({"type": "RuntimeDefault"}))).is_empty());
+        let old = json!({"matchLabels": {"beta.kubernetes.io/instance-type": "a"},
+            "matchExpressions": [{"key": "node-role.kubernetes.io/master", "operator": "Exists"}]});
+        assert_eq!(
+            node_selector("nodeTopology", &old),
+            [
+                "nodeTopology.matchExpressions[0].key: node-role.kubernetes.io/master is use \
+                 \"node-role.kubernetes.io/control-plane\" instead",
+                "nodeTopology.matchLabels.beta.kubernetes.io/instance-type: deprecated since v1.17; use \
+                 \"node.kubernetes.io/instance-type\" instead",
+            ]
+        );
+        let addresses = json!({"status": {"podIPs": [{"ip": "10.0.0.01"}], "hostIPs": [{"ip": "10.0.0.1"}]}});
+        assert_eq!(status(&addresses).len(), 1);
         let dotted = self::pod(&json!({"metadata": {"name": "a.b"}}));
         assert!(
             dotted[0].starts_with("metadata.name: this is used in the Pod's hostname"),
