@@ -55,6 +55,8 @@ pub const EXEC_PROTOCOLS: &[Protocol] = &[
     Protocol::V1,
     Protocol::V1Base64,
 ];
+/// Subprotocols of port-forward: for each port a channel of data and one for errors.
+pub const FORWARD_PROTOCOLS: &[Protocol] = &[Protocol::V4, Protocol::V4Base64];
 /// Subprotocols of a single stream (logs).
 pub const STREAM_PROTOCOLS: &[Protocol] = &[Protocol::Binary, Protocol::BinaryBase64];
 

@@ -148,7 +148,16 @@ fn path(call: &Call, target: &Target, what: Streamed) -> String {
     let mut path = match what {
         Streamed::Exec => format!("/exec/{namespace}/{pod}/{container}?"),
         Streamed::Attach => format!("/attach/{namespace}/{pod}/{container}?"),
-        Streamed::PortForward => return format!("/portForward/{namespace}/{pod}"),
+        Streamed::PortForward => {
+            let ports: Vec<&str> = call.query.all("ports").collect();
+            return match ports.is_empty() {
+                true => format!("/portForward/{namespace}/{pod}"),
+                false => format!(
+                    "/portForward/{namespace}/{pod}?port={}",
+                    proxy::encode(&ports.join(","))
+                ),
+            };
+        }
     };
     let wants = |name: &str| call.query.flag(name) == Some(true);
     let mut parts = Vec::new();

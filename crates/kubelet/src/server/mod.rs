@@ -4,7 +4,7 @@
 //! let server = Server::new(pods, runtime, authorizer, clock);     // Arc<dyn Pods>, Arc<dyn Runtime> (Cri is one), ...
 //! shutdown.spawn(server.serve(listener, tls_config, shutdown.clone()));
 //! ```
-//! Paths: `/healthz`, `/healthz/ping`, `/pods`, `/metrics` (also `/resource`, `/cadvisor`), `/stats/summary`, `/containerLogs/{ns}/{pod}/{container}`,
+//! Paths: `/healthz`, `/healthz/ping`, `/pods`, `/metrics` (also `/resource`, `/cadvisor`), `/stats/summary`, `/logs/`, `/containerLogs/{ns}/{pod}/{container}`,
 //! `/exec/{ns}/{pod}/{container}`, `/attach/{ns}/{pod}/{container}`, `/portForward/{ns}/{pod}` (WebSocket, SPDY). Invariants: without a client certificate that `tls_config` verified nothing
 //! is answered but 401, and nothing at all is answered that the [`Authorizer`] did not allow.
 //! Source: `pkg/kubelet/server/{server,auth}.go`.
@@ -16,6 +16,7 @@ mod resource_metrics;
 mod route;
 mod stats;
 mod stream;
+mod system_logs;
 
 #[cfg(test)]
 mod tests;

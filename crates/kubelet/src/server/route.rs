@@ -11,8 +11,11 @@ use hyper::body::{Frame, Incoming};
 
 use super::authorize::User;
 use super::stream::{self, Wanted};
-use super::{PodsError, Server, log_query, stats};
+use super::{PodsError, Server, log_query, stats, system_logs};
 use crate::logs;
+
+/// Where the machine keeps its logs (upstream: `nodeLogDir`).
+const SYSTEM_LOGS: &str = "/var/log/";
 
 /// What a request names.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,6 +26,8 @@ enum Route {
     ResourceMetrics,
     CadvisorMetrics,
     Summary,
+    /// A path below the machine's directory of logs.
+    SystemLogs(String),
     Logs([String; 3]),
     Exec([String; 3]),
     Attach([String; 3]),
@@ -45,6 +50,7 @@ impl Route {
             ["metrics", "resource"] => Some(Route::ResourceMetrics),
             ["metrics", "cadvisor"] => Some(Route::CadvisorMetrics),
             ["stats", "summary"] => Some(Route::Summary),
+            ["logs", rest @ ..] => Some(Route::SystemLogs(rest.join("/"))),
             ["containerLogs", _, _, _] => Some(Route::Logs(three())),
             ["exec", _, _, _] => Some(Route::Exec(three())),
             ["attach", _, _, _] => Some(Route::Attach(three())),
@@ -60,6 +66,7 @@ impl Route {
             Route::Pods => ("get", &["pods", "proxy"]),
             Route::Metrics | Route::ResourceMetrics | Route::CadvisorMetrics => ("get", &["metrics"]),
             Route::Summary => ("get", &["stats"]),
+            Route::SystemLogs(_) => ("get", &["log"]),
             Route::Logs(_) => ("get", &["proxy"]),
             // What is said in a stream changes something, by whatever method it was opened.
             Route::Exec(_) | Route::Attach(_) | Route::PortForward(_) => ("create", &["proxy"]),
@@ -99,6 +106,7 @@ pub(super) async fn answer(server: &Server, user: Option<&User>, request: Reques
         Route::ResourceMetrics => stats::resource_metrics(server).await,
         Route::CadvisorMetrics => stats::cadvisor_metrics(server).await,
         Route::Summary => stats::summary(server).await,
+        Route::SystemLogs(path) => system_logs::answer(Path::new(SYSTEM_LOGS), &path).await,
         Route::Logs([namespace, pod, container]) => log(server, &namespace, &pod, &container, &query).await,
         Route::Exec([namespace, pod, container]) => {
             let wanted = Wanted::Exec(container);
@@ -240,6 +248,9 @@ mod tests {
             ("/metrics/resource", Some(Route::ResourceMetrics)),
             ("/metrics/cadvisor", Some(Route::CadvisorMetrics)),
             ("/stats/summary", Some(Route::Summary)),
+            ("/logs", Some(Route::SystemLogs("".into()))),
+            ("/logs/", Some(Route::SystemLogs("".into()))),
+            ("/logs/pods/a%20b/", Some(Route::SystemLogs("pods/a b/".into()))),
             ("/containerLogs/n/p/c", Some(Route::Logs(three()))),
             ("/exec/n/p/%63", Some(Route::Exec(three()))),
             ("/attach/n/p/c", Some(Route::Attach(three()))),

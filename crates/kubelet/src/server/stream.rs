@@ -43,10 +43,18 @@ pub(super) async fn answer(
     if !request.headers().contains_key(UPGRADE) {
         return text(StatusCode::BAD_REQUEST, "Upgrade request required");
     }
+    let ports = match (wanted, is_websocket(&request)) {
+        (Wanted::PortForward, true) => match ports(query) {
+            Ok(ports) => ports,
+            Err(why) => return text(StatusCode::BAD_REQUEST, why),
+        },
+        // With SPDY each stream names its own.
+        _ => Vec::new(),
+    };
     if server.inner.places.available_permits() == 0 {
         return text(StatusCode::TOO_MANY_REQUESTS, "too many streams run on this node");
     }
-    let url = match url(server, namespace, pod, wanted, query).await {
+    let url = match url(server, namespace, pod, wanted, query, ports).await {
         Ok(url) => url,
         Err(error) => return refusal(&error),
     };
@@ -70,6 +78,7 @@ async fn url(
     pod: &str,
     wanted: &Wanted,
     query: &[(String, String)],
+    ports: Vec<i32>,
 ) -> Result<String, PodsError> {
     let (pods, runtime) = (&server.inner.pods, &server.inner.runtime);
     let url = match wanted {
@@ -96,13 +105,41 @@ async fn url(
         Wanted::PortForward => {
             let request = cri::PortForwardRequest {
                 pod_sandbox_id: pods.sandbox(namespace, pod).await?,
-                // With SPDY each stream names its own.
-                port: Vec::new(),
+                port: ports,
             };
             runtime.port_forward(request).await
         }
     };
     url.map_err(|error| PodsError::Internal(error.to_string()))
+}
+
+fn is_websocket(request: &Request<Incoming>) -> bool {
+    let upgrade = request.headers().get(UPGRADE);
+    upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// The ports that the channels of a WebSocket are for. Source: `NewV4Options` of `k8s.io/cri-streaming`.
+fn ports(query: &[(String, String)]) -> Result<Vec<i32>, String> {
+    let mut ports = Vec::new();
+    for (_, text) in query.iter().filter(|(name, _)| name == "port") {
+        if text.is_empty() {
+            return Err("query parameter \"port\" cannot be empty".into());
+        }
+        for port in text.split(',') {
+            let number: u16 = port.parse().map_err(|_| {
+                let (text, port) = (api::field::quote(text), api::field::quote(port));
+                format!("unable to parse {text} as a port: strconv.ParseUint: parsing {port}: invalid syntax")
+            })?;
+            if number == 0 {
+                return Err(format!("port {} must be > 0", api::field::quote(text)));
+            }
+            ports.push(i32::from(number));
+        }
+    }
+    match ports.is_empty() {
+        true => Err("query parameter \"port\" is required".into()),
+        false => Ok(ports),
+    }
 }
 
 /// The options as both spellings have them: upstream's kubelet says `input`, `output` and `error`.
@@ -213,6 +250,23 @@ fn is_of_upgrade(name: &HeaderName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_of_channels() {
+        let syntax = |text: &str, port: &str| {
+            format!("unable to parse {text:?} as a port: strconv.ParseUint: parsing {port:?}: invalid syntax")
+        };
+        for (query, expect) in [
+            ("port=80", Ok(vec![80])),
+            ("port=80,81&x=1&port=82", Ok(vec![80, 81, 82])),
+            ("", Err("query parameter \"port\" is required".to_owned())),
+            ("port=", Err("query parameter \"port\" cannot be empty".to_owned())),
+            ("port=80,x", Err(syntax("80,x", "x"))),
+            ("port=0", Err("port \"0\" must be > 0".to_owned())),
+        ] {
+            assert_eq!(ports(&super::super::route::query_pairs(query)), expect, "{query}");
+        }
+    }
 
     #[test]
     fn both_spellings() {

@@ -134,7 +134,8 @@ async fn join(connection: TcpStream, mut from_client: Receiver, to_client: &Send
     tokio::join!(outward, inward);
 }
 
-async fn connect(runtime: &Runtime, id: &str, port: u16) -> Result<TcpStream, String> {
+/// A connection to a port inside of the sandbox's network; or why there is none, in containerd's words.
+pub(super) async fn connect(runtime: &Runtime, id: &str, port: u16) -> Result<TcpStream, String> {
     let sandbox = runtime.sandbox(id).map_err(|err| err.to_string())?;
     let shim = sandbox.record.lock().shim_pid;
     let path = PathBuf::from(format!("/proc/{shim}/ns/net"));

@@ -3,6 +3,7 @@
 //!
 //! A token is random, good for one connection and for a minute, as in every CRI runtime.
 
+mod channels;
 mod forward;
 mod peer;
 mod process;
@@ -46,6 +47,8 @@ const SPDY_EXEC: &[&str] = &[
     "v2.channel.k8s.io",
     "channel.k8s.io",
 ];
+/// The ports of one WebSocket: each has two channels, and a channel is one digit in base64.
+const FORWARDED_PORTS_MAX: usize = 5;
 /// The protocol of port-forward inside of SPDY.
 const SPDY_FORWARD: &[&str] = &["portforward.k8s.io"];
 
@@ -61,8 +64,8 @@ pub(crate) struct Tokens {
 enum Wanted {
     /// Streams of a container.
     Process(WantedProcess),
-    /// Connections into a sandbox.
-    Forward(String),
+    /// Connections into a sandbox. The ports are those that a WebSocket's channels are for; streams of SPDY name their own.
+    Forward { sandbox: String, ports: Vec<u16> },
 }
 
 /// Streams of a process: a new one, or a container's first.
@@ -122,7 +125,13 @@ impl Runtime {
         if !sandbox.record.lock().ready {
             return Err(Error::State(format!("sandbox container {} is not running", sandbox.id)));
         }
-        self.hand_out("portforward", Wanted::Forward(sandbox.id.clone()))
+        let ports: std::result::Result<Vec<u16>, _> = request.port.iter().map(|port| u16::try_from(*port)).collect();
+        let ports = ports.map_err(|_| Error::Invalid(format!("ports {:?}", request.port)))?;
+        if ports.len() > FORWARDED_PORTS_MAX {
+            return Err(Error::Invalid(format!("more than {FORWARDED_PORTS_MAX} ports")));
+        }
+        let sandbox = sandbox.id.clone();
+        self.hand_out("portforward", Wanted::Forward { sandbox, ports })
     }
 
     fn hand_out(&self, word: &str, wanted: Wanted) -> Result<String> {
@@ -260,18 +269,22 @@ fn upgrade(headers: &HeaderMap, forward: bool) -> std::result::Result<Upgrade, (
         return Ok(Upgrade::Spdy { protocol });
     }
     let key = all(header::SEC_WEBSOCKET_KEY).first().map(|key| (*key).to_owned());
-    let Some(key) = key.filter(|_| asked.eq_ignore_ascii_case("websocket") && !forward) else {
+    let Some(key) = key.filter(|_| asked.eq_ignore_ascii_case("websocket")) else {
         let why = if forward {
-            "only SPDY/3.1 is served here"
+            "only WebSocket (v4.channel.k8s.io) and SPDY/3.1 are served here"
         } else {
             "only WebSocket (v5.channel.k8s.io) and SPDY/3.1 are served here"
         };
         return Err((StatusCode::BAD_REQUEST, why.into()));
     };
     let offered = all(header::SEC_WEBSOCKET_PROTOCOL);
-    let protocol = match Protocol::negotiate(offered.iter().copied(), channel::EXEC_PROTOCOLS) {
+    let (known, unnamed) = match forward {
+        true => (channel::FORWARD_PROTOCOLS, Protocol::V4),
+        false => (channel::EXEC_PROTOCOLS, Protocol::V1),
+    };
+    let protocol = match Protocol::negotiate(offered.iter().copied(), known) {
         Some(protocol) => protocol,
-        None if offered.is_empty() => Protocol::V1,
+        None if offered.is_empty() => unnamed,
         None => {
             let why = "none of the offered subprotocols is known";
             return Err((StatusCode::BAD_REQUEST, why.into()));
@@ -290,11 +303,7 @@ type Socket = TokioIo<hyper::upgrade::Upgraded>;
 async fn go_on(runtime: Arc<Runtime>, wanted: Wanted, upgrade: Upgrade, socket: Socket) {
     match (wanted, upgrade) {
         (Wanted::Process(wanted), Upgrade::WebSocket { protocol, .. }) => {
-            let mut config = WebSocketConfig::default();
-            config.max_message_size = Some(channel::MESSAGE_BYTES_MAX);
-            config.max_frame_size = Some(channel::MESSAGE_BYTES_MAX);
-            let socket = WebSocketStream::from_raw_socket(socket, Role::Server, Some(config)).await;
-            let peer = Peer::WebSocket(WebSocket::new(protocol, socket));
+            let peer = Peer::WebSocket(WebSocket::new(protocol, messages(socket).await));
             process::converse(&runtime, &wanted, peer).await;
         }
         (Wanted::Process(wanted), Upgrade::Spdy { protocol }) => {
@@ -304,12 +313,25 @@ async fn go_on(runtime: Arc<Runtime>, wanted: Wanted, upgrade: Upgrade, socket: 
                 None => tracing::debug!("a client of SPDY did not open its streams"),
             }
         }
-        (Wanted::Forward(sandbox), Upgrade::Spdy { .. }) => {
+        (Wanted::Forward { sandbox, .. }, Upgrade::Spdy { .. }) => {
             forward::serve(runtime, sandbox, spdy::Session::new(socket)).await;
         }
-        // Refused when the connection was upgraded.
-        (Wanted::Forward(_), Upgrade::WebSocket { .. }) => {}
+        (Wanted::Forward { sandbox, ports }, Upgrade::WebSocket { protocol, .. }) => {
+            let connect = |port| {
+                let (runtime, sandbox) = (Arc::clone(&runtime), sandbox.clone());
+                async move { forward::connect(&runtime, &sandbox, port).await }
+            };
+            channels::serve(messages(socket).await, protocol, &sandbox, &ports, connect).await;
+        }
     }
+}
+
+/// The messages of a WebSocket on a connection that was upgraded.
+async fn messages(socket: Socket) -> WebSocketStream<Socket> {
+    let mut config = WebSocketConfig::default();
+    config.max_message_size = Some(channel::MESSAGE_BYTES_MAX);
+    config.max_frame_size = Some(channel::MESSAGE_BYTES_MAX);
+    WebSocketStream::from_raw_socket(socket, Role::Server, Some(config)).await
 }
 
 /// An exec for callers in this process, with a terminal that can be awaited.

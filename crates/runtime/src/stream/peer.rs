@@ -152,7 +152,8 @@ impl WebSocket {
     }
 }
 
-fn frame(message: Message) -> Frame {
+/// A message as the socket sends it.
+pub(super) fn frame(message: Message) -> Frame {
     match message {
         Message::Binary(bytes) => Frame::Binary(bytes),
         Message::Text(text) => Frame::Text(Utf8Bytes::from(text)),

@@ -225,6 +225,122 @@ impl Forward {
     }
 }
 
+/// A `kubectl proxy`, which speaks to the API for whoever asks it.
+struct Proxy {
+    kubectl: Child,
+    port: u16,
+}
+
+impl Proxy {
+    fn start(place: &Workplace) -> Proxy {
+        let mut command = place.command("kubectl");
+        command.args(["proxy", "--port=0"]).stdout(Stdio::piped());
+        let mut kubectl = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(kubectl.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
+        Proxy {
+            kubectl,
+            port: port.unwrap_or_else(|| panic!("{line:?}")),
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.kubectl.kill();
+        let _ = self.kubectl.wait();
+    }
+}
+
+/// Sends a message over a WebSocket: whole, binary, and masked with nothing, as a client may.
+fn send_frame(stream: &mut TcpStream, payload: &[u8]) {
+    let len = u8::try_from(payload.len()).unwrap();
+    assert!(len < 126, "a short message");
+    stream
+        .write_all(&[&[0x82, 0x80 | len, 0, 0, 0, 0], payload].concat())
+        .unwrap();
+}
+
+/// The next message of a WebSocket; `None` once it is closed.
+fn next_frame(stream: &mut impl std::io::Read) -> Option<Vec<u8>> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).ok()?;
+    let mut len = u64::from(head[1] & 0x7f);
+    if len > 125 {
+        let mut long = [0; 8];
+        let size = if len == 126 { 2 } else { 8 };
+        stream.read_exact(&mut long[8 - size..]).ok()?;
+        len = u64::from_be_bytes(long);
+    }
+    let mut payload = vec![0; usize::try_from(len).unwrap()];
+    stream.read_exact(&mut payload).ok()?;
+    (head[0] & 0x0f == 2).then_some(payload)
+}
+
+#[test]
+fn the_machines_logs_are_read_through_the_api() {
+    let place = shared().workplace("streams-logs");
+    let nodes = place.get(&["nodes"]);
+    let node = nodes["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let logs = format!("/api/v1/nodes/{node}/proxy/logs/");
+    let page = place.kubectl_ok(&["get", "--raw", &logs]);
+    assert!(page.contains("<pre>\n") && page.ends_with("</pre>\n"), "{page}");
+    let outside = place.kubectl(&["get", "--raw", &format!("{logs}..%2F..%2Fetc%2Fpasswd")]);
+    assert!(!outside.status.success() && !String::from_utf8_lossy(&outside.stdout).contains("root:"));
+}
+
+/// Clients that are not client-go, such as the Python package, forward ports over channels: two for each port.
+#[test]
+fn ports_are_forwarded_over_channels() {
+    let place = shared().workplace("streams-channels");
+    create(
+        &place,
+        "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: 'IMAGE',
+            ports: [{containerPort: 8080}], readinessProbe: {httpGet: {port: 8080, path: /}}}]}}",
+    );
+    place.wait("pod/p", "condition=Ready");
+    let proxy = Proxy::start(&place);
+    let path = "/api/v1/namespaces/streams-channels/pods/p/portforward?ports=8080&ports=9";
+    let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n"
+    )
+    .unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
+    }
+    let told = head.to_lowercase();
+    assert!(
+        told.starts_with("http/1.1 101") && told.contains("sec-websocket-protocol: v4.channel.k8s.io"),
+        "{head}"
+    );
+    send_frame(&mut stream, b"\0GET /hostname HTTP/1.0\r\nHost: x\r\n\r\n");
+    let mut channels = vec![Vec::new(); 4];
+    while let Some(message) = next_frame(&mut reader) {
+        channels[usize::from(message[0])].extend_from_slice(&message[1..]);
+    }
+    let text = |channel: usize| String::from_utf8_lossy(&channels[channel][2..]).into_owned();
+    // Each begins with its port.
+    assert_eq!([&channels[0][..2], &channels[1]], [&8080_u16.to_le_bytes()[..]; 2]);
+    assert_eq!([&channels[2], &channels[3][..2]], [&9_u16.to_le_bytes()[..]; 2]);
+    assert!(
+        text(0).starts_with("HTTP/1.") && text(0).trim_end().ends_with('p'),
+        "{}",
+        text(0)
+    );
+    assert!(text(3).contains("connection refused"), "{}", text(3));
+    let refused = place.kubectl(&["get", "--raw", "/api/v1/namespaces/streams-channels/pods/p/portforward"]);
+    assert!(!refused.status.success());
+    place.kubectl_ok(&["delete", "pod", "p", "--grace-period=1"]);
+}
+
 #[test]
 fn ports_are_forwarded() {
     let place = shared().workplace("streams-forward");
