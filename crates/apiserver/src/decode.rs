@@ -61,6 +61,18 @@ pub fn object(
     schema: &SchemaRef,
     validation: FieldValidation,
 ) -> Result<Value, Status> {
+    object_in(call, bytes, expected, &[], schema, validation)
+}
+
+/// The same, taken in older API versions too whose fields are those of the expected one.
+pub fn object_in(
+    call: &Call,
+    bytes: &Bytes,
+    expected: &GroupVersionKind,
+    older: &[&str],
+    schema: &SchemaRef,
+    validation: FieldValidation,
+) -> Result<Value, Status> {
     let media = media_type(&call.headers)?;
     let mut decoded = read(media, bytes).map_err(|error| unrecognized(expected, bytes, &error.to_string()))?;
     let mut value = std::mem::take(&mut decoded.value);
@@ -70,7 +82,11 @@ pub fn object(
             "couldn't get version/kind; json parse error: {why}"
         )));
     }
-    let found = complete_kind(&mut value, expected);
+    let mut found = complete_kind(&mut value, expected);
+    if older.contains(&&*found.api_version()) {
+        view::set_kind(&mut value, &expected.api_version(), &found.kind);
+        found.version = expected.version.clone();
+    }
     if found.kind != expected.kind || found.group_version() != expected.group_version() {
         return Err(wrong_kind(&found, expected));
     }

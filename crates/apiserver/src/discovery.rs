@@ -1,5 +1,6 @@
 //! Discovery: what is served, in the three shapes that clients ask for: `/api`, `/apis` and their group versions (v1),
-//! and aggregated (`apidiscovery.k8s.io` v2 and v2beta1) with an ETag; each of them in JSON, YAML and protobuf.
+//! and aggregated (`apidiscovery.k8s.io/v2`; upstream removed v2beta1 in v1.33) with an ETag; each of them in JSON, YAML and
+//! protobuf.
 //!
 //! Made from the registry and kept until it changes.
 
@@ -52,6 +53,7 @@ const GROUP_ORDER: [&str; 22] = [
 
 /// The group and the kind of aggregated documents.
 const GROUP: &str = "apidiscovery.k8s.io";
+const VERSION: &str = "v2";
 const KIND: &str = "APIGroupDiscoveryList";
 
 /// Everything about discovery for one registry.
@@ -59,10 +61,8 @@ pub struct Discovery {
     /// The registry's.
     pub epoch: u64,
     groups: Vec<Group>,
-    core_v2: Aggregated,
-    apis_v2: Aggregated,
-    core_v2beta1: Aggregated,
-    apis_v2beta1: Aggregated,
+    aggregated_core: Aggregated,
+    aggregated_groups: Aggregated,
 }
 
 struct Group {
@@ -78,7 +78,8 @@ struct Version {
 
 struct Aggregated {
     json: bytes::Bytes,
-    /// Made for the first who asks.
+    /// For people; made for the first who asks, as the others.
+    indented: OnceLock<bytes::Bytes>,
     yaml: OnceLock<bytes::Bytes>,
     protobuf: OnceLock<bytes::Bytes>,
     /// Of the JSON, in whatever it is encoded (upstream: `calculateETag`).
@@ -108,7 +109,7 @@ impl Discovery {
     /// Builds all documents.
     pub fn new(registry: &Registry) -> Discovery {
         let groups = collect(registry);
-        let aggregated = |core: bool, version: &str| {
+        let aggregated = |core: bool| {
             let items: Vec<Value> = groups
                 .iter()
                 .filter(|group| group.name.is_empty() == core)
@@ -116,14 +117,15 @@ impl Discovery {
                 .collect();
             let document = json!({
                 "kind": KIND,
-                "apiVersion": format!("{GROUP}/{version}"),
+                "apiVersion": format!("{GROUP}/{VERSION}"),
                 "metadata": {},
                 "items": items,
             });
-            let bytes = body::encode(&document, false);
+            let bytes = body::document(&document, false);
             let etag = format!("\"{:X}\"", Sha256::digest(&bytes));
             Aggregated {
                 json: bytes.into(),
+                indented: OnceLock::new(),
                 yaml: OnceLock::new(),
                 protobuf: OnceLock::new(),
                 etag,
@@ -131,10 +133,8 @@ impl Discovery {
         };
         Discovery {
             epoch: registry.epoch,
-            core_v2: aggregated(true, "v2"),
-            apis_v2: aggregated(false, "v2"),
-            core_v2beta1: aggregated(true, "v2beta1"),
-            apis_v2beta1: aggregated(false, "v2beta1"),
+            aggregated_core: aggregated(true),
+            aggregated_groups: aggregated(false),
             groups,
         }
     }
@@ -146,7 +146,7 @@ impl Discovery {
             "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": call.server.advertised}],
         });
-        self.negotiated(call, &legacy, [("v2", &self.core_v2), ("v2beta1", &self.core_v2beta1)])
+        negotiated(call, &legacy, &self.aggregated_core)
     }
 
     /// `/apis`.
@@ -158,7 +158,7 @@ impl Discovery {
             .map(|group| group.v1(false))
             .collect();
         let legacy = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups});
-        self.negotiated(call, &legacy, [("v2", &self.apis_v2), ("v2beta1", &self.apis_v2beta1)])
+        negotiated(call, &legacy, &self.aggregated_groups)
     }
 
     /// `/apis/<group>`.
@@ -191,30 +191,23 @@ impl Discovery {
             })
         })
     }
+}
 
-    fn negotiated(
-        &self,
-        call: &Call,
-        legacy: &Value,
-        aggregated: [(&str, &Aggregated); 2],
-    ) -> Result<Response<Body>, Status> {
-        tracing::trace!(target: "walk", "discovery");
-        let accept = negotiate::accept(&call.headers);
-        for clause in negotiate::clauses(&accept) {
-            let Some(media) = Media::of(&clause) else { continue };
-            if clause.param("as").is_empty() {
-                break;
-            }
-            let ours = clause.param("g") == GROUP && clause.param("as") == KIND;
-            let found = aggregated
-                .iter()
-                .find(|(version, _)| ours && *version == clause.param("v"));
-            if let Some((version, document)) = found {
-                return document.answer(&call.headers, version, media);
-            }
+/// The aggregated document for who asks for it, the older one for everybody else.
+fn negotiated(call: &Call, legacy: &Value, aggregated: &Aggregated) -> Result<Response<Body>, Status> {
+    tracing::trace!(target: "walk", "discovery");
+    let accept = negotiate::accept(&call.headers);
+    for clause in negotiate::clauses(&accept) {
+        let Some(media) = Media::of(&clause) else { continue };
+        if clause.param("as").is_empty() {
+            break;
         }
-        plain(call, legacy)
+        if [clause.param("g"), clause.param("v"), clause.param("as")] == [GROUP, VERSION, KIND] {
+            let pretty = call.output.pretty || clause.param("pretty") == "1";
+            return aggregated.answer(&call.headers, media, pretty);
+        }
     }
+    plain(call, legacy)
 }
 
 fn plain(call: &Call, document: &Value) -> Result<Response<Body>, Status> {
@@ -225,9 +218,10 @@ fn plain(call: &Call, document: &Value) -> Result<Response<Body>, Status> {
 }
 
 impl Aggregated {
-    fn bytes(&self, media: Media) -> bytes::Bytes {
+    fn bytes(&self, media: Media, pretty: bool) -> bytes::Bytes {
         let value = || serde_json::from_slice(&self.json).expect("invariant: we made it of a tree");
         let made = match media {
+            Media::Json if pretty => self.indented.get_or_init(|| body::document(&value(), true).into()),
             Media::Json => return self.json.clone(),
             Media::Yaml => self.yaml.get_or_init(|| yaml::encode(&value()).into()),
             Media::Protobuf => self.protobuf.get_or_init(|| messages::encode(&value()).into()),
@@ -235,7 +229,7 @@ impl Aggregated {
         made.clone()
     }
 
-    fn answer(&self, headers: &HeaderMap, version: &str, media: Media) -> Result<Response<Body>, Status> {
+    fn answer(&self, headers: &HeaderMap, media: Media, pretty: bool) -> Result<Response<Body>, Status> {
         let known = headers
             .get(IF_NONE_MATCH)
             .is_some_and(|value| value.as_bytes() == self.etag.as_bytes());
@@ -244,10 +238,10 @@ impl Aggregated {
             *response.status_mut() = http::StatusCode::NOT_MODIFIED;
             response
         } else {
-            let bytes = self.bytes(media);
+            let bytes = self.bytes(media, pretty);
             body::compressed(headers, bytes.len(), body::typed(200, media.as_str(), bytes))
         };
-        let media = format!("{};g={GROUP};v={version};as={KIND}", media.as_str());
+        let media = format!("{};g={GROUP};v={VERSION};as={KIND}", media.as_str());
         let media = HeaderValue::from_str(&media).map_err(Status::internal)?;
         response.headers_mut().insert(CONTENT_TYPE, media);
         let headers = response.headers_mut();

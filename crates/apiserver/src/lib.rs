@@ -44,4 +44,4 @@ mod transport;
 mod verbs;
 mod virtuals;
 
-pub use server::{ApiServer, Config, MakeParts, Parts, Running, StartError};
+pub use server::{ApiServer, Config, MakeParts, MeasureBytes, Parts, Running, StartError};

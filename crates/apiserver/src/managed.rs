@@ -31,6 +31,9 @@ impl Versions for Siblings<'_> {
 
 /// Fields that a write through this endpoint resets, and so never owns (upstream: GetResetFields).
 fn reset_fields(served: &Served, subresource: &str) -> Option<FieldSet> {
+    if let Some(fields) = served.kind.row.strategy.reset_fields(subresource) {
+        return Some(FieldSet::of_fields(fields));
+    }
     let split = served
         .subresource("status")
         .is_some_and(|subresource| subresource.role == SubresourceRole::View);

@@ -116,7 +116,7 @@ impl OpenApi {
             return None;
         }
         let describe = |ty: &str, field: &str| texts.get(ty, field);
-        let make = || body::encode(&openapi::v3(&self.source(&describe), &group_version), false);
+        let make = || body::encode(&openapi::v3(&self.source(&describe), &group_version));
         Some(self.document(path, make))
     }
 }
@@ -178,7 +178,7 @@ pub async fn v2(call: &Call) -> Result<Response<Body>, Status> {
         return Ok(document.answer(&call.headers, V2_PROTOBUF));
     }
     Ok(documents
-        .document("v2", || body::encode(&json(), false))
+        .document("v2", || body::encode(&json()))
         .answer(&call.headers, "application/json"))
 }
 
@@ -202,7 +202,7 @@ pub async fn v3_index(call: &Call) -> Result<Response<Body>, Status> {
             paths.insert(path, json!({"serverRelativeURL": url}));
         }
         let index: Value = json!({"paths": paths});
-        Document::new(body::encode(&index, false))
+        Document::new(body::encode(&index))
     });
     Ok(made.await?.answer(&call.headers, "application/json"))
 }

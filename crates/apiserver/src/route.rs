@@ -60,7 +60,7 @@ async fn plain_path(call: &Arc<Call>) -> Result<Response<Body>, Status> {
             _ => Ok(body::text(404, "404 page not found\n")),
         },
         ["trireme", "v1", "backup"] => backup::serve(call).await,
-        ["version"] => Ok(body::value(200, &crate::version::document(), true)),
+        ["version"] => Ok(body::indented(200, &crate::version::document())),
         ["api"] => discovery.core(call),
         ["api", version] => discovery.version(call, "", version),
         ["apis"] => discovery.groups(call),
@@ -86,7 +86,7 @@ async fn plain_path(call: &Arc<Call>) -> Result<Response<Body>, Status> {
 
 fn optional(document: Option<api::Value>, media: &'static str) -> Result<Response<Body>, Status> {
     let document = document.ok_or_else(Status::no_such_path)?;
-    Ok(body::typed(200, media, body::encode(&document, false)))
+    Ok(body::typed(200, media, body::encode(&document)))
 }
 
 fn metrics(call: &Call) -> Response<Body> {
@@ -133,5 +133,5 @@ fn paths(call: &Call) -> Response<Body> {
         paths.push(path);
     }
     paths.sort();
-    body::value(200, &serde_json::json!({"paths": paths}), true)
+    body::indented(200, &serde_json::json!({"paths": paths}))
 }

@@ -19,13 +19,14 @@ use crate::dial::{NodeDialer, ServiceDialer};
 use crate::discovery::Discovery;
 use crate::flowcontrol::FlowControl;
 use crate::health::{self, NamedCheck};
-use crate::metrics::{Metrics, ReloadMetrics};
+use crate::metrics::{ClientCertificateMetrics, Metrics, ReloadMetrics};
 use crate::openapi::OpenApi;
 use crate::pipeline::{Anonymous, Authenticator, Authorizer, Plugin, TokenIssuer};
 use crate::registry::{Registry, RegistryError};
 use crate::respond::budget::{self, Budget};
 use crate::sealing::Sealing;
 use crate::storage::Storage;
+use crate::transport::Own;
 
 /// Seats by default: upstream's 400 for reads and 200 for writes, which flow control puts together.
 const SEATS: usize = 600;
@@ -85,7 +86,14 @@ pub struct Config {
     pub sealing: Arc<Sealing>,
     /// What counts the files that are read again.
     pub reloads: ReloadMetrics,
+    /// What counts how long clients' certificates are still good.
+    pub client_certificates: ClientCertificateMetrics,
+    /// How large the store's files are, when somebody can tell.
+    pub store_bytes: Option<MeasureBytes>,
 }
+
+/// Measures a size in bytes, when that can be done.
+pub type MeasureBytes = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
 
 impl Config {
     /// A configuration with upstream's defaults around what has none.
@@ -110,6 +118,8 @@ impl Config {
             history: RingLimits::default(),
             sealing: Arc::default(),
             reloads: ReloadMetrics::default(),
+            client_certificates: ClientCertificateMetrics::default(),
+            store_bytes: None,
         }
     }
 }
@@ -158,6 +168,8 @@ pub struct Server {
     pub metrics: Metrics,
     /// Health checks.
     pub checks: Vec<NamedCheck>,
+    /// How large the store's files are.
+    pub store_bytes: Option<MeasureBytes>,
     /// Wall time.
     pub clock: Clock,
     /// Randomness.
@@ -217,6 +229,10 @@ impl Server {
                 .count_objects(group, resource, snapshot.len(), snapshot.revision());
         }
         self.metrics.whole_answers(&self.whole_answers);
+        self.allocator.measure();
+        if let Some(bytes) = self.store_bytes.as_ref().and_then(|measure| measure()) {
+            self.metrics.store_size(bytes);
+        }
     }
 }
 
@@ -228,6 +244,7 @@ impl ApiServer {
     /// [`Running::transport`] is called.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let registry = Registry::new(config.rows, SchemaRef::builtin)?;
+        let sealing = config.sealing.clone();
         let opening = Storage::open(
             config.engine,
             config.clock.clone(),
@@ -264,6 +281,9 @@ impl ApiServer {
         let plugins = parts.admission.iter().map(|plugin| plugin.name());
         let metrics = Metrics::new(told.unwrap_or_default(), plugins);
         metrics.add_reloads(&config.reloads);
+        metrics.add_allocation(allocator.metrics());
+        metrics.add_sealing(sealing.metrics());
+        metrics.add_client_certificates(&config.client_certificates);
         let salt = config.random.range(0..u64::MAX);
         let flow = Arc::new(FlowControl::new(config.seats, salt, metrics.flow.clone()));
         let shutdown = Shutdown::new();
@@ -285,6 +305,7 @@ impl ApiServer {
             whole_answers: Budget::new(config.whole_answers_bytes),
             metrics,
             checks,
+            store_bytes: config.store_bytes,
             clock: config.clock,
             random: config.random,
             anonymous: config.anonymous,
@@ -294,8 +315,13 @@ impl ApiServer {
             discovery: ArcSwapOption::empty(),
             openapi: ArcSwapOption::empty(),
         };
+        let server = Arc::new(server);
+        let own = Own::of(&server);
+        for plugin in &server.admission {
+            plugin.started(&own);
+        }
         Ok(Running {
-            server: Arc::new(server),
+            server,
             rows: Arc::default(),
         })
     }

@@ -15,7 +15,7 @@ use store::{
 };
 
 use api::codec::protobuf;
-use api::{GroupResource, Reason, Status, StatusCause, Value};
+use api::{GroupResource, Reason, Status, StatusCause, Value, meta};
 
 use crate::cluster::{Change, Changes, Cluster, Object, to_stored};
 use crate::metrics::StoreLabels;
@@ -392,17 +392,29 @@ fn build(kinds: &Kinds, sealing: &Sealing, record: &Record) -> Stored {
     }
 }
 
+/// Versions that are not served, in which kube-apiserver stores kinds whose fields are those of the served one: until v1.37
+/// MutatingAdmissionPolicies and their bindings. Source: `pkg/kubeapiserver/default_storage_factory_builder.go`.
+const STORED_ALIKE: [(&str, &str); 1] = [("admissionregistration.k8s.io", "v1beta1")];
+
 /// An object of another normal form in that of today. An API server of upstream's stores built-in kinds as protobuf, in
 /// whichever version it prefers.
 fn renormalize(kind: &Kind, bytes: &[u8]) -> Option<Bytes> {
     let mut value = match bytes.starts_with(protobuf::PREFIX) {
         false => serde_json::from_slice(bytes).ok()?,
         true => {
-            let (gvk, value) = protobuf::decode(bytes).ok()?;
-            let version = kind.versions.iter().position(|(version, _)| *version == gvk)?;
-            view::to_hub_version(kind, version, value).ok()?
+            let (gvk, mut value) = protobuf::decode(bytes).ok()?;
+            view::set_kind(&mut value, &gvk.api_version(), &gvk.kind);
+            value
         }
     };
+    let gvk = meta::gvk(&value);
+    if gvk.kind == kind.hub.kind && STORED_ALIKE.contains(&(&*gvk.group, &*gvk.version)) {
+        view::set_kind(&mut value, &kind.hub.api_version(), &kind.hub.kind);
+    } else if let Some(version) = kind.versions.iter().position(|(version, _)| *version == gvk) {
+        value = view::to_hub_version(kind, version, value).ok()?;
+    } else if bytes.starts_with(protobuf::PREFIX) {
+        return None;
+    }
     api::normalize::normalize(&mut value, &kind.schema, api::normalize::UnknownFields::Ignore).ok()?;
     kind.row.set_defaults(&mut value);
     Some(to_stored(&value))

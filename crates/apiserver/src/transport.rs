@@ -1,6 +1,6 @@
 //! A call is a call (D6): components of this process send requests straight into the pipeline, each as its own task.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -26,6 +26,25 @@ impl Transport for InProcess {
         // A task of its own: a slow handler never holds up its caller's other work, and dropping the call ends it.
         let task = AbortOnDropHandle::new(tokio::spawn(work));
         Box::pin(async move { task.await.map_err(|error| TransportError::Lost(error.to_string())) })
+    }
+}
+
+/// The way of a part of a server to that server, which it does not keep alive.
+#[derive(Clone)]
+pub struct Own(Weak<Server>);
+
+impl Own {
+    pub(crate) fn of(server: &Arc<Server>) -> Own {
+        Own(Arc::downgrade(server))
+    }
+
+    /// A transport that speaks as `user`; none once the server is gone.
+    pub fn transport(&self, user: UserInfo) -> Option<Arc<dyn Transport>> {
+        let server = self.0.upgrade()?;
+        Some(Arc::new(InProcess {
+            server,
+            user: Arc::new(user),
+        }))
     }
 }
 

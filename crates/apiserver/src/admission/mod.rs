@@ -1,19 +1,22 @@
 //! The admission plug-ins of this server, in upstream's order.
 //!
-//! Each is a plain decision over the old and the new object and the state in memory; none of them calls the API.
+//! Each is a plain decision over the old and the new object and the state in memory; none of them calls the API, but NamespaceAutoProvision.
 
 mod certificates;
 mod claim_resize;
+mod declared_features;
 mod default_class;
 mod default_toleration_seconds;
 mod event_rate_limit;
 mod image_policy;
 mod limit_ranger;
+mod namespace_auto_provision;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_selector;
 mod optional;
 mod owner_references;
+mod pod_resize;
 mod pod_security;
 mod policy;
 mod priority;
@@ -33,16 +36,19 @@ use base::random::Random;
 
 pub use certificates::Certificates;
 pub use claim_resize::PersistentVolumeClaimResize;
+pub use declared_features::NodeDeclaredFeatures;
 pub use default_class::DefaultClass;
 pub use default_toleration_seconds::DefaultTolerationSeconds;
 pub use event_rate_limit::EventRateLimit;
 pub use image_policy::{ImagePolicyConfig, ImagePolicyWebhook};
 pub use limit_ranger::LimitRanger;
+pub use namespace_auto_provision::NamespaceAutoProvision;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use node_selector::PodNodeSelector;
 pub use optional::Optional;
 pub use owner_references::OwnerReferences;
+pub use pod_resize::PodResizeValidator;
 pub use pod_security::PodSecurity;
 pub use policy::{MutatingPolicies, PolicyRights, ValidatingPolicies};
 pub use priority::Priority;
@@ -70,6 +76,7 @@ pub fn plugins(
     let checked = "invariant: a selection's configurations were read when it was made";
     let mut all: Vec<Arc<dyn Plugin>> = vec![
         Arc::new(Optional::ALWAYS_ADMIT),
+        Arc::new(NamespaceAutoProvision::default()),
         Arc::new(NamespaceLifecycle),
         Arc::new(Optional::NAMESPACE_EXISTS),
         Arc::new(Optional::LIMIT_POD_HARD_ANTI_AFFINITY_TOPOLOGY),
@@ -111,10 +118,12 @@ pub fn plugins(
         Arc::new(DefaultClass::INGRESS) as Arc<dyn Plugin>,
         Arc::new(Optional::DENY_SERVICE_EXTERNAL_IPS),
         Arc::new(PodTopologyLabels),
+        Arc::new(NodeDeclaredFeatures),
+        Arc::new(PodResizeValidator),
         Arc::new(MutatingPolicies::new(authorizer.clone())),
         Arc::new(ValidatingPolicies::new(authorizer.clone())),
         // Last: what is refused by others is not charged.
-        Arc::new(ResourceQuota::default()),
+        Arc::new(selection.resource_quota().expect(checked)),
         Arc::new(Optional::ALWAYS_DENY),
     ]);
     all.retain(|plugin| selection.has(plugin.name()));

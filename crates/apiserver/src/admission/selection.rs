@@ -10,14 +10,14 @@ use api::Value;
 use api::codec::{Limits, yaml};
 use bytes::Bytes;
 
-use super::{EventRateLimit, ImagePolicyConfig, PodNodeSelector, PodSecurity, PodTolerationRestriction};
+use super::{EventRateLimit, ImagePolicyConfig, PodNodeSelector, PodSecurity, PodTolerationRestriction, ResourceQuota};
 use crate::hook::ReadFile;
 
 /// Upstream's plug-ins in their order, with whether each is on when nobody says. Upstream has NodeRestriction off; a cluster
 /// whose nodes may change each other is none of ours.
-const PLUGINS: [(&str, State); 37] = [
+const PLUGINS: [(&str, State); 41] = [
     ("AlwaysAdmit", State::Off),
-    ("NamespaceAutoProvision", State::Absent),
+    ("NamespaceAutoProvision", State::Off),
     ("NamespaceLifecycle", State::On),
     ("NamespaceExists", State::Off),
     ("LimitPodHardAntiAffinityTopology", State::Off),
@@ -36,17 +36,21 @@ const PLUGINS: [(&str, State); 37] = [
     ("ExtendedResourceToleration", State::Off),
     ("DefaultStorageClass", State::On),
     ("StorageObjectInUseProtection", State::On),
+    ("PodGroupProtection", State::Idle),
     ("OwnerReferencesPermissionEnforcement", State::Off),
     ("PersistentVolumeClaimResize", State::On),
     ("RuntimeClass", State::On),
     ("CertificateApproval", State::On),
     ("CertificateSigning", State::On),
-    ("ClusterTrustBundleAttest", State::Absent),
+    ("ClusterTrustBundleAttest", State::Idle),
     ("CertificateSubjectRestriction", State::On),
     ("DefaultIngressClass", State::On),
     ("DenyServiceExternalIPs", State::Off),
     ("PodTopologyLabels", State::On),
-    ("NodeDeclaredFeatureValidator", State::Absent),
+    ("PodGroupWorkloadExists", State::Idle),
+    ("NodeDeclaredFeatureValidator", State::On),
+    ("JobValidation", State::Idle),
+    ("PodResizeValidator", State::On),
     ("MutatingAdmissionPolicy", State::On),
     ("MutatingAdmissionWebhook", State::Absent),
     ("ValidatingAdmissionPolicy", State::On),
@@ -56,12 +60,13 @@ const PLUGINS: [(&str, State); 37] = [
 ];
 
 /// The plug-ins that take a configuration here.
-const CONFIGURABLE: [&str; 5] = [
+const CONFIGURABLE: [&str; 6] = [
     "EventRateLimit",
     "ImagePolicyWebhook",
     "PodNodeSelector",
     "PodSecurity",
     "PodTolerationRestriction",
+    "ResourceQuota",
 ];
 
 /// What is with a plug-in when no flag names it.
@@ -69,6 +74,8 @@ const CONFIGURABLE: [&str; 5] = [
 enum State {
     On,
     Off,
+    /// May be enabled and disabled, and has nothing to do: what it would look at is not served, here or by upstream's defaults.
+    Idle,
     /// This server has none of that name.
     Absent,
 }
@@ -140,7 +147,7 @@ impl Selection {
         let runs = |name: &str, state: State| match state {
             State::On => !disable.iter().any(|other| other == name),
             State::Off => enable.iter().any(|other| other == name),
-            State::Absent => false,
+            State::Idle | State::Absent => false,
         };
         let enabled = PLUGINS
             .iter()
@@ -165,6 +172,7 @@ impl Selection {
             ),
             ("PodSecurity", selection.pod_security().map(drop)),
             ("PodNodeSelector", selection.pod_node_selector().map(drop)),
+            ("ResourceQuota", selection.resource_quota().map(drop)),
         ] {
             if let Err(why) = outcome {
                 errors.push(failed(name, &why));
@@ -198,6 +206,14 @@ impl Selection {
         match self.configurations.get("PodSecurity") {
             Some(config) => PodSecurity::from_config(config),
             None => Ok(PodSecurity::default()),
+        }
+    }
+
+    /// ResourceQuota, whether it runs or not.
+    pub(super) fn resource_quota(&self) -> Result<ResourceQuota, String> {
+        match self.configurations.get("ResourceQuota") {
+            Some(config) => ResourceQuota::from_config(config),
+            None => Ok(ResourceQuota::default()),
         }
     }
 
@@ -298,6 +314,13 @@ mod tests {
         assert!(usual.has("PodSecurity") && usual.has("NodeRestriction") && !usual.has("AlwaysPullImages"));
         let changed = select(&["AlwaysPullImages", "PodSecurity"], &["LimitRanger"], None).unwrap();
         assert!(changed.has("AlwaysPullImages") && changed.has("PodSecurity") && !changed.has("LimitRanger"));
+        // They are known, and have nothing to do.
+        assert_eq!(
+            select(&["ClusterTrustBundleAttest"], &["JobValidation"], None)
+                .unwrap()
+                .names(),
+            usual.names()
+        );
         let file = format!("{KIND}plugins: [{{name: EventRateLimit, path: limits}}]");
         assert!(
             select(&["EventRateLimit"], &[], Some(&file))
@@ -328,10 +351,10 @@ mod tests {
                 vec!["[Priority] in enable-admission-plugins and disable-admission-plugins overlapped"],
             ),
             (
-                &["NamespaceAutoProvision"],
+                &["MutatingAdmissionWebhook"],
                 &[],
                 None,
-                vec!["enable-admission-plugins plugin \"NamespaceAutoProvision\" is not there in this server"],
+                vec!["enable-admission-plugins plugin \"MutatingAdmissionWebhook\" is not there in this server"],
             ),
             (
                 &["EventRateLimit"],

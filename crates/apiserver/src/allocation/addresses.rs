@@ -8,8 +8,11 @@ use serde_json::json;
 use api::field::{Error, Path};
 use api::{Status, Value, meta};
 
+use tokio::time::Instant;
+
 use super::ranges::usable;
 use super::{Allocator, Given, Reservation, invalid};
+use crate::metrics::Scope;
 
 /// Addresses at the start of a range that are given out last, so that people can choose fixed ones from them
 /// (upstream's `ipallocator`, `calculateRangeOffset`: between 16 and 256, a sixteenth of the range, none of a tiny one).
@@ -90,10 +93,13 @@ impl Allocator {
     }
 
     fn one_address(&self, address: Ipv4Addr, reservation: &mut Reservation) -> Result<(), String> {
-        if self.ranges.lock().giving_one(address).is_none() {
+        let began = Instant::now();
+        let Some(range) = self.ranges.lock().giving_one(address) else {
             return Err("the provided network does not match the current range".into());
-        }
-        match self.reserve(Given::Address(address), reservation) {
+        };
+        let given = self.reserve(Given::Address(address), reservation);
+        self.metrics.address(range, Scope::Static, given, began.elapsed());
+        match given {
             true => Ok(()),
             false => Err("provided IP is already allocated".into()),
         }
@@ -103,9 +109,13 @@ impl Allocator {
     fn any_address(&self, service: &Value, reservation: &mut Reservation) -> Result<Ipv4Addr, Status> {
         let ranges = self.ranges.lock().giving();
         let make = |number| Given::Address(Ipv4Addr::from(number));
-        let found = ranges
-            .into_iter()
-            .find_map(|range| self.reserve_any(usable(range), static_band(range), make, reservation));
+        let found = ranges.into_iter().find_map(|range| {
+            let began = Instant::now();
+            let found = self.reserve_any(usable(range), static_band(range), make, reservation);
+            self.metrics
+                .address(range, Scope::Dynamic, found.is_some(), began.elapsed());
+            found
+        });
         let found = found.ok_or_else(|| {
             let name = api::field::quote(meta::name(service));
             Status::internal(format!(

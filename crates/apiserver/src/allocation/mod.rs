@@ -32,9 +32,10 @@ use api::field::Error;
 use api::{GroupKind, Status, Value, meta};
 
 use crate::cluster::{Change, Changes, Cluster};
+use crate::metrics::AllocationMetrics;
 use crate::registry::Kind;
 use crate::server::Server;
-use ranges::Ranges;
+use ranges::{Ranges, usable};
 
 pub use default_range::default_service_cidr;
 pub use reservation::Reservation;
@@ -77,6 +78,7 @@ pub struct Allocator {
     taken: Mutex<HashMap<Given, String>>,
     /// What other servers write, when there are any.
     others: Mutex<Option<Box<dyn Changes>>>,
+    metrics: AllocationMetrics,
 }
 
 impl fmt::Debug for Allocator {
@@ -136,7 +138,29 @@ impl Allocator {
             cluster,
             taken: Mutex::default(),
             others: Mutex::new(None),
+            metrics: AllocationMetrics::default(),
         }
+    }
+
+    /// What is given is counted here.
+    pub fn metrics(&self) -> &AllocationMetrics {
+        &self.metrics
+    }
+
+    /// Brings gauges up to date.
+    pub fn measure(&self) {
+        let ranges = self.ranges.lock().giving();
+        let taken = self.taken.lock();
+        let in_range = |range: Ipv4Net| {
+            let held = taken.keys().filter(|given| match given {
+                Given::Address(address) => range.contains(address),
+                Given::Port(_) => false,
+            });
+            (range, held.count(), usable(range).len())
+        };
+        let ranges: Vec<(Ipv4Net, usize, usize)> = ranges.into_iter().map(in_range).collect();
+        let ports = taken.keys().filter(|given| matches!(given, Given::Port(_))).count();
+        self.metrics.measured(&ranges, (ports, self.node_ports.len()));
     }
 
     /// The range of the flags.

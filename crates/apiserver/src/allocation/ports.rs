@@ -8,6 +8,7 @@ use api::field::{Error, Path};
 use api::{Status, Value};
 
 use super::{Allocator, Given, Reservation, invalid};
+use crate::metrics::Scope;
 
 /// Ports at the start of the range that are given out last, so that people can choose fixed ones from them (upstream's
 /// `portallocator`, `calculateRangeOffset`: between 16 and 128, a thirty-second of the range, none of a tiny one).
@@ -142,7 +143,9 @@ impl Allocator {
                 range.end - 1
             ));
         }
-        match self.reserve(Given::Port(port), reservation) {
+        let given = self.reserve(Given::Port(port), reservation);
+        self.metrics.port(Scope::Static, given);
+        match given {
             true => Ok(()),
             false => Err("provided port is already allocated".into()),
         }
@@ -155,7 +158,8 @@ impl Allocator {
             size => (size / STATIC_BAND_PART).clamp(STATIC_BAND_MIN, STATIC_BAND_MAX),
         };
         let make = |number: u32| Given::Port(number as u16);
-        self.reserve_any(all, band, make, reservation)
-            .map(|number| number as u16)
+        let found = self.reserve_any(all, band, make, reservation);
+        self.metrics.port(Scope::Dynamic, found.is_some());
+        found.map(|number| number as u16)
     }
 }

@@ -12,6 +12,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use sha2::{Digest, Sha256};
 
+use crate::metrics::ClientCertificateMetrics;
 use crate::pki::{ReadError, identity_of};
 use crate::request::UserInfo;
 
@@ -27,12 +28,16 @@ const REMEMBERED_SECONDS: i64 = 60;
 pub struct AuthorityError(String);
 
 /// Verifies chains against the cluster's client authorities.
-pub struct CertificateAuthenticator(ArcSwap<Authorities>);
+pub struct CertificateAuthenticator {
+    authorities: ArcSwap<Authorities>,
+    metrics: ClientCertificateMetrics,
+}
 
 /// Who is trusted, and what was verified by that: other authorities know nothing of it.
 struct Authorities {
     verifier: Arc<dyn ClientCertVerifier>,
-    remembered: Mutex<HashMap<CertificateDer<'static>, (UserInfo, i64)>>,
+    /// Until when each is taken, and when it ends, in seconds since 1970.
+    remembered: Mutex<HashMap<CertificateDer<'static>, (UserInfo, i64, i64)>>,
 }
 
 // === impl CertificateAuthenticator ===
@@ -44,7 +49,15 @@ impl CertificateAuthenticator {
     /// A bundle without a usable certificate.
     pub fn new(authorities_pem: &str) -> Result<CertificateAuthenticator, AuthorityError> {
         let authorities = Authorities::read(authorities_pem)?;
-        Ok(CertificateAuthenticator(ArcSwap::from_pointee(authorities)))
+        Ok(CertificateAuthenticator {
+            authorities: ArcSwap::from_pointee(authorities),
+            metrics: ClientCertificateMetrics::default(),
+        })
+    }
+
+    /// What counts how long certificates are still good.
+    pub fn metrics(&self) -> &ClientCertificateMetrics {
+        &self.metrics
     }
 
     /// Trusts those of another bundle from now on, and nobody for what the old ones signed.
@@ -52,7 +65,7 @@ impl CertificateAuthenticator {
     /// # Errors
     /// As [`CertificateAuthenticator::new`]; then nothing changes.
     pub fn replace(&self, authorities_pem: &str) -> Result<(), AuthorityError> {
-        self.0.store(Arc::new(Authorities::read(authorities_pem)?));
+        self.authorities.store(Arc::new(Authorities::read(authorities_pem)?));
         Ok(())
     }
 
@@ -75,10 +88,11 @@ impl CertificateAuthenticator {
             return Ok(None);
         };
         let seconds = now.as_second();
-        let authorities = self.0.load();
-        if let Some((user, until)) = authorities.remembered.lock().get(leaf)
+        let authorities = self.authorities.load();
+        if let Some((user, until, ends)) = authorities.remembered.lock().get(leaf)
             && seconds < *until
         {
+            self.metrics.seen(ends - seconds);
             return Ok(Some(user.clone()));
         }
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds.max(0).unsigned_abs()));
@@ -98,8 +112,10 @@ impl CertificateAuthenticator {
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
-        let until = (seconds + REMEMBERED_SECONDS).min(identity.ends_seconds);
-        remembered.insert(leaf.clone(), (user.clone(), until));
+        let ends = identity.ends_seconds;
+        self.metrics.seen(ends - seconds);
+        let until = (seconds + REMEMBERED_SECONDS).min(ends);
+        remembered.insert(leaf.clone(), (user.clone(), until, ends));
         Ok(Some(user))
     }
 }

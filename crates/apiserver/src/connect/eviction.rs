@@ -60,7 +60,8 @@ pub async fn evict(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
     let options = WriteOptions::parse(call, "CreateOptions", false)?;
     let gvk = GroupVersionKind::new("policy", "v1", "Eviction");
     let schema = SchemaRef::builtin(&gvk).expect("invariant: the schema has policy/v1 Eviction");
-    let mut eviction = decode::object(call, &bytes, &gvk, &schema, options.field_validation)?;
+    let validation = options.field_validation;
+    let mut eviction = decode::object_in(call, &bytes, &gvk, &["policy/v1beta1"], &schema, validation)?;
     ensure_namespace(&mut eviction, &call.attributes.namespace)?;
     let name = &*call.attributes.name;
     if meta::name(&eviction) != name {

@@ -1,5 +1,4 @@
-//! Aggregated discovery as protobuf messages. Source: `k8s.io/api/apidiscovery/v2/generated.proto`; v2beta1 has the same
-//! numbers. The table of API facts has only kinds that somebody stores or posts, so these are written down here.
+//! Aggregated discovery as protobuf messages. Source: `k8s.io/api/apidiscovery/v2/generated.proto`. The table of API facts has only kinds that somebody stores or posts, so these are written down here.
 
 use api::Value;
 use api::codec::protobuf;

@@ -6,18 +6,22 @@
 
 mod access;
 mod admission;
+mod allocation;
 mod audit;
+mod client_certificates;
 mod features;
 mod flow;
 mod health;
 mod names;
 #[cfg(test)]
 mod page;
+mod pod_security;
 mod policies;
 mod process;
 mod reads;
 mod reloads;
 mod requests;
+mod sealing;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -35,16 +39,20 @@ use crate::respond::budget::Budget;
 use crate::version;
 pub use access::Access;
 pub use admission::{AdmissionMetrics, Step};
+pub use allocation::{AllocationMetrics, Scope};
 pub use audit::AuditMetrics;
+pub use client_certificates::ClientCertificateMetrics;
 pub use flow::{FlowMetrics, LevelMetrics, SchemaMetrics};
 pub use health::HealthMetrics;
 pub use names::{Name, plain};
 use names::{Names, name};
+pub use pod_security::PodSecurityMetrics;
 pub use policies::PolicyMetrics;
 use process::Process;
 pub use reads::{Reads, Sizes, WatchMetrics};
 pub use reloads::ReloadMetrics;
 pub use requests::{InFlight, LongRunning, RequestLabels, Requests};
+pub use sealing::{SealingMetrics, Transformation};
 
 /// Upstream's buckets of requests and of calls to the store, in seconds.
 const DURATION_BUCKETS: [f64; 23] = [
@@ -77,6 +85,12 @@ pub struct ResourceLabels {
 struct FeatureLabels {
     name: &'static str,
     stage: &'static str,
+}
+
+/// The store, as upstream numbers those of a server; there is one.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ClusterLabels {
+    storage_cluster_id: &'static str,
 }
 
 /// A stored resource in one word: `pods`, `deployments.apps`.
@@ -122,6 +136,7 @@ pub struct Metrics {
     /// TLS handshakes that failed.
     pub tls_handshake_errors: Counter,
     store_revision: Gauge<i64>,
+    store_bytes: Family<ClusterLabels, Gauge>,
     store_durations: Family<StoreLabels, Histogram, fn() -> Histogram>,
     store_requests: Family<StoreLabels, Counter>,
     store_errors: Family<StoreLabels, Counter>,
@@ -154,6 +169,7 @@ impl Metrics {
             write_retries: Counter::default(),
             tls_handshake_errors: Counter::default(),
             store_revision: Gauge::default(),
+            store_bytes: Family::default(),
             store_durations: Family::new_with_constructor(duration_histogram),
             store_requests: Family::default(),
             store_errors: Family::default(),
@@ -173,6 +189,21 @@ impl Metrics {
         reloads.register(&mut self.names.lock());
     }
 
+    /// Shows what is counted of cluster IPs and node ports, too.
+    pub fn add_allocation(&self, allocation: &AllocationMetrics) {
+        allocation.register(&mut self.names.lock());
+    }
+
+    /// Shows what is counted of sealed values, too.
+    pub fn add_sealing(&self, sealing: &SealingMetrics) {
+        sealing.register(&mut self.names.lock());
+    }
+
+    /// Shows what is counted of clients' certificates, too.
+    pub fn add_client_certificates(&self, certificates: &ClientCertificateMetrics) {
+        certificates.register(&mut self.names.lock());
+    }
+
     /// Gives every metric its name and its help.
     fn register_all(&self) {
         let r = &mut *self.names.lock();
@@ -189,6 +220,8 @@ impl Metrics {
         name(r, "apiserver_tls_handshake_errors", help, &self.tls_handshake_errors);
         let help = "The store's revision";
         name(r, "apiserver_storage_revision", help, &self.store_revision);
+        let help = "How large the store's files are, in bytes";
+        name(r, "apiserver_storage_size_bytes", help, &self.store_bytes);
         let help = "Writes that lost a race and ran again";
         name(r, "apiserver_storage_write_retries", help, &self.write_retries);
         let help = "Stored objects, by resource and group in one word";
@@ -246,6 +279,15 @@ impl Metrics {
         };
         self.objects.get_or_create(&labels).set(count);
         self.reads.version(&labels, revision);
+    }
+
+    /// Notes how large the store's files are.
+    pub fn store_size(&self, bytes: u64) {
+        let labels = ClusterLabels {
+            storage_cluster_id: "etcd-0",
+        };
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.store_bytes.get_or_create(&labels).set(bytes);
     }
 
     /// Notes what whole answers take.

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{AuditMetrics, HealthMetrics, Metrics, ReloadMetrics};
+use super::{
+    AllocationMetrics, AuditMetrics, ClientCertificateMetrics, HealthMetrics, Metrics, ReloadMetrics, SealingMetrics,
+};
 
 /// What the page begins with.
 const HEAD: &str = "\
@@ -36,6 +38,9 @@ fn metrics_page() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
     let metrics = Metrics::new(AuditMetrics::default(), std::iter::empty());
     metrics.add_reloads(&ReloadMetrics::default());
+    metrics.add_allocation(&AllocationMetrics::default());
+    metrics.add_sealing(&SealingMetrics::default());
+    metrics.add_client_certificates(&ClientCertificateMetrics::default());
     let mut names = metrics.names();
     names.sort_by(|a, b| a.name.cmp(&b.name));
     let mut page = HEAD.to_owned() + "\n| metric | type | what |\n|---|---|---|\n";

@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::names::{Names, name};
+use super::pod_security::PodSecurityMetrics;
 use crate::pipeline::Operation;
 
 /// Upstream's buckets of expressions, in seconds.
@@ -50,6 +51,8 @@ pub struct PolicyMetrics {
     mutation_seconds: Durations<MutationLabels>,
     condition_errors: Family<ConditionLabels, Counter>,
     condition_seconds: Durations<ConditionLabels>,
+    /// What Pod Security decided.
+    pub pod_security: PodSecurityMetrics,
 }
 
 impl Default for PolicyMetrics {
@@ -61,6 +64,7 @@ impl Default for PolicyMetrics {
             mutation_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             condition_errors: Family::default(),
             condition_seconds: Family::new_with_constructor(|| Histogram::new(CONDITION_SECONDS)),
+            pod_security: PodSecurityMetrics::default(),
         }
     }
 }
@@ -83,6 +87,7 @@ impl PolicyMetrics {
         let help = "How long match conditions took that kept a policy from a request, in seconds";
         let condition_seconds = "apiserver_admission_match_condition_evaluation_seconds";
         name(r, condition_seconds, help, &self.condition_seconds);
+        self.pod_security.register(r);
     }
 
     /// A validation did not hold, or could not be evaluated; `action` is `deny`, `warn`, `audit` or `allow`.

@@ -15,6 +15,7 @@ use crate::cluster::{Cluster, Object};
 use crate::metrics::PolicyMetrics;
 use crate::registry::Registry;
 use crate::request::UserInfo;
+use crate::transport::Own;
 
 /// What is done to the object, in upstream's words for admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,6 +127,9 @@ impl Review {
 pub trait Plugin: Send + Sync {
     /// The name, as upstream's flag knows it.
     fn name(&self) -> &'static str;
+
+    /// Told once, when the server is there: how the plug-in asks it itself.
+    fn started(&self, _own: &Own) {}
 
     /// Whether the plug-in wants to see that operation at all.
     fn handles(&self, _operation: Operation) -> bool {

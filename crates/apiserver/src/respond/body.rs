@@ -24,17 +24,23 @@ pub fn json(code: u16, bytes: impl Into<Bytes>) -> Response<Body> {
     typed(code, "application/json", bytes)
 }
 
-/// A tree as an answer.
-pub fn value(code: u16, value: &Value, pretty: bool) -> Response<Body> {
-    json(code, encode(value, pretty))
+/// A tree as an answer, indented.
+pub fn indented(code: u16, value: &Value) -> Response<Body> {
+    json(code, document(value, true))
 }
 
-/// Encodes a tree, indented with two spaces and a final newline for people.
-pub fn encode(value: &Value, pretty: bool) -> Vec<u8> {
-    if !pretty {
-        return serde_json::to_vec(value).expect("invariant: a tree has only text keys");
+/// Encodes a tree without anything around it: as a part of something larger.
+pub fn encode(value: &Value) -> Vec<u8> {
+    serde_json::to_vec(value).expect("invariant: a tree has only text keys")
+}
+
+/// Encodes a tree as an answer is written: on one line, with its end, or indented with two spaces, and then without a last
+/// newline. Source: `doEncode` of `k8s.io/apimachinery/pkg/runtime/serializer/json/json.go`.
+pub fn document(value: &Value, pretty: bool) -> Vec<u8> {
+    if pretty {
+        return serde_json::to_vec_pretty(value).expect("invariant: a tree has only text keys");
     }
-    let mut bytes = serde_json::to_vec_pretty(value).expect("invariant: a tree has only text keys");
+    let mut bytes = encode(value);
     bytes.push(b'\n');
     bytes
 }
@@ -61,7 +67,9 @@ pub fn text(code: u16, text: impl Into<String>) -> Response<Body> {
 /// A failure (or success) as an answer, with `Retry-After` when the status says so.
 pub fn status(status: &Status) -> Response<Body> {
     let code = if status.code == 0 { 500 } else { status.code };
-    let mut response = json(code, status.to_json());
+    let mut bytes = status.to_json();
+    bytes.push(b'\n');
+    let mut response = json(code, bytes);
     let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if seconds > 0 {
         response.headers_mut().insert("retry-after", HeaderValue::from(seconds));

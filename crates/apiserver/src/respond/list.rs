@@ -206,7 +206,7 @@ impl Writer {
                 }
                 out.put_slice(match self.media {
                     Media::Protobuf => &protobuf::ENVELOPE_END,
-                    _ => b"]}",
+                    _ => b"]}\n",
                 });
                 break;
             };
@@ -229,7 +229,7 @@ impl Writer {
         out.put_slice(br#"","apiVersion":""#);
         out.put_slice(self.api_version.as_bytes());
         out.put_slice(br#"","metadata":"#);
-        out.put_slice(&body::encode(&Value::Object(self.metadata.clone()), false));
+        out.put_slice(&body::encode(&Value::Object(self.metadata.clone())));
         out.put_slice(br#","items":["#);
         Ok(())
     }

@@ -8,7 +8,7 @@ pub mod negotiate;
 pub mod table;
 pub mod view;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::Response;
 
 use api::codec::protobuf::{self, EncodeError};
@@ -25,6 +25,9 @@ use crate::registry::Served;
 use item::Item;
 use negotiate::{Form, Media, Output};
 use table::{IncludeObject, TableWriter};
+
+/// What an answer is longer than the stored object: its resourceVersion and the end of its line.
+const AROUND_BYTES: usize = 64;
 
 /// One object as an answer.
 pub fn object(call: &Call, served: &Served, object: &Object, code: u16) -> Result<Response<Body>, Status> {
@@ -49,8 +52,9 @@ pub fn object(call: &Call, served: &Served, object: &Object, code: u16) -> Resul
     match call.output.media {
         Media::Protobuf => Ok(sized(call, item.enveloped(served, object, revision)?, code)),
         Media::Json if !call.output.pretty => {
-            let mut out = BytesMut::with_capacity(object.json_len());
+            let mut out = BytesMut::with_capacity(object.json_len() + AROUND_BYTES);
             item.write_json(served, object, revision, &mut out)?;
+            out.put_u8(b'\n');
             Ok(sized(call, out.freeze(), code))
         }
         _ => Ok(tree(call, &item.value(served, object, revision)?, code)),
@@ -82,8 +86,14 @@ pub fn success(call: &Call, status: &Status) -> Response<Body> {
 /// A failure as an answer, in the media type that was negotiated.
 pub fn failure(output: &Output, status: &Status) -> Response<Body> {
     let mut response = body::status(status);
-    if output.media != Media::Json
-        && let Ok(bytes) = status_bytes(output.media, status)
+    if (output.media != Media::Json || output.pretty)
+        && let Ok(bytes) = encode(
+            &Output {
+                form: Form::Plain,
+                ..*output
+            },
+            &status_value(status),
+        )
     {
         let typed = body::typed(response.status().as_u16(), output.media.as_str(), bytes);
         let (parts, body) = typed.into_parts();
@@ -93,14 +103,18 @@ pub fn failure(output: &Output, status: &Status) -> Response<Body> {
     response
 }
 
-/// A Status in a media type.
+/// A Status as a part of something larger, in a media type.
 pub fn status_bytes(media: Media, status: &Status) -> Result<Bytes, Status> {
+    let value = status_value(status);
+    if media == Media::Json {
+        return Ok(body::encode(&value).into());
+    }
     let output = Output {
         form: Form::Plain,
         media,
         pretty: false,
     };
-    encode(&output, &status_value(status))
+    encode(&output, &value)
 }
 
 fn status_value(status: &Status) -> Value {
@@ -110,7 +124,7 @@ fn status_value(status: &Status) -> Value {
 /// A tree of a built-in kind in the media type that was negotiated.
 fn encode(output: &Output, value: &Value) -> Result<Bytes, Status> {
     match output.media {
-        Media::Json => Ok(body::encode(value, output.pretty).into()),
+        Media::Json => Ok(body::document(value, output.pretty).into()),
         Media::Yaml => Ok(yaml::encode(value).into()),
         Media::Protobuf => {
             let mut kind = meta::gvk(value);

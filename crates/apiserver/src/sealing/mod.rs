@@ -22,6 +22,9 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::metrics::{SealingMetrics, Transformation};
 
 pub use config::{ConfigError, EncryptionConfig};
 pub use keys::{KEY_BYTES, KeysError, OpenError, Sealer};
@@ -42,6 +45,7 @@ pub struct Sealing {
     unopened: Mutex<BTreeSet<GroupResource>>,
     /// Told when what did not open may do so now.
     again: Notify,
+    metrics: SealingMetrics,
 }
 
 /// A value as it is to be stored.
@@ -69,6 +73,11 @@ impl Sealing {
         self.again.notify_one();
     }
 
+    /// What is sealed and opened is counted here.
+    pub fn metrics(&self) -> &SealingMetrics {
+        &self.metrics
+    }
+
     /// The configuration.
     pub fn configured(&self) -> Option<Arc<Encryption>> {
         self.configured.load_full()
@@ -90,6 +99,22 @@ impl Sealing {
     /// # Errors
     /// The key service has not answered for too long.
     pub fn seal(&self, resource: &GroupResource, store_key: &[u8], value: Bytes) -> Result<Sealed, String> {
+        let began = Instant::now();
+        let sealed = self.try_seal(resource, store_key, value);
+        let by = match &sealed {
+            Ok(sealed) => prefix_of(&sealed.value, sealed.local_key),
+            // The provider did not get so far as to say.
+            Err(_) => Some("unknown".to_owned()),
+        };
+        if let Some(by) = by {
+            let way = Transformation::ToStorage;
+            self.metrics
+                .transformed(resource, way, by, sealed.is_ok(), began.elapsed());
+        }
+        sealed
+    }
+
+    fn try_seal(&self, resource: &GroupResource, store_key: &[u8], value: Bytes) -> Result<Sealed, String> {
         if let Some(configured) = &*self.configured.load()
             && let Some(rule) = configured.rule(resource)
         {
@@ -117,7 +142,13 @@ impl Sealing {
         value: &Bytes,
         local_key: u32,
     ) -> Result<(Bytes, Mark), String> {
+        let began = Instant::now();
         let opened = self.try_open(resource, store_key, value, local_key);
+        if let Some(by) = prefix_of(value, local_key) {
+            let way = Transformation::FromStorage;
+            self.metrics
+                .transformed(resource, way, by, opened.is_ok(), began.elapsed());
+        }
         if opened.is_err() {
             self.unopened.lock().insert(resource.clone());
         }
@@ -196,6 +227,37 @@ impl Sealing {
             if !unopened.is_empty() {
                 return unopened;
             }
+        }
+    }
+}
+
+/// What a sealed value begins with, up to the name of a key; `None`: nothing sealed it.
+fn prefix_of(value: &[u8], local_key: u32) -> Option<String> {
+    if local_key > 0 {
+        return Some("trireme:local:".into());
+    }
+    value.starts_with(providers::PREFIX).then_some(())?;
+    // `k8s:enc:aescbc:v1:`; a key service has a name, too: `k8s:enc:kms:v2:NAME:`.
+    let parts = if value.starts_with(b"k8s:enc:kms:") { 5 } else { 4 };
+    let colons = value.iter().enumerate().filter(|(_, byte)| **byte == b':');
+    let end = colons.map(|(at, _)| at + 1).nth(parts - 1)?;
+    Some(String::from_utf8_lossy(&value[..end]).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_have_no_key_in_them() {
+        for (value, local_key, expect) in [
+            (&b"k8s:enc:aescbc:v1:key1:abc"[..], 0, Some("k8s:enc:aescbc:v1:")),
+            (b"k8s:enc:kms:v2:mine:abc", 0, Some("k8s:enc:kms:v2:mine:")),
+            (b"k8s:enc:x", 0, None),
+            (b"{}", 0, None),
+            (b"abc", 3, Some("trireme:local:")),
+        ] {
+            assert_eq!(prefix_of(value, local_key).as_deref(), expect);
         }
     }
 }

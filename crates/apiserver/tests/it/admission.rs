@@ -223,6 +223,36 @@ impl Plugin for Rival {
     }
 }
 
+/// It is there before the next plug-in asks for it, and stays; a dry run makes none.
+#[tokio::test]
+async fn a_missing_namespace_is_made_on_the_way() {
+    let plugins: Vec<Arc<dyn Plugin>> = vec![
+        Arc::new(apiserver::admission::NamespaceAutoProvision::default()),
+        Arc::new(apiserver::admission::NamespaceLifecycle),
+    ];
+    let world = World::with_plugins(plugins).await;
+    for (index, api) in world.both().await.into_iter().enumerate() {
+        let (dry, new) = (format!("dry{index}"), format!("new{index}"));
+        let maps = |namespace: &str| format!("/api/v1/namespaces/{namespace}/configmaps");
+        let map = json!({"metadata": {"name": "a"}});
+        api.post(&format!("{}?dryRun=All", maps(&dry)), &map)
+            .await
+            .refused(404, &format!("namespaces \"{dry}\" not found"));
+        assert_eq!(api.get(&format!("/api/v1/namespaces/{dry}")).await.code, 404);
+        api.post(&maps(&new), &map).await.ok();
+        let namespace = api.get(&format!("/api/v1/namespaces/{new}")).await.ok();
+        assert_eq!(namespace["status"]["phase"], "Active");
+        assert_eq!(
+            namespace["metadata"]["labels"]["kubernetes.io/metadata.name"],
+            new.as_str()
+        );
+        // Both want it at once: one of them makes it.
+        let both = format!("both{index}");
+        let write = async |name: &str| api.post(&maps(&both), &json!({"metadata": {"name": name}})).await.code;
+        assert_eq!(futures::join!(write("a"), write("b")), (201, 201));
+    }
+}
+
 #[tokio::test]
 async fn whoever_names_no_version_never_meets_a_conflict() {
     let rival = Arc::new(Rival::default());

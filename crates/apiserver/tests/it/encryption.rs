@@ -189,6 +189,40 @@ async fn what_upstream_stored_is_read() {
     }
 }
 
+/// v1.36 stores some kinds in the version before the one that it serves, so that v1.35 can read them.
+#[tokio::test]
+async fn what_upstream_stored_in_an_older_version_is_read() {
+    let engine = engine().await;
+    let kind = api::GroupVersionKind::new(
+        "admissionregistration.k8s.io",
+        "v1beta1",
+        "MutatingAdmissionPolicyBinding",
+    );
+    let schema = api::schema::SchemaRef::builtin(&kind).unwrap();
+    let prefix = "/registry/mutatingadmissionpolicybindings";
+    for (name, encode) in [("one", true), ("two", false)] {
+        let object = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": name, "uid": "u"},
+            "spec": {"policyName": "p"}});
+        let bytes = match encode {
+            true => api::codec::protobuf::encode(&object, &schema).unwrap(),
+            false => object.to_string().into_bytes(),
+        };
+        engine
+            .commit(Transaction::create(format!("{prefix}/{name}"), bytes))
+            .await
+            .unwrap();
+    }
+    let api = open(&engine, &Arc::new(Sealing::default())).await.api();
+    let path = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings";
+    let list = api.get(path).await.ok();
+    assert_eq!(list["items"].as_array().unwrap().len(), 2, "{list}");
+    for name in ["one", "two"] {
+        let read = api.get(&format!("{path}/{name}")).await.ok();
+        assert_eq!(read["apiVersion"], "admissionregistration.k8s.io/v1");
+        assert_eq!(read["spec"]["policyName"], "p");
+    }
+}
+
 /// A key service in this process. Its key is a number; what it seals is turned around.
 #[derive(Clone, Default)]
 struct Plugin {

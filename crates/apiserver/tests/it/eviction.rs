@@ -109,6 +109,23 @@ async fn budgets_are_asked_and_counted_down() {
     }
 }
 
+/// The version before is taken too, as upstream takes it: its clients are older than its removal.
+#[tokio::test]
+async fn evictions_of_the_older_version_are_taken() {
+    let world = World::start().await;
+    for (round, api) in world.both().await.into_iter().enumerate() {
+        let name = format!("old{round}");
+        pod(&api, &name, "Running", true).await;
+        let path = format!("{PODS}/{name}/eviction");
+        for (version, code) in [("policy/v1beta1", 201), ("policy/v1alpha1", 400), ("v1", 400)] {
+            let mut body = eviction(&name, json!({"dryRun": ["All"]}));
+            body["apiVersion"] = version.into();
+            let answer = api.post(&path, &body).await;
+            assert_eq!(answer.code, code, "{version} {}", answer.message());
+        }
+    }
+}
+
 #[tokio::test]
 async fn some_pods_go_without_asking() {
     let world = World::start().await;

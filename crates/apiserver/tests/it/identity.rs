@@ -224,6 +224,47 @@ async fn acting_as_somebody_takes_rights_to_the_user_and_to_what_is_done() {
     }
 }
 
+/// The whole store is read with a verb of its own: a role that may look at all paths does not have it.
+#[tokio::test]
+async fn a_backup_takes_its_own_verb() {
+    let identities = Identities::start().await;
+    let [admin, _] = identities.both("admin", Some(SYSTEM_MASTERS));
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    for (user, paths, verbs) in [
+        ("watcher", json!(["*"]), json!(["get"])),
+        ("halfway", json!(["/trireme/*"]), json!(["backup"])),
+        ("keeper", json!(["/trireme/v1/backup"]), json!(["get", "backup"])),
+    ] {
+        let rules = json!([{"nonResourceURLs": paths, "verbs": verbs}]);
+        let role = json!({"metadata": {"name": user}, "rules": rules});
+        admin.post(&format!("{rbac}/clusterroles"), &role).await.ok();
+        let binding = json!({"metadata": {"name": user}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": user},
+            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}]});
+        admin.post(&format!("{rbac}/clusterrolebindings"), &binding).await.ok();
+    }
+    let path = "/trireme/v1/backup";
+    let monitoring = as_user(&identities.world.running, "prometheus", &["system:monitoring"]);
+    monitoring
+        .get(path)
+        .await
+        .refused(403, "User \"prometheus\" cannot get path");
+    for [watcher, halfway, keeper] in
+        [0, 1].map(|way| ["watcher", "halfway", "keeper"].map(|user| identities.both(user, None)[way].clone()))
+    {
+        assert_eq!(watcher.get("/metrics").await.code, 200);
+        watcher
+            .get(path)
+            .await
+            .refused(403, "User \"watcher\" cannot backup path \"/trireme/v1/backup\"");
+        halfway
+            .get(path)
+            .await
+            .refused(403, "User \"halfway\" cannot get path \"/trireme/v1/backup\"");
+        assert_eq!(keeper.get(path).await.code, 200);
+    }
+    assert_eq!(admin.get(path).await.code, 200);
+}
+
 #[tokio::test]
 async fn rights_reach_rows_that_come_later() {
     let identities = Identities::start().await;

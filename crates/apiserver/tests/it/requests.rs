@@ -301,10 +301,63 @@ async fn unknown_fields_are_ignored_warned_about_or_refused() {
 async fn people_get_indented_answers_and_head_gets_none() {
     let world = World::start().await;
     for api in world.both().await {
-        let answer = api.get("/api/v1/pods?pretty=true").await;
-        assert!(answer.bytes.starts_with(b"{\n  \""));
+        for path in [
+            "/api/v1/pods",
+            "/api/v1/pods/none",
+            "/api",
+            "/apis",
+            "/apis/apps/v1",
+            "/api/v1/namespaces/default",
+        ] {
+            let answer = api.get(&format!("{path}?pretty=true")).await;
+            assert!(
+                answer.bytes.starts_with(b"{\n  \"") && answer.bytes.ends_with(b"\n}"),
+                "{path}"
+            );
+        }
         let answer = api.call("HEAD /api/v1/pods", &[], "").await;
         assert_eq!((answer.code, answer.bytes.len()), (200, 0));
+    }
+}
+
+/// Byte for byte as upstream's encoder: a line has its end, what is indented has none, and documents that no encoder wrote
+/// have none either.
+#[tokio::test]
+async fn answers_end_as_upstreams_do() {
+    let world = World::start().await;
+    world.api().config_map("long", json!({"x": "y"})).await;
+    for api in world.both().await {
+        let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        for (path, accept, code) in [
+            ("/api/v1/namespaces/default/configmaps/long", "*/*", 200),
+            ("/api/v1/namespaces/default/configmaps/long", table, 200),
+            ("/api/v1/namespaces/default/configmaps", "*/*", 200),
+            ("/api/v1/namespaces/default/configmaps?limit=1", "*/*", 200),
+            ("/api/v1/namespaces/default/configmaps", table, 200),
+            ("/api/v1/namespaces/default/configmaps/none", "*/*", 404),
+            ("/api/v1/namespaces/default/configmaps?limit=x", "*/*", 400),
+            ("/api/v1/namespaces/default/configmaps/long", "text/html", 406),
+            ("/api", "*/*", 200),
+            ("/apis", aggregated, 200),
+            ("/apis/apps", "*/*", 200),
+        ] {
+            let answer = api.call(&format!("GET {path}"), &[("accept", accept)], "").await;
+            let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+            assert_eq!(answer.code, code, "{path} {text}");
+            assert!(text.ends_with("}\n") && !text.ends_with("\n\n"), "{path} {text}");
+            if let Some(length) = answer.headers.get("content-length") {
+                assert_eq!(length.to_str().unwrap(), text.len().to_string(), "{path}");
+            }
+        }
+        for path in ["/version", "/", "/openapi/v3", "/openapi/v3/apis/policy/v1"] {
+            let answer = api.get(path).await;
+            assert!(answer.code == 200 && answer.bytes.ends_with(b"}"), "{path}");
+        }
+        let path = "/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=1&resourceVersion=0";
+        let frames = api.get(path).await.bytes;
+        let lines: Vec<&[u8]> = frames.split_inclusive(|byte| *byte == b'\n').collect();
+        assert!(!lines.is_empty() && lines.iter().all(|line| line.ends_with(b"}}\n")));
     }
 }
 
@@ -331,4 +384,27 @@ async fn large_answers_are_compressed_when_asked_for() {
             .headers
             .contains_key("content-encoding")
     );
+}
+
+/// Where an empty list keeps a default away, it is not taken for none: upstream refuses it.
+#[tokio::test]
+async fn rules_of_scaling_without_policies_are_refused() {
+    let world = World::start().await;
+    let path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    let scaler = |name: &str, rules: serde_json::Value| {
+        json!({"metadata": {"name": name}, "spec": {"maxReplicas": 3, "behavior": {"scaleUp": rules},
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}})
+    };
+    for (index, api) in world.both().await.into_iter().enumerate() {
+        let refused = api.post(path, &scaler("none", json!({"policies": []}))).await;
+        refused.refused(
+            422,
+            "spec.behavior.scaleUp.policies: Required value: must specify at least one Policy",
+        );
+        for (name, rules) in [("null", json!({"policies": null})), ("absent", json!({}))] {
+            let made = api.post(path, &scaler(&format!("{name}{index}"), rules)).await.ok();
+            let policies = &made["spec"]["behavior"]["scaleUp"]["policies"];
+            assert_eq!(policies.as_array().map(Vec::len), Some(2), "{made}");
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! What the API server stands on: the store inside this program, or an etcd that other servers use, too.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 
+use apiserver::MeasureBytes;
 use base::{Clock, Random, Shutdown};
 use client::Client;
 use client::lease::{LeaderConfig, run_as_leader};
@@ -54,6 +56,17 @@ impl Backing {
         }
     }
 
+    /// How the size of the store's files is measured; that of an etcd is the etcd's to tell.
+    pub fn measure(&self, layout: &Layout) -> Option<MeasureBytes> {
+        match self {
+            Backing::Embedded(_) => {
+                let directory = layout.store();
+                Some(Arc::new(move || bytes_in(&directory)))
+            }
+            Backing::Etcd(_) => None,
+        }
+    }
+
     /// Lets what is under way finish.
     pub async fn close(&self) {
         match self {
@@ -61,6 +74,12 @@ impl Backing {
             Backing::Etcd(etcd) => etcd.close(),
         }
     }
+}
+
+/// What the files of a directory take together. One that goes meanwhile takes nothing.
+fn bytes_in(directory: &Path) -> Option<u64> {
+    let files = std::fs::read_dir(directory).ok()?.flatten();
+    Some(files.filter_map(|file| Some(file.metadata().ok()?.len())).sum())
 }
 
 /// The words for an etcd that cannot be used.

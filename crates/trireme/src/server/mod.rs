@@ -157,6 +157,8 @@ impl ControlPlane {
         config.audit = audit.as_ref().map(|audit| audit.auditor.clone());
         config.debug = access.debug;
         config.reloads = follow.metrics.clone();
+        config.client_certificates = trusted.certificates.metrics().clone();
+        config.store_bytes = store.measure(layout);
         flags.encryption.start(&config.sealing, &random, &follow).await?;
         let running = ApiServer::start(config).await.doing("starting the API server")?;
         if let Some(authorizers) = authorizers.get() {

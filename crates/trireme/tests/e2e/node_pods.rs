@@ -496,16 +496,7 @@ spec:
     );
     let token = run(&["cat", &format!("{ACCOUNT}/token")]);
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
-    let answer = place.kubectl_with(
-        &[
-            "create",
-            "--raw",
-            "/apis/authentication.k8s.io/v1/tokenreviews",
-            "-f",
-            "-",
-        ],
-        &review.to_string(),
-    );
+    let answer = place.kubectl_with(&["create", "-o", "json", "-f", "-"], &review.to_string());
     let answer: Value = serde_json::from_str(&crate::cluster::succeed(&answer)).unwrap();
     assert_eq!(
         answer["status"]["user"]["username"],

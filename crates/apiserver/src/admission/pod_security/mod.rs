@@ -123,6 +123,7 @@ impl PodSecurity {
             return false;
         };
         review.annotate(format!("{AUDIT_PREFIX}exempt"), why);
+        review.metrics.pod_security.exempted(review);
         true
     }
 
@@ -136,6 +137,7 @@ impl PodSecurity {
         let exempts = self.exempts_class(spec);
         if exempts {
             review.annotate(format!("{AUDIT_PREFIX}exempt"), "runtimeClass");
+            review.metrics.pod_security.exempted(review);
         }
         exempts
     }
@@ -145,8 +147,10 @@ impl PodSecurity {
             return Ok(());
         }
         let policy = self.policy_of(review);
+        let told = &review.metrics.pod_security;
         if policy.takes_everything() {
             review.annotate(format!("{AUDIT_PREFIX}enforce-policy"), policy.enforce.to_string());
+            told.evaluated(review, "enforce", policy.enforce.told(), true);
             return Ok(());
         }
         if old.is_some_and(|old| !changes_images(pod, old)) || self.exempts_pod(review, &pod["spec"]) {
@@ -155,6 +159,7 @@ impl PodSecurity {
         review.annotate(format!("{AUDIT_PREFIX}enforce-policy"), policy.enforce.to_string());
         note(review, policy.audit, &pod["metadata"], &pod["spec"]);
         let broken = violations(policy.enforce, &pod["metadata"], &pod["spec"]);
+        told.evaluated(review, "enforce", policy.enforce.told(), broken.is_empty());
         if !broken.is_empty() {
             let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, details(&broken));
             return Err(review.forbidden(&why));
@@ -284,6 +289,10 @@ fn note(review: &Review, rule: Rule, metadata: &Value, spec: &Value) {
     if !broken.is_empty() {
         let what = format!("would violate PodSecurity \"{rule}\": {}", details(&broken));
         review.annotate(format!("{AUDIT_PREFIX}audit-violations"), what);
+        review
+            .metrics
+            .pod_security
+            .evaluated(review, "audit", rule.told(), false);
     }
 }
 
@@ -291,6 +300,10 @@ fn warn(review: &Review, rule: Rule, metadata: &Value, spec: &Value) {
     let broken = violations(rule, metadata, spec);
     if !broken.is_empty() {
         review.warn(format!("would violate PodSecurity \"{rule}\": {}", details(&broken)));
+        review
+            .metrics
+            .pod_security
+            .evaluated(review, "warn", rule.told(), false);
     }
 }
 

@@ -25,6 +25,9 @@ pub type Minor = u32;
 /// The rules of this server.
 pub const LATEST: Minor = Minor::MAX;
 
+/// The minor version of this server.
+const NEWEST: Minor = 36;
+
 /// A level and the version of its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -42,13 +45,33 @@ impl Rule {
     };
 }
 
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = match self.level {
+impl Level {
+    /// The word in labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Level::Privileged => "privileged",
             Level::Baseline => "baseline",
             Level::Restricted => "restricted",
+        }
+    }
+}
+
+impl Rule {
+    /// The level and the version as metrics tell them: versions of the future are one, and what takes everything has none.
+    pub fn told(self) -> (&'static str, String) {
+        let version = match self.version {
+            _ if self.level == Level::Privileged => "latest".into(),
+            LATEST => "latest".into(),
+            minor if minor <= NEWEST => format!("v1.{minor}"),
+            _ => "future".into(),
         };
+        (self.level.as_str(), version)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = self.level.as_str();
         match self.version {
             LATEST => write!(f, "{level}:latest"),
             minor => write!(f, "{level}:v1.{minor}"),

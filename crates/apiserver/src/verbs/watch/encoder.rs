@@ -106,7 +106,7 @@ impl Encoder {
             .table(version, self.include)
             .table(rows, metadata, !self.headings_sent)?;
         self.headings_sent = true;
-        framed(Media::Json, word.as_str(), &body::encode(&table, false), out);
+        framed(Media::Json, word.as_str(), &body::encode(&table), out);
         Ok(())
     }
 
@@ -132,7 +132,7 @@ impl Encoder {
                     .table(version, include)
                     .bookmark(object, revision, !self.headings_sent);
                 self.headings_sent = true;
-                framed(Media::Json, BOOKMARK, &body::encode(&table, false), out);
+                framed(Media::Json, BOOKMARK, &body::encode(&table), out);
                 return Ok(());
             }
             form => Item::of(form).unwrap_or(Item::Object),
@@ -148,7 +148,7 @@ impl Encoder {
             framed(Media::Protobuf, BOOKMARK, &object, out);
             return Ok(());
         }
-        framed(Media::Json, BOOKMARK, &body::encode(&object, false), out);
+        framed(Media::Json, BOOKMARK, &body::encode(&object), out);
         Ok(())
     }
 
