@@ -37,6 +37,8 @@ const LAYERS: &[(&str, u8)] = &[
 const SAME_LAYER: &[(&str, &str)] = &[
     // Quantities, selectors and the rules of names are part of the expression language too.
     ("cel", "api"),
+    // What the containers of a pod ask for together is summed in one place.
+    ("kinds", "quota"),
 ];
 /// Crates that only some may use: `store` is the API server's (and backup's), `kinds` the API server's.
 const RESERVED: &[(&str, &[&str])] = &[

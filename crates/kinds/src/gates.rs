@@ -11,6 +11,11 @@ use api::schema::{Node, SchemaRef, Shape};
 
 /// Gates that are on. Every other gate that owns a field is off.
 const ON: &[&str] = &[
+    // The kubelet goes by a container's own policy and rules.
+    "ContainerRestartRules",
+    "RestartAllContainersOnContainerExits",
+    // Claims are stored and counted; the scheduler and the kubelet refuse pods that have some, as no driver is there.
+    "DynamicResourceAllocation",
     // Data only: requests with alternatives, and what drivers say of allocated devices. Nothing allocates any yet.
     "DRAPrioritizedList",
     "DRAResourceClaimDeviceStatus",
@@ -21,12 +26,21 @@ const ON: &[&str] = &[
     "SELinuxMountReadWriteOncePod",
     // Data only: nodes have no SELinux, so that there is nothing to change.
     "SELinuxChangePolicy",
+    // The kubelet reads the file when the container starts.
+    "EnvFiles",
     // The node gives the pod that name.
     "HostnameOverride",
     // Data only: nothing scales yet.
     "HPAConfigurableTolerance",
-    // Data only: the API server's part of a resize.
+    "InPlacePodLevelResourcesVerticalScaling",
     "InPlacePodVerticalScaling",
+    // The node says of itself which newer features it has, the scheduler and admission go by it.
+    "NodeDeclaredFeatures",
+    // The scheduler, quotas and the pod's control group go by the resources of the pod as a whole.
+    "PodLevelResources",
+    // Data only: what plug-ins say of the devices that they gave. No node has such plug-ins yet.
+    "ResourceHealthStatus",
+    "ResourceHealthStatusMessage",
     "SupplementalGroupsPolicy",
     // What a node says that it can do; admission asks it about changes of pods.
     "NodeDeclaredFeatures",
@@ -154,8 +168,7 @@ mod tests {
 
     #[test]
     fn fields_of_disabled_features_are_dropped_unless_in_use() {
-        let pod = json!({"spec": {"schedulingGroup": {"podGroupName": "x"}, "containers": [{"name": "a",
-            "restartPolicyRules": [{"action": "Restart"}], "resizePolicy": [{"resourceName": "cpu"}],
+        let pod = json!({"spec": {"schedulingGroup": {"podGroupName": "x"}, "containers": [{"name": "a", "resizePolicy": [{"resourceName": "cpu"}],
             "lifecycle": {"stopSignal": "SIGUSR1"}}]}});
         let mut new = pod.clone();
         drop_disabled(&mut new, None, "core.v1.Pod");

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod pod;
 pub mod probes;
 mod resize;
+mod restart;
 pub mod server;
 pub mod status;
 mod storage;

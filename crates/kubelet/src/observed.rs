@@ -13,6 +13,8 @@ pub struct Observed {
     pub sandboxes: Vec<Sandbox>,
     /// All runs of all containers, the newest first.
     pub runs: Vec<Run>,
+    /// Those of before the last restart of all containers, the newest first; they are in `runs` until that is looked for.
+    pub past: Vec<Run>,
 }
 
 /// A sandbox.
@@ -136,19 +138,29 @@ impl Observed {
         self.sandboxes.first().filter(|sandbox| sandbox.ready)
     }
 
-    /// The runs of a container, the newest first.
-    pub fn runs_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Run> {
-        self.runs.iter().filter(move |run| run.name == name)
+    /// All runs, those of the past too.
+    pub fn all_runs(&self) -> impl Iterator<Item = &Run> {
+        self.runs.iter().chain(&self.past)
     }
 
-    /// The newest run of a container.
+    /// The runs of a container, the newest first, those of the past too.
+    pub fn runs_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Run> {
+        self.all_runs().filter(move |run| run.name == name)
+    }
+
+    /// The newest run of a container before a restart of all.
+    pub fn latest_past(&self, name: &str) -> Option<&Run> {
+        self.past.iter().find(|run| run.name == name)
+    }
+
+    /// The newest run of a container; none of the past.
     pub fn latest(&self, name: &str) -> Option<&Run> {
         self.runs.iter().find(|run| run.name == name)
     }
 
     /// Whether anything runs.
     pub fn is_running(&self) -> bool {
-        self.sandboxes.iter().any(|sandbox| sandbox.ready) || self.runs.iter().any(Run::is_running)
+        self.sandboxes.iter().any(|sandbox| sandbox.ready) || self.all_runs().any(Run::is_running)
     }
 }
 

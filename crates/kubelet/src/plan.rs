@@ -10,6 +10,7 @@ use client::k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 use tokio::time::Instant;
 
 use crate::observed::{Observed, Run, RunState};
+use crate::restart::restarts;
 
 /// What a container is to its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,18 +182,6 @@ pub fn restart_policy(pod: &Pod) -> &str {
         .unwrap_or("Always")
 }
 
-/// Whether a run that is over is followed by another.
-pub fn restarts(policy: &str, role: Role, run: &Run) -> bool {
-    match (role, policy) {
-        (Role::Sidecar, _) => true,
-        (Role::Init, "Never") => false,
-        (Role::Init, _) => !run.succeeded(),
-        (Role::Main, "Always") => true,
-        (Role::Main, "OnFailure") => !run.succeeded(),
-        (Role::Main, _) | (Role::Ephemeral, _) => false,
-    }
-}
-
 /// What to do next about a pod that is not being deleted.
 pub fn plan(pod: &Pod, observed: &Observed, facts: &Facts, now: Instant) -> Plan {
     tracing::trace!(target: "walk", pod = pod.metadata.name, "what is next");
@@ -219,6 +208,11 @@ pub fn plan(pod: &Pod, observed: &Observed, facts: &Facts, now: Instant) -> Plan
         policy,
         plan: Plan::default(),
     };
+    // All containers start anew: first, all end.
+    if observed.past.iter().any(Run::is_running) {
+        planner.end_past();
+        return planner.plan;
+    }
     // Once a container of the pod's own was started in this sandbox, init containers are behind us.
     let initialized = containers
         .iter()
@@ -246,19 +240,16 @@ pub fn plan(pod: &Pod, observed: &Observed, facts: &Facts, now: Instant) -> Plan
 
 /// Whether nothing of the pod will run again.
 fn is_over(containers: &[Defined], policy: &str, observed: &Observed) -> bool {
-    if policy == "Always" {
-        return false;
-    }
+    let is_done = |defined: &Defined| {
+        let latest = observed.latest(&defined.container.name);
+        latest.is_some_and(|run| run.is_over() && !restarts(policy, defined.role, &defined.container, run))
+    };
     let failed_init = containers.iter().any(|defined| {
-        let failed = |run: &Run| run.is_over() && !run.succeeded();
-        defined.role == Role::Init && policy == "Never" && observed.latest(&defined.container.name).is_some_and(failed)
+        let succeeded = observed.latest(&defined.container.name).is_some_and(Run::succeeded);
+        defined.role == Role::Init && is_done(defined) && !succeeded
     });
     let mut own = containers.iter().filter(|defined| defined.role == Role::Main);
-    failed_init
-        || own.all(|defined| {
-            let latest = observed.latest(&defined.container.name);
-            latest.is_some_and(|run| run.is_over() && !restarts(policy, Role::Main, run))
-        })
+    failed_init || own.all(is_done)
 }
 
 struct Planner<'a> {
@@ -310,7 +301,7 @@ impl<'a> Planner<'a> {
     fn main(&mut self, container: &Container) {
         match self.current(&container.name) {
             Some(run) if run.is_running() => self.kill_if_unwanted(run, container),
-            Some(run) if run.is_over() && !restarts(self.policy, Role::Main, run) => {}
+            Some(run) if run.is_over() && !restarts(self.policy, Role::Main, container, run) => {}
             _ => self.start(&container.name),
         }
     }
@@ -320,6 +311,19 @@ impl<'a> Planner<'a> {
         let latest = self.observed.latest(&container.name);
         if latest.is_none_or(|run| run.state == RunState::Created) {
             self.start(&container.name);
+        }
+    }
+
+    /// Ends what is left of before a restart of all containers, at once.
+    fn end_past(&mut self) {
+        for run in self.observed.past.iter().filter(|run| run.is_running()) {
+            self.kill(
+                run,
+                Condemned {
+                    why: "killing".into(),
+                    grace_seconds: Some(0),
+                },
+            );
         }
     }
 

@@ -21,7 +21,8 @@ pub enum List {
 }
 
 impl List {
-    pub(crate) fn field(self) -> &'static str {
+    /// Its name in `resources`.
+    pub fn field(self) -> &'static str {
         match self {
             List::Requests => "requests",
             List::Limits => "limits",
@@ -48,10 +49,16 @@ pub fn of_container(container: &Value, list: List) -> Amounts {
     amounts(&container["resources"][list.field()])
 }
 
-/// The amounts of a pod: its containers and its sidecars together, or what starting it takes when that is more; what the
-/// pod says for itself as a whole counts instead.
+/// The amounts of a pod: what it says for itself as a whole, and for the rest those of its containers.
 pub fn of_pod(pod: &Value, list: List) -> Amounts {
-    let field = |name: &str| pod["spec"][name].as_array().into_iter().flatten();
+    let mut total = of_containers(&pod["spec"], list);
+    total.extend(amounts(&pod["spec"]["resources"][list.field()]));
+    total
+}
+
+/// The amounts of a pod's containers: they and its sidecars together, or what starting it takes when that is more.
+pub fn of_containers(spec: &Value, list: List) -> Amounts {
+    let field = |name: &str| spec[name].as_array().into_iter().flatten();
     let mut total = Amounts::new();
     for container in field("containers") {
         add(&mut total, &of_container(container, list));
@@ -69,7 +76,6 @@ pub fn of_pod(pod: &Value, list: List) -> Amounts {
         at_least(&mut start, &own);
     }
     at_least(&mut total, &start);
-    total.extend(amounts(&pod["spec"]["resources"][list.field()]));
     total
 }
 

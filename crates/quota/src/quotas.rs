@@ -123,16 +123,16 @@ pub fn pretty_names(names: &[&str]) -> String {
 }
 
 /// What a pod has to say and does not, when a quota limits these names: `must specify cpu for: a,b; memory for: a`.
-/// A pod that says it for itself as a whole need not say it for its containers.
+/// A pod that says anything for itself as a whole need not say it for its containers.
 pub fn constraints(names: &[&str], pod: &Value) -> Result<(), String> {
     let stated = |resources: &Value| {
         let list = |list: List| amounts::amounts(&resources[list.field()]);
         of_lists(&list(List::Requests), &list(List::Limits))
     };
-    let whole = stated(&pod["spec"]["resources"]);
-    let required = REQUIRED
-        .into_iter()
-        .filter(|name| names.contains(name) && !whole.contains_key(*name));
+    if !stated(&pod["spec"]["resources"]).is_empty() {
+        return Ok(());
+    }
+    let required = REQUIRED.into_iter().filter(|name| names.contains(name));
     let required: Vec<&str> = required.collect();
     let mut missing: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for container in amounts::containers(pod) {
@@ -198,7 +198,7 @@ mod tests {
             ),
             (
                 json!({"spec": {"resources": {"limits": {"memory": "1"}}, "containers": [container("a", none)]}}),
-                &["limits.memory"],
+                &["limits.memory", "requests.cpu"],
                 Ok(()),
             ),
         ] {

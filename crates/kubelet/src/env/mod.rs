@@ -17,13 +17,16 @@
 
 mod expansion;
 mod fields;
+mod files;
 mod services;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use client::k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
+use api::field::quote;
+use client::k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, FileKeySelector, Pod, Secret, Service};
 
+use crate::volumes::Volume;
 use crate::volumes::objects::{ObjectError, Objects};
 
 pub use expansion::{expand, expand_strict};
@@ -59,9 +62,21 @@ pub enum EnvError {
     /// A value that no process can be given.
     #[error("the value of environment variable {0} {1}")]
     Value(String, &'static str),
-    /// A source that is not available here.
-    #[error("environment variable {0}: {1} is not supported by this version of Trireme")]
-    Unsupported(String, &'static str),
+    /// A file of a volume that cannot be read, or whose text is none of variables; why is in the log, since the file is the
+    /// pod's own.
+    #[error("couldn't parse env file")]
+    File,
+    /// A key that is not in its file.
+    #[error("environment variable key {} not found in file {}", quote(key), quote(path))]
+    FileKey {
+        /// The key.
+        key: String,
+        /// The file on this node.
+        path: String,
+    },
+    /// A volume that is not there.
+    #[error("cannot find the volume {} referenced by FileKeyRef", quote(.0))]
+    Volume(String),
 }
 
 /// Whose environment, and what it may show.
@@ -75,6 +90,8 @@ pub struct Input<'a> {
     pub node: &'a NodeFacts,
     /// The pod's addresses (the node's own for a pod on the node's network), the first one first.
     pub pod_ips: &'a [String],
+    /// The pod's volumes, by their names.
+    pub volumes: &'a BTreeMap<String, Volume>,
     /// All services of the pod's namespace, and `default/kubernetes`. More are left out by [`service_variables`].
     pub services: &'a [Arc<Service>],
 }
@@ -262,10 +279,29 @@ fn resolve(
             }),
         };
     }
-    if source.file_key_ref.is_some() {
-        return Err(EnvError::Unsupported(variable.to_owned(), "fileKeyRef"));
+    if let Some(selector) = &source.file_key_ref {
+        return from_file(input, selector, variable);
     }
     Ok(Some(String::new()))
+}
+
+/// The value of a key in a file of a volume, `None` when it may be absent and is.
+fn from_file(input: &Input<'_>, selector: &FileKeySelector, variable: &str) -> Result<Option<String>, EnvError> {
+    let volume = input.volumes.get(&selector.volume_name);
+    let volume = volume.ok_or_else(|| EnvError::Volume(selector.volume_name.clone()))?;
+    let text = files::read(&volume.path, &selector.path).map_err(|error| error.to_string());
+    let value = text.and_then(|text| files::value(&text, &selector.key)).map_err(|why| {
+        tracing::warn!(pod = input.pod.metadata.name, path = selector.path, why, "a file of variables was not read");
+        EnvError::File
+    })?;
+    match value.is_empty() {
+        true if selector.optional.unwrap_or(false) => Ok(None),
+        true => Err(EnvError::FileKey {
+            key: selector.key.clone(),
+            path: volume.path.join(&selector.path).display().to_string(),
+        }),
+        false => self::text(variable, value.as_bytes()).map(Some),
+    }
 }
 
 /// A process gets text that ends at the first zero byte, and CRI carries UTF-8.

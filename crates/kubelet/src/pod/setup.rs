@@ -30,7 +30,7 @@ impl Worker {
         if !early {
             self.prepare().await.as_ref()?;
         }
-        for run in observed.runs.iter().filter(|run| !run.is_over()) {
+        for run in observed.all_runs().filter(|run| !run.is_over()) {
             let ending = Ending {
                 container: None,
                 run: &run.id,

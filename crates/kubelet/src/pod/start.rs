@@ -202,6 +202,7 @@ impl Start {
             container: &self.container,
             node: &shared.facts,
             pod_ips: &self.pod_ips,
+            volumes: &self.volumes.volumes,
             services: &services,
         };
         let environment = crate::env::environment(&input, shared.volumes.objects())

@@ -57,7 +57,7 @@ impl Worker {
     }
 
     pub(super) fn read_last_words(&mut self, observed: &Observed) {
-        for run in observed.runs.iter().filter(|run| run.is_over()) {
+        for run in observed.all_runs().filter(|run| run.is_over()) {
             if !self.last_words.contains_key(&run.id) {
                 let all = defined(&self.pod);
                 let container = all.iter().find(|d| d.container.name == run.name).map(|d| &d.container);
@@ -67,7 +67,7 @@ impl Worker {
             }
         }
         self.last_words
-            .retain(|id, _| observed.runs.iter().any(|run| run.id == *id));
+            .retain(|id, _| observed.all_runs().any(|run| run.id == *id));
     }
 
     /// Writes the status when it is not what the API has. Answers when to try again.

@@ -153,7 +153,7 @@ impl Worker {
         self.probes.keep(&[]);
         self.work.abort_all();
         self.busy.clear();
-        let running: Vec<Run> = observed.runs.iter().filter(|run| run.is_running()).cloned().collect();
+        let running: Vec<Run> = observed.all_runs().filter(|run| run.is_running()).cloned().collect();
         if !running.is_empty() {
             self.tell_stopping(&running);
             self.end_runs(observed, &running, verdict.grace_seconds(&self.pod))

@@ -25,6 +25,7 @@ use crate::config::{self, identity};
 use crate::observed::{Observed, Run};
 use crate::plan::{self, Defined, Facts, Kill, Plan, Role, defined};
 use crate::probes::{Probes, Report, Target};
+use crate::restart;
 use crate::status::Waiting;
 use crate::volumes::{Changes, PodVolumes};
 
@@ -261,13 +262,14 @@ impl Worker {
     /// One look at the pod. Answers when to look again without an event.
     async fn sync(&mut self) -> Option<Instant> {
         let (_, _, uid) = identity(&self.pod);
-        let observed = match Observed::of_pod(&self.shared.cri, uid).await {
+        let mut observed = match Observed::of_pod(&self.shared.cri, uid).await {
             Ok(observed) => observed.without_unhooked(&self.hooked),
             Err(error) => {
                 tracing::warn!(pod = %full_name(&self.pod), %error, "the runtime does not answer");
                 return Some(Instant::now() + RUNTIME_RETRY);
             }
         };
+        restart::set_past_apart(&self.pod, &mut observed);
         let judged = self.judge(&observed).await;
         if let Some(verdict) = self.verdict.clone() {
             return self.carry_out(&verdict, &observed).await;
@@ -286,7 +288,7 @@ impl Worker {
             // It is there now: the next look, at once, starts what is in it and tells of both together.
             return deadline;
         }
-        if self.volumes.is_none() && !plan.finish && observed.runs.iter().any(Run::is_running) {
+        if self.volumes.is_none() && !plan.finish && observed.all_runs().any(Run::is_running) {
             // The kubelet was started again: what the pod's volumes show has to follow their sources as before.
             self.prepare().await;
             deadline = earlier(deadline, self.setup_retry.map(|(at, _)| at));
@@ -504,11 +506,16 @@ impl Worker {
 
     /// Removes runs that nobody asks for any more.
     async fn collect(&mut self, observed: &Observed) {
-        for defined in defined(&self.pod) {
+        let all = defined(&self.pod);
+        // The run that started all anew says so as long as something has to be started.
+        let mut awaited = all.iter().filter(|defined| defined.role != Role::Ephemeral);
+        let restarting = awaited.any(|defined| observed.latest(&defined.container.name).is_none());
+        let is_kept = |run: &Run| restarting && observed.past.iter().any(|past| past.id == run.id);
+        for defined in &all {
             let old = observed
                 .runs_of(&defined.container.name)
                 .skip(RUNS_KEPT)
-                .filter(|run| run.is_over());
+                .filter(|run| run.is_over() && !is_kept(run));
             for run in old {
                 if let Err(error) = self.shared.cri.remove_container(&run.id).await {
                     tracing::debug!(pod = %full_name(&self.pod), %error, "an old container was not removed");
@@ -516,7 +523,7 @@ impl Worker {
             }
         }
         for old in observed.sandboxes.iter().skip(1).filter(|sandbox| !sandbox.ready) {
-            if observed.runs.iter().all(|run| run.sandbox != old.id)
+            if observed.all_runs().all(|run| run.sandbox != old.id)
                 && let Err(error) = self.shared.cri.remove_sandbox(&old.id).await
             {
                 tracing::debug!(pod = %full_name(&self.pod), %error, "an old sandbox was not removed");

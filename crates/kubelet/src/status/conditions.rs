@@ -1,18 +1,27 @@
 //! The conditions of a pod that the kubelet answers for.
 
-use client::k8s_openapi::api::core::v1::Pod;
+use client::k8s_openapi::api::core::v1::{Pod, PodCondition};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Known, time};
 use crate::observed::{Observed, Run};
 use crate::plan::{Defined, Role, defined};
+use crate::restart;
+
+/// The condition of a pod whose containers are all started anew.
+const RESTARTING_ALL: &str = "AllContainersRestarting";
 
 /// All conditions, each with the time of its last change.
 pub fn conditions(pod: &Pod, observed: &Observed, known: &Known, phase: &str, now: Timestamp) -> Vec<Value> {
     let containers = defined(pod);
     let over = matches!(phase, "Succeeded" | "Failed");
-    let initialized = initialized(&containers, observed, known, phase);
+    // What was initialized stays so while its init containers run again.
+    let initialized = if !observed.past.is_empty() && phase != "Succeeded" && is_true(pod, "Initialized") {
+        Verdict::yes()
+    } else {
+        initialized(&containers, observed, known, phase)
+    };
     let containers_ready = containers_ready(&containers, observed, known, phase, over);
     let ready = ready(pod, &containers_ready);
     let sandbox = observed
@@ -25,8 +34,10 @@ pub fn conditions(pod: &Pod, observed: &Observed, known: &Known, phase: &str, no
         ("ContainersReady", containers_ready),
         ("PodScheduled", Verdict::yes()),
     ];
+    let restarting = restart::may_restart_all(pod).then(|| (RESTARTING_ALL, restarting_all(pod, observed, phase)));
     let mut told: Vec<Value> = all
         .into_iter()
+        .chain(restarting)
         .map(|(kind, verdict)| verdict.condition(pod, kind, now))
         .collect();
     let resize = [
@@ -51,9 +62,30 @@ pub fn conditions(pod: &Pod, observed: &Observed, known: &Known, phase: &str, no
     told
 }
 
+/// Source: `pkg/kubelet/status/generate.go` (`GenerateAllContainersRestartingCondition`).
+fn restarting_all(pod: &Pod, observed: &Observed, phase: &str) -> Verdict {
+    match phase {
+        "Succeeded" => Verdict::no("PodCompleted", ""),
+        "Failed" => Verdict::no("PodFailed", ""),
+        _ if restart::is_restarting_all(pod, observed) => Verdict {
+            holds: true,
+            reason: "RestartAllContainersStarted".into(),
+            message: "container exited with restart policy rule".into(),
+        },
+        _ => Verdict::of(false),
+    }
+}
+
+fn conditions_of(pod: &Pod) -> impl Iterator<Item = &PodCondition> {
+    pod.status.iter().flat_map(|status| status.conditions.iter().flatten())
+}
+
 fn has(pod: &Pod, kind: &str) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == kind)
+    conditions_of(pod).any(|condition| condition.type_ == kind)
+}
+
+fn is_true(pod: &Pod, kind: &str) -> bool {
+    conditions_of(pod).any(|condition| condition.type_ == kind && condition.status == "True")
 }
 
 /// Whether a condition holds, and why not.

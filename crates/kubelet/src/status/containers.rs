@@ -6,7 +6,8 @@ use client::k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{Known, nanoseconds};
 use crate::observed::{Observed, Run};
-use crate::plan::{Defined, Role, restart_policy, restarts};
+use crate::plan::{Defined, Role};
+use crate::restart;
 
 /// Why a container without a run does not start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,16 +18,32 @@ pub struct Waiting {
     pub message: String,
 }
 
+/// Source: `pkg/kubelet/kubelet_pods.go` (`RestartingAllContainers`).
+const RESTARTING_ALL: &str = "RestartingAllContainers";
+const RESTARTING_ALL_MESSAGE: &str = "The container is removed because RestartAllContainers in place";
+
 /// The name before the ids of containers, as upstream's `docker://`.
 pub const RUNTIME: &str = "trireme";
 
 /// The status of a container; `over`: the pod's phase is final.
 pub fn status(pod: &Pod, defined: &Defined, observed: &Observed, known: &Known, over: bool) -> Value {
     let name = &defined.container.name;
-    let latest = observed.latest(name);
-    let before = observed.runs_of(name).nth(1);
+    let past = observed.latest_past(name);
+    // What still runs of before a restart of all containers is shown as long as it does.
+    let latest = observed.latest(name).or(past.filter(|run| run.is_running()));
+    let before = observed.runs_of(name).nth(usize::from(latest.is_some()));
     let mut state = state(pod, defined, latest, known, over);
-    let mut last = before.map(|run| terminated(run, known));
+    if latest.is_none() && past.is_some() && !known.waiting.contains_key(name) {
+        state = json!({"waiting": {"reason": RESTARTING_ALL, "message": RESTARTING_ALL_MESSAGE}});
+    }
+    let mut last = before.map(|run| {
+        let mut last = terminated(run, known);
+        if past.is_some_and(|past| past.id == run.id) {
+            last["reason"] = json!(RESTARTING_ALL);
+            last["message"] = json!(RESTARTING_ALL_MESSAGE);
+        }
+        last
+    });
     // While a container waits for its next run, the one that ended is its last state.
     if state["waiting"].is_object()
         && let Some(run) = latest.filter(|run| run.is_over())
@@ -50,7 +67,7 @@ pub fn status(pod: &Pod, defined: &Defined, observed: &Observed, known: &Known, 
         "state": state,
         "lastState": last.map_or(json!({}), |last| json!({"terminated": last})),
         "ready": ready,
-        "restartCount": latest.map_or(0, |run| run.attempt),
+        "restartCount": latest.map(|run| run.attempt).or(past.map(|run| run.attempt + 1)).unwrap_or(0),
         "image": image.or_else(|| defined.container.image.clone()).unwrap_or_default(),
         "imageID": latest.map(|run| run.image_ref.clone()).unwrap_or_default(),
     });
@@ -114,7 +131,7 @@ fn state(pod: &Pod, defined: &Defined, latest: Option<&Run>, known: &Known, over
     match latest {
         Some(run) if run.is_running() => json!({"running": {"startedAt": nanoseconds(run.started_at)}}),
         Some(run) if run.is_over() => {
-            let again = !known.ending && !over && restarts(restart_policy(pod), defined.role, run);
+            let again = !known.ending && !over && restart::restarts_in(pod, defined.role, &defined.container, run);
             if !again {
                 return json!({"terminated": terminated(run, known)});
             }

@@ -12,8 +12,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::observed::{Observed, Run};
-use crate::plan::{Pause, Role, defined, restart_policy, restarts};
+use crate::plan::{Defined, Pause, Role, defined};
 use crate::pod::ResizeTold;
+use crate::restart;
 
 pub use containers::Waiting;
 
@@ -123,12 +124,15 @@ fn phase(pod: &Pod, observed: &Observed, known: &Known) -> &'static str {
     if known.verdict.is_some() {
         return "Failed";
     }
-    let policy = if known.ending { "Never" } else { restart_policy(pod) };
+    let restarts = |defined: &Defined, run: &Run| {
+        !known.ending && restart::restarts_in(pod, defined.role, &defined.container, run)
+    };
     let containers = defined(pod);
     for defined in containers.iter().filter(|defined| defined.role == Role::Init) {
         match observed.latest(&defined.container.name) {
             Some(run) if run.succeeded() => {}
-            Some(run) if run.is_over() && policy == "Never" => return "Failed",
+            Some(run) if run.is_over() && !restarts(defined, run) => return "Failed",
+            None if observed.latest_past(&defined.container.name).is_some() => {}
             _ if has_started(&containers, observed) => {}
             _ => return "Pending",
         }
@@ -143,13 +147,15 @@ fn phase(pod: &Pod, observed: &Observed, known: &Known) -> &'static str {
         match observed.latest(&defined.container.name) {
             Some(run) if run.is_running() => running += 1,
             Some(run) if run.is_over() => {
-                if restarts(policy, Role::Main, run) {
+                if restarts(defined, run) {
                     running += 1; // It waits for its turn: to users the pod runs.
                 } else {
                     stopped += 1;
                     failed += usize::from(!run.succeeded());
                 }
             }
+            // With the others it is about to start anew.
+            None if observed.latest_past(&defined.container.name).is_some() && !known.ending => running += 1,
             _ => unknown += 1,
         }
     }
@@ -163,7 +169,7 @@ fn phase(pod: &Pod, observed: &Observed, known: &Known) -> &'static str {
     }
 }
 
-fn has_started(containers: &[crate::plan::Defined], observed: &Observed) -> bool {
+fn has_started(containers: &[Defined], observed: &Observed) -> bool {
     let mut own = containers.iter().filter(|defined| defined.role == Role::Main);
     own.any(|defined| observed.latest(&defined.container.name).is_some())
 }

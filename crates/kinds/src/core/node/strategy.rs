@@ -3,13 +3,12 @@
 //! Source: `ValidateNode` and `ValidateNodeUpdate` in `pkg/apis/core/validation/validation.go`,
 //! `pkg/registry/core/node/strategy.go`. Paths that start with `metadata` for taints are upstream's.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
 
 use api::Value;
-use api::field::{Error, ErrorList, Path};
+use api::field::{Error, ErrorList, Path, quote};
 use api::validation::{cidr_legacy, cidr_warnings, label_name, label_value, parse_cidr_sloppy};
-use regex::Regex;
 use serde_json::json;
 
 use crate::check::{At, Report};
@@ -20,11 +19,8 @@ use crate::generic;
 use crate::row::{Strategy, WriteContext};
 use crate::view::{Edit, View};
 
-/// The longest name of a feature: as of a subdomain.
-const FEATURE_BYTES_MAX: usize = 253;
-/// Words in camel case with slashes between them, the first of them capital.
-const FEATURE_PATTERN: &str = "^[A-Z][a-zA-Z0-9]*(/[a-zA-Z][a-zA-Z0-9]*)*$";
-static FEATURE: LazyLock<Regex> = LazyLock::new(|| Regex::new(FEATURE_PATTERN).expect("invariant: a constant pattern"));
+/// The longest name of a feature. Source: `DNS1123SubdomainMaxLength`.
+const FEATURE_NAME_BYTES_MAX: usize = 253;
 
 /// Nodes. A kubelet registers with its status, so that creation keeps it.
 pub struct Nodes;
@@ -71,7 +67,7 @@ impl Strategy for Nodes {
                 whole(&node);
             }
             amounts(&node);
-            features(&node);
+            declared_features(&node);
             addresses(&node);
             assigned_once(&node, old);
             taints(&node);
@@ -116,31 +112,8 @@ fn whole(node: &At) {
     taints(node);
     amounts(node);
     swap(node);
-    features(node);
+    declared_features(node);
     ranges(node);
-}
-
-/// What a node says that it can do: sorted names, each once.
-fn features(node: &At) {
-    let all = node.items("status.declaredFeatures");
-    for (index, feature) in all.iter().enumerate() {
-        let name = feature.text();
-        if name.len() > FEATURE_BYTES_MAX {
-            feature.invalid(format!(
-                "invalid feature name {name:?}: must be no more than {FEATURE_BYTES_MAX} characters"
-            ));
-        } else if !FEATURE.is_match(name) {
-            feature.invalid(format!(
-                "invalid feature name {name:?}: must start with an UpperCamelCase segment, with subsequent segments separated by \
-                 '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"
-            ));
-        }
-        match all.get(index + 1) {
-            Some(next) if next.text() == name => next.duplicate(name),
-            Some(next) if next.text() < name => next.invalid("list must be sorted alphabetically"),
-            _ => {}
-        }
-    }
 }
 
 fn taints(node: &At) {
@@ -168,6 +141,36 @@ fn amounts(node: &At) {
             resources::amount(resource, &value.elsewhere(at.path.child(resource), value.value));
         }
     }
+}
+
+/// What a kubelet says it can do: names in order, each once.
+fn declared_features(node: &At) {
+    let list = node.items("status.declaredFeatures");
+    for (index, feature) in list.iter().enumerate() {
+        if let Some(why) = broken_feature(feature.text()) {
+            feature.invalid(format!("invalid feature name {}: {why}", quote(feature.text())));
+        }
+        match index.checked_sub(1).map(|before| list[before].text().cmp(feature.text())) {
+            Some(Ordering::Equal) => feature.duplicate(feature.value.clone()),
+            Some(Ordering::Greater) => feature.invalid("list must be sorted alphabetically"),
+            Some(Ordering::Less) | None => {}
+        }
+    }
+}
+
+fn broken_feature(name: &str) -> Option<String> {
+    if name.len() > FEATURE_NAME_BYTES_MAX {
+        return Some(format!("must be no more than {FEATURE_NAME_BYTES_MAX} characters"));
+    }
+    let is_segment = |segment: &str| {
+        segment.starts_with(|c: char| c.is_ascii_alphabetic()) && segment.chars().all(|c| c.is_ascii_alphanumeric())
+    };
+    let good = name.starts_with(|c: char| c.is_ascii_uppercase()) && name.split('/').all(is_segment);
+    (!good).then(|| {
+        "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or \
+         MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"
+            .into()
+    })
 }
 
 fn swap(node: &At) {

@@ -143,3 +143,29 @@ fn update() {
         check(&Nodes, case);
     }
 }
+
+#[test]
+fn declared_features() {
+    let at = "status.declaredFeatures";
+    let shape = "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or \
+                 MyFeature/mySubFeature), and contain only alphanumeric characters and slashes";
+    for (list, errors) in [
+        ("[A, B/c, B/d1]", vec![]),
+        ("[A, A]", vec![format!("{at}[1]: Duplicate value: \"A\"")]),
+        (
+            "[B, A]",
+            vec![format!("{at}[1]: Invalid value: \"A\": list must be sorted alphabetically")],
+        ),
+        (
+            "[a, 'b/']",
+            vec![
+                format!("{at}[0]: Invalid value: \"a\": invalid feature name \"a\": {shape}"),
+                format!("{at}[1]: Invalid value: \"b/\": invalid feature name \"b/\": {shape}"),
+            ],
+        ),
+    ] {
+        let errors: Vec<&str> = errors.iter().map(String::as_str).collect();
+        let object = format!("status: {{declaredFeatures: {list}}}");
+        check(&Nodes, Case::new(list).object(&object).errors(&errors));
+    }
+}

@@ -10,7 +10,7 @@ use api::validation::{dns1123_label, http_header_name, port_name, port_number};
 
 use super::mounts::{self, Volumes};
 use super::tolerated::Tolerated;
-use super::{env, resources, security};
+use super::{env, resources, restart, security};
 use crate::check::At;
 use crate::view::View;
 
@@ -58,8 +58,7 @@ pub fn regular(spec: &At, pod: &Pod) {
         container.get("name").unique(&mut names);
         lifecycle(&container.get("lifecycle"), pod);
         probes(container, pod);
-        let policy = container.get("restartPolicy");
-        policy.forbidden_when_set("may not be set for non-init containers");
+        restart::validate(container);
     }
     host_ports(&containers);
 }
@@ -74,10 +73,7 @@ pub fn init(spec: &At, pod: &Pod) {
         .collect();
     for container in spec.items("initContainers") {
         common(&container, pod);
-        let policy = container.get("restartPolicy");
-        if policy.is_set() {
-            policy.one_of(&["Always"]);
-        }
+        restart::validate_init(&container);
         let name = container.get("name");
         if !name.is_empty() || names.contains("") {
             name.unique(&mut names);
@@ -85,13 +81,26 @@ pub fn init(spec: &At, pod: &Pod) {
         // Upstream counts each init container alone and calls it the first.
         let first = container.elsewhere(spec.path.child("initContainers").index(0), container.value);
         host_ports(&[first]);
-        if policy.text() == "Always" {
+        if container.value.text("restartPolicy") == "Always" {
             lifecycle(&container.get("lifecycle"), pod);
             probes(&container, pod);
         } else {
             for field in ["lifecycle"].iter().chain(&PROBES) {
                 container.get(field).forbidden_when_set(NOT_FOR_PLAIN_INIT);
             }
+            if !pod.tolerated.init_restarts {
+                no_restart_to_resize(&container);
+            }
+        }
+    }
+}
+
+/// An init container that ends by itself is not started anew to be resized.
+pub fn no_restart_to_resize(container: &At) {
+    for policy in container.items("resizePolicy") {
+        let restart = policy.get("restartPolicy");
+        if restart.text() == "RestartContainer" {
+            restart.invalid("must not be set to 'RestartContainer' for non-sidecar initContainers");
         }
     }
 }
@@ -118,7 +127,9 @@ pub fn ephemeral(spec: &At, pod: &Pod) {
                 field.forbidden(NOT_FOR_EPHEMERAL);
             }
         }
-        container.get("restartPolicy").forbidden_when_set(NOT_FOR_EPHEMERAL);
+        for field in ["restartPolicy", "restartPolicyRules"] {
+            container.get(field).forbidden_when_set(NOT_FOR_EPHEMERAL);
+        }
         for mount in container.items("volumeMounts") {
             for field in ["subPath", "subPathExpr"] {
                 let field = mount.get(field);
@@ -153,7 +164,8 @@ fn common(container: &At, pod: &Pod) {
     mounts::validate(container, &pod.volumes);
     pull_policy(&container.get("imagePullPolicy"));
     let resources = container.get("resources");
-    resources::requirements(&resources, &pod.claims, pod.tolerated.partial_huge_pages);
+    let partial_pages = pod.tolerated.partial_huge_pages;
+    resources::requirements(&resources, &pod.claims, partial_pages, resources::container_name);
     resize_policy(container, pod);
     security::container(&container.get("securityContext"), pod.host_users);
 }
@@ -331,7 +343,7 @@ fn resize_policy(container: &At, pod: &Pod) {
                 .required_one_of(&supported);
         }
         if pod.restart_policy == "Never" && restart != "NotRequired" {
-            list.invalid_as(restart.clone(), "must be 'NotRequired' when `restartPolicy` is 'Never'");
+            list.invalid_as(restart.clone(), "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
         }
     }
 }

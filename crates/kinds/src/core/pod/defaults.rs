@@ -7,6 +7,7 @@ use api::Value;
 use api::quantity::Quantity;
 use serde_json::json;
 
+use super::whole;
 use crate::core::persistentvolumeclaim;
 use crate::view::{Edit, View};
 
@@ -33,6 +34,7 @@ pub fn pod(pod: &mut Value) {
     pod.object("spec");
     let spec = &mut pod["spec"];
     requests_from_limits(spec);
+    whole::defaults(spec);
     spec.put_default("enableServiceLinks", true);
     if spec.flag("hostNetwork") {
         for list in ["containers", "initContainers"] {
@@ -73,7 +75,9 @@ fn pod_spec(spec: &mut Value) {
             self::container(container);
         }
     }
-    round_up(spec.existing("overhead"));
+    for amounts in ["overhead", "resources.limits", "resources.requests"] {
+        round_up(spec.existing(amounts));
+    }
     for empty in ["serviceAccountName", "serviceAccount"] {
         if spec.text(empty).is_empty() {
             spec.cut(empty);

@@ -3,11 +3,13 @@
 mod columns;
 mod containers;
 pub mod defaults;
+mod devices;
 mod env;
 mod mounts;
 pub mod paths;
 mod projected;
 pub mod resources;
+mod restart;
 pub mod scheduling;
 mod security;
 mod spec;
@@ -17,6 +19,7 @@ mod tolerated;
 mod update;
 pub mod volumes;
 pub mod warnings;
+mod whole;
 mod windows;
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use api::validation::{dns1123_label, qualified_name};
 
 use super::security;
 use crate::check::At;
-use crate::view::View;
+use crate::view::{Edit, View};
 
 const STANDARD_CONTAINER: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
 
@@ -64,7 +64,8 @@ pub fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-fn is_huge_page(name: &str) -> bool {
+/// Whether a resource is huge pages of some size.
+pub fn is_huge_page(name: &str) -> bool {
     name.starts_with(HUGE_PAGES)
 }
 
@@ -116,12 +117,13 @@ pub fn container_name(resource: &str, at: &At) {
     }
 }
 
-/// `resources` of a container; `claims` are the pod's resource claims. Pages may be cut where they were before.
-pub fn requirements(resources: &At, claims: &BTreeSet<String>, partial_pages: bool) {
+/// `resources` of a container, or with another rule of names of a pod; `claims` are the pod's resource claims. Pages may be
+/// cut where they were before.
+pub fn requirements(resources: &At, claims: &BTreeSet<String>, partial_pages: bool, name: fn(&str, &At)) {
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
     let (mut computing, mut huge_pages) = (false, false);
     let mut each = |resource: &str, value: &At| {
-        container_name(resource, value);
+        name(resource, value);
         amount(resource, value);
         huge_pages |= is_huge_page(resource);
         if !partial_pages {
@@ -177,11 +179,11 @@ pub fn overhead(overhead: &At, partial_pages: bool) {
     }
 }
 
-/// No container, nor what the pod costs besides, takes a part of a huge page.
+/// No container, nor the pod as a whole, nor what it costs besides, takes a part of a huge page.
 pub fn whole_pages_everywhere(spec: &At) {
     let lists = ["resources.limits", "resources.requests"];
-    for container in security::containers_at(spec) {
-        for (resource, value) in lists.iter().flat_map(|list| container.entries(list)) {
+    for user in security::containers_at(spec).iter().chain([spec]) {
+        for (resource, value) in lists.iter().flat_map(|list| user.entries(list)) {
             whole_pages(resource, &value);
         }
     }
@@ -246,13 +248,17 @@ fn claim_names(resources: &At, claims: &BTreeSet<String>) {
     }
 }
 
-/// `Guaranteed`, `Burstable` or `BestEffort`, from the requests and limits of all containers.
+/// `Guaranteed`, `Burstable` or `BestEffort`, from the requests and limits of all containers, or of the pod as a whole where it
+/// has some.
 pub fn quality_of_service(spec: &Value) -> &'static str {
     let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
     let mut limited = true;
-    for container in spec.list("containers").iter().chain(spec.list("initContainers")) {
-        sum(&mut requests, container.at("resources.requests"));
-        let counted = sum(&mut limits, container.at("resources.limits"));
+    let containers = spec.list("containers").iter().chain(spec.list("initContainers"));
+    let whole = Some(spec).filter(|spec| spec.has("resources"));
+    let containers = containers.filter(|_| whole.is_none());
+    for user in containers.chain(whole) {
+        sum(&mut requests, user.at("resources.requests"));
+        let counted = sum(&mut limits, user.at("resources.limits"));
         limited &= counted == 2;
     }
     if requests.is_empty() && limits.is_empty() {
@@ -280,4 +286,19 @@ fn sum(total: &mut BTreeMap<String, Quantity>, list: &Value) -> usize {
         }
     }
     counted
+}
+
+/// Gives a container, or a pod's spec, the old amounts of cpu and memory: what still differs is no resize.
+pub fn mask(user: &mut Value, old: &Value) {
+    for list in ["resources.limits", "resources.requests"] {
+        for resource in ["cpu", "memory"] {
+            user.copy_from(old, &format!("{list}.{resource}"));
+        }
+        if user.entries(list).next().is_none() {
+            user.copy_from(old, list);
+        }
+    }
+    if user.entries("resources").next().is_none() {
+        user.copy_from(old, "resources");
+    }
 }

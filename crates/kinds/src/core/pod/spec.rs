@@ -10,7 +10,7 @@ use api::validation::{annotations, dns1123_label, dns1123_subdomain, dns1123_sub
 
 use super::containers::{self, Pod};
 use super::tolerated::Tolerated;
-use super::{resources, scheduling, security, volumes, windows};
+use super::{resources, scheduling, security, volumes, whole, windows};
 use crate::check::{At, range};
 use crate::names;
 use crate::view::View;
@@ -117,6 +117,7 @@ fn validate(spec: &At, pod: Option<&Value>, tolerated: Tolerated) {
     containers::regular(spec, &facts);
     containers::init(spec, &facts);
     containers::ephemeral(spec, &facts);
+    whole::validate(spec, &facts.claims, tolerated.partial_huge_pages);
     host_network_ports(spec, pod.is_some());
     spec.get("restartPolicy")
         .required_one_of(&["Always", "OnFailure", "Never"]);

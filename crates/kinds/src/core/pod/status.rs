@@ -1,14 +1,14 @@
 //! What a kubelet may say of a pod.
 //!
 //! Source: `ValidatePodStatusUpdate` and what it calls in `pkg/apis/core/validation/validation.go`. Fields of feature
-//! gates that are off (allocated resources, extended claims) are dropped before they get here.
+//! gates that are off (extended claims) are dropped before they get here.
 
 use std::collections::BTreeSet;
 
 use api::Value;
 use api::validation::{group_id, ip_legacy, parse_ip_sloppy, qualified_name, user_id};
 
-use super::update;
+use super::{devices, restart, update};
 use crate::check::At;
 use crate::names;
 use crate::view::View;
@@ -28,7 +28,7 @@ pub fn update(pod: &At, old: &Value) {
     generation(&status.get("observedGeneration"));
     status.get("qosClass").unchanged(old.at("status.qosClass"));
     transitions(&status, old);
-    resource_claims(pod, &status);
+    devices::claims(pod, &status);
     addresses(&status, old);
     host_addresses(&status, old);
     let os = pod.value.text("spec.os.name");
@@ -41,6 +41,7 @@ pub fn update(pod: &At, old: &Value) {
             user(&container.get("user.linux"), os);
         }
     }
+    devices::health(pod, &status);
 }
 
 fn generation(generation: &At) {
@@ -62,51 +63,28 @@ fn conditions(status: &At) {
 
 /// A container that ended for good stays ended.
 fn transitions(status: &At, old: &Value) {
-    let policy = old.text("spec.restartPolicy");
-    let sidecar = |name: &str| {
-        let containers = old.list("spec.initContainers").iter();
-        containers
-            .filter(|c| c.text("name") == name)
-            .any(|c| c.text("restartPolicy") == "Always")
-    };
-    for list in [
-        "containerStatuses",
-        "initContainerStatuses",
-        "ephemeralContainerStatuses",
+    for (list, defined) in [
+        ("containerStatuses", "containers"),
+        ("initContainerStatuses", "initContainers"),
+        ("ephemeralContainerStatuses", ""),
     ] {
-        let ephemeral = list == "ephemeralContainerStatuses";
+        // Ephemeral containers are never started again, not even with the others.
+        if !defined.is_empty() && restart::may_restart_all(old.at("spec")) {
+            continue;
+        }
         let path = status.path.child(list);
-        for (index, old) in old.at("status").list(list).iter().enumerate() {
-            let (name, ended) = (old.text("name"), old.at("state.terminated"));
-            let restarts = policy == "Always" || (policy == "OnFailure" && ended.count("exitCode") != 0);
-            let restarts = !ephemeral && (restarts || (list == "initContainerStatuses" && sidecar(name)));
-            if ended.is_null() || restarts {
+        for (index, before) in old.at("status").list(list).iter().enumerate() {
+            let (name, ended) = (before.text("name"), before.at("state.terminated"));
+            let container = || old.at("spec").list(defined).iter().find(|c| c.text("name") == name);
+            let restarts = |container| restart::restarts(container, old.at("spec"), ended.count("exitCode"));
+            if ended.is_null() || container().is_some_and(restarts) {
                 continue;
             }
             let new = status.value.list(list).iter().find(|new| new.text("name") == name);
             if new.is_some_and(|new| !new.has("state.terminated")) {
-                let at = status.elsewhere(path.index(index).child("state"), old);
+                let at = status.elsewhere(path.index(index).child("state"), before);
                 at.forbidden("may not be transitioned to non-terminated state");
             }
-        }
-    }
-}
-
-fn resource_claims(pod: &At, status: &At) {
-    let mut seen = BTreeSet::new();
-    for claim in status.items("resourceClaimStatuses") {
-        let name = claim.get("name");
-        let known = pod
-            .value
-            .list("spec.resourceClaims")
-            .iter()
-            .any(|c| c.text("name") == name.text());
-        name.ensure(known, "must match the name of an entry in `spec.resourceClaims`");
-        name.unique(&mut seen);
-        let made = claim.get("resourceClaimName");
-        if made.is_set() {
-            made.elsewhere(name.path.clone(), made.value)
-                .check(names::subdomain(made.text(), false));
         }
     }
 }

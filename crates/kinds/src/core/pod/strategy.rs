@@ -54,6 +54,7 @@ impl Strategy for Pods {
             // Containers that come, go or change places are left for validation to refuse.
             "resize" if !same_containers(pod, old) => {}
             "resize" => keep_but(pod, old, |pod, new| {
+                pod.copy_from(new, "spec.resources");
                 for list in ["spec.containers", "spec.initContainers"] {
                     resize_containers(pod, new, list);
                 }

@@ -5,7 +5,7 @@
 
 use api::Value;
 
-use super::{projected, resources, scheduling, security, spec};
+use super::{containers, projected, resources, scheduling, security, spec};
 use crate::check::{At, Report};
 use crate::view::View;
 
@@ -30,6 +30,8 @@ pub struct Tolerated {
     pub host_sysctls: bool,
     /// Block devices in a user namespace.
     pub devices: bool,
+    /// An init container that ends by itself is to be started anew to be resized.
+    pub init_restarts: bool,
     /// How labels of SELinux are changed is said already; new pods may only say what all nodes do.
     pub selinux_change_policy: bool,
 }
@@ -55,6 +57,11 @@ impl Tolerated {
             }),
             host_sysctls: broken(|pod| security::host_sysctls(&pod.get("spec"))),
             devices: broken(|pod| spec::devices(&pod.get("spec"))),
+            init_restarts: broken(|pod| {
+                let init = pod.items("spec.initContainers");
+                let plain = init.iter().filter(|c| c.value.text("restartPolicy") != "Always");
+                plain.for_each(containers::no_restart_to_resize);
+            }),
             selinux_change_policy: old.has("spec.securityContext.seLinuxChangePolicy"),
         }
     }

@@ -6,10 +6,11 @@
 use api::Value;
 use api::field::{Error, Path};
 
-use super::resources::quality_of_service;
+use super::resources::{self, quality_of_service};
 use super::scheduling;
 use super::security::APPARMOR_ANNOTATION;
 use super::spec::{self, is_mirror};
+use super::whole;
 use crate::check::At;
 use crate::difference::difference;
 use crate::view::{Edit, View};
@@ -185,14 +186,14 @@ pub fn ephemeral_containers(pod: &At, old: &Value) {
     }
 }
 
-/// The `resize` subresource: cpu and memory of containers and sidecars, nothing else.
+/// The `resize` subresource: cpu and memory of the pod and of its containers, nothing else.
 pub fn resize(pod: &At, old: &Value) {
-    let whole = pod.unnamed();
+    let unnamed = pod.unnamed();
     if is_mirror(old) {
-        return whole.forbidden("static pods cannot be resized");
+        return unnamed.forbidden("static pods cannot be resized");
     }
     if old.text("spec.os.name") == "windows" {
-        return whole.forbidden("windows pods cannot be resized");
+        return unnamed.forbidden("windows pods cannot be resized");
     }
     let before = pod.report.len();
     spec::pod(pod, Some(old));
@@ -212,25 +213,39 @@ pub fn resize(pod: &At, old: &Value) {
     if running.is_some_and(|status| !status.has("resources")) {
         spec.forbidden("Pod running on node without support for resize");
     }
+    let mut masked = spec.value.clone();
+    whole::resize(&spec, old_spec, &mut masked);
     if !same_containers(&spec, old_spec) {
         return;
     }
-    let mut masked = spec.value.clone();
     for list in ["initContainers", "containers"] {
+        for (container, old) in spec.items(list).iter().zip(old_spec.list(list)) {
+            nothing_removed(&container.get("resources"), old.at("resources"));
+        }
+    }
+    for list in ["containers", "initContainers"] {
         let pairs = spec.items(list).into_iter().zip(old_spec.list(list));
         for ((container, old), masked) in pairs.zip(masked.elements(list)) {
-            let sidecar = container.value.text("restartPolicy") == "Always";
-            let resizable = list == "containers" || sidecar;
-            if resizable {
-                nothing_removed(&container.get("resources"), old.at("resources"));
-                mask_resources(masked, old);
+            resources::mask(masked, old);
+            let rest_differs = masked != old;
+            if list == "containers" {
+                if rest_differs {
+                    spec.forbidden("only cpu and memory resources are mutable");
+                }
+                continue;
             }
-            if masked != old {
-                spec.forbidden(match (list, sidecar) {
-                    ("containers", _) => "only cpu and memory resources are mutable",
-                    (_, true) => "only cpu and memory resources for sidecar containers are mutable",
-                    (_, false) => "resources for non-sidecar init containers are immutable",
-                });
+            if rest_differs {
+                container.forbidden("only cpu and memory resources for init or sidecar containers are mutable");
+            }
+            // Such policies cannot be set any more, but may be stored.
+            let plain = container.value.text("restartPolicy") != "Always";
+            if plain && container.value != old {
+                let restarting = container.value.list("resizePolicy").iter();
+                for _ in restarting.filter(|policy| policy.text("restartPolicy") == "RestartContainer") {
+                    container.forbidden(
+                        "non-sidecar init containers with a resize policy of RestartContainer cannot be resized",
+                    );
+                }
             }
         }
     }
@@ -267,19 +282,5 @@ fn nothing_removed(resources: &At, old: &Value) {
                 .get(list)
                 .forbidden(format!("resource {word} cannot be removed"));
         }
-    }
-}
-
-fn mask_resources(container: &mut Value, old: &Value) {
-    for list in ["resources.limits", "resources.requests"] {
-        for resource in ["cpu", "memory"] {
-            container.copy_from(old, &format!("{list}.{resource}"));
-        }
-        if container.entries(list).next().is_none() {
-            container.copy_from(old, list);
-        }
-    }
-    if !container.has("resources") || !old.has("resources") {
-        container.copy_from(old, "resources");
     }
 }

@@ -35,10 +35,6 @@ fn messages_and_pulls() {
             "imagePullPolicy: Unsupported value: \"Y\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
         ],
     );
-    check_container(
-        "restartPolicy: Always",
-        &["restartPolicy: Forbidden: may not be set for non-init containers"],
-    );
 }
 
 #[test]
@@ -327,7 +323,7 @@ fn resize_policies() {
     let never = "resizePolicy: [{resourceName: cpu, restartPolicy: RestartContainer}]";
     let case = Case::new(never).object(&pod(never, "restartPolicy: Never"));
     let error = "spec.containers[0].resizePolicy: Invalid value: \"RestartContainer\": must be 'NotRequired' when \
-                 `restartPolicy` is 'Never'";
+                 pod `restartPolicy` is 'Never'";
     check(&Pods, case.errors(&[error]));
 }
 
@@ -393,7 +389,16 @@ fn init_containers() {
             "initContainers[0].name: Duplicate value: \"a\"",
             lifecycle.as_str(),
             probe.as_str(),
-            "initContainers[1].restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+        ],
+    );
+    let restarts = "resizePolicy: [{resourceName: cpu, restartPolicy: RestartContainer}]";
+    check_spec(
+        &format!(
+            "initContainers: [{{name: b, image: i, restartPolicy: Always, {restarts}}}, {{name: c, image: i, {restarts}}}]"
+        ),
+        &[
+            "initContainers[1].resizePolicy[0].restartPolicy: Invalid value: \"RestartContainer\": must not be set to \
+             'RestartContainer' for non-sidecar initContainers",
         ],
     );
 }

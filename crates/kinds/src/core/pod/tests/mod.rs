@@ -2,12 +2,14 @@
 
 mod containers;
 mod defaults;
+mod restart;
 mod scheduling;
 mod security;
 mod spec;
 mod status;
 mod update;
 mod volumes;
+mod whole;
 
 use super::strategy::Pods;
 use crate::testing::{Case, check};

@@ -111,20 +111,17 @@ fn host_ports() {
 
 #[test]
 fn fields_of_features_that_are_off_are_dropped() {
-    for field in [
-        "resources: {limits: {cpu: 1}}",
-        "schedulingGroup: {podGroupName: x}",
-        "resourceClaims: [{name: a, resourceClaimName: b}]",
-    ] {
-        let (name, _) = field.split_once(':').expect("a field");
-        let path = format!("spec.{name}");
-        check(&Pods, Case::new(field).object(&pod("", field)).field(&path, ()));
-    }
+    let group = "schedulingGroup: {podGroupName: x}";
     check(
         &Pods,
-        Case::new("rules")
-            .object(&pod("restartPolicyRules: [{action: Restart}]", ""))
-            .field("spec.containers.0.restartPolicyRules", ()),
+        Case::new(group).object(&pod("", group)).field("spec.schedulingGroup", ()),
+    );
+    let signal = pod("lifecycle: {stopSignal: SIGUSR1}", "os: {name: linux}");
+    check(
+        &Pods,
+        Case::new("signal")
+            .object(&signal)
+            .field("spec.containers.0.lifecycle.stopSignal", ()),
     );
 }
 
@@ -149,9 +146,9 @@ fn host_names() {
     }
 }
 
-/// Fields of disabled features keep their rules for objects that have them from another server.
+/// Claims, and variables from files.
 #[test]
-fn rules_of_features_that_are_off() {
+fn claims_and_files() {
     let validate = |spec: &str| -> Vec<String> {
         let mut pod = yaml(&pod("", spec));
         Pods.default(&mut pod);

@@ -121,6 +121,73 @@ fn what_ended_stays_ended() {
     }
 }
 
+/// A container's own policy and rules come before those of the pod; one that starts all anew lets all leave their end.
+#[test]
+fn own_rules_decide_what_ended() {
+    let ended = |code: i64| format!("{{containerStatuses: [{{name: a, state: {{terminated: {{exitCode: {code}}}}}}}]}}");
+    let running = "{containerStatuses: [{name: a, state: {running: {}}}]}";
+    let rule = |action: &str| {
+        format!("restartPolicy: Never, restartPolicyRules: [{{action: {action}, exitCodes: {{operator: In, values: [42]}}}}]")
+    };
+    for (container, code, allowed) in [
+        (rule("Restart"), 42, true),
+        (rule("Restart"), 1, false),
+        (rule("RestartAllContainers"), 1, true),
+        ("restartPolicy: OnFailure".into(), 1, true),
+        ("restartPolicy: OnFailure".into(), 0, false),
+        ("restartPolicy: Always".into(), 0, true),
+    ] {
+        let with = |status: &str| {
+            let pod = pod(&container, "restartPolicy: Never");
+            format!("{}, status: {status}}}", &pod[..pod.len() - 1])
+        };
+        let error = "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state";
+        let errors: &[&str] = if allowed { &[] } else { &[error] };
+        let case = Case::new(&container).subresource("status").old(&with(&ended(code)));
+        check(&Pods, case.object(&with(running)).errors(errors));
+    }
+}
+
+#[test]
+fn claims() {
+    check_status(
+        "{}",
+        "resourceClaims: [{name: c, resourceClaimTemplateName: t}]",
+        "{resourceClaimStatuses: [{name: c, resourceClaimName: made}, {name: c}, {name: d}]}",
+        &[
+            "resourceClaimStatuses[1].name: Duplicate value: \"c\"",
+            "resourceClaimStatuses[2].name: Invalid value: \"d\": must match the name of an entry in \
+             `spec.resourceClaims`",
+        ],
+    );
+}
+
+#[test]
+fn devices() {
+    let at = "containerStatuses[0].allocatedResourcesStatus";
+    check_status(
+        "{}",
+        "",
+        "{containerStatuses: [{name: a, allocatedResourcesStatus: [{name: x/gpu, resources: [{resourceID: '1', health: Fine}, \
+         {resourceID: '1', health: Healthy, message: ''}]}, {name: 'claim:c'}]}, {name: other, allocatedResourcesStatus: \
+         [{name: x/gpu}]}], ephemeralContainerStatuses: [{name: e, allocatedResourcesStatus: [{name: x/gpu}]}]}",
+        &[
+            &format!("{at}[0].name: Invalid value: \"x/gpu\": must match one of the container's resource requests"),
+            &format!(
+                "{at}[0].resources[0].health: Unsupported value: \"Fine\": supported values: \"Healthy\", \"Unhealthy\", \
+                 \"Unknown\""
+            ),
+            &format!("{at}[0].resources[1].message: Required value: must be non-empty if specified"),
+            &format!("{at}[0].resources[1].resourceID: Duplicate value: \"1\""),
+            &format!(
+                "{at}[1].name: Invalid value: \"claim:c\": must match one of the container's resource claims in a format \
+                 'claim:<claimName>/<request>' or 'claim:<claimName>' if request is empty"
+            ),
+            "ephemeralContainerStatuses[0].allocatedResourcesStatus: Forbidden: must not be specified in container status",
+        ],
+    );
+}
+
 #[test]
 fn users() {
     let range = "must be between 0 and 2147483647, inclusive";

@@ -254,10 +254,25 @@ fn resize() {
         "",
         "initContainers: [{name: b, image: i, resources: {requests: {cpu: 1}}}]",
     );
+    check(&init, &init.replace("cpu: 1", "cpu: 2"), &[]);
     check(
         &init,
-        &init.replace("cpu: 1", "cpu: 2"),
-        &["spec: Forbidden: resources for non-sidecar init containers are immutable"],
+        &init.replace("cpu: 1", "cpu: 1, ephemeral-storage: 1Gi"),
+        &[
+            "spec.initContainers[0]: Forbidden: only cpu and memory resources for init or sidecar containers are mutable",
+        ],
+    );
+    let restarting = init.replace(
+        "image: i, resources",
+        "image: i, resizePolicy: [{resourceName: cpu, restartPolicy: RestartContainer}], resources",
+    );
+    check(
+        &restarting,
+        &restarting.replace("requests: {cpu: 1}", "requests: {cpu: 2}"),
+        &[
+            "spec.initContainers[0]: Forbidden: non-sidecar init containers with a resize policy of RestartContainer cannot \
+             be resized",
+        ],
     );
     check(
         &old,
