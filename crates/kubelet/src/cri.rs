@@ -68,6 +68,25 @@ fn timed<T>(message: T) -> tonic::Request<T> {
     request
 }
 
+/// What a runtime can do beyond what every runtime can.
+#[derive(Clone, Debug, Default)]
+pub struct Abilities {
+    /// For each kind of pods (`runtimeClassName`; the usual kind has no name).
+    pub handlers: Vec<cri::RuntimeHandler>,
+    /// For all of them.
+    pub features: cri::RuntimeFeatures,
+}
+
+// === impl Abilities ===
+
+impl Abilities {
+    /// Whether a mount of a usual pod can be read-only with all below it.
+    pub fn recursive_read_only(&self) -> bool {
+        let mut usual = self.handlers.iter().filter(|handler| handler.name.is_empty());
+        usual.any(|handler| handler.features.is_some_and(|features| features.recursive_read_only_mounts))
+    }
+}
+
 // === impl Cri ===
 
 impl Cri {
@@ -111,6 +130,16 @@ impl Cri {
             .into_inner()
             .status
             .unwrap_or_default())
+    }
+
+    /// What the runtime can do beyond what every runtime can.
+    pub async fn abilities(&self) -> Result<Abilities> {
+        let request = cri::StatusRequest { verbose: false };
+        let status = self.runtime.clone().status(timed(request)).await?.into_inner();
+        Ok(Abilities {
+            handlers: status.runtime_handlers,
+            features: status.features.unwrap_or_default(),
+        })
     }
 
     /// Changes of containers as they happen, until the connection is lost.
@@ -272,6 +301,17 @@ impl Cri {
             ..cri::UpdateContainerResourcesRequest::default()
         };
         self.runtime.clone().update_container_resources(timed(request)).await?;
+        Ok(())
+    }
+
+    /// Changes the limits of a whole pod.
+    pub async fn update_sandbox(&self, id: &str, resources: cri::LinuxContainerResources) -> Result<()> {
+        let request = cri::UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: id.into(),
+            resources: Some(resources),
+            ..cri::UpdatePodSandboxResourcesRequest::default()
+        };
+        self.runtime.clone().update_pod_sandbox_resources(timed(request)).await?;
         Ok(())
     }
 

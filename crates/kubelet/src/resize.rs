@@ -13,6 +13,7 @@ use client::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use rpc::cri::LinuxContainerResources;
 use serde_json::{Value, json};
 
+use crate::config::whole;
 use crate::plan::{Role, defined};
 
 /// What can be resized.
@@ -71,16 +72,15 @@ pub fn assess(pod: &Pod, others: &[Arc<Pod>], allocatable: &BTreeMap<String, Exa
     Outcome::Fits
 }
 
-/// The pod with what its containers were given in place of what its definition asks for.
+/// The pod with what it and its containers were given in place of what its definition asks for.
 pub fn allocated(pod: &Pod) -> Pod {
     let mut pod = pod.clone();
     let given: BTreeMap<String, ResourceRequirements> = statuses(&pod)
         .filter_map(|status| Some((status.name.clone(), status.resources.clone()?)))
         .collect();
+    let whole = pod.status.as_ref().and_then(|status| status.resources.clone());
     if let Some(spec) = &mut pod.spec {
-        let sidecars = spec.init_containers.iter_mut().flatten();
-        let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-        for container in spec.containers.iter_mut().chain(sidecars) {
+        for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
             let Some(given) = given.get(&container.name) else {
                 continue;
             };
@@ -90,8 +90,29 @@ pub fn allocated(pod: &Pod) -> Pod {
                 take(&mut own.limits, &given.limits, name);
             }
         }
+        if let (Some(own), Some(given)) = (&mut spec.resources, whole) {
+            // The status tells of resources too that the pod leaves to its containers.
+            for name in RESOURCES {
+                for (own, given) in [(&mut own.requests, &given.requests), (&mut own.limits, &given.limits)] {
+                    if own.as_ref().is_some_and(|own| own.contains_key(name)) {
+                        take(own, given, name);
+                    }
+                }
+            }
+        }
     }
     pod
+}
+
+/// The larger of two sets of limits of a pod's group, in each part; nothing where one is without limit.
+pub fn wider(a: &LinuxContainerResources, b: &LinuxContainerResources) -> LinuxContainerResources {
+    let larger = |a: i64, b: i64| if a == 0 || b == 0 { 0 } else { a.max(b) };
+    LinuxContainerResources {
+        cpu_quota: larger(a.cpu_quota, b.cpu_quota),
+        cpu_period: larger(a.cpu_period, b.cpu_period),
+        memory_limit_in_bytes: larger(a.memory_limit_in_bytes, b.memory_limit_in_bytes),
+        ..LinuxContainerResources::default()
+    }
 }
 
 /// Whether two sets of limits are the same in the kernel.
@@ -149,16 +170,17 @@ fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
 fn is_wanted(pod: &Pod) -> bool {
     let given = allocated(pod);
     let (before, after) = (defined(&given), defined(pod));
-    before.iter().zip(&after).any(|(before, after)| {
-        let none = ResourceRequirements::default();
-        let (before, after) = (
-            before.container.resources.as_ref().unwrap_or(&none),
-            after.container.resources.as_ref().unwrap_or(&none),
-        );
-        RESOURCES.iter().any(|name| {
-            amount(&before.requests, name) != amount(&after.requests, name)
-                || amount(&before.limits, name) != amount(&after.limits, name)
-        })
+    let mut containers = before.iter().zip(&after);
+    containers.any(|(before, after)| differ(before.container.resources.as_ref(), after.container.resources.as_ref()))
+        || differ(whole::own(&given), whole::own(pod))
+}
+
+fn differ(before: Option<&ResourceRequirements>, after: Option<&ResourceRequirements>) -> bool {
+    let none = ResourceRequirements::default();
+    let (before, after) = (before.unwrap_or(&none), after.unwrap_or(&none));
+    RESOURCES.iter().any(|name| {
+        amount(&before.requests, name) != amount(&after.requests, name)
+            || amount(&before.limits, name) != amount(&after.limits, name)
     })
 }
 
@@ -188,22 +210,9 @@ fn number(name: &str, amount: &Exact) -> i64 {
     }
 }
 
-/// What a pod asks for: the sum of what runs at a time, or the largest of what runs before.
+/// What a pod asks for as a whole.
 fn requests(pod: &Pod, name: &str) -> i64 {
-    let of = |container: &Container| {
-        let resources = container.resources.as_ref();
-        resources.and_then(|own| amount(&own.requests, name)).unwrap_or(0)
-    };
-    let (mut together, mut before) = (0, 0);
-    for defined in defined(pod) {
-        match defined.role {
-            Role::Init => before = before.max(of(&defined.container)),
-            Role::Sidecar | Role::Main => together += of(&defined.container),
-            Role::Ephemeral => {}
-        }
-    }
-    let overhead = pod.spec.as_ref().map(|spec| amount(&spec.overhead, name).unwrap_or(0));
-    before.max(together) + overhead.unwrap_or(0)
+    whole::requests(pod).get(name).map_or(0, |amount| number(name, amount))
 }
 
 #[cfg(test)]
@@ -248,6 +257,28 @@ mod tests {
         let given = allocated(&pod("2", "1"));
         let resources = given.spec.unwrap().containers[0].resources.clone().unwrap();
         assert_eq!(resources.requests.unwrap()["cpu"].0, "1");
+    }
+
+    #[test]
+    fn a_whole_pod_may_be_resized() {
+        let pod = |wants: Value, has: Value| -> Pod {
+            let spec = json!({"containers": [{"name": "a"}], "resources": wants});
+            serde_json::from_value(json!({"spec": spec, "status": {"resources": has}})).unwrap()
+        };
+        let allocatable = [("cpu".to_owned(), Exact::parse("2").unwrap())].into();
+        let cpu = |amount: &str| json!({"requests": {"cpu": amount}});
+        // What the pod leaves to its containers is none of its wishes.
+        let more = json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}});
+        for (wants, has, expect) in [
+            (cpu("1"), cpu("1"), Outcome::Nothing),
+            (cpu("1"), more, Outcome::Nothing),
+            (cpu("1500m"), cpu("1"), Outcome::Fits),
+            (json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}), cpu("1"), Outcome::Fits),
+            (cpu("1"), json!(null), Outcome::Nothing),
+        ] {
+            let outcome = assess(&pod(wants.clone(), has.clone()), &[], &allocatable);
+            assert_eq!(outcome, expect, "{wants} {has}");
+        }
     }
 
     #[test]

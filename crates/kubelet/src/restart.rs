@@ -51,25 +51,50 @@ pub fn may_restart_all(pod: &Pod) -> bool {
     rules.any(|rule| rule.action == RESTART_ALL)
 }
 
-/// Sets apart the runs of before the last restart of all containers.
-pub fn set_past_apart(pod: &Pod, observed: &mut Observed) {
-    if !may_restart_all(pod) {
-        return;
+/// The last restart of all containers that was noticed.
+#[derive(Debug, Default)]
+pub struct Anew {
+    /// When it was wanted (the end of the run that wants it), and up to when runs were made for what was before. In
+    /// nanoseconds since 1970; nothing before the first look.
+    noticed: Option<(i64, i64)>,
+}
+
+impl Anew {
+    /// Sets apart the runs of before the last restart of all containers. Answers false when a container is just being started
+    /// for what is over: nothing is to be done until it was.
+    pub fn set_past_apart(&mut self, pod: &Pod, observed: &mut Observed, idle: bool) -> bool {
+        if !may_restart_all(pod) {
+            return true;
+        }
+        let all = defined(pod);
+        let starts_all_anew = |run: &&Run| {
+            let container = all
+                .iter()
+                .find(|d| d.container.name == run.name && d.role != Role::Ephemeral);
+            run.is_over() && container.is_some_and(|d| action(&d.container, run) == Some(RESTART_ALL))
+        };
+        let wanted = observed.runs.iter().filter(starts_all_anew).map(|run| run.finished_at).max();
+        let wanted = wanted.unwrap_or(0);
+        // What a kubelet finds when it starts was noticed by the one before.
+        let (known, mut until) = self.noticed.unwrap_or((wanted, wanted));
+        if wanted > known {
+            if !idle {
+                return false;
+            }
+            let made = observed.runs.iter().map(|run| run.created_at).max();
+            until = made.unwrap_or(0).max(wanted);
+        }
+        self.noticed = Some((wanted.max(known), until));
+        let is_past = |run: &Run| {
+            let ephemeral = all
+                .iter()
+                .any(|d| d.container.name == run.name && d.role == Role::Ephemeral);
+            run.created_at <= until && !ephemeral
+        };
+        let runs = std::mem::take(&mut observed.runs);
+        (observed.past, observed.runs) = runs.into_iter().partition(is_past);
+        true
     }
-    let all = defined(pod);
-    let starts_all_anew = |run: &&Run| {
-        let container = all.iter().find(|d| d.container.name == run.name && d.role != Role::Ephemeral);
-        run.is_over() && container.is_some_and(|d| action(&d.container, run) == Some(RESTART_ALL))
-    };
-    let Some(since) = observed.runs.iter().filter(starts_all_anew).map(|run| run.finished_at).max() else {
-        return;
-    };
-    let is_past = |run: &Run| {
-        let ephemeral = all.iter().any(|d| d.container.name == run.name && d.role == Role::Ephemeral);
-        run.created_at <= since && !ephemeral
-    };
-    let runs = std::mem::take(&mut observed.runs);
-    (observed.past, observed.runs) = runs.into_iter().partition(is_past);
 }
 
 /// Whether all containers are being started anew: some of the past still runs, or nothing of the present was made.
@@ -173,15 +198,17 @@ mod tests {
         .unwrap();
         let mut running = over("b", 0, 2, 0);
         running.state = RunState::Running;
-        let split = |runs: Vec<Run>| {
+        let look = |anew: &mut Anew, runs: Vec<Run>, idle: bool| {
             let mut observed = Observed {
                 runs,
                 ..Observed::default()
             };
-            set_past_apart(&pod, &mut observed);
+            let looked = anew.set_past_apart(&pod, &mut observed, idle);
             let ids = |runs: &[Run]| runs.iter().map(|run| run.id.clone()).collect::<Vec<_>>().join(" ");
-            (ids(&observed.past), ids(&observed.runs), is_restarting_all(&pod, &observed))
+            let restarting = is_restarting_all(&pod, &observed);
+            looked.then(|| (ids(&observed.past), ids(&observed.runs), restarting))
         };
+        let split = |runs: Vec<Run>| look(&mut Anew::default(), runs, true).unwrap();
         let told = |past: &str, present: &str, restarting| (past.to_owned(), present.to_owned(), restarting);
         assert_eq!(split(vec![running.clone(), over("a", 1, 1, 3)]), told("", "b2 a1", false));
         assert_eq!(
@@ -193,5 +220,14 @@ mod tests {
         // The second time counts from its own end.
         let again = vec![over("a", 42, 6, 9), over("b", 0, 5, 6), over("a", 42, 1, 3)];
         assert_eq!(split(again), told("a6 b5 a1", "", true));
+        // What was being started when the restart was wanted belongs to what was before.
+        let mut anew = Anew::default();
+        let before = look(&mut anew, vec![over("a", 1, 1, 2)], true);
+        assert_eq!(before, Some(told("", "a1", false)));
+        assert_eq!(look(&mut anew, vec![over("a", 42, 1, 3)], false), None);
+        let late = vec![over("b", 0, 4, 5), over("a", 42, 1, 3)];
+        assert_eq!(look(&mut anew, late.clone(), true), Some(told("b4 a1", "", true)));
+        let next = [vec![over("a", 0, 6, 7)], late].concat();
+        assert_eq!(look(&mut anew, next, false), Some(told("b4 a1", "a6", false)));
     }
 }

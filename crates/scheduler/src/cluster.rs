@@ -26,6 +26,8 @@ pub struct Node {
     pub allocatable: Resources,
     /// How many pods it takes.
     pub pods_max: i64,
+    /// What its kubelet says it can do.
+    pub features: Vec<String>,
     /// What its pods ask for.
     pub requested: Resources,
     /// What the scores count for its pods.
@@ -55,6 +57,7 @@ impl Node {
             unschedulable: view.spec.unschedulable,
             allocatable: Resources::of_quantities(allocatable),
             pods_max,
+            features: view.status.declared_features.clone(),
             ..Node::default()
         }
     }
@@ -71,6 +74,7 @@ impl Node {
             && self.unschedulable == other.unschedulable
             && self.allocatable == other.allocatable
             && self.pods_max == other.pods_max
+            && self.features == other.features
     }
 
     /// Counts a pod on the node.

@@ -61,6 +61,8 @@ pub struct Pod {
     pub preferences: Vec<Preference>,
     /// The ports of the node that it wants.
     pub ports: Vec<HostPort>,
+    /// What its node has to be able to do.
+    pub features: Vec<&'static str>,
     /// The gates that are still closed.
     pub gates: Vec<String>,
     /// Something this scheduler cannot honour yet: the pod waits and says so, rather than being placed wrongly.
@@ -122,6 +124,7 @@ impl Pod {
             constraints: NodeConstraints::of_spec(spec),
             preferences: Preference::of_spec(spec),
             ports: ports.map(HostPort::of_view).collect(),
+            features: features(view),
             gates: spec.scheduling_gates.iter().map(|gate| gate.name.clone()).collect(),
             unsupported: unsupported(view),
             terminal: matches!(&*view.status.phase, "Succeeded" | "Failed"),
@@ -155,6 +158,15 @@ impl Pod {
     }
 }
 
+/// What not every kubelet of a cluster may be able to do, and the pod needs.
+/// Source: `InferForScheduling` in `k8s.io/component-helpers/nodedeclaredfeatures/features`.
+fn features(view: &PodView) -> Vec<&'static str> {
+    let containers = view.spec.init_containers.iter().chain(&view.spec.containers);
+    let mut rules = containers.flat_map(|container| &container.restart_policy_rules);
+    let restarts_all = rules.any(|rule| rule.action == "RestartAllContainers");
+    restarts_all.then_some("RestartAllContainersOnContainerExits").into_iter().collect()
+}
+
 fn unsupported(view: &PodView) -> Option<&'static str> {
     let spec = &view.spec;
     if !spec.affinity.pod_affinity.required.is_empty() || !spec.affinity.pod_anti_affinity.required.is_empty() {
@@ -184,25 +196,34 @@ fn unsupported(view: &PodView) -> Option<&'static str> {
 /// that starts after them. Containers without a request count with `default`.
 /// Source: `k8s.io/component-helpers/resource/helpers.go` (`PodRequests`).
 fn requests(view: &PodView, default: &Resources) -> Resources {
-    let spec = &view.spec;
-    let of = |container: &ContainerView| {
-        let mut own = Resources::of_quantities(&container.resources.requests);
-        if !container.resources.requests.contains_key("cpu") {
+    let (spec, status) = (&view.spec, &view.status);
+    let infeasible = is_infeasible(view);
+    let of = |container: &ContainerView, is_kept: bool| {
+        let asked = &container.resources.requests;
+        let mut statuses = status.container_statuses.iter().chain(&status.init_container_statuses);
+        let told = statuses.find(|told| is_kept && told.name == container.name);
+        let given = told.and_then(|told| Some((&told.resources.as_ref()?.requests, &told.allocated_resources)));
+        let mut own = match given {
+            Some((has, promised)) => effective(asked, has, promised, infeasible),
+            None => Resources::of_quantities(asked),
+        };
+        if !asked.contains_key("cpu") {
             own.milli_cpu = default.milli_cpu;
         }
-        if !container.resources.requests.contains_key("memory") {
+        if !asked.contains_key("memory") {
             own.memory = default.memory;
         }
         own
     };
     let mut sum = Resources::default();
     for container in &spec.containers {
-        sum.add(&of(container));
+        sum.add(&of(container, true));
     }
     let (mut sidecars, mut start) = (Resources::default(), Resources::default());
     for container in &spec.init_containers {
-        let own = of(container);
-        if container.restart_policy == "Always" {
+        let is_sidecar = container.restart_policy == "Always";
+        let own = of(container, is_sidecar);
+        if is_sidecar {
             sum.add(&own);
             sidecars.add(&own);
             start.raise_to(&sidecars);
@@ -213,19 +234,43 @@ fn requests(view: &PodView, default: &Resources) -> Resources {
         }
     }
     sum.raise_to(&start);
-    whole_pod(&spec.resources.requests, &mut sum);
+    whole_pod(view, infeasible, &mut sum);
     sum.add(&Resources::of_quantities(&spec.overhead));
     sum
 }
 
-/// Requests of the pod as a whole stand in for those of its containers.
-fn whole_pod(requests: &BTreeMap<String, String>, sum: &mut Resources) {
-    let own = Resources::of_quantities(requests);
-    if requests.contains_key("cpu") {
-        sum.milli_cpu = own.milli_cpu;
+/// Whether the node said that it is too small for what the pod wants to be resized to.
+fn is_infeasible(view: &PodView) -> bool {
+    let mut conditions = view.status.conditions.iter();
+    conditions.any(|condition| condition.kind == "PodResizePending" && condition.reason == "Infeasible")
+}
+
+type Quantities = BTreeMap<String, String>;
+
+/// What counts while somebody is being resized: the most of what was asked for, promised and given; of what cannot be
+/// given only the latter two.
+fn effective(asked: &Quantities, has: &Quantities, promised: &Quantities, infeasible: bool) -> Resources {
+    let mut most = Resources::of_quantities(has);
+    most.raise_to(&Resources::of_quantities(promised));
+    if !infeasible {
+        most.raise_to(&Resources::of_quantities(asked));
     }
-    if requests.contains_key("memory") {
-        sum.memory = own.memory;
+    most
+}
+
+/// Requests of the pod as a whole stand in for those of its containers.
+fn whole_pod(view: &PodView, infeasible: bool, sum: &mut Resources) {
+    let asked = &view.spec.resources.requests;
+    let own = match &view.status.resources {
+        Some(has) => effective(asked, &has.requests, &view.status.allocated_resources, infeasible),
+        None => Resources::of_quantities(asked),
+    };
+    for name in asked.keys() {
+        match &**name {
+            "cpu" => sum.milli_cpu = own.milli_cpu,
+            "memory" => sum.memory = own.memory,
+            name => sum.set_other(name, own.other(name)),
+        }
     }
 }
 
@@ -273,6 +318,45 @@ mod tests {
         ] {
             assert_eq!(pod(spec.clone()).requests.milli_cpu, milli_cpu, "{spec}");
         }
+    }
+
+    #[test]
+    fn a_resize_counts_with_what_it_may_come_to() {
+        let status = |has: &str, reason: &str| {
+            json!({
+                "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+                "containerStatuses": [{
+                    "name": "a", "resources": {"requests": {"cpu": has}}, "allocatedResources": {"cpu": has},
+                }],
+            })
+        };
+        for (has, reason, milli_cpu) in [
+            ("1", "Deferred", 2000),
+            ("3", "Deferred", 3000),
+            ("1", "Infeasible", 1000),
+        ] {
+            let mut spec = asks("2");
+            spec["name"] = "a".into();
+            let view: PodView =
+                serde_json::from_value(json!({"spec": {"containers": [spec]}, "status": status(has, reason)})).unwrap();
+            assert_eq!(Pod::of_view(&view).requests.milli_cpu, milli_cpu, "{has} {reason}");
+        }
+        let whole = json!({
+            "spec": {"containers": [asks("1")], "resources": {"requests": {"cpu": "2", "hugepages-2Mi": "2Mi"}}},
+            "status": {"resources": {"requests": {"cpu": "3"}}},
+        });
+        let requests = Pod::of_view(&serde_json::from_value(whole).unwrap()).requests;
+        assert_eq!((requests.milli_cpu, requests.other("hugepages-2Mi")), (3000, 2 << 20));
+    }
+
+    #[test]
+    fn what_not_all_nodes_can_do_is_needed() {
+        let rule = |action: &str| json!({"restartPolicyRules": [{"action": action}]});
+        assert_eq!(
+            pod(json!({"containers": [rule("RestartAllContainers")]})).features,
+            ["RestartAllContainersOnContainerExits"]
+        );
+        assert!(pod(json!({"containers": [rule("Restart")]})).features.is_empty());
     }
 
     #[test]

@@ -86,6 +86,14 @@ impl Resources {
         }
     }
 
+    /// Sets the amount of a resource that is neither CPU, memory nor ephemeral storage.
+    pub fn set_other(&mut self, name: &str, amount: i64) {
+        match self.others.binary_search_by(|(own, _)| (**own).cmp(name)) {
+            Ok(at) => self.others[at].1 = amount,
+            Err(at) => self.others.insert(at, (name.into(), amount)),
+        }
+    }
+
     /// The amount of a resource that is neither CPU, memory nor ephemeral storage.
     pub fn other(&self, name: &str) -> i64 {
         self.others

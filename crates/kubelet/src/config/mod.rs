@@ -6,6 +6,7 @@ mod image_name;
 mod resources;
 mod sandbox;
 mod security;
+pub mod whole;
 
 use std::hash::{Hash as _, Hasher as _};
 

@@ -9,7 +9,8 @@ use client::k8s_openapi::api::core::v1::{Container, Pod};
 use client::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use rpc::cri;
 
-use super::identity;
+use super::{identity, whole};
+use crate::plan::{Role, role_of};
 
 /// The period of the CPU quota, in microseconds.
 const CPU_PERIOD_US: i64 = 100_000;
@@ -24,34 +25,49 @@ const OOM_GUARANTEED: i64 = -997;
 /// And of one without any request.
 const OOM_BEST_EFFORT: i64 = 1000;
 
-type List = Option<BTreeMap<String, Quantity>>;
+/// Requests or limits, as they are written.
+pub(super) type List = Option<BTreeMap<String, Quantity>>;
 
-fn amount(list: &List, name: &str) -> Option<Exact> {
+pub(super) fn amount(list: &List, name: &str) -> Option<Exact> {
     Exact::parse(&list.as_ref()?.get(name)?.0).ok()
 }
 
-/// The resources of a container.
+/// All amounts of a list that can be read.
+pub(super) fn exact(list: &List) -> BTreeMap<String, Exact> {
+    let entries = list.iter().flatten();
+    entries
+        .filter_map(|(name, amount)| Some((name.clone(), Exact::parse(&amount.0).ok()?)))
+        .collect()
+}
+
+/// The resources of a container. Without a limit of its own it has its pod's.
 pub fn resources(pod: &Pod, container: &Container, node_memory_bytes: i64) -> cri::LinuxContainerResources {
     let none = Default::default();
     let wanted = container.resources.as_ref().unwrap_or(&none);
-    let limit_cpu = amount(&wanted.limits, "cpu").map(|cpu| cpu.milli_value());
+    let limit = |name: &str| whole::limit_of(pod, container, name);
+    let limit_cpu = limit("cpu").map(|cpu| cpu.milli_value());
     // A limit alone is a request too.
     let request_cpu = amount(&wanted.requests, "cpu")
         .map(|cpu| cpu.milli_value())
         .or(limit_cpu)
         .unwrap_or(0);
-    let limit_memory = amount(&wanted.limits, "memory").map_or(0, |memory| memory.value());
+    let limit_memory = limit("memory").map_or(0, |memory| memory.value());
     let mut resources = cri::LinuxContainerResources {
         cpu_shares: shares(request_cpu),
         memory_limit_in_bytes: limit_memory,
         oom_score_adj: oom_score_adj(pod, container, node_memory_bytes),
         ..cri::LinuxContainerResources::default()
     };
-    if let Some(milli) = limit_cpu.filter(|milli| *milli > 0) {
-        resources.cpu_period = CPU_PERIOD_US;
-        resources.cpu_quota = (milli * CPU_PERIOD_US / 1000).max(CPU_QUOTA_MIN_US);
-    }
+    (resources.cpu_quota, resources.cpu_period) = cpu_quota(limit_cpu.unwrap_or(0));
     resources
+}
+
+/// Quota and period of a limit in thousandths of a CPU; nothing of nothing.
+pub(super) fn cpu_quota(milli_cpu: i64) -> (i64, i64) {
+    match milli_cpu {
+        1.. => ((milli_cpu * CPU_PERIOD_US / 1000).max(CPU_QUOTA_MIN_US), CPU_PERIOD_US),
+        _ => (0, 0),
+    }
 }
 
 fn shares(milli_cpu: i64) -> i64 {
@@ -69,10 +85,13 @@ pub fn qos_class(pod: &Pod) -> &str {
 fn computed_qos_class(pod: &Pod) -> &'static str {
     let Some(spec) = &pod.spec else { return "BestEffort" };
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let containers = containers.map(|container| container.resources.as_ref());
     let (mut any, mut guaranteed) = (false, true);
-    for container in containers {
+    // What the pod says for itself as a whole stands for what its containers say.
+    let whole = spec.resources.as_ref();
+    for wanted in containers.filter(|_| whole.is_none()).chain(whole.map(Some)) {
         let none = Default::default();
-        let wanted = container.resources.as_ref().unwrap_or(&none);
+        let wanted = wanted.unwrap_or(&none);
         for name in ["cpu", "memory"] {
             let (request, limit) = (amount(&wanted.requests, name), amount(&wanted.limits, name));
             let is_set = |amount: &Option<Exact>| amount.as_ref().is_some_and(|amount| !amount.is_zero());
@@ -96,15 +115,38 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -
         "Guaranteed" => OOM_GUARANTEED,
         "BestEffort" => OOM_BEST_EFFORT,
         _ => {
-            let none = Default::default();
-            let wanted = container.resources.as_ref().unwrap_or(&none);
-            let request = amount(&wanted.requests, "memory").map_or(0, |memory| memory.value());
+            let spare = spare_memory_request(pod);
+            let mut request = memory_request(container) + spare;
+            if role_of(pod, &container.name) == Some(Role::Sidecar) {
+                // A sidecar ends no earlier than those it serves.
+                let others = pod.spec.iter().flat_map(|spec| &spec.containers);
+                let least = others.map(memory_request).min().unwrap_or(0);
+                request = request.max(least + spare);
+            }
             let part = 1000 * i128::from(request) / i128::from(node_memory_bytes.max(1));
             i64::try_from(1000 - part)
                 .unwrap_or(OOM_BEST_EFFORT - 1)
                 .clamp(1000 + OOM_GUARANTEED, OOM_BEST_EFFORT - 1)
         }
     }
+}
+
+fn memory_request(container: &Container) -> i64 {
+    let own = container.resources.as_ref();
+    own.and_then(|own| amount(&own.requests, "memory"))
+        .map_or(0, |memory| memory.value())
+}
+
+/// What the pod as a whole asks for beyond what its containers do, for each of them, in bytes.
+/// Source: `pkg/kubelet/qos/helpers.go` (`remainingPodMemReqPerContainer`).
+fn spare_memory_request(pod: &Pod) -> i64 {
+    let whole = whole::own(pod).and_then(|own| amount(&own.requests, "memory"));
+    let Some(whole) = whole else { return 0 };
+    let spec = pod.spec.iter();
+    let containers = spec.map(|spec| spec.containers.len() + spec.init_containers.iter().flatten().count());
+    let containers = i64::try_from(containers.sum::<usize>()).unwrap_or(i64::MAX).max(1);
+    let together = whole::of_containers(pod, |resources| &resources.requests);
+    (whole.value() - together.get("memory").map_or(0, Exact::value)) / containers
 }
 
 /// The control group of a pod, below the runtime's root: upstream's names for the cgroupfs driver.

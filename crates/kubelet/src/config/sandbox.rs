@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use client::k8s_openapi::api::core::v1::Pod;
 use rpc::cri;
 
-use super::{cgroup_parent, dns_limits, identity, security};
+use super::{cgroup_parent, dns_limits, identity, security, whole};
 use crate::cri::{LABEL_POD_NAME, LABEL_POD_NAMESPACE, LABEL_POD_UID};
 use crate::volumes::hosts::host_name;
 
@@ -98,6 +98,7 @@ pub fn sandbox(pod: &Pod, attempt: u32, node: &Node) -> cri::PodSandboxConfig {
             .collect(),
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent(&node.cgroup_root, pod),
+            resources: whole::group(pod),
             security_context: Some(security::of_pod(pod)),
             sysctls: sysctls
                 .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use api::quantity::Quantity;
 use client::k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 
+use crate::config::whole;
+
 /// What the downward API tells that is not in the pod.
 #[derive(Clone, Debug, Default)]
 pub struct NodeFacts {
@@ -107,7 +109,11 @@ pub fn resource_field(
         .and_then(|value| Quantity::parse(&value.0).ok());
     let set = set.filter(|value| !(is_limit && value.is_zero()));
     let value = match set {
-        None if is_limit && DEFAULTED_LIMITS.contains(&resource) => node.allocatable.get(resource).cloned(),
+        None if is_limit && DEFAULTED_LIMITS.contains(&resource) => {
+            // What the pod as a whole may have, or else all that the node has.
+            let whole = whole::limit_of(pod, container, resource);
+            whole.or_else(|| node.allocatable.get(resource).cloned())
+        }
         set => set,
     };
     let divisor = selector

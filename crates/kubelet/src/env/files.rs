@@ -136,10 +136,10 @@ mod tests {
 
     #[test]
     fn only_files_of_the_volume_are_read() {
-        let directory = std::env::temp_dir().join(format!("trireme-env-files-{}", std::process::id()));
-        let volume = directory.join("volume");
+        let directory = tempfile::tempdir().unwrap();
+        let volume = directory.path().join("volume");
         std::fs::create_dir_all(volume.join("sub")).unwrap();
-        std::fs::write(directory.join("secret"), "S='1'").unwrap();
+        std::fs::write(directory.path().join("secret"), "S='1'").unwrap();
         std::fs::write(volume.join("sub/f"), "A='1'").unwrap();
         std::fs::write(volume.join("long"), vec![b'#'; 1 + (1 << 20)]).unwrap();
         std::os::unix::fs::symlink("../secret", volume.join("out")).unwrap();
@@ -164,6 +164,5 @@ mod tests {
         ] {
             assert_eq!(read(&volume, path).is_ok(), there, "{path}");
         }
-        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

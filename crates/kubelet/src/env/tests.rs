@@ -31,11 +31,20 @@ async fn run(container: Value) -> Result<Environment, EnvError> {
     let services = [Arc::new(serde_json::from_value(service).unwrap())];
     let container = &pod.spec.as_ref().unwrap().containers[0];
     let node = NodeFacts::default();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("env"), "K='from a file'\nEMPTY=''\n").unwrap();
+    std::fs::write(directory.path().join("broken"), "K").unwrap();
+    let volume = Volume {
+        path: directory.path().to_owned(),
+        read_only: false,
+    };
+    let volumes = [("v".to_owned(), volume)].into();
     let input = Input {
         pod: &pod,
         container,
         node: &node,
         pod_ips: &["10.1.0.2".to_owned()],
+        volumes: &volumes,
         services: &services,
     };
     environment(&input, &objects()).await
@@ -163,4 +172,34 @@ async fn names_that_cannot_be_are_told() {
     assert_eq!(environment.skipped, [expect]);
     assert_eq!(environment.get("DB_SERVICE_HOST"), Some("10.0.0.2"));
     assert_eq!(environment.expand_all(&["$(a)-$(none)".to_owned()]), ["1-$(none)"]);
+}
+
+#[tokio::test]
+async fn files_hold_variables() {
+    let of = |path: &str, key: &str, optional: bool| {
+        json!([{"name": "A", "valueFrom": {"fileKeyRef": {
+            "volumeName": "v", "path": path, "key": key, "optional": optional,
+        }}}])
+    };
+    let run = async |env: Value| {
+        let environment = super::tests::run(json!({"name": "c", "env": env})).await;
+        environment
+            .map(|environment| environment.get("A").map(str::to_owned))
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(run(of("env", "K", false)).await, Ok(Some("from a file".into())));
+    assert_eq!(run(of("env", "NONE", true)).await, Ok(None));
+    assert_eq!(run(of("env", "EMPTY", true)).await, Ok(None));
+    let missing = run(of("env", "NONE", false)).await.unwrap_err();
+    assert!(
+        missing.starts_with("environment variable key \"NONE\" not found in file \"/") && missing.ends_with("/env\""),
+        "{missing}"
+    );
+    for path in ["none", "broken"] {
+        assert_eq!(run(of(path, "K", true)).await, Err("couldn't parse env file".into()), "{path}");
+    }
+    let mut other = of("env", "K", true);
+    other[0]["valueFrom"]["fileKeyRef"]["volumeName"] = "w".into();
+    let expect = "cannot find the volume \"w\" referenced by FileKeyRef";
+    assert_eq!(run(other).await, Err(expect.into()));
 }

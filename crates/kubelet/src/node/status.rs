@@ -11,6 +11,7 @@ use client::resources;
 use serde_json::{Value, json};
 
 use super::{Images, NodeKeeper, facts};
+use crate::cri::Abilities;
 use crate::status::time;
 
 /// A status that did not change is written again after this long, so that its heartbeat times say something.
@@ -22,6 +23,27 @@ const RETRY: Duration = Duration::from_secs(1);
 /// otherwise take its pods out of their Services for the moment that it needs, though they never stopped.
 /// Upstream likewise hurries the first Ready (`fastNodeStatusUpdate`).
 const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// What this kubelet does of what not all kubelets of a cluster may do, in order.
+/// Source: `k8s.io/component-helpers/nodedeclaredfeatures`.
+const DECLARED_FEATURES: [&str; 3] = [
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
+
+/// What the runtime can do, for each kind of pods and for all.
+fn of_runtime(abilities: &Abilities) -> (Value, Value) {
+    let handlers = abilities.handlers.iter().map(|handler| {
+        let features = handler.features.unwrap_or_default();
+        json!({"name": handler.name, "features": {
+            "recursiveReadOnlyMounts": features.recursive_read_only_mounts,
+            "userNamespaces": features.user_namespaces,
+        }})
+    });
+    let groups = abilities.features.supplemental_groups_policy;
+    (handlers.collect(), json!({"supplementalGroupsPolicy": groups}))
+}
 
 /// Bytes as a quantity.
 fn binary(bytes: i64) -> Value {
@@ -48,6 +70,9 @@ impl NodeKeeper {
             let mut status = self.status(&mut transitions);
             if let Some(told) = images.told().await {
                 status["images"] = told;
+            }
+            if let Ok(abilities) = images.cri.abilities().await {
+                (status["runtimeHandlers"], status["features"]) = of_runtime(&abilities);
             }
             let patch = json!({"status": status});
             let name = &self.config.name;
@@ -114,6 +139,7 @@ impl NodeKeeper {
                 {"type": "InternalIP", "address": config.address},
                 {"type": "Hostname", "address": config.name},
             ],
+            "declaredFeatures": DECLARED_FEATURES,
             "daemonEndpoints": {"kubeletEndpoint": {"Port": config.port}},
             "conditions": self.conditions(transitions),
             "nodeInfo": {

@@ -9,10 +9,11 @@ use tokio::time::Instant;
 
 use super::worker::{START_RETRY, Worker};
 use super::{full_name, reference};
+use crate::config::whole::{self, Amounts};
 use crate::config::{self, identity};
 use crate::cri::LABEL_CONTAINER_NAME;
 use crate::observed::{Observed, Run};
-use crate::plan::{Condemned, defined};
+use crate::plan::{Condemned, Role, defined};
 use crate::resize::{self, Outcome};
 
 /// How far a resize has come.
@@ -29,6 +30,18 @@ pub(super) struct Resizing {
     pub(super) condemned: BTreeMap<String, Condemned>,
     /// Containers that do not have yet what they are to get.
     behind: BTreeMap<String, ResourceRequirements>,
+    /// What the pod's group was given last.
+    group: Option<Group>,
+    /// Whether the group does not have yet what it is to get.
+    group_is_behind: bool,
+}
+
+/// The limits of a pod's control group.
+#[derive(Debug)]
+struct Group {
+    /// Whose group it is.
+    sandbox: String,
+    limits: LinuxContainerResources,
 }
 
 /// What the status tells of a resize.
@@ -38,10 +51,23 @@ pub struct Told {
     pub allocated: BTreeMap<String, ResourceRequirements>,
     /// What containers have, where that is not what they were promised.
     pub actual: BTreeMap<String, ResourceRequirements>,
+    /// What the pod as a whole was promised, and has.
+    pub whole: Option<Whole>,
     /// Reason and message of a wish that waits.
     pub pending: Option<(String, String)>,
     /// Reason and message of a resize that goes on.
     pub in_progress: Option<(String, String)>,
+}
+
+/// What a pod as a whole was given.
+#[derive(Clone, Debug, Default)]
+pub struct Whole {
+    /// What it was promised.
+    pub allocated: Amounts,
+    /// What it has.
+    pub requests: Amounts,
+    /// And may have at most.
+    pub limits: Amounts,
 }
 
 impl Worker {
@@ -82,8 +108,8 @@ impl Worker {
         let (promised, before) = (self.promised.clone(), resize::allocated(&self.pod));
         self.resizing.condemned.clear();
         self.resizing.behind.clear();
-        let mut error = None;
-        for defined in defined(&promised).iter().filter(|defined| defined.role.serves()) {
+        let mut error = self.fit_group(&promised, observed, Step::Widen).await.err();
+        for defined in defined(&promised).iter().filter(|d| d.role != Role::Ephemeral) {
             let container = &defined.container;
             let Some(run) = observed.latest(&container.name).filter(|run| run.is_running()) else {
                 continue;
@@ -116,6 +142,9 @@ impl Worker {
                 self.resizing.behind.insert(container.name.clone(), old);
             }
         }
+        if error.is_none() && self.resizing.behind.is_empty() {
+            error = self.fit_group(&promised, observed, Step::Fit).await.err();
+        }
         if let Some(why) = &error
             && self.resizing.error.as_ref() != Some(why)
         {
@@ -125,7 +154,7 @@ impl Worker {
         }
         let again = error.is_some().then(|| Instant::now() + START_RETRY);
         self.resizing.error = error;
-        if self.resizing.begun && self.resizing.behind.is_empty() {
+        if self.resizing.begun && self.resizing.behind.is_empty() && !self.resizing.group_is_behind {
             self.resizing.begun = false;
             let text = resize::message("Pod resize completed", &self.pod, "");
             self.shared
@@ -142,26 +171,58 @@ impl Worker {
         has: &LinuxContainerResources,
         gets: LinuxContainerResources,
     ) -> Result<(), String> {
-        let limit = gets.memory_limit_in_bytes;
-        let shrinks = limit > 0 && (has.memory_limit_in_bytes == 0 || limit < has.memory_limit_in_bytes);
-        if shrinks {
-            // The kernel of version 2 would end the container.
-            let stats = self.shared.cri.stats_of_pod(identity(&self.pod).2).await;
-            let stats = stats.map_err(|error| error.to_string())?;
-            let own = stats.iter().find(|stat| {
-                let labels = stat.attributes.as_ref().map(|attributes| &attributes.labels);
-                labels.and_then(|labels| labels.get(LABEL_CONTAINER_NAME)) == Some(&run.name)
-            });
-            let memory = own.and_then(|stat| stat.memory.as_ref()?.working_set_bytes.as_ref());
-            let used = memory.map_or(0, |bytes| bytes.value);
-            if i64::try_from(used).unwrap_or(i64::MAX) > limit {
-                return Err(format!(
-                    "attempting to set pod memory limit ({limit}) below current usage ({used})"
-                ));
-            }
+        if shrinks(has, &gets) {
+            self.is_above_usage(gets.memory_limit_in_bytes, Some(&run.name)).await?;
         }
         let updated = self.shared.cri.update_container(&run.id, gets).await;
         updated.map_err(|error| error.description)
+    }
+
+    /// Gives the pod's group what it is to have. What it has more of it gets before its containers do, and the rest after
+    /// them: the limits of a group may not be below those of its children.
+    async fn fit_group(&mut self, promised: &Pod, observed: &Observed, step: Step) -> Result<(), String> {
+        let (Some(target), Some(sandbox)) = (whole::group(promised), observed.ready_sandbox()) else {
+            self.resizing.group_is_behind = false;
+            return Ok(());
+        };
+        let has = self.resizing.group.as_ref().filter(|group| group.sandbox == sandbox.id);
+        let gets = match (step, has) {
+            (Step::Widen, Some(has)) => resize::wider(&has.limits, &target),
+            _ => target.clone(),
+        };
+        if !has.is_some_and(|has| resize::is_same(&has.limits, &gets)) {
+            self.resizing.group_is_behind = true;
+            if has.is_some_and(|has| shrinks(&has.limits, &gets)) {
+                self.is_above_usage(gets.memory_limit_in_bytes, None).await?;
+            }
+            let updated = self.shared.cri.update_sandbox(&sandbox.id, gets.clone()).await;
+            updated.map_err(|error| error.description)?;
+        }
+        self.resizing.group_is_behind = !resize::is_same(&gets, &target);
+        self.resizing.group = Some(Group {
+            sandbox: sandbox.id.clone(),
+            limits: gets,
+        });
+        Ok(())
+    }
+
+    /// A limit below what is used now would end a container, with the newer kind of control groups. Of one container, or of all.
+    async fn is_above_usage(&self, limit: i64, container: Option<&str>) -> Result<(), String> {
+        let stats = self.shared.cri.stats_of_pod(identity(&self.pod).2).await;
+        let stats = stats.map_err(|error| error.to_string())?;
+        let of = stats.iter().filter(|stat| {
+            let labels = stat.attributes.as_ref().map(|attributes| &attributes.labels);
+            let name = labels.and_then(|labels| labels.get(LABEL_CONTAINER_NAME));
+            container.is_none_or(|container| name.is_some_and(|name| name == container))
+        });
+        let memory = of.filter_map(|stat| stat.memory.as_ref()?.working_set_bytes.as_ref());
+        let used: u64 = memory.map(|bytes| bytes.value).sum();
+        if i64::try_from(used).unwrap_or(i64::MAX) > limit {
+            return Err(format!(
+                "attempting to set pod memory limit ({limit}) below current usage ({used})"
+            ));
+        }
+        Ok(())
     }
 
     /// People are told once of a wish that has to wait.
@@ -187,8 +248,15 @@ impl Worker {
             let resources = defined.container.resources.clone().unwrap_or_default();
             (defined.container.name.clone(), resources)
         });
-        let goes_on = !self.resizing.behind.is_empty();
+        let goes_on = !self.resizing.behind.is_empty() || self.resizing.group_is_behind;
+        let before = goes_on.then(|| resize::allocated(&self.pod));
+        let has = before.as_ref().unwrap_or(&self.promised);
         Told {
+            whole: Some(Whole {
+                allocated: whole::requests(&self.promised),
+                requests: whole::requests(has),
+                limits: whole::declared_limits(has),
+            }),
             allocated: allocated.collect(),
             actual: self.resizing.behind.clone(),
             pending: pending.map(|(reason, why)| (reason.to_owned(), why.to_owned())),
@@ -198,6 +266,20 @@ impl Worker {
             }),
         }
     }
+}
+
+/// Which part of a change of the pod's group.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// What it gets more of.
+    Widen,
+    /// All of it.
+    Fit,
+}
+
+fn shrinks(has: &LinuxContainerResources, gets: &LinuxContainerResources) -> bool {
+    let (has, gets) = (has.memory_limit_in_bytes, gets.memory_limit_in_bytes);
+    gets > 0 && (has == 0 || gets < has)
 }
 
 fn is_over(pod: &Pod) -> bool {

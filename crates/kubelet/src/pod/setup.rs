@@ -26,6 +26,14 @@ impl Worker {
         {
             return Some(at);
         }
+        let claims = self.pod.spec.as_ref().and_then(|spec| spec.resource_claims.as_ref());
+        if claims.is_some_and(|claims| !claims.is_empty()) {
+            // The scheduler sends none here, but somebody may.
+            let text = "Failed to prepare dynamic resources: this node has no drivers for resource claims";
+            let recorder = &self.shared.recorder;
+            recorder.warning(reference(&self.pod), "FailedPrepareDynamicResources", text);
+            return Some(self.retry_setup());
+        }
         let early = volumes_can_wait(&self.pod);
         if !early {
             self.prepare().await.as_ref()?;

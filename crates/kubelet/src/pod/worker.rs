@@ -25,7 +25,7 @@ use crate::config::{self, identity};
 use crate::observed::{Observed, Run};
 use crate::plan::{self, Defined, Facts, Kill, Plan, Role, defined};
 use crate::probes::{Probes, Report, Target};
-use crate::restart;
+use crate::restart::Anew;
 use crate::status::Waiting;
 use crate::volumes::{Changes, PodVolumes};
 
@@ -106,6 +106,8 @@ pub struct Worker {
     /// The pod with what its containers are to have: its definition, unless that has to wait.
     pub(super) promised: Arc<Pod>,
     pub(super) resizing: Resizing,
+    /// The last restart of all containers.
+    anew: Anew,
 }
 
 // === impl Worker ===
@@ -120,6 +122,7 @@ impl Worker {
             next_storage_check: None,
             promised: pod.clone(),
             resizing: Resizing::default(),
+            anew: Anew::default(),
             shared,
             pod,
             inputs,
@@ -269,7 +272,9 @@ impl Worker {
                 return Some(Instant::now() + RUNTIME_RETRY);
             }
         };
-        restart::set_past_apart(&self.pod, &mut observed);
+        if !self.anew.set_past_apart(&self.pod, &mut observed, self.busy.is_empty()) {
+            return None;
+        }
         let judged = self.judge(&observed).await;
         if let Some(verdict) = self.verdict.clone() {
             return self.carry_out(&verdict, &observed).await;

@@ -11,6 +11,7 @@ use client::k8s_openapi::api::core::v1::Pod;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::config::whole::Amounts;
 use crate::observed::{Observed, Run};
 use crate::plan::{Defined, Pause, Role, defined};
 use crate::pod::ResizeTold;
@@ -80,12 +81,30 @@ pub fn status(pod: &Pod, observed: &Observed, known: &Known, now: Timestamp) -> 
             status.insert(field.into(), Value::Array(list));
         }
     }
+    if let Some(whole) = &known.resize.whole {
+        let mut resources = Map::new();
+        for (name, amounts) in [("requests", &whole.requests), ("limits", &whole.limits)] {
+            if !amounts.is_empty() {
+                resources.insert(name.into(), written(amounts));
+            }
+        }
+        status.insert("resources".into(), Value::Object(resources));
+        if !whole.allocated.is_empty() {
+            status.insert("allocatedResources".into(), written(&whole.allocated));
+        }
+    }
     let conditions = conditions::conditions(pod, observed, known, phase, now);
     status.insert("conditions".into(), Value::Array(conditions));
     if let Some(generation) = pod.metadata.generation {
         status.insert("observedGeneration".into(), json!(generation));
     }
     Value::Object(status)
+}
+
+/// Amounts as they are written.
+fn written(amounts: &Amounts) -> Value {
+    let entries = amounts.iter();
+    Value::Object(entries.map(|(name, amount)| (name.clone(), json!(amount.to_string()))).collect())
 }
 
 /// `metav1.Time` on the wire.

@@ -30,6 +30,8 @@ pub enum Reason {
     Ports,
     /// The node's limit on pods is reached.
     TooManyPods,
+    /// The node cannot do what the pod needs.
+    Features,
     /// There is not enough left of a resource.
     Insufficient(Box<str>),
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Reason {
             Reason::NotNamed => "node(s) didn't satisfy plugin(s) [NodeAffinity]",
             Reason::Ports => "node(s) didn't have free ports for the requested pod ports",
             Reason::TooManyPods => "Too many pods",
+            Reason::Features => "node(s) didn't match Pod's required features",
             Reason::Insufficient(resource) => return write!(f, "Insufficient {resource}"),
         })
     }
@@ -84,7 +87,11 @@ pub fn filter(pod: &Pod, node: &Node) -> Result<(), Refusal> {
             resolvable: true,
         });
     }
-    fit::fits(pod, node)
+    fit::fits(pod, node)?;
+    if !pod.features.iter().all(|needed| node.features.iter().any(|own| own == needed)) {
+        return never(Reason::Features);
+    }
+    Ok(())
 }
 
 /// Whether the pod can go to the node beside those for whom room is being made there (`rivals`), if they are at least as

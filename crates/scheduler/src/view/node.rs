@@ -44,8 +44,10 @@ pub struct Taint {
 
 /// The status that scheduling looks at.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct NodeStatus {
     /// What there is for pods.
     pub allocatable: BTreeMap<String, String>,
+    /// What its kubelet says it can do.
+    pub declared_features: Vec<String>,
 }

@@ -48,10 +48,20 @@ pub struct PodSpec {
 #[serde(default, rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct ContainerView {
+    pub name: String,
     pub resources: ContainerResources,
     pub ports: Vec<PortView>,
     /// `Always` makes an init container a sidecar.
     pub restart_policy: String,
+    pub restart_policy_rules: Vec<RestartRule>,
+}
+
+/// What follows when a container ends in some way.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct RestartRule {
+    pub action: String,
 }
 
 /// What a container asks for.
@@ -184,6 +194,24 @@ pub struct PodStatus {
     pub nominated_node_name: String,
     pub start_time: Option<String>,
     pub conditions: Vec<ConditionView>,
+    pub container_statuses: Vec<ContainerStatusView>,
+    pub init_container_statuses: Vec<ContainerStatusView>,
+    /// What the pod as a whole has.
+    pub resources: Option<ContainerResources>,
+    /// What the pod as a whole was promised.
+    pub allocated_resources: BTreeMap<String, String>,
+}
+
+/// What a container was given.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct ContainerStatusView {
+    pub name: String,
+    /// What it has; absent from nodes that do not tell.
+    pub resources: Option<ContainerResources>,
+    /// What it was promised.
+    pub allocated_resources: BTreeMap<String, String>,
 }
 
 /// A condition.

@@ -114,8 +114,12 @@ impl RunningNode {
 
         let cri = Cri::connect(&cri_socket).doing("reaching the runtime")?;
         let told = node_facts(&facts);
+        let abilities = cri.abilities().await.doing("asking what the runtime can do")?;
         let volumes = kubelet::volumes::VolumeManager::new(
-            kubelet::volumes::Config::new(&data, told.clone()),
+            kubelet::volumes::Config {
+                recursive_read_only: abilities.recursive_read_only(),
+                ..kubelet::volumes::Config::new(&data, told.clone())
+            },
             client.clone(),
             clock.clone(),
             random.fork(),

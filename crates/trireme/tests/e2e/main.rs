@@ -22,6 +22,7 @@ mod examples;
 mod killed;
 mod migrate;
 mod node_cluster;
+mod node_gates;
 mod node_limits;
 mod node_network;
 mod node_pods;
