@@ -83,7 +83,11 @@ impl Abilities {
     /// Whether a mount of a usual pod can be read-only with all below it.
     pub fn recursive_read_only(&self) -> bool {
         let mut usual = self.handlers.iter().filter(|handler| handler.name.is_empty());
-        usual.any(|handler| handler.features.is_some_and(|features| features.recursive_read_only_mounts))
+        usual.any(|handler| {
+            handler
+                .features
+                .is_some_and(|features| features.recursive_read_only_mounts)
+        })
     }
 }
 
@@ -311,7 +315,10 @@ impl Cri {
             resources: Some(resources),
             ..cri::UpdatePodSandboxResourcesRequest::default()
         };
-        self.runtime.clone().update_pod_sandbox_resources(timed(request)).await?;
+        self.runtime
+            .clone()
+            .update_pod_sandbox_resources(timed(request))
+            .await?;
         Ok(())
     }
 

@@ -80,7 +80,11 @@ pub fn allocated(pod: &Pod) -> Pod {
         .collect();
     let whole = pod.status.as_ref().and_then(|status| status.resources.clone());
     if let Some(spec) = &mut pod.spec {
-        for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        for container in spec
+            .containers
+            .iter_mut()
+            .chain(spec.init_containers.iter_mut().flatten())
+        {
             let Some(given) = given.get(&container.name) else {
                 continue;
             };
@@ -273,7 +277,11 @@ mod tests {
             (cpu("1"), cpu("1"), Outcome::Nothing),
             (cpu("1"), more, Outcome::Nothing),
             (cpu("1500m"), cpu("1"), Outcome::Fits),
-            (json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}), cpu("1"), Outcome::Fits),
+            (
+                json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}),
+                cpu("1"),
+                Outcome::Fits,
+            ),
             (cpu("1"), json!(null), Outcome::Nothing),
         ] {
             let outcome = assess(&pod(wants.clone(), has.clone()), &[], &allocatable);

@@ -36,12 +36,6 @@ pub fn restarts(pod_policy: &str, role: Role, container: &Container, run: &Run) 
     }
 }
 
-/// Whether some end of the container is followed by another run.
-pub fn may_restart(pod_policy: &str, container: &Container) -> bool {
-    let rules = container.restart_policy_rules.iter().flatten();
-    container.restart_policy.as_deref().unwrap_or(pod_policy) != "Never" || rules.count() > 0
-}
-
 /// Whether some rule of the pod starts all of its containers anew.
 pub fn may_restart_all(pod: &Pod) -> bool {
     let all = defined(pod);
@@ -73,7 +67,12 @@ impl Anew {
                 .find(|d| d.container.name == run.name && d.role != Role::Ephemeral);
             run.is_over() && container.is_some_and(|d| action(&d.container, run) == Some(RESTART_ALL))
         };
-        let wanted = observed.runs.iter().filter(starts_all_anew).map(|run| run.finished_at).max();
+        let wanted = observed
+            .runs
+            .iter()
+            .filter(starts_all_anew)
+            .map(|run| run.finished_at)
+            .max();
         let wanted = wanted.unwrap_or(0);
         // What a kubelet finds when it starts was noticed by the one before.
         let (known, mut until) = self.noticed.unwrap_or((wanted, wanted));
@@ -100,7 +99,10 @@ impl Anew {
 /// Whether all containers are being started anew: some of the past still runs, or nothing of the present was made.
 pub fn is_restarting_all(pod: &Pod, observed: &Observed) -> bool {
     let all = defined(pod);
-    let present = |run: &Run| all.iter().any(|d| d.container.name == run.name && d.role != Role::Ephemeral);
+    let present = |run: &Run| {
+        all.iter()
+            .any(|d| d.container.name == run.name && d.role != Role::Ephemeral)
+    };
     !observed.past.is_empty() && (observed.past.iter().any(Run::is_running) || !observed.runs.iter().any(present))
 }
 
@@ -210,7 +212,10 @@ mod tests {
         };
         let split = |runs: Vec<Run>| look(&mut Anew::default(), runs, true).unwrap();
         let told = |past: &str, present: &str, restarting| (past.to_owned(), present.to_owned(), restarting);
-        assert_eq!(split(vec![running.clone(), over("a", 1, 1, 3)]), told("", "b2 a1", false));
+        assert_eq!(
+            split(vec![running.clone(), over("a", 1, 1, 3)]),
+            told("", "b2 a1", false)
+        );
         assert_eq!(
             split(vec![running, over("a", 42, 1, 3), over("e", 0, 1, 2)]),
             told("b2 a1", "e1", true)

@@ -164,7 +164,10 @@ fn features(view: &PodView) -> Vec<&'static str> {
     let containers = view.spec.init_containers.iter().chain(&view.spec.containers);
     let mut rules = containers.flat_map(|container| &container.restart_policy_rules);
     let restarts_all = rules.any(|rule| rule.action == "RestartAllContainers");
-    restarts_all.then_some("RestartAllContainersOnContainerExits").into_iter().collect()
+    restarts_all
+        .then_some("RestartAllContainersOnContainerExits")
+        .into_iter()
+        .collect()
 }
 
 fn unsupported(view: &PodView) -> Option<&'static str> {

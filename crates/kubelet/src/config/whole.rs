@@ -25,7 +25,9 @@ pub(super) type Pick = fn(&ResourceRequirements) -> &List;
 /// What the pod says for itself as a whole.
 pub fn own(pod: &Pod) -> Option<&ResourceRequirements> {
     let own = pod.spec.as_ref()?.resources.as_ref()?;
-    let is_set = [&own.requests, &own.limits].iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()));
+    let is_set = [&own.requests, &own.limits]
+        .iter()
+        .any(|list| list.as_ref().is_some_and(|list| !list.is_empty()));
     is_set.then_some(own)
 }
 
@@ -80,7 +82,9 @@ pub fn group(pod: &Pod) -> Option<cri::LinuxContainerResources> {
 /// control groups would refuse it.
 pub fn limit_of(pod: &Pod, container: &Container, name: &str) -> Option<Exact> {
     let own_limit = container.resources.as_ref().and_then(|own| amount(&own.limits, name));
-    let whole = own(pod).and_then(|own| amount(&own.limits, name)).filter(|amount| !amount.is_zero());
+    let whole = own(pod)
+        .and_then(|own| amount(&own.limits, name))
+        .filter(|amount| !amount.is_zero());
     match (own_limit.filter(|amount| !amount.is_zero()), whole) {
         (Some(own), Some(whole)) => Some(own.min(whole)),
         (own, whole) => own.or(whole),
@@ -103,7 +107,12 @@ fn with_own(pod: &Pod, pick: Pick) -> Amounts {
 pub(super) fn of_containers(pod: &Pod, pick: Pick) -> Amounts {
     let (mut together, mut sidecars, mut start) = (Amounts::new(), Amounts::new(), Amounts::new());
     for defined in defined(pod) {
-        let mut own = defined.container.resources.as_ref().map(|own| exact(pick(own))).unwrap_or_default();
+        let mut own = defined
+            .container
+            .resources
+            .as_ref()
+            .map(|own| exact(pick(own)))
+            .unwrap_or_default();
         match defined.role {
             Role::Main => add(&mut together, &own),
             Role::Sidecar => {
@@ -159,7 +168,10 @@ mod tests {
         let sidecar = json!({"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}});
         for (spec, expect) in [
             (json!({"containers": [asks("1"), asks("500m")]}), "cpu=1500m"),
-            (json!({"containers": [asks("1")], "initContainers": [sidecar, asks("2")]}), "cpu=3"),
+            (
+                json!({"containers": [asks("1")], "initContainers": [sidecar, asks("2")]}),
+                "cpu=3",
+            ),
             (
                 json!({"containers": [asks("1")], "resources": {"requests": {"cpu": "2", "memory": "1Gi"}}}),
                 "cpu=2 memory=1Gi",
@@ -177,7 +189,10 @@ mod tests {
         for (spec, declared) in [
             (json!({"containers": [limited]}), "cpu=1"),
             (json!({"containers": [limited, free]}), ""),
-            (json!({"containers": [limited, free], "resources": {"limits": {"cpu": "2", "memory": "1Gi"}}}), "cpu=2 memory=1Gi"),
+            (
+                json!({"containers": [limited, free], "resources": {"limits": {"cpu": "2", "memory": "1Gi"}}}),
+                "cpu=2 memory=1Gi",
+            ),
         ] {
             assert_eq!(words(&declared_limits(&pod(spec.clone()))), declared, "{spec}");
         }
@@ -196,7 +211,10 @@ mod tests {
                 json!({"containers": [limited], "resources": {"limits": {"memory": "2Gi"}}}),
                 Some((100_000, 2 << 30)),
             ),
-            (json!({"containers": [{"name": "c"}], "resources": {"requests": {"cpu": "1"}}}), Some((0, 0))),
+            (
+                json!({"containers": [{"name": "c"}], "resources": {"requests": {"cpu": "1"}}}),
+                Some((0, 0)),
+            ),
         ] {
             let group = group(&pod(spec.clone()));
             let got = group.map(|group| (group.cpu_quota, group.memory_limit_in_bytes));
@@ -216,6 +234,9 @@ mod tests {
             let found = all.iter().find(|d| d.container.name == name).unwrap();
             limit_of(&pod, &found.container, "cpu").map(|limit| limit.to_string())
         };
-        assert_eq!((of("a"), of("b"), of("i")), (Some("2".into()), Some("1".into()), Some("2".into())));
+        assert_eq!(
+            (of("a"), of("b"), of("i")),
+            (Some("2".into()), Some("1".into()), Some("2".into()))
+        );
     }
 }

@@ -20,7 +20,11 @@ const RETRIES_MAX: usize = 16;
 /// # Errors
 /// Of the file system; `InvalidData` for what is no regular file, too long or not UTF-8.
 pub fn read(volume: &Path, path: &str) -> io::Result<String> {
-    let root = open(volume, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let root = open(
+        volume,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     // Opening a pipe must not wait for its writer.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

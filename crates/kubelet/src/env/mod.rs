@@ -290,10 +290,17 @@ fn from_file(input: &Input<'_>, selector: &FileKeySelector, variable: &str) -> R
     let volume = input.volumes.get(&selector.volume_name);
     let volume = volume.ok_or_else(|| EnvError::Volume(selector.volume_name.clone()))?;
     let text = files::read(&volume.path, &selector.path).map_err(|error| error.to_string());
-    let value = text.and_then(|text| files::value(&text, &selector.key)).map_err(|why| {
-        tracing::warn!(pod = input.pod.metadata.name, path = selector.path, why, "a file of variables was not read");
-        EnvError::File
-    })?;
+    let value = text
+        .and_then(|text| files::value(&text, &selector.key))
+        .map_err(|why| {
+            tracing::warn!(
+                pod = input.pod.metadata.name,
+                path = selector.path,
+                why,
+                "a file of variables was not read"
+            );
+            EnvError::File
+        })?;
     match value.is_empty() {
         true if selector.optional.unwrap_or(false) => Ok(None),
         true => Err(EnvError::FileKey {

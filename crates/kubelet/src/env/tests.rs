@@ -196,7 +196,11 @@ async fn files_hold_variables() {
         "{missing}"
     );
     for path in ["none", "broken"] {
-        assert_eq!(run(of(path, "K", true)).await, Err("couldn't parse env file".into()), "{path}");
+        assert_eq!(
+            run(of(path, "K", true)).await,
+            Err("couldn't parse env file".into()),
+            "{path}"
+        );
     }
     let mut other = of("env", "K", true);
     other[0]["valueFrom"]["fileKeyRef"]["volumeName"] = "w".into();

@@ -104,7 +104,11 @@ pub fn status(pod: &Pod, observed: &Observed, known: &Known, now: Timestamp) -> 
 /// Amounts as they are written.
 fn written(amounts: &Amounts) -> Value {
     let entries = amounts.iter();
-    Value::Object(entries.map(|(name, amount)| (name.clone(), json!(amount.to_string()))).collect())
+    Value::Object(
+        entries
+            .map(|(name, amount)| (name.clone(), json!(amount.to_string())))
+            .collect(),
+    )
 }
 
 /// `metav1.Time` on the wire.

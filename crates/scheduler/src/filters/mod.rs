@@ -88,7 +88,11 @@ pub fn filter(pod: &Pod, node: &Node) -> Result<(), Refusal> {
         });
     }
     fit::fits(pod, node)?;
-    if !pod.features.iter().all(|needed| node.features.iter().any(|own| own == needed)) {
+    if !pod
+        .features
+        .iter()
+        .all(|needed| node.features.iter().any(|own| own == needed))
+    {
         return never(Reason::Features);
     }
     Ok(())

@@ -85,7 +85,10 @@ fn all_containers_start_anew_when_one_wants_it() {
         (ready && all.into_iter().all(again) && restarting() == Some(json!("False"))).then_some(())
     });
     // It was one pod all the time.
-    assert_eq!((place.get(&["pod", "p"])["status"]["phase"].clone(), address()), (json!("Running"), home));
+    assert_eq!(
+        (place.get(&["pod", "p"])["status"]["phase"].clone(), address()),
+        (json!("Running"), home)
+    );
     for (list, name) in all {
         let status = status_of(&place, "p", list, name).unwrap();
         let last = &status["lastState"]["terminated"];
@@ -147,7 +150,9 @@ fn a_pod_has_resources_as_a_whole() {
     let limits = json!({"cpu": "400m", "memory": "64Mi"});
     assert_eq!(status["resources"], json!({"requests": requests, "limits": limits}));
     assert_eq!(
-        place.kubectl_ok(&["exec", "p", "-c", "a", "--", "/bin/demo", "printenv", "LIMIT"]).trim(),
+        place
+            .kubectl_ok(&["exec", "p", "-c", "a", "--", "/bin/demo", "printenv", "LIMIT"])
+            .trim(),
         "64"
     );
 
@@ -159,14 +164,18 @@ fn a_pod_has_resources_as_a_whole() {
         let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         let own = groups.lines().find_map(|line| {
             let path = line.split(':').nth(2)?;
-            path.contains(id.rsplit('/').next()?).then(|| path.trim_start_matches('/').to_owned())
+            path.contains(id.rsplit('/').next()?)
+                .then(|| path.trim_start_matches('/').to_owned())
         });
         let own = own.unwrap();
         let name = std::path::Path::new(&own).ancestors().nth(up).unwrap().to_owned();
         let files = cgroup_directories(name.to_str().unwrap());
         let read = |names: [&str; 2]| {
             let all = files.iter().flat_map(|dir| names.map(|name| dir.join(name)));
-            let text = all.filter_map(|path| std::fs::read_to_string(path).ok()).next().unwrap();
+            let text = all
+                .filter_map(|path| std::fs::read_to_string(path).ok())
+                .next()
+                .unwrap();
             text.split_whitespace().next().unwrap().to_owned()
         };
         (
@@ -177,7 +186,11 @@ fn a_pod_has_resources_as_a_whole() {
     let told = |quota: &str, memory: i64| (quota.to_owned(), memory.to_string());
     assert_eq!(group("a", 1), told("40000", 64 << 20), "the pod");
     assert_eq!(group("a", 0), told("40000", 64 << 20), "a container without limits");
-    assert_eq!(group("b", 0), told("10000", 64 << 20), "a container with a limit of its own");
+    assert_eq!(
+        group("b", 0),
+        told("10000", 64 << 20),
+        "a container with a limit of its own"
+    );
 
     // The pod is resized, and nothing of it is started anew.
     for (cpu, memory, quota) in [("600m", "96Mi", "60000"), ("300m", "48Mi", "30000")] {
@@ -198,10 +211,19 @@ fn a_pod_has_resources_as_a_whole() {
     }
     until_event(&place, "p", "Pod resize completed: ");
     let too_much = json!({"spec": {"resources": {"requests": {"memory": "900Gi"}, "limits": {"memory": "900Gi"}}}});
-    let refused = place.kubectl(&["patch", "pod", "p", "--subresource", "resize", "-p", &too_much.to_string()]);
+    let refused = place.kubectl(&[
+        "patch",
+        "pod",
+        "p",
+        "--subresource",
+        "resize",
+        "-p",
+        &too_much.to_string(),
+    ]);
     let refused = fail(&refused);
     assert!(
-        refused.contains("node didn't have enough allocatable resources: memory, requested: 966367641600, allocatable: "),
+        refused
+            .contains("node didn't have enough allocatable resources: memory, requested: 966367641600, allocatable: "),
         "{refused}"
     );
 }

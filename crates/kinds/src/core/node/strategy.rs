@@ -150,7 +150,10 @@ fn declared_features(node: &At) {
         if let Some(why) = broken_feature(feature.text()) {
             feature.invalid(format!("invalid feature name {}: {why}", quote(feature.text())));
         }
-        match index.checked_sub(1).map(|before| list[before].text().cmp(feature.text())) {
+        match index
+            .checked_sub(1)
+            .map(|before| list[before].text().cmp(feature.text()))
+        {
             Some(Ordering::Equal) => feature.duplicate(feature.value.clone()),
             Some(Ordering::Greater) => feature.invalid("list must be sorted alphabetically"),
             Some(Ordering::Less) | None => {}

@@ -154,7 +154,9 @@ fn declared_features() {
         ("[A, A]", vec![format!("{at}[1]: Duplicate value: \"A\"")]),
         (
             "[B, A]",
-            vec![format!("{at}[1]: Invalid value: \"A\": list must be sorted alphabetically")],
+            vec![format!(
+                "{at}[1]: Invalid value: \"A\": list must be sorted alphabetically"
+            )],
         ),
         (
             "[a, 'b/']",

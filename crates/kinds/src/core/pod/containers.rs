@@ -343,7 +343,10 @@ fn resize_policy(container: &At, pod: &Pod) {
                 .required_one_of(&supported);
         }
         if pod.restart_policy == "Never" && restart != "NotRequired" {
-            list.invalid_as(restart.clone(), "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
+            list.invalid_as(
+                restart.clone(),
+                "must be 'NotRequired' when pod `restartPolicy` is 'Never'",
+            );
         }
     }
 }

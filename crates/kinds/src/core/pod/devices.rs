@@ -73,7 +73,9 @@ fn named(name: &At, container: &api::Value) {
              'claim:<claimName>' if request is empty",
         );
     } else {
-        let known = container.entries("resources.requests").any(|(resource, _)| resource == name.text());
+        let known = container
+            .entries("resources.requests")
+            .any(|(resource, _)| resource == name.text());
         name.ensure(known, "must match one of the container's resource requests");
     }
 }

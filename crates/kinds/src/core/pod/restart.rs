@@ -72,7 +72,10 @@ pub fn restarts(container: &Value, spec: &Value, exit_code: i64) -> bool {
     let own = Some(container.text("restartPolicy")).filter(|policy| POLICIES.contains(policy));
     if container.has("restartPolicy") {
         let matching = container.list("restartPolicyRules").iter().find(|rule| {
-            let listed = rule.list("exitCodes.values").iter().any(|code| code.as_i64() == Some(exit_code));
+            let listed = rule
+                .list("exitCodes.values")
+                .iter()
+                .any(|code| code.as_i64() == Some(exit_code));
             match rule.text("exitCodes.operator") {
                 "In" => listed,
                 "NotIn" => rule.has("exitCodes") && !listed,

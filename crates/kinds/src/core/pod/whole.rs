@@ -97,7 +97,11 @@ fn containers_fit(spec: &At, own: &At) {
             }
         }
     };
-    more(&requests, amounts::of_containers(spec.value, List::Requests), "requests");
+    more(
+        &requests,
+        amounts::of_containers(spec.value, List::Requests),
+        "requests",
+    );
     let mut pages = amounts::of_containers(spec.value, List::Limits);
     pages.retain(|resource, _| resources::is_huge_page(resource));
     more(&limits, pages, "limits");
@@ -107,7 +111,10 @@ fn containers_fit(spec: &At, own: &At) {
                 // Upstream's path.
                 let path = own.path.child("containers").index(index).key(&resource).child("limits");
                 let at = own.elsewhere(path, own.value);
-                at.invalid_as(limit.to_string(), format!("must be less than or equal to pod limits of {pods}"));
+                at.invalid_as(
+                    limit.to_string(),
+                    format!("must be less than or equal to pod limits of {pods}"),
+                );
             }
         }
     }
@@ -130,7 +137,10 @@ pub fn resize(spec: &At, old: &Value, masked: &mut Value) {
     for list in ["requests", "limits"] {
         let own = own.get(list);
         let path = format!("resources.{list}");
-        if old.entries(&path).any(|(resource, _)| own.value.get(resource).is_none()) {
+        if old
+            .entries(&path)
+            .any(|(resource, _)| own.value.get(resource).is_none())
+        {
             own.forbidden(format!("pod-level resource {list} cannot be removed"));
         }
     }

@@ -114,7 +114,9 @@ fn fields_of_features_that_are_off_are_dropped() {
     let group = "schedulingGroup: {podGroupName: x}";
     check(
         &Pods,
-        Case::new(group).object(&pod("", group)).field("spec.schedulingGroup", ()),
+        Case::new(group)
+            .object(&pod("", group))
+            .field("spec.schedulingGroup", ()),
     );
     let signal = pod("lifecycle: {stopSignal: SIGUSR1}", "os: {name: linux}");
     check(

@@ -124,10 +124,13 @@ fn what_ended_stays_ended() {
 /// A container's own policy and rules come before those of the pod; one that starts all anew lets all leave their end.
 #[test]
 fn own_rules_decide_what_ended() {
-    let ended = |code: i64| format!("{{containerStatuses: [{{name: a, state: {{terminated: {{exitCode: {code}}}}}}}]}}");
+    let ended =
+        |code: i64| format!("{{containerStatuses: [{{name: a, state: {{terminated: {{exitCode: {code}}}}}}}]}}");
     let running = "{containerStatuses: [{name: a, state: {running: {}}}]}";
     let rule = |action: &str| {
-        format!("restartPolicy: Never, restartPolicyRules: [{{action: {action}, exitCodes: {{operator: In, values: [42]}}}}]")
+        format!(
+            "restartPolicy: Never, restartPolicyRules: [{{action: {action}, exitCodes: {{operator: In, values: [42]}}}}]"
+        )
     };
     for (container, code, allowed) in [
         (rule("Restart"), 42, true),

@@ -35,7 +35,11 @@ fn rules() {
 fn containers_fit() {
     let with = |container: &str, spec: &str| pod(&format!("resources: {container}"), spec);
     for (container, spec, errors) in [
-        ("{requests: {cpu: 1}, limits: {cpu: 2}}", "resources: {requests: {cpu: 1}, limits: {cpu: 2}}", vec![]),
+        (
+            "{requests: {cpu: 1}, limits: {cpu: 2}}",
+            "resources: {requests: {cpu: 1}, limits: {cpu: 2}}",
+            vec![],
+        ),
         (
             "{requests: {cpu: 2}, limits: {cpu: 4}}",
             "resources: {requests: {cpu: 1}, limits: {cpu: 3}}",
@@ -67,7 +71,13 @@ fn containers_fit() {
 fn requests_are_filled_in() {
     let both = json!({"cpu": "2", "memory": "1Gi"});
     for (container, own, requests, limits, class) in [
-        ("", "{limits: {cpu: '2'}}", json!({"cpu": "2"}), json!({"cpu": "2"}), "Burstable"),
+        (
+            "",
+            "{limits: {cpu: '2'}}",
+            json!({"cpu": "2"}),
+            json!({"cpu": "2"}),
+            "Burstable",
+        ),
         (
             "requests: {cpu: '1'}",
             "{limits: {cpu: '2', memory: 1Gi}}",
@@ -75,8 +85,20 @@ fn requests_are_filled_in() {
             both.clone(),
             "Burstable",
         ),
-        ("", "{limits: {cpu: '2', memory: 1Gi}}", both.clone(), both, "Guaranteed"),
-        ("requests: {cpu: '1'}", "{requests: {memory: 1Gi}}", json!({"memory": "1Gi"}), json!(null), "Burstable"),
+        (
+            "",
+            "{limits: {cpu: '2', memory: 1Gi}}",
+            both.clone(),
+            both,
+            "Guaranteed",
+        ),
+        (
+            "requests: {cpu: '1'}",
+            "{requests: {memory: 1Gi}}",
+            json!({"memory": "1Gi"}),
+            json!(null),
+            "Burstable",
+        ),
         (
             "limits: {cpu: '1', hugepages-2Mi: 4Mi}",
             "{limits: {cpu: '1'}}",
@@ -98,7 +120,11 @@ fn resize() {
     let with = |own: &str| pod("", &format!("resources: {own}"));
     for (old, new, errors) in [
         ("{limits: {cpu: 1}}", "{requests: {cpu: 1}, limits: {cpu: 2}}", vec![]),
-        ("{requests: {cpu: 1}}", "{requests: {cpu: 1}, limits: {memory: 1Gi}}", vec![]),
+        (
+            "{requests: {cpu: 1}}",
+            "{requests: {cpu: 1}, limits: {memory: 1Gi}}",
+            vec![],
+        ),
         (
             "{requests: {cpu: 1, memory: 1Gi}}",
             "{requests: {cpu: 1}}",
@@ -113,7 +139,9 @@ fn resize() {
         let case = Case::new(new).subresource("resize").old(&with(old));
         check(&Pods, case.object(&with(new)).errors(&errors));
     }
-    let gone = Case::new("gone").subresource("resize").old(&with("{requests: {cpu: 1}}"));
+    let gone = Case::new("gone")
+        .subresource("resize")
+        .old(&with("{requests: {cpu: 1}}"));
     check(
         &Pods,
         gone.object(&pod("", "")).errors(&[
