@@ -1,10 +1,10 @@
-//! The network agent of a node: watches Services, EndpointSlices and ServiceCIDRs and keeps packet rules, routes and DNS
-//! names as they say.
+//! The network agent of a node: watches Services, EndpointSlices, ServiceCIDRs and NetworkPolicies and keeps packet rules,
+//! routes and DNS names as they say.
 //!
-//! One loop. It collects all news that is there (and the [`crate::host_ports`] that pods publish), works out which Services changed, changes the names, and commits the rules
-//! in one transaction on a thread where blocking is fine; news that comes meanwhile is the next round. Nothing is written
-//! before all copies are complete: a half-known cluster would refuse connections that worked before a restart, and deny
-//! names that exist.
+//! One loop. It collects all news that is there, and the [`crate::orders`] of whoever links pods, works out which Services
+//! and pods changed, changes the names, and commits the rules on a thread where blocking is fine; news that comes meanwhile
+//! is the next round. Nothing is written before all copies are complete: a half-known cluster would refuse connections that
+//! worked before a restart, and deny names that exist.
 //!
 //! Invariant: the names change before the rules do, and both are functions of the same [`Catalog`].
 
@@ -23,9 +23,12 @@ use crate::catalog::Catalog;
 use crate::dns::server::{DnsServer, DnsSockets};
 use crate::dns::upstream::Upstream;
 use crate::dns::zone::{Zone, ZoneConfig};
-use crate::host_ports::{Order, Orders};
 use crate::node::NodeNetwork;
 use crate::objects::{ServiceCidrObject, ServiceObject, SliceObject};
+use crate::orders::{Change, Order, Orders};
+use crate::policies;
+use crate::policies::plan::{Plan, Stage};
+use crate::policies::watch::{News, PolicyWatch};
 use crate::ranges::{Ranges, Routes};
 use crate::services::kernel::Kernel;
 use crate::services::plan::{PlanConfig, Table};
@@ -65,7 +68,7 @@ impl Agent {
         config: AgentConfig,
         namespace: &NetworkNamespace,
         informers: &SharedInformers,
-        host_ports: Orders,
+        orders: Orders,
         upstream: Option<Arc<dyn Upstream>>,
         random: &Random,
         shutdown: &Shutdown,
@@ -94,6 +97,10 @@ impl Agent {
             dns_address: network.dns_address,
             uplink: config.uplink.clone(),
         };
+        let policy_rules = policies::rules::RulesConfig {
+            node_address: network.node_address,
+            dns_address: network.dns_address,
+        };
         let table = Table::new(PlanConfig {
             pod_network: network.pod_network,
             dns_address: network.dns_address,
@@ -110,17 +117,27 @@ impl Agent {
                 kernel: Kernel::open(namespace, rules)?,
                 routes: Routes::open(namespace, network)?,
                 table,
+                policies: policies::kernel::Kernel::open(namespace, policy_rules)?,
+                plan: Plan::new(network.dns_address),
             })),
             ranges: Ranges::new(network),
             committed,
             waiting: Vec::new(),
+            joining: Vec::new(),
             backoff: Backoff::new(RETRY_FIRST, RETRY_LAST).with_jitter(0.2, random.fork()),
         };
         let services = informers.informer::<ServiceObject>().subscribe();
         let slices = informers.informer::<SliceObject>().subscribe();
         let cidrs = informers.informer::<ServiceCidrObject>().subscribe();
+        let news = Sources {
+            services: (services, false),
+            slices: (slices, false),
+            cidrs: (cidrs, false),
+            policies: PolicyWatch::start(informers),
+            orders,
+        };
         let stop = shutdown.clone();
-        shutdown.spawn(work.run(services, slices, cidrs, host_ports, dns, stop));
+        shutdown.spawn(work.run(news, dns, stop));
         Ok(Agent { zone, commits })
     }
 
@@ -144,6 +161,57 @@ struct Written {
     kernel: Kernel,
     routes: Routes,
     table: Table,
+    policies: policies::kernel::Kernel,
+    plan: Plan,
+}
+
+/// Where news comes from; with the copies, whether they are complete.
+struct Sources {
+    services: (Events<ServiceObject>, bool),
+    slices: (Events<SliceObject>, bool),
+    cidrs: (Events<ServiceCidrObject>, bool),
+    policies: PolicyWatch,
+    orders: Orders,
+}
+
+/// A piece of news.
+enum Piece {
+    Service(Delta<ServiceObject>),
+    Slice(Delta<SliceObject>),
+    Cidr(Delta<ServiceCidrObject>),
+    Policy(News),
+    Order(Order),
+}
+
+// === impl Sources ===
+
+impl Sources {
+    /// The next news; none when there will be none any more. Cancel-safe.
+    async fn next(&mut self) -> Option<Piece> {
+        tokio::select! {
+            delta = self.services.0.next() => delta.map(Piece::Service),
+            delta = self.slices.0.next() => delta.map(Piece::Slice),
+            delta = self.cidrs.0.next() => delta.map(Piece::Cidr),
+            news = self.policies.next() => news.map(Piece::Policy),
+            // Without publishers there is nothing to take, ever.
+            Some(order) = self.orders.0.recv() => Some(Piece::Order(order)),
+        }
+    }
+
+    /// The next news if it is there already.
+    fn try_next(&mut self) -> Option<Piece> {
+        let services = &mut self.services.0;
+        let piece = services.try_next().map(Piece::Service);
+        let piece = piece.or_else(|| self.slices.0.try_next().map(Piece::Slice));
+        let piece = piece.or_else(|| self.cidrs.0.try_next().map(Piece::Cidr));
+        let piece = piece.or_else(|| self.policies.try_next().map(Piece::Policy));
+        piece.or_else(|| self.orders.0.try_recv().ok().map(Piece::Order))
+    }
+
+    /// Whether all is known that the first rules depend on.
+    fn are_complete(&self) -> bool {
+        self.services.1 && self.slices.1 && self.cidrs.1 && self.policies.knows_policies()
+    }
 }
 
 struct Work {
@@ -154,22 +222,15 @@ struct Work {
     /// Absent only while a commit is under way, or when its thread panicked.
     written: Option<Box<Written>>,
     committed: watch::Sender<u64>,
-    /// Who published host ports that are not written yet.
+    /// Who waits for rules that are not written yet.
     waiting: Vec<oneshot::Sender<()>>,
+    /// Who waits for the policies of a pod.
+    joining: Vec<oneshot::Sender<()>>,
     backoff: Backoff,
 }
 
 impl Work {
-    async fn run(
-        mut self,
-        mut services: Events<ServiceObject>,
-        mut slices: Events<SliceObject>,
-        mut cidrs: Events<ServiceCidrObject>,
-        Orders(mut orders): Orders,
-        mut dns: Option<(Arc<DnsServer>, DnsSockets)>,
-        shutdown: Shutdown,
-    ) {
-        let (mut services_synced, mut slices_synced, mut cidrs_synced) = (false, false, false);
+    async fn run(mut self, mut sources: Sources, mut dns: Option<(Arc<DnsServer>, DnsSockets)>, shutdown: Shutdown) {
         let mut retry = None;
         loop {
             let pause = async {
@@ -180,35 +241,16 @@ impl Work {
             };
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                delta = services.next() => match delta {
-                    Some(delta) => services_synced |= self.take_service(delta),
+                piece = sources.next() => match piece {
+                    Some(piece) => self.take(piece, &mut sources),
                     None => return,
                 },
-                delta = slices.next() => match delta {
-                    Some(delta) => slices_synced |= self.take_slice(delta),
-                    None => return,
-                },
-                delta = cidrs.next() => match delta {
-                    Some(delta) => cidrs_synced |= self.ranges.take(delta),
-                    None => return,
-                },
-                // Without publishers there is nothing to take, ever.
-                Some(order) = orders.recv() => self.take_order(order),
                 () = pause => {}
             }
-            while let Some(delta) = services.try_next() {
-                services_synced |= self.take_service(delta);
+            while let Some(piece) = sources.try_next() {
+                self.take(piece, &mut sources);
             }
-            while let Some(delta) = slices.try_next() {
-                slices_synced |= self.take_slice(delta);
-            }
-            while let Some(delta) = cidrs.try_next() {
-                cidrs_synced |= self.ranges.take(delta);
-            }
-            while let Ok(order) = orders.try_recv() {
-                self.take_order(order);
-            }
-            if !(services_synced && slices_synced && cidrs_synced) {
+            if !sources.are_complete() {
                 continue;
             }
             let changed = self.plan();
@@ -216,25 +258,41 @@ impl Work {
                 server.start(sockets, &shutdown);
             }
             let first = *self.committed.borrow() == 0;
-            if !(changed || first || retry.is_some() || !self.waiting.is_empty()) {
-                continue;
-            }
-            retry = match self.commit().await {
-                Ok(()) => {
-                    self.backoff.reset();
-                    self.committed.send_modify(|count| *count += 1);
-                    // Who gave up waiting needs no answer.
-                    for publisher in self.waiting.drain(..) {
-                        let _ = publisher.send(());
+            if changed || first || retry.is_some() || !self.waiting.is_empty() {
+                retry = match self.commit().await {
+                    Ok(()) => {
+                        self.backoff.reset();
+                        self.committed.send_modify(|count| *count += 1);
+                        // Who gave up waiting needs no answer.
+                        for publisher in self.waiting.drain(..) {
+                            let _ = publisher.send(());
+                        }
+                        None
                     }
-                    None
+                    Err(error) => {
+                        let delay = self.backoff.next_delay();
+                        tracing::error!(%error, ?delay, "the packet rules could not be written; trying again");
+                        Some(delay)
+                    }
+                };
+            }
+            if retry.is_none() {
+                self.let_join();
+            }
+        }
+    }
+
+    fn take(&mut self, piece: Piece, sources: &mut Sources) {
+        match piece {
+            Piece::Service(delta) => sources.services.1 |= self.take_service(delta),
+            Piece::Slice(delta) => sources.slices.1 |= self.take_slice(delta),
+            Piece::Cidr(delta) => sources.cidrs.1 |= self.ranges.take(delta),
+            Piece::Policy(news) => {
+                if let Some(written) = &mut self.written {
+                    sources.policies.take(news, &mut written.plan);
                 }
-                Err(error) => {
-                    let delay = self.backoff.next_delay();
-                    tracing::error!(%error, ?delay, "the service rules could not be written; trying again");
-                    Some(delay)
-                }
-            };
+            }
+            Piece::Order(order) => self.take_order(order),
         }
     }
 
@@ -262,10 +320,38 @@ impl Work {
     }
 
     fn take_order(&mut self, order: Order) {
-        if let Some(written) = &mut self.written {
-            written.table.set(&order.owner, order.frontends);
+        // Without them an earlier commit did not return, and whoever waits is told by the end of this.
+        let Some(written) = &mut self.written else { return };
+        match order.change {
+            Change::HostPorts { owner, frontends } => {
+                written.table.set(&owner, frontends);
+                self.waiting.push(order.written);
+            }
+            Change::Attached { sandbox, pod, address } => {
+                written.plan.attach(&sandbox, pod, address);
+                self.joining.push(order.written);
+            }
+            Change::Detached { sandbox } => {
+                written.plan.detach(&sandbox);
+                match written.plan.is_dirty() {
+                    true => self.waiting.push(order.written),
+                    // Nothing was written for it.
+                    false => drop(order.written.send(())),
+                }
+            }
         }
-        self.waiting.push(order.written);
+    }
+
+    /// Answers those whose pods' policies are in force.
+    fn let_join(&mut self) {
+        let stage = self.written.as_ref().map(|written| written.plan.stage());
+        if stage.is_none_or(|stage| stage == Stage::Learning) {
+            return;
+        }
+        for publisher in self.joining.drain(..) {
+            // Who gave up waiting needs no answer.
+            let _ = publisher.send(());
+        }
     }
 
     /// Carries what changed into the names and the wanted rules; false when nothing did.
@@ -289,7 +375,7 @@ impl Work {
             }
             written.table.set(name, frontends);
         }
-        moved || !changed.is_empty()
+        moved || !changed.is_empty() || written.plan.is_dirty()
     }
 
     async fn commit(&mut self) -> io::Result<()> {
@@ -298,15 +384,21 @@ impl Work {
             .take()
             .ok_or_else(|| io::Error::other("an earlier commit did not return"))?;
         let (written, result) = tokio::task::spawn_blocking(move || {
-            let result = written
-                .routes
-                .sync()
-                .and_then(|()| Ok(written.kernel.sync(&mut written.table)?));
+            let result = written.write();
             (written, result)
         })
         .await
         .map_err(io::Error::other)?;
         self.written = Some(written);
         result
+    }
+}
+
+impl Written {
+    fn write(&mut self) -> io::Result<()> {
+        // What is forbidden first: a new way must not be open before.
+        self.policies.sync(&mut self.plan)?;
+        self.routes.sync()?;
+        Ok(self.kernel.sync(&mut self.table)?)
     }
 }

@@ -13,8 +13,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use tokio::sync::{mpsc, oneshot};
-
+use crate::attachments::Attachments;
+use crate::orders::{Change, Ended, Orders, Sender};
 use crate::services::{Backend, Frontend, Wanted};
 use crate::views::{ObjectName, Protocol};
 
@@ -79,29 +79,11 @@ fn frontends(node: Ipv4Addr, pod: Ipv4Addr, ports: &[HostPort]) -> BTreeMap<Fron
     frontends
 }
 
-/// A change of the table that somebody waits for.
-#[derive(Debug)]
-pub(crate) struct Order {
-    pub(crate) owner: ObjectName,
-    pub(crate) frontends: BTreeMap<Frontend, Wanted>,
-    /// Told when it is written.
-    pub(crate) written: oneshot::Sender<()>,
-}
-
-/// Orders for the agent that writes the rules.
-#[derive(Debug)]
-pub struct Orders(pub(crate) mpsc::UnboundedReceiver<Order>);
-
-/// The agent that writes the rules has ended, and with it the node's daemon.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the node's network agent has ended")]
-pub struct Ended;
-
 /// Publishes host ports.
 #[derive(Debug, Clone)]
 pub struct HostPorts {
     node: Ipv4Addr,
-    orders: mpsc::UnboundedSender<Order>,
+    orders: Sender,
 }
 
 // === impl HostPorts ===
@@ -110,8 +92,13 @@ impl HostPorts {
     /// The host ports of the node with that address, and what its agent has to take. Orders that are there when the agent
     /// starts are in its first rules.
     pub fn new(node: Ipv4Addr) -> (Self, Orders) {
-        let (orders, receiver) = mpsc::unbounded_channel();
-        (Self { node, orders }, Orders(receiver))
+        let (orders, receiver) = Orders::channel();
+        (Self { node, orders }, receiver)
+    }
+
+    /// Tells the same agent of pods.
+    pub fn attachments(&self) -> Attachments {
+        Attachments::new(self.orders.clone())
     }
 
     /// Leads the node's ports to the pod. `owner` names the pod's sandbox. The order is given at once; the answer comes when
@@ -135,16 +122,9 @@ impl HostPorts {
         owner: &str,
         frontends: BTreeMap<Frontend, Wanted>,
     ) -> impl Future<Output = Result<(), Ended>> + Send + use<> {
-        let (written, is_written) = oneshot::channel();
         // Services have a namespace, sandboxes none: their names never meet.
         let owner = ObjectName::new("", owner);
-        // When nobody takes it, the answer says so.
-        let _ = self.orders.send(Order {
-            owner,
-            frontends,
-            written,
-        });
-        async { is_written.await.map_err(|_| Ended) }
+        self.orders.give(Change::HostPorts { owner, frontends })
     }
 }
 

@@ -1,7 +1,7 @@
-//! The network of one node: pod links, the service proxy, the cluster's DNS.
+//! The network of one node: pod links, the service proxy, network policies, the cluster's DNS.
 //!
 //! Everything that decides is a plain function over plain values ([`views`], [`catalog`], [`services::plan`],
-//! [`dns::zone`], [`links::pool`]); thin shells carry the decisions to the kernel by netlink ([`links::PodLinks`],
+//! [`policies::plan`], [`dns::zone`], [`links::pool`]); thin shells carry the decisions to the kernel by netlink ([`links::PodLinks`],
 //! [`services::kernel`], [`node`]) or to clients by sockets ([`dns::server`]). [`agent::Agent`] joins them to the API.
 //!
 //! **Architecture invariant:** no child process, no bridge, no iptables, and nothing outside the node's own network
@@ -9,6 +9,7 @@
 //! the table, link and zone modules each name the one place where IPv6 joins.
 
 pub mod agent;
+pub mod attachments;
 pub mod catalog;
 pub mod dial;
 pub mod dns;
@@ -16,12 +17,17 @@ pub mod host_ports;
 pub mod links;
 pub mod node;
 pub mod objects;
+pub mod orders;
+pub mod policies;
 pub mod services;
 pub mod views;
 
 mod ranges;
+mod rule_parts;
+mod standing;
 
 pub use agent::{Agent, AgentConfig};
+pub use attachments::Attachments;
 pub use dial::{dial_in, listen_in, udp_in};
 pub use host_ports::{HostPort, HostPorts};
 pub use links::PodLinks;

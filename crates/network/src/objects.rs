@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use client::{Meta, resources, view_kind};
 use ipnet::Ipv4Net;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::views::{EndpointView, ObjectName, Protocol, ServiceKind, ServicePort, ServiceView, SlicePort, SliceView};
 
@@ -70,13 +70,19 @@ view_kind!(SliceObject, resources::ENDPOINT_SLICES);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Metadata {
+pub(crate) struct Metadata {
     name: String,
     namespace: String,
     uid: String,
     resource_version: String,
     deletion_timestamp: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
+    #[serde(deserialize_with = "null_is_empty")]
+    labels: BTreeMap<String, String>,
+}
+
+/// A map without elements may be null.
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -183,7 +189,7 @@ impl Meta for Metadata {
     }
 
     fn label(&self, key: &str) -> Option<&str> {
-        self.labels.as_ref()?.get(key).map(String::as_str)
+        self.labels.get(key).map(String::as_str)
     }
 }
 
@@ -267,8 +273,12 @@ impl SliceObject {
 }
 
 impl Metadata {
-    fn object_name(&self) -> ObjectName {
+    pub(crate) fn object_name(&self) -> ObjectName {
         ObjectName::new(self.namespace.clone(), self.name.clone())
+    }
+
+    pub(crate) fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! Why not the `nft` program: a node needs nothing installed, a change is one system call instead of a process that lists
 //! the table first, and its parser refuses the map of (address, protocol, port, index) to (address, port) that makes a
-//! service with many endpoints cheap. Only what the service rules use is here; the numbers are those of
+//! service with many endpoints cheap. Only what the rules of services and policies use is here; the numbers are those of
 //! `linux/netfilter/nf_tables.h` and never change.
 //!
 //! Invariant: a batch is applied whole or not at all.
 
-pub use crate::nftables_expression::{Expression, HeaderBase, Learn, MetaKey, Register, Verdict};
+pub use crate::nftables_expression::{
+    ConnectionKey, Direction, Expression, HeaderBase, Learn, MetaKey, Register, STATE_INVALID, STATE_UNTRACKED, Verdict,
+};
 
 use crate::netlink::{ACK, APPEND, Answer, Attributes, CREATE, EXCLUSIVE, Error, Messages, Socket};
 use crate::nftables_expression::{write_expression, write_verdict};
@@ -25,6 +27,7 @@ const GET_CHAIN: u16 = 4;
 const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
 const NEW_SET: u16 = 9;
+const DELETE_SET: u16 = 11;
 const NEW_ELEMENT: u16 = 12;
 const DELETE_ELEMENT: u16 = 14;
 const NEW_GENERATION: u16 = 15;
@@ -254,6 +257,12 @@ impl Batch {
             self.messages.number_be(12, learned.sweep_interval_ms);
         }
         self.messages.number_be(10, self.sets);
+    }
+
+    /// Deletes a set with its elements; the kernel refuses one that is still used.
+    pub fn delete_set(&mut self, name: &str) {
+        self.begin(DELETE_SET, 0);
+        self.messages.text(1, &self.table).text(2, name);
     }
 
     /// Adds elements; one that is there with another value fails the transaction.

@@ -10,6 +10,15 @@ const VERDICT_JUMP: i32 = -3;
 const VERDICT_GOTO: i32 = -4;
 const VERDICT_RETURN: i32 = -5;
 const REGISTER_VERDICT: u32 = 0;
+/// `NFT_CT_STATE`.
+const CONNECTION_STATE: u32 = 0;
+/// `NFT_RANGE_EQ`.
+const RANGE_INSIDE: u32 = 0;
+
+/// The packet belongs to no connection that the kernel can make out.
+pub const STATE_INVALID: u32 = 1;
+/// The packet is kept out of connection tracking.
+pub const STATE_UNTRACKED: u32 = 1 << 6;
 
 /// A four-byte register, 0 to 15; longer values take several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +66,29 @@ pub enum MetaKey {
     TransportProtocol = 16,
 }
 
+/// What an expression reads of the connection that a packet belongs to. A rule ends where there is none: the packet is not
+/// tracked, or belongs to no connection that the kernel can make out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ConnectionKey {
+    /// Transport protocol, one byte.
+    Protocol = 10,
+    /// Source port, two bytes.
+    SourcePort = 11,
+    /// IPv4 source address.
+    SourceAddress = 19,
+}
+
+/// The side of a connection that is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Direction {
+    /// What the client sends, before any translation.
+    Original = 0,
+    /// What the answers would be: their source is where the connection really goes.
+    Reply = 1,
+}
+
 /// What a rule does with an element of a learned set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -89,6 +121,29 @@ pub enum Expression {
         key: MetaKey,
         /// Where to.
         to: Register,
+    },
+    /// Reads something about the connection.
+    Connection {
+        /// What.
+        key: ConnectionKey,
+        /// Of which side.
+        direction: Direction,
+        /// Where to.
+        to: Register,
+    },
+    /// Reads how a packet relates to connections: a set of `STATE_` bits in the machine's order. Also where there is none.
+    ConnectionState {
+        /// Where to.
+        to: Register,
+    },
+    /// Goes on when the register is between both values, which are compared byte by byte.
+    Range {
+        /// Register.
+        register: Register,
+        /// The first that is in it.
+        first: Vec<u8>,
+        /// The last that is in it.
+        last: Vec<u8>,
     },
     /// Goes on when the register equals (or does not) the value.
     Compare {
@@ -205,6 +260,8 @@ pub(crate) fn write_expression(element: &mut Messages, expression: &Expression) 
     let name = match expression {
         Expression::Payload { .. } => "payload",
         Expression::Meta { .. } => "meta",
+        Expression::Connection { .. } | Expression::ConnectionState { .. } => "ct",
+        Expression::Range { .. } => "range",
         Expression::Compare { .. } => "cmp",
         Expression::Mask { .. } => "bitwise",
         Expression::InSet { .. } | Expression::Map { .. } | Expression::VerdictMap { .. } => "lookup",
@@ -238,6 +295,18 @@ fn write_expression_data(data: &mut Messages, expression: &Expression) {
         }
         Expression::Meta { key, to } => {
             data.number_be(1, to.number()).number_be(2, *key as u32);
+        }
+        Expression::Connection { key, direction, to } => {
+            data.number_be(1, to.number()).number_be(2, *key as u32);
+            data.attribute(3, &[*direction as u8]);
+        }
+        Expression::ConnectionState { to } => {
+            data.number_be(1, to.number()).number_be(2, CONNECTION_STATE);
+        }
+        Expression::Range { register, first, last } => {
+            data.number_be(1, register.number()).number_be(2, RANGE_INSIDE);
+            write_value(data, 3, first);
+            write_value(data, 4, last);
         }
         Expression::Compare { register, equal, value } => {
             data.number_be(1, register.number()).number_be(2, u32::from(!equal));

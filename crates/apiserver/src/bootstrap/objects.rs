@@ -115,6 +115,7 @@ pub fn component_bindings() -> Vec<Value> {
     let renew_proxy = "trireme:renew-kube-proxy-certificate";
     let renew_serving = "trireme:renew-kubelet-serving-certificate";
     let approver = "trireme:certificate-renewal-approver";
+    let policies = "trireme:network-policies";
     let ask = || rule(&["create", "get", "list", "watch"], CERTIFICATES, &[REQUESTS]);
     let own = |resource: &str| rule(&["create"], CERTIFICATES, &[&format!("{REQUESTS}/{resource}")]);
     let mut may_approve = rule(&["approve"], CERTIFICATES, &["signers"]);
@@ -147,6 +148,16 @@ pub fn component_bindings() -> Vec<Value> {
         binding(renew_serving, renew_serving, group("system:nodes")),
         binding(renew_proxy, renew_proxy, user("system:kube-proxy")),
         binding(approver, approver, account),
+        // The node's network agent enforces policies under the name of its service proxy; upstream's network plugins bring such
+        // a role along.
+        role(
+            policies,
+            &[
+                rule(&["list", "watch"], "", &["namespaces", "pods"]),
+                rule(&["list", "watch"], "networking.k8s.io", &["networkpolicies"]),
+            ],
+        ),
+        binding(policies, policies, user("system:kube-proxy")),
     ]
 }
 

@@ -16,11 +16,7 @@ pub fn rows() -> Vec<StorageKind> {
         ingressclass::row(),
         ingress::row(),
         ipaddress::row(),
+        networkpolicy::row(),
         servicecidr::row(),
     ]
-}
-
-/// The kinds without effect.
-pub fn rows_without_effect() -> Vec<StorageKind> {
-    vec![networkpolicy::row()]
 }

@@ -1,4 +1,4 @@
-//! NetworkPolicy (not served: nothing enforces it yet).
+//! NetworkPolicy. The nodes' agents enforce it (`crates/network/src/policies`).
 //!
 //! Source of the rules: `SetDefaults_NetworkPolicy` in `pkg/apis/networking/v1/defaults.go` and `ValidateNetworkPolicy` in
 //! `pkg/apis/networking/validation/validation.go`.

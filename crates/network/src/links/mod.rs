@@ -24,6 +24,7 @@ use sys::netns::NetworkNamespace;
 
 use crate::host_ports::HostPort;
 use crate::node::{hardware_address, link_index};
+use crate::views::ObjectName;
 use pool::{AddressPool, Exhausted};
 use record::{Record, Records};
 
@@ -223,24 +224,22 @@ impl PodLinks {
         self.state.lock().by_key.get(key).map(|record| record.address)
     }
 
-    /// Writes down the host ports of a pod that is linked, so that they are known after a restart.
-    pub fn set_host_ports(&self, key: &str, host_ports: Vec<HostPort>) -> Result<(), LinkError> {
+    /// Writes down whose a link is and the host ports that lead there, so that both are known after a restart. Nothing for a
+    /// pod that is not linked.
+    pub fn describe(&self, key: &str, pod: ObjectName, host_ports: Vec<HostPort>) -> Result<(), LinkError> {
         let mut state = self.state.lock();
         let Some(mut record) = state.by_key.get(key).cloned() else {
             return Ok(());
         };
-        record.host_ports = host_ports;
+        (record.pod, record.host_ports) = (Some(pod), host_ports);
         state.records.put(&record).map_err(LinkError::Record)?;
         state.by_key.insert(key.to_owned(), record);
         Ok(())
     }
 
-    /// The pods that have host ports: key, address, ports.
-    pub fn host_ports(&self) -> Vec<(String, Ipv4Addr, Vec<HostPort>)> {
-        let state = self.state.lock();
-        let records = state.by_key.values().filter(|record| !record.host_ports.is_empty());
-        let ports = records.map(|record| (record.key.clone(), record.address, record.host_ports.clone()));
-        ports.collect()
+    /// What is recorded of all pods that are linked.
+    pub fn records(&self) -> Vec<Record> {
+        self.state.lock().by_key.values().cloned().collect()
     }
 
     /// The keys of all pods that are linked.
@@ -275,6 +274,7 @@ impl State {
             link: link_name(key, &taken),
             address,
             key: key.to_owned(),
+            pod: None,
             host_ports: Vec::new(),
         };
         if let Err(error) = self.records.put(&record) {

@@ -4,7 +4,8 @@
 //! is gone, so every link of ours has a record; a record without a link is what a crash or a reboot leaves. Nothing is
 //! fsynced: after a reboot there are no links to know about.
 //!
-//! Format of `<link name>`: address, newline, key, and a line for each host port as [`HostPort`] writes it. Format of `last-address`: the address given out last.
+//! Format of `<link name>`: address, newline, key, a line `pod NAMESPACE/NAME` when the pod is known, and a line for each host
+//! port as [`HostPort`] writes it. Format of `last-address`: the address given out last.
 
 use std::fs;
 use std::io;
@@ -12,7 +13,10 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use crate::host_ports::HostPort;
+use crate::views::ObjectName;
 
+/// Begins the line of the pod.
+const POD_PREFIX: &str = "pod ";
 const LAST_ADDRESS: &str = "last-address";
 const TEMPORARY_SUFFIX: &str = ".new";
 
@@ -25,6 +29,8 @@ pub struct Record {
     pub address: Ipv4Addr,
     /// Whose it is, in the caller's words.
     pub key: String,
+    /// The pod that it belongs to, when that was said.
+    pub pod: Option<ObjectName>,
     /// The node's ports that lead to it.
     pub host_ports: Vec<HostPort>,
 }
@@ -68,6 +74,9 @@ impl Records {
     /// Writes a record, and its address as the last one given out.
     pub fn put(&self, record: &Record) -> io::Result<()> {
         let mut text = format!("{}\n{}", record.address, record.key);
+        if let Some(pod) = &record.pod {
+            text += &format!("\n{POD_PREFIX}{pod}");
+        }
         for port in &record.host_ports {
             text += &format!("\n{port}");
         }
@@ -100,11 +109,15 @@ impl Records {
 }
 
 fn parse(link: &str, text: &str) -> Option<Record> {
-    let mut lines = text.split('\n');
+    let mut lines = text.split('\n').peekable();
+    let (address, key) = (lines.next()?.parse().ok()?, lines.next()?.to_owned());
+    let pod = lines.next_if(|line| line.starts_with(POD_PREFIX));
+    let pod = pod.and_then(|line| line.strip_prefix(POD_PREFIX)?.split_once('/'));
     Some(Record {
         link: link.to_owned(),
-        address: lines.next()?.parse().ok()?,
-        key: lines.next()?.to_owned(),
+        address,
+        key,
+        pod: pod.map(|(namespace, name)| ObjectName::new(namespace, name)),
         host_ports: lines.map(|line| line.parse().ok()).collect::<Option<_>>()?,
     })
 }
@@ -121,6 +134,7 @@ mod tests {
             link: "tri01".to_owned(),
             address: Ipv4Addr::new(10, 244, 0, 2),
             key: "default/web".to_owned(),
+            pod: Some(ObjectName::new("default", "web")),
             host_ports: vec![
                 "6 0.0.0.0 80 8080".parse().unwrap(),
                 "17 127.0.0.1 53 5353".parse().unwrap(),
@@ -129,7 +143,14 @@ mod tests {
         records.put(&record).unwrap();
         fs::write(directory.path().join("links/tri02"), "no address").unwrap();
         fs::write(directory.path().join("links/tri03.new"), "10.244.0.3\nhalf").unwrap();
-        assert_eq!(records.load("tri").unwrap(), [record]);
+        assert_eq!(records.load("tri").unwrap(), [record.clone()]);
+        let bare = Record {
+            pod: None,
+            host_ports: Vec::new(),
+            ..record
+        };
+        records.put(&bare).unwrap();
+        assert_eq!(records.load("tri").unwrap(), [bare]);
         assert!(!directory.path().join("links/tri02").exists());
         assert_eq!(records.last_address(), Some(Ipv4Addr::new(10, 244, 0, 2)));
         records.remove("tri01").unwrap();

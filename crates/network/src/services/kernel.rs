@@ -1,8 +1,6 @@
 //! Commits changes of the service table, and notices when somebody else changed or removed it.
 //!
-//! The record of what was written is [`super::plan::Table`]; the kernel is never listed. What proves that the record still
-//! holds is the table's handle: whoever flushes the ruleset or deletes the table takes the handle along. It is looked at
-//! only when the kernel's generation shows that somebody else committed something.
+//! The record of what was written is [`super::plan::Table`]; [`crate::standing`] proves that it still holds.
 
 use std::io;
 
@@ -16,6 +14,7 @@ use super::delta::Delta;
 use super::plan::Table;
 use super::rules::{self, FAMILY, RulesConfig, TABLE};
 use super::{Backend, Frontend};
+use crate::standing::Standing;
 use crate::views::Protocol;
 
 /// The table in the kernel of one network namespace.
@@ -24,13 +23,7 @@ pub struct Kernel {
     socket: Socket,
     config: RulesConfig,
     /// Absent: nothing written yet, or the last commit failed.
-    known: Option<Known>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Known {
-    handle: u64,
-    generation: u32,
+    known: Option<Standing>,
 }
 
 impl Kernel {
@@ -82,17 +75,10 @@ impl Kernel {
     }
 
     fn record_holds(&mut self) -> Result<bool, Error> {
-        let Some(known) = self.known else { return Ok(false) };
-        let generation = nftables::generation(&mut self.socket)?;
-        if generation == known.generation {
-            return Ok(true);
+        match &mut self.known {
+            Some(known) => known.holds(&mut self.socket, FAMILY, TABLE),
+            None => Ok(false),
         }
-        if nftables::table_handle(&mut self.socket, FAMILY, TABLE)? == Some(known.handle) {
-            self.known = Some(Known { generation, ..known });
-            return Ok(true);
-        }
-        tracing::warn!("the service rules were removed by somebody else; writing them anew");
-        Ok(false)
     }
 
     fn commit(&mut self, delta: &Delta, refill: bool) -> Result<(), Error> {
@@ -104,15 +90,8 @@ impl Kernel {
             chains.commit(&mut self.socket)?;
         }
         rules::batch(&self.config, delta, refill).commit(&mut self.socket)?;
-        let handle = match known {
-            Some(known) if !delta.rebuild => known.handle,
-            _ => nftables::table_handle(&mut self.socket, FAMILY, TABLE)?
-                .ok_or(Error::Protocol("the table is gone right after it was written"))?,
-        };
-        self.known = Some(Known {
-            handle,
-            generation: nftables::generation(&mut self.socket)?,
-        });
+        let before = known.filter(|_| !delta.rebuild);
+        self.known = Some(Standing::after_commit(&mut self.socket, FAMILY, TABLE, before)?);
         Ok(())
     }
 

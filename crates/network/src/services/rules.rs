@@ -32,12 +32,15 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use sys::nftables::{
-    Base, Batch, ChainKind, ElementValue, Expression, HeaderBase, Hook, Learn, Learned, MetaKey, Register, Set,
-    SetData, TableFamily, Verdict, types,
+    Batch, ChainKind, ElementValue, Expression, Hook, Learn, Learned, MetaKey, Register, Set, SetData, TableFamily,
+    Verdict, types,
 };
 
 use super::delta::Delta;
 use super::{Backend, Frontend, ServiceChain};
+use crate::rule_parts::{
+    DESTINATION_ADDRESS, SOURCE_ADDRESS, address, base_chain, destination_port, equal, transport_protocol, within,
+};
 
 /// Name of the table.
 pub const TABLE: &str = "trireme";
@@ -70,10 +73,6 @@ const LINK_NAME_LENGTH: usize = 16;
 /// The loopback link, and the addresses that belong on it.
 const LOOPBACK_LINK: &str = "lo";
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
-
-const SOURCE_ADDRESS: u32 = 12;
-const DESTINATION_ADDRESS: u32 = 16;
-const DESTINATION_PORT: u32 = 2;
 
 /// What the standing rules depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -357,21 +356,12 @@ fn standing_rules(batch: &mut Batch, config: &RulesConfig) {
     }
 }
 
-fn base_chain(batch: &mut Batch, name: &str, kind: ChainKind, hook: Hook, priority: i32) {
-    batch.add_chain(name, Some(Base { kind, hook, priority }));
-}
-
 /// Reads (address, protocol, port) into three registers from `first` on.
 fn frontend_registers(first: u8) -> [Expression; 3] {
     [
         address(DESTINATION_ADDRESS, first),
         transport_protocol(Register(first + 1)),
-        Expression::Payload {
-            base: HeaderBase::Transport,
-            offset: DESTINATION_PORT,
-            length: 2,
-            to: Register(first + 2),
-        },
+        destination_port(first + 2),
     ]
 }
 
@@ -504,42 +494,6 @@ fn masquerade(uplink: &str, pods: Ipv4Net) -> Vec<Expression> {
     rule.extend(within(SOURCE_ADDRESS, pods));
     rule.push(Expression::Masquerade);
     rule
-}
-
-fn within(offset: u32, range: Ipv4Net) -> Vec<Expression> {
-    vec![
-        address(offset, 0),
-        Expression::Mask {
-            from: Register(0),
-            to: Register(0),
-            mask: range.netmask().octets().to_vec(),
-        },
-        equal(Register(0), &range.network().octets()),
-    ]
-}
-
-fn address(offset: u32, to: u8) -> Expression {
-    Expression::Payload {
-        base: HeaderBase::Network,
-        offset,
-        length: 4,
-        to: Register(to),
-    }
-}
-
-fn transport_protocol(to: Register) -> Expression {
-    Expression::Meta {
-        key: MetaKey::TransportProtocol,
-        to,
-    }
-}
-
-fn equal(register: Register, value: &[u8]) -> Expression {
-    Expression::Compare {
-        register,
-        equal: true,
-        value: value.to_vec(),
-    }
 }
 
 fn in_set(set: &str) -> Expression {

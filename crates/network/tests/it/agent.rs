@@ -10,7 +10,7 @@ use client::resources;
 use client::testing::FakeApi;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use network::host_ports::Orders;
+use network::orders::{Ended, Orders};
 use network::{Agent, AgentConfig, HostPorts};
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ use crate::world::{NODE, PATIENCE, WEB, World, answering, ask, network, one_work
 
 const NAME: &str = "web.default.svc.cluster.local";
 
-fn service() -> Value {
+pub fn service() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"namespace": "default", "name": "web"},
@@ -28,7 +28,7 @@ fn service() -> Value {
     })
 }
 
-fn slice(endpoints: &[(Ipv4Addr, bool)]) -> Value {
+pub fn slice(endpoints: &[(Ipv4Addr, bool)]) -> Value {
     let endpoints: Vec<Value> = endpoints
         .iter()
         .map(|(address, ready)| {
@@ -95,7 +95,7 @@ impl Running {
     }
 
     /// Makes a change and waits for the commit that follows it.
-    fn after(&self, change: impl FnOnce()) {
+    pub fn after(&self, change: impl FnOnce()) {
         let mut commits = self.agent.commits();
         commits.mark_unchanged();
         change();
@@ -106,6 +106,14 @@ impl Running {
                 .unwrap()
         });
     }
+}
+
+/// Waits until an order is carried out.
+pub fn wait(running: &Running, answer: impl Future<Output = Result<(), Ended>>) {
+    let answer = running
+        .runtime
+        .block_on(async { tokio::time::timeout(PATIENCE, answer).await });
+    answer.expect("the rules are written in time").unwrap();
 }
 
 #[test]

@@ -4,13 +4,13 @@ use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 
 use client::testing::FakeApi;
-use network::host_ports::Ended;
 use network::links::PodLinks;
-use network::views::Protocol;
+use network::orders::Ended;
+use network::views::{ObjectName, Protocol};
 use network::{HostPort, HostPorts};
 
-use crate::agent::Running;
-use crate::world::{NODE, PATIENCE, World, ask, exchange, links_config, refusal, udp};
+use crate::agent::{Running, wait};
+use crate::world::{NODE, World, ask, exchange, links_config, refusal, udp};
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const PORT: u16 = 8081;
@@ -22,13 +22,6 @@ fn port(protocol: Protocol, address: Ipv4Addr) -> HostPort {
         port: PORT,
         target: 8080,
     }
-}
-
-fn wait(running: &Running, answer: impl Future<Output = Result<(), Ended>>) {
-    let answer = running
-        .runtime
-        .block_on(async { tokio::time::timeout(PATIENCE, answer).await });
-    answer.expect("the rules are written in time").unwrap();
 }
 
 #[test]
@@ -90,10 +83,17 @@ fn a_restarted_daemon_knows_them() {
     let mut world = World::new();
     let (_client, _pods, [a]) = world.client_and(["a"]);
     let published = vec![port(Protocol::Tcp, NODE)];
-    world.links.set_host_ports("a", published.clone()).unwrap();
-    world.links.set_host_ports("nobody", published.clone()).unwrap();
+    let pod = ObjectName::new("default", "a");
+    for key in ["a", "nobody"] {
+        world.links.describe(key, pod.clone(), published.clone()).unwrap();
+    }
     world.links = PodLinks::open(&world.node, links_config(&world.directory)).unwrap();
-    assert_eq!(world.links.host_ports(), [("a".to_owned(), a, published.clone())]);
+    let described = |world: &World| {
+        let records = world.links.records().into_iter();
+        let described = records.filter_map(|record| Some((record.key, record.address, record.pod?, record.host_ports)));
+        described.collect::<Vec<_>>()
+    };
+    assert_eq!(described(&world), [("a".to_owned(), a, pod, published.clone())]);
 
     // What was ordered before the agent starts is in its first rules.
     let (ports, orders) = HostPorts::new(NODE);
@@ -104,5 +104,5 @@ fn a_restarted_daemon_knows_them() {
     assert_eq!(ask(&world.node, NODE, PORT).unwrap(), format!("a {NODE}"), "rules stay");
 
     world.links.remove("a").unwrap();
-    assert_eq!(world.links.host_ports(), []);
+    assert_eq!(described(&world), []);
 }

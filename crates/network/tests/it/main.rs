@@ -6,5 +6,6 @@ mod agent;
 mod dns;
 mod host_ports;
 mod links;
+mod policies;
 mod services;
 mod world;

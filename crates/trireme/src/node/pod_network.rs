@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
-use network::host_ports::Orders;
 use network::links::{LinksConfig, PodLinks};
 use network::node::MTU;
-use network::views::Protocol;
-use network::{HostPort, HostPorts};
+use network::orders::Orders;
+use network::views::{ObjectName, Protocol};
+use network::{Attachments, HostPort, HostPorts};
 use runtime::PodNetworkRequest;
 use runtime::network::{NetworkFuture, PortMapping};
 use sys::netns::NetworkNamespace;
@@ -20,13 +20,14 @@ use crate::errors::{Context as _, Result};
 pub struct PodNetwork {
     links: Arc<PodLinks>,
     host_ports: HostPorts,
+    attachments: Attachments,
 }
 
 // === impl PodNetwork ===
 
 impl PodNetwork {
-    /// The links of the node with that address, and the host ports for its agent; those of before are found again in the
-    /// record.
+    /// The links of the node with that address, and the orders for its agent; the pods of before and their host ports are
+    /// found again in the record.
     pub fn open(
         namespace: &NetworkNamespace,
         records: &Path,
@@ -40,12 +41,22 @@ impl PodNetwork {
         };
         let links = PodLinks::open(namespace, config).doing("opening the node's pod links")?;
         let (host_ports, orders) = HostPorts::new(node);
-        for (sandbox, pod, ports) in links.host_ports() {
+        let attachments = host_ports.attachments();
+        for record in links.records() {
             // They are in the agent's first rules; nobody has to wait for that.
-            drop(host_ports.publish(&sandbox, pod, &ports));
+            if let Some(pod) = record.pod {
+                drop(attachments.attach(&record.key, pod, record.address));
+            }
+            if !record.host_ports.is_empty() {
+                drop(host_ports.publish(&record.key, record.address, &record.host_ports));
+            }
         }
-        let links = Arc::new(links);
-        Ok((Arc::new(PodNetwork { links, host_ports }), orders))
+        let network = PodNetwork {
+            links: Arc::new(links),
+            host_ports,
+            attachments,
+        };
+        Ok((Arc::new(network), orders))
     }
 }
 
@@ -82,19 +93,21 @@ impl runtime::PodNetwork for PodNetwork {
         let (links, key) = (self.links.clone(), request.sandbox_id.clone());
         let netns = request.netns.clone();
         let ports = host_ports(request);
+        let pod = ObjectName::new(request.namespace.clone(), request.name.clone());
         Box::pin(async move {
             let netns = netns.ok_or("the sandbox has no network namespace")?;
-            let known = ports.clone();
+            let (known, whose) = (ports.clone(), pod.clone());
             let linked = tokio::task::spawn_blocking(move || {
                 let address = links.add(&netns, &key)?;
-                if !known.is_empty() {
-                    links.set_host_ports(&key, known)?;
-                }
+                links.describe(&key, whose, known)?;
                 Ok(address)
             });
             let linked: Result<Ipv4Addr, network::links::LinkError> =
                 linked.await.map_err(|error| error.to_string())?;
             let address = linked.map_err(|error| error.to_string())?;
+            // Before anybody is led there, and before a container runs in it.
+            let attached = self.attachments.attach(&request.sandbox_id, pod, address);
+            attached.await.map_err(|error| error.to_string())?;
             if !ports.is_empty() {
                 let published = self.host_ports.publish(&request.sandbox_id, address, &ports);
                 published.await.map_err(|error| error.to_string())?;
@@ -111,6 +124,8 @@ impl runtime::PodNetwork for PodNetwork {
                 let withdrawn = self.host_ports.withdraw(&key).await;
                 withdrawn.map_err(|error| error.to_string())?;
             }
+            let detached = self.attachments.detach(&key).await;
+            detached.map_err(|error| error.to_string())?;
             let removed = tokio::task::spawn_blocking(move || links.remove(&key)).await;
             removed
                 .map_err(|error| error.to_string())?

@@ -26,6 +26,7 @@ mod node_gates;
 mod node_limits;
 mod node_network;
 mod node_pods;
+mod node_policies;
 mod node_resilience;
 mod node_resize;
 mod node_streams;
