@@ -245,13 +245,7 @@ impl World {
         from == to || (side(Direction::Egress, from, to) && side(Direction::Ingress, to, from))
     }
 
-    fn rule(
-        &self,
-        rule: &RuleView,
-        peer: &(String, String),
-        protocol: Protocol,
-        port: u16,
-    ) -> bool {
+    fn rule(&self, rule: &RuleView, peer: &(String, String), protocol: Protocol, port: u16) -> bool {
         use super::super::views::Namespaces;
         let (view, at) = &self.pods[peer];
         let there = |wanted: &PeerView| match wanted {

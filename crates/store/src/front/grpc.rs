@@ -143,11 +143,7 @@ fn heard(told: Result<(), h2::Error>) {
     }
 }
 
-fn tell(
-    mut respond: SendResponse<Bytes>,
-    message: &impl Message,
-    lender: Option<&Lender>,
-) -> Result<(), h2::Error> {
+fn tell(mut respond: SendResponse<Bytes>, message: &impl Message, lender: Option<&Lender>) -> Result<(), h2::Error> {
     let mut response = http::Response::new(());
     let kind = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(CONTENT_TYPE, kind);

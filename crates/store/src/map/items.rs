@@ -151,7 +151,10 @@ impl<T: Item> Items<T> {
             self.beginning = beginning.into();
         }
         self.heads.clear();
-        let heads = self.items.iter().map(|item| head(T::bytes(item.key()), self.beginning.len()));
+        let heads = self
+            .items
+            .iter()
+            .map(|item| head(T::bytes(item.key()), self.beginning.len()));
         self.heads.extend(heads);
     }
 

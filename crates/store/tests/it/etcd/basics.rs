@@ -226,10 +226,7 @@ async fn what_expires_goes_by_itself() {
         (stamp, Some(now_ms + 2_000))
     );
     let mut watch = table.watch_from(commit.revision, Interest::All).unwrap();
-    let gone = tokio::time::timeout(COMES, watch.next())
-        .await
-        .unwrap()
-        .unwrap();
+    let gone = tokio::time::timeout(COMES, watch.next()).await.unwrap().unwrap();
     assert_eq!(
         (&gone.events[0].key()[..], gone.events[0].after.is_none()),
         (&b"/a/soon"[..], true)
