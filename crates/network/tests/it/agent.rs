@@ -60,6 +60,7 @@ pub struct Running {
 
 impl Running {
     pub fn start(world: &World, api: &FakeApi, host_ports: Orders) -> Self {
+        api.serve(resources::NETWORK_POLICIES);
         let runtime = one_worker();
         let shutdown = Shutdown::new();
         let config = AgentConfig {

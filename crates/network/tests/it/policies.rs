@@ -40,6 +40,7 @@ impl Cluster {
             attachments: ports.attachments(),
             orders: Some(orders),
         };
+        cluster.api.serve(resources::NETWORK_POLICIES);
         for name in ["default", "other", "kube-system"] {
             cluster.api.put(json!({
                 "apiVersion": "v1", "kind": "Namespace",
@@ -65,7 +66,13 @@ impl Cluster {
         Running::start(&self.world, &self.api, self.orders.take().expect("one agent"))
     }
 
+    /// Makes a policy, or makes it another one.
     fn policy(&self, name: &str, spec: Value) {
+        let kind = resources::NETWORK_POLICIES;
+        if self.api.get(&kind, "default", name).is_some() {
+            self.api.edit(&kind, "default", name, |object| object["spec"] = spec);
+            return;
+        }
         self.api.put(json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": {"namespace": "default", "name": name}, "spec": spec,
