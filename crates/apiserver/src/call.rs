@@ -8,6 +8,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use api::{GroupVersionResource, Reason, Status};
 
@@ -61,6 +62,8 @@ pub struct Call {
     pub upgrade: Mutex<Option<OnUpgrade>>,
     /// What the audit log is told of the request.
     pub audit: Option<Arc<Trail>>,
+    /// When the request has to be answered; watches and streams have no such time.
+    pub deadline: Option<Instant>,
     /// Counts a watch or a stream as open; whatever goes on behind an upgraded connection holds the call.
     pub _open: Option<LongRunning>,
 }

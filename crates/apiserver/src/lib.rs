@@ -33,6 +33,7 @@ mod commit;
 mod connect;
 mod decode;
 mod discovery;
+mod endpoints;
 mod managed;
 mod openapi;
 mod options;

@@ -213,6 +213,15 @@ impl DeleteOptions {
             };
             options.insert("propagationPolicy".into(), word.into());
         }
+        let mut preconditions = Map::new();
+        for (field, wanted) in [("uid", &self.uid), ("resourceVersion", &self.resource_version)] {
+            if let Some(wanted) = wanted {
+                preconditions.insert(field.into(), wanted.clone().into());
+            }
+        }
+        if !preconditions.is_empty() {
+            options.insert("preconditions".into(), Value::Object(preconditions));
+        }
         Value::Object(options)
     }
 }

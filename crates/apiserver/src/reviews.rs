@@ -19,11 +19,12 @@ use crate::call::{Call, RequestBody, read_body};
 use crate::connect::pods;
 use crate::decode;
 use crate::options::WriteOptions;
-use crate::pipeline::Decision;
+use crate::pipeline::{Decision, Review};
 use crate::request::{Attributes, UserInfo};
 use crate::respond;
 use crate::respond::negotiate::{Form, Offers, negotiate};
 use crate::verbs;
+use crate::verbs::write::{run_admit, run_validate};
 use crate::virtuals::Virtual;
 use selectors::Selectors;
 
@@ -46,8 +47,11 @@ pub async fn serve(call: &Arc<Call>, entry: &Virtual, body: RequestBody) -> Resu
     let gvk = GroupVersionKind::new(entry.group, entry.version, entry.kind);
     let schema = SchemaRef::builtin(&gvk).ok_or_else(|| Status::internal(format_args!("no schema for {gvk}")))?;
     let mut object = decode::object(call, &bytes, &gvk, &schema, options.field_validation)?;
+    if entry.plural == "bindings" {
+        return pods::bind_by_body(call, object, &options).await;
+    }
+    object = admitted(call, object, &gvk, &options).await?;
     match entry.plural {
-        "bindings" => return pods::bind_by_body(call, object, &options).await,
         "tokenreviews" => token_review(call, &mut object).await?,
         "selfsubjectreviews" => object["status"] = json!({"userInfo": call.user.to_value()}),
         "selfsubjectrulesreviews" => rules_review(call, &mut object)?,
@@ -58,6 +62,21 @@ pub async fn serve(call: &Arc<Call>, entry: &Virtual, body: RequestBody) -> Resu
         _ => access_review(call, &mut object, None, None, &gvk).await?,
     }
     Ok(respond::tree(call, &object, 201))
+}
+
+/// The question after both admission slots: what is not stored is created all the same.
+async fn admitted(call: &Call, object: Value, gvk: &GroupVersionKind, options: &WriteOptions) -> Result<Value, Status> {
+    let review = Review {
+        kind: gvk.clone(),
+        name: meta::name(&object).to_owned(),
+        dry_run: options.dry_run,
+        options: options.to_value("CreateOptions"),
+        ..Review::of(call)
+    };
+    let mut slot = Some(object);
+    run_admit(call, &review, &mut slot, None).await?;
+    run_validate(call, &review, slot.as_ref(), None).await?;
+    slot.ok_or_else(|| Status::internal("an admission plug-in removed the object"))
 }
 
 fn text<'a>(object: &'a Value, field: &str) -> &'a str {

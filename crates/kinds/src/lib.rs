@@ -70,7 +70,6 @@ pub fn rows() -> Vec<Arc<StorageKind>> {
 /// kind moves to [`rows`] together with its effect.
 pub fn rows_without_effect() -> Vec<Arc<StorageKind>> {
     let groups = [
-        admissionregistration::rows_without_effect(),
         apiextensions::rows(),
         apiregistration::rows(),
     ];

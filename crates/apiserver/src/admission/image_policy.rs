@@ -256,7 +256,7 @@ mod tests {
         let verdict = plugin.validate(&review, Some(&pod), None).await;
         (
             verdict.map_err(|status| status.message),
-            review.annotations.into_inner(),
+            crate::admission::testing::told(&review),
         )
     }
 

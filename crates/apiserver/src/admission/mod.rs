@@ -1,12 +1,14 @@
 //! The admission plug-ins of this server, in upstream's order.
 //!
-//! Each is a plain decision over the old and the new object and the state in memory; none of them calls the API, but NamespaceAutoProvision.
+//! Each is a decision over the old and the new object and the state in memory; none of them calls the API but
+//! NamespaceAutoProvision, and webhooks only ask others.
 
 mod certificates;
 mod claim_resize;
 mod declared_features;
 mod default_class;
 mod default_toleration_seconds;
+mod dynamic;
 mod event_rate_limit;
 mod image_policy;
 mod limit_ranger;
@@ -29,6 +31,7 @@ mod storage_in_use;
 mod taint_nodes_by_condition;
 mod tolerations;
 mod topology_labels;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -61,6 +64,7 @@ pub use storage_in_use::StorageObjectInUseProtection;
 pub use taint_nodes_by_condition::TaintNodesByCondition;
 pub use tolerations::PodTolerationRestriction;
 pub use topology_labels::PodTopologyLabels;
+pub use webhook::{MutatingWebhooks, ValidatingWebhooks, WebhookConfig};
 
 use crate::authorization::Rbac;
 use crate::pipeline::{Authorizer, Plugin};
@@ -121,7 +125,17 @@ pub fn plugins(
         Arc::new(NodeDeclaredFeatures),
         Arc::new(PodResizeValidator),
         Arc::new(MutatingPolicies::new(authorizer.clone())),
+        Arc::new(MutatingWebhooks::new(
+            authorizer.clone(),
+            selection.mutating_webhooks(),
+            random.fork(),
+        )),
         Arc::new(ValidatingPolicies::new(authorizer.clone())),
+        Arc::new(ValidatingWebhooks::new(
+            authorizer.clone(),
+            selection.validating_webhooks(),
+            random.fork(),
+        )),
         // Last: what is refused by others is not charged.
         Arc::new(selection.resource_quota().expect(checked)),
         Arc::new(Optional::ALWAYS_DENY),

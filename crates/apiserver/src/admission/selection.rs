@@ -10,7 +10,9 @@ use api::Value;
 use api::codec::{Limits, yaml};
 use bytes::Bytes;
 
-use super::{EventRateLimit, ImagePolicyConfig, PodNodeSelector, PodSecurity, PodTolerationRestriction, ResourceQuota};
+use super::{
+    EventRateLimit, ImagePolicyConfig, PodNodeSelector, PodSecurity, PodTolerationRestriction, ResourceQuota, WebhookConfig,
+};
 use crate::hook::ReadFile;
 
 /// Upstream's plug-ins in their order, with whether each is on when nobody says. Upstream has NodeRestriction off; a cluster
@@ -52,22 +54,27 @@ const PLUGINS: [(&str, State); 41] = [
     ("JobValidation", State::Idle),
     ("PodResizeValidator", State::On),
     ("MutatingAdmissionPolicy", State::On),
-    ("MutatingAdmissionWebhook", State::Absent),
+    ("MutatingAdmissionWebhook", State::On),
     ("ValidatingAdmissionPolicy", State::On),
-    ("ValidatingAdmissionWebhook", State::Absent),
+    ("ValidatingAdmissionWebhook", State::On),
     ("ResourceQuota", State::On),
     ("AlwaysDeny", State::Off),
 ];
 
 /// The plug-ins that take a configuration here.
-const CONFIGURABLE: [&str; 6] = [
+const CONFIGURABLE: [&str; 8] = [
     "EventRateLimit",
     "ImagePolicyWebhook",
+    MUTATING_WEBHOOKS,
     "PodNodeSelector",
     "PodSecurity",
     "PodTolerationRestriction",
     "ResourceQuota",
+    VALIDATING_WEBHOOKS,
 ];
+
+const MUTATING_WEBHOOKS: &str = "MutatingAdmissionWebhook";
+const VALIDATING_WEBHOOKS: &str = "ValidatingAdmissionWebhook";
 
 /// What is with a plug-in when no flag names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +93,8 @@ pub struct Selection {
     enabled: Vec<&'static str>,
     configurations: BTreeMap<String, Value>,
     image_policy: Option<ImagePolicyConfig>,
+    mutating_webhooks: WebhookConfig,
+    validating_webhooks: WebhookConfig,
 }
 
 impl Default for Selection {
@@ -95,6 +104,8 @@ impl Default for Selection {
             enabled: on.map(|(name, _)| *name).collect(),
             configurations: BTreeMap::new(),
             image_policy: None,
+            mutating_webhooks: WebhookConfig::default(),
+            validating_webhooks: WebhookConfig::default(),
         }
     }
 }
@@ -157,7 +168,16 @@ impl Selection {
             enabled: enabled.collect(),
             configurations,
             image_policy: None,
+            mutating_webhooks: WebhookConfig::default(),
+            validating_webhooks: WebhookConfig::default(),
         };
+        for name in [MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS] {
+            match WebhookConfig::read(selection.configuration(name), read) {
+                Ok(config) if name == MUTATING_WEBHOOKS => selection.mutating_webhooks = config,
+                Ok(config) => selection.validating_webhooks = config,
+                Err(why) => errors.push(failed(name, &why)),
+            }
+        }
         if selection.has("ImagePolicyWebhook") {
             match ImagePolicyConfig::read(selection.configuration("ImagePolicyWebhook"), read) {
                 Ok(config) => selection.image_policy = Some(config),
@@ -199,6 +219,16 @@ impl Selection {
     /// What ImagePolicyWebhook is told, if it runs.
     pub(super) fn image_policy(&self) -> Option<&ImagePolicyConfig> {
         self.image_policy.as_ref()
+    }
+
+    /// How MutatingAdmissionWebhook reaches its webhooks.
+    pub(super) fn mutating_webhooks(&self) -> WebhookConfig {
+        self.mutating_webhooks.clone()
+    }
+
+    /// How ValidatingAdmissionWebhook does.
+    pub(super) fn validating_webhooks(&self) -> WebhookConfig {
+        self.validating_webhooks.clone()
     }
 
     /// PodSecurity, whether it runs or not.

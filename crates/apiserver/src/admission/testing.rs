@@ -87,12 +87,20 @@ impl World {
             cluster: Arc::new(self.clone()),
             registry: REGISTRY.clone(),
             metrics: Arc::default(),
+            services: None,
+            deadline: None,
             warnings: Mutex::default(),
             annotations: Mutex::default(),
             together: Mutex::default(),
             reinvocation: Mutex::default(),
         }
     }
+}
+
+/// What the audit log would be told: keys and values.
+pub(crate) fn told(review: &Review) -> Vec<(String, String)> {
+    let annotations = std::mem::take(&mut *review.annotations.lock());
+    annotations.into_iter().map(|note| (note.key, note.value)).collect()
 }
 
 impl Cluster for World {

@@ -85,6 +85,13 @@ impl Trail {
         annotations[key] = value.into();
     }
 
+    /// Notes something that is only told with so much of the request.
+    pub fn annotate_at(&self, level: Level, key: &str, value: &str) {
+        if self.verdict.level >= level {
+            self.annotate(key, value);
+        }
+    }
+
     /// Notes what was sent: the object, or the patch.
     pub fn received(&self, headers: &HeaderMap, body: &Bytes) {
         let media = match headers.contains_key(CONTENT_ENCODING) {

@@ -20,7 +20,7 @@ use crate::call::{Call, RequestBody, read_body, rfc3339};
 use crate::cluster::{Cluster, Object};
 use crate::decode;
 use crate::options::{DeleteOptions, WriteOptions};
-use crate::pipeline::{Operation, Review};
+use crate::pipeline::Review;
 use crate::registry::Served;
 use crate::respond;
 use crate::verbs::delete::delete_object;
@@ -102,23 +102,12 @@ impl Eviction<'_> {
     /// Admission sees the eviction, not the pod.
     async fn admit(&self, eviction: Value, kind: GroupVersionKind) -> Result<(), Status> {
         let review = Review {
-            operation: Operation::Create,
-            user: self.call.user.clone(),
             kind,
             resource: self.served.gvr.clone(),
-            requested: self.call.requested(),
-            subresource: "eviction".into(),
-            namespace: self.call.attributes.namespace.clone(),
             name: self.name.into(),
             dry_run: self.delete.dry_run,
             options: self.options.to_value("CreateOptions"),
-            cluster: self.call.server.storage.clone(),
-            registry: self.call.registry.clone(),
-            metrics: self.call.server.metrics.policies.clone(),
-            warnings: Default::default(),
-            annotations: Default::default(),
-            together: Default::default(),
-            reinvocation: Default::default(),
+            ..Review::of(self.call)
         };
         let mut slot = Some(eviction);
         run_admit(self.call, &review, &mut slot, None).await?;
@@ -207,7 +196,6 @@ impl Eviction<'_> {
             subresource: "status",
             name: budget,
             options: &self.options,
-            options_kind: "UpdateOptions",
             internal: true,
         };
         let now = rfc3339(self.call.server.clock.now());
@@ -227,7 +215,6 @@ impl Eviction<'_> {
                 subresource: "status",
                 name: self.name,
                 options: &self.options,
-                options_kind: "UpdateOptions",
                 internal: true,
             };
             let now = rfc3339(self.call.server.clock.now());

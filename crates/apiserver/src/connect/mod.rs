@@ -43,26 +43,13 @@ pub async fn admit(call: &Call, served: &Served, kind: &str, options: Value) -> 
     if call.query.has("dryRun") {
         return Err(Status::bad_request("dryRun is not supported"));
     }
-    let attributes = &call.attributes;
     let row = &served.kind.row;
     let review = Review {
         operation: Operation::Connect,
-        user: call.user.clone(),
         kind: GroupVersionKind::new("", "v1", kind),
         resource: GroupVersionResource::new(&row.group, &row.hub, &row.plural),
-        requested: call.requested(),
-        subresource: attributes.subresource.clone(),
-        namespace: attributes.namespace.clone(),
-        name: attributes.name.clone(),
-        dry_run: false,
-        options: Value::Null,
-        cluster: call.server.storage.clone(),
-        registry: call.registry.clone(),
-        metrics: call.server.metrics.policies.clone(),
-        warnings: Default::default(),
-        annotations: Default::default(),
-        together: Default::default(),
-        reinvocation: Default::default(),
+        name: call.attributes.name.clone(),
+        ..Review::of(call)
     };
     let mut slot = Some(options);
     write::run_admit(call, &review, &mut slot, None).await?;

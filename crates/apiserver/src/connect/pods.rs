@@ -14,7 +14,7 @@ use client::Body;
 use crate::call::{Call, RequestBody, read_body, rfc3339};
 use crate::decode;
 use crate::options::WriteOptions;
-use crate::pipeline::{Operation, Review};
+use crate::pipeline::Review;
 use crate::registry::Served;
 use crate::respond;
 use crate::verbs::write::{Write, run_admit, run_validate};
@@ -72,7 +72,6 @@ async fn bind_pod(
         subresource: "binding",
         name,
         options,
-        options_kind: "CreateOptions",
         internal: true,
     };
     let now = rfc3339(call.server.clock.now());
@@ -95,23 +94,13 @@ async fn admit_binding(
     options: &WriteOptions,
 ) -> Result<Value, Status> {
     let review = Review {
-        operation: Operation::Create,
-        user: call.user.clone(),
         kind: GroupVersionKind::new("", "v1", "Binding"),
         resource: served.gvr.clone(),
-        requested: call.requested(),
         subresource: "binding".into(),
-        namespace: call.attributes.namespace.clone(),
         name: name.into(),
         dry_run: options.dry_run,
         options: options.to_value("CreateOptions"),
-        cluster: call.server.storage.clone(),
-        registry: call.registry.clone(),
-        metrics: call.server.metrics.policies.clone(),
-        warnings: Default::default(),
-        annotations: Default::default(),
-        together: Default::default(),
-        reinvocation: Default::default(),
+        ..Review::of(call)
     };
     let mut slot = Some(binding.clone());
     run_admit(call, &review, &mut slot, None).await?;

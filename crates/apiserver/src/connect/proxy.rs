@@ -3,7 +3,6 @@
 //! The address that was checked is the address that is dialled (D14). Source:
 //! `k8s.io/apimachinery/pkg/util/proxy/upgradeaware.go` and the `ResourceLocation` functions of core's registries.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, HeaderName, LOCATION};
@@ -19,6 +18,7 @@ use client::{Body, TransportError};
 use crate::call::{Call, RequestBody};
 use crate::cluster::Cluster;
 use crate::dial::Stream;
+use crate::endpoints::{checked, ready_endpoints, service_port};
 use crate::registry::Served;
 
 use super::kubelet::address_of;
@@ -192,23 +192,17 @@ fn unavailable(why: impl Into<String>) -> Status {
 }
 
 async fn dial_pod(call: &Call, scheme: &str, address: &str, port: u16) -> Result<(Stream, String), Status> {
-    let ip: IpAddr = address.parse().map_err(|_| unavailable("address not allowed"))?;
-    // A pod cannot point the server at itself or at the link's own services (upstream: IsProxyableIP).
-    let link_local = matches!(ip, IpAddr::V4(ip) if ip.is_link_local());
-    if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local {
-        return Err(Status::bad_request("address not allowed"));
-    }
+    let address = checked(address, port).ok_or_else(|| Status::bad_request("address not allowed"))?;
     let services = call
         .server
         .services
         .as_ref()
         .ok_or_else(|| unavailable("this server has no way to its pods"))?;
-    let address = SocketAddr::new(ip, port);
     let unreachable =
         |error: std::io::Error| unavailable(format!("error trying to reach service: dial tcp {address}: {error}"));
     let mut stream = services.dial(address).await.map_err(unreachable)?;
     if scheme == "https" {
-        stream = Box::new(tls_unverified(stream, ip).await.map_err(unreachable)?);
+        stream = Box::new(tls_unverified(stream, address.ip()).await.map_err(unreachable)?);
     }
     Ok((stream, address.to_string()))
 }
@@ -258,15 +252,7 @@ async fn service(call: &Call) -> Result<(Stream, String), Status> {
             api::field::quote(name)
         ))
     })?;
-    let slices = GroupResource {
-        group: "discovery.k8s.io".into(),
-        resource: "endpointslices".into(),
-    };
-    let slices = Cluster::list(storage, &slices, Some(namespace));
-    let mine = slices
-        .iter()
-        .filter(|slice| slice.label("kubernetes.io/service-name") == Some(name));
-    let targets: Vec<(String, u16)> = mine.flat_map(|slice| ready(&slice.value(), &port_name)).collect();
+    let targets = ready_endpoints(storage, namespace, name, &port_name);
     if targets.is_empty() {
         return Err(unavailable(format!(
             "no endpoints available for service {}",
@@ -275,39 +261,6 @@ async fn service(call: &Call) -> Result<(Stream, String), Status> {
     }
     let (address, port) = &targets[call.server.random.index(targets.len())];
     dial_pod(call, scheme, address, *port).await
-}
-
-/// The name of the service's port that was asked for by name, by number, or by nothing when there is only one.
-fn service_port(service: &Value, wanted: &str) -> Option<String> {
-    let ports = service["spec"]["ports"].as_array()?;
-    let found = match wanted {
-        "" if ports.len() == 1 => ports.first(),
-        "" => ports
-            .iter()
-            .find(|port| port["name"].as_str().unwrap_or("").is_empty())
-            .or(ports.first()),
-        wanted => ports.iter().find(|port| {
-            port["name"] == wanted || port["port"].as_u64().is_some_and(|number| number.to_string() == wanted)
-        }),
-    }?;
-    Some(found["name"].as_str().unwrap_or("").to_owned())
-}
-
-/// The ready addresses of a slice, with the number of the named port.
-fn ready(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
-    let ports = slice["ports"].as_array().into_iter().flatten();
-    let mut ports = ports.filter(|port| port["name"].as_str().unwrap_or("") == port_name);
-    let Some(port) = ports
-        .next()
-        .and_then(|port| port["port"].as_u64())
-        .and_then(|p| u16::try_from(p).ok())
-    else {
-        return Vec::new();
-    };
-    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
-    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"].as_bool().unwrap_or(true));
-    let addresses = ready.filter_map(|endpoint| endpoint["addresses"][0].as_str());
-    addresses.map(|address| (address.to_owned(), port)).collect()
 }
 
 async fn node(call: &Call) -> Result<(Stream, String), Status> {
@@ -335,8 +288,6 @@ async fn node(call: &Call) -> Result<(Stream, String), Status> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -349,19 +300,6 @@ mod tests {
         ] {
             assert_eq!(split_name(name).map_err(|status| status.code), expect, "{name}");
         }
-    }
-
-    #[test]
-    fn services_lead_to_ready_endpoints() {
-        let service = json!({"spec": {"ports": [{"name": "web", "port": 80}, {"name": "admin", "port": 81}]}});
-        assert_eq!(service_port(&service, "81").as_deref(), Some("admin"));
-        assert_eq!(service_port(&service, "web").as_deref(), Some("web"));
-        assert_eq!(service_port(&service, "x"), None);
-        let slice = json!({"ports": [{"name": "web", "port": 8080}], "endpoints": [
-            {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},
-            {"addresses": ["10.0.0.2"], "conditions": {"ready": false}}]});
-        assert_eq!(ready(&slice, "web"), [("10.0.0.1".to_owned(), 8080)]);
-        assert!(ready(&slice, "admin").is_empty());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use client::Body;
 use crate::call::{Call, RequestBody, read_body};
 use crate::decode;
 use crate::options::WriteOptions;
-use crate::pipeline::{Operation, Review};
+use crate::pipeline::Review;
 use crate::registry::Served;
 use crate::respond;
 use crate::verbs::write::{run_admit, run_validate};
@@ -67,23 +67,12 @@ pub async fn issue(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
         return Err(Status::invalid(&gvk.group_kind(), &attributes.name, &errors));
     }
     let review = Review {
-        operation: Operation::Create,
-        user: call.user.clone(),
         kind: gvk,
         resource: served.gvr.clone(),
-        requested: call.requested(),
-        subresource: "token".into(),
-        namespace: attributes.namespace.clone(),
         name: attributes.name.clone(),
         dry_run: options.dry_run,
         options: options.to_value("CreateOptions"),
-        cluster: call.server.storage.clone(),
-        registry: call.registry.clone(),
-        metrics: call.server.metrics.policies.clone(),
-        warnings: Default::default(),
-        annotations: Default::default(),
-        together: Default::default(),
-        reinvocation: Default::default(),
+        ..Review::of(call)
     };
     let mut slot = Some(request);
     run_admit(call, &review, &mut slot, None).await?;

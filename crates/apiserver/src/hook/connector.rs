@@ -10,24 +10,38 @@ use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::Target;
+use super::trusted::Trusted;
 use crate::dial::Stream;
+
+/// What a server may choose to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocols {
+    /// HTTP/2 or HTTP/1.1.
+    Both,
+    /// HTTP/1.1 only: each question may go to another of several backends.
+    Http1,
+}
+
+/// Makes the connection below TLS, when that is no plain TCP to the URL's host.
+pub(crate) type Dial = Arc<dyn Fn() -> BoxFuture<'static, io::Result<Stream>> + Send + Sync>;
 
 /// Connects to one target.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     tls: Option<Arc<ClientConfig>>,
     /// The name that the server's certificate must have, when it is not the URL's.
     server_name: Option<ServerName<'static>>,
+    dial: Option<Dial>,
 }
 
 /// A connection to a hook.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     io: TokioIo<Stream>,
     speaks_http2: bool,
 }
@@ -35,26 +49,41 @@ pub(super) struct Wire {
 // === impl Connector ===
 
 impl Connector {
-    pub(super) fn new(target: &Target) -> Result<Connector, String> {
+    /// A connector to that target. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// The certificates cannot be used.
+    pub(crate) fn new(target: &Target, protocols: Protocols) -> Result<Connector, String> {
         let tls = match target.url.scheme_str() {
-            Some("https") => Some(Arc::new(config(target)?)),
+            Some("https") => Some(Arc::new(config(target, protocols)?)),
             _ => None,
         };
         let name = target.server_name.clone().map(ServerName::try_from).transpose();
         Ok(Connector {
             tls,
             server_name: name.map_err(|error| format!("tls-server-name: {error}"))?,
+            dial: None,
         })
+    }
+
+    /// The same over connections of the caller's making.
+    pub(crate) fn over(self, dial: Dial) -> Connector {
+        Connector {
+            dial: Some(dial),
+            ..self
+        }
     }
 
     async fn connect(self, url: Uri) -> io::Result<Wire> {
         let host = url.host().unwrap_or("").trim_start_matches('[').trim_end_matches(']');
         let port = url.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
+        let stream = match &self.dial {
+            Some(dial) => dial().await?,
+            None => tcp(host, port).await?,
+        };
         let Some(tls) = self.tls else {
             return Ok(Wire {
-                io: TokioIo::new(Box::new(stream)),
+                io: TokioIo::new(stream),
                 speaks_http2: false,
             });
         };
@@ -62,7 +91,7 @@ impl Connector {
             Some(name) => name,
             None => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,
         };
-        let stream = TlsConnector::from(tls).connect(name, stream).await?;
+        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(of_tls)?;
         Ok(Wire {
             speaks_http2: stream.get_ref().1.alpn_protocol() == Some(b"h2"),
             io: TokioIo::new(Box::new(stream)),
@@ -70,7 +99,76 @@ impl Connector {
     }
 }
 
-fn config(target: &Target) -> Result<ClientConfig, String> {
+/// Plain TCP to the first address of a host that takes it.
+async fn tcp(host: &str, port: u16) -> io::Result<Stream> {
+    let addresses = tokio::net::lookup_host((host, port)).await;
+    let addresses = addresses.map_err(|_| io::Error::other(format!("dial tcp: lookup {host}: no such host")))?;
+    let mut last = io::Error::other(format!("dial tcp: lookup {host}: no such host"));
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(Box::new(stream));
+            }
+            Err(error) => last = dialed(&address.to_string(), &error),
+        }
+    }
+    Err(last)
+}
+
+/// Why an address could not be reached, as Go says it.
+pub(crate) fn dialed(address: &str, error: &io::Error) -> io::Error {
+    let why = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+        io::ErrorKind::TimedOut => "i/o timeout".to_owned(),
+        _ => format!("connect: {error}"),
+    };
+    io::Error::new(error.kind(), format!("dial tcp {address}: {why}"))
+}
+
+/// Why a server is not trusted, as Go says it where it has the same reason.
+fn of_tls(error: io::Error) -> io::Error {
+    use rustls::{CertificateError, Error};
+    let Some(Error::InvalidCertificate(why)) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+        return error;
+    };
+    let why = match why {
+        // A bad signature is that of another authority of the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "certificate signed by unknown authority".to_owned()
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => "certificate has expired or is not yet valid".to_owned(),
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let presented: Vec<&str> = presented.iter().map(|name| dns_name(name)).collect();
+            format!(
+                "certificate is valid for {}, not {}",
+                presented.join(", "),
+                expected.to_str()
+            )
+        }
+        other => other.to_string(),
+    };
+    io::Error::new(error.kind(), format!("tls: failed to verify certificate: x509: {why}"))
+}
+
+/// A name as it is written: rustls shows names of certificates as `DnsName("a")`.
+fn dns_name(shown: &str) -> &str {
+    let inner = shown.split_once('"').and_then(|(_, rest)| rest.split_once('"'));
+    inner.map_or(shown, |(name, _)| name)
+}
+
+/// The roots that this machine trusts, if it has any.
+pub(crate) fn machine_roots(read: &super::ReadFile) -> Option<Vec<u8>> {
+    let mut places = super::kubeconfig::MACHINE_ROOTS.iter();
+    places.find_map(|path| read(std::path::Path::new(path)).ok())
+}
+
+fn config(target: &Target, protocols: Protocols) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -79,18 +177,9 @@ fn config(target: &Target) -> Result<ClientConfig, String> {
         None => builder
             .dangerous()
             .with_custom_certificate_verifier(client::https::anybody(&provider)),
-        Some(pem) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in rustls_pemfile::certs(&mut pem.as_slice()) {
-                let certificate = certificate.map_err(|error| format!("certificate-authority: {error}"))?;
-                // Of a machine's many roots some may be of a kind that is not supported; those trust nobody.
-                let _ = roots.add(certificate);
-            }
-            if roots.is_empty() {
-                return Err("certificate-authority: the PEM holds no certificate".into());
-            }
-            builder.with_root_certificates(roots)
-        }
+        Some(pem) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Trusted::new(pem, provider)?)),
     };
     let mut config = match &target.certificate {
         None => builder.with_no_client_auth(),
@@ -104,7 +193,10 @@ fn config(target: &Target) -> Result<ClientConfig, String> {
             set.map_err(|error| format!("client-certificate: {error}"))?
         }
     };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = match protocols {
+        Protocols::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Protocols::Http1 => vec![b"http/1.1".to_vec()],
+    };
     Ok(config)
 }
 

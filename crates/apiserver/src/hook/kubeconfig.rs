@@ -15,7 +15,7 @@ use super::ReadFile;
 
 /// Where machines keep the roots that everybody trusts; the first that is there counts.
 /// Source: `crypto/x509/root_linux.go` of Go.
-const MACHINE_ROOTS: [&str; 6] = [
+pub(super) const MACHINE_ROOTS: [&str; 6] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
@@ -36,10 +36,13 @@ pub struct Target {
     /// The name in the service's certificate, when it is not the URL's.
     pub server_name: Option<String>,
     /// Our certificate and its key, as PEM.
-    pub certificate: Option<(Vec<u8>, Vec<u8>)>,
+    pub certificate: Option<Certificate>,
     /// What we say who we are.
     pub login: Login,
 }
+
+/// A chain of certificates and its key, as PEM.
+pub type Certificate = (Vec<u8>, Vec<u8>);
 
 /// What is said with each question.
 #[derive(Clone)]
@@ -90,9 +93,9 @@ impl Target {
 }
 
 /// The file's directory: relative names are from there.
-struct File<'a> {
-    directory: &'a Path,
-    read: &'a ReadFile,
+pub(super) struct File<'a> {
+    pub(super) directory: &'a Path,
+    pub(super) read: &'a ReadFile,
 }
 
 // === impl File ===
@@ -135,12 +138,12 @@ impl File<'_> {
         if own.is_some() || url.scheme_str() != Some("https") {
             return Ok(own.or_else(|| Some(Vec::new())));
         }
-        let roots = MACHINE_ROOTS.iter().find_map(|path| (self.read)(Path::new(path)).ok());
+        let roots = super::machine_roots(self.read);
         let missing = "certificate-authority is not set, and this machine has no roots of its own";
         roots.map(Some).ok_or_else(|| missing.into())
     }
 
-    fn certificate(&self, user: &Value) -> Result<Option<(Vec<u8>, Vec<u8>)>, String> {
+    pub(super) fn certificate(&self, user: &Value) -> Result<Option<Certificate>, String> {
         let chain = self.bytes(user, "client-certificate")?;
         let key = self.bytes(user, "client-key")?;
         match (chain, key) {
@@ -150,7 +153,7 @@ impl File<'_> {
         }
     }
 
-    fn login(&self, user: &Value) -> Result<Login, String> {
+    pub(super) fn login(&self, user: &Value) -> Result<Login, String> {
         if let Some(field) = UNSPOKEN.into_iter().find(|field| !user[*field].is_null()) {
             return Err(format!(
                 "users[].user.{field}: hooks know certificates, tokens and passwords only"
@@ -190,7 +193,7 @@ impl File<'_> {
     }
 }
 
-fn text<'a>(of: &'a Value, field: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(of: &'a Value, field: &str) -> Option<&'a str> {
     of[field].as_str().filter(|text| !text.is_empty())
 }
 

@@ -1,14 +1,18 @@
 //! Hooks: services of others that the API server asks over HTTP (authorization, audit), each described by a file in
-//! kubeconfig format.
+//! kubeconfig format; and what they have in common with admission webhooks, which objects describe.
 //!
-//! A [`Target`] says where a service is, whom to trust and who we are; a [`Hook`] asks it. Invariants: a question has a
-//! deadline, an answer a greatest size, and a question that fails for the moment is asked again, a few times.
+//! A [`Target`] says where a service is, whom to trust and who we are; a [`Caller`] puts one question to it, and a [`Hook`]
+//! insists. Invariants: a question has a deadline, an answer a greatest size, and a question that fails for the moment is
+//! asked again by a hook, a few times.
 //!
 //! Source: `k8s.io/apiserver/pkg/util/webhook`.
 
+mod caller;
 mod connector;
 mod kubeconfig;
 mod remembered;
+mod trusted;
+mod users;
 
 use std::io;
 use std::path::Path;
@@ -18,15 +22,14 @@ use std::time::Duration;
 use api::Value;
 use base::{Backoff, Random};
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use http::header::RETRY_AFTER;
+use http::{StatusCode, Uri};
 
-use connector::Connector;
+pub(crate) use caller::Caller;
+pub(crate) use connector::{Connector, Dial, Protocols, dialed, machine_roots};
 pub use kubeconfig::{Login, Target};
 pub(crate) use remembered::Remembered;
+pub(crate) use users::Users;
 
 /// Reads a file that a configuration names: only the composition root knows of files.
 pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<Vec<u8>> + Send + Sync>;
@@ -44,14 +47,16 @@ const PAUSE_JITTER: f64 = 0.2;
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// The largest answer. A verdict is a few hundred bytes; nobody makes us hold more than an object may have.
 const ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// What we call ourselves.
+const AGENT: &str = concat!("trireme/", env!("CARGO_PKG_VERSION"));
 
 /// A service that is asked.
 pub struct Hook {
-    target: Target,
+    url: Uri,
+    caller: Caller,
     timeout: Duration,
     retry_pause: Duration,
     random: Random,
-    client: Client<Connector, Full<Bytes>>,
 }
 
 /// Why there is no answer.
@@ -71,10 +76,10 @@ impl Hook {
     /// # Errors
     /// The certificates cannot be used.
     pub fn new(target: Target, timeout: Duration, retry_pause: Duration, random: Random) -> Result<Hook, String> {
-        let connector = Connector::new(&target)?;
+        let connector = Connector::new(&target, Protocols::Both)?;
         Ok(Hook {
-            client: Client::builder(TokioExecutor::new()).build(connector),
-            target,
+            url: target.url,
+            caller: Caller::new(connector, target.login, AGENT),
             timeout,
             retry_pause,
             random,
@@ -122,23 +127,8 @@ impl Hook {
     }
 
     async fn exchange(&self, question: Bytes) -> Result<Bytes, HookError> {
-        let mut request = Request::post(self.target.url.clone())
-            .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, "application/json, */*")
-            .header(USER_AGENT, concat!("trireme/", env!("CARGO_PKG_VERSION")))
-            .body(Full::new(question))
-            .map_err(|error| self.error(error, false))?;
-        if let Some(value) = self.authorization()? {
-            request.headers_mut().insert(AUTHORIZATION, value);
-        }
-        let response = self.client.request(request).await.map_err(|error| {
-            // A connection that was reset may be a server that restarts; one that cannot be made is none.
-            let is_passing = !error.is_connect() && !is_timeout(&error);
-            self.error(chain(&error), is_passing)
-        })?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| self.error(error, false))?.to_bytes();
+        let answer = self.caller.post(self.url.clone(), question, ANSWER_BYTES_MAX).await;
+        let (head, body) = answer.map_err(|error| self.error(error.why, error.is_passing))?;
         if !head.status.is_success() {
             let asks_to_wait = head.headers.contains_key(RETRY_AFTER);
             return Err(self.refused(head.status, asks_to_wait, &body));
@@ -162,30 +152,9 @@ impl Hook {
         self.error(why, asks_to_wait || passing.contains(&status))
     }
 
-    fn authorization(&self) -> Result<Option<HeaderValue>, HookError> {
-        let text = match &self.target.login {
-            Login::None => return Ok(None),
-            Login::Token(token) => format!("Bearer {token}"),
-            Login::TokenFile { path, read } => {
-                let bytes =
-                    read(path).map_err(|error| self.error(format_args!("{}: {error}", path.display()), false))?;
-                format!("Bearer {}", String::from_utf8_lossy(&bytes).trim())
-            }
-            Login::Password { user, password } => {
-                use base64::Engine as _;
-                let pair = format!("{user}:{password}");
-                format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
-            }
-        };
-        let mut value = HeaderValue::try_from(text)
-            .map_err(|_| self.error("the credentials have characters that cannot be sent", false))?;
-        value.set_sensitive(true);
-        Ok(Some(value))
-    }
-
     fn error(&self, why: impl std::fmt::Display, is_passing: bool) -> HookError {
         HookError {
-            url: self.target.url.to_string(),
+            url: self.url.to_string(),
             why: why.to_string(),
             is_passing,
         }
@@ -193,27 +162,8 @@ impl Hook {
 
     /// Where it is.
     pub fn url(&self) -> &Uri {
-        &self.target.url
+        &self.url
     }
-}
-
-fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
-    let io = error.downcast_ref::<io::Error>();
-    io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) || error.source().is_some_and(is_timeout)
-}
-
-/// An error with its causes, each once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let own = error.to_string();
-        if !text.ends_with(&own) {
-            text = format!("{text}: {own}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ async fn nobody_there_is_told_at_once() {
     target.url = format!("http://{}/", closed.local_addr().unwrap()).parse().unwrap();
     drop(closed);
     let error = hook(target).ask(&json!({})).await.unwrap_err().to_string();
-    assert!(error.contains("Connection refused"), "{error}");
+    assert!(error.contains("connect: connection refused"), "{error}");
 }
 
 #[tokio::test]

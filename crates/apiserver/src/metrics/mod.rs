@@ -9,6 +9,8 @@ mod admission;
 mod allocation;
 mod audit;
 mod client_certificates;
+mod conditions;
+mod dynamic;
 mod features;
 mod flow;
 mod health;
@@ -22,6 +24,7 @@ mod reads;
 mod reloads;
 mod requests;
 mod sealing;
+mod webhooks;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -42,17 +45,18 @@ pub use admission::{AdmissionMetrics, Step};
 pub use allocation::{AllocationMetrics, Scope};
 pub use audit::AuditMetrics;
 pub use client_certificates::ClientCertificateMetrics;
+pub use dynamic::DynamicMetrics;
 pub use flow::{FlowMetrics, LevelMetrics, SchemaMetrics};
 pub use health::HealthMetrics;
 pub use names::{Name, plain};
 use names::{Names, name};
 pub use pod_security::PodSecurityMetrics;
-pub use policies::PolicyMetrics;
 use process::Process;
 pub use reads::{Reads, Sizes, WatchMetrics};
 pub use reloads::ReloadMetrics;
 pub use requests::{InFlight, LongRunning, RequestLabels, Requests};
 pub use sealing::{SealingMetrics, Transformation};
+pub use webhooks::Called;
 
 /// Upstream's buckets of requests and of calls to the store, in seconds.
 const DURATION_BUCKETS: [f64; 23] = [
@@ -123,8 +127,8 @@ pub struct Metrics {
     pub access: Access,
     /// Admission plug-ins.
     pub admission: AdmissionMetrics,
-    /// Admission policies.
-    pub policies: Arc<PolicyMetrics>,
+    /// Admission policies and webhooks.
+    pub dynamic: Arc<DynamicMetrics>,
     /// Lists and watches.
     pub reads: Reads,
     /// Health checks, which `/metrics/slis` tells.
@@ -162,7 +166,7 @@ impl Metrics {
             flow: FlowMetrics::default(),
             access: Access::default(),
             admission: AdmissionMetrics::of(plugins),
-            policies: Arc::default(),
+            dynamic: Arc::default(),
             reads: Reads::default(),
             health: HealthMetrics::default(),
             watch_frames: Counter::default(),
@@ -211,7 +215,7 @@ impl Metrics {
         self.access.register(r);
         self.flow.register(r);
         self.admission.register(r);
-        self.policies.register(r);
+        self.dynamic.register(r);
         self.audit.register(r);
         self.reads.register(r);
         let help = "Frames made for watchers; one that several are sent counts once";

@@ -19,7 +19,7 @@ what upstream has no name for has one of ours (`apiserver_storage_revision`, `ap
 controllers and their work queues (`rest_client_*`, `workqueue_*`) are told here, too, with the host `in-process`.
 
 What has no meaning here is left out: Go's garbage collection, the growing and shrinking of a watch cache that is the store
-itself, admission webhooks, custom resources, aggregated servers. `etcd_request_*` are writes to the store, whichever it is;
+itself, custom resources, aggregated servers. `etcd_request_*` are writes to the store, whichever it is;
 nothing is read from it to answer a request.
 ";
 

@@ -1,7 +1,6 @@
 //! What admission policies decided, and how long it took, under upstream's names.
 //!
-//! Sources: `policy/validating/metrics`, `policy/mutating/metrics` and, for match conditions, `metrics/metrics.go` of
-//! `k8s.io/apiserver/pkg/admission`.
+//! Sources: `policy/validating/metrics` and `policy/mutating/metrics` of `k8s.io/apiserver/pkg/admission/plugin`.
 
 use std::time::Duration;
 
@@ -11,13 +10,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::names::{Names, name};
-use super::pod_security::PodSecurityMetrics;
-use crate::pipeline::Operation;
 
 /// Upstream's buckets of expressions, in seconds.
 const SECONDS: [f64; 5] = [0.000_000_5, 0.001, 0.01, 0.1, 1.0];
-/// Upstream's buckets of match conditions, in seconds.
-const CONDITION_SECONDS: [f64; 7] = [0.001, 0.005, 0.01, 0.025, 0.1, 0.2, 0.25];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct MutationLabels {
@@ -33,14 +28,6 @@ struct CheckLabels {
     enforcement_action: &'static str,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ConditionLabels {
-    name: String,
-    kind: &'static str,
-    r#type: &'static str,
-    operation: &'static str,
-}
-
 type Durations<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The metrics of admission policies.
@@ -49,10 +36,6 @@ pub struct PolicyMetrics {
     check_seconds: Durations<CheckLabels>,
     mutations: Family<MutationLabels, Counter>,
     mutation_seconds: Durations<MutationLabels>,
-    condition_errors: Family<ConditionLabels, Counter>,
-    condition_seconds: Durations<ConditionLabels>,
-    /// What Pod Security decided.
-    pub pod_security: PodSecurityMetrics,
 }
 
 impl Default for PolicyMetrics {
@@ -62,9 +45,6 @@ impl Default for PolicyMetrics {
             check_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             mutations: Family::default(),
             mutation_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
-            condition_errors: Family::default(),
-            condition_seconds: Family::new_with_constructor(|| Histogram::new(CONDITION_SECONDS)),
-            pod_security: PodSecurityMetrics::default(),
         }
     }
 }
@@ -81,13 +61,6 @@ impl PolicyMetrics {
         let help = "How long a mutation of a policy took, in seconds";
         let mutation_seconds = "apiserver_mutating_admission_policy_check_duration_seconds";
         name(r, mutation_seconds, help, &self.mutation_seconds);
-        let help = "Match conditions of admission policies that could not be evaluated";
-        let condition_errors = "apiserver_admission_match_condition_evaluation_errors";
-        name(r, condition_errors, help, &self.condition_errors);
-        let help = "How long match conditions took that kept a policy from a request, in seconds";
-        let condition_seconds = "apiserver_admission_match_condition_evaluation_seconds";
-        name(r, condition_seconds, help, &self.condition_seconds);
-        self.pod_security.register(r);
     }
 
     /// A validation did not hold, or could not be evaluated; `action` is `deny`, `warn`, `audit` or `allow`.
@@ -105,23 +78,6 @@ impl PolicyMetrics {
         let labels = of(policy, binding, error);
         self.mutations.get_or_create(&labels).inc();
         self.mutation_seconds.get_or_create(&labels).observe(took.as_secs_f64());
-    }
-
-    /// A policy's match conditions kept it from a request; `errors` of them could not be evaluated.
-    pub fn kept_away(&self, policy: &str, operation: Operation, errors: u64, took: Duration) {
-        let labels = ConditionLabels {
-            name: policy.to_owned(),
-            kind: "policy",
-            // Of mutating policies too, as upstream has it.
-            r#type: "validate",
-            operation: operation.as_str(),
-        };
-        if errors > 0 {
-            self.condition_errors.get_or_create(&labels).inc_by(errors);
-        }
-        self.condition_seconds
-            .get_or_create(&labels)
-            .observe(took.as_secs_f64());
     }
 }
 

@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use api::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value};
 
 use super::Reinvocation;
+use crate::audit::Level;
+use crate::call::Call;
 use crate::cluster::{Cluster, Object};
-use crate::metrics::PolicyMetrics;
+use crate::dial::ServiceDialer;
+use crate::metrics::DynamicMetrics;
 use crate::registry::Registry;
 use crate::request::UserInfo;
 use crate::transport::Own;
@@ -68,16 +72,31 @@ pub struct Review {
     pub cluster: Arc<dyn Cluster>,
     /// What is served, for this request to its end.
     pub registry: Arc<Registry>,
-    /// What policies decide is counted here.
-    pub metrics: Arc<PolicyMetrics>,
+    /// What policies and webhooks decide is counted here.
+    pub metrics: Arc<DynamicMetrics>,
+    /// The way to pods, for whoever asks one of them.
+    pub services: Option<Arc<dyn ServiceDialer>>,
+    /// When the request has to be answered, if ever.
+    pub deadline: Option<Instant>,
     /// Texts for the `Warning` header.
     pub warnings: Mutex<Vec<String>>,
     /// Annotations for the audit log.
-    pub annotations: Mutex<Vec<(String, String)>>,
+    pub annotations: Mutex<Vec<Annotation>>,
     /// What a plug-in wants written together with the object.
     pub together: Mutex<Together>,
     /// Whether the mutating slot runs once more.
     pub reinvocation: Mutex<Reinvocation>,
+}
+
+/// A note for the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Annotation {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: String,
+    /// How much the log must be told of the request to be told this.
+    pub level: Level,
 }
 
 /// Other objects that change with the one that is written: all of them in one transaction, or none. Only creates and
@@ -92,6 +111,33 @@ pub struct Together {
 }
 
 impl Review {
+    /// What all reviews of a request have in common: a create of the resource that it names, by whoever sends it, without
+    /// a name, options and dry run.
+    pub fn of(call: &Call) -> Review {
+        let attributes = &call.attributes;
+        Review {
+            operation: Operation::Create,
+            user: call.user.clone(),
+            kind: GroupVersionKind::default(),
+            resource: call.requested(),
+            requested: call.requested(),
+            subresource: attributes.subresource.clone(),
+            namespace: attributes.namespace.clone(),
+            name: String::new(),
+            dry_run: false,
+            options: Value::Null,
+            cluster: call.server.storage.clone(),
+            registry: call.registry.clone(),
+            metrics: call.server.metrics.dynamic.clone(),
+            services: call.server.services.clone(),
+            deadline: call.deadline,
+            warnings: Mutex::default(),
+            annotations: Mutex::default(),
+            together: Mutex::default(),
+            reinvocation: Mutex::default(),
+        }
+    }
+
     /// Whether this is about that resource of that group, and that subresource (empty: the main resource).
     pub fn is_about(&self, group: &str, resource: &str, subresource: &str) -> bool {
         self.resource.group == group && self.resource.resource == resource && self.subresource == subresource
@@ -113,7 +159,16 @@ impl Review {
 
     /// Adds an annotation for the audit log.
     pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
-        self.annotations.lock().push((key.into(), value.into()));
+        self.annotate_at(Level::Metadata, key, value);
+    }
+
+    /// Adds one that the log is only told with so much of the request. What is there already stays as it is.
+    pub fn annotate_at(&self, level: Level, key: impl Into<String>, value: impl Into<String>) {
+        let (key, value) = (key.into(), value.into());
+        let mut annotations = self.annotations.lock();
+        if annotations.iter().all(|annotation| annotation.key != key) {
+            annotations.push(Annotation { key, value, level });
+        }
     }
 
     /// The 403 that upstream's plug-ins answer (`admission.NewForbidden`): `pods "x" is forbidden: why`.

@@ -9,9 +9,9 @@ mod reinvocation;
 mod span;
 mod stages;
 
-pub use admission::{Operation, Plugin, Review};
+pub use admission::{Annotation, Operation, Plugin, Review};
 pub use identity::{Anonymous, Authenticator, Authorizer, Credentials, Decision, Identity, RuleSet, TokenIssuer};
-pub use reinvocation::Reinvocation;
+pub use reinvocation::{Mutator, Reinvocation};
 pub use stages::{Peer, handle};
 
 use api::{GroupResource, Status};

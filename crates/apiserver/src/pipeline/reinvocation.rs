@@ -1,10 +1,20 @@
 //! Whether the mutating slot runs once more: what plug-ins saw first may have been changed by those after them.
 //!
-//! Source: `k8s.io/apiserver/pkg/admission/reinvocation.go` and `plugin/policy/mutating/reinvocationcontext.go`.
+//! Source: `k8s.io/apiserver/pkg/admission/reinvocation.go` and `reinvocationcontext.go` of `plugin/policy/mutating` and
+//! `plugin/webhook/mutating`.
 
 use std::collections::BTreeSet;
 
 use api::Value;
+
+/// Who changes objects and may ask to do it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutator {
+    /// MutatingAdmissionPolicy.
+    Policies,
+    /// MutatingAdmissionWebhook.
+    Webhooks,
+}
 
 /// What a second run through all plug-ins depends on.
 #[derive(Default)]
@@ -13,11 +23,17 @@ pub struct Reinvocation {
     wanted: bool,
     /// This is the second run.
     second: bool,
-    /// Runs that ask to be repeated, since the last change.
+    runs: [Runs; 2],
+}
+
+/// The runs of one plug-in.
+#[derive(Default)]
+struct Runs {
+    /// Those that ask to be repeated, since the last change.
     ran: BTreeSet<String>,
     /// Those of them that something was changed after.
     due: BTreeSet<String>,
-    /// The object as the policies left it.
+    /// The object as the plug-in left it.
     left: Option<Value>,
 }
 
@@ -31,37 +47,47 @@ impl Reinvocation {
         again
     }
 
-    /// Policies begin; whether this is their second time.
-    pub fn begin(&mut self, object: Option<&Value>) -> bool {
-        if self.second && self.left.as_ref() != object {
-            self.make_due();
+    /// A plug-in begins; whether this is its second time.
+    pub fn begin(&mut self, who: Mutator, object: Option<&Value>) -> bool {
+        let runs = &mut self.runs[who as usize];
+        if self.second && runs.left.as_ref() != object {
+            runs.make_due();
         }
         self.second
     }
 
-    /// Whether a policy with that key runs a second time.
-    pub fn is_due(&self, key: &str) -> bool {
-        self.due.contains(key)
+    /// Whether what has that key runs a second time.
+    pub fn is_due(&self, who: Mutator, key: &str) -> bool {
+        self.runs[who as usize].due.contains(key)
     }
 
-    /// A policy ran; with its key when it asks to be repeated.
-    pub fn ran(&mut self, changed: bool, key: Option<String>) {
+    /// Something ran; with its key when it asks to be repeated.
+    pub fn ran(&mut self, who: Mutator, changed: bool, key: Option<String>) {
+        let runs = &mut self.runs[who as usize];
         if changed {
-            self.make_due();
+            runs.make_due();
             self.wanted = true;
         }
-        self.ran.extend(key);
+        runs.ran.extend(key);
     }
 
-    /// Policies are done. Whatever applied a mutation counts as a change by then, even if it changed nothing.
-    pub fn end(&mut self, object: Option<&Value>, applied: bool) {
+    /// A plug-in is done. Whatever applied a mutation counts as a change by then, even if it changed nothing.
+    pub fn end(&mut self, who: Mutator, object: Option<&Value>, applied: bool) {
+        let runs = &mut self.runs[who as usize];
         if applied {
-            self.make_due();
+            runs.make_due();
             self.wanted = true;
         }
-        self.left = object.cloned();
+        // Whoever asks for nothing needs nothing to compare with.
+        if !runs.ran.is_empty() || !runs.due.is_empty() {
+            runs.left = object.cloned();
+        }
     }
+}
 
+// === impl Runs ===
+
+impl Runs {
     fn make_due(&mut self) {
         self.due.append(&mut self.ran);
     }
@@ -71,22 +97,23 @@ impl Reinvocation {
 mod tests {
     use serde_json::json;
 
+    use super::Mutator::{Policies, Webhooks};
     use super::*;
 
     #[test]
     fn what_asks_for_it_runs_again_after_a_change() {
         let (one, two) = (json!({"x": 1}), json!({"x": 2}));
         let mut state = Reinvocation::default();
-        assert!(!state.begin(Some(&one)));
-        state.ran(false, Some("first".into()));
-        state.ran(true, Some("second".into()));
-        assert!(!state.is_due("second"), "nothing changed after it");
-        state.end(Some(&two), true);
+        assert!(!state.begin(Policies, Some(&one)));
+        state.ran(Policies, false, Some("first".into()));
+        state.ran(Policies, true, Some("second".into()));
+        assert!(!state.is_due(Policies, "second"), "nothing changed after it");
+        state.end(Policies, Some(&two), true);
         assert!(state.again());
-        assert!(state.begin(Some(&two)));
-        assert!(state.is_due("first"));
-        assert!(state.is_due("second"));
-        assert!(!state.is_due("third"));
+        assert!(state.begin(Policies, Some(&two)));
+        assert!(state.is_due(Policies, "first"));
+        assert!(state.is_due(Policies, "second"));
+        assert!(!state.is_due(Policies, "third"));
         assert!(!state.again(), "once");
     }
 
@@ -94,9 +121,9 @@ mod tests {
     fn nothing_runs_again_when_nothing_was_applied() {
         let one = json!({"x": 1});
         let mut state = Reinvocation::default();
-        state.begin(Some(&one));
-        state.ran(false, Some("first".into()));
-        state.end(Some(&one), false);
+        state.begin(Policies, Some(&one));
+        state.ran(Policies, false, Some("first".into()));
+        state.end(Policies, Some(&one), false);
         assert!(!state.again());
     }
 
@@ -104,12 +131,18 @@ mod tests {
     fn a_change_of_others_is_one_too() {
         let (one, two) = (json!({"x": 1}), json!({"x": 2}));
         let mut state = Reinvocation::default();
-        state.begin(Some(&one));
-        state.ran(true, None);
-        state.ran(false, Some("first".into()));
-        state.end(Some(&one), false);
+        state.begin(Policies, Some(&one));
+        state.ran(Policies, true, None);
+        state.ran(Policies, false, Some("first".into()));
+        state.end(Policies, Some(&one), false);
+        state.begin(Webhooks, Some(&one));
+        state.ran(Webhooks, false, Some("first".into()));
+        state.end(Webhooks, Some(&one), false);
         assert!(state.again());
-        state.begin(Some(&two));
-        assert!(state.is_due("first"));
+        state.begin(Policies, Some(&two));
+        assert!(state.is_due(Policies, "first"));
+        assert!(!state.is_due(Webhooks, "first"), "they have not begun");
+        state.begin(Webhooks, Some(&one));
+        assert!(!state.is_due(Webhooks, "first"), "nothing changed after them");
     }
 }

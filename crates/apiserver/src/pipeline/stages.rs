@@ -178,9 +178,19 @@ async fn guarded(
         Ok(deadline) => deadline,
         Err(status) => return body::status(&status),
     };
+    let due = (!long).then(|| began + deadline);
     let what = format!("{} {}", request.method(), request.uri().path());
-    let stages =
-        AssertUnwindSafe(stages(server, peer, request, query, attributes, audit_id, began, open)).catch_unwind();
+    let stages = AssertUnwindSafe(stages(
+        server,
+        peer,
+        request,
+        query,
+        attributes,
+        audit_id,
+        (began, due),
+        open,
+    ))
+    .catch_unwind();
     let outcome = if long {
         Ok(stages.await)
     } else {
@@ -210,7 +220,7 @@ async fn stages(
     query: Query,
     attributes: Attributes,
     audit_id: &str,
-    began: Instant,
+    (began, deadline): (Instant, Option<Instant>),
     open: Option<LongRunning>,
 ) -> Response<Body> {
     let (mut parts, request_body) = request.into_parts();
@@ -275,6 +285,7 @@ async fn stages(
         warnings: Mutex::default(),
         upgrade: Mutex::new(upgrade),
         audit,
+        deadline,
         _open: open,
     });
     let flow = server.flow.classify(&call.user, &call.attributes);

@@ -208,22 +208,14 @@ fn review(call: &Call, kind: &Kind, namespace: &str, name: &str, options: &Delet
     let namespace = if is_namespaces(kind) { name } else { namespace };
     Review {
         operation: Operation::Delete,
-        user: call.user.clone(),
         kind: kind.hub.clone(),
         resource: GroupVersionResource::new(&kind.row.group, &kind.row.hub, &kind.row.plural),
-        requested: call.requested(),
         subresource: String::new(),
         namespace: namespace.into(),
         name: name.into(),
         dry_run: options.dry_run,
         options: options.to_value(),
-        cluster: call.server.storage.clone(),
-        registry: call.registry.clone(),
-        metrics: call.server.metrics.policies.clone(),
-        warnings: Default::default(),
-        annotations: Default::default(),
-        together: Default::default(),
-        reinvocation: Default::default(),
+        ..Review::of(call)
     }
 }
 

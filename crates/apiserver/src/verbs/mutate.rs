@@ -39,7 +39,6 @@ pub async fn create(call: &Call, served: &Arc<Served>, body: RequestBody) -> Res
         subresource: "",
         name: "",
         options: &options,
-        options_kind: "CreateOptions",
         internal: false,
     };
     respond::object(call, served, &write.create(object).await?.object, 201)
@@ -51,7 +50,7 @@ pub async fn update(call: &Call, served: &Arc<Served>, body: RequestBody) -> Res
     let options = WriteOptions::parse(call, "UpdateOptions", false)?;
     let object = decode::object(call, &bytes, &served.gvk, &served.schema, options.field_validation)?;
     let mut object = view::to_hub(served, object)?;
-    let write = writer(call, served, &options, "UpdateOptions");
+    let write = writer(call, served, &options);
     ensure_namespace(&mut object, scope(&served.kind, &call.attributes.namespace))?;
     check_name(&object, write.name)?;
     let now = rfc3339(call.server.clock.now());
@@ -75,7 +74,7 @@ pub async fn update(call: &Call, served: &Arc<Served>, body: RequestBody) -> Res
     answer(call, served, &written)
 }
 
-fn writer<'a>(call: &'a Call, served: &'a Arc<Served>, options: &'a WriteOptions, kind: &'static str) -> Write<'a> {
+fn writer<'a>(call: &'a Call, served: &'a Arc<Served>, options: &'a WriteOptions) -> Write<'a> {
     let attributes = &call.attributes;
     Write {
         call,
@@ -83,7 +82,6 @@ fn writer<'a>(call: &'a Call, served: &'a Arc<Served>, options: &'a WriteOptions
         subresource: &attributes.subresource,
         name: &attributes.name,
         options,
-        options_kind: kind,
         internal: false,
     }
 }
@@ -122,7 +120,7 @@ pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
     }
     let bytes = read_body(body).await?;
     let options = WriteOptions::parse(call, "PatchOptions", media == MediaType::ApplyYaml)?;
-    let write = writer(call, served, &options, "PatchOptions");
+    let write = writer(call, served, &options);
     let now = rfc3339(call.server.clock.now());
     let document = Document::read(call, media, &bytes, &options)?;
     let written = match media {

@@ -26,12 +26,13 @@ use super::mutate::{Document, patch_type};
 use super::read;
 use super::write::Write;
 
-fn scale_kind() -> GroupVersionKind {
+/// The kind of what is read and written here.
+pub fn kind() -> GroupVersionKind {
     GroupVersionKind::new("autoscaling", "v1", "Scale")
 }
 
 fn schema() -> SchemaRef {
-    SchemaRef::builtin(&scale_kind()).expect("invariant: the schema has autoscaling/v1 Scale")
+    SchemaRef::builtin(&kind()).expect("invariant: the schema has autoscaling/v1 Scale")
 }
 
 /// GET.
@@ -69,8 +70,8 @@ fn scale_table(scale: &Value, version: &str, context: &PrintContext) -> Value {
 pub async fn update(call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
     let bytes = read_body(body).await?;
     let options = WriteOptions::parse(call, "UpdateOptions", false)?;
-    let scale = decode::object(call, &bytes, &scale_kind(), &schema(), options.field_validation)?;
-    write(call, served, &options, "UpdateOptions", &|_| Ok(scale.clone())).await
+    let scale = decode::object(call, &bytes, &kind(), &schema(), options.field_validation)?;
+    write(call, served, &options, &|_| Ok(scale.clone())).await
 }
 
 /// PATCH.
@@ -93,14 +94,13 @@ pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
             .map_err(|error| Status::bad_request(error.to_string()))?;
         Ok(patched)
     };
-    write(call, served, &options, "PatchOptions", &make).await
+    write(call, served, &options, &make).await
 }
 
 async fn write(
     call: &Call,
     served: &Arc<Served>,
     options: &WriteOptions,
-    options_kind: &'static str,
     make_scale: &(dyn Fn(&Value) -> Result<Value, Status> + Send + Sync),
 ) -> Result<Response<Body>, Status> {
     let write = Write {
@@ -109,7 +109,6 @@ async fn write(
         subresource: "scale",
         name: &call.attributes.name,
         options,
-        options_kind,
         internal: false,
     };
     let now = rfc3339(call.server.clock.now());
@@ -125,7 +124,7 @@ async fn write(
 }
 
 /// The object with the Scale's replicas; the Scale's version and uid have to be the object's.
-fn replicas_set(live: &Value, scale: &Value) -> Result<Value, Status> {
+pub fn replicas_set(live: &Value, scale: &Value) -> Result<Value, Status> {
     let name = meta::name(scale);
     if !name.is_empty() && name != meta::name(live) {
         let expected = meta::name(live);
@@ -137,7 +136,7 @@ fn replicas_set(live: &Value, scale: &Value) -> Result<Value, Status> {
     if replicas < 0 {
         let path = Path::new("spec").child("replicas");
         let errors = [Error::invalid(&path, replicas, "must be greater than or equal to 0")];
-        return Err(Status::invalid(&scale_kind().group_kind(), name, &errors));
+        return Err(Status::invalid(&kind().group_kind(), name, &errors));
     }
     let mut object = live.clone();
     object["spec"]["replicas"] = replicas.into();
@@ -148,7 +147,7 @@ fn replicas_set(live: &Value, scale: &Value) -> Result<Value, Status> {
 }
 
 /// The Scale of a hub object.
-fn scale_of(object: &Value) -> Result<Value, Status> {
+pub fn scale_of(object: &Value) -> Result<Value, Status> {
     let metadata = json!({
         "name": meta::name(object), "namespace": meta::namespace(object), "uid": meta::uid(object),
         "resourceVersion": meta::resource_version(object),

@@ -8,6 +8,7 @@ mod create;
 mod metadata;
 mod update;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use store::{Guard, Operation as StoreOperation, Transaction};
@@ -29,6 +30,7 @@ use crate::registry::{Kind, Served};
 pub use metadata::{check_name, ensure_namespace};
 
 use super::read::scope;
+use super::scale;
 use metadata::dedup_owners;
 
 /// One write, whatever its verb.
@@ -43,8 +45,6 @@ pub struct Write<'a> {
     pub name: &'a str,
     /// The options.
     pub options: &'a WriteOptions,
-    /// `CreateOptions`, `UpdateOptions` or `PatchOptions`.
-    pub options_kind: &'static str,
     /// The write is the server's own consequence of a request that was admitted and checked by itself (a binding): no
     /// strategy, no validation, no admission of the object.
     pub internal: bool,
@@ -80,29 +80,24 @@ impl Write<'_> {
 
     fn review(&self, operation: Operation, name: &str) -> Review {
         let kind = self.kind();
-        let mut options = self.options.to_value(self.options_kind);
-        if operation == Operation::Create {
-            options["kind"] = "CreateOptions".into();
-        }
+        // A patch is an update, or a create where there is nothing yet. Source: `patchToUpdateOptions` of
+        // apiserver/pkg/endpoints/handlers/patch.go.
+        let options = match operation {
+            Operation::Create => "CreateOptions",
+            _ => "UpdateOptions",
+        };
         Review {
             operation,
-            user: self.call.user.clone(),
-            kind: kind.hub.clone(),
+            kind: match self.subresource {
+                "scale" => scale::kind(),
+                _ => kind.hub.clone(),
+            },
             resource: api::GroupVersionResource::new(&kind.row.group, &kind.row.hub, &kind.row.plural),
-            requested: self.call.requested(),
             subresource: self.subresource.into(),
-            // A Namespace is in itself, for admission.
-            namespace: self.call.attributes.namespace.clone(),
             name: name.into(),
             dry_run: self.options.dry_run,
-            options,
-            cluster: self.call.server.storage.clone(),
-            registry: self.call.registry.clone(),
-            metrics: self.call.server.metrics.policies.clone(),
-            warnings: Default::default(),
-            annotations: Default::default(),
-            together: Default::default(),
-            reinvocation: Default::default(),
+            options: self.options.to_value(options),
+            ..Review::of(self.call)
         }
     }
 
@@ -124,14 +119,30 @@ impl Write<'_> {
         {
             return Ok(before.clone());
         }
-        let mut slot = Some(before.clone());
-        run_admit(self.call, review, &mut slot, old).await?;
+        let shown = self.shown(before)?;
+        let shown_old = old.map(|old| self.shown(old)).transpose()?;
+        let mut slot = Some(shown.clone().into_owned());
+        run_admit(self.call, review, &mut slot, shown_old.as_deref()).await?;
         let mut object = slot.ok_or_else(|| Status::internal("an admission plug-in removed the object"))?;
+        if self.subresource == "scale" {
+            object = match object == *shown {
+                true => before.clone(),
+                false => scale::replicas_set(before, &object)?,
+            };
+        }
         if object != *before {
             self.settle(&mut object)?;
         }
         dedup_owners(self.call, &mut object, true);
         Ok(object)
+    }
+
+    /// The object as admission sees it: of `scale` it is the Scale.
+    fn shown<'v>(&self, object: &'v Value) -> Result<Cow<'v, Value>, Status> {
+        match self.subresource {
+            "scale" => scale::scale_of(object).map(Cow::Owned),
+            _ => Ok(Cow::Borrowed(object)),
+        }
     }
 
     fn refuse(&self, object: &Value, errors: &[Error]) -> Result<(), Status> {
@@ -307,9 +318,9 @@ pub async fn run_validate(
 
 /// What plug-ins tell beside their verdict.
 fn take_warnings(call: &Call, review: &Review) {
-    for (key, value) in std::mem::take(&mut *review.annotations.lock()) {
+    for annotation in std::mem::take(&mut *review.annotations.lock()) {
         if let Some(trail) = &call.audit {
-            trail.annotate(&key, &value);
+            trail.annotate_at(annotation.level, &annotation.key, &annotation.value);
         }
     }
     for warning in std::mem::take(&mut *review.warnings.lock()) {

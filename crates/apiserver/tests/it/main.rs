@@ -20,6 +20,7 @@ mod rows;
 mod sealing;
 mod services;
 mod watches;
+mod webhooks;
 mod websockets;
 mod wire;
 mod world;

@@ -1,4 +1,4 @@
-//! The admissionregistration.k8s.io group: policies, and webhooks (not served: none is called yet).
+//! The admissionregistration.k8s.io group: policies, and configurations of webhooks.
 
 mod expressions;
 mod mutating;
@@ -19,7 +19,7 @@ use crate::view::View;
 const GROUP: &str = "admissionregistration.k8s.io";
 const CATEGORIES: &[&str] = &["api-extensions"];
 
-/// The kinds that are served.
+/// The kinds of the group.
 pub fn rows() -> Vec<StorageKind> {
     vec![
         shared("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
@@ -30,6 +30,10 @@ pub fn rows() -> Vec<StorageKind> {
             .strategy(mutating::MutatingBindings)
             .columns(BINDING)
             .build(),
+        shared("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+            .strategy(webhooks::Webhooks { mutating: true })
+            .columns(WEBHOOKS)
+            .build(),
         shared("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
             .strategy(validating::ValidatingPolicies)
             .status()
@@ -38,16 +42,6 @@ pub fn rows() -> Vec<StorageKind> {
         shared("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
             .strategy(validating::ValidatingBindings)
             .columns(BINDING)
-            .build(),
-    ]
-}
-
-/// The kinds that nothing acts on.
-pub fn rows_without_effect() -> Vec<StorageKind> {
-    vec![
-        shared("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
-            .strategy(webhooks::Webhooks { mutating: true })
-            .columns(WEBHOOKS)
             .build(),
         shared("ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
             .strategy(webhooks::Webhooks { mutating: false })

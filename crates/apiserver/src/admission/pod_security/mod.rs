@@ -414,7 +414,7 @@ mod tests {
             let review = world(&labels).review(Operation::Create, "", "pods", "", "n", "a");
             // What is refused is told, too.
             let _ = PodSecurity::default().check(&review, &privileged(), None);
-            review.annotations.into_inner()
+            crate::admission::testing::told(&review)
         };
         let policy = |rule: &str| ("pod-security.kubernetes.io/enforce-policy".to_owned(), rule.to_owned());
         let violations = format!("would violate PodSecurity \"baseline:latest\": {WHY}");
@@ -476,7 +476,7 @@ mod tests {
             let mut pod = privileged();
             pod["spec"]["runtimeClassName"] = json!(class);
             let verdict = plugin.check(&review, &pod, None);
-            (verdict.is_ok(), review.annotations.into_inner())
+            (verdict.is_ok(), crate::admission::testing::told(&review))
         };
         let exempt = |why: &str| vec![("pod-security.kubernetes.io/exempt".to_owned(), why.to_owned())];
         let policy = (

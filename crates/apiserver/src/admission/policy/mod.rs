@@ -1,19 +1,14 @@
 //! Admission policies: what cluster administrators say in CEL about the requests of others.
 //!
-//! [`source`] follows policies and their bindings and compiles them, [`matching`] says which of them are about a request,
-//! [`params`] finds the objects that bindings name, [`evaluate`] runs expressions over what [`input`] shows them, and
-//! [`answers`] lets expressions, which cannot wait, ask authorizers, who may have to. [`validating`] and [`mutating`] are
-//! the plug-ins; [`rights`] checks, when policies are written, that their writer may read what they are about.
+//! [`source`] follows policies and their bindings and compiles them, and [`params`] finds the objects that bindings name.
+//! [`validating`] and [`mutating`] are the plug-ins; [`rights`] checks, when policies are written, that their writer may read
+//! what they are about.
 //!
 //! A policy holds from the next request on after it was written: whoever decides drains what was committed. Where upstream
 //! goes through policies and bindings in no order, here it is that of their names.
 //!
 //! Source: `k8s.io/apiserver/pkg/admission/plugin/policy`.
 
-mod answers;
-mod evaluate;
-mod input;
-mod matching;
 mod mutating;
 mod params;
 mod patches;
@@ -27,10 +22,8 @@ pub use mutating::MutatingPolicies;
 pub use rights::PolicyRights;
 pub use validating::ValidatingPolicies;
 
+use super::dynamic::GROUP;
 use crate::pipeline::Review;
-
-/// The group of policies.
-const GROUP: &str = "admissionregistration.k8s.io";
 
 /// What no policy is about: it is not stored, and policies themselves, which could lock everybody out.
 /// Source: `pkg/kubeapiserver/admission/exclusion/resources.go`.
@@ -50,14 +43,4 @@ const EXEMPT: [(&str, &str); 10] = [
 fn is_exempt(review: &Review) -> bool {
     let (group, resource) = (&*review.resource.group, &*review.resource.resource);
     EXEMPT.contains(&(group, resource))
-}
-
-/// Errors as upstream joins them: several in brackets, each once.
-fn aggregate(mut errors: Vec<String>) -> String {
-    let mut seen = std::collections::BTreeSet::new();
-    errors.retain(|error| seen.insert(error.clone()));
-    match &mut errors[..] {
-        [one] => std::mem::take(one),
-        many => format!("[{}]", many.join(", ")),
-    }
 }

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use api::normalize::{UnknownFields, normalize};
 use api::schema::SchemaRef;
 use api::{Status, StatusCause, Value, meta};
 use cel::Budget;
@@ -15,15 +14,16 @@ use cel::admission::{Declared, Gives};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::answers::Answers;
-use super::evaluate::{COST_MAX, conditions, error_type};
-use super::input::{Input, Run, Visible};
-use super::matching::{Matched, Seen};
 use super::params::ParamKind;
 use super::patches::{self, Failure};
-use super::source::{Binding, Compiler, Expression, Hook, Policy, Source, items};
-use crate::pipeline::{Authorizer, Operation, Plugin, Review};
-use crate::registry::Kind;
+use super::source::{Binding, Hook, Policy, Source};
+use crate::admission::dynamic::answers::Answers;
+use crate::admission::dynamic::evaluate::{COST_MAX, conditions, error_type};
+use crate::admission::dynamic::expression::{Compiler, Expression};
+use crate::admission::dynamic::input::{Input, Run, Visible};
+use crate::admission::dynamic::items;
+use crate::admission::dynamic::matching::{Matched, Seen, kind_of, normalized};
+use crate::pipeline::{Authorizer, Mutator, Operation, Plugin, Review};
 
 /// The plug-in.
 pub struct MutatingPolicies {
@@ -208,11 +208,15 @@ impl Chain<'_> {
     }
 
     async fn run(&mut self, invocations: &[Invocation], object: &mut Option<Value>) -> Result<(), Status> {
-        if let (Some(object), Some(kind)) = (object.as_mut(), self.kind()) {
+        if let (Some(object), Some(kind)) = (object.as_mut(), kind_of(self.review)) {
             // Plug-ins before this one may have left nulls, which expressions would take for values.
             normalized(object, &kind)?;
         }
-        let again = self.review.reinvocation.lock().begin(object.as_ref());
+        let again = self
+            .review
+            .reinvocation
+            .lock()
+            .begin(Mutator::Policies, object.as_ref());
         let mut applied = false;
         for invocation in invocations {
             let Some(before) = object.as_ref() else { break };
@@ -226,7 +230,7 @@ impl Chain<'_> {
                 }
             }
             let key = invocation.key();
-            if again && !self.review.reinvocation.lock().is_due(&key) {
+            if again && !self.review.reinvocation.lock().is_due(Mutator::Policies, &key) {
                 continue;
             }
             let after = self.changed(invocation, &seen, &mut applied).await?;
@@ -235,9 +239,11 @@ impl Chain<'_> {
                 *object = Some(invocation.matched.convert_back(self.review, after)?);
             }
             let reinvocable = invocation.policy.spec["reinvocationPolicy"] == "IfNeeded";
-            self.review.reinvocation.lock().ran(changed, reinvocable.then_some(key));
+            let mut state = self.review.reinvocation.lock();
+            state.ran(Mutator::Policies, changed, reinvocable.then_some(key));
         }
-        self.review.reinvocation.lock().end(object.as_ref(), applied);
+        let mut state = self.review.reinvocation.lock();
+        state.end(Mutator::Policies, object.as_ref(), applied);
         Ok(())
     }
 
@@ -270,24 +276,16 @@ impl Chain<'_> {
             return Ok(Ok(true));
         }
         let input = self.input(invocation, object)?;
-        let evaluate = || conditions(&invocation.policy, &input, invocation.params.as_ref());
+        let evaluate = || conditions(&invocation.policy.conditioned(), &input, invocation.params.as_ref());
         let found = self.answers.complete(self.authorizer, evaluate).await;
-        found.count(&invocation.policy, self.review);
+        found.count(&invocation.policy.conditioned(), self.review);
         Ok(found.verdict)
     }
 
     /// The object after all steps of a policy, each of which sees what those before it made. One that fails changes
     /// nothing.
     async fn changed(&mut self, invocation: &Invocation, object: &Value, applied: &mut bool) -> Result<Value, Status> {
-        let kind = self.review.registry.kind(&self.review.resource.group_resource());
-        let schema = SchemaRef::builtin(&invocation.matched.kind).or_else(|| {
-            let own = kind?.versions.iter().find(|(gvk, _)| *gvk == invocation.matched.kind)?;
-            Some(own.1.clone())
-        });
-        let schema = schema.ok_or_else(|| {
-            let kind = &invocation.matched.kind;
-            Status::internal(format!("Resource kind {kind} not found"))
-        })?;
+        let schema = invocation.matched.schema(self.review)?;
         let mut object = object.clone();
         for mutation in &invocation.policy.own {
             let input = self.input(invocation, &object)?;
@@ -300,7 +298,10 @@ impl Chain<'_> {
                 Err(Failure::OfPolicy(why)) => error_type(why),
             };
             let names = (&invocation.policy.name, &invocation.binding.name);
-            self.review.metrics.mutated(names.0, names.1, error, began.elapsed());
+            self.review
+                .metrics
+                .policies
+                .mutated(names.0, names.1, error, began.elapsed());
             match outcome {
                 Ok(after) => {
                     *applied = true;
@@ -315,20 +316,8 @@ impl Chain<'_> {
 
     /// With the defaults of what is new in it.
     fn settled(&self, invocation: &Invocation, object: Value) -> Result<Value, Status> {
-        let Some(kind) = self.kind() else {
-            return Ok(object);
-        };
-        let mut hub = invocation.matched.convert_back(self.review, object)?;
-        normalized(&mut hub, &kind)?;
-        kind.row.set_defaults(&mut hub);
+        let hub = invocation.matched.settled(self.review, object)?;
         invocation.matched.convert(self.review, &hub)
-    }
-
-    /// The kind of the object, unless that is a subresource's own.
-    fn kind(&self) -> Option<Arc<Kind>> {
-        let review = self.review;
-        let kind = review.registry.kind(&review.resource.group_resource())?;
-        (review.kind == kind.hub).then(|| kind.clone())
     }
 
     /// The refusal that upstream makes of all that went wrong.
@@ -348,12 +337,6 @@ impl Chain<'_> {
         }));
         Err(status)
     }
-}
-
-/// Brings an object in the hub's version into normal form.
-fn normalized(object: &mut Value, kind: &Kind) -> Result<(), Status> {
-    normalize(object, &kind.schema, UnknownFields::Ignore).map_err(Status::internal)?;
-    Ok(())
 }
 
 impl Mutation {

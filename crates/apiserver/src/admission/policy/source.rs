@@ -5,22 +5,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{GroupResource, Value, meta};
-use cel::admission::{Composition, Declared, Gives, Refusal, STORED, compile_to, environment};
-use cel::{Environment, Program};
+use api::{Value, meta};
+use cel::admission::Gives;
 use parking_lot::Mutex;
 
-use super::{GROUP, is_exempt};
-use crate::cluster::{Change, Changes, Cluster};
+use super::is_exempt;
+use crate::admission::dynamic::evaluate::Conditioned;
+use crate::admission::dynamic::expression::{Compiler, Expression};
+use crate::admission::dynamic::follow::{changes, follow};
+use crate::admission::dynamic::items;
+use crate::cluster::{Changes, Cluster};
 use crate::pipeline::Review;
-
-/// An expression, compiled or not.
-pub struct Expression {
-    /// As it is written.
-    pub text: String,
-    /// What it was compiled to, or why it could not be.
-    pub program: Result<Program, Refusal>,
-}
 
 /// One policy.
 pub struct Policy<T> {
@@ -71,12 +66,6 @@ struct State<T> {
     hooks: Option<Arc<[Hook<T>]>>,
 }
 
-/// Compiles expressions of one policy.
-pub struct Compiler {
-    params: bool,
-    composed: Composition,
-}
-
 // === impl Source ===
 
 impl<T> Source<T> {
@@ -111,15 +100,9 @@ impl<T> Source<T> {
 
 impl<T> State<T> {
     fn follow(cluster: &dyn Cluster, policies: &str, bindings: &str) -> State<T> {
-        let changes = |resource: &str| {
-            cluster.changes(&GroupResource {
-                group: GROUP.into(),
-                resource: resource.into(),
-            })
-        };
         State {
-            policies: changes(policies),
-            bindings: changes(bindings),
+            policies: changes(cluster, policies),
+            bindings: changes(cluster, bindings),
             by_name: BTreeMap::new(),
             bound: BTreeMap::new(),
             hooks: None,
@@ -152,42 +135,17 @@ impl<T> State<T> {
     }
 }
 
-/// Brings a map up to date; whether anything changed.
-fn follow<V>(changes: &mut dyn Changes, map: &mut BTreeMap<String, Arc<V>>, read: impl Fn(&Value) -> V) -> bool {
-    let mut changed = false;
-    while let Some(change) = changes.try_next() {
-        changed = true;
-        let (gone, there) = match change {
-            Change::Reset(all) => {
-                map.clear();
-                (None, all)
-            }
-            Change::Changed { old, new } => (old, new.into_iter().collect()),
-        };
-        if let Some(gone) = gone {
-            map.remove(gone.name());
-        }
-        for object in there {
-            map.insert(object.name().to_owned(), Arc::new(read(&object.value())));
-        }
-    }
-    changed
-}
-
 // === impl Policy ===
 
 impl<T> Policy<T> {
     fn compile(object: &Value, own: CompileOwn<T>) -> Policy<T> {
         let spec = object["spec"].clone();
-        let mut compiler = Compiler {
-            params: spec["paramKind"].is_object(),
-            composed: Composition::default(),
-        };
+        let mut compiler = Compiler::new(spec["paramKind"].is_object());
         let mut variables = Vec::new();
         for variable in items(&spec, "variables") {
             let name = variable["name"].as_str().unwrap_or("").to_owned();
             let expression = compiler.compile(&variable["expression"], Compiler::AUTHORIZED, Gives::Anything);
-            compiler.composed.add(&name, expression.program.as_ref().ok());
+            compiler.add(&name, &expression);
             variables.push((name, expression));
         }
         let conditions = items(&spec, "matchConditions")
@@ -199,6 +157,19 @@ impl<T> Policy<T> {
             variables,
             own: own(&spec, &compiler),
             spec,
+        }
+    }
+
+    /// Its match conditions.
+    pub fn conditioned(&self) -> Conditioned<'_> {
+        Conditioned {
+            name: &self.name,
+            kind: "policy",
+            // Of mutating policies too, as upstream has it.
+            step: "validate",
+            conditions: &self.conditions,
+            variables: &self.variables,
+            fails: self.fails(),
         }
     }
 
@@ -217,35 +188,4 @@ impl Binding {
             spec: object["spec"].clone(),
         }
     }
-}
-
-// === impl Compiler ===
-
-impl Compiler {
-    /// What most expressions have.
-    pub const AUTHORIZED: Declared = Declared {
-        params: false,
-        authorizer: true,
-        patches: false,
-    };
-
-    /// Compiles an expression.
-    pub fn compile(&self, text: &Value, declared: Declared, gives: Gives) -> Expression {
-        let text = text.as_str().unwrap_or("");
-        Expression {
-            text: text.to_owned(),
-            program: compile_to(&self.environment(declared), text, gives),
-        }
-    }
-
-    fn environment(&self, declared: Declared) -> Environment {
-        let params = self.params;
-        let environment = environment(STORED, Declared { params, ..declared });
-        self.composed.declare(environment)
-    }
-}
-
-/// The elements of a list in a spec.
-pub fn items<'v>(spec: &'v Value, list: &str) -> &'v [Value] {
-    spec[list].as_array().map_or(&[], Vec::as_slice)
 }

@@ -204,7 +204,7 @@ async fn bindings_say_what_happens() {
                 .to_owned(),
         ),
     ];
-    assert_eq!(*review.annotations.lock(), told);
+    assert_eq!(super::super::testing::told(&review), told);
     let mut other = about("pods");
     other["resourceRules"][0]["resourceNames"] = json!(["b"]);
     for (binding, expect) in [

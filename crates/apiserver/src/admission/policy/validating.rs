@@ -12,12 +12,14 @@ use cel::admission::{Declared, Gives};
 use futures::future::BoxFuture;
 use serde::Serialize;
 
-use super::answers::Answers;
-use super::evaluate::{COST_MAX, Conditions, Given, all, conditions, error_type};
-use super::input::{Input, Run, Visible};
-use super::matching::{Matched, Seen};
 use super::params::ParamKind;
-use super::source::{Binding, Compiler, Expression, Hook, Policy, Source, items};
+use super::source::{Binding, Hook, Policy, Source};
+use crate::admission::dynamic::answers::Answers;
+use crate::admission::dynamic::evaluate::{COST_MAX, Conditions, Given, all, conditions, error_type};
+use crate::admission::dynamic::expression::{Compiler, Expression};
+use crate::admission::dynamic::input::{Input, Run, Visible};
+use crate::admission::dynamic::items;
+use crate::admission::dynamic::matching::{Matched, Seen};
 use crate::pipeline::{Authorizer, Plugin, Review};
 
 /// Longer messages of expressions are not taken (upstream's `MaxEvaluatedMessageExpressionSizeBytes`).
@@ -159,7 +161,7 @@ impl ValidatingPolicies {
             for params in &params {
                 let judge = || policy.judge(&input, params.as_ref());
                 let outcome = answers.complete(&*self.authorizer, judge).await;
-                outcome.conditions.count(policy, review);
+                outcome.conditions.count(&policy.conditioned(), review);
                 verdict.take(review, policy, binding, outcome, &mut annotations);
             }
         }
@@ -271,7 +273,7 @@ impl Policy<Judgement> {
     }
 
     fn judge(&self, input: &Input, params: Option<&Value>) -> Outcome {
-        let conditions = conditions(self, input, params);
+        let conditions = conditions(&self.conditioned(), input, params);
         let (decisions, annotations) = match &conditions.verdict {
             Err(why) => Err(why.clone()),
             Ok(false) => Ok((Vec::new(), Vec::new())),
@@ -417,7 +419,10 @@ impl Verdict {
     ) {
         let count = |message: &str, action, took| {
             let error = error_type(message);
-            review.metrics.checked(&policy.name, &binding.name, error, action, took);
+            review
+                .metrics
+                .policies
+                .checked(&policy.name, &binding.name, error, action, took);
         };
         for (index, decision) in outcome.decisions.iter().enumerate() {
             let denial = match &decision.finding {

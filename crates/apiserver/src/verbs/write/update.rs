@@ -121,8 +121,14 @@ impl Write<'_> {
             call.warn(warning);
         }
         kind.row.strategy.canonicalize(&mut object);
-        run_validate(call, &review, Some(&object), Some(&old)).await?;
+        self.judge(&review, &object, &old).await?;
         self.store_update(live, &old, object, reservation, Some(&review)).await
+    }
+
+    /// The validating slot.
+    async fn judge(&self, review: &Review, object: &Value, old: &Value) -> Result<(), Status> {
+        let (object, old) = (self.shown(object)?, self.shown(old)?);
+        run_validate(self.call, review, Some(&object), Some(&old)).await
     }
 
     /// The last stage of an update: nothing, a put, or a delete. `None`: somebody was faster, run again.

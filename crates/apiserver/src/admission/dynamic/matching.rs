@@ -1,12 +1,17 @@
-//! Whether a policy or binding is about a request, and in which version it wants to see it.
+//! Whether a policy, a binding or a webhook is about a request, and in which version it wants to see it.
 //!
 //! Source: `policy/matching/matching.go` and `webhook/predicates` of `k8s.io/apiserver/pkg/admission/plugin`.
 
-use api::selector::LabelSelector;
-use api::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value, meta};
+use std::sync::Arc;
 
-use super::source::items;
+use api::normalize::{UnknownFields, normalize};
+use api::schema::SchemaRef;
+use api::selector::LabelSelector;
+use api::{GroupResource, GroupVersionKind, GroupVersionResource, Reason, Status, Value, meta};
+
+use super::items;
 use crate::pipeline::{Operation, Review};
+use crate::registry::Kind;
 use crate::respond::view;
 
 /// The version in which a policy sees a request.
@@ -45,12 +50,8 @@ impl Seen<'_> {
     /// # Errors
     /// They take it in, and cannot say whether.
     pub fn matches(&self, constraints: &Value) -> Result<Option<Matched>, String> {
-        let by_namespace = self.namespace_matches(&constraints["namespaceSelector"]);
-        if by_namespace == Ok(false) {
-            return Ok(None);
-        }
-        let by_object = self.object_matches(&constraints["objectSelector"]);
-        if by_object == Ok(false) {
+        let selected = self.selected(constraints);
+        if selected == Ok(false) {
             return Ok(None);
         }
         let exact = constraints["matchPolicy"] == "Exact";
@@ -65,9 +66,37 @@ impl Seen<'_> {
             rules => self.by_rules(rules, exact),
         };
         let Some(matched) = matched else { return Ok(None) };
-        by_namespace?;
-        by_object?;
+        selected.map_err(|status| status.message)?;
         Ok(Some(matched))
+    }
+
+    /// Whether a webhook takes the request in, and as what.
+    ///
+    /// # Errors
+    /// It takes it in, and cannot say whether: its namespace is not there.
+    pub fn matches_webhook(&self, webhook: &Value) -> Result<Option<Matched>, Status> {
+        let selected = self.selected(webhook);
+        if selected == Ok(false) {
+            return Ok(None);
+        }
+        let matched = self.by_rules(items(webhook, "rules"), webhook["matchPolicy"] != "Equivalent");
+        let Some(matched) = matched else { return Ok(None) };
+        selected?;
+        Ok(Some(matched))
+    }
+
+    /// Whether both selectors select it. One that says no decides, whatever fails beside it.
+    fn selected(&self, constraints: &Value) -> Result<bool, Status> {
+        let by_namespace = self.namespace_matches(&constraints["namespaceSelector"]);
+        if by_namespace == Ok(false) {
+            return Ok(false);
+        }
+        let by_object = self.object_matches(&constraints["objectSelector"]);
+        if by_object == Ok(false) {
+            return Ok(false);
+        }
+        by_namespace?;
+        by_object
     }
 
     fn as_requested(&self) -> Matched {
@@ -144,13 +173,13 @@ impl Seen<'_> {
             && (names.is_empty() || names.iter().any(|name| *name == *review.name))
     }
 
-    fn namespace_matches(&self, selector: &Value) -> Result<bool, String> {
+    fn namespace_matches(&self, selector: &Value) -> Result<bool, Status> {
         let review = self.review;
         let of_namespaces = review.resource.resource == "namespaces";
         if review.namespace.is_empty() && !of_namespaces {
             return Ok(true);
         }
-        let selector = LabelSelector::from_object(selector).map_err(|error| error.to_string())?;
+        let selector = parsed(selector)?;
         if selector.is_everything() {
             return Ok(true);
         }
@@ -160,12 +189,12 @@ impl Seen<'_> {
         }
         match review.cluster.get(&namespaces(), "", &review.namespace) {
             Some(namespace) => Ok(selector.matches(|key| namespace.label(key))),
-            None => Err(Status::not_found(&namespaces(), &review.namespace).message),
+            None => Err(Status::not_found(&namespaces(), &review.namespace)),
         }
     }
 
-    fn object_matches(&self, selector: &Value) -> Result<bool, String> {
-        let selector = LabelSelector::from_object(selector).map_err(|error| error.to_string())?;
+    fn object_matches(&self, selector: &Value) -> Result<bool, Status> {
+        let selector = parsed(selector)?;
         let mut objects = self.object.into_iter().chain(self.old);
         Ok(selector.is_everything() || objects.any(|object| selector.matches_object(object)))
     }
@@ -184,7 +213,53 @@ impl Seen<'_> {
     }
 }
 
+fn parsed(selector: &Value) -> Result<LabelSelector, Status> {
+    LabelSelector::from_object(selector).map_err(|error| Status::failure(Reason::InternalError, error.to_string()))
+}
+
+/// The kind of a request's object, unless that is a subresource's own.
+pub fn kind_of(review: &Review) -> Option<Arc<Kind>> {
+    let kind = review.registry.kind(&review.resource.group_resource())?;
+    (review.kind == kind.hub).then(|| kind.clone())
+}
+
+/// Brings an object in the hub's version into normal form.
+///
+/// # Errors
+/// It is no object of the kind.
+pub fn normalized(object: &mut Value, kind: &Kind) -> Result<(), Status> {
+    normalize(object, &kind.schema, UnknownFields::Ignore).map_err(Status::internal)?;
+    Ok(())
+}
+
 impl Matched {
+    /// The schema of the objects.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn schema(&self, review: &Review) -> Result<SchemaRef, Status> {
+        let schema = SchemaRef::builtin(&self.kind).or_else(|| {
+            let kind = review.registry.kind(&review.resource.group_resource())?;
+            let own = kind.versions.iter().find(|(gvk, _)| *gvk == self.kind)?;
+            Some(own.1.clone())
+        });
+        schema.ok_or_else(|| Status::internal(format_args!("Resource kind {} not found", self.kind)))
+    }
+
+    /// A changed object of this version as it is stored, with the defaults of what is new in it.
+    ///
+    /// # Errors
+    /// It is no object of the kind.
+    pub fn settled(&self, review: &Review, object: Value) -> Result<Value, Status> {
+        let Some(kind) = kind_of(review) else {
+            return Ok(object);
+        };
+        let mut hub = self.convert_back(review, object)?;
+        normalized(&mut hub, &kind)?;
+        kind.row.set_defaults(&mut hub);
+        Ok(hub)
+    }
+
     /// An object of the request in this version.
     ///
     /// # Errors

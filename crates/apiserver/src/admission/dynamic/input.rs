@@ -14,8 +14,8 @@ use cel::{Budget, Error, ResourceAttributes, Type, Variables};
 use serde_json::json;
 
 use super::answers::Answers;
+use super::expression::Expression;
 use super::matching::Matched;
-use super::source::Expression;
 use crate::pipeline::Review;
 
 /// The objects and facts of a request in the version that a policy wants.
@@ -75,7 +75,7 @@ impl Input {
 }
 
 /// The `AdmissionRequest`; fields that upstream omits when empty are absent.
-fn admission_request(review: &Review, matched: &Matched) -> Value {
+pub fn admission_request(review: &Review, matched: &Matched) -> Value {
     let kind = |of: &api::GroupVersionKind| json!({"group": of.group, "version": of.version, "kind": of.kind});
     let resource =
         |of: &api::GroupVersionResource| json!({"group": of.group, "version": of.version, "resource": of.resource});

@@ -9,8 +9,8 @@ use cel::Budget;
 use tokio::time::Instant;
 
 use super::aggregate;
+use super::expression::Expression;
 use super::input::{Input, Run, Visible};
-use super::source::{Expression, Policy};
 use crate::pipeline::Review;
 
 /// What all expressions of a policy may cost in one run (upstream's `RuntimeCELCostBudget`): about a second.
@@ -61,6 +61,22 @@ pub struct Conditions {
     kept_away: Option<(u64, Duration)>,
 }
 
+/// A policy or a webhook with its match conditions.
+pub struct Conditioned<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// `policy` or `webhook`.
+    pub kind: &'static str,
+    /// `admit` or `validate`.
+    pub step: &'static str,
+    /// The conditions.
+    pub conditions: &'a [Expression],
+    /// The composed variables that they see.
+    pub variables: &'a [(String, Expression)],
+    /// Whether a request is refused when they cannot be evaluated.
+    pub fails: bool,
+}
+
 impl Conditions {
     const HOLD: Conditions = Conditions {
         verdict: Ok(true),
@@ -68,17 +84,17 @@ impl Conditions {
     };
 
     /// Counts what was found out, once.
-    pub fn count<T>(&self, policy: &Policy<T>, review: &Review) {
+    pub fn count(&self, of: &Conditioned<'_>, review: &Review) {
         if let Some((errors, took)) = self.kept_away {
-            let metrics = &review.metrics;
-            metrics.kept_away(&policy.name, review.operation, errors, took);
+            let metrics = &review.metrics.conditions;
+            metrics.kept_away(of.name, of.kind, of.step, review.operation, errors, took);
         }
     }
 }
 
-/// Evaluates a policy's match conditions.
-pub fn conditions<T>(policy: &Policy<T>, input: &Input, params: Option<&Value>) -> Conditions {
-    if policy.conditions.is_empty() {
+/// Evaluates match conditions.
+pub fn conditions(of: &Conditioned<'_>, input: &Input, params: Option<&Value>) -> Conditions {
+    if of.conditions.is_empty() {
         return Conditions::HOLD;
     }
     let began = Instant::now();
@@ -86,10 +102,10 @@ pub fn conditions<T>(policy: &Policy<T>, input: &Input, params: Option<&Value>) 
         authorizer: true,
         matched: false,
     };
-    let run = Run::new(input, params, &policy.variables, visible);
+    let run = Run::new(input, params, of.variables, visible);
     let mut budget = Budget::new(CONDITIONS_COST_MAX);
     let mut errors = Vec::new();
-    let mut verdict = match all(&run, policy.conditions.iter().map(Some), &mut budget) {
+    let mut verdict = match all(&run, of.conditions.iter().map(Some), &mut budget) {
         Err(why) => Err(why),
         Ok(given) => {
             let mut given = given.into_iter().filter_map(|(given, _)| given);
@@ -107,7 +123,7 @@ pub fn conditions<T>(policy: &Policy<T>, input: &Input, params: Option<&Value>) 
             }
         }
     };
-    if verdict.is_err() && !policy.fails() {
+    if verdict.is_err() && !of.fails {
         verdict = Ok(false);
     }
     Conditions {

@@ -1,0 +1,103 @@
+//! Where a Service leads: to the address of a ready endpoint, which is then dialled as it was checked (D14).
+//!
+//! Source: `ResolveEndpoint` of `k8s.io/apiserver/pkg/util/proxy/proxy.go`, and `IsProxyableIP` of apimachinery.
+
+use std::net::{IpAddr, SocketAddr};
+
+use api::{GroupResource, Value};
+
+use crate::cluster::Cluster;
+
+/// The name of the service's port that was asked for by name, by number, or by nothing when there is only one.
+pub fn service_port(service: &Value, wanted: &str) -> Option<String> {
+    let ports = service["spec"]["ports"].as_array()?;
+    let found = match wanted {
+        "" if ports.len() == 1 => ports.first(),
+        "" => ports
+            .iter()
+            .find(|port| port["name"].as_str().unwrap_or("").is_empty())
+            .or(ports.first()),
+        wanted => ports.iter().find(|port| {
+            port["name"] == wanted || port["port"].as_u64().is_some_and(|number| number.to_string() == wanted)
+        }),
+    }?;
+    Some(found["name"].as_str().unwrap_or("").to_owned())
+}
+
+/// The ready endpoints of a Service's port, by its name.
+pub fn ready_endpoints(cluster: &dyn Cluster, namespace: &str, service: &str, port_name: &str) -> Vec<(String, u16)> {
+    let slices = GroupResource {
+        group: "discovery.k8s.io".into(),
+        resource: "endpointslices".into(),
+    };
+    let slices = cluster.list(&slices, Some(namespace));
+    let mine = slices
+        .iter()
+        .filter(|slice| slice.label("kubernetes.io/service-name") == Some(service));
+    mine.flat_map(|slice| ready(&slice.value(), port_name)).collect()
+}
+
+/// The ready addresses of a slice, with the number of the named port.
+fn ready(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
+    let ports = slice["ports"].as_array().into_iter().flatten();
+    let mut ports = ports.filter(|port| port["name"].as_str().unwrap_or("") == port_name);
+    let Some(port) = ports
+        .next()
+        .and_then(|port| port["port"].as_u64())
+        .and_then(|p| u16::try_from(p).ok())
+    else {
+        return Vec::new();
+    };
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"].as_bool().unwrap_or(true));
+    let addresses = ready.filter_map(|endpoint| endpoint["addresses"][0].as_str());
+    addresses.map(|address| (address.to_owned(), port)).collect()
+}
+
+/// The address, unless it is none that pods may have: nobody points the server at itself or at the link's own services.
+pub fn checked(address: &str, port: u16) -> Option<SocketAddr> {
+    let ip: IpAddr = address.parse().ok()?;
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    let refused = ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local;
+    (!refused).then(|| SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn services_lead_to_ready_endpoints() {
+        let service = json!({"spec": {"ports": [{"name": "web", "port": 80}, {"name": "admin", "port": 81}]}});
+        assert_eq!(service_port(&service, "81").as_deref(), Some("admin"));
+        assert_eq!(service_port(&service, "web").as_deref(), Some("web"));
+        assert_eq!(service_port(&service, "x"), None);
+        let slice = json!({"ports": [{"name": "web", "port": 8080}], "endpoints": [
+            {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},
+            {"addresses": ["10.0.0.2"], "conditions": {"ready": false}}]});
+        assert_eq!(ready(&slice, "web"), [("10.0.0.1".to_owned(), 8080)]);
+        assert!(ready(&slice, "admin").is_empty());
+    }
+
+    #[test]
+    fn some_addresses_are_nobodys_pods() {
+        for (address, expect) in [
+            ("10.0.0.1", true),
+            ("fd00::1", true),
+            ("127.0.0.1", false),
+            ("::1", false),
+            ("169.254.169.254", false),
+            ("fe80::1", false),
+            ("0.0.0.0", false),
+            ("224.0.0.1", false),
+            ("web", false),
+        ] {
+            assert_eq!(checked(address, 80).is_some(), expect, "{address}");
+        }
+    }
+}
