@@ -328,8 +328,8 @@ fn ports_are_forwarded_over_channels() {
     }
     let text = |channel: usize| String::from_utf8_lossy(&channels[channel][2..]).into_owned();
     // Each begins with its port.
-    assert_eq!([&channels[0][..2], &channels[1]], [&8080_u16.to_le_bytes()[..]; 2]);
-    assert_eq!([&channels[2], &channels[3][..2]], [&9_u16.to_le_bytes()[..]; 2]);
+    assert_eq!([&channels[0][..2], &channels[1][..]], [&8080_u16.to_le_bytes()[..]; 2]);
+    assert_eq!([&channels[2][..], &channels[3][..2]], [&9_u16.to_le_bytes()[..]; 2]);
     assert!(
         text(0).starts_with("HTTP/1.") && text(0).trim_end().ends_with('p'),
         "{}",
