@@ -11,7 +11,8 @@ use api::codec::{Limits, yaml};
 use bytes::Bytes;
 
 use super::{
-    EventRateLimit, ImagePolicyConfig, PodNodeSelector, PodSecurity, PodTolerationRestriction, ResourceQuota, WebhookConfig,
+    EventRateLimit, ImagePolicyConfig, PodNodeSelector, PodSecurity, PodTolerationRestriction, ResourceQuota,
+    WebhookConfig,
 };
 use crate::hook::ReadFile;
 
@@ -83,8 +84,6 @@ enum State {
     Off,
     /// May be enabled and disabled, and has nothing to do: what it would look at is not served, here or by upstream's defaults.
     Idle,
-    /// This server has none of that name.
-    Absent,
 }
 
 /// The plug-ins of a server.
@@ -128,14 +127,8 @@ impl Selection {
         let state = |name: &str| PLUGINS.iter().find(|(own, _)| *own == name).map(|(_, state)| *state);
         for (flag, names) in [("enable", enable), ("disable", disable)] {
             for name in names {
-                match state(name) {
-                    None => errors.push(format!("{flag}-admission-plugins plugin {name:?} is unknown")),
-                    Some(State::Absent) if flag == "enable" => {
-                        errors.push(format!(
-                            "enable-admission-plugins plugin {name:?} is not there in this server"
-                        ));
-                    }
-                    Some(_) => {}
+                if state(name).is_none() {
+                    errors.push(format!("{flag}-admission-plugins plugin {name:?} is unknown"));
                 }
             }
         }
@@ -158,7 +151,7 @@ impl Selection {
         let runs = |name: &str, state: State| match state {
             State::On => !disable.iter().any(|other| other == name),
             State::Off => enable.iter().any(|other| other == name),
-            State::Idle | State::Absent => false,
+            State::Idle => false,
         };
         let enabled = PLUGINS
             .iter()
@@ -379,12 +372,6 @@ mod tests {
                 &["Priority"],
                 None,
                 vec!["[Priority] in enable-admission-plugins and disable-admission-plugins overlapped"],
-            ),
-            (
-                &["MutatingAdmissionWebhook"],
-                &[],
-                None,
-                vec!["enable-admission-plugins plugin \"MutatingAdmissionWebhook\" is not there in this server"],
             ),
             (
                 &["EventRateLimit"],
