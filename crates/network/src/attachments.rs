@@ -38,7 +38,8 @@ impl Attachments {
         })
     }
 
-    /// The sandbox, whose processes have ended, is about to lose its address.
+    /// The sandbox, whose processes have ended, is about to lose its address. Orders are taken one after the other, so nobody has to
+    /// wait before another one is attached with it.
     pub fn detach(&self, sandbox: &str) -> impl Future<Output = Result<(), Ended>> + Send + use<> {
         let sandbox = sandbox.to_owned();
         self.orders.give(Change::Detached { sandbox })

@@ -124,8 +124,8 @@ impl runtime::PodNetwork for PodNetwork {
                 let withdrawn = self.host_ports.withdraw(&key).await;
                 withdrawn.map_err(|error| error.to_string())?;
             }
-            let detached = self.attachments.detach(&key).await;
-            detached.map_err(|error| error.to_string())?;
+            // Nobody waits: the agent may not run yet, as after a reboot, and whoever has the address next is told of after this.
+            drop(self.attachments.detach(&key));
             let removed = tokio::task::spawn_blocking(move || links.remove(&key)).await;
             removed
                 .map_err(|error| error.to_string())?
