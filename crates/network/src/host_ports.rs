@@ -2,7 +2,7 @@
 //!
 //! A host port is a frontend of the service table like any other, with the pod as its only endpoint. Its pod's link decides
 //! how long it lives: [`HostPorts::publish`] comes after the link and before the first container, [`HostPorts::withdraw`]
-//! before the link goes. Both return when the rules say so.
+//! before the link goes. Both are orders, taken one after the other; their futures are ready when the rules say so.
 //!
 //! Invariants: what was published is in the links' record, so a restarted daemon hands all of it over before its first rules
 //! are written; `hostIP` absent or `0.0.0.0` means every address of the node and its loopback address, as upstream's `portmap`

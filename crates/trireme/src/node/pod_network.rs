@@ -119,12 +119,11 @@ impl runtime::PodNetwork for PodNetwork {
     fn teardown<'a>(&'a self, request: &'a PodNetworkRequest) -> NetworkFuture<'a, ()> {
         let (links, key) = (self.links.clone(), request.sandbox_id.clone());
         Box::pin(async move {
-            // Before the link: its address may be another pod's soon.
+            // Told before the link goes, for its address may be another pod's soon. Nobody waits: the agent may not run yet, as
+            // after a reboot, and it hears of whoever has the address or the ports next after this.
             if !request.ports.is_empty() {
-                let withdrawn = self.host_ports.withdraw(&key).await;
-                withdrawn.map_err(|error| error.to_string())?;
+                drop(self.host_ports.withdraw(&key));
             }
-            // Nobody waits: the agent may not run yet, as after a reboot, and whoever has the address next is told of after this.
             drop(self.attachments.detach(&key));
             let removed = tokio::task::spawn_blocking(move || links.remove(&key)).await;
             removed
