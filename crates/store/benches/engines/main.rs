@@ -35,6 +35,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wire::{Said, Wire};
 
+/// As in the daemons.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The words by which this program is a server that it measures.
 const SERVE: &str = "--serve";
 const FLOOR: &str = "--floor";
