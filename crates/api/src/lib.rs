@@ -17,6 +17,7 @@ pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
+pub mod sparse;
 pub mod status;
 #[cfg(feature = "testing")]
 pub mod testing;

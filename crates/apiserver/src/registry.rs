@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use api::schema::SchemaRef;
+use api::sparse::Fields;
 use api::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResource, Value};
 use kinds::row::{ServedVersion, StorageKind, Subresource};
 
+use crate::cluster::Header;
 use crate::verbs::watch::Frames;
 
 /// One storage kind with what the server derives from its row.
@@ -19,6 +21,8 @@ pub struct Kind {
     pub schema: SchemaRef,
     /// Every selectable field of any served version, in the order of [`crate::cluster::Header::fields`].
     pub fields: Vec<(&'static str, fn(&Value) -> String)>,
+    /// What of a stored object its header is made of.
+    pub read: Fields,
     /// The kind of the stored version.
     pub hub: GroupVersionKind,
     /// The resource, whatever the version.
@@ -40,6 +44,10 @@ impl Kind {
             resource: GroupResource {
                 group: row.group.clone().into(),
                 resource: row.plural.clone().into(),
+            },
+            read: match row.read_fields {
+                Some(paths) => Fields::of(Header::READ.iter().chain(paths).copied()),
+                None => Fields::default(),
             },
             row,
             schema,

@@ -370,7 +370,7 @@ fn build(kinds: &Kinds, sealing: &Sealing, record: &Record) -> Stored {
     {
         bytes = again;
     }
-    let object = Object::from_bytes(bytes, record.mod_revision, |value| {
+    let object = Object::from_bytes(bytes, record.mod_revision, &kind.read, |value| {
         trigger = kind
             .row
             .trigger

@@ -51,6 +51,7 @@ impl Row {
             unconditional_update: true,
             has_generation: false,
             trigger: None,
+            read_fields: Some(&[]),
             served: vec![ServedVersion {
                 group: group.into(),
                 version: version.into(),
@@ -145,6 +146,7 @@ impl Row {
     /// The field that watchers are woken by.
     pub fn trigger(mut self, field: fn(&Value) -> Option<String>) -> Row {
         self.0.trigger = Some(field);
+        self.0.read_fields = None;
         self
     }
 
@@ -173,9 +175,16 @@ impl Row {
         self.hub(|served| served.columns = Some(columns))
     }
 
-    /// What a field selector may name.
-    pub fn fields(self, fields: &'static [(&'static str, fn(&Value) -> String)]) -> Row {
+    /// What a field selector may name. Read of the whole object, unless [`Row::reads`] says what of it.
+    pub fn fields(mut self, fields: &'static [(&'static str, fn(&Value) -> String)]) -> Row {
+        self.0.read_fields = None;
         self.hub(|served| served.selectable_fields = fields)
+    }
+
+    /// All that the trigger and the selectable fields read. Stands behind them.
+    pub fn reads(mut self, paths: &'static [&'static str]) -> Row {
+        self.0.read_fields = Some(paths);
+        self
     }
 
     /// The `status` subresource.

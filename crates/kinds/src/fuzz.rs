@@ -212,9 +212,22 @@ fn nothing_makes_a_rule_fall_over() {
                 for subresource in &served.subresources {
                     exercise(&row, new.clone(), &old, subresource.name);
                 }
-                for (_, field) in served.selectable_fields {
-                    field(&new);
+                let text = new.to_string();
+                let read = match row.read_fields {
+                    Some(paths) => api::sparse::Fields::of(paths.iter().copied())
+                        .read(&text)
+                        .expect("it is JSON"),
+                    None => new.clone(),
+                };
+                for (name, field) in served.selectable_fields {
+                    assert_eq!(field(&read), field(&new), "{}: {name}", row.kind);
                 }
+                assert_eq!(
+                    row.trigger.map(|of| of(&read)),
+                    row.trigger.map(|of| of(&new)),
+                    "{}",
+                    row.kind
+                );
                 let version = (served.group.as_ref(), served.version.as_ref());
                 let shown = object(&row, version, &mut random).unwrap_or_else(|| json!({"metadata": {}}));
                 let now_seconds = 1_767_323_045;

@@ -45,6 +45,9 @@ pub struct StorageKind {
     pub has_generation: bool,
     /// The field of the object whose value wakes watchers that selected by it (a pod's `spec.nodeName`).
     pub trigger: Option<fn(&Value) -> Option<String>>,
+    /// What `trigger` and all selectable fields read: paths, so that the rest of a stored object is walked over when it is
+    /// loaded. `None`: they may read anything.
+    pub read_fields: Option<&'static [&'static str]>,
     /// Every version in which the kind is served, in the order of discovery's preference.
     pub served: Vec<ServedVersion>,
 }

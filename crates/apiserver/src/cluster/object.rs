@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use api::sparse::Fields;
 use api::{Value, meta};
 
 use crate::sealing::Mark;
@@ -29,6 +30,18 @@ pub struct Header {
     pub fields: Box<[Box<str>]>,
     /// Whether `metadata.deletionTimestamp` is set.
     pub deleting: bool,
+}
+
+impl Header {
+    /// All that it is made of, beside what the selectable fields read.
+    pub const READ: &[&str] = &[
+        "metadata.name",
+        "metadata.namespace",
+        "metadata.uid",
+        "metadata.labels",
+        "metadata.ownerReferences",
+        "metadata.deletionTimestamp",
+    ];
 }
 
 /// One object at one revision.
@@ -83,13 +96,15 @@ impl Object {
         Object::new(bytes, value, revision, fields)
     }
 
-    /// An object of its stored bytes.
+    /// An object of its stored bytes. `read` names what of them is looked at: [`Header::READ`] and what `fields` need.
     pub fn from_bytes(
         bytes: Bytes,
         revision: u64,
+        read: &Fields,
         fields: impl FnOnce(&Value) -> Box<[Box<str>]>,
     ) -> Result<Object, ObjectError> {
-        let value: Value = serde_json::from_slice(&bytes).map_err(|error| ObjectError::Json(error.to_string()))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| ObjectError::Json(error.to_string()))?;
+        let value = read.read(text).map_err(|error| ObjectError::Json(error.to_string()))?;
         let fields = fields(&value);
         Object::new(bytes, &value, revision, fields)
     }
@@ -417,12 +432,13 @@ mod tests {
             ),
         ] {
             let object = Object::from_value(&value, 7, Box::default()).unwrap();
+            let read = Fields::of(Header::READ.iter().copied());
             assert_eq!(std::str::from_utf8(&object.json()).unwrap(), expect);
             let mut metadata = BytesMut::new();
             object.write_metadata(7, &mut metadata);
             let metadata: Value = serde_json::from_slice(&metadata).unwrap();
             assert_eq!(Some(&metadata), object.value().get("metadata"));
-            let again = Object::from_bytes(object.stored().clone(), 7, |_| Box::default()).unwrap();
+            let again = Object::from_bytes(object.stored().clone(), 7, &read, |_| Box::default()).unwrap();
             assert_eq!((again.json(), again.header()), (object.json(), object.header()));
             assert_eq!(meta::resource_version(&object.value()), "7");
         }
@@ -455,6 +471,7 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_refused() {
+        let read = Fields::of(Header::READ.iter().copied());
         for text in [
             "",
             "[]",
@@ -464,7 +481,7 @@ mod tests {
             "{\"metadata\":{}",
             "7",
         ] {
-            let object = Object::from_bytes(Bytes::from_static(text.as_bytes()), 1, |_| Box::default());
+            let object = Object::from_bytes(Bytes::from_static(text.as_bytes()), 1, &read, |_| Box::default());
             assert!(object.is_err(), "{text}");
         }
     }
@@ -483,5 +500,8 @@ mod tests {
             ["o1", "o2"]
         );
         assert!(object.is_deleting());
+        let read = Fields::of(Header::READ.iter().copied());
+        let again = Object::from_bytes(object.stored().clone(), 1, &read, |_| Box::new(["x".into()])).unwrap();
+        assert_eq!(again.header(), object.header());
     }
 }

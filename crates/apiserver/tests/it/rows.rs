@@ -56,6 +56,7 @@ pub fn boats() -> (Arc<StorageKind>, SchemaRef) {
         unconditional_update: true,
         has_generation: true,
         trigger: None,
+        read_fields: Some(&[]),
         served: vec![served],
     };
     let schema = json!({"type": "object", "properties": {

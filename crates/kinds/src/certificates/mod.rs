@@ -31,6 +31,7 @@ fn row() -> StorageKind {
     .view("approval")
     .status()
     .fields(&[("spec.signerName", |object| object.text("spec.signerName").into())])
+    .reads(&["spec.signerName"])
     .columns(COLUMNS)
     .build()
 }

@@ -24,6 +24,7 @@ pub fn row() -> StorageKind {
         .strategy(Secrets)
         .trigger(|object| Some(object.text("metadata.name").into()))
         .fields(&[("type", |object| object.text("type").into())])
+        .reads(&["type"])
         .columns(COLUMNS)
         .build()
 }

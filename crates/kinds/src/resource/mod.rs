@@ -57,6 +57,7 @@ fn slice() -> StorageKind {
             ("spec.nodeName", |object| object.text("spec.nodeName").into()),
             ("spec.driver", |object| object.text("spec.driver").into()),
         ])
+        .reads(&["spec.nodeName", "spec.driver"])
         .columns(SLICE)
         .build()
 }

@@ -33,6 +33,7 @@ pub fn row() -> StorageKind {
         .fields(&[("status.successful", |object| {
             object.count("status.succeeded").to_string()
         })])
+        .reads(&["status.succeeded"])
         .columns(COLUMNS)
         .build()
 }

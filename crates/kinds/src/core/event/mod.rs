@@ -72,6 +72,13 @@ pub fn row() -> StorageKind {
             served.selectable_fields = EVENTS_FIELDS;
             served.columns = Some(columns::EVENTS_V1);
         })
+        .reads(&[
+            "involvedObject",
+            "reason",
+            "reportingComponent",
+            "source.component",
+            "type",
+        ])
         .build()
 }
 

@@ -30,6 +30,7 @@ pub fn row() -> StorageKind {
         .strategy(Namespaces)
         .returns_deleted()
         .fields(&[("status.phase", |object| object.text("status.phase").into())])
+        .reads(&["status.phase"])
         .columns(COLUMNS)
         .build()
 }

@@ -26,6 +26,7 @@ pub fn row() -> StorageKind {
         .fields(&[("spec.unschedulable", |object| {
             object.flag("spec.unschedulable").to_string()
         })])
+        .reads(&["metadata.name", "spec.unschedulable"])
         .columns(columns::COLUMNS)
         .build()
 }

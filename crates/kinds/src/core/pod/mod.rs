@@ -60,6 +60,16 @@ pub fn row() -> StorageKind {
         .status()
         .trigger(|object| Some(object.text("spec.nodeName").into()))
         .fields(FIELDS)
+        .reads(&[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ])
         .columns(columns::COLUMNS)
         .build()
 }

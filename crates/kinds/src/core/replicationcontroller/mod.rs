@@ -22,6 +22,7 @@ pub fn row() -> StorageKind {
         .scale()
         .status()
         .fields(&[("status.replicas", |object| object.count("status.replicas").to_string())])
+        .reads(&["status.replicas"])
         .columns(COLUMNS)
         .build()
 }

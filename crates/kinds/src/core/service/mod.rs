@@ -35,6 +35,7 @@ pub fn row() -> StorageKind {
             ("spec.clusterIP", |object| object.text("spec.clusterIP").into()),
             ("spec.type", |object| object.text("spec.type").into()),
         ])
+        .reads(&["spec.clusterIP", "spec.type"])
         .columns(columns::COLUMNS)
         .build()
 }
