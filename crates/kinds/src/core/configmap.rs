@@ -21,6 +21,7 @@ pub fn row() -> StorageKind {
         .short(&["cm"])
         .strategy(ConfigMaps)
         .trigger(|object| Some(object.text("metadata.name").into()))
+        .reads(&["metadata.name"])
         .columns(COLUMNS)
         .build()
 }

@@ -24,7 +24,7 @@ pub fn row() -> StorageKind {
         .strategy(Secrets)
         .trigger(|object| Some(object.text("metadata.name").into()))
         .fields(&[("type", |object| object.text("type").into())])
-        .reads(&["type"])
+        .reads(&["metadata.name", "type"])
         .columns(COLUMNS)
         .build()
 }
