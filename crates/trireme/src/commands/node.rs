@@ -36,6 +36,10 @@ pub fn enter(holder: i32) -> Result {
     sys::namespaces::enter_node(&holder).doing("entering the node's namespaces")
 }
 
+/// A setting of the allocator's: pages that are free go back to the kernel at once. By itself it keeps them until a thread asks
+/// for memory again, and a node that has just started its pods is quiet for hours: 0.14 MB a pod in place of 0.53.
+const FREE_MEMORY_AT_ONCE: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
+
 /// Keeps the daemon running in the node's namespaces; the supervisor itself stays outside.
 pub async fn keep(arguments: &KeepNode, layout: &Layout) -> Result {
     let pid = rustix::process::Pid::from_raw(arguments.holder).ok_or_else(|| CliError::internal("no such process"))?;
@@ -52,6 +56,7 @@ pub async fn keep(arguments: &KeepNode, layout: &Layout) -> Result {
             .args(layout.flags())
             .args(["node", "--name", &arguments.name]);
         command.args(["--holder", &arguments.holder.to_string()]);
+        command.env(FREE_MEMORY_AT_ONCE.0, FREE_MEMORY_AT_ONCE.1);
         command
     };
     supervisor::run(&files(layout, &arguments.name), command).await
