@@ -4,8 +4,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use api::codec::{Decoded, Limits, MediaType, json, protobuf, yaml};
+use api::codec::{DecodeError, DecodeErrorKind, Decoded, Limits, MediaType, json, protobuf, yaml};
 use api::normalize::{UnknownField, UnknownFields, normalize};
+use api::patch;
 use api::schema::SchemaRef;
 use api::{GroupVersionKind, Reason, Status, Value, meta};
 
@@ -15,6 +16,12 @@ use crate::respond::view;
 
 /// The media types of objects that a request body may have.
 const OBJECT_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// What upstream looks for the kind with, as Go prints it.
+const TYPE_META: &str = concat!(
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; "#,
+    r#"Kind string "json:\"kind,omitempty\"" }"#
+);
 
 /// 415, with what is taken.
 pub fn unsupported_media_type(accepted: &str) -> Status {
@@ -37,19 +44,43 @@ pub fn media_type(headers: &HeaderMap) -> Result<MediaType, Status> {
     }
 }
 
-fn read(media: MediaType, bytes: &Bytes) -> Result<Decoded, api::codec::DecodeError> {
+fn read(media: MediaType, bytes: &Bytes) -> Result<Decoded, DecodeError> {
     let limits = Limits::default();
     match media {
         MediaType::Protobuf => {
-            let (gvk, mut value) = protobuf::decode(bytes)?;
-            view::set_kind(&mut value, &gvk.api_version(), &gvk.kind);
-            Ok(Decoded {
-                value,
-                duplicates: Vec::new(),
-            })
+            let (gvk, value) = protobuf::decode(bytes)?;
+            Ok(of_message(gvk, value))
         }
         MediaType::Yaml => yaml::decode(bytes, &limits),
         _ => json::decode(bytes, &limits),
+    }
+}
+
+/// Reads an object that is expected to be of a kind: a message that says nothing of itself, or names an older version of the
+/// same fields, is of that kind.
+fn read_expected(
+    media: MediaType,
+    bytes: &Bytes,
+    expected: &GroupVersionKind,
+    older: &[&str],
+    schema: &SchemaRef,
+) -> Result<Decoded, DecodeError> {
+    if media == MediaType::Protobuf {
+        let envelope = protobuf::Envelope::open(bytes)?;
+        let is_version = envelope.api_version.is_empty() || older.contains(&&*envelope.api_version);
+        if is_version && (envelope.kind.is_empty() || envelope.kind == expected.kind) {
+            let (gvk, value) = protobuf::decode_as(bytes, schema)?;
+            return Ok(of_message(gvk, value));
+        }
+    }
+    read(media, bytes)
+}
+
+fn of_message(gvk: GroupVersionKind, mut value: Value) -> Decoded {
+    view::set_kind(&mut value, &gvk.api_version(), &gvk.kind);
+    Decoded {
+        value,
+        duplicates: Vec::new(),
     }
 }
 
@@ -74,13 +105,13 @@ pub fn object_in(
     validation: FieldValidation,
 ) -> Result<Value, Status> {
     let media = media_type(&call.headers)?;
-    let mut decoded = read(media, bytes).map_err(|error| unrecognized(expected, bytes, &error.to_string()))?;
+    let mut decoded = read_expected(media, bytes, expected, older, schema)
+        .map_err(|error| undecodable(media, expected, bytes, &error))?;
     let mut value = std::mem::take(&mut decoded.value);
     if !value.is_object() {
-        let why = "json: cannot unmarshal a value that is no object into Go value of type runtime.TypeMeta";
-        return Err(Status::bad_request(format!(
-            "couldn't get version/kind; json parse error: {why}"
-        )));
+        let kind = json::kind_word(&value);
+        let why = format!("json: cannot unmarshal {kind} into Go value of type {TYPE_META}");
+        return Err(unrecognized(expected, bytes, &format!("{NO_KIND_IN_JSON}{why}")));
     }
     let mut found = complete_kind(&mut value, expected);
     if older.contains(&&*found.api_version()) {
@@ -121,13 +152,12 @@ fn strict_errors(media: MediaType, bytes: &Bytes, decoded: &Decoded, unknown: Ve
         let unknown: Vec<String> = unknown.map(|field| field.path).collect();
         return json::strict_errors_in_order(bytes, &Limits::default(), &decoded.duplicates, &unknown);
     }
-    decoded
-        .strict_errors()
-        .chain(unknown.map(|field| field.to_string()))
-        .collect()
+    let repeated = yaml::strict_error(&decoded.duplicates).into_iter();
+    repeated.chain(unknown.map(|field| field.to_string())).collect()
 }
 
-/// Refuses or warns about what strict validation found.
+/// Refuses or warns about what strict validation found. Source: `addStrictDecodingWarnings` of
+/// apiserver/pkg/endpoints/handlers/rest.go.
 pub fn report(call: &Call, strict: &[String], validation: FieldValidation) -> Result<(), String> {
     if strict.is_empty() {
         return Ok(());
@@ -135,7 +165,12 @@ pub fn report(call: &Call, strict: &[String], validation: FieldValidation) -> Re
     match validation {
         FieldValidation::Ignore => Ok(()),
         FieldValidation::Warn => {
-            strict.iter().for_each(|text| call.warn(text.clone()));
+            for text in strict {
+                match text.split_once(yaml::STRICT_ERROR_PREFIX) {
+                    Some((_, lines)) => lines.lines().for_each(|line| call.warn(line.trim())),
+                    None => call.warn(text.clone()),
+                }
+            }
             Ok(())
         }
         FieldValidation::Strict => Err(format!("strict decoding error: {}", strict.join(", "))),
@@ -178,10 +213,33 @@ fn wrong_kind(found: &GroupVersionKind, expected: &GroupVersionKind) -> Status {
     ))
 }
 
+/// A body that cannot be read. Each decoder of upstream gets so far.
+fn undecodable(media: MediaType, expected: &GroupVersionKind, bytes: &Bytes, error: &DecodeError) -> Status {
+    let why = error.to_string();
+    match media {
+        MediaType::Protobuf if error.kind == DecodeErrorKind::UnknownKind => {
+            let found = protobuf::Envelope::open(bytes).map(|envelope| envelope.gvk());
+            let found = found.unwrap_or_else(|_| expected.clone());
+            Status::bad_request(format!(
+                "{} in version {} cannot be handled as a {}: {why}",
+                found.kind,
+                api::field::quote(&found.version),
+                expected.kind
+            ))
+        }
+        MediaType::Protobuf => unrecognized(expected, bytes, &why),
+        MediaType::Yaml => unrecognized(expected, bytes, why.strip_prefix(yaml::ERROR_PREFIX).unwrap_or(&why)),
+        _ => unrecognized(expected, bytes, &format!("{NO_KIND_IN_JSON}{why}")),
+    }
+}
+
+/// What upstream was at when it met JSON that is none.
+const NO_KIND_IN_JSON: &str = "couldn't get version/kind; json parse error: ";
+
 /// A body whose kind could not even be read.
 fn unrecognized(expected: &GroupVersionKind, bytes: &Bytes, why: &str) -> Status {
     Status::bad_request(format!(
-        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {why} ({})",
+        "the object provided is unrecognized (must be of type {}): {why} ({})",
         expected.kind,
         summary(bytes)
     ))
@@ -221,20 +279,42 @@ pub fn delete_options(call: &Call, bytes: &Bytes) -> Result<Value, Status> {
     Ok(value)
 }
 
-/// Reads a patch document in JSON.
-pub fn json_document(bytes: &Bytes) -> Result<(Value, Vec<String>), Status> {
+/// Reads a patch document in JSON: a list of operations, a merge patch or a strategic one.
+pub fn json_document(media: MediaType, bytes: &Bytes) -> Result<(Value, Vec<String>), Status> {
     tracing::trace!(target: "walk", "the body is decoded");
-    let bad = |error: &dyn std::fmt::Display| Status::bad_request(format!("error decoding patch: {error}"));
-    let decoded = json::decode(bytes, &Limits::default()).map_err(|error| bad(&error))?;
-    let strict = decoded.strict_errors().collect();
-    Ok((decoded.value, strict))
+    // Upstream says what it was about only where another library reads the patch.
+    let context = match media {
+        MediaType::StrategicMergePatch => "",
+        _ => "error decoding patch: ",
+    };
+    let bad = |error: &dyn std::fmt::Display| Status::bad_request(format!("{context}{error}"));
+    let limits = Limits::default();
+    let decoded = json::decode(bytes, &limits).map_err(|error| bad(&error))?;
+    if media == MediaType::JsonPatch {
+        let unknown = patch::json_patch_unknown_fields(&decoded.value);
+        if decoded.duplicates.is_empty() && unknown.is_empty() {
+            return Ok((decoded.value, Vec::new()));
+        }
+        let strict = json::strict_errors_in_order(bytes, &limits, &decoded.duplicates, &unknown);
+        let strict = strict.into_iter().map(|text| format!("json patch {text}"));
+        return Ok((decoded.value, strict.collect()));
+    }
+    if !decoded.value.is_object() {
+        let kind = json::kind_word(&decoded.value);
+        let why = format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}");
+        return Err(bad(&why));
+    }
+    Ok((decoded.value, json::strict_errors(&decoded.duplicates)))
 }
 
 /// Reads an apply configuration in YAML (or JSON, which is YAML).
 pub fn apply_document(bytes: &Bytes) -> Result<(Value, Vec<String>), Status> {
     let bad = |error: &dyn std::fmt::Display| Status::bad_request(format!("error decoding YAML: {error}"));
     let decoded = yaml::decode(bytes, &Limits::default()).map_err(|error| bad(&error))?;
-    let strict = decoded.strict_errors().collect();
+    let strict = yaml::strict_error(&decoded.duplicates)
+        .map(|text| yaml::ERROR_PREFIX.to_owned() + &text)
+        .into_iter()
+        .collect();
     Ok((decoded.value, strict))
 }
 

@@ -400,24 +400,8 @@ pub fn selector(call: &Call, served: &Served) -> Result<Selector, Status> {
     let fields =
         FieldSelector::parse(call.query.text("fieldSelector")).map_err(|e| Status::bad_request(e.to_string()))?;
     fields.check(|term| {
-        let known = matches!(&*term.field, "metadata.name" | "metadata.namespace")
-            || served
-                .version()
-                .selectable_fields
-                .iter()
-                .any(|(name, _)| *name == term.field);
-        match known {
-            true => Ok(()),
-            // Kinds without fields of their own have upstream's DefaultMetaV1FieldSelectorConversion.
-            false if served.version().selectable_fields.is_empty() => Err(Status::bad_request(format!(
-                "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
-                api::field::quote(&term.field)
-            ))),
-            false => Err(Status::bad_request(format!(
-                "field label not supported: {}",
-                term.field
-            ))),
-        }
+        let known = served.kind.row.check_field(served.version(), &term.field);
+        known.map_err(Status::bad_request)
     })?;
     let attributes = &call.attributes;
     let in_fields = fields.exact_value("metadata.name").map(str::to_owned);

@@ -58,6 +58,32 @@ impl StorageKind {
         tracing::trace!(target: "walk", "defaults");
         self.strategy.default(object);
     }
+
+    /// Whether a field selector may name a field; otherwise why not, in upstream's words (`AddFieldLabelConversionFunc` of
+    /// each group). A kind without fields of its own takes both names, also where it has no namespace.
+    pub fn check_field(&self, version: &ServedVersion, field: &str) -> Result<(), String> {
+        let own = version.selectable_fields;
+        let known = match field {
+            "metadata.name" => true,
+            "metadata.namespace" => self.namespaced || own.is_empty(),
+            field => own.iter().any(|(name, _)| *name == field),
+        };
+        if known {
+            return Ok(());
+        }
+        let quoted = api::field::quote(field);
+        Err(match &*self.kind {
+            _ if own.is_empty() => {
+                format!("{quoted} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+            }
+            "Job" => format!("field label {quoted} not supported for Job"),
+            "ResourceSlice" => {
+                let (group, version) = (&version.group, &version.version);
+                format!("field label not supported for {group}/{version}, Kind=ResourceSlice: {field}")
+            }
+            _ => format!("field label not supported: {field}"),
+        })
+    }
 }
 
 /// What DELETE does to objects of a kind.

@@ -367,3 +367,55 @@ fn connected(name: &str) -> String {
         name => name[..1].to_uppercase() + &name[1..],
     }
 }
+
+/// Upstream's table of field selectors: `AddFieldLabelConversionFunc` of each group in v1.36, and its own words for what is
+/// not in it. Kinds that it does not name take the names of objects only.
+#[test]
+fn fields_of_selectors_are_upstreams() {
+    let event = "kind namespace name uid apiVersion resourceVersion fieldPath";
+    let event = |object: &str| {
+        let fields = event.split(' ').map(|field| format!("{object}.{field}"));
+        fields.collect::<Vec<_>>().join(" ")
+    };
+    let (core_event, new_event) = (event("involvedObject"), event("regarding"));
+    let core_event = format!("{core_event} reason reportingComponent source type");
+    let new_event = format!("{new_event} reason reportingController type");
+    let pod = "spec.nodeName spec.host spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork \
+        status.phase status.podIP status.podIPs status.nominatedNodeName";
+    let table = [
+        ("", "Pod", pod),
+        ("", "Node", "spec.unschedulable"),
+        ("", "ReplicationController", "status.replicas"),
+        ("", "Event", &core_event),
+        ("events.k8s.io", "Event", &new_event),
+        ("", "Namespace", "status.phase"),
+        ("", "Secret", "type"),
+        ("", "Service", "spec.clusterIP spec.type"),
+        ("batch", "Job", "status.successful"),
+        ("certificates.k8s.io", "CertificateSigningRequest", "spec.signerName"),
+        ("resource.k8s.io", "ResourceSlice", "spec.nodeName spec.driver"),
+    ];
+    for row in crate::rows() {
+        for version in &row.served {
+            let own = table
+                .iter()
+                .find(|(group, kind, _)| *group == version.group && *kind == row.kind);
+            let mut expect: Vec<&str> = own.map_or("", |(_, _, fields)| fields).split_whitespace().collect();
+            let mut served: Vec<&str> = version.selectable_fields.iter().map(|(name, _)| *name).collect();
+            expect.sort_unstable();
+            served.sort_unstable();
+            assert_eq!(served, expect, "{} {}", version.group, row.kind);
+            assert_eq!(row.check_field(version, "metadata.name"), Ok(()));
+            let in_namespace = row.check_field(version, "metadata.namespace");
+            assert_eq!(in_namespace.is_ok(), row.namespaced || own.is_none(), "{}", row.kind);
+            let refused = row.check_field(version, "spec.no").unwrap_err();
+            let expect = match (own, &*row.kind) {
+                (None, _) => "\"spec.no\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                (_, "Job") => "field label \"spec.no\" not supported for Job",
+                (_, "ResourceSlice") => "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: spec.no",
+                _ => "field label not supported: spec.no",
+            };
+            assert_eq!(refused, expect, "{}", row.kind);
+        }
+    }
+}

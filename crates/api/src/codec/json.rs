@@ -29,6 +29,13 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
     }
 }
 
+/// The strict errors of fields that were given twice, worded as upstream words them: `duplicate field "spec.replicas"`.
+pub fn strict_errors(duplicates: &[String]) -> Vec<String> {
+    let told = duplicates.iter();
+    told.map(|path| format!("duplicate field {}", crate::field::quote(path)))
+        .collect()
+}
+
 /// What strict validation found in a JSON text that [`decode`] has read, in the order in which upstream's decoder meets
 /// it: an unknown field where it stands, a repeated one where it stands again. Upstream goes over the value of an unknown
 /// field without a look (`sigs.k8s.io/json`, `saveStrictError`).
@@ -57,11 +64,9 @@ pub fn strict_errors_in_order(bytes: &[u8], limits: &Limits, duplicates: &[Strin
             format!("unknown field {}", crate::field::quote(path)),
         ));
     }
-    for path in duplicates.iter().filter(looked_into) {
-        told.push((
-            place_of(path, 1),
-            format!("duplicate field {}", crate::field::quote(path)),
-        ));
+    let duplicates: Vec<String> = duplicates.iter().filter(looked_into).cloned().collect();
+    for (path, text) in duplicates.iter().zip(strict_errors(&duplicates)) {
+        told.push((place_of(path, 1), text));
     }
     told.sort_by_key(|(place, _)| place.unwrap_or(usize::MAX));
     told.truncate(STRICT_ERRORS_MAX);
@@ -72,6 +77,18 @@ pub fn strict_errors_in_order(bytes: &[u8], limits: &Limits, duplicates: &[Strin
 fn is_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// What a value is, in the words of Go's decoder: `cannot unmarshal array into …`.
+pub fn kind_word(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }
 
 /// The value as compact JSON with sorted keys, `<`, `>` and `&` as they are.
@@ -491,9 +508,8 @@ mod tests {
         let text = r#"{"spec":{"a":1,"a":2,"c":[{"x":1,"x":1}],"a":3},"spec":{"b":1}}"#;
         let decoded = decode(text.as_bytes(), &Limits::default()).unwrap();
         assert_eq!(decoded.value, json!({"spec": {"b": 1}}));
-        let told: Vec<String> = decoded.strict_errors().collect();
         assert_eq!(
-            told,
+            strict_errors(&decoded.duplicates),
             [
                 r#"duplicate field "spec.a""#,
                 r#"duplicate field "spec.c[0].x""#,

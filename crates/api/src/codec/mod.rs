@@ -39,15 +39,7 @@ pub const STRICT_ERRORS_MAX: usize = 100;
 pub struct Decoded {
     /// The tree; of a repeated field it has the last value.
     pub value: Value,
-    /// The paths of fields that were given twice.
+    /// The fields that were given twice: their paths in JSON ([`json::strict_errors`]), go-yaml's lines in YAML
+    /// ([`yaml::strict_error`]).
     pub duplicates: Vec<String>,
-}
-
-impl Decoded {
-    /// The strict errors, worded as upstream words them: `duplicate field "spec.replicas"`.
-    pub fn strict_errors(&self) -> impl Iterator<Item = String> {
-        self.duplicates
-            .iter()
-            .map(|path| format!("duplicate field {}", crate::field::quote(path)))
-    }
 }

@@ -3,7 +3,9 @@
 //! Like there, a document is a spelling of JSON: whole floats are integers, times are strings, and of several
 //! documents the first one counts.
 
-use std::cell::RefCell;
+mod repeated;
+
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -27,11 +29,13 @@ const REPLAYED_EVENTS_MAX: usize = 100_000;
 /// fits a request has fewer.
 const NODES_MAX: usize = 1_000_000;
 
-/// Reads the first document. A body that is JSON, as most clients send under this type, is read as such.
+/// Reads the first document. A body that is JSON, as most clients send under this type, is read as such. Keys given twice
+/// are told as [`strict_error`] takes them.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     if first == Some(&b'{')
         && let Ok(decoded) = json::decode(bytes, limits)
+        && decoded.duplicates.is_empty()
     {
         return Ok(decoded);
     }
@@ -44,29 +48,39 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
     })
 }
 
+/// What `sigs.k8s.io/yaml` puts before go-yaml's error, where it reads into an object.
+pub const ERROR_PREFIX: &str = "error converting YAML to JSON: ";
+
+/// The one strict error of a document with keys that are given twice (`yaml.TypeError` of go-yaml).
+pub fn strict_error(duplicates: &[String]) -> Option<String> {
+    let lines = duplicates.join("\n  ");
+    (!duplicates.is_empty()).then(|| format!("{STRICT_ERROR_PREFIX}  {lines}"))
+}
+
+/// How [`strict_error`] begins; a line each follows.
+pub const STRICT_ERROR_PREFIX: &str = "yaml: unmarshal errors:\n";
+
 /// The value as YAML, keys sorted.
 pub fn encode(value: &Value) -> String {
     serde_saphyr::to_string(value).expect("invariant: a tree of values always serialises")
 }
 
 fn decode_here(text: &str, limits: &Limits) -> Result<Decoded, DecodeError> {
-    let duplicates = RefCell::default();
-    let path = RefCell::default();
-    let seed = Tree {
-        duplicates: &duplicates,
-        path: &path,
-    };
+    let is_repeated = Cell::new(false);
+    let text = first_document(text);
     let depth_max = limits.depth_max.min(YAML_DEPTH_MAX);
-    let read = serde_saphyr::with_deserializer_from_str_with_options(first_document(text), options(depth_max), |de| {
-        seed.deserialize(de)
+    let read = serde_saphyr::with_deserializer_from_str_with_options(text, options(depth_max), |de| {
+        Tree(&is_repeated).deserialize(de)
     });
-    match read {
-        Ok(value) => Ok(Decoded {
-            value,
-            duplicates: duplicates.into_inner(),
-        }),
-        Err(error) => Err(explain(&error)),
+    let value = read.map_err(|error| explain(&error))?;
+    let mut duplicates = Vec::new();
+    if is_repeated.get() {
+        let told = serde_saphyr::from_str_with_options(text, options(depth_max));
+        let repeated::Repeated(told) = told.map_err(|error| explain(&error))?;
+        duplicates = told;
+        duplicates.truncate(STRICT_ERRORS_MAX);
     }
+    Ok(Decoded { value, duplicates })
 }
 
 fn options(depth_max: usize) -> serde_saphyr::Options {
@@ -125,37 +139,12 @@ fn explain(error: &serde_saphyr::Error) -> DecodeError {
 
 fn failed(line: Option<u64>, what: &str) -> DecodeError {
     let line = line.map_or(String::new(), |line| format!("line {line}: "));
-    DecodeError::syntax(format!("error converting YAML to JSON: yaml: {line}{what}"))
+    DecodeError::syntax(format!("{ERROR_PREFIX}yaml: {line}{what}"))
 }
 
-enum Step {
-    Key(String),
-    Index(usize),
-}
-
-/// Builds the tree and notes keys that are given twice.
+/// Builds the tree and notes whether a key is given twice.
 #[derive(Clone, Copy)]
-struct Tree<'c> {
-    duplicates: &'c RefCell<Vec<String>>,
-    path: &'c RefCell<Vec<Step>>,
-}
-
-impl Tree<'_> {
-    fn tell_duplicate(self) {
-        let mut text = String::new();
-        for step in self.path.borrow().iter() {
-            match step {
-                Step::Key(key) if text.is_empty() => text.push_str(key),
-                Step::Key(key) => text.push_str(&format!(".{key}")),
-                Step::Index(index) => text.push_str(&format!("[{index}]")),
-            }
-        }
-        let mut duplicates = self.duplicates.borrow_mut();
-        if duplicates.len() < STRICT_ERRORS_MAX && !duplicates.contains(&text) {
-            duplicates.push(text);
-        }
-    }
-}
+struct Tree<'c>(&'c Cell<bool>);
 
 impl<'de> DeserializeSeed<'de> for Tree<'_> {
     type Value = Value;
@@ -217,26 +206,19 @@ impl<'de> Visitor<'de> for Tree<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        loop {
-            self.path.borrow_mut().push(Step::Index(items.len()));
-            let item = access.next_element_seed(self)?;
-            self.path.borrow_mut().pop();
-            match item {
-                Some(item) => items.push(item),
-                None => return Ok(Value::Array(items)),
-            }
+        while let Some(item) = access.next_element_seed(self)? {
+            items.push(item);
         }
+        Ok(Value::Array(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = access.next_key_seed(Key)? {
-            self.path.borrow_mut().push(Step::Key(key.clone()));
             let value = access.next_value_seed(self)?;
             if map.insert(key, value).is_some() {
-                self.tell_duplicate();
+                self.0.set(true);
             }
-            self.path.borrow_mut().pop();
         }
         Ok(Value::Object(map))
     }
@@ -378,7 +360,33 @@ mod tests {
     fn keys_given_twice_are_told() {
         let decoded = decode(b"spec:\n  a: 1\n  b: [{x: 1, x: 2}]\n  a: 3\n", &Limits::default()).unwrap();
         assert_eq!(decoded.value, json!({"spec": {"a": 3, "b": [{"x": 2}]}}));
-        assert_eq!(decoded.duplicates, ["spec.b[0].x", "spec.a"]);
+        assert_eq!(
+            strict_error(&decoded.duplicates).as_deref(),
+            Some(
+                "yaml: unmarshal errors:\n  line 3: key \"x\" already set in map\n  line 4: key \"a\" already set in map"
+            )
+        );
+        assert_eq!(strict_error(&[]), None);
+    }
+
+    /// The lines were computed with go-yaml v2's rules: that of the value, which begins where its first key or dash stands.
+    #[test]
+    fn keys_given_twice_are_told_by_the_line_of_the_value() {
+        for (text, expect) in [
+            ("a: 1\na: 2\n", vec!["line 2: key \"a\""]),
+            ("a:\n  x: 1\na:\n  x: 2\n", vec!["line 4: key \"a\""]),
+            ("a:\n- 1\na:\n- 2\n", vec!["line 4: key \"a\""]),
+            ("a:\nb: 1\na:\nb: 2\n", vec!["line 3: key \"a\"", "line 4: key \"b\""]),
+            ("1: a\n1: b\nyes: c\ntrue: d\n", vec!["line 2: key 1", "line 4: key true"]),
+            // Read as JSON, and told as YAML.
+            ("{\"a\": 1,\n\"a\": 2}", vec!["line 2: key \"a\""]),
+            // Two keys for go-yaml, and one in JSON.
+            ("1: a\n\"1\": b\n", vec![]),
+        ] {
+            let decoded = decode(text.as_bytes(), &Limits::default()).unwrap();
+            let expect: Vec<String> = expect.iter().map(|start| format!("{start} already set in map")).collect();
+            assert_eq!(decoded.duplicates, expect, "{text}");
+        }
     }
 
     #[test]

@@ -40,29 +40,22 @@ pub fn json_patch(live: &Value, patch: &Value) -> Result<Value, PatchError> {
     Ok(document.root)
 }
 
-/// What strict field validation says about the members of operations that mean nothing.
+/// The paths of members of operations that mean nothing: strict field validation tells them.
 pub fn json_patch_unknown_fields(patch: &Value) -> Vec<String> {
     let operations = patch.as_array().into_iter().flatten().enumerate();
-    let mut texts = Vec::new();
+    let mut paths = Vec::new();
     for (index, operation) in operations {
         for key in operation.as_object().into_iter().flatten().map(|(key, _)| key) {
             if !matches!(&**key, "op" | "path" | "from" | "value") {
-                texts.push(format!("json patch unknown field \"[{index}].{key}\""));
+                paths.push(format!("[{index}].{key}"));
             }
         }
     }
-    texts
+    paths
 }
 
 fn wrong_type(value: &Value, expected: &str) -> PatchError {
-    let kind = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
+    let kind = crate::codec::json::kind_word(value);
     PatchError::BadRequest(format!(
         "json: cannot unmarshal {kind} into Go value of type {expected}"
     ))

@@ -271,10 +271,7 @@ fn copies_into_themselves_end() {
 #[test]
 fn unknown_members_are_told() {
     let patch = json!([{"op": "add", "path": "/a", "value": 1}, {"op": "add", "pth": "/a"}]);
-    assert_eq!(
-        json_patch_unknown_fields(&patch),
-        ["json patch unknown field \"[1].pth\""]
-    );
+    assert_eq!(json_patch_unknown_fields(&patch), ["[1].pth"]);
 }
 
 fn tree() -> impl Strategy<Value = Value> {

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt, StreamBody};
 use api::{Status, Value};
 use client::{Body, TransportError, body_of};
 
-/// Answers below this size are not worth compressing (upstream: `defaultGzipThresholdBytes`).
+/// Answers up to this size are not worth compressing (upstream: `defaultGzipThresholdBytes`).
 pub const GZIP_THRESHOLD_BYTES: usize = 128 * 1024;
 
 /// JSON bytes as an answer.
@@ -108,7 +108,7 @@ pub fn takes_gzip(headers: &HeaderMap) -> bool {
 
 /// Compresses an answer when it is large and the client takes it. `size` is what is known of the body's length.
 pub fn compressed(headers: &HeaderMap, size: usize, response: Response<Body>) -> Response<Body> {
-    if size < GZIP_THRESHOLD_BYTES || !takes_gzip(headers) {
+    if size <= GZIP_THRESHOLD_BYTES || !takes_gzip(headers) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -201,10 +201,9 @@ mod tests {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip;q=0"));
         assert!(!takes_gzip(&headers));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-        assert!(
-            !compressed(&headers, 10, json(200, "{}"))
-                .headers()
-                .contains_key(CONTENT_ENCODING)
-        );
+        for (size, expect) in [(10, false), (GZIP_THRESHOLD_BYTES, false), (GZIP_THRESHOLD_BYTES + 1, true)] {
+            let response = compressed(&headers, size, json(200, "{}"));
+            assert_eq!(response.headers().contains_key(CONTENT_ENCODING), expect, "{size}");
+        }
     }
 }

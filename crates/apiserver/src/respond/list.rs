@@ -92,7 +92,7 @@ pub fn stream(
     };
     let mut writer = Writer::new(call, served, &head, walk)?;
     writer.counted = Some((call.server.clone(), fetched));
-    Ok(writer.stream(call, body::GZIP_THRESHOLD_BYTES))
+    Ok(writer.stream(call, body::GZIP_THRESHOLD_BYTES + 1))
 }
 
 /// One page of a list as an answer, encoded while it is sent.

@@ -148,12 +148,24 @@ impl Clause<'_> {
     }
 }
 
-/// The clauses of an `Accept` header, best first (a stable order: quality, then specificity, then position).
+/// The clauses of an `Accept` header, best first, in upstream's order (`munnerz/goautoneg`): its comparison puts what has a
+/// wildcard behind what has none even if its quality is higher, so that the outcome is that of sorting by insertion.
 pub fn clauses(accept: &str) -> Vec<Clause<'_>> {
-    let mut clauses: Vec<Clause> = accept.split(',').filter_map(clause).collect();
-    let wildness = |c: &Clause| u8::from(c.kind == "*") + u8::from(c.subkind == "*");
-    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality).then(wildness(a).cmp(&wildness(b))));
+    let mut clauses: Vec<Clause> = Vec::new();
+    for clause in accept.split(',').filter_map(clause).take(CLAUSES_MAX) {
+        let place = clauses.iter().rposition(|before| !is_better(&clause, before));
+        clauses.insert(place.map_or(0, |place| place + 1), clause);
+    }
     clauses
+}
+
+/// As many alternatives as are looked at; clients name four at most, and each is compared with those before it.
+const CLAUSES_MAX: usize = 64;
+
+fn is_better(one: &Clause, other: &Clause) -> bool {
+    one.quality > other.quality
+        || (one.kind != "*" && other.kind == "*")
+        || (one.subkind != "*" && other.subkind == "*")
 }
 
 fn clause(text: &str) -> Option<Clause<'_>> {
@@ -161,7 +173,7 @@ fn clause(text: &str) -> Option<Clause<'_>> {
     let media = parts.next()?;
     let (kind, subkind) = match media {
         "*" => ("*", "*"),
-        _ => media.split_once('/')?,
+        _ => media.split_once('/').filter(|(_, subkind)| !subkind.contains('/'))?,
     };
     let mut clause = Clause {
         kind,
@@ -173,7 +185,8 @@ fn clause(text: &str) -> Option<Clause<'_>> {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         let value = value.trim().trim_matches('"');
         match name.trim() {
-            "q" => clause.quality = value.parse().unwrap_or(1.0),
+            // What is no number is none (upstream goes by what `ParseFloat` leaves).
+            "q" => clause.quality = value.parse().unwrap_or(0.0),
             name => clause.params.push((name, value)),
         }
     }
@@ -303,6 +316,16 @@ mod tests {
             (all, "text/html".into(), None),
             (all, "application/json;as=Table;v=v2;g=meta.k8s.io".into(), None),
             (all, browser.into(), Some((Form::Plain, Json))),
+            // Several alternatives: the first that can be had, by quality, and without a wildcard first of all.
+            (all, "application/yaml;q=0.5, */*".into(), Some((Form::Plain, Yaml))),
+            (all, format!("*/*, {proto};q=0.1"), Some((Form::Plain, Protobuf))),
+            (all, format!("application/json;q=0.2, {proto};q=0.8, application/yaml;q=0.3"), Some((Form::Plain, Protobuf))),
+            (all, format!("{proto};q=high, application/yaml"), Some((Form::Plain, Yaml))),
+            (all, "application/cbor, application/json;q=0.9".into(), Some((Form::Plain, Json))),
+            (all, format!("{},application/json", table_of(proto)), Some((Form::Plain, Json))),
+            (all, "application/json/more, application/yaml".into(), Some((Form::Plain, Yaml))),
+            (all, "*".into(), Some((Form::Plain, Json))),
+            (all, " , ".into(), None),
         ] {
             let mut headers = HeaderMap::new();
             if !accept.is_empty() {

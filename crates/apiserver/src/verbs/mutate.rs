@@ -11,7 +11,7 @@ use api::field::{Error, Path, aggregate};
 use api::normalize::{UnknownFields, normalize};
 use api::patch;
 use api::schema::SchemaRef;
-use api::{Status, Value, meta};
+use api::{GroupVersionKind, Status, Value, meta};
 use client::Body;
 
 use crate::call::{Call, RequestBody, read_body, rfc3339};
@@ -122,12 +122,13 @@ pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
     let options = WriteOptions::parse(call, "PatchOptions", media == MediaType::ApplyYaml)?;
     let write = writer(call, served, &options);
     let now = rfc3339(call.server.clock.now());
-    let document = Document::read(call, media, &bytes, &options)?;
+    let document = Document::read(media, &bytes, &options)?;
     let written = match media {
         MediaType::ApplyYaml => {
-            let config = apply_config(served, document.value)?;
+            let config = apply_config(&served.gvk, document.value.clone())?;
             let make = |live: Option<&Value>| {
                 let mut object = managed::apply(served, write.subresource, live, &config, &options, &now)?;
+                document.report_applied(call, &options)?;
                 served.kind.row.set_defaults(&mut object);
                 Ok(object)
             };
@@ -137,7 +138,7 @@ pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
             let make = |live: Option<&Value>| {
                 let live = live.ok_or_else(|| Status::not_found(&served.resource(), write.name))?;
                 let seen = view::from_hub(served, live.clone())?;
-                let patched = document.patch(call, served, &seen, &options)?;
+                let patched = document.patch(call, &served.schema, &seen, &options)?;
                 let mut object = view::to_hub(served, patched)?;
                 served.kind.row.set_defaults(&mut object);
                 managed::update(
@@ -165,28 +166,27 @@ pub struct Document {
 
 impl Document {
     /// Reads a patch of that type.
-    pub fn read(call: &Call, media: MediaType, bytes: &Bytes, options: &WriteOptions) -> Result<Document, Status> {
-        if media == MediaType::ApplyYaml {
-            let (value, strict) = decode::apply_document(bytes)?;
-            decode::report(call, &strict, options.field_validation)
-                .map_err(|why| Status::bad_request(format!("error strict decoding patch: {why}")))?;
-            return Ok(Document {
-                media,
-                value,
-                strict: Vec::new(),
-            });
-        }
-        let (value, mut strict) = decode::json_document(bytes)?;
-        if media == MediaType::JsonPatch {
-            strict.extend(patch::json_patch_unknown_fields(&value));
-        } else if !value.is_object() {
-            let why = "error decoding patch: json: cannot unmarshal a value that is no object into Go value of type map[string]interface {}";
-            return Err(Status::bad_request(why));
-        }
+    pub fn read(media: MediaType, bytes: &Bytes, options: &WriteOptions) -> Result<Document, Status> {
+        let (value, mut strict) = match media {
+            MediaType::ApplyYaml => decode::apply_document(bytes)?,
+            _ => decode::json_document(media, bytes)?,
+        };
         if options.field_validation == FieldValidation::Ignore {
             strict.clear();
         }
         Ok(Document { media, value, strict })
+    }
+
+    /// Refuses or warns about keys that an apply configuration has twice, once it is known that it applies. Source:
+    /// `applyPatcher` of apiserver/pkg/endpoints/handlers/patch.go.
+    pub fn report_applied(&self, call: &Call, options: &WriteOptions) -> Result<(), Status> {
+        match options.field_validation {
+            FieldValidation::Strict if !self.strict.is_empty() => {
+                let why = self.strict.join(", ");
+                Err(Status::bad_request(format!("error strict decoding YAML: {why}")))
+            }
+            validation => decode::report(call, &self.strict, validation).map_err(Status::bad_request),
+        }
     }
 
     /// The decoded tree.
@@ -194,17 +194,19 @@ impl Document {
         &self.value
     }
 
-    /// Applies the patch to an object of the served version; the result is normal.
-    fn patch(&self, call: &Call, served: &Served, seen: &Value, options: &WriteOptions) -> Result<Value, Status> {
-        let mut patched = self.apply(seen, &served.schema)?;
+    /// Applies the patch to an object of that schema; the result is normal, and what strict validation finds is told.
+    pub fn patch(
+        &self,
+        call: &Call,
+        schema: &SchemaRef,
+        seen: &Value,
+        options: &WriteOptions,
+    ) -> Result<Value, Status> {
+        let patched = self.apply(seen, schema)?;
         check_unchanged_kind(&patched, seen)?;
-        let unknown = {
-            let mut normal = patched.clone();
-            let unknown = normalize(&mut normal, &served.schema, UnknownFields::Report)
-                .map_err(|error| invalid_patch(&self.shown(&patched), &self.why(&error.to_string())))?;
-            patched = normal;
-            unknown
-        };
+        let mut normal = patched.clone();
+        let unknown = normalize(&mut normal, schema, UnknownFields::Report)
+            .map_err(|error| invalid_patch(&self.shown(&patched), &self.why(&error.to_string())))?;
         let strict: Vec<String> = self
             .strict
             .iter()
@@ -213,7 +215,7 @@ impl Document {
             .collect();
         decode::report(call, &strict, options.field_validation)
             .map_err(|why| invalid_patch(&self.shown(&patched), &why))?;
-        Ok(patched)
+        Ok(normal)
     }
 
     /// Why the patched tree is no object, as upstream's way of decoding it says.
@@ -233,7 +235,7 @@ impl Document {
     }
 
     /// Applies the patch to any tree with a schema.
-    pub fn apply(&self, seen: &Value, schema: &SchemaRef) -> Result<Value, Status> {
+    fn apply(&self, seen: &Value, schema: &SchemaRef) -> Result<Value, Status> {
         let patched = match self.media {
             MediaType::JsonPatch => patch::json_patch(seen, &self.value),
             MediaType::MergePatch => patch::merge_patch(seen, &self.value),
@@ -324,7 +326,7 @@ fn check_unchanged_kind(patched: &Value, seen: &Value) -> Result<(), Status> {
 }
 
 /// An apply configuration: of the right kind, with only known fields (others are refused by their path).
-fn apply_config(served: &Served, config: Value) -> Result<Value, Status> {
+pub fn apply_config(expected: &GroupVersionKind, config: Value) -> Result<Value, Status> {
     if !config.is_object() {
         return Err(Status::bad_request(
             "error decoding YAML: the apply configuration is no object",
@@ -334,10 +336,9 @@ fn apply_config(served: &Served, config: Value) -> Result<Value, Status> {
     if config.get("kind").and_then(Value::as_str).unwrap_or("").is_empty() {
         return Err(Status::bad_request("invalid object type: Object 'Kind' is missing"));
     }
-    if found != served.gvk {
+    if found != *expected {
         return Err(Status::bad_request(format!(
-            "invalid object type: {found}, expected {}",
-            served.gvk
+            "invalid object type: {found}, expected {expected}"
         )));
     }
     let metadata = &config["metadata"];

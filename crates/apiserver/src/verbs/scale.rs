@@ -9,7 +9,7 @@ use api::codec::MediaType;
 use api::field::{Error, Path};
 use api::normalize::{UnknownFields, normalize};
 use api::schema::SchemaRef;
-use api::{GroupVersionKind, Status, Value, meta};
+use api::{GroupVersionKind, Reason, Status, Value, meta};
 use client::Body;
 use kinds::age;
 use kinds::row::PrintContext;
@@ -22,7 +22,7 @@ use crate::registry::Served;
 use crate::respond;
 use crate::respond::negotiate::Form;
 
-use super::mutate::{Document, patch_type};
+use super::mutate::{Document, apply_config, patch_type};
 use super::read;
 use super::write::Write;
 
@@ -79,22 +79,68 @@ pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
     let media = patch_type(call)?;
     let bytes = read_body(body).await?;
     let options = WriteOptions::parse(call, "PatchOptions", media == MediaType::ApplyYaml)?;
-    let document = Document::read(call, media, &bytes, &options)?;
-    let make = |live: &Value| {
-        let mut patched = match media {
-            // Only one field can be set: applying it is merging it. Its owner is noted on the scaled object.
-            MediaType::ApplyYaml => {
-                let mut scale = live.clone();
-                scale["spec"]["replicas"] = document.value()["spec"]["replicas"].clone();
-                scale
-            }
-            _ => document.apply(live, &schema())?,
-        };
-        normalize(&mut patched, &schema(), UnknownFields::Ignore)
-            .map_err(|error| Status::bad_request(error.to_string()))?;
-        Ok(patched)
-    };
+    let document = Document::read(media, &bytes, &options)?;
+    if media == MediaType::ApplyYaml {
+        return apply(call, served, &options, &document).await;
+    }
+    let make = |live: &Value| document.patch(call, &schema(), live, &options);
     write(call, served, &options, &make).await
+}
+
+/// Server-side apply of a Scale: of the one field that it sets in the scaled object, which is owned there, so that whoever else
+/// owns it is told. Source: apimachinery/pkg/util/managedfields/scalehandler.go.
+async fn apply(
+    call: &Call,
+    served: &Arc<Served>,
+    options: &WriteOptions,
+    document: &Document,
+) -> Result<Response<Body>, Status> {
+    let config = apply_config(&kind(), document.value().clone())?;
+    check_fields(&config)?;
+    let write = writer(call, served, options);
+    let mut of_parent = json!({"apiVersion": served.gvk.api_version(), "kind": served.gvk.kind, "metadata": {}});
+    for field in ["name", "uid", "resourceVersion"] {
+        meta::set_text(&mut of_parent, field, meta::text(&config, field));
+    }
+    if let Some(replicas) = config.pointer("/spec/replicas") {
+        of_parent["spec"] = json!({"replicas": replicas});
+    }
+    let now = rfc3339(call.server.clock.now());
+    let make = |live: Option<&Value>| {
+        let live = live.ok_or_else(|| Status::not_found(&served.resource(), write.name))?;
+        let object = managed::apply(served, "scale", Some(live), &of_parent, options, &now)?;
+        document.report_applied(call, options)?;
+        let mut written = replicas_set(live, &object)?;
+        written["metadata"]["managedFields"] = object["metadata"]["managedFields"].clone();
+        Ok(written)
+    };
+    let written = write.update(&make, false).await?;
+    Ok(respond::tree(call, &scale_of(&written.object.value())?, 200))
+}
+
+/// An apply configuration is typed: what its type does not have is an error, whatever the field validation.
+fn check_fields(config: &Value) -> Result<(), Status> {
+    let why = match normalize(&mut config.clone(), &schema(), UnknownFields::Report) {
+        Err(error) => error.to_string(),
+        Ok(unknown) => match unknown.first() {
+            None => return Ok(()),
+            Some(field) => format!(".{}: field not declared in schema", field.path),
+        },
+    };
+    let (namespace, name, kind) = (meta::namespace(config), meta::name(config), kind());
+    let message = format!("failed to create typed patch object ({namespace}/{name}; {kind}): {why}");
+    Err(Status::failure(Reason::Unknown, message))
+}
+
+fn writer<'a>(call: &'a Call, served: &'a Arc<Served>, options: &'a WriteOptions) -> Write<'a> {
+    Write {
+        call,
+        served,
+        subresource: "scale",
+        name: &call.attributes.name,
+        options,
+        internal: false,
+    }
 }
 
 async fn write(
@@ -103,14 +149,7 @@ async fn write(
     options: &WriteOptions,
     make_scale: &(dyn Fn(&Value) -> Result<Value, Status> + Send + Sync),
 ) -> Result<Response<Body>, Status> {
-    let write = Write {
-        call,
-        served,
-        subresource: "scale",
-        name: &call.attributes.name,
-        options,
-        internal: false,
-    };
+    let write = writer(call, served, options);
     let now = rfc3339(call.server.clock.now());
     let make = |live: Option<&Value>| {
         let live = live.ok_or_else(|| Status::not_found(&served.resource(), write.name))?;

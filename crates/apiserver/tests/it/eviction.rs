@@ -1,5 +1,9 @@
 //! Evictions: what disruption budgets allow, refuse and count.
 
+use api::GroupVersionKind;
+use api::codec::protobuf;
+use api::normalize::{UnknownFields, normalize};
+use api::schema::SchemaRef;
 use serde_json::{Value, json};
 
 use crate::world::{Api, World};
@@ -35,6 +39,14 @@ fn status(allowed: i64, current: i64, desired: i64) -> Value {
 fn eviction(name: &str, options: Value) -> Value {
     json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "default"},
         "deleteOptions": options})
+}
+
+/// An Eviction as a message that says that it is of whatever version the object names.
+fn in_protobuf(eviction: &Value) -> Vec<u8> {
+    let schema = SchemaRef::builtin(&GroupVersionKind::new("policy", "v1", "Eviction")).unwrap();
+    let mut normal = eviction.clone();
+    normalize(&mut normal, &schema, UnknownFields::Ignore).unwrap();
+    protobuf::encode(&normal, &schema).unwrap()
 }
 
 async fn evict(api: &Api, name: &str, options: Value) -> crate::world::Answer {
@@ -122,6 +134,9 @@ async fn evictions_of_the_older_version_are_taken() {
             body["apiVersion"] = version.into();
             let answer = api.post(&path, &body).await;
             assert_eq!(answer.code, code, "{version} {}", answer.message());
+            let message = [("content-type", "application/vnd.kubernetes.protobuf")];
+            let answer = api.call(&format!("POST {path}"), &message, in_protobuf(&body)).await;
+            assert_eq!(answer.code, code, "{version} in protobuf: {}", answer.message());
         }
     }
 }

@@ -297,6 +297,98 @@ async fn unknown_fields_are_ignored_warned_about_or_refused() {
     }
 }
 
+/// Upstream tells keys that a YAML text has twice by line, all of them in one strict error, each in a warning of its own.
+#[tokio::test]
+async fn keys_given_twice_in_yaml_are_told_by_line() {
+    let world = World::start().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let yaml = [("content-type", "application/yaml")];
+    let told = [r#"line 5: key "a" already set in map"#, r#"line 6: key "data" already set in map"#];
+    for (index, api) in world.both().await.into_iter().enumerate() {
+        let text = format!("metadata:\n  name: y{index}\ndata:\n  a: one\n  a: two\ndata: {{b: two}}\nmore: 1\n");
+        let create = |validation: &'static str| {
+            let (api, text) = (api.clone(), text.clone());
+            async move { api.call(&format!("POST {path}{validation}"), &yaml, text).await }
+        };
+        create("?fieldValidation=Strict").await.refused(
+            400,
+            &format!(
+                "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: yaml: unmarshal errors:\n  {}\n  {}, unknown field \"more\"",
+                told[0], told[1]
+            ),
+        );
+        let answer = create("?dryRun=All").await;
+        let escaped = |text: &str| format!("299 - \"{}\"", text.replace('"', "\\\""));
+        let mut expect: Vec<String> = told.iter().map(|text| escaped(text)).collect();
+        expect.push(escaped("unknown field \"more\""));
+        assert_eq!(answer.warnings(), expect);
+        assert_eq!(answer.ok()["data"], json!({"b": "two"}));
+        let answer = create("?fieldValidation=Ignore").await;
+        assert!(answer.warnings().is_empty());
+        assert_eq!(answer.ok()["data"], json!({"b": "two"}));
+    }
+}
+
+/// An apply configuration is asked whether it applies before it is asked whether it has something twice.
+#[tokio::test]
+async fn repeated_keys_of_apply_configurations() {
+    let world = World::start().await;
+    let api = world.api();
+    let path = "/api/v1/namespaces/default/configmaps/applied";
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let text = "apiVersion: v1\nkind: ConfigMap\ndata:\n  a: one\n  a: two\n";
+    let told = r#"line 5: key "a" already set in map"#;
+    let request = |manager: &str, validation: &str| format!("PATCH {path}?fieldManager={manager}&fieldValidation={validation}");
+    api.call(&request("one", "Strict"), &apply, text).await.refused(
+        400,
+        &format!("error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {told}"),
+    );
+    let answer = api.call(&request("one", "Warn"), &apply, text).await;
+    assert_eq!(answer.warnings(), [format!("299 - \"{}\"", told.replace('"', "\\\""))]);
+    assert_eq!(answer.ok()["data"], json!({"a": "two"}));
+    let other = text.replace("two", "three");
+    let answer = api.call(&request("two", "Strict"), &apply, other).await;
+    assert_eq!(answer.code, 409, "{}", answer.message());
+}
+
+/// A JSON patch is told of by its own name, other patches as the object that they make.
+#[tokio::test]
+async fn strict_errors_of_patches() {
+    let world = World::start().await;
+    let api = world.api();
+    api.config_map("patched", json!({})).await;
+    let path = "PATCH /api/v1/namespaces/default/configmaps/patched?fieldValidation=Strict";
+    for (kind, patch, expect) in [
+        (
+            "json-patch+json",
+            r#"[{"op":"add","path":"/data/a","value":"1","value":"2","x":1}]"#,
+            r#"strict decoding error: json patch duplicate field "[0].value", json patch unknown field "[0].x""#,
+        ),
+        (
+            "merge-patch+json",
+            r#"{"data":{"a":"1","a":"2"},"more":1}"#,
+            r#"strict decoding error: duplicate field "data.a", unknown field "more""#,
+        ),
+        (
+            "strategic-merge-patch+json",
+            r#"{"data":{"a":"1","a":"2"},"more":1}"#,
+            r#"strict decoding error: duplicate field "data.a", unknown field "more""#,
+        ),
+    ] {
+        let media = format!("application/{kind}");
+        let answer = api.call(path, &[("content-type", &media)], patch).await;
+        answer.refused(422, expect);
+    }
+    for (kind, expect) in [
+        ("merge-patch+json", "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"),
+        ("strategic-merge-patch+json", "json: cannot unmarshal array into Go value of type map[string]interface {}"),
+    ] {
+        let media = format!("application/{kind}");
+        let answer = api.call(path, &[("content-type", &media)], "[]").await;
+        answer.refused(400, expect);
+    }
+}
+
 #[tokio::test]
 async fn people_get_indented_answers_and_head_gets_none() {
     let world = World::start().await;

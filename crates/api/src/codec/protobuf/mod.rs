@@ -35,11 +35,13 @@ pub struct Envelope<'a> {
 impl<'a> Envelope<'a> {
     /// Opens an envelope.
     pub fn open(bytes: &'a [u8]) -> Result<Envelope<'a>, DecodeError> {
-        let Some(message) = bytes.strip_prefix(PREFIX) else {
-            let message = "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
-            return Err(DecodeError::syntax(message));
+        let refused = match bytes.strip_prefix(PREFIX) {
+            Some(message) if !message.is_empty() => return read::envelope(message),
+            Some(_) => "empty body",
+            None if bytes.is_empty() => "empty data",
+            None => "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]",
         };
-        read::envelope(message)
+        Err(DecodeError::syntax(refused))
     }
 
     /// The kind it says it is.

@@ -20,8 +20,6 @@ pub fn row() -> StorageKind {
         .generation()
         .scale()
         .status()
-        .fields(&[("status.replicas", |object| object.count("status.replicas").to_string())])
-        .reads(&["status.replicas"])
         .columns(COLUMNS)
         .build()
 }
