@@ -16,7 +16,13 @@ const ON: &[&str] = &[
     "RestartAllContainersOnContainerExits",
     // Claims are stored and counted; the scheduler and the kubelet refuse pods that have some, as no driver is there.
     "DynamicResourceAllocation",
-    // Data only: requests with alternatives, and what drivers say of allocated devices. Nothing allocates any yet.
+    // Data only: what may be asked of devices and said of them. Nothing allocates any yet.
+    "DRAAdminAccess",
+    "DRAConsumableCapacity",
+    "DRADeviceBindingConditions",
+    "DRADeviceTaints",
+    "DRAExtendedResource",
+    "DRAPartitionableDevices",
     "DRAPrioritizedList",
     "DRAResourceClaimDeviceStatus",
     // Data only: what a CSI driver says of itself and of its nodes.

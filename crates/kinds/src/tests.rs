@@ -410,7 +410,9 @@ fn fields_of_selectors_are_upstreams() {
             assert_eq!(in_namespace.is_ok(), row.namespaced || own.is_none(), "{}", row.kind);
             let refused = row.check_field(version, "spec.no").unwrap_err();
             let expect = match (own, &*row.kind) {
-                (None, _) => "\"spec.no\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                (None, _) => {
+                    "\"spec.no\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                }
                 (_, "Job") => "field label \"spec.no\" not supported for Job",
                 (_, "ResourceSlice") => "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: spec.no",
                 _ => "field label not supported: spec.no",

@@ -377,14 +377,20 @@ mod tests {
             ("a:\n  x: 1\na:\n  x: 2\n", vec!["line 4: key \"a\""]),
             ("a:\n- 1\na:\n- 2\n", vec!["line 4: key \"a\""]),
             ("a:\nb: 1\na:\nb: 2\n", vec!["line 3: key \"a\"", "line 4: key \"b\""]),
-            ("1: a\n1: b\nyes: c\ntrue: d\n", vec!["line 2: key 1", "line 4: key true"]),
+            (
+                "1: a\n1: b\nyes: c\ntrue: d\n",
+                vec!["line 2: key 1", "line 4: key true"],
+            ),
             // Read as JSON, and told as YAML.
             ("{\"a\": 1,\n\"a\": 2}", vec!["line 2: key \"a\""]),
             // Two keys for go-yaml, and one in JSON.
             ("1: a\n\"1\": b\n", vec![]),
         ] {
             let decoded = decode(text.as_bytes(), &Limits::default()).unwrap();
-            let expect: Vec<String> = expect.iter().map(|start| format!("{start} already set in map")).collect();
+            let expect: Vec<String> = expect
+                .iter()
+                .map(|start| format!("{start} already set in map"))
+                .collect();
             assert_eq!(decoded.duplicates, expect, "{text}");
         }
     }

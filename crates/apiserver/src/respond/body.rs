@@ -201,7 +201,11 @@ mod tests {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip;q=0"));
         assert!(!takes_gzip(&headers));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-        for (size, expect) in [(10, false), (GZIP_THRESHOLD_BYTES, false), (GZIP_THRESHOLD_BYTES + 1, true)] {
+        for (size, expect) in [
+            (10, false),
+            (GZIP_THRESHOLD_BYTES, false),
+            (GZIP_THRESHOLD_BYTES + 1, true),
+        ] {
             let response = compressed(&headers, size, json(200, "{}"));
             assert_eq!(response.headers().contains_key(CONTENT_ENCODING), expect, "{size}");
         }

@@ -319,11 +319,31 @@ mod tests {
             // Several alternatives: the first that can be had, by quality, and without a wildcard first of all.
             (all, "application/yaml;q=0.5, */*".into(), Some((Form::Plain, Yaml))),
             (all, format!("*/*, {proto};q=0.1"), Some((Form::Plain, Protobuf))),
-            (all, format!("application/json;q=0.2, {proto};q=0.8, application/yaml;q=0.3"), Some((Form::Plain, Protobuf))),
-            (all, format!("{proto};q=high, application/yaml"), Some((Form::Plain, Yaml))),
-            (all, "application/cbor, application/json;q=0.9".into(), Some((Form::Plain, Json))),
-            (all, format!("{},application/json", table_of(proto)), Some((Form::Plain, Json))),
-            (all, "application/json/more, application/yaml".into(), Some((Form::Plain, Yaml))),
+            (
+                all,
+                format!("application/json;q=0.2, {proto};q=0.8, application/yaml;q=0.3"),
+                Some((Form::Plain, Protobuf)),
+            ),
+            (
+                all,
+                format!("{proto};q=high, application/yaml"),
+                Some((Form::Plain, Yaml)),
+            ),
+            (
+                all,
+                "application/cbor, application/json;q=0.9".into(),
+                Some((Form::Plain, Json)),
+            ),
+            (
+                all,
+                format!("{},application/json", table_of(proto)),
+                Some((Form::Plain, Json)),
+            ),
+            (
+                all,
+                "application/json/more, application/yaml".into(),
+                Some((Form::Plain, Yaml)),
+            ),
             (all, "*".into(), Some((Form::Plain, Json))),
             (all, " , ".into(), None),
         ] {

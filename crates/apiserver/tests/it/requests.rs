@@ -303,7 +303,10 @@ async fn keys_given_twice_in_yaml_are_told_by_line() {
     let world = World::start().await;
     let path = "/api/v1/namespaces/default/configmaps";
     let yaml = [("content-type", "application/yaml")];
-    let told = [r#"line 5: key "a" already set in map"#, r#"line 6: key "data" already set in map"#];
+    let told = [
+        r#"line 5: key "a" already set in map"#,
+        r#"line 6: key "data" already set in map"#,
+    ];
     for (index, api) in world.both().await.into_iter().enumerate() {
         let text = format!("metadata:\n  name: y{index}\ndata:\n  a: one\n  a: two\ndata: {{b: two}}\nmore: 1\n");
         let create = |validation: &'static str| {
@@ -338,7 +341,8 @@ async fn repeated_keys_of_apply_configurations() {
     let apply = [("content-type", "application/apply-patch+yaml")];
     let text = "apiVersion: v1\nkind: ConfigMap\ndata:\n  a: one\n  a: two\n";
     let told = r#"line 5: key "a" already set in map"#;
-    let request = |manager: &str, validation: &str| format!("PATCH {path}?fieldManager={manager}&fieldValidation={validation}");
+    let request =
+        |manager: &str, validation: &str| format!("PATCH {path}?fieldManager={manager}&fieldValidation={validation}");
     api.call(&request("one", "Strict"), &apply, text).await.refused(
         400,
         &format!("error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {told}"),
@@ -380,8 +384,14 @@ async fn strict_errors_of_patches() {
         answer.refused(422, expect);
     }
     for (kind, expect) in [
-        ("merge-patch+json", "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"),
-        ("strategic-merge-patch+json", "json: cannot unmarshal array into Go value of type map[string]interface {}"),
+        (
+            "merge-patch+json",
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
+        (
+            "strategic-merge-patch+json",
+            "json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
     ] {
         let media = format!("application/{kind}");
         let answer = api.call(path, &[("content-type", &media)], "[]").await;

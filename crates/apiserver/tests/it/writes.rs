@@ -586,18 +586,28 @@ async fn scales_are_applied_with_conflicts() {
     for (index, api) in world.both().await.into_iter().enumerate() {
         let path = "/apis/apps/v1/namespaces/default/deployments";
         let name = format!("scaled{index}");
-        let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        let template =
+            json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
         let deployment = json!({"metadata": {"name": name},
             "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
         api.post(&format!("{path}?fieldManager=maker"), &deployment).await.ok();
-        let scale = |replicas: i64| {
-            json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": name}, "spec": {"replicas": replicas}})
-        };
+        let scale = |replicas: i64| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": name}, "spec": {"replicas": replicas}});
         let at = format!("{path}/{name}/scale");
-        let refused = api.patch(&format!("{at}?fieldManager=scaler"), "apply", &scale(5)).await;
-        refused.refused(409, "Apply failed with 1 conflict: conflict with \"maker\" using apps/v1: .spec.replicas");
-        let applied = api.patch(&format!("{at}?fieldManager=scaler&force=true"), "apply", &scale(5)).await.ok();
-        assert_eq!((&applied["kind"], &applied["spec"]["replicas"]), (&json!("Scale"), &json!(5)));
+        let refused = api
+            .patch(&format!("{at}?fieldManager=scaler"), "apply", &scale(5))
+            .await;
+        refused.refused(
+            409,
+            "Apply failed with 1 conflict: conflict with \"maker\" using apps/v1: .spec.replicas",
+        );
+        let applied = api
+            .patch(&format!("{at}?fieldManager=scaler&force=true"), "apply", &scale(5))
+            .await
+            .ok();
+        assert_eq!(
+            (&applied["kind"], &applied["spec"]["replicas"]),
+            (&json!("Scale"), &json!(5))
+        );
         let seen = api.get(&format!("{path}/{name}")).await.ok();
         let owners: Vec<_> = seen["metadata"]["managedFields"]
             .as_array()
@@ -608,15 +618,26 @@ async fn scales_are_applied_with_conflicts() {
             .collect();
         assert_eq!(owners, [(&json!("scaler"), &json!("Apply"), &json!("scale"))]);
         // Whoever owns it may change it.
-        api.patch(&format!("{at}?fieldManager=scaler"), "apply", &scale(6)).await.ok();
+        api.patch(&format!("{at}?fieldManager=scaler"), "apply", &scale(6))
+            .await
+            .ok();
         let mut odd = scale(6);
         odd["spec"]["more"] = 1.into();
         let refused = api.patch(&format!("{at}?fieldManager=scaler"), "apply", &odd).await;
         refused.refused(500, ".spec.more: field not declared in schema");
         odd = scale(-1);
         let refused = api.patch(&format!("{at}?fieldManager=scaler"), "apply", &odd).await;
-        refused.refused(422, "spec.replicas: Invalid value: -1: must be greater than or equal to 0");
-        let unknown = api.patch(&format!("{at}?fieldValidation=Strict"), "merge", &json!({"spec": {"more": 1}})).await;
+        refused.refused(
+            422,
+            "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+        );
+        let unknown = api
+            .patch(
+                &format!("{at}?fieldValidation=Strict"),
+                "merge",
+                &json!({"spec": {"more": 1}}),
+            )
+            .await;
         unknown.refused(422, "strict decoding error: unknown field \"spec.more\"");
     }
 }

@@ -11,6 +11,7 @@ use api::field::{Error, ErrorList};
 use api::validation::{conditions, dns1123_subdomain, interface_address};
 
 use super::devices::{self, Requests, distinct, each, label, raw_object};
+use super::taints::binding_conditions;
 use crate::check::{At, Report};
 use crate::core::persistentvolumeclaim::template_metadata;
 use crate::core::pod::scheduling::node_selector;
@@ -34,6 +35,10 @@ pub struct ResourceClaims;
 impl Strategy for ResourceClaims {
     fn default(&self, object: &mut Value) {
         default_requests(object, "spec");
+        let Some(devices) = object.existing("status.allocation.devices") else {
+            return;
+        };
+        devices.elements("results").for_each(default_tolerations);
     }
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
@@ -128,14 +133,22 @@ fn default_request(request: &mut Value) {
     if request.text("allocationMode") == "ExactCount" && request.count("count") == 0 {
         request.put("count", 1);
     }
+    default_tolerations(request);
+}
+
+fn default_tolerations(request: &mut Value) {
     for toleration in request.elements("tolerations") {
         toleration.put_default("operator", "Equal");
     }
 }
 
-/// Which device: `driver/pool/device`.
+/// Which device, or which share of it: `driver/pool/device`, and the share's id.
 fn identity(device: &Value) -> String {
-    ["driver", "pool", "device"].map(|field| device.text(field)).join("/")
+    let parts = ["driver", "pool", "device", "shareID"].map(|field| device.text(field));
+    match parts {
+        [driver, pool, device, ""] => [driver, pool, device].join("/"),
+        all => all.join("/"),
+    }
 }
 
 fn allocated(object: &Value) -> BTreeSet<String> {
@@ -206,6 +219,8 @@ fn new_allocation(allocation: &At, requests: &Requests) {
     each(&devices, "results", devices::LIST_MAX, |result| {
         requests.reference(&result.get("request"));
         device(result);
+        binding_conditions(result);
+        share(result);
     });
     // Those of the class and those of the claim.
     each(&devices, "config", 2 * devices::LIST_MAX, |config| {
@@ -241,8 +256,52 @@ pub fn pool_name(pool: &At) {
     }
 }
 
+/// The id of a share: a UUID, as upstream's parser of those words what is none.
+fn share(device: &At) {
+    let id = device.get("shareID");
+    if !id.is_set() {
+        return;
+    }
+    match unreadable_uuid(id.text()) {
+        Some(why) => id.invalid(format!("error validating uid: {why}")),
+        None => id.ensure(
+            id.text().len() == 36 && id.text() == id.text().to_lowercase(),
+            "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters",
+        ),
+    }
+}
+
+/// Source: `Validate` of github.com/google/uuid.
+fn unreadable_uuid(text: &str) -> Option<String> {
+    let digits = |bytes: &[u8]| bytes.iter().all(u8::is_ascii_hexdigit);
+    let bytes = text.as_bytes();
+    let dashed = match bytes.len() {
+        32 => return (!digits(bytes)).then(|| "invalid UUID format".into()),
+        36 => bytes,
+        38 if bytes.starts_with(b"{") && bytes.ends_with(b"}") => &bytes[1..37],
+        38 => return Some("invalid bracketed UUID format".into()),
+        45 if text
+            .get(..9)
+            .is_some_and(|start| start.eq_ignore_ascii_case("urn:uuid:")) =>
+        {
+            &bytes[9..]
+        }
+        45 => {
+            let start = String::from_utf8_lossy(&bytes[..9]);
+            return Some(format!("invalid urn prefix: {}", api::field::quote(&start)));
+        }
+        length => return Some(format!("invalid UUID length: {length}")),
+    };
+    let good = dashed.iter().enumerate().all(|(index, byte)| match index {
+        8 | 13 | 18 | 23 => *byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    });
+    (!good).then(|| "invalid UUID format".into())
+}
+
 fn device_status(status: &At, allocated: &BTreeSet<String>) {
     device(status);
+    share(status);
     let id = identity(status.value);
     if !allocated.contains(&id) {
         status.invalid_as(id, "must be an allocated device in the claim");

@@ -7,6 +7,7 @@ use api::field::ErrorList;
 
 use super::devices;
 use crate::check::{At, Report};
+use crate::core::pod::resources::is_extended;
 use crate::gates;
 use crate::row::{Strategy, WriteContext};
 use crate::view::View;
@@ -40,4 +41,7 @@ impl Strategy for DeviceClasses {
 fn validate(spec: &At, stored: bool) {
     devices::selectors(spec, stored);
     devices::each(spec, "config", devices::LIST_MAX, devices::configuration);
+    let name = spec.get("extendedResourceName");
+    let named = !name.is_set() || is_extended(name.text());
+    name.ensure(named, "must be a valid extended resource name");
 }

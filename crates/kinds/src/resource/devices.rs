@@ -12,6 +12,7 @@ use api::validation::{c_identifier, dns1123_label, dns1123_subdomain};
 use cel::admission::{NEW, STORED};
 use cel::devices::{compile_selector, is_too_complex};
 
+use super::taints::tolerations;
 use crate::check::At;
 use crate::core::pod::volumes::driver_name;
 use crate::view::View;
@@ -108,10 +109,16 @@ pub fn claim(devices: &At, stored: bool) {
     distinct(devices, "requests", LIST_MAX, name, |one| request(one, stored));
     each(devices, "constraints", LIST_MAX, |constraint| {
         requests.references(constraint);
-        let attribute = constraint.get("matchAttribute");
-        match attribute.is_set() {
-            true => fully_qualified(&attribute),
-            false => attribute.missing(""),
+        let (same, different) = (constraint.get("matchAttribute"), constraint.get("distinctAttribute"));
+        if same.is_set() {
+            fully_qualified(&same);
+        } else if different.is_set() {
+            fully_qualified(&different);
+        } else {
+            // Upstream says so of none, too.
+            constraint.missing(
+                "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set",
+            );
         }
     });
     each(devices, "config", LIST_MAX, |config| {
@@ -160,6 +167,7 @@ fn exact(request: &At, stored: bool) {
         "All" | "ExactCount" => {}
         _ => mode.not_supported(&["All", "ExactCount"]),
     }
+    tolerations(request);
 }
 
 /// Which devices: every selector has an expression of bounded length and cost.

@@ -3,7 +3,10 @@
 mod claim;
 mod class;
 mod devices;
+mod partitions;
+mod sharing;
 mod slice;
+mod taints;
 #[cfg(test)]
 mod tests;
 

@@ -1,4 +1,4 @@
-//! The rules of a resource slice. Its fields for partitions, taints and shared capacity belong to features that are off.
+//! The rules of a resource slice.
 //!
 //! Source: `validateResourceSliceSpec` in `pkg/apis/resource/validation/validation.go`.
 
@@ -10,6 +10,7 @@ use regex::Regex;
 
 use super::claim::pool_name;
 use super::devices::{distinct, label, qualified};
+use super::{partitions, sharing, taints};
 use crate::check::{At, Report};
 use crate::core::pod::scheduling::node_selector;
 use crate::core::pod::volumes::driver_name;
@@ -19,7 +20,9 @@ use crate::row::{Strategy, WriteContext};
 use crate::view::View;
 
 const DEVICES_MAX: usize = 128;
+const LARGE_DEVICES_MAX: usize = 64;
 const ATTRIBUTES_AND_CAPACITIES_MAX: usize = 32;
+const ATTRIBUTE_VALUES_MAX: usize = 48;
 const ATTRIBUTE_BYTES_MAX: usize = 64;
 /// A domain, a slash and a name: longer keys are shown without their middle.
 const KEY_BYTES_SHOWN: usize = 63 + 1 + 32;
@@ -37,26 +40,22 @@ static SEMVER: LazyLock<Regex> = LazyLock::new(|| {
 pub struct ResourceSlices;
 
 impl Strategy for ResourceSlices {
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
+    fn prepare_for_create(&self, object: &mut Value, context: &WriteContext) {
         gates::drop_disabled(object, None, "resource.v1.ResourceSlice");
+        taints::note_time(object, context.now);
     }
 
-    fn prepare_for_update(&self, object: &mut Value, old: &Value, _context: &WriteContext) {
+    fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &WriteContext) {
         gates::drop_disabled(object, Some(old), "resource.v1.ResourceSlice");
+        taints::note_time(object, context.now);
     }
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| validate(&object.get("spec")))
+        Report::of(object, |object| validate(&object.get("spec"), None))
     }
 
     fn validate_update(&self, object: &Value, old: &Value, _context: &WriteContext) -> ErrorList {
-        Report::of(object, |object| {
-            let spec = object.get("spec");
-            validate(&spec);
-            for field in ["pool.name", "driver", "nodeName"] {
-                spec.get(field).unchanged(old.at("spec").at(field));
-            }
-        })
+        Report::of(object, |object| validate(&object.get("spec"), Some(old.at("spec"))))
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>, _context: &WriteContext) -> Vec<String> {
@@ -75,17 +74,41 @@ impl Strategy for ResourceSlices {
     }
 }
 
-fn validate(spec: &At) {
+fn validate(spec: &At, old: Option<&Value>) {
     driver_name(&spec.get("driver"));
     pool(&spec.get("pool"));
+    if let Some(old) = old {
+        for field in ["pool.name", "driver", "nodeName"] {
+            spec.get(field).unchanged(old.at(field));
+        }
+    }
     nodes(spec);
+    if spec.value.has("sharedCounters") && spec.value.has("devices") {
+        spec.invalid_as("", "only one of `sharedCounters` or `devices` is allowed");
+    }
+    let of_each_device = spec.value.flag("perDeviceNodeSelection");
+    let devices_before = old.map_or(&[] as &[Value], |old| old.list("devices"));
     distinct(
         spec,
         "devices",
-        DEVICES_MAX,
+        devices_max(spec.value),
         |device| device.value.text("name").into(),
-        device,
+        |at| {
+            let name = at.value.text("name");
+            let before = devices_before.iter().find(|before| before.text("name") == name);
+            device(at, before, of_each_device);
+        },
     );
+    partitions::counter_sets(spec);
+}
+
+/// Devices with taints, or with counters to draw on, are larger, and fewer fit.
+fn devices_max(spec: &Value) -> usize {
+    let large = |device: &Value| !device.list("taints").is_empty() || !device.list("consumesCounters").is_empty();
+    match spec.list("devices").iter().any(large) {
+        true => LARGE_DEVICES_MAX,
+        false => DEVICES_MAX,
+    }
 }
 
 fn pool(pool: &At) {
@@ -123,6 +146,12 @@ fn nodes(spec: &At) {
         Some(true) => set.push("`allNodes`"),
         Some(false) => all.invalid("must be either unset or set to true"),
     }
+    let of_each_device = spec.get("perDeviceNodeSelection");
+    match of_each_device.value.as_bool() {
+        None => {}
+        Some(true) => set.push("`perDeviceNodeSelection`"),
+        Some(false) => of_each_device.invalid("must be either unset or set to true"),
+    }
     let one = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
     match set.len() {
         0 => spec.missing(one),
@@ -134,25 +163,39 @@ fn nodes(spec: &At) {
     }
 }
 
-fn device(device: &At) {
+fn device(device: &At, old: Option<&Value>, of_each_device: bool) {
     label(&device.get("name"));
     let (attributes, capacities) = (device.entries("attributes"), device.entries("capacity"));
-    let count = attributes.len() + capacities.len();
-    if count > ATTRIBUTES_AND_CAPACITIES_MAX {
-        device.invalid_as(
-            count,
-            format!("the total number of attributes and capacities must not exceed {ATTRIBUTES_AND_CAPACITIES_MAX}"),
-        );
+    for (count, max, what) in [
+        (
+            attributes.len() + capacities.len(),
+            ATTRIBUTES_AND_CAPACITIES_MAX,
+            "attributes and capacities",
+        ),
+        (attributes.len(), ATTRIBUTE_VALUES_MAX, "attribute values"),
+    ] {
+        if count > max {
+            device.invalid_as(count, format!("the total number of {what} must not exceed {max}"));
+        }
     }
     for (key, value) in attributes {
-        let at = value.elsewhere(device.path.child("attributes").key(&shortened(key)), value.value);
-        qualified(&at, key);
-        attribute(&at);
+        attribute(&named(device, "attributes", key, value.value));
     }
+    let shared = device.value.flag("allowMultipleAllocations");
     for (key, value) in capacities {
-        let at = value.elsewhere(device.path.child("capacity").key(&shortened(key)), value.value);
-        qualified(&at, key);
+        sharing::capacity(&named(device, "capacity", key, value.value), shared);
     }
+    taints::taints(device, old);
+    partitions::consumption(device);
+    partitions::nodes(device, of_each_device);
+    taints::binding_conditions(device);
+}
+
+/// Checks the key of a map, which is told at the map, and leads to its value.
+fn named<'a>(device: &At<'a>, map: &str, key: &str, value: &'a Value) -> At<'a> {
+    let map = device.get(map);
+    qualified(&map, key);
+    map.elsewhere(map.path.key(&shortened(key)), value)
 }
 
 /// A key without its middle when it is too long to show.

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::claim::{ResourceClaimTemplates, ResourceClaims};
 use super::class::DeviceClasses;
 use super::slice::ResourceSlices;
-use crate::testing::{Case, LABEL, SUBDOMAIN, check};
+use crate::testing::{Case, LABEL, NOW, SUBDOMAIN, VALUE, check};
 
 /// A claim with one request and more.
 fn claim(more: &str) -> String {
@@ -86,13 +86,17 @@ fn constraints_and_configurations() {
         )),
         Case::new("constraints")
             .object(&claim(
-                ", constraints: [{requests: [s, r, r, a/b/c]}, {matchAttribute: a}, {matchAttribute: /}, {matchAttribute: d/1}]",
+                ", constraints: [{requests: [s, r, r, a/b/c]}, {matchAttribute: a}, {matchAttribute: /}, {matchAttribute: d/1}, \
+                 {distinctAttribute: b}]",
             ))
             .errors(&[
                 &format!("spec.devices.constraints[0].requests[0]: Invalid value: \"s\": {reference}"),
                 "spec.devices.constraints[0].requests[2]: Duplicate value: \"r\"",
                 &format!("spec.devices.constraints[0].requests[3]: Invalid value: \"a/b/c\": {reference}"),
-                "spec.devices.constraints[0].matchAttribute: Required value",
+                "spec.devices.constraints[0]: Required value: exactly one of \"matchAttribute\" or \"distinctAttribute\" is \
+                 required, but multiple fields are set",
+                "spec.devices.constraints[4].distinctAttribute: Invalid value: \"b\": a fully qualified name must be a domain and \
+                 a name separated by a slash",
                 "spec.devices.constraints[1].matchAttribute: Invalid value: \"a\": a fully qualified name must be a domain and a \
                  name separated by a slash",
                 "spec.devices.constraints[2].matchAttribute: Invalid value: \"\": the domain must not be empty",
@@ -219,10 +223,11 @@ fn classes() {
             "spec: {selectors: [{cel: {expression: device.driver == 'd'}}], config: [{opaque: {driver: d, parameters: {}}}], \
              extendedResourceName: example.com/a}",
         )
-        .field("spec.extendedResourceName", ()),
-        Case::new("broken").object("spec: {selectors: [{}], config: [{}]}").errors(&[
+        .field("spec.extendedResourceName", "example.com/a"),
+        Case::new("broken").object("spec: {selectors: [{}], config: [{}], extendedResourceName: gpu}").errors(&[
             "spec.selectors[0].cel: Required value",
             "spec.config[0].opaque: Required value",
+            "spec.extendedResourceName: Invalid value: \"gpu\": must be a valid extended resource name",
         ]),
         Case::new("may change").old("spec: {}").object("spec: {config: [{}]}").errors(&[
             "spec.config[0].opaque: Required value",
@@ -242,7 +247,7 @@ fn slices() {
             "nodeName: n, devices: [{name: a, attributes: {x: {string: y}, example.com/v: {version: 1.2.3-a+b}}, capacity: \
              {memory: {value: 1Gi}}, taints: [{key: a, effect: NoSchedule}]}]",
         ))
-        .field("spec.devices.0.taints", ()),
+        .field("spec.devices.0.taints.0.timeAdded", NOW),
         Case::new("nothing").object("spec: {}").errors(&[
             "spec.driver: Required value",
             "spec.pool.name: Required value",
@@ -277,7 +282,7 @@ fn slices() {
                 "spec.devices[0].attributes[y]: Invalid value: {\"bool\":true,\"int\":1}: exactly one value must be specified",
                 "spec.devices[0].attributes[z].version: Invalid value: \"1\": must be a string compatible with semver.org spec \
                  2.0.0",
-                "spec.devices[1].capacity[1]: Invalid value: \"1\": a valid C identifier must start with alphabetic character or \
+                "spec.devices[1].capacity: Invalid value: \"1\": a valid C identifier must start with alphabetic character or \
                  '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex \
                  used for validation is '[A-Za-z_][A-Za-z0-9_]*')",
                 "spec.devices[2]: Duplicate value: \"a\"",
@@ -302,4 +307,299 @@ fn slices() {
             "spec.devices[0]: Invalid value: 33: the total number of attributes and capacities must not exceed 32",
         ]),
     );
+}
+
+#[test]
+fn tolerations() {
+    let name = "prefix part must be non-empty";
+    let of = |tolerations: &str| format!("{{name: r, exactly: {{deviceClassName: c, tolerations: [{tolerations}]}}}}");
+    check(
+        &ResourceClaims,
+        Case::new("equal is the default")
+            .object(&format!(
+                "spec: {{devices: {{requests: [{}]}}}}",
+                of("{key: a, value: b}, {operator: Exists}")
+            ))
+            .field("spec.devices.requests.0.exactly.tolerations.0.operator", "Equal"),
+    );
+    let at = "spec.devices.requests[0].exactly.tolerations";
+    request(
+        &of("{key: /a}, {operator: Exists, value: b}, {value: '-'}, {operator: Some}, {operator: '', effect: Never}"),
+        &[
+            &format!("{at}[0].key: Invalid value: \"/a\": {name}"),
+            &format!("{at}[1].value: Invalid value: \"b\": must be empty for operator `Exists`"),
+            &format!("{at}[2].value: Invalid value: \"-\": {VALUE}"),
+            &format!("{at}[3].operator: Unsupported value: \"Some\": supported values: \"Equal\", \"Exists\""),
+            &format!("{at}[4].operator: Required value"),
+            &format!(
+                "{at}[4].effect: Unsupported value: \"Never\": supported values: \"NoExecute\", \"NoSchedule\", \"None\""
+            ),
+        ],
+    );
+}
+
+/// A slice of a node with these devices.
+fn devices(list: &str) -> String {
+    format!("spec: {{driver: d, pool: {{name: p, resourceSliceCount: 1}}, nodeName: n, devices: [{list}]}}")
+}
+
+#[test]
+fn taints() {
+    let supported = "\"NoExecute\", \"NoSchedule\", \"None\"";
+    let broken = "{name: a, taints: [{key: a, value: '-'}, {key: b, effect: Never}]}";
+    for case in [
+        Case::new("broken").object(&devices(broken)).errors(&[
+            &format!("spec.devices[0].taints[0].value: Invalid value: \"-\": {VALUE}"),
+            "spec.devices[0].taints[0].effect: Required value",
+            &format!("spec.devices[0].taints[1].effect: Unsupported value: \"Never\": supported values: {supported}"),
+        ]),
+        Case::new("time stays")
+            .old(&devices("{name: a}"))
+            .object(&devices(
+                "{name: a, taints: [{key: a, effect: None, timeAdded: '2020-01-01T00:00:00Z'}]}",
+            ))
+            .field("spec.devices.0.taints.0.timeAdded", "2020-01-01T00:00:00Z"),
+        Case::new("what was there is let be")
+            .old(&devices(
+                "{name: a, taints: [{key: a, timeAdded: '2020-01-01T00:00:00Z'}]}",
+            ))
+            .object(&devices(
+                "{name: a, taints: [{key: a, timeAdded: '2020-01-01T00:00:00Z'}]}",
+            )),
+    ] {
+        check(&ResourceSlices, case);
+    }
+    let many = vec!["{key: a, effect: None}"; 17].join(", ");
+    check(
+        &ResourceSlices,
+        Case::new("many")
+            .object(&devices(&format!("{{name: a, taints: [{many}]}}")))
+            .errors(&["spec.devices[0].taints: Too many: 17: must have at most 16 items"]),
+    );
+    let tainted: Vec<String> = (0..65)
+        .map(|i| format!("{{name: a{i}, taints: [{{key: a, effect: None}}]}}"))
+        .collect();
+    check(
+        &ResourceSlices,
+        Case::new("large devices")
+            .object(&devices(&tainted.join(", ")))
+            .errors(&["spec.devices: Too many: 65: must have at most 64 items"]),
+    );
+}
+
+#[test]
+fn sharing() {
+    let of = |shared: bool, policy: &str| {
+        devices(&format!(
+            "{{name: a, allowMultipleAllocations: {shared}, capacity: {{m: {{value: '10', requestPolicy: {policy}}}}}}}"
+        ))
+    };
+    let at = "spec.devices[0].capacity[m].requestPolicy";
+    for (shared, policy, errors) in [
+        (true, "{}", vec![]),
+        (true, "{default: '2', validValues: ['1', '2', '10']}", vec![]),
+        (
+            true,
+            "{default: '3', validRange: {min: '1', max: '9', step: '2'}}",
+            vec![],
+        ),
+        (false, "{}", vec![": Forbidden: allowMultipleAllocations must be true"]),
+        (
+            true,
+            "{validValues: ['1'], validRange: {min: '1'}}",
+            vec![
+                ": Forbidden: exactly one policy can be specified, cannot specify \"validValues\" and \"validRange\" at the same \
+                 time",
+            ],
+        ),
+        (
+            true,
+            "{validValues: ['1']}",
+            vec![".default: Required value: required when validValues is defined"],
+        ),
+        (
+            true,
+            "{validRange: {}}",
+            vec![".default: Required value: required when validRange is defined"],
+        ),
+        (
+            true,
+            "{default: '3', validValues: ['2', '1', '11', '11']}",
+            vec![
+                ".validValues[1]: Invalid value: \"1\": values must be sorted in ascending order",
+                ".validValues[2]: Invalid value: \"11\": option is larger than capacity value: 10",
+                ".validValues[3]: Invalid value: \"11\": option is larger than capacity value: 10",
+                ".validValues[3]: Duplicate value: \"11\"",
+                ".validValues: Invalid value: \"3\": default value is not valid according to the requestPolicy",
+            ],
+        ),
+        (
+            true,
+            "{default: '3', validRange: {max: '1'}}",
+            vec![".validRange.min: Required value: required when validRange is defined"],
+        ),
+        (
+            true,
+            "{default: '3', validRange: {min: '11', max: '2', step: '4'}}",
+            vec![
+                ".validRange.min: Invalid value: \"11\": min is larger than capacity value: 10",
+                ".validRange.min: Invalid value: \"3\": default is less than min: 11",
+                ".validRange.max: Invalid value: \"11\": min is larger than max: 2",
+                ".validRange.max: Invalid value: \"3\": default is more than max: 2",
+                ".validRange.step: Invalid value: \"4\": one step 15 is larger than capacity value: 10",
+                ".validRange.step: Invalid value: \"2\": value is not a multiple of a given step (4) from (11)",
+            ],
+        ),
+        (
+            true,
+            "{default: '3', validRange: {min: '1', step: '0'}}",
+            vec![".validRange.step: Invalid value: \"3\": value is not a multiple of a given step (0) from (1)"],
+        ),
+    ] {
+        let errors: Vec<String> = errors.iter().map(|rest| format!("{at}{rest}")).collect();
+        let errors: Vec<&str> = errors.iter().map(String::as_str).collect();
+        check(
+            &ResourceSlices,
+            Case::new(policy).object(&of(shared, policy)).errors(&errors),
+        );
+    }
+}
+
+#[test]
+fn partitions() {
+    let pool = "driver: d, pool: {name: p, resourceSliceCount: 2}";
+    let slice = |more: &str| format!("spec: {{{pool}, {more}}}");
+    let one = "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true \
+               in the ResourceSlice spec";
+    let only = "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the \
+                ResourceSlice spec";
+    for case in [
+        Case::new("counters").object(&slice("nodeName: n, sharedCounters: [{name: gpu, counters: {memory: {value: 8Gi}}}]")),
+        Case::new("parts").object(&slice(
+            "perDeviceNodeSelection: true, devices: [{name: a, nodeName: n, consumesCounters: [{counterSet: gpu, counters: \
+             {memory: {value: 4Gi}}}]}, {name: b, allNodes: true}]",
+        )),
+        Case::new("both")
+            .object(&slice("nodeName: n, devices: [{name: a}], sharedCounters: [{name: g, counters: {m: {value: '1'}}}]"))
+            .errors(&["spec: Invalid value: \"\": only one of `sharedCounters` or `devices` is allowed"]),
+        Case::new("broken counters")
+            .object(&slice("nodeName: n, sharedCounters: [{}, {name: G, counters: {M: {value: '1'}}}, {name: G, counters: {m: {value: '1'}}}]"))
+            .errors(&[
+                "spec.sharedCounters[0].name: Required value",
+                "spec.sharedCounters[0].counters: Required value",
+                &format!("spec.sharedCounters[1].name: Invalid value: \"G\": {LABEL}"),
+                &format!("spec.sharedCounters[1].counters: Invalid value: \"M\": {LABEL}"),
+                &format!("spec.sharedCounters[2].name: Invalid value: \"G\": {LABEL}"),
+                "spec.sharedCounters[2]: Duplicate value: \"G\"",
+            ]),
+        Case::new("broken devices")
+            .object(&slice(
+                "perDeviceNodeSelection: true, devices: [{name: a}, {name: b, nodeName: '', allNodes: false}, {name: c, nodeName: n, \
+                 allNodes: true, consumesCounters: [{}, {counterSet: a, counters: {b: {value: '1'}}}, {counterSet: c, counters: {d: \
+                 {value: '1'}}}]}]",
+            ))
+            .errors(&[
+                &format!("spec.devices[0]: Required value: {one}"),
+                "spec.devices[1].nodeName: Invalid value: \"\": must not be empty",
+                "spec.devices[1].allNodes: Invalid value: false: must be either unset or set to true",
+                &format!("spec.devices[1]: Required value: {one}"),
+                &format!("spec.devices[2]: Invalid value: \"{{`nodeName`, `allNodes`}}\": {one}"),
+                "spec.devices[2].consumesCounters: Too many: 3: must have at most 2 items",
+            ]),
+        Case::new("not each for itself")
+            .object(&slice("nodeName: n, perDeviceNodeSelection: false, devices: [{name: a, nodeName: n}]"))
+            .errors(&[
+                "spec.perDeviceNodeSelection: Invalid value: false: must be either unset or set to true",
+                &format!("spec.devices[0]: Invalid value: \"null\": {only}"),
+            ]),
+    ] {
+        check(&ResourceSlices, case);
+    }
+}
+
+#[test]
+fn shares_and_conditions() {
+    let (share, other) = (
+        "0aa1bbf5-0000-4000-8000-000000000001",
+        "0aa1bbf5-0000-4000-8000-000000000002",
+    );
+    let result = |more: &str| {
+        format!(
+            "status: {{allocation: {{devices: {{results: [{{request: r, driver: d, pool: p, device: a, {more}}}]}}}}}}"
+        )
+    };
+    let at = "status.allocation.devices.results[0]";
+    let many = ["a", "b", "c", "d", "e"].join(", ");
+    let with_status = format!(
+        "status: {{allocation: {{devices: {{results: [{{request: r, driver: d, pool: p, device: a, shareID: {share}}}]}}}}, \
+         devices: [{{driver: d, pool: p, device: a, shareID: {share}}}, {{driver: d, pool: p, device: a, shareID: {other}}}]}}"
+    );
+    for (object, errors) in [
+        (result(&format!("shareID: {share}, tolerations: [{{key: a}}]")), vec![]),
+        (
+            result("shareID: x"),
+            vec![format!(
+                "{at}.shareID: Invalid value: \"x\": error validating uid: invalid UUID length: 1"
+            )],
+        ),
+        (
+            result(&format!("shareID: {}", share.replace("0aa1", "0AA1"))),
+            vec![format!(
+                "{at}.shareID: Invalid value: \"{}\": uid must be in RFC 4122 normalized form, \
+                 `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters",
+                share.replace("0aa1", "0AA1")
+            )],
+        ),
+        (
+            result(&format!("shareID: {}", share.replace('-', "x"))),
+            vec![format!(
+                "{at}.shareID: Invalid value: \"{}\": error validating uid: invalid UUID format",
+                share.replace('-', "x")
+            )],
+        ),
+        (
+            result("bindingConditions: [a, b], bindingFailureConditions: [c]"),
+            vec![],
+        ),
+        (
+            result("bindingConditions: [a, a], bindingFailureConditions: [a]"),
+            vec![
+                format!("{at}.bindingConditions[1]: Duplicate value: \"a\""),
+                format!(
+                    "{at}.bindingFailureConditions[0]: Invalid value: \"a\": bindingFailureConditions must not overlap with \
+                     bindingConditions"
+                ),
+            ],
+        ),
+        (
+            result(&format!("bindingConditions: [{many}]")),
+            vec![
+                format!("{at}.bindingConditions: Too many: 5: must have at most 4 items"),
+                format!(
+                    "{at}.bindingFailureConditions: Invalid value: null: bindingFailureConditions are required to use \
+                     bindingConditions"
+                ),
+            ],
+        ),
+        (
+            result("bindingFailureConditions: [c]"),
+            vec![format!(
+                "{at}.bindingConditions: Invalid value: null: bindingConditions are required to use bindingFailureConditions"
+            )],
+        ),
+        (
+            with_status,
+            vec![format!(
+                "status.devices[1]: Invalid value: \"d/p/a/{other}\": must be an allocated device in the claim"
+            )],
+        ),
+    ] {
+        let errors: Vec<&str> = errors.iter().map(String::as_str).collect();
+        let case = Case::new(&object).old(&claim("")).object(&object).errors(&errors);
+        check(&ResourceClaims, case.subresource("status"));
+    }
+    let tolerating = result("tolerations: [{key: a}]");
+    let case = Case::new("tolerations").old(&claim("")).object(&tolerating);
+    let operator = "status.allocation.devices.results.0.tolerations.0.operator";
+    check(&ResourceClaims, case.field(operator, "Equal").subresource("status"));
 }

@@ -1,9 +1,11 @@
 //! What a status says of a pod's devices: the claims that were made for it, and how healthy what it was given is.
 //!
-//! Source: `validatePodResourceClaimStatuses` and `validateContainerStatusAllocatedResourcesStatus` in
-//! `pkg/apis/core/validation/validation.go`.
+//! Source: `validatePodResourceClaimStatuses`, `validatePodExtendedResourceClaimStatus` and
+//! `validateContainerStatusAllocatedResourcesStatus` in `pkg/apis/core/validation/validation.go`.
 
 use std::collections::BTreeSet;
+
+use api::validation::dns1123_label;
 
 use crate::check::At;
 use crate::names;
@@ -31,6 +33,53 @@ pub fn claims(pod: &At, status: &At) {
             made.elsewhere(name.path.clone(), made.value)
                 .check(names::subdomain(made.text(), false));
         }
+    }
+}
+
+/// `extendedResourceClaimStatus`: which requests of the claim that was made for the pod's extended resources are whose.
+pub fn extended_claim(pod: &At, status: &At) {
+    let told = status.get("extendedResourceClaimStatus");
+    if !told.is_set() {
+        return;
+    }
+    let mappings = told.get("requestMappings");
+    if mappings.is_empty() {
+        mappings.missing("at least one request mapping is required");
+    }
+    let lists = ["spec.initContainers", "spec.containers"].map(|list| pod.value.list(list));
+    let mut seen = BTreeSet::new();
+    for mapping in told.items("requestMappings") {
+        let fields = ["containerName", "resourceName", "requestName"].map(|field| mapping.get(field));
+        let [container, resource, request] = &fields;
+        let named = |known: &&api::Value| known.text("name") == container.text();
+        // Of two containers with a name, the last one counts.
+        match lists.iter().flat_map(|list| list.iter()).rev().find(named) {
+            Some(known) => {
+                let asked = known
+                    .entries("resources.requests")
+                    .any(|(name, _)| name == resource.text());
+                resource.ensure(
+                    asked,
+                    "must match the extended resource name of an entry in spec.initContainers.resources.requests or \
+                     spec.containers.resources.requests",
+                );
+            }
+            None => {
+                container.invalid("must match the name of an entry in spec.initContainers.name or spec.containers.name")
+            }
+        }
+        // Upstream leaves out which mapping it is.
+        let nameless = told.get("requestName");
+        for message in dns1123_label(request.text()) {
+            nameless.invalid_as(request.text(), message);
+        }
+        if !seen.insert(fields.clone().map(|field| field.text())) {
+            fields.iter().for_each(|field| field.duplicate(field.text()));
+        }
+    }
+    let claim = told.get("resourceClaimName");
+    if claim.required() {
+        claim.check(names::subdomain(claim.text(), false));
     }
 }
 

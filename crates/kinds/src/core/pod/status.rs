@@ -29,6 +29,7 @@ pub fn update(pod: &At, old: &Value) {
     status.get("qosClass").unchanged(old.at("status.qosClass"));
     transitions(&status, old);
     devices::claims(pod, &status);
+    devices::extended_claim(pod, &status);
     addresses(&status, old);
     host_addresses(&status, old);
     let os = pod.value.text("spec.os.name");

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Pods, check, pod};
-use crate::testing::{Case, QUALIFIED, SUBDOMAIN};
+use crate::testing::{Case, LABEL, QUALIFIED, SUBDOMAIN};
 
 fn check_status(old: &str, spec: &str, new: &str, errors: &[&str]) {
     let of = |status: &str| {
@@ -161,6 +161,47 @@ fn claims() {
             "resourceClaimStatuses[1].name: Duplicate value: \"c\"",
             "resourceClaimStatuses[2].name: Invalid value: \"d\": must match the name of an entry in \
              `spec.resourceClaims`",
+        ],
+    );
+}
+
+#[test]
+fn extended_claims() {
+    let at = "extendedResourceClaimStatus";
+    check_status(
+        "{}",
+        "",
+        "{extendedResourceClaimStatus: {resourceClaimName: Made, requestMappings: [{containerName: a, resourceName: x/gpu, \
+         requestName: r}, {containerName: none, resourceName: x/gpu, requestName: R}, {containerName: none, resourceName: x/gpu, \
+         requestName: R}]}}",
+        &[
+            &format!(
+                "{at}.requestMappings[0].resourceName: Invalid value: \"x/gpu\": must match the extended resource name of an entry \
+                 in spec.initContainers.resources.requests or spec.containers.resources.requests"
+            ),
+            &format!(
+                "{at}.requestMappings[1].containerName: Invalid value: \"none\": must match the name of an entry in \
+                 spec.initContainers.name or spec.containers.name"
+            ),
+            &format!("{at}.requestName: Invalid value: \"R\": {LABEL}"),
+            &format!(
+                "{at}.requestMappings[2].containerName: Invalid value: \"none\": must match the name of an entry in \
+                 spec.initContainers.name or spec.containers.name"
+            ),
+            &format!("{at}.requestName: Invalid value: \"R\": {LABEL}"),
+            &format!("{at}.requestMappings[2].containerName: Duplicate value: \"none\""),
+            &format!("{at}.requestMappings[2].resourceName: Duplicate value: \"x/gpu\""),
+            &format!("{at}.requestMappings[2].requestName: Duplicate value: \"R\""),
+            &format!("{at}.resourceClaimName: Invalid value: \"Made\": {SUBDOMAIN}"),
+        ],
+    );
+    check_status(
+        "{}",
+        "",
+        "{extendedResourceClaimStatus: {}}",
+        &[
+            &format!("{at}.requestMappings: Required value: at least one request mapping is required"),
+            &format!("{at}.resourceClaimName: Required value"),
         ],
     );
 }
