@@ -4,6 +4,7 @@
 //! NamespaceAutoProvision, and webhooks only ask others.
 
 mod certificates;
+mod claim_access;
 mod claim_resize;
 mod declared_features;
 mod default_class;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use base::random::Random;
 
 pub use certificates::Certificates;
+pub use claim_access::ClaimAccess;
 pub use claim_resize::PersistentVolumeClaimResize;
 pub use declared_features::NodeDeclaredFeatures;
 pub use default_class::DefaultClass;
@@ -141,13 +143,14 @@ pub fn plugins(
         Arc::new(Optional::ALWAYS_DENY),
     ]);
     all.retain(|plugin| selection.has(plugin.name()));
-    // Upstream has them in the registries of roles and policies: nobody turns them off.
+    // Upstream has them in the registries of roles, policies and claims: nobody turns them off.
     let before_quota = all
         .iter()
         .position(|plugin| plugin.name() == "ResourceQuota")
         .unwrap_or(all.len());
     all.insert(before_quota, Arc::new(RbacEscalation::new(rbac, authorizer.clone())));
-    all.insert(before_quota, Arc::new(PolicyRights::new(authorizer)));
+    all.insert(before_quota, Arc::new(PolicyRights::new(authorizer.clone())));
+    all.insert(before_quota, Arc::new(ClaimAccess::new(authorizer)));
     all
 }
 
@@ -164,7 +167,7 @@ mod tests {
         let names: Vec<&str> = all
             .iter()
             .map(|plugin| plugin.name())
-            .filter(|name| !["RBACEscalation", "PolicyParameterRights"].contains(name))
+            .filter(|name| !["RBACEscalation", "PolicyParameterRights", "ResourceClaimAccess"].contains(name))
             .collect();
         assert_eq!(names, Selection::default().names());
     }

@@ -75,6 +75,7 @@ impl World {
     ) -> Review {
         Review {
             operation,
+            verb: String::new(),
             user: Arc::new(UserInfo::new("jane", ["dev"])),
             kind: GroupVersionKind::new(group, "v1", ""),
             resource: GroupVersionResource::new(group, "v1", resource),

@@ -50,6 +50,8 @@ impl Operation {
 pub struct Review {
     /// What is done.
     pub operation: Operation,
+    /// The verb of the request: an update may be a patch.
+    pub verb: String,
     /// By whom (after impersonation).
     pub user: Arc<UserInfo>,
     /// The kind of the object (for a subresource with a body of its own, the body's kind).
@@ -117,6 +119,7 @@ impl Review {
         let attributes = &call.attributes;
         Review {
             operation: Operation::Create,
+            verb: attributes.verb.clone(),
             user: call.user.clone(),
             kind: GroupVersionKind::default(),
             resource: call.requested(),
