@@ -7,6 +7,7 @@
 //! **Architecture invariant:** talks to the API only; a node is given away at most once for what it has, because a pod
 //! counts on its node from the decision on, before the binding is written.
 
+pub mod budgets;
 pub mod cluster;
 pub mod decide;
 pub mod filters;

@@ -1,7 +1,6 @@
 //! Preemption: which less important pods would have to go so that a pod fits, and where that costs least.
 //!
-//! Source: `pkg/scheduler/framework/preemption/preemption.go` and `plugins/defaultpreemption`. Disruption budgets are not
-//! served by this version, so no victim breaks one.
+//! Source: `pkg/scheduler/framework/preemption/preemption.go` and `plugins/defaultpreemption`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 
 use base::random::Random;
 
+use crate::budgets::Budgets;
 use crate::cluster::{Cluster, Node};
 use crate::decide::{Unschedulable, told};
 use crate::filters::{Refusal, filter_beside};
@@ -42,7 +42,13 @@ pub enum Outcome {
 }
 
 /// Looks for victims on the nodes where that can help.
-pub fn preempt(pod: &Pod, cluster: &Cluster, failure: &Unschedulable, random: &Random) -> Outcome {
+pub fn preempt(
+    pod: &Pod,
+    cluster: &Cluster,
+    budgets: &Budgets<'_>,
+    failure: &Unschedulable,
+    random: &Random,
+) -> Outcome {
     let nothing = |why: String, forget| Outcome::Nothing {
         why: format!("{NO_CLAIMS}, preemption: {why}"),
         forget,
@@ -66,8 +72,8 @@ pub fn preempt(pod: &Pod, cluster: &Cluster, failure: &Unschedulable, random: &R
     let begin = if nodes.is_empty() { 0 } else { random.index(nodes.len()) };
     for at in 0..nodes.len() {
         let node = nodes[(begin + at) % nodes.len()];
-        match victims(pod, node, cluster.nominated(&node.name)) {
-            Ok(pods) => candidates.push((node, pods)),
+        match victims(pod, node, cluster.nominated(&node.name), budgets) {
+            Ok(victims) => candidates.push((node, victims)),
             Err(None) => without_victims += 1,
             Err(Some(refusal)) => {
                 for reason in refusal.reasons {
@@ -75,15 +81,16 @@ pub fn preempt(pod: &Pod, cluster: &Cluster, failure: &Unschedulable, random: &R
                 }
             }
         }
-        if candidates.len() >= enough {
+        // Where every node breaks a budget, all of them are looked at.
+        if candidates.len() >= enough && candidates.iter().any(|(_, victims)| victims.violations == 0) {
             break;
         }
     }
-    let cheapest = candidates.into_iter().min_by_key(|(_, pods)| cost(pods));
+    let cheapest = candidates.into_iter().min_by_key(|(_, victims)| cost(victims));
     match cheapest {
-        Some((node, pods)) => Outcome::Victims {
+        Some((node, victims)) => Outcome::Victims {
             node: node.name.clone(),
-            pods,
+            pods: victims.pods,
         },
         None => {
             let others = failure.nodes - nodes.len();
@@ -112,11 +119,20 @@ fn may_preempt(pod: &Pod, cluster: &Cluster, failure: &Unschedulable) -> Result<
     Ok(())
 }
 
-/// The least important pods of the node that have to go. Source: `SelectVictimsOnNode`.
+/// Who would have to go from a node.
+struct Victims {
+    /// The most important first.
+    pods: Vec<Arc<Pod>>,
+    /// How many of them a budget protects.
+    violations: usize,
+}
+
+/// The least important pods of the node that have to go, and of those that no budget protects if there is a choice. Source:
+/// `SelectVictimsOnNode`.
 ///
 /// # Errors
 /// Why the pod does not even fit without all less important ones; `None`: there are none.
-fn victims(pod: &Pod, node: &Node, rivals: &[Arc<Pod>]) -> Result<Vec<Arc<Pod>>, Option<Refusal>> {
+fn victims(pod: &Pod, node: &Node, rivals: &[Arc<Pod>], budgets: &Budgets<'_>) -> Result<Victims, Option<Refusal>> {
     let less = node.pods.values().filter(|other| other.priority < pod.priority);
     let mut less: Vec<Arc<Pod>> = less.cloned().collect();
     if less.is_empty() {
@@ -125,34 +141,46 @@ fn victims(pod: &Pod, node: &Node, rivals: &[Arc<Pod>]) -> Result<Vec<Arc<Pod>>,
     let mut emptier = node.clone();
     less.iter().for_each(|other| emptier.remove(&other.uid));
     filter_beside(pod, &emptier, rivals).map_err(Some)?;
-    less.sort_by_key(|other| (Reverse(other.priority), other.started, other.uid.clone()));
-    // The more important ones stay if they can.
-    less.retain(|other| {
+    let by_importance = |other: &Arc<Pod>| (Reverse(other.priority), other.started, other.uid.clone());
+    less.sort_by_key(by_importance);
+    let violated = budgets.violated(&less);
+    let (mut protected, mut free) = (Vec::new(), Vec::new());
+    for (other, violated) in less.into_iter().zip(violated) {
+        if violated { &mut protected } else { &mut free }.push(other);
+    }
+    // Those that a budget protects stay if they can, then the more important ones.
+    let mut goes = |other: &Arc<Pod>| {
         emptier.add(other);
         let goes = filter_beside(pod, &emptier, rivals).is_err();
         if goes {
             emptier.remove(&other.uid);
         }
         goes
-    });
-    Ok(less)
+    };
+    protected.retain(&mut goes);
+    free.retain(&mut goes);
+    let violations = protected.len();
+    let mut pods = protected;
+    pods.append(&mut free);
+    pods.sort_by_key(by_importance);
+    Ok(Victims { pods, violations })
 }
 
-/// What decides between nodes, in this order: the priority of the most important victim, the sum of priorities, the number
-/// of victims, and how short the longest-running of the most important ones has run. Source: `pickOneNodeForPreemption`.
-fn cost(victims: &[Arc<Pod>]) -> (i32, i64, usize, Reverse<jiff::Timestamp>) {
-    let highest = victims.iter().map(|victim| victim.priority).max().unwrap_or(i32::MIN);
+/// What decides between nodes, in this order: the number of victims that a budget protects, the priority of the most important
+/// victim, the sum of priorities, the number of victims, and how short the longest-running of the most important ones has
+/// run. Source: `pickOneNodeForPreemption`.
+fn cost(victims: &Victims) -> (usize, i32, i64, usize, Reverse<jiff::Timestamp>) {
+    let pods = &victims.pods;
+    let highest = pods.iter().map(|victim| victim.priority).max().unwrap_or(i32::MIN);
     // Negative priorities must not make many victims cheaper than few.
-    let sum = victims
-        .iter()
-        .map(|victim| i64::from(victim.priority) + (1 << 31))
-        .sum();
-    let most_important = victims.iter().filter(|victim| victim.priority == highest);
+    let sum = pods.iter().map(|victim| i64::from(victim.priority) + (1 << 31)).sum();
+    let most_important = pods.iter().filter(|victim| victim.priority == highest);
     let earliest = most_important.map(|victim| victim.started).min();
     (
+        victims.violations,
         highest,
         sum,
-        victims.len(),
+        pods.len(),
         Reverse(earliest.unwrap_or(jiff::Timestamp::MAX)),
     )
 }
@@ -163,7 +191,8 @@ mod tests {
 
     use super::*;
     use crate::decide::Decider;
-    use crate::view::{NodeView, PodView};
+    use crate::pod::PodKey;
+    use crate::view::{BudgetView, NodeView, PodView};
 
     fn pod(name: &str, priority: i32, cpu: &str, extra: Value) -> Pod {
         let mut view = json!({
@@ -197,9 +226,33 @@ mod tests {
 
     /// `node: victims`, or what is said.
     fn run(pod: &Pod, cluster: &Cluster) -> String {
+        run_with(pod, cluster, &[])
+    }
+
+    /// The same with budgets, as `label allowed disrupted...`: each pod has a label of its name's first letter.
+    fn run_with(pod: &Pod, cluster: &Cluster, budgets: &[&str]) -> String {
         let random = Random::seeded(1);
         let failure = Decider::new(random.fork()).decide(pod, cluster).unwrap_err();
-        match preempt(pod, cluster, &failure, &random) {
+        let budget = |line: &&str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let disrupted: serde_json::Map<String, Value> = words[2..]
+                .iter()
+                .map(|name| ((*name).to_owned(), json!("2026-01-01T00:00:00Z")))
+                .collect();
+            let selector = match words[0] {
+                "*" => json!({}),
+                label => json!({"matchLabels": {label: "yes"}}),
+            };
+            let status = json!({"disruptionsAllowed": words[1].parse::<i32>().unwrap(), "disruptedPods": disrupted});
+            let view = json!({"metadata": {"name": words[0]}, "spec": {"selector": selector}, "status": status});
+            Arc::new(serde_json::from_value::<BudgetView>(view).unwrap())
+        };
+        let view = |key: &PodKey| {
+            let view = json!({"metadata": {"name": &*key.name, "labels": {&key.name[..1]: "yes"}}});
+            Some(Arc::new(serde_json::from_value::<PodView>(view).unwrap()))
+        };
+        let budgets = Budgets::new(budgets.iter().map(budget).collect(), &view);
+        match preempt(pod, cluster, &budgets, &failure, &random) {
             Outcome::Victims { node, pods } => {
                 let names: Vec<&str> = pods.iter().map(|pod| &*pod.key.name).collect();
                 format!("{node}: {}", names.join(" "))
@@ -233,6 +286,41 @@ mod tests {
         ] {
             let cluster = cluster(&["a", "b"], pods);
             assert_eq!(run(&pod("p", 10, "1", json!({})), &cluster), expect, "{pods:?}");
+        }
+    }
+
+    #[test]
+    fn budgets_are_kept_where_that_is_possible() {
+        // Two of one CPU on each node.
+        let both = &["x a 1 1 00", "y a 2 1 00", "z b 3 2 00"];
+        for (pods, budgets, expect) in [
+            (&both[..], &[][..], "a: x"),
+            // The more important one goes in place of the one that is protected.
+            (both, &["x 0"], "a: y"),
+            // It may go once.
+            (both, &["x 1"], "a: x"),
+            // It is going already.
+            (both, &["x 0 x"], "a: x"),
+            // A selector of everybody protects nobody.
+            (both, &["* 0"], "a: x"),
+            // Another node, though its pod is more important.
+            (both, &["x 0", "y 0"], "b: z"),
+            // Nothing else is left: as few as possible.
+            (both, &["x 0", "y 0", "z 0"], "a: x"),
+            // Of a budget that lets one go, the second one breaks it; the more important one is counted first.
+            (&["xa a 1 1 00", "xb a 2 1 00"], &["x 1"], "a: xb"),
+        ] {
+            let nodes = if pods.len() == both.len() {
+                &["a", "b"][..]
+            } else {
+                &["a"]
+            };
+            let cluster = cluster(nodes, pods);
+            assert_eq!(
+                run_with(&pod("p", 10, "1", json!({})), &cluster, budgets),
+                expect,
+                "{pods:?} {budgets:?}"
+            );
         }
     }
 

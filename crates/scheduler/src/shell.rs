@@ -12,14 +12,15 @@ use client::{Client, Error};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use crate::budgets::Budgets;
 use crate::cluster::Cluster;
-use crate::decide::Decider;
+use crate::decide::{Decider, Unschedulable};
 use crate::filters;
 use crate::pod::{Pod, PodKey};
 use crate::preempt::{Outcome, preempt};
 use crate::queue::{Attempt, Queue};
 use crate::report;
-use crate::view::{NodeView, PodView};
+use crate::view::{BudgetView, NodeView, PodView};
 
 /// Decisions in a row before the next look at what changed: stale state costs more than the look.
 const DECISIONS_IN_A_ROW: usize = 64;
@@ -55,6 +56,9 @@ struct Scheduler {
     clock: Clock,
     recorder: Recorder,
     shutdown: Shutdown,
+    /// As they are read: preemption looks at labels.
+    pods: Informer<PodView>,
+    budgets: Informer<BudgetView>,
     decider: Decider,
     cluster: Cluster,
     queue: Queue,
@@ -73,8 +77,9 @@ struct Scheduler {
 pub async fn run(config: Config, shutdown: Shutdown) {
     let pods: Informer<PodView> = config.informers.informer();
     let nodes: Informer<NodeView> = config.informers.informer();
+    let budgets: Informer<BudgetView> = config.informers.informer();
     let (mut pod_news, mut node_news) = (pods.subscribe(), nodes.subscribe());
-    if !pods.synced().await || !nodes.synced().await {
+    if !pods.synced().await || !nodes.synced().await || !budgets.synced().await {
         return;
     }
     let recorder = Recorder::start(config.client.clone(), &config.name, "", config.clock.clone(), &shutdown);
@@ -86,6 +91,8 @@ pub async fn run(config: Config, shutdown: Shutdown) {
         clock: config.clock,
         recorder,
         shutdown: shutdown.clone(),
+        pods,
+        budgets,
         decider: Decider::new(config.random.fork()),
         cluster: Cluster::default(),
         queue: Queue::default(),
@@ -227,7 +234,7 @@ impl Scheduler {
                 self.assumed.insert(pod.uid.clone());
                 self.bind(pod, node);
             }
-            Err(why) => match preempt(&pod, &self.cluster, &why, &self.random) {
+            Err(why) => match self.preempt(&pod, &why) {
                 Outcome::Victims { node, pods } => {
                     self.unschedulable(&pod, &why.message(""), &node);
                     self.make_room(&pod, node, pods);
@@ -240,6 +247,12 @@ impl Scheduler {
                 }
             },
         }
+    }
+
+    fn preempt(&self, pod: &Pod, why: &Unschedulable) -> Outcome {
+        let view = |key: &PodKey| self.pods.get(&key.namespace, &key.name);
+        let budgets = Budgets::new(self.budgets.list(), &view);
+        preempt(pod, &self.cluster, &budgets, why, &self.random)
     }
 
     fn unschedulable(&self, pod: &Arc<Pod>, message: &str, nominated: &str) {

@@ -1,8 +1,10 @@
-//! Pods and nodes as they are read from the API: only the fields that scheduling looks at.
+//! Pods, nodes and budgets as they are read from the API: only the fields that scheduling looks at.
 
+mod budget;
 mod node;
 mod pod;
 
+pub use budget::{BudgetSpec, BudgetStatus, BudgetView};
 pub use node::NodeView;
 pub use node::Taint;
 pub use pod::{ConditionView, ContainerView, Expression, PodSpec, PodView, PortView, Term, Toleration};
