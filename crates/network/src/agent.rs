@@ -23,6 +23,7 @@ use crate::catalog::Catalog;
 use crate::dns::server::{DnsServer, DnsSockets};
 use crate::dns::upstream::Upstream;
 use crate::dns::zone::{Zone, ZoneConfig};
+use crate::health_ports::HealthPorts;
 use crate::node::NodeNetwork;
 use crate::objects::{ServiceCidrObject, ServiceObject, SliceObject};
 use crate::orders::{Change, Order, Orders};
@@ -107,6 +108,7 @@ impl Agent {
         });
         let (committed, commits) = watch::channel(0);
         let work = Work {
+            health_ports: HealthPorts::new(namespace.try_clone()?, &config.node_name, shutdown),
             node: Node {
                 name: config.node_name,
                 address: network.node_address,
@@ -215,6 +217,7 @@ impl Sources {
 }
 
 struct Work {
+    health_ports: HealthPorts,
     node: Node,
     catalog: Catalog,
     ranges: Ranges,
@@ -369,6 +372,8 @@ impl Work {
         for name in &changed {
             let found = self.catalog.get(name);
             self.zone.write().set(name, found.as_ref());
+            let ours = found.as_ref().filter(|found| !found.service.foreign_proxy);
+            self.health_ports.set(name, ours);
             let frontends = found.map(|found| rotation(&found, &self.node)).unwrap_or_default();
             if frontends.values().any(|wanted| !wanted.backends.is_empty()) {
                 tracing::trace!(target: "walk", service = ?name, "a service leads somewhere");

@@ -120,6 +120,7 @@ mod tests {
             external_local_only: false,
             affinity_seconds: None,
             foreign_proxy: false,
+            health_port: None,
         }
     }
 

@@ -22,6 +22,7 @@ pub mod policies;
 pub mod services;
 pub mod views;
 
+mod health_ports;
 mod ranges;
 mod rule_parts;
 mod standing;

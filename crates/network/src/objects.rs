@@ -99,6 +99,7 @@ struct Spec {
     external_ips: Option<Vec<String>>,
     internal_traffic_policy: Option<String>,
     external_traffic_policy: Option<String>,
+    health_check_node_port: Option<i32>,
     session_affinity: Option<String>,
     session_affinity_config: Option<AffinityConfig>,
     ports: Option<Vec<Port>>,
@@ -221,7 +222,17 @@ impl ServiceObject {
             external_local_only: self.spec.external_traffic_policy.as_deref() == Some("Local"),
             affinity_seconds: self.spec.affinity_seconds(),
             foreign_proxy: self.metadata.label(PROXY_NAME_LABEL).is_some(),
+            health_port: self.spec.health_port(),
         }
+    }
+}
+
+impl Spec {
+    /// Source: `NeedsHealthCheck` of `pkg/api/v1/service/util.go`.
+    fn health_port(&self) -> Option<u16> {
+        let is_asked = self.kind == "LoadBalancer" && self.external_traffic_policy.as_deref() == Some("Local");
+        let port = self.health_check_node_port.filter(|_| is_asked)?;
+        u16::try_from(port).ok().filter(|port| *port > 0)
     }
 }
 

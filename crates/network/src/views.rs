@@ -123,6 +123,8 @@ pub struct ServiceView {
     pub affinity_seconds: Option<u32>,
     /// The service rules are somebody else's (DNS is still ours).
     pub foreign_proxy: bool,
+    /// The port of every node on which a load balancer asks for endpoints of that node.
+    pub health_port: Option<u16>,
 }
 
 /// A port of the endpoints of a slice.

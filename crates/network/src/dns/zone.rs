@@ -434,6 +434,7 @@ mod tests {
                 external_local_only: false,
                 affinity_seconds: None,
                 foreign_proxy: false,
+                health_port: None,
             }),
             slices: vec![Arc::new(SliceView {
                 name: ObjectName::new("default", format!("{name}-1")),

@@ -1,7 +1,7 @@
 //! The whole agent: from objects in the API to packets and names.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
 
 use base::{Random, Shutdown};
@@ -13,6 +13,7 @@ use hickory_proto::rr::RecordType;
 use network::orders::{Ended, Orders};
 use network::{Agent, AgentConfig, HostPorts};
 use serde_json::{Value, json};
+use sys::netns::NetworkNamespace;
 
 use crate::dns::{addresses, ask_udp};
 use crate::world::{NODE, PATIENCE, WEB, World, answering, ask, network, one_worker, refusal};
@@ -216,5 +217,69 @@ fn ranges_of_cluster_addresses_come_and_go() {
         api.remove(&resources::SERVICE_CIDRS, "", "more");
     });
     assert_ne!(refusal(from_node, nobody, 80), ErrorKind::ConnectionRefused);
+    running.end();
+}
+
+/// The head and the body of what a health port answers.
+fn health(from: &NetworkNamespace, port: u16) -> std::io::Result<(String, Value)> {
+    let text = from.run(|| -> std::io::Result<String> {
+        let mut stream = std::net::TcpStream::connect((NODE, port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    })??;
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    Ok((head.to_owned(), serde_json::from_str(body).unwrap()))
+}
+
+/// Waits until nobody listens: a listener ends in a task of its own.
+fn closes(from: &NetworkNamespace, port: u16) {
+    let begun = std::time::Instant::now();
+    while health(from, port).is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "port {port} stays open");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn health_ports_tell_load_balancers_of_this_nodes_endpoints() {
+    let world = World::new();
+    let (client, a) = (world.pod("client"), world.pod("a"));
+    let api = FakeApi::new();
+    let mut balanced = service();
+    balanced["spec"]["type"] = "LoadBalancer".into();
+    balanced["spec"]["externalTrafficPolicy"] = "Local".into();
+    balanced["spec"]["healthCheckNodePort"] = 31234.into();
+    api.put(balanced);
+    api.put(slice(&[(a.address, true)]));
+    let running = Running::start(&world, &api, HostPorts::new(NODE).1);
+    for from in [&client.namespace, &world.node] {
+        let (head, body) = health(from, 31234).unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        assert_eq!(
+            body,
+            json!({"service": {"namespace": "default", "name": "web"}, "localEndpoints": 1, "serviceProxyHealthy": true})
+        );
+    }
+    running.after(|| set_endpoints(&api, &[(a.address, false)]));
+    let (head, body) = health(&client.namespace, 31234).unwrap();
+    assert!(head.starts_with("HTTP/1.1 503 Service Unavailable"), "{head}");
+    assert_eq!(body["localEndpoints"], 0);
+    // Another port takes its place, and none is left when nobody asks any more.
+    running.after(|| {
+        api.edit(&resources::SERVICES, "default", "web", |object| {
+            *object = balanced(31235)
+        });
+    });
+    assert!(health(&world.node, 31235).is_ok());
+    closes(&world.node, 31234);
+    running.after(|| {
+        api.edit(&resources::SERVICES, "default", "web", |object| {
+            object["spec"]["externalTrafficPolicy"] = "Cluster".into();
+        });
+    });
+    closes(&world.node, 31235);
     running.end();
 }

@@ -202,6 +202,7 @@ pub fn views(name: &str, address: Ipv4Addr, endpoints: &[Ipv4Addr]) -> (ServiceV
         external_local_only: false,
         affinity_seconds: None,
         foreign_proxy: false,
+        health_port: None,
     };
     let endpoints = endpoints.iter().map(|address| EndpointView {
         addresses: vec![IpAddr::V4(*address)],
