@@ -230,17 +230,23 @@ fn health(from: &NetworkNamespace, port: u16) -> std::io::Result<(String, Value)
         stream.read_to_string(&mut text)?;
         Ok(text)
     })??;
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .ok_or(std::io::Error::from(ErrorKind::UnexpectedEof))?;
     Ok((head.to_owned(), serde_json::from_str(body).unwrap()))
 }
 
 /// Waits until nobody listens: a listener ends in a task of its own.
-fn closes(from: &NetworkNamespace, port: u16) {
-    let begun = std::time::Instant::now();
-    while health(from, port).is_ok() {
-        assert!(begun.elapsed() < PATIENCE, "port {port} stays open");
-        std::thread::yield_now();
-    }
+fn closes(running: &Running, from: &NetworkNamespace, port: u16) {
+    let closed = async {
+        while health(from, port).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let closed = running
+        .runtime
+        .block_on(async { tokio::time::timeout(PATIENCE, closed).await });
+    closed.expect("the port is closed in time");
 }
 
 #[test]
@@ -274,12 +280,12 @@ fn health_ports_tell_load_balancers_of_this_nodes_endpoints() {
         });
     });
     assert!(health(&world.node, 31235).is_ok());
-    closes(&world.node, 31234);
+    closes(&running, &world.node, 31234);
     running.after(|| {
         api.edit(&resources::SERVICES, "default", "web", |object| {
             object["spec"]["externalTrafficPolicy"] = "Cluster".into();
         });
     });
-    closes(&world.node, 31235);
+    closes(&running, &world.node, 31235);
     running.end();
 }
