@@ -1,6 +1,7 @@
 //! Node.
 
 mod columns;
+mod legacy;
 mod strategy;
 
 #[cfg(test)]

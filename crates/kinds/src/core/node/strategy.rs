@@ -11,6 +11,7 @@ use api::field::{Error, ErrorList, Path, quote};
 use api::validation::{cidr_legacy, cidr_warnings, label_name, label_value, parse_cidr_sloppy};
 use serde_json::json;
 
+use super::legacy;
 use crate::check::{At, Report};
 use crate::core::pod::resources;
 use crate::core::pod::scheduling::TAINT_EFFECTS;
@@ -40,8 +41,9 @@ impl Strategy for Nodes {
     }
 
     fn prepare_for_create(&self, node: &mut Value, _context: &WriteContext) {
-        // Dynamic kubelet configuration is gone; its field is dropped unless an old object has it.
+        // Dynamic kubelet configuration is gone; its fields are dropped unless an old object has them.
         node.cut("spec.configSource");
+        node.cut("status.config");
         gates::drop_disabled(node, None, "core.v1.Node");
     }
 
@@ -66,10 +68,12 @@ impl Strategy for Nodes {
             if context.subresource.is_empty() {
                 whole(&node);
             }
+            legacy::annotations(&node);
             amounts(&node);
             declared_features(&node);
             addresses(&node);
             assigned_once(&node, old);
+            legacy::configuration(&node);
             taints(&node);
         })
     }
@@ -109,6 +113,7 @@ fn pod_ranges(node: &mut Value) {
 }
 
 fn whole(node: &At) {
+    legacy::annotations(node);
     taints(node);
     amounts(node);
     swap(node);
@@ -117,9 +122,14 @@ fn whole(node: &At) {
 }
 
 fn taints(node: &At) {
-    let mut seen: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let path = Path::new("metadata").child("taints");
-    for (index, taint) in node.value.list("spec.taints").iter().enumerate() {
+    taint_list(node, &path, node.value.list("spec.taints"));
+}
+
+/// Taints that are told of at a path.
+pub(super) fn taint_list(node: &At, path: &Path, taints: &[Value]) {
+    let mut seen: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (index, taint) in taints.iter().enumerate() {
         let taint = node.elsewhere(path.index(index), taint);
         let (key, value, effect) = (taint.get("key"), taint.get("value"), taint.get("effect"));
         key.extend(label_name(key.text(), &key.path));
@@ -225,7 +235,17 @@ fn addresses(node: &At) {
 /// What a controller or a cloud gives a node is given once.
 fn assigned_once(node: &At, old: &Value) {
     let (ranges, old_ranges) = (node.get("spec.podCIDRs"), old.list("spec.podCIDRs"));
-    if !old_ranges.is_empty() && node.value.list("spec.podCIDRs") != old_ranges {
+    let new_ranges = node.value.list("spec.podCIDRs");
+    // Told for each that is another; of lists that differ in length, once.
+    let others = match new_ranges.len() == old_ranges.len() {
+        true => new_ranges
+            .iter()
+            .zip(old_ranges)
+            .filter(|(new, old)| new != old)
+            .count(),
+        false => usize::from(!old_ranges.is_empty()),
+    };
+    for _ in 0..others {
         ranges.forbidden("node updates may not change podCIDR except from \"\" to valid");
     }
     let provider = node.get("spec.providerID");

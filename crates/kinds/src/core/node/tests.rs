@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::strategy::Nodes;
 use crate::row::{Strategy as _, WriteContext, Writer};
-use crate::testing::{Case, NOW, check, yaml};
+use crate::testing::{Case, LABEL, NOW, check, yaml};
 
 #[test]
 fn defaults() {
@@ -169,5 +169,120 @@ fn declared_features() {
         let errors: Vec<&str> = errors.iter().map(String::as_str).collect();
         let object = format!("status: {{declaredFeatures: {list}}}");
         check(&Nodes, Case::new(list).object(&object).errors(&errors));
+    }
+}
+
+/// Nobody reads them any more, and they are checked all the same.
+#[test]
+fn annotations_of_old() {
+    let node = |annotation: &str, text: &str| {
+        json!({"metadata": {"annotations": {format!("scheduler.alpha.kubernetes.io/{annotation}"): text}}}).to_string()
+    };
+    let at = "metadata.annotations";
+    for (annotation, text, errors) in [
+        ("taints", r#"[{"key": "a", "effect": "NoSchedule"}]"#, vec![]),
+        (
+            "taints",
+            r#"[{"key": "a"}]"#,
+            vec![format!(
+                "{at}.scheduler.alpha.kubernetes.io/taints[0].effect: Required value"
+            )],
+        ),
+        (
+            "taints",
+            "{}",
+            vec![format!(
+                "{at}: Invalid value: \"scheduler.alpha.kubernetes.io/taints\": json: cannot unmarshal object into Go value of \
+                 type []core.Taint"
+            )],
+        ),
+        (
+            "preferAvoidPods",
+            r#"{"preferAvoidPods": [{"podSignature": {"podController": {"controller": true}}}]}"#,
+            vec![],
+        ),
+        (
+            "preferAvoidPods",
+            r#"{"preferAvoidPods": [{}, {"podSignature": {"podController": {"controller": false}}}]}"#,
+            vec![
+                format!("{at}.scheduler.alpha.kubernetes.io/preferAvoidPods[0].PodSignature: Required value"),
+                format!(
+                    "{at}.scheduler.alpha.kubernetes.io/preferAvoidPods[1].PodSignature.PodController.Controller: Invalid value: \
+                     false: must point to a controller"
+                ),
+            ],
+        ),
+        (
+            "preferAvoidPods",
+            "{",
+            vec![format!(
+                "{at}.AvoidPods: Invalid value: \"scheduler.alpha.kubernetes.io/preferAvoidPods\": unexpected end of JSON input"
+            )],
+        ),
+    ] {
+        let object = node(annotation, text);
+        let once: Vec<&str> = errors.iter().map(String::as_str).collect();
+        check(&Nodes, Case::new(text).object(&object).errors(&once));
+        // Upstream looks at them as a new node's and as a change's.
+        let twice = [once.clone(), once.clone()].concat();
+        check(&Nodes, Case::new(text).old("{}").object(&object).errors(&twice));
+        check(
+            &Nodes,
+            Case::new(text)
+                .old("{}")
+                .object(&object)
+                .subresource("status")
+                .errors(&once),
+        );
+    }
+}
+
+/// Only nodes have them that had them before.
+#[test]
+fn configurations_of_old() {
+    let source = "{configMap: {namespace: n, name: c, kubeletConfigKey: k}}";
+    let had = format!("{{spec: {{configSource: {source}}}, status: {{config: {{error: x}}}}}}");
+    for case in [
+        Case::new("of a new node").object(&had).field("spec.configSource", ()).field("status.config", ()),
+        Case::new("good").old(&had).object(&had),
+        Case::new("broken")
+            .old(&had)
+            .object("spec: {configSource: {configMap: {uid: u, resourceVersion: '1', namespace: N, name: '', kubeletConfigKey: a/b}}}")
+            .errors(&[
+                "spec.configSource.configMap.uid: Forbidden: uid must not be set in spec",
+                "spec.configSource.configMap.resourceVersion: Forbidden: resourceVersion must not be set in spec",
+                &format!("spec.configSource.configMap.namespace: Invalid value: \"N\": {LABEL}"),
+                "spec.configSource.configMap.name: Required value",
+                "spec.configSource.configMap.kubeletConfigKey: Invalid value: \"a/b\": a valid config key must consist of \
+                 alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for \
+                 validation is '[-._a-zA-Z0-9]+')",
+            ]),
+        Case::new("nothing in it").old(&had).object("spec: {configSource: {}}").errors(&[
+            "spec.configSource: Invalid value: {}: exactly one reference subfield must be non-nil",
+        ]),
+        Case::new("in a status")
+            .old(&had)
+            .object(&format!("{{status: {{config: {{active: {source}, assigned: {{}}}}}}}}"))
+            .subresource("status")
+            .errors(&[
+                "status.config.active.configMap.uid: Required value",
+                "status.config.active.configMap.resourceVersion: Required value",
+                "status.config.assigned: Invalid value: {}: exactly one reference subfield must be non-nil",
+            ]),
+    ] {
+        check(&Nodes, case);
+    }
+}
+
+#[test]
+fn each_range_that_changes_is_told() {
+    let old = "spec: {podCIDRs: [10.0.0.0/24, 'fd00::/64']}";
+    let why = "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid";
+    for (new, errors) in [
+        ("spec: {podCIDRs: [10.0.1.0/24, 'fd00:1::/64']}", &[why, why][..]),
+        ("spec: {podCIDRs: [10.0.1.0/24]}", &[why]),
+        (old, &[]),
+    ] {
+        check(&Nodes, Case::new(new).old(old).object(new).errors(errors));
     }
 }
