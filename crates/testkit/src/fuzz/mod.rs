@@ -7,6 +7,7 @@
 //!
 //! The corpus in `corpus/TARGET/` is replayed by this crate's tests. Whoever mends what fuzzing found leaves the input there.
 
+mod credentials;
 mod decoders;
 mod etcd_streams;
 mod expressions;
@@ -16,6 +17,7 @@ mod paths;
 mod storage;
 mod streams;
 mod texts;
+mod writers;
 
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
@@ -53,9 +55,18 @@ pub const TARGETS: &[Target] = &[
     Target { name: "label_selector", group: "texts", make: texts::make_labels, run: texts::labels },
     Target { name: "field_selector", group: "texts", make: texts::make_fields, run: texts::fields },
     Target { name: "quantity", group: "texts", make: texts::make_quantity, run: texts::quantity },
+    Target { name: "schedule", group: "texts", make: texts::make_schedule, run: texts::schedule },
+    Target { name: "duration", group: "texts", make: texts::make_duration, run: texts::duration },
     Target { name: "cel", group: "texts", make: expressions::make, run: expressions::run },
     Target { name: "path", group: "texts", make: paths::make, run: paths::run },
     Target { name: "spdy", group: "decoders", make: streams::make_spdy, run: streams::spdy },
+    Target { name: "channels", group: "decoders", make: streams::make_channels, run: streams::channels },
+    Target { name: "table", group: "writers", make: writers::make_table, run: writers::table },
+    Target { name: "openapi", group: "writers", make: writers::make_openapi, run: writers::openapi },
+    Target { name: "token", group: "credentials", make: credentials::make_token, run: credentials::token },
+    Target { name: "certificate", group: "credentials", make: credentials::make_certificate, run: credentials::certificate },
+    Target { name: "certificate_request", group: "credentials", make: credentials::make_request, run: credentials::request },
+    Target { name: "encryption_config", group: "credentials", make: credentials::make_encryption, run: credentials::encryption },
     Target { name: "log", group: "log", make: store::fuzzing::make_segment, run: store::fuzzing::segment },
     Target { name: "snapshot", group: "snapshot", make: store::fuzzing::make_snapshot, run: store::fuzzing::snapshot },
     Target { name: "marks", group: "log", make: store::fuzzing::make_marks, run: store::fuzzing::read_marks },

@@ -1,5 +1,6 @@
 //! What clients send in streams.
 
+use ::streams::channel::{Event, Message, Protocol, parse_resize};
 use ::streams::spdy::{Decoder, Encoder, Frame};
 use base::Random;
 use bytes::{Bytes, BytesMut};
@@ -61,4 +62,53 @@ fn read(bytes: &[u8], step: usize) -> String {
         }
     }
     words.join(" ")
+}
+
+const PROTOCOLS: [Protocol; 7] = [
+    Protocol::V5,
+    Protocol::V4,
+    Protocol::V1,
+    Protocol::V4Base64,
+    Protocol::V1Base64,
+    Protocol::Binary,
+    Protocol::BinaryBase64,
+];
+
+/// The first byte chooses the protocol, and whether the message is one of text.
+pub fn make_channels(random: &Random) -> Vec<u8> {
+    let head = random.bytes::<1>()[0];
+    let data = br#"{"Width":80,"Height":24}"#;
+    let channel = u8::try_from(random.index(6)).unwrap_or_default();
+    let mut input = vec![head];
+    match PROTOCOLS[usize::from(head) % PROTOCOLS.len()].encode(channel, data) {
+        Message::Binary(bytes) => input.extend_from_slice(&bytes),
+        Message::Text(text) => input.extend_from_slice(text.as_bytes()),
+    }
+    input
+}
+
+/// What was read of a channel is read again when it is sent on.
+pub fn channels(input: &[u8]) -> String {
+    let Some((head, bytes)) = input.split_first() else {
+        return "nothing".into();
+    };
+    let protocol = PROTOCOLS[usize::from(*head) % PROTOCOLS.len()];
+    let message = match std::str::from_utf8(bytes) {
+        Ok(text) if *head >= 128 => Message::Text(text.to_owned()),
+        _ => Message::Binary(Bytes::copy_from_slice(bytes)),
+    };
+    match protocol.decode(message) {
+        Err(error) => error.to_string(),
+        Ok(Event::Close(_)) => "close".into(),
+        Ok(Event::Data(channel, data)) => {
+            let again = protocol.decode(protocol.encode(channel, &data));
+            assert_eq!(again, Ok(Event::Data(channel, data.clone())), "{protocol:?}");
+            let resize = if parse_resize(&data).is_some() {
+                "resize"
+            } else {
+                "data"
+            };
+            format!("{} {resize}", protocol.name())
+        }
+    }
 }

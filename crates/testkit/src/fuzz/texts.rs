@@ -1,7 +1,8 @@
-//! Small languages: selectors and quantities.
+//! Small languages: selectors, quantities, schedules and durations.
 
 use api::quantity::{Quantity, QuantityError};
 use api::selector::{FieldSelector, LabelSelector};
+use api::{cron, duration as durations};
 use base::Random;
 
 fn one_of(random: &Random, texts: &[&str]) -> Vec<u8> {
@@ -76,6 +77,45 @@ pub fn quantity(input: &[u8]) -> String {
                 Err(error) => assert_eq!(error, QuantityError::Numeric, "{canonical} was refused"),
             }
             canonical.chars().filter(|char| !char.is_ascii_digit()).collect()
+        }
+    }
+}
+
+pub fn make_schedule(random: &Random) -> Vec<u8> {
+    one_of(
+        random,
+        &[
+            "*/5 1-3,7 * JAN-dec/2 sun",
+            "TZ=Europe/Berlin 0 0 1 1 *",
+            "@every 1h30m",
+            "@hourly",
+            "? ? ? ? ?",
+        ],
+    )
+}
+
+pub fn make_duration(random: &Random) -> Vec<u8> {
+    one_of(
+        random,
+        &["1h30m", "-1.5s", "300ms", "2562047h47m16.854775807s", "0", "1us2ns"],
+    )
+}
+
+pub fn schedule(input: &[u8]) -> String {
+    match cron::parse(&String::from_utf8_lossy(input)) {
+        Err(error) => error,
+        Ok(_) => "good".into(),
+    }
+}
+
+/// What is written of a duration can be read; of ages of the world no number is kept.
+pub fn duration(input: &[u8]) -> String {
+    match durations::parse(&String::from_utf8_lossy(input)) {
+        None => "none".into(),
+        Some(duration) => {
+            let text = durations::text(duration);
+            assert!(duration.as_secs() > 1 << 40 || durations::parse(&text).is_some(), "{text}");
+            text.chars().filter(|char| !char.is_ascii_digit()).collect()
         }
     }
 }
