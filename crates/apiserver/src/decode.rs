@@ -196,7 +196,11 @@ fn complete_kind(value: &mut Value, expected: &GroupVersionKind) -> GroupVersion
 }
 
 fn wrong_kind(found: &GroupVersionKind, expected: &GroupVersionKind) -> Status {
-    if found.kind == expected.kind || found.group != expected.group {
+    // Versions that upstream knows and does not serve any more are of the kind, and refused for being older.
+    let is_older = found.kind == expected.kind
+        && found.group == expected.group
+        && (found.version.contains("alpha") || found.version.contains("beta"));
+    if is_older {
         return Status::bad_request(format!(
             "the API version in the data ({}) does not match the expected API version ({})",
             found.group_version(),
@@ -204,13 +208,27 @@ fn wrong_kind(found: &GroupVersionKind, expected: &GroupVersionKind) -> Status {
         ));
     }
     Status::bad_request(format!(
-        "{} in version {} cannot be handled as a {}: converting ({}) to ({}): unknown conversion",
+        "{} in version {} cannot be handled as a {}: {}",
         found.kind,
         api::field::quote(&found.version),
         expected.kind,
-        found.kind,
-        expected.kind
+        no_conversion(found, expected)
     ))
+}
+
+/// Why an object of one kind is none of another: there is no such kind, or no way from it. Types have Go's names.
+pub fn no_conversion(found: &GroupVersionKind, expected: &GroupVersionKind) -> String {
+    if SchemaRef::builtin(found).is_none() {
+        return protobuf::no_kind(&found.api_version(), &found.kind);
+    }
+    let internal = match expected.group.split('.').next() {
+        None | Some("") => "core",
+        Some(package) => package,
+    };
+    format!(
+        "converting ({}.{}) to ({internal}.{}): unknown conversion",
+        found.version, found.kind, expected.kind
+    )
 }
 
 /// A body that cannot be read. Each decoder of upstream gets so far.
@@ -344,5 +362,22 @@ mod tests {
             wrong_kind(&found, &expected).message,
             "the API version in the data (apps/v1beta1) does not match the expected API version (apps/v1)"
         );
+        for (group, version, kind, expect) in [
+            (
+                "",
+                "v1",
+                "Secret",
+                "Secret in version \"v1\" cannot be handled as a Deployment: converting (v1.Secret) to (apps.Deployment): unknown conversion",
+            ),
+            (
+                "apps",
+                "v2",
+                "Deployment",
+                "Deployment in version \"v2\" cannot be handled as a Deployment: no kind \"Deployment\" is registered for version \"apps/v2\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            ),
+        ] {
+            let found = GroupVersionKind::new(group, version, kind);
+            assert_eq!(wrong_kind(&found, &expected).message, expect);
+        }
     }
 }

@@ -202,8 +202,15 @@ impl Document {
         seen: &Value,
         options: &WriteOptions,
     ) -> Result<Value, Status> {
-        let patched = self.apply(seen, schema)?;
-        check_unchanged_kind(&patched, seen)?;
+        let mut patched = self.apply(seen, schema)?;
+        match self.media {
+            // Upstream makes an object of the same type of it, whatever it says of itself.
+            MediaType::StrategicMergePatch => {
+                let kind = meta::gvk(seen);
+                view::set_kind(&mut patched, &kind.api_version(), &kind.kind);
+            }
+            _ => unchanged_kind(&patched, seen).map_err(|why| invalid_patch(&self.shown(&patched), &why))?,
+        }
         let mut normal = patched.clone();
         let unknown = normalize(&mut normal, schema, UnknownFields::Report)
             .map_err(|error| invalid_patch(&self.shown(&patched), &self.why(&error.to_string())))?;
@@ -304,25 +311,13 @@ fn invalid_patch(patched: &str, why: &str) -> Status {
     status
 }
 
-/// A patch cannot make an object one of another kind.
-fn check_unchanged_kind(patched: &Value, seen: &Value) -> Result<(), Status> {
+/// A patch cannot make an object one of another kind. Source: `DecodeInto` of apimachinery/pkg/runtime.
+fn unchanged_kind(patched: &Value, seen: &Value) -> Result<(), String> {
     let (now, before) = (meta::gvk(patched), meta::gvk(seen));
-    if now == before {
-        return Ok(());
+    match now == before {
+        true => Ok(()),
+        false => Err(decode::no_conversion(&now, &before)),
     }
-    if now.kind != before.kind {
-        return Err(Status::bad_request(format!(
-            "{} in version {} cannot be handled as a {}: the kind of an object cannot be patched",
-            now.kind,
-            api::field::quote(&now.version),
-            before.kind
-        )));
-    }
-    Err(Status::bad_request(format!(
-        "the API version in the data ({}) does not match the expected API version ({})",
-        now.group_version(),
-        before.group_version()
-    )))
 }
 
 /// An apply configuration: of the right kind, with only known fields (others are refused by their path).

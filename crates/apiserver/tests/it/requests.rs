@@ -94,7 +94,7 @@ async fn refusals_are_upstreams() {
                 vec![json],
                 r#"{"kind":"ConfigMap","apiVersion":"v2"}"#,
                 400,
-                "the API version in the data (v2) does not match the expected API version (v1)",
+                "no kind \"ConfigMap\" is registered for version \"v2\" in scheme",
             ),
             (
                 "POST /api/v1/namespaces/default/configmaps",

@@ -211,7 +211,18 @@ async fn patches_of_all_kinds() {
                 409,
                 "the object has been modified",
             ),
-            ("merge", json!({"kind": "Pod"}), 400, ""),
+            (
+                "merge",
+                json!({"kind": "Pod"}),
+                422,
+                "converting (v1.Pod) to (apps.Deployment): unknown conversion",
+            ),
+            (
+                "merge",
+                json!({"kind": "Boat"}),
+                422,
+                "no kind \\\"Boat\\\" is registered for version \\\"apps/v1\\\"",
+            ),
             (
                 "strategic",
                 json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}}),

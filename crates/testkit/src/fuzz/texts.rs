@@ -114,7 +114,10 @@ pub fn duration(input: &[u8]) -> String {
         None => "none".into(),
         Some(duration) => {
             let text = durations::text(duration);
-            assert!(duration.as_secs() > 1 << 40 || durations::parse(&text).is_some(), "{text}");
+            assert!(
+                duration.as_secs() > 1 << 40 || durations::parse(&text).is_some(),
+                "{text}"
+            );
             text.chars().filter(|char| !char.is_ascii_digit()).collect()
         }
     }

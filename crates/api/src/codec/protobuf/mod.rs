@@ -68,13 +68,17 @@ pub fn decode_raw(bytes: &[u8], schema: &SchemaRef) -> Result<Value, DecodeError
     read::object(bytes, schema.node(), 0)
 }
 
+/// What upstream says of a kind that it does not know; its scheme is named by where it is made.
+pub fn no_kind(api_version: &str, kind: &str) -> String {
+    let (version, kind) = (crate::field::quote(api_version), crate::field::quote(kind));
+    format!("no kind {kind} is registered for version {version} in scheme \"pkg/api/legacyscheme/scheme.go:30\"")
+}
+
 fn decode_at(bytes: &[u8], depth: usize) -> Result<(GroupVersionKind, Value), DecodeError> {
     let envelope = Envelope::open(bytes)?;
     let gvk = envelope.gvk();
     let Some(schema) = SchemaRef::builtin(&gvk) else {
-        let group_version = crate::field::quote(&envelope.api_version);
-        let kind = crate::field::quote(&envelope.kind);
-        let message = format!("no kind {kind} is registered for version {group_version} in scheme");
+        let message = no_kind(&envelope.api_version, &envelope.kind);
         return Err(DecodeError::new(DecodeErrorKind::UnknownKind, message));
     };
     let value = open_as(&envelope, &schema, depth)?;

@@ -113,7 +113,7 @@ fn malformed_input_is_an_error() {
     let error = decode(b"k8s\0\x0a\x08\x0a\x02v9\x12\x02Xy").unwrap_err();
     assert_eq!(
         error.message,
-        r#"no kind "Xy" is registered for version "v9" in scheme"#
+        r#"no kind "Xy" is registered for version "v9" in scheme "pkg/api/legacyscheme/scheme.go:30""#
     );
 }
 

@@ -88,7 +88,7 @@ fn bodies() {
             text(r#"{"kind":"Secret","apiVersion":"v1","metadata":{"name":"a"}}"#),
             400,
             "BadRequest",
-            "Secret in version \"v1\" cannot be handled as a ConfigMap: converting (Secret) to (ConfigMap): unknown conversion",
+            "Secret in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Secret) to (core.ConfigMap): unknown conversion",
         ),
         (
             "POST",
@@ -97,7 +97,7 @@ fn bodies() {
             text(r#"{"kind":"ConfigMap","apiVersion":"v2","metadata":{"name":"a"}}"#),
             400,
             "BadRequest",
-            "the API version in the data (v2) does not match the expected API version (v1)",
+            "ConfigMap in version \"v2\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \"v2\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
         ),
         (
             "POST",
