@@ -221,7 +221,7 @@ async fn patches_of_all_kinds() {
                 "merge",
                 json!({"kind": "Boat"}),
                 422,
-                "no kind \\\"Boat\\\" is registered for version \\\"apps/v1\\\"",
+                "no kind \"Boat\" is registered for version \"apps/v1\"",
             ),
             (
                 "strategic",
