@@ -1,7 +1,7 @@
 //! The log backend: events become lines, and a thread of its own writes them.
 //!
-//! In upstream's mode `batch` a request does not wait for the disk, and an event that finds the buffer full is lost and
-//! counted. In `blocking` and `blocking-strict` a request waits until the thread has written its first and its last event:
+//! In upstream's mode `batch` a request does not wait for the disk, events wait for others if that is wanted, and an event that
+//! finds the buffer full is lost and counted. In `blocking` and `blocking-strict` a request waits until the thread has written its first and its last event:
 //! tasks of requests share a few threads, and a disk that hangs stops those that wait and no others. Invariants: lines are
 //! written in the order in which they were taken, and all that were taken before [`LogSink::close`] are written, or counted as
 //! lost, when it returns.
@@ -11,17 +11,20 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use api::Value;
 use futures::future::BoxFuture;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 
+use super::throttle::Throttle;
 use super::{AuditSink, Format, Strictness, Truncate, line};
 use crate::metrics::AuditMetrics;
 
 /// How the log is written: upstream's `--audit-log-*`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogOptions {
     /// The form of a line.
     pub format: Format,
@@ -29,17 +32,26 @@ pub struct LogOptions {
     pub waits: Option<Strictness>,
     /// So many events wait at most.
     pub buffer_events: usize,
+    /// When requests go on: so many events are written at once.
+    pub events_max: usize,
+    /// And so long the first of them waits for the others.
+    pub wait_max: Duration,
+    /// And so many batches a second, and how many of them at once after a pause; `None`: no limit.
+    pub throttle: Option<(f64, f64)>,
     /// How long an event may be; `None`: no limit.
     pub truncate: Option<Truncate>,
 }
 
 impl Default for LogOptions {
-    /// Upstream's.
+    /// Upstream's: what waits is written at once.
     fn default() -> LogOptions {
         LogOptions {
             format: Format::Json,
             waits: Some(Strictness::Lax),
             buffer_events: 10_000,
+            events_max: 1,
+            wait_max: Duration::ZERO,
+            throttle: None,
             truncate: None,
         }
     }
@@ -87,6 +99,27 @@ struct Buffer {
     is_closed: bool,
 }
 
+/// When what waits is written, while requests go on.
+struct Pace {
+    events_max: usize,
+    wait_max: Duration,
+    throttle: Option<Throttle>,
+}
+
+// === impl Pace ===
+
+impl Pace {
+    /// `None`: at once.
+    fn of(options: &LogOptions) -> Option<Pace> {
+        let plain = options.events_max <= 1 && options.throttle.is_none();
+        (options.waits.is_none() && !plain).then(|| Pace {
+            events_max: options.events_max,
+            wait_max: options.wait_max,
+            throttle: options.throttle.map(Throttle::new),
+        })
+    }
+}
+
 // === impl LogSink ===
 
 impl LogSink {
@@ -106,8 +139,8 @@ impl LogSink {
             metrics,
         });
         let run = {
-            let shared = shared.clone();
-            move || shared.run(write)
+            let (shared, pace) = (shared.clone(), Pace::of(&options));
+            move || shared.run(pace, write)
         };
         let writer = std::thread::Builder::new().name("audit-log".into()).spawn(run)?;
         Ok(LogSink {
@@ -223,9 +256,9 @@ impl Shared {
         Ok(())
     }
 
-    fn run(&self, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
+    fn run(&self, mut pace: Option<Pace>, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
         let mut is_failing = false;
-        while let Some(lines) = self.next() {
+        while let Some(lines) = self.next(pace.as_mut()) {
             for (line, waiter) in lines {
                 let outcome = write(line.as_bytes());
                 if let Err(error) = &outcome {
@@ -253,8 +286,8 @@ impl Shared {
         }
     }
 
-    /// What waits; `None`: nothing does, and nothing will.
-    fn next(&self) -> Option<Vec<Line>> {
+    /// What waits, or the next batch of it; `None`: nothing does, and nothing will.
+    fn next(&self, pace: Option<&mut Pace>) -> Option<Vec<Line>> {
         let mut buffer = self.buffer.lock();
         while buffer.waiting.is_empty() {
             if buffer.is_closed {
@@ -262,7 +295,34 @@ impl Shared {
             }
             self.changed.wait(&mut buffer);
         }
-        Some(std::mem::take(&mut buffer.waiting))
+        let Some(pace) = pace else {
+            return Some(std::mem::take(&mut buffer.waiting));
+        };
+        self.wait_while(&mut buffer, pace.wait_max, |buffer| {
+            buffer.waiting.len() < pace.events_max
+        });
+        if let Some(throttle) = &mut pace.throttle {
+            self.wait_while(&mut buffer, throttle.take(), |_| true);
+        }
+        // At the end nothing is held back.
+        let all = buffer.waiting.len();
+        let count = if buffer.is_closed {
+            all
+        } else {
+            all.min(pace.events_max)
+        };
+        Some(buffer.waiting.drain(..count).collect())
+    }
+
+    /// Waits for so long, or until something is no more, or the end.
+    fn wait_while(&self, buffer: &mut MutexGuard<'_, Buffer>, most: Duration, so: impl Fn(&Buffer) -> bool) {
+        let end = Instant::now() + most;
+        while !buffer.is_closed && so(&**buffer) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.changed.wait_for(buffer, left).timed_out() {
+                return;
+            }
+        }
     }
 
     fn written(&self, line: &str) {
@@ -295,6 +355,32 @@ mod tests {
         let expect: Vec<String> = (0..100).map(|number| format!("{{\"number\":{number}}}\n")).collect();
         assert_eq!(written.try_iter().collect::<Vec<_>>(), expect);
         assert_eq!(sink.write(&json!({})), Err("the audit log is closed".into()));
+    }
+
+    #[test]
+    fn a_batch_waits_for_the_rest_of_it() {
+        let (lines, written) = mpsc::channel();
+        let write = move |line: &[u8]| {
+            lines.send(String::from_utf8(line.to_vec()).unwrap()).unwrap();
+            Ok(())
+        };
+        let options = LogOptions {
+            waits: None,
+            events_max: 3,
+            // Only a full batch, or the end, lets them go.
+            wait_max: Duration::from_secs(3600),
+            throttle: Some((1e6, 10.0)),
+            ..LogOptions::default()
+        };
+        let sink = LogSink::start(options, AuditMetrics::default(), write).unwrap();
+        for number in 0..5 {
+            sink.write(&json!(number)).unwrap();
+        }
+        let three: Vec<String> = (0..3).map(|_| written.recv().unwrap()).collect();
+        assert_eq!(three, ["0\n", "1\n", "2\n"]);
+        assert!(written.try_recv().is_err(), "two are no batch");
+        sink.close();
+        assert_eq!(written.try_iter().collect::<Vec<_>>(), ["3\n", "4\n"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod held;
 mod log;
 mod policy;
 mod rotation;
+mod throttle;
 mod trail;
 mod truncate;
 mod webhook;

@@ -1,16 +1,21 @@
 //! The file of the audit log, put aside when it is full.
 //!
 //! Names, limits and what is removed are those of the library that upstream writes its log with, so that whoever collects
-//! the one collects the other. Invariants: a line is whole in one file; a file that was put aside is never written over.
+//! the one collects the other. Invariants: a line is whole in one file; a file that was put aside is never written over, and
+//! goes only after its compressed form is complete.
 //!
 //! Source: `gopkg.in/natefinch/lumberjack.v2` and `pkg/server/options/audit.go` of `k8s.io/apiserver`.
 
-use std::io::{Error, ErrorKind, Result};
+use std::collections::BTreeSet;
+use std::io::{Error, ErrorKind, Result, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use base::Clock;
 use base::disk::{Disk, DiskFile, OpenMode};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -22,6 +27,11 @@ const ASIDE_PARSED: &str = "%Y-%m-%dT%H-%M-%S%.f";
 /// What a time in that form has: other names are not ours.
 const ASIDE_BYTES: usize = "2006-01-02T15-04-05.000".len();
 
+/// What the name of a compressed file ends with.
+const COMPRESSED: &str = ".gz";
+/// How much of a file is read at a time while it is compressed.
+const CHUNK_BYTES: usize = 64 * 1024;
+
 /// How much of the log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
@@ -31,6 +41,8 @@ pub struct Rotation {
     pub backups_max: usize,
     /// So many days they are kept; 0: for ever.
     pub days_max: u32,
+    /// Whether they are compressed, with gzip.
+    pub compress: bool,
 }
 
 /// The open log.
@@ -41,6 +53,15 @@ pub struct LogFile {
     rotation: Rotation,
     file: Box<dyn DiskFile>,
     bytes: u64,
+    /// Compresses what was put aside: seconds for a full file, which no line waits for.
+    compressing: Option<JoinHandle<()>>,
+}
+
+/// What the name of a file that was put aside says.
+struct Aside {
+    at: DateTime,
+    name: String,
+    compressed: bool,
 }
 
 // === impl LogFile ===
@@ -60,8 +81,9 @@ impl LogFile {
             rotation,
             bytes: file.length()?,
             file,
+            compressing: None,
         };
-        log.remove_old();
+        log.tidy();
         Ok(log)
     }
 
@@ -78,7 +100,7 @@ impl LogFile {
         if self.bytes + bytes > bytes_max {
             // A log that cannot be put aside goes on: one that is too long is better than one with a hole.
             match self.put_aside() {
-                Ok(()) => self.remove_old(),
+                Ok(()) => self.tidy(),
                 Err(error) => tracing::warn!(%error, path = %self.path.display(), "the audit log cannot be put aside"),
             }
         }
@@ -111,34 +133,64 @@ impl LogFile {
         Ok(())
     }
 
-    /// Removes what is too much or too old of what was put aside. What cannot be removed is tried again with the next file.
-    fn remove_old(&mut self) {
+    /// Removes what is too much or too old of what was put aside, and compresses the rest. What does not work is tried again
+    /// with the next file.
+    fn tidy(&mut self) {
         let Rotation {
-            backups_max, days_max, ..
+            backups_max,
+            days_max,
+            compress,
+            ..
         } = self.rotation;
-        if backups_max == 0 && days_max == 0 {
+        if backups_max == 0 && days_max == 0 && !compress {
             return;
         }
         let Ok(names) = self.disk.list(directory(&self.path)) else {
             return;
         };
-        let mut aside: Vec<(DateTime, String)> = names
-            .into_iter()
-            .filter_map(|name| Some((self.time_aside(&name)?, name)))
-            .collect();
-        aside.sort();
+        let mut all: Vec<Aside> = names.into_iter().filter_map(|name| self.aside(name)).collect();
+        all.sort_by(|a, b| (a.at, &a.name).cmp(&(b.at, &b.name)));
         let age = SignedDuration::from_hours(24 * i64::from(days_max));
         let oldest = self.clock.now().checked_sub(age).unwrap_or(Timestamp::MIN);
         let oldest = TimeZone::UTC.to_datetime(oldest);
-        for (newer, (at, name)) in aside.iter().rev().enumerate() {
-            let is_too_much = backups_max > 0 && newer >= backups_max;
-            let is_too_old = days_max > 0 && *at < oldest;
-            if (is_too_much || is_too_old)
-                && let Err(error) = self.disk.remove(&directory(&self.path).join(name))
-            {
-                tracing::warn!(%error, name, "an old audit log cannot be removed");
+        // A file whose compressed form is not complete yet counts once.
+        let mut kept = BTreeSet::new();
+        let mut plain = Vec::new();
+        for file in all.into_iter().rev() {
+            kept.insert(file.at);
+            let is_too_much = backups_max > 0 && kept.len() > backups_max;
+            let is_too_old = days_max > 0 && file.at < oldest;
+            if is_too_much || is_too_old {
+                if let Err(error) = self.disk.remove(&directory(&self.path).join(&file.name)) {
+                    tracing::warn!(%error, file.name, "an old audit log cannot be removed");
+                }
+            } else if !file.compressed {
+                plain.push(file.name);
             }
         }
+        if compress {
+            self.compress(plain);
+        }
+    }
+
+    /// Compresses files in a thread of their own, unless there still is one: then they wait for the next time.
+    fn compress(&mut self, names: Vec<String>) {
+        let at_work = self.compressing.as_ref().is_some_and(|thread| !thread.is_finished());
+        if names.is_empty() || at_work {
+            return;
+        }
+        let (disk, directory) = (self.disk.clone(), directory(&self.path).to_owned());
+        let run = move || {
+            for name in names {
+                if let Err(error) = compress(&*disk, &directory, &name) {
+                    tracing::warn!(%error, name, "an old audit log cannot be compressed");
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("audit-gzip".into()).spawn(run);
+        self.compressing = thread
+            .inspect_err(|error| tracing::warn!(%error, "old audit logs cannot be compressed"))
+            .ok();
     }
 
     /// `audit-2006-01-02T15-04-05.000.log` for `audit.log`.
@@ -147,14 +199,19 @@ impl LogFile {
         format!("{stem}-{}{extension}", at.strftime(ASIDE_FORMAT))
     }
 
-    /// When a file was put aside; `None`: it is none of this log's.
-    fn time_aside(&self, name: &str) -> Option<DateTime> {
+    /// A file that was put aside; `None`: it is none of this log's.
+    fn aside(&self, name: String) -> Option<Aside> {
         let (stem, extension) = self.parts();
-        let time = name.strip_prefix(&stem)?.strip_prefix('-')?.strip_suffix(&extension)?;
+        let plain = name
+            .strip_suffix(COMPRESSED)
+            .filter(|plain| plain.ends_with(&extension));
+        let (compressed, own) = (plain.is_some(), plain.unwrap_or(&name));
+        let time = own.strip_prefix(&stem)?.strip_prefix('-')?.strip_suffix(&extension)?;
         if time.len() != ASIDE_BYTES {
             return None;
         }
-        DateTime::strptime(ASIDE_PARSED, time).ok()
+        let at = DateTime::strptime(ASIDE_PARSED, time).ok()?;
+        Some(Aside { at, name, compressed })
     }
 
     /// The file's name before and from its last dot.
@@ -163,6 +220,60 @@ impl LogFile {
         let (stem, extension) = name.split_at(name.rfind('.').unwrap_or(name.len()));
         (stem.to_owned(), extension.to_owned())
     }
+}
+
+impl Drop for LogFile {
+    fn drop(&mut self) {
+        if let Some(thread) = self.compressing.take() {
+            // A thread that fell over leaves the file as it was.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Puts a compressed form in the place of a file. What is left of an attempt that was cut short goes first.
+fn compress(disk: &dyn Disk, directory: &Path, name: &str) -> Result<()> {
+    let (from, to) = (directory.join(name), directory.join(format!("{name}{COMPRESSED}")));
+    match disk.remove(&to) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let written = disk
+        .open(&to, OpenMode::CreateNew)
+        .and_then(|file| write_compressed(&*disk.open(&from, OpenMode::Read)?, file));
+    match written {
+        Ok(()) => disk.remove(&from),
+        Err(error) => {
+            // The whole file is still there; the part is of no use, and goes with the next attempt at the latest.
+            let _ = disk.remove(&to);
+            Err(error)
+        }
+    }
+}
+
+fn write_compressed(from: &dyn DiskFile, to: Box<dyn DiskFile>) -> Result<()> {
+    struct Appended(Box<dyn DiskFile>);
+    impl Write for Appended {
+        fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+            self.0.append(bytes).map(|()| bytes.len())
+        }
+
+        fn flush(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+    let mut gzip = GzEncoder::new(Appended(to), Compression::default());
+    let (mut chunk, mut at) = (vec![0; CHUNK_BYTES], 0);
+    loop {
+        let read = from.read_at(at, &mut chunk)?;
+        if read == 0 {
+            break;
+        }
+        gzip.write_all(&chunk[..read])?;
+        at += read as u64;
+    }
+    // Before the file goes, its compressed form has to be there whatever happens.
+    gzip.finish()?.0.sync_data()
 }
 
 fn directory(path: &Path) -> &Path {
@@ -197,6 +308,7 @@ mod tests {
                 bytes_max: 10,
                 backups_max,
                 days_max,
+                compress: false,
             };
             Place {
                 disk: SimDisk::new(Random::seeded(1)),
@@ -294,5 +406,54 @@ mod tests {
         place.disk.set_faults(Faults::default());
         log.write(b"three\n").unwrap();
         check(&place, &[("audit.log", "one\nthree\n")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_put_aside_is_compressed_when_that_is_wanted() {
+        let mut place = Place::new(2, 0);
+        place.rotation.compress = true;
+        // What is left of an attempt that was cut short, with its file.
+        let cut = Path::new("/d/audit-2026-01-01T00-00-00.000.log");
+        place.disk.create_directory(Path::new("/d")).unwrap();
+        place
+            .disk
+            .open(cut, OpenMode::CreateNew)
+            .unwrap()
+            .append(b"zero\n")
+            .unwrap();
+        let part = Path::new("/d/audit-2026-01-01T00-00-00.000.log.gz");
+        place
+            .disk
+            .open(part, OpenMode::CreateNew)
+            .unwrap()
+            .append(b"half")
+            .unwrap();
+        drop(place.open());
+        let unpacked = |name: &str| {
+            let file = place.disk.open(&Path::new("/d").join(name), OpenMode::Read).unwrap();
+            let mut text = String::new();
+            let bytes = read_all(&*file).unwrap();
+            std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*bytes), &mut text).unwrap();
+            text
+        };
+        let names = || place.disk.list(Path::new("/d")).unwrap();
+        assert_eq!(names(), ["audit-2026-01-01T00-00-00.000.log.gz", "audit.log"]);
+        assert_eq!(unpacked("audit-2026-01-01T00-00-00.000.log.gz"), "zero\n");
+        for (seconds, line) in [(0, "one 567\n"), (1, "two 567\n"), (2, "three 7\n")] {
+            place.clock.set(at(seconds));
+            let mut log = place.open();
+            log.write(line.as_bytes()).unwrap();
+        }
+        // Two are kept, each once, and the newest line is in the log itself.
+        assert_eq!(
+            names(),
+            [
+                "audit-2026-01-02T03-04-06.678.log.gz",
+                "audit-2026-01-02T03-04-07.678.log.gz",
+                "audit.log"
+            ]
+        );
+        assert_eq!(unpacked("audit-2026-01-02T03-04-06.678.log.gz"), "one 567\n");
+        assert_eq!(unpacked("audit-2026-01-02T03-04-07.678.log.gz"), "two 567\n");
     }
 }

@@ -20,6 +20,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::throttle::Throttle;
 use super::{AuditSink, Strictness, Truncate};
 use crate::hook::Hook;
 use crate::metrics::AuditMetrics;
@@ -93,8 +94,7 @@ impl WebhookSink {
             service: Receiver::new(hook, &batch, metrics),
             batch,
             events,
-            tokens: batch.throttle.map_or(0.0, |(_, burst)| burst),
-            filled: Instant::now(),
+            throttle: batch.throttle.map(Throttle::new),
         };
         WebhookSink(Way::Batched {
             queue: Mutex::new(Some(queue)),
@@ -225,8 +225,7 @@ struct Sender {
     service: Arc<Receiver>,
     batch: Batch,
     events: mpsc::Receiver<Value>,
-    tokens: f64,
-    filled: Instant,
+    throttle: Option<Throttle>,
 }
 
 // === impl Sender ===
@@ -235,7 +234,9 @@ impl Sender {
     async fn run(mut self) {
         let mut under_way = JoinSet::new();
         while let Some(events) = self.collect().await {
-            self.throttle().await;
+            if let Some(throttle) = &mut self.throttle {
+                tokio::time::sleep(throttle.take()).await;
+            }
             for events in shorten(events, self.batch.truncate, &self.service.metrics) {
                 if under_way.len() >= BATCHES_MAX {
                     under_way.join_next().await;
@@ -263,21 +264,6 @@ impl Sender {
             }
         }
         Some(events)
-    }
-
-    async fn throttle(&mut self) {
-        let Some((per_second, burst)) = self.batch.throttle else {
-            return;
-        };
-        let now = Instant::now();
-        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + passed * per_second).min(burst);
-        self.filled = now;
-        if self.tokens < 1.0 {
-            tokio::time::sleep(Duration::from_secs_f64((1.0 - self.tokens) / per_second)).await;
-            (self.tokens, self.filled) = (1.0, Instant::now());
-        }
-        self.tokens -= 1.0;
     }
 }
 

@@ -27,6 +27,9 @@ pub struct AuditFlags {
     /// How long the file may get before it is put aside; 0: 100
     #[arg(long, value_name = "MEGABYTES", default_value_t = 0, requires = "audit_log_path")]
     pub audit_log_maxsize: u32,
+    /// Whether files that were full are compressed, with gzip
+    #[arg(long, requires = "audit_log_path")]
+    pub audit_log_compress: bool,
     /// How an event is written
     #[arg(long, value_enum, default_value_t, requires = "audit_log_path")]
     pub audit_log_format: AuditFormat,
@@ -36,6 +39,21 @@ pub struct AuditFlags {
     /// In batch mode, how many events wait at most; further ones are lost
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub audit_log_batch_buffer_size: u32,
+    /// In batch mode, how many events are written at once
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub audit_log_batch_max_size: u32,
+    /// In batch mode, how long an event waits for others
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    pub audit_log_batch_max_wait: String,
+    /// In batch mode, whether the two below count
+    #[arg(long, value_name = "BOOL", default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub audit_log_batch_throttle_enable: bool,
+    /// How many batches a second are written
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub audit_log_batch_throttle_qps: u32,
+    /// How many of them at once after a pause
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub audit_log_batch_throttle_burst: u32,
     /// Whether the two below count
     #[arg(long)]
     pub audit_log_truncate_enabled: bool,

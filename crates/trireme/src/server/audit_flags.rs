@@ -104,6 +104,7 @@ impl AuditFlags {
             );
             return Err(CliError::new(Kind::Usage, "AUDIT_LOG", what).hint("make the batch the larger of both"));
         }
+        self.options()?;
         self.policy()?;
         if !self.go_to_standard_output() {
             self.file()?;
@@ -121,7 +122,11 @@ impl AuditFlags {
         let Some(policy) = policy.filter(|_| has_backend) else {
             return Ok(None);
         };
-        let log = self.audit_log_path.is_some().then(|| self.log(file, metrics.clone()));
+        let options = self.options()?;
+        let log = self
+            .audit_log_path
+            .is_some()
+            .then(|| log(file, options, metrics.clone()));
         let (log, webhook) = (log.transpose()?, webhook.start(&metrics)?);
         let mut sinks: Vec<Arc<dyn AuditSink>> = Vec::new();
         sinks.extend(log.clone().map(|sink| sink as Arc<dyn AuditSink>));
@@ -134,30 +139,43 @@ impl AuditFlags {
         }))
     }
 
-    fn log(&self, file: Option<LogFile>, metrics: AuditMetrics) -> Result<Arc<LogSink>> {
+    /// How the log is written.
+    fn options(&self) -> Result<LogOptions> {
         let truncate = Truncate {
             event_bytes_max: self.audit_log_truncate_max_event_size,
             batch_bytes_max: self.audit_log_truncate_max_batch_size,
         };
-        let options = LogOptions {
+        let waits = match self.audit_log_mode {
+            AuditMode::Batch => None,
+            AuditMode::Blocking => Some(Strictness::Lax),
+            AuditMode::BlockingStrict => Some(Strictness::Strict),
+        };
+        let wrong = |what: String, hint: &str| CliError::new(Kind::Usage, "AUDIT_LOG", what).hint(hint);
+        let wait = &self.audit_log_batch_max_wait;
+        let wait_max = api::duration::parse(wait).ok_or_else(|| {
+            let what = format!("--audit-log-batch-max-wait {wait:?} is no duration such as 10s");
+            wrong(what, "give a duration such as 10s")
+        })?;
+        let throttle = (self.audit_log_batch_throttle_qps, self.audit_log_batch_throttle_burst);
+        let throttled = waits.is_none() && self.audit_log_batch_throttle_enable;
+        for (what, value) in [("QPS", throttle.0), ("burst", throttle.1)] {
+            if throttled && value == 0 {
+                let what = format!("invalid audit batch log throttle {what} {value}, must be a positive number");
+                return Err(wrong(
+                    what,
+                    "--audit-log-batch-throttle-enable takes --audit-log-batch-throttle-qps and -burst",
+                ));
+            }
+        }
+        Ok(LogOptions {
             format: self.audit_log_format.into(),
-            waits: match self.audit_log_mode {
-                AuditMode::Batch => None,
-                AuditMode::Blocking => Some(Strictness::Lax),
-                AuditMode::BlockingStrict => Some(Strictness::Strict),
-            },
+            waits,
             buffer_events: self.audit_log_batch_buffer_size as usize,
+            events_max: self.audit_log_batch_max_size as usize,
+            wait_max,
+            throttle: throttled.then_some((f64::from(throttle.0), f64::from(throttle.1))),
             truncate: self.audit_log_truncate_enabled.then_some(truncate),
-        };
-        let sink = match file {
-            Some(mut file) => LogSink::start(options, metrics, move |line| file.write(line)),
-            None => LogSink::start(options, metrics, |line| {
-                let mut output = std::io::stdout().lock();
-                output.write_all(line)?;
-                output.flush()
-            }),
-        };
-        sink.map(Arc::new).doing("starting the audit log's writer")
+        })
     }
 
     fn policy(&self) -> Result<Option<Policy>> {
@@ -189,6 +207,7 @@ impl AuditFlags {
             bytes_max: megabytes * MEGABYTE,
             backups_max: self.audit_log_maxbackup as usize,
             days_max: self.audit_log_maxage,
+            compress: self.audit_log_compress,
         };
         let file = LogFile::open(Arc::new(RealDisk), Clock::real(), path, rotation);
         let file = file.map_err(|error| {
@@ -198,6 +217,18 @@ impl AuditFlags {
         })?;
         Ok(Some(file))
     }
+}
+
+fn log(file: Option<LogFile>, options: LogOptions, metrics: AuditMetrics) -> Result<Arc<LogSink>> {
+    let sink = match file {
+        Some(mut file) => LogSink::start(options, metrics, move |line| file.write(line)),
+        None => LogSink::start(options, metrics, |line| {
+            let mut output = std::io::stdout().lock();
+            output.write_all(line)?;
+            output.flush()
+        }),
+    };
+    sink.map(Arc::new).doing("starting the audit log's writer")
 }
 
 impl From<AuditFormat> for apiserver::audit::Format {
@@ -248,6 +279,8 @@ mod tests {
         assert!(off.are_given());
         assert!(!off.anchored().unwrap().are_given());
         assert!(!flags(&[]).are_given());
+        // What nobody says is as upstream has it.
+        assert_eq!(given.options().unwrap(), LogOptions::default());
         // What would have no effect is refused.
         let alone = ["trireme", "server", "--audit-log-maxsize", "5"];
         assert!(Cli::try_parse_from(alone).is_err());
@@ -301,9 +334,19 @@ mod tests {
             ),
             (["--audit-log-path", &taken], "AUDIT_LOG", "cannot be written: "),
             (["--audit-log-path", &name("")], "AUDIT_LOG", "cannot be written: "),
+            (["--audit-log-batch-max-wait", "soon"], "AUDIT_LOG", "is no duration"),
         ] {
             let error = flags(&words).check().unwrap_err();
             assert!(error.id == id && error.what.contains(what), "{words:?}: {error:?}");
         }
+        // Where nothing is batched, nothing is throttled.
+        let throttled = |mode: &str| {
+            let mode = format!("--audit-log-mode={mode}");
+            let words = ["--audit-log-path=-", &mode, "--audit-log-batch-throttle-enable"];
+            flags(&words).check().map_err(|error| error.what)
+        };
+        let why = "invalid audit batch log throttle QPS 0, must be a positive number";
+        assert_eq!(throttled("batch"), Err(why.to_owned()));
+        assert_eq!(throttled("blocking"), Ok(()));
     }
 }
