@@ -58,28 +58,89 @@ fn mirror_pod(review: &Review, node: &str, pod: &Value) -> Result<(), Refusal> {
     if given != found.uid() {
         return Err(format!("node {node} UID mismatch: expected {given} got {}", found.uid()).into());
     }
+    match api_reference(pod) {
+        Ok(None) => Ok(()),
+        Ok(Some(words)) => Err(format!("node {node:?} can not create pods that reference {words}").into()),
+        Err(why) => Err(format!("error checking mirror pod for API references: {why}").into()),
+    }
+}
+
+/// What of the cluster a pod reaches for. Kinds of volumes that are not known may reach for anything.
+/// Source: `HasAPIObjectReference` of `pkg/api/pod/util.go`.
+fn api_reference(pod: &Value) -> Result<Option<&'static str>, String> {
+    /// Volumes that need nothing of the API, and those that do with the words for it.
+    const HARMLESS: [&str; 22] = [
+        "awsElasticBlockStore",
+        "azureDisk",
+        "cephfs",
+        "cinder",
+        "downwardAPI",
+        "emptyDir",
+        "fc",
+        "flexVolume",
+        "flocker",
+        "gcePersistentDisk",
+        "gitRepo",
+        "hostPath",
+        "image",
+        "iscsi",
+        "nfs",
+        "photonPersistentDisk",
+        "portworxVolume",
+        "quobyte",
+        "rbd",
+        "scaleIO",
+        "storageos",
+        "vsphereVolume",
+    ];
+    const REACHING: [(&str, &str); 7] = [
+        ("configMap", "configmaps (via configmap volumes)"),
+        ("secret", "secrets (via secret volumes)"),
+        ("csi", "csidrivers (via CSI volumes)"),
+        ("glusterfs", "endpoints (via glusterFS volumes)"),
+        ("persistentVolumeClaim", "persistentvolumeclaims"),
+        ("ephemeral", "persistentvolumeclaims (via ephemeral volumes)"),
+        ("azureFile", "secrets (via azureFile volumes)"),
+    ];
+    const PROJECTED: [(&str, &str); 5] = [
+        ("configMap", "configmaps (via projected volumes)"),
+        ("secret", "secrets (via projected volumes)"),
+        ("serviceAccountToken", "serviceaccounts (via projected volumes)"),
+        ("clusterTrustBundle", "clustertrustbundles"),
+        ("podCertificate", "podcertificates"),
+    ];
+    let words_of = |source: &Value, known: &[(&str, &'static str)]| {
+        let found = known.iter().find(|(field, _)| source[*field].is_object());
+        found.map(|(_, words)| *words)
+    };
     let used = node_references(pod, meta::namespace(pod), meta::name(pod));
-    for (resource, words) in [
-        ("serviceaccounts", "a service account"),
-        ("secrets", "secrets"),
-        ("configmaps", "configmaps"),
-    ] {
+    for resource in ["serviceaccounts", "secrets", "configmaps"] {
         if used.iter().any(|(used, ..)| *used == resource) {
-            return Err(format!("node {node:?} can not create pods that reference {words}").into());
+            return Ok(Some(resource));
         }
     }
-    for volume in list(&pod["spec"]["volumes"]) {
-        let mut sources = list(&volume["projected"]["sources"]);
-        let words = if sources.any(|source| source["clusterTrustBundle"].is_object()) {
-            "clustertrustbundles"
-        } else if volume["persistentVolumeClaim"].is_object() {
-            "persistentvolumeclaims"
-        } else {
-            continue;
-        };
-        return Err(format!("node {node:?} can not create pods that reference {words}").into());
+    if list(&pod["spec"]["resourceClaims"]).next().is_some() {
+        return Ok(Some("resourceclaims"));
     }
-    Ok(())
+    for volume in list(&pod["spec"]["volumes"]) {
+        let name = api::field::quote(volume["name"].as_str().unwrap_or(""));
+        if let Some(words) = words_of(volume, &REACHING) {
+            return Ok(Some(words));
+        }
+        if volume["projected"].is_object() {
+            for source in list(&volume["projected"]["sources"]) {
+                if let Some(words) = words_of(source, &PROJECTED) {
+                    return Ok(Some(words));
+                }
+                if !source["downwardAPI"].is_object() {
+                    return Err(format!("unknown source for projected volume {name}"));
+                }
+            }
+        } else if !HARMLESS.iter().any(|field| volume[*field].is_object()) {
+            return Err(format!("unknown volume type for volume  {name}"));
+        }
+    }
+    Ok(None)
 }
 
 pub(super) fn pod_status(review: &Review, node: &str, pod: &Value, old: &Value) -> Result<(), Refusal> {
@@ -98,6 +159,10 @@ pub(super) fn pod_status(review: &Review, node: &str, pod: &Value, old: &Value) 
     let claims = |pod: &Value| -> Vec<Value> { list(&pod["status"]["resourceClaimStatuses"]).cloned().collect() };
     if claims(pod) != claims(old) {
         return Err(format!("node {node:?} cannot update resource claim statues").into());
+    }
+    let extended = |pod: &Value| pod["status"].get("extendedResourceClaimStatus").cloned();
+    if extended(pod) != extended(old) {
+        return Err(format!("node {node:?} cannot update extended resource claim status").into());
     }
     Ok(())
 }
