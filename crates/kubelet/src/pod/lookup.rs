@@ -11,6 +11,7 @@ use crate::config::identity;
 use crate::cri::Cri;
 use crate::observed::{self, Observed, RunState};
 use crate::plan::role_of;
+use crate::probes::ProbeMetrics;
 use crate::server::{Pods, PodsError, Run};
 
 /// The runtime is asked again after this long when its events were lost.
@@ -21,14 +22,20 @@ pub struct NodePods {
     node: String,
     cri: Cri,
     pods: Informer<Pod>,
+    probes: ProbeMetrics,
 }
 
 // === impl NodePods ===
 
 impl NodePods {
-    /// The pods that the informer tells of.
-    pub fn new(node: String, cri: Cri, pods: Informer<Pod>) -> Arc<NodePods> {
-        Arc::new(NodePods { node, cri, pods })
+    /// The pods that the informer tells of, and how their probes come out.
+    pub fn new(node: String, cri: Cri, pods: Informer<Pod>, probes: ProbeMetrics) -> Arc<NodePods> {
+        Arc::new(NodePods {
+            node,
+            cri,
+            pods,
+            probes,
+        })
     }
 
     async fn observe(&self, namespace: &str, name: &str, container: &str) -> Result<Observed, PodsError> {
@@ -157,6 +164,10 @@ impl Pods for NodePods {
                 }
             }
         })
+    }
+
+    fn probe_metrics(&self) -> String {
+        self.probes.text()
     }
 
     fn node_name(&self) -> String {

@@ -27,6 +27,7 @@ use crate::config::{Node, identity};
 use crate::cri::Cri;
 use crate::env::NodeFacts;
 use crate::plan::{Role, role_of};
+use crate::probes::ProbeMetrics;
 use crate::volumes::VolumeManager;
 
 pub use lookup::NodePods;
@@ -57,6 +58,8 @@ pub struct Shared {
     pub services: Informer<Service>,
     /// The node's pods, for what they leave to each other.
     pub pods: Informer<Pod>,
+    /// How probes came out.
+    pub probe_metrics: ProbeMetrics,
     /// The uids of pods that wait until others leave them more.
     pub deferred: Mutex<BTreeSet<String>>,
 }

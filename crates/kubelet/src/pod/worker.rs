@@ -24,7 +24,7 @@ use super::{Shared, container_reference, full_name, hooks};
 use crate::config::{self, identity};
 use crate::observed::{Observed, Run};
 use crate::plan::{self, Defined, Facts, Kill, Plan, Role, defined};
-use crate::probes::{Probes, Report, Target};
+use crate::probes::{PodNames, Probes, Report, Target};
 use crate::restart::Anew;
 use crate::status::Waiting;
 use crate::volumes::{Changes, PodVolumes};
@@ -116,7 +116,14 @@ impl Worker {
     /// A worker for a pod.
     pub fn new(shared: Arc<Shared>, pod: Arc<Pod>, inputs: mpsc::UnboundedReceiver<Input>) -> Worker {
         let (report, reports) = mpsc::unbounded_channel();
-        let probes = Probes::new(shared.cri.clone(), shared.random.fork(), report);
+        let (namespace, name, uid) = identity(&pod);
+        let names = PodNames {
+            uid: uid.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let (cri, random, metrics) = (shared.cri.clone(), shared.random.fork(), shared.probe_metrics.clone());
+        let probes = Probes::new(cri, random, report, names, metrics);
         Worker {
             verdict: Verdict::of_status(&pod),
             next_storage_check: None,

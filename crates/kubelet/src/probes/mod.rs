@@ -6,6 +6,7 @@
 mod ask;
 mod grpc;
 pub(crate) mod http;
+mod metrics;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,10 +15,13 @@ use std::time::Duration;
 use base::{Random, Shutdown};
 use client::k8s_openapi::api::core::v1::{Container, Probe};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::cri::Cri;
 
 pub use ask::{Answer, ask};
+use metrics::Outcome;
+pub use metrics::{PodNames, ProbeMetrics};
 
 /// How often a program that just started is asked whether it is ready, and the pause between: together less than the
 /// shortest period a probe can have.
@@ -88,18 +92,33 @@ pub struct Probes {
     cri: Cri,
     random: Random,
     reports: mpsc::UnboundedSender<Report>,
+    counted: Counted,
     running: BTreeMap<String, Shutdown>,
+}
+
+/// Where the answers to one pod's probes are counted.
+#[derive(Clone)]
+struct Counted {
+    pod: PodNames,
+    metrics: ProbeMetrics,
 }
 
 // === impl Probes ===
 
 impl Probes {
-    /// Probes that report there.
-    pub fn new(cri: Cri, random: Random, reports: mpsc::UnboundedSender<Report>) -> Probes {
+    /// Probes of a pod that report there, and are counted.
+    pub fn new(
+        cri: Cri,
+        random: Random,
+        reports: mpsc::UnboundedSender<Report>,
+        pod: PodNames,
+        metrics: ProbeMetrics,
+    ) -> Probes {
         Probes {
             cri,
             random,
             reports,
+            counted: Counted { pod, metrics },
             running: BTreeMap::new(),
         }
     }
@@ -121,10 +140,11 @@ impl Probes {
         .into_iter()
         .flatten()
         .collect();
-        let (cri, reports, random, stop) = (
+        let (cri, reports, random, counted, stop) = (
             self.cri.clone(),
             self.reports.clone(),
             self.random.fork(),
+            self.counted.clone(),
             shutdown.clone(),
         );
         let work = async move {
@@ -132,6 +152,7 @@ impl Probes {
                 cri,
                 reports,
                 random,
+                counted,
                 target,
             };
             if let Some((kind, probe)) = startup
@@ -168,6 +189,7 @@ impl Probes {
 impl Drop for Probes {
     fn drop(&mut self) {
         self.running.values().for_each(Shutdown::trigger);
+        self.counted.metrics.forget(&self.counted.pod);
     }
 }
 
@@ -175,6 +197,7 @@ struct Asker {
     cri: Cri,
     reports: mpsc::UnboundedSender<Report>,
     random: Random,
+    counted: Counted,
     target: Target,
 }
 
@@ -276,12 +299,20 @@ impl Asker {
 
     async fn once(&self, kind: Kind, probe: &Probe, counter: &mut Counter, known: Option<bool>) -> Option<bool> {
         let limit = seconds(probe.timeout_seconds, 1);
+        let began = Instant::now();
         let (success, note) = match ask(&self.cri, probe, &self.target, limit).await {
             Answer::Success => (Some(true), None),
             Answer::Warning(text) => (Some(true), Some(Note::Warning(text))),
             Answer::Failure(text) => (Some(false), Some(Note::Failed(text))),
             Answer::Unknown(text) => (None, Some(Note::Errored(text))),
         };
+        let outcome = match success {
+            Some(true) => Outcome::Successful,
+            Some(false) => Outcome::Failed,
+            None => Outcome::Unknown,
+        };
+        let Counted { pod, metrics } = &self.counted;
+        metrics.asked(pod, &self.target.container.name, kind, outcome, began.elapsed());
         let verdict = success.and_then(|success| counter.count(success));
         let changed = verdict.filter(|verdict| known != Some(*verdict));
         if changed.is_some() || note.is_some() {

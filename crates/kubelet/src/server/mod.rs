@@ -4,7 +4,7 @@
 //! let server = Server::new(pods, runtime, authorizer, clock);     // Arc<dyn Pods>, Arc<dyn Runtime> (Cri is one), ...
 //! shutdown.spawn(server.serve(listener, tls_config, shutdown.clone()));
 //! ```
-//! Paths: `/healthz`, `/healthz/ping`, `/pods`, `/metrics` (also `/resource`, `/cadvisor`), `/stats/summary`, `/logs/`, `/containerLogs/{ns}/{pod}/{container}`,
+//! Paths: `/healthz`, `/healthz/ping`, `/pods`, `/metrics` (also `/resource`, `/cadvisor`, `/probes`), `/stats/summary`, `/logs/`, `/containerLogs/{ns}/{pod}/{container}`,
 //! `/exec/{ns}/{pod}/{container}`, `/attach/{ns}/{pod}/{container}`, `/portForward/{ns}/{pod}` (WebSocket, SPDY). Invariants: without a client certificate that `tls_config` verified nothing
 //! is answered but 401, and nothing at all is answered that the [`Authorizer`] did not allow.
 //! Source: `pkg/kubelet/server/{server,auth}.go`.
@@ -92,6 +92,11 @@ pub trait Pods: Send + Sync + 'static {
 
     /// More lines for `/metrics`, in the text format of Prometheus.
     fn metrics(&self) -> String {
+        String::new()
+    }
+
+    /// All of `/metrics/probes`.
+    fn probe_metrics(&self) -> String {
         String::new()
     }
 

@@ -25,6 +25,7 @@ enum Route {
     Metrics,
     ResourceMetrics,
     CadvisorMetrics,
+    ProbeMetrics,
     Summary,
     /// A path below the machine's directory of logs.
     SystemLogs(String),
@@ -49,6 +50,7 @@ impl Route {
             ["metrics"] => Some(Route::Metrics),
             ["metrics", "resource"] => Some(Route::ResourceMetrics),
             ["metrics", "cadvisor"] => Some(Route::CadvisorMetrics),
+            ["metrics", "probes"] => Some(Route::ProbeMetrics),
             ["stats", "summary"] => Some(Route::Summary),
             ["logs", rest @ ..] => Some(Route::SystemLogs(rest.join("/"))),
             ["containerLogs", _, _, _] => Some(Route::Logs(three())),
@@ -64,7 +66,9 @@ impl Route {
         match self {
             Route::Health => ("get", &["healthz", "proxy"]),
             Route::Pods => ("get", &["pods", "proxy"]),
-            Route::Metrics | Route::ResourceMetrics | Route::CadvisorMetrics => ("get", &["metrics"]),
+            Route::Metrics | Route::ResourceMetrics | Route::CadvisorMetrics | Route::ProbeMetrics => {
+                ("get", &["metrics"])
+            }
             Route::Summary => ("get", &["stats"]),
             Route::SystemLogs(_) => ("get", &["log"]),
             Route::Logs(_) => ("get", &["proxy"]),
@@ -105,6 +109,7 @@ pub(super) async fn answer(server: &Server, user: Option<&User>, request: Reques
         Route::Metrics => stats::metrics(server).await,
         Route::ResourceMetrics => stats::resource_metrics(server).await,
         Route::CadvisorMetrics => stats::cadvisor_metrics(server).await,
+        Route::ProbeMetrics => stats::probe_metrics(server),
         Route::Summary => stats::summary(server).await,
         Route::SystemLogs(path) => system_logs::answer(Path::new(SYSTEM_LOGS), &path).await,
         Route::Logs([namespace, pod, container]) => log(server, &namespace, &pod, &container, &query).await,
@@ -247,6 +252,7 @@ mod tests {
             ("/metrics", Some(Route::Metrics)),
             ("/metrics/resource", Some(Route::ResourceMetrics)),
             ("/metrics/cadvisor", Some(Route::CadvisorMetrics)),
+            ("/metrics/probes", Some(Route::ProbeMetrics)),
             ("/stats/summary", Some(Route::Summary)),
             ("/logs", Some(Route::SystemLogs("".into()))),
             ("/logs/", Some(Route::SystemLogs("".into()))),

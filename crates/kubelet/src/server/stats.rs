@@ -49,6 +49,10 @@ pub(super) async fn cadvisor_metrics(server: &Server) -> Response<Body> {
     }
 }
 
+pub(super) fn probe_metrics(server: &Server) -> Response<Body> {
+    prometheus(server.inner.pods.probe_metrics())
+}
+
 fn unknown(error: &CriError) -> Response<Body> {
     let why = format!("failed to list container stats: {error}");
     text(StatusCode::INTERNAL_SERVER_ERROR, why)
