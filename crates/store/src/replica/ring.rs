@@ -132,6 +132,11 @@ impl<V: Value> Ring<V> {
         self.start_revision
     }
 
+    /// How many events were ever here.
+    pub(crate) fn total_events(&self) -> u64 {
+        self.first + self.events.len() as u64
+    }
+
     pub(crate) fn total_bytes(&self) -> u64 {
         self.total_bytes
     }

@@ -115,6 +115,11 @@ impl<V: Value> Table<V> {
         self.core.ring.lock().start_revision()
     }
 
+    /// How many events there were since it was opened.
+    pub fn events(&self) -> u64 {
+        self.core.ring.lock().total_events()
+    }
+
     /// Watches what happens after a revision. A future revision waits for it.
     ///
     /// # Errors
