@@ -23,6 +23,7 @@ use client::k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kubelet::cri::Cri;
 use kubelet::node::{Facts, Images, NodeConfig, NodeKeeper};
 use kubelet::pod::{Manager, NodePods, Shared};
+use kubelet::probes::ProbeMetrics;
 use kubelet::server::{ReviewAuthorizer, Server};
 use network::node::NodeNetwork;
 use network::{Agent, AgentConfig};
@@ -126,6 +127,7 @@ impl RunningNode {
             shutdown.clone(),
         );
         let pods = informers.selected::<Pod>(Selection::fields(format!("spec.nodeName={name}")));
+        let probe_metrics = ProbeMetrics::default();
         let shared = Arc::new(Shared {
             cri: cri.clone(),
             client: client.clone(),
@@ -138,12 +140,13 @@ impl RunningNode {
             facts: told,
             services: informers.informer::<Service>(),
             pods: pods.clone(),
+            probe_metrics: probe_metrics.clone(),
             deferred: Default::default(),
         });
         serve_kubelet(
             &identity,
             name,
-            NodePods::new(name.to_owned(), cri.clone(), pods.clone()),
+            NodePods::new(name.to_owned(), cri.clone(), pods.clone(), probe_metrics),
             cri,
             &client,
             &shutdown,
