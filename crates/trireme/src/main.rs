@@ -19,6 +19,7 @@ mod server;
 mod settings;
 mod spans;
 mod state_home;
+mod store_errors;
 mod supervisor;
 mod tls;
 mod watched;

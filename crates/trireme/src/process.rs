@@ -2,7 +2,7 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -100,7 +100,7 @@ impl Process {
             let mut entry = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
             let limit = rustix::event::Timespec {
                 tv_sec: limit.as_secs().cast_signed(),
-                tv_nsec: 0,
+                tv_nsec: limit.subsec_nanos().into(),
             };
             rustix::event::poll(&mut entry, Some(&limit)).is_ok_and(|ready| ready > 0)
         });
@@ -111,11 +111,11 @@ impl Process {
 /// Starts a daemon (`what`, for people) of our own program and waits until it says on its standard output that it is ready: one line of JSON.
 ///
 /// # Errors
-/// It ended before it was ready: the end of its log is told.
-pub async fn start(what: &str, arguments: &[String], log: &Path) -> Result<serde_json::Value> {
+/// It ended before it was ready, or was not ready after that long and is ended: the end of its log is told.
+pub async fn start(what: &str, arguments: &[String], log: &Path, limit: Duration) -> Result<serde_json::Value> {
     let file = crate::log::open(log)?;
     let begin = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
-    let mut child = Command::new(OWN_PROGRAM)
+    let child = Command::new(OWN_PROGRAM)
         .arg0("trireme")
         .args(arguments)
         .stdin(Stdio::null())
@@ -123,6 +123,17 @@ pub async fn start(what: &str, arguments: &[String], log: &Path) -> Result<serde
         .stderr(file)
         .spawn()
         .doing("starting a daemon")?;
+    until_ready(what, child, log, begin, limit).await
+}
+
+/// Waits for a daemon's line; its own words begin in the log at `begin`.
+async fn until_ready(
+    what: &str,
+    mut child: Child,
+    log: &Path,
+    begin: u64,
+    limit: Duration,
+) -> Result<serde_json::Value> {
     let output = child
         .stdout
         .take()
@@ -132,14 +143,36 @@ pub async fn start(what: &str, arguments: &[String], log: &Path) -> Result<serde
         let mut line = String::new();
         std::io::BufReader::new(output).read_line(&mut line).map(|_| line)
     });
-    let line = line.await.map_err(CliError::internal)?.doing("waiting for a daemon")?;
+    let said = || {
+        let text = std::fs::read(log).unwrap_or_default();
+        let begin = usize::try_from(begin).unwrap_or(usize::MAX).min(text.len());
+        String::from_utf8_lossy(&text[begin..]).into_owned()
+    };
+    let Ok(line) = tokio::time::timeout(limit, line).await else {
+        if let Some(process) = Process::of(child.id().cast_signed()) {
+            // A supervisor ends its daemon first.
+            process.end(Duration::from_secs(2 * END_SECONDS)).await?;
+        }
+        // It was ours: nobody else waits for it.
+        let _ = child.wait();
+        return Err(not_ready(what, &said(), limit, log));
+    };
+    let line = line.map_err(CliError::internal)?.doing("waiting for a daemon")?;
     if let Ok(ready) = serde_json::from_str(&line) {
         return Ok(ready);
     }
     let status = child.wait().doing("waiting for a daemon")?;
-    let text = std::fs::read(log).unwrap_or_default();
-    let begin = usize::try_from(begin).unwrap_or(usize::MAX).min(text.len());
-    Err(not_started(what, &String::from_utf8_lossy(&text[begin..]), status, log))
+    Err(not_started(what, &said(), status, log))
+}
+
+/// A daemon that is neither ready nor dead: what it said last tells for what it waits.
+fn not_ready(what: &str, said: &str, limit: Duration, log: &Path) -> CliError {
+    let seconds = limit.as_secs();
+    let what = format!("{what} was not ready after {seconds} s, and was ended\n{}", tail(said));
+    CliError::new(Kind::Machine, "NOT_READY", what.trim_end()).hint(format!(
+        "see for what it waited: {}; when it only needs longer, call this again: it goes on with what is there",
+        log.display()
+    ))
 }
 
 /// The daemon's own last words are an error of ours already: that is told, not that there was a daemon.
@@ -237,6 +270,25 @@ mod tests {
         let reaper = tokio::task::spawn_blocking(move || child.wait().unwrap());
         process.end(Duration::from_secs(END_SECONDS)).await.unwrap();
         assert!(!reaper.await.unwrap().success());
+        assert!(!process.is_running());
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_never_gets_ready_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        std::fs::write(&log, "of yesterday\nwaiting for the API\n").unwrap();
+        let mut command = Command::new("sleep");
+        let child = command.arg("600").stdout(Stdio::piped()).spawn().unwrap();
+        let process = Process::of(child.id().cast_signed()).unwrap();
+        let waited = until_ready("the node", child, &log, 13, Duration::from_millis(10)).await;
+        let error = waited.unwrap_err();
+        assert_eq!(error.id, "NOT_READY");
+        assert_eq!(
+            error.what,
+            "the node was not ready after 0 s, and was ended\nwaiting for the API"
+        );
+        assert!(error.hint.contains(&log.display().to_string()), "{}", error.hint);
         assert!(!process.is_running());
     }
 }

@@ -102,14 +102,21 @@ impl Files {
         let _ = std::fs::remove_file(&self.state);
     }
 
-    /// Waits until the daemon is ready, or its supervisor gone. One that waits before another start starts at once.
+    /// Waits until the daemon is ready, or its supervisor gone. One that waits before another start starts at once. Whoever
+    /// gives up waiting may end: the thread that the kernel holds up is nobody's.
     pub async fn passed(&self) -> Result {
         if let Some(state) = self.read().filter(|state| state.daemon.is_none()) {
             state.supervisor.nudge()?;
         }
         let gate = open(&self.gate)?;
-        let waiting = tokio::task::spawn_blocking(move || rustix::fs::flock(&gate, FlockOperation::LockShared));
-        waiting.await.map_err(CliError::internal)?.doing("waiting for a daemon")
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let wait = move || {
+            // Nobody listens any more when they gave up.
+            let _ = tell.send(rustix::fs::flock(&gate, FlockOperation::LockShared));
+        };
+        let thread = std::thread::Builder::new().name("gate".into()).spawn(wait);
+        thread.doing("waiting for a daemon")?;
+        told.await.map_err(CliError::internal)?.doing("waiting for a daemon")
     }
 }
 

@@ -7,10 +7,11 @@ use serde_json::json;
 use store::{Embedded, EmbeddedOptions, Tuning};
 
 use crate::cli::Store;
-use crate::errors::{CliError, Kind, Result};
+use crate::errors::Result;
 use crate::etcd_front;
 use crate::layout::Layout;
 use crate::process::tell_ready;
+use crate::store_errors::not_opened;
 
 use super::Ends;
 
@@ -35,8 +36,8 @@ pub async fn run(arguments: Store, layout: &Layout) -> Result {
         ..EmbeddedOptions::new(&directory)
     };
     let engine = Embedded::open(options).await.map_err(|error| {
-        let what = format!("the store in {}: {error}", directory.display());
-        CliError::new(Kind::Machine, "STORE", what).hint("is another `trireme store` running from this directory?")
+        let other = "is another `trireme store` running from this directory?";
+        not_opened(&directory, &error, other)
     })?;
     let engine = Arc::new(engine);
     let served = etcd_front::serve(

@@ -24,6 +24,11 @@ const AGAIN_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at a daemon that does not answer: nobody tells when one that hangs goes on.
 const AGAIN_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a control plane may take to its first answer: a store of gigabytes is read meanwhile, or its etcd waited for.
+const SERVER_LIMIT: Duration = Duration::from_secs(600);
+/// How long a node may take: it registers itself and sets up its network, which takes seconds on a slow machine.
+const NODE_LIMIT: Duration = Duration::from_secs(180);
+
 /// Starts what is not running.
 pub async fn run(arguments: Up, layout: &Layout, quiet: bool, is_root: bool) -> Result {
     if !arguments.no_node && !is_root {
@@ -126,8 +131,9 @@ async fn server_is_up(layout: &Layout, settings: Option<&Settings>) -> Result<bo
     let mut last = "it does not answer".to_owned();
     while begun.elapsed() < AGAIN_LIMIT {
         let supervised = files.read();
-        if supervised.is_some() {
-            files.passed().await?;
+        if supervised.is_some() && !passed(&files, begun).await? {
+            last = died(supervised.as_ref()).unwrap_or(last);
+            break;
         }
         let process = Process::read(&layout.process(server::DAEMON));
         match (process, supervised) {
@@ -143,7 +149,7 @@ async fn server_is_up(layout: &Layout, settings: Option<&Settings>) -> Result<bo
                 process.gone_within(AGAIN_PAUSE).await;
             }
             (None, Some(state)) => {
-                last = state.last_death.map_or(last, |death| death.why);
+                last = died(Some(&state)).unwrap_or(last);
                 tokio::time::sleep(AGAIN_PAUSE).await;
             }
             (None, None) => return Ok(false),
@@ -154,6 +160,19 @@ async fn server_is_up(layout: &Layout, settings: Option<&Settings>) -> Result<bo
     let log = layout.log(server::DAEMON);
     Err(CliError::new(Kind::Machine, "NOT_ANSWERING", what)
         .hint(format!("start it anew: {down}; {up}; its log: {}", log.display())))
+}
+
+/// Waits for a daemon to be ready, or its supervisor gone, for as long as is left; false: neither happened.
+async fn passed(files: &supervisor::Files, begun: Instant) -> Result<bool> {
+    match tokio::time::timeout_at(begun + AGAIN_LIMIT, files.passed()).await {
+        Ok(outcome) => outcome.map(|()| true),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Why a daemon died the last time, if it did.
+fn died(supervised: Option<&supervisor::State>) -> Option<String> {
+    supervised.and_then(|state| Some(state.last_death.as_ref()?.why.clone()))
 }
 
 /// There is a control plane of this directory, and no `up` started it.
@@ -272,7 +291,7 @@ async fn start_server(layout: &Layout, mut settings: Settings) -> Result {
         settings.api_port.to_string(),
     ];
     words.extend(layout.flags());
-    let ready = process::start("the control plane", &words, &layout.log("server")).await?;
+    let ready = process::start("the control plane", &words, &layout.log("server"), SERVER_LIMIT).await?;
     let port = |name: &str| ready[name].as_u64().and_then(|port| u16::try_from(port).ok());
     // Port 0 is chosen once: clients keep what their kubeconfig says.
     settings.api_port = port("apiPort").unwrap_or(settings.api_port);
@@ -285,7 +304,8 @@ async fn start_node(layout: &Layout, name: &str) -> Result<bool> {
     let holder = match node::holder(layout, name) {
         Some(holder) => holder,
         None => {
-            let made = process::start("the node", &["node-hold".to_owned()], &layout.log("node")).await?;
+            let words = ["node-hold".to_owned()];
+            let made = process::start("the node", &words, &layout.log("node"), NODE_LIMIT).await?;
             let holder: Process = serde_json::from_value(made).map_err(CliError::internal)?;
             holder.write(&layout.process(&holder_name(name)))?;
             holder
@@ -293,16 +313,22 @@ async fn start_node(layout: &Layout, name: &str) -> Result<bool> {
     };
     // The socket is the daemon's, and answers only while it lives.
     let begun = Instant::now();
-    while begun.elapsed() < AGAIN_LIMIT {
-        let supervised = node::files(layout, name).read();
-        if supervised.is_some() {
-            node::files(layout, name).passed().await?;
-        }
+    let files = node::files(layout, name);
+    loop {
+        let supervised = files.read();
+        let in_time = supervised.is_none() || passed(&files, begun).await?;
         if tokio::net::UnixStream::connect(layout.node_socket(name)).await.is_ok() {
             return Ok(false);
         }
         if supervised.is_none() {
             break;
+        }
+        if !in_time || begun.elapsed() >= AGAIN_LIMIT {
+            let why = died(supervised.as_ref()).unwrap_or("it does not answer".into());
+            let what = format!("the node {name} runs, but is not ready: {why}");
+            let (down, up, log) = (layout.command("down"), layout.command("up"), layout.log("node"));
+            return Err(CliError::new(Kind::Machine, "NOT_ANSWERING", what)
+                .hint(format!("start it anew: {down}; {up}; its log: {}", log.display())));
         }
         // It was killed a moment ago, and its supervisor has not seen it yet.
         tokio::time::sleep(AGAIN_PAUSE).await;
@@ -311,7 +337,7 @@ async fn start_node(layout: &Layout, name: &str) -> Result<bool> {
         .map(str::to_owned)
         .into();
     words.extend(layout.flags());
-    process::start("the node", &words, &layout.log("node")).await?;
+    process::start("the node", &words, &layout.log("node"), NODE_LIMIT).await?;
     Ok(true)
 }
 

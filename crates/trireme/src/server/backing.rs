@@ -13,6 +13,7 @@ use store::{Embedded, EmbeddedOptions, Engine, Etcd, EtcdOptions, OpenEtcdError}
 use crate::errors::{CliError, Kind, Result};
 use crate::layout::Layout;
 use crate::state_home::StateHome;
+use crate::store_errors::not_opened;
 
 /// The lease of the one server among several whose controllers and scheduler act; upstream's controller manager takes the
 /// same, so that the two never act together.
@@ -38,12 +39,8 @@ impl Backing {
         let mut options = EmbeddedOptions::new(layout.store());
         (options.clock, options.random) = (clock.clone(), random.fork());
         let opened = Embedded::open(options).await.map_err(|error| {
-            CliError::new(
-                Kind::Machine,
-                "STORE",
-                format!("the store in {}: {error}", layout.store().display()),
-            )
-            .hint("is another control plane running from this directory? see `trireme status`")
+            let other = "is another control plane running from this directory? see `trireme status`";
+            not_opened(&layout.store(), &error, other)
         });
         opened.map(|embedded| Backing::Embedded(Arc::new(embedded)))
     }
