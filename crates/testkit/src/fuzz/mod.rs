@@ -7,7 +7,7 @@
 //!
 //! The corpus in `corpus/TARGET/` is replayed by this crate's tests. Whoever mends what fuzzing found leaves the input there.
 
-mod credentials;
+mod access;
 mod decoders;
 mod etcd_streams;
 mod expressions;
@@ -59,14 +59,15 @@ pub const TARGETS: &[Target] = &[
     Target { name: "duration", group: "texts", make: texts::make_duration, run: texts::duration },
     Target { name: "cel", group: "texts", make: expressions::make, run: expressions::run },
     Target { name: "path", group: "texts", make: paths::make, run: paths::run },
+    Target { name: "access_file", group: "access", make: access::make_file, run: access::file },
+    Target { name: "token", group: "access", make: access::make_token, run: access::token },
+    Target { name: "sealed", group: "access", make: access::make_sealed, run: access::sealed },
+    Target { name: "certificate_request", group: "access", make: access::make_certificate_request, run: access::certificate_request },
+    Target { name: "certificate", group: "access", make: access::make_certificate, run: access::certificate },
     Target { name: "spdy", group: "decoders", make: streams::make_spdy, run: streams::spdy },
     Target { name: "channels", group: "decoders", make: streams::make_channels, run: streams::channels },
     Target { name: "table", group: "writers", make: writers::make_table, run: writers::table },
     Target { name: "openapi", group: "writers", make: writers::make_openapi, run: writers::openapi },
-    Target { name: "token", group: "credentials", make: credentials::make_token, run: credentials::token },
-    Target { name: "certificate", group: "credentials", make: credentials::make_certificate, run: credentials::certificate },
-    Target { name: "certificate_request", group: "credentials", make: credentials::make_request, run: credentials::request },
-    Target { name: "encryption_config", group: "credentials", make: credentials::make_encryption, run: credentials::encryption },
     Target { name: "log", group: "log", make: store::fuzzing::make_segment, run: store::fuzzing::segment },
     Target { name: "snapshot", group: "snapshot", make: store::fuzzing::make_snapshot, run: store::fuzzing::snapshot },
     Target { name: "marks", group: "log", make: store::fuzzing::make_marks, run: store::fuzzing::read_marks },
