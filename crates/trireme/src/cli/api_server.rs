@@ -6,8 +6,12 @@ use clap::Args;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{AuditFlags, AuditWebhookFlags, AuthenticationFlags, TlsFlags};
-use crate::errors::Result;
+use crate::errors::{CliError, Kind, Result};
 use crate::server::file_or_nothing;
+
+/// Upstream's defaults.
+const READS_DEFAULT: u32 = 400;
+const WRITES_DEFAULT: u32 = 200;
 
 /// How the API server behaves, by its parts.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,9 @@ pub struct ApiServerFlags {
     /// What happens to objects before they are stored
     #[command(flatten)]
     pub admission: AdmissionFlags,
+    /// How much is served at once
+    #[command(flatten)]
+    pub in_flight: InFlightFlags,
 }
 
 /// Earlier versions kept `null` for what nobody had said.
@@ -72,7 +79,8 @@ impl ApiServerFlags {
             audit_webhook,
             authentication,
             authorization,
-            admission
+            admission,
+            in_flight
         ))
     }
 }
@@ -141,6 +149,54 @@ pub struct AdmissionFlags {
     pub admission_control_config_file: Option<PathBuf>,
 }
 
+/// How many requests are served at once: kube-apiserver's flags.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[command(next_help_heading = "Protection: how much is served at once")]
+pub struct InFlightFlags {
+    /// Seats of requests that read; those that write share them [default: 400]
+    #[arg(long, value_name = "COUNT")]
+    pub max_requests_inflight: Option<u32>,
+    /// Seats of requests that write; those that read share them [default: 200]
+    #[arg(long, value_name = "COUNT")]
+    pub max_mutating_requests_inflight: Option<u32>,
+}
+
+// === impl InFlightFlags ===
+
+impl InFlightFlags {
+    /// Whether they say anything.
+    pub fn are_given(&self) -> bool {
+        *self != InFlightFlags::default()
+    }
+
+    /// The same: there are no files.
+    ///
+    /// # Errors
+    /// None.
+    pub fn anchored(&self) -> Result<InFlightFlags> {
+        Ok(self.clone())
+    }
+
+    /// All seats together, which API Priority and Fairness gives out.
+    ///
+    /// # Errors
+    /// There would be none.
+    pub fn seats(&self) -> Result<usize> {
+        let reads = self.max_requests_inflight.unwrap_or(READS_DEFAULT);
+        let writes = self.max_mutating_requests_inflight.unwrap_or(WRITES_DEFAULT);
+        match reads as usize + writes as usize {
+            0 => {
+                let what = "invalid configuration: MaxRequestsInFlight=0 and MaxMutatingRequestsInFlight=0; they must add up to \
+                            something positive";
+                Err(CliError::new(Kind::Usage, "SEATS", what)
+                    .hint("leave at least one seat; 400 and 200 are the defaults"))
+            }
+            seats => Ok(seats),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -196,6 +252,25 @@ mod tests {
         let pair = format!("{0}/a.crt,{0}/a.key:*.x,y", here.display());
         assert_eq!(relative.tls.tls_sni_cert_key, [pair]);
         assert_eq!(relative.tls.client_ca_file, Some(here.join("ca")));
+    }
+
+    #[test]
+    fn reads_and_writes_share_their_seats() {
+        for (words, expect) in [
+            (vec![], Ok(600)),
+            (vec!["--max-requests-inflight=3000"], Ok(3200)),
+            (
+                vec!["--max-requests-inflight=0", "--max-mutating-requests-inflight=7"],
+                Ok(7),
+            ),
+            (
+                vec!["--max-requests-inflight=0", "--max-mutating-requests-inflight=0"],
+                Err("SEATS".to_owned()),
+            ),
+        ] {
+            let seats = flags(&words).in_flight.seats().map_err(|error| error.id.into_owned());
+            assert_eq!(seats, expect, "{words:?}");
+        }
     }
 
     #[test]

@@ -156,6 +156,7 @@ impl ControlPlane {
         config.nodes = Some(Arc::new(kubelets));
         config.audit = audit.as_ref().map(|audit| audit.auditor.clone());
         config.debug = access.debug;
+        config.seats = flags.in_flight.seats()?;
         config.reloads = follow.metrics.clone();
         config.client_certificates = trusted.certificates.metrics().clone();
         config.store_bytes = store.measure(layout);
@@ -313,6 +314,7 @@ impl ApiServerFlags {
         self.authentication.read("")?;
         self.authorization.plan(&Random::real())?;
         self.admission.selection()?;
+        self.in_flight.seats()?;
         self.tls.check()
     }
 }
