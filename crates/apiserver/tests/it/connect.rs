@@ -54,6 +54,14 @@ impl Fake {
     }
 
     async fn answer(who: &str, mut request: Request<Incoming>) -> Response<Full<bytes::Bytes>> {
+        for (word, code) in [("refuses", 403), ("redirects", 302)] {
+            if request.uri().path().contains(word) {
+                let response = Response::builder()
+                    .status(code)
+                    .header("location", "https://169.254.169.254/secret");
+                return response.body(Full::from(format!("{who} {word}"))).unwrap();
+            }
+        }
         if request.headers().contains_key("upgrade") {
             let upgraded = hyper::upgrade::on(&mut request);
             tokio::spawn(async move {
@@ -253,6 +261,80 @@ async fn exec_is_an_upgrade_handed_through() {
     let mut echo = [0; 5];
     stream.read_exact(&mut echo).await.unwrap();
     assert_eq!(&echo, b"hello");
+}
+
+/// Reads one answer: its code and its body.
+async fn answer(stream: &mut tokio_rustls::client::TlsStream<tokio::net::TcpStream>) -> (u16, String) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.unwrap().parse().unwrap()];
+    stream.read_exact(&mut body).await.unwrap();
+    (head[9..12].parse().unwrap(), String::from_utf8(body).unwrap())
+}
+
+/// CVE-2018-1002105 and CVE-2020-8559: a kubelet that refuses an upgrade, or points elsewhere, ends the matter. What the client
+/// sends next on its connection is a request to the API server, and never one in the API server's name.
+#[tokio::test]
+async fn a_refused_upgrade_leads_nowhere() {
+    let world = world().await;
+    let api = world.api();
+    node(&api, "n1").await;
+    let (address, ca) = world.listen().await;
+    for name in ["refuses", "redirects"] {
+        pod(&api, name, json!("n1")).await;
+        for upgrade in ["websocket", "SPDY/3.1"] {
+            let mut stream = tls(address, &ca).await;
+            let method = if upgrade == "websocket" { "GET" } else { "POST" };
+            let request = format!(
+                "{method} {PODS}/{name}/exec?command=sh&stdout=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tester\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nContent-Length: 0\r\n\r\n"
+            );
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let (code, body) = answer(&mut stream).await;
+            assert!(
+                code >= 400 && !body.contains("169.254"),
+                "{name} {upgrade}: {code} {body}"
+            );
+            let next = "GET /containerLogs/default/p/c HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tester\r\n\r\n";
+            stream.write_all(next.as_bytes()).await.unwrap();
+            let (code, body) = answer(&mut stream).await;
+            assert_eq!(code, 404, "{name} {upgrade}: {body}");
+            assert!(!body.contains("n1@"), "{name} {upgrade}: the kubelet answered: {body}");
+        }
+        let answer = api.get(&format!("{PODS}/{name}/log")).await;
+        assert!(answer.code >= 400, "{name}: {}", answer.code);
+    }
+}
+
+/// CVE-2020-8555, CVE-2020-8562 and CVE-2022-3172: proxies hand a redirect to the client, and lead to no address of the server's
+/// own.
+#[tokio::test]
+async fn proxies_follow_nobody_and_spare_the_server() {
+    let world = world().await;
+    let api = world.api();
+    pod(&api, "p", json!("n1")).await;
+    let at = |address: &str| json!({"status": {"podIP": address, "podIPs": [{"ip": address}]}});
+    api.patch(&format!("{PODS}/p/status"), "merge", &at("10.244.0.9"))
+        .await
+        .ok();
+    for api in world.both().await {
+        let answer = api.get(&format!("{PODS}/p/proxy/redirects")).await;
+        assert_eq!((answer.code, &*answer.bytes), (302, &b"10.244.0.9:8080 redirects"[..]));
+    }
+    for address in ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1"] {
+        api.patch(&format!("{PODS}/p/status"), "merge", &at(address)).await;
+        let answer = api.get(&format!("{PODS}/p/proxy/x")).await;
+        let said = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert!(!said.starts_with(address), "{address}: {said}");
+    }
+    // Only the kubelet's own port of a node, with the kubelet's certificate.
+    node(&api, "n2").await;
+    api.get("/api/v1/nodes/n2:22/proxy/")
+        .await
+        .refused(400, "only the kubelet's port 10250 of a node can be proxied");
 }
 
 pub async fn tls(address: SocketAddr, ca: &str) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {

@@ -121,3 +121,17 @@ async fn objects_decide_who_waits() {
         assert_eq!(one.await.unwrap(), 201);
     }
 }
+
+#[tokio::test]
+async fn an_orderly_end_lets_requests_finish() {
+    let (world, gate) = world(20).await;
+    let api = world.https().await;
+    let slow = create(&api, "slow");
+    gate.arrived.acquire().await.unwrap().forget();
+    let running = world.running.clone();
+    let end = tokio::spawn(async move { running.shutdown().await });
+    world.running.shutdown_handle().cancelled().await;
+    gate.opened.add_permits(1);
+    assert_eq!(slow.await.unwrap(), 201);
+    end.await.unwrap();
+}

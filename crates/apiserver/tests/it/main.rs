@@ -18,6 +18,7 @@ mod quota;
 mod requests;
 mod rows;
 mod sealing;
+mod secrecy;
 mod services;
 mod watches;
 mod webhooks;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apiserver::admission::{LimitRanger, MutatingPolicies, PodSecurity, ValidatingPolicies};
+use apiserver::admission::{LimitRanger, MutatingPolicies, Optional, PodSecurity, ValidatingPolicies};
 use apiserver::authorization::AlwaysAllow;
 use serde_json::{Value, json};
 
@@ -75,6 +75,63 @@ async fn a_namespace_says_which_pods_it_takes() {
         for name in ["a", "b"] {
             api.delete(&format!("{PODS}/{name}?gracePeriodSeconds=0")).await.ok();
         }
+    }
+}
+
+/// CVE-2021-25735, CVE-2023-2727 and their like: what is checked of a container is checked of each sort of them, whichever
+/// way it comes.
+#[tokio::test]
+async fn no_sort_of_container_slips_through() {
+    let world = World::with_plugins(vec![
+        Arc::new(PodSecurity::default()),
+        Arc::new(Optional::ALWAYS_PULL_IMAGES),
+    ])
+    .await;
+    for api in world.both().await {
+        let level = json!({"pod-security.kubernetes.io/enforce": "baseline"});
+        let namespace = json!({"metadata": {"name": "default", "labels": level}});
+        api.post("/api/v1/namespaces", &namespace).await;
+        let patch = json!({"metadata": {"labels": level}});
+        api.patch("/api/v1/namespaces/default", "merge", &patch).await.ok();
+        let privileged =
+            json!({"name": "x", "image": "i", "imagePullPolicy": "Never", "securityContext": {"privileged": true}});
+        for field in ["containers", "initContainers"] {
+            let mut bad = pod("bad", &json!({}));
+            let all = bad["spec"][field].take();
+            let mut all = all.as_array().cloned().unwrap_or_default();
+            all.push(privileged.clone());
+            bad["spec"][field] = all.into();
+            let why = "must not set securityContext.privileged=true";
+            api.post(PODS, &bad).await.refused(403, why);
+        }
+        api.post(PODS, &pod("good", &json!({"imagePullPolicy": "IfNotPresent"})))
+            .await
+            .ok();
+        let made = api.get(&format!("{PODS}/good")).await.ok();
+        assert_eq!(made["spec"]["containers"][0]["imagePullPolicy"], "Always");
+        let debug = format!("{PODS}/good/ephemeralcontainers");
+        let add = json!({"spec": {"ephemeralContainers": [privileged]}});
+        for kind in ["strategic", "merge"] {
+            api.patch(&debug, kind, &add)
+                .await
+                .refused(403, "must not set securityContext.privileged=true");
+        }
+        let add = json!([{"op": "add", "path": "/spec/ephemeralContainers", "value": [privileged]}]);
+        api.patch(&debug, "json", &add)
+            .await
+            .refused(403, "must not set securityContext.privileged=true");
+        let mut whole = made.clone();
+        whole["spec"]["ephemeralContainers"] = json!([privileged]);
+        api.put(&debug, &whole)
+            .await
+            .refused(403, "must not set securityContext.privileged=true");
+        let harmless =
+            json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "i", "imagePullPolicy": "Never"}]}});
+        let debugged = api.patch(&debug, "strategic", &harmless).await.ok();
+        assert_eq!(debugged["spec"]["ephemeralContainers"][0]["imagePullPolicy"], "Always");
+        let now = api.get(&format!("{PODS}/good")).await.ok();
+        assert!(!now.to_string().contains("privileged"), "{now}");
+        api.delete(&format!("{PODS}/good?gracePeriodSeconds=0")).await.ok();
     }
 }
 
