@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use api::{GroupVersionResource, Reason, Status};
+use api::{GroupResource, GroupVersionResource, Reason, Status};
 
 use crate::audit::Trail;
 use crate::metrics::LongRunning;
@@ -62,6 +62,8 @@ pub struct Call {
     pub upgrade: Mutex<Option<OnUpgrade>>,
     /// What the audit log is told of the request.
     pub audit: Option<Arc<Trail>>,
+    /// The client's trace, for those who are asked on its behalf.
+    pub trace: Option<HeaderValue>,
     /// When the request has to be answered; watches and streams have no such time.
     pub deadline: Option<Instant>,
     /// Counts a watch or a stream as open; whatever goes on behind an upgraded connection holds the call.
@@ -69,6 +71,19 @@ pub struct Call {
 }
 
 impl Call {
+    /// Waits until readers see a version of a resource.
+    ///
+    /// # Errors
+    /// 504 when that takes too long.
+    pub async fn wait_for(&self, resource: &GroupResource, version: u64) -> Result<(), Status> {
+        let began = Instant::now();
+        let outcome = self.server.storage.wait_for(version).await;
+        if version > 0 {
+            self.server.metrics.reads.waited(resource, began.elapsed());
+        }
+        outcome
+    }
+
     /// Adds a text for the `Warning` header, once.
     pub fn warn(&self, text: impl Into<String>) {
         let text = text.into();

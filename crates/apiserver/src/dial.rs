@@ -25,4 +25,10 @@ pub trait NodeDialer: Send + Sync {
 pub trait ServiceDialer: Send + Sync {
     /// A plain connection to a pod's address.
     fn dial(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Stream>>;
+
+    /// A plain connection to a host outside of the cluster that a Service of type ExternalName stands for.
+    fn dial_external(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Stream>> {
+        let host = host.to_owned();
+        Box::pin(async move { crate::endpoints::dial_external(&host, port).await })
+    }
 }

@@ -2,11 +2,15 @@
 //!
 //! Source: `ResolveEndpoint` of `k8s.io/apiserver/pkg/util/proxy/proxy.go`, and `IsProxyableIP` of apimachinery.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use api::{GroupResource, Value};
+use tokio::net::TcpStream;
 
 use crate::cluster::Cluster;
+use crate::dial::Stream;
+use crate::hook::dialed;
 
 /// The name of the service's port that was asked for by name, by number, or by nothing when there is only one.
 pub fn service_port(service: &Value, wanted: &str) -> Option<String> {
@@ -65,6 +69,27 @@ pub fn checked(address: &str, port: u16) -> Option<SocketAddr> {
     (!refused).then(|| SocketAddr::new(ip, port))
 }
 
+/// A connection to the first address of a host that takes it. Whoever writes a Service does not point the server at itself.
+pub(crate) async fn dial_external(host: &str, port: u16) -> io::Result<Stream> {
+    let none = || io::Error::other(format!("dial tcp: lookup {host}: no such host"));
+    let addresses = tokio::net::lookup_host((host, port)).await.map_err(|_| none())?;
+    let mut last = none();
+    for address in addresses {
+        if checked(&address.ip().to_string(), port).is_none() {
+            last = io::Error::other("address not allowed");
+            continue;
+        }
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(Box::new(stream));
+            }
+            Err(error) => last = dialed(&address.to_string(), &error),
+        }
+    }
+    Err(last)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -82,6 +107,14 @@ mod tests {
             {"addresses": ["10.0.0.2"], "conditions": {"ready": false}}]});
         assert_eq!(ready(&slice, "web"), [("10.0.0.1".to_owned(), 8080)]);
         assert!(ready(&slice, "admin").is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_leads_the_server_to_itself() {
+        for host in ["localhost", "127.0.0.1", "169.254.169.254"] {
+            let refused = dial_external(host, 443).await.err().map(|error| error.to_string());
+            assert_eq!(refused.as_deref(), Some("address not allowed"), "{host}");
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod respond;
 mod reviews;
 mod route;
 mod storage;
+mod trace;
 mod transport;
 mod verbs;
 mod virtuals;

@@ -225,8 +225,8 @@ impl Server {
             let Ok(table) = self.storage.table(kind) else { continue };
             let snapshot = table.snapshot();
             let GroupResource { group, resource } = &kind.resource;
-            self.metrics
-                .count_objects(group, resource, snapshot.len(), snapshot.revision());
+            let (count, revision, events) = (snapshot.len(), snapshot.revision(), table.events());
+            self.metrics.count_objects(group, resource, count, revision, events);
         }
         self.metrics.whole_answers(&self.whole_answers);
         self.allocator.measure();

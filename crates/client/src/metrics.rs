@@ -3,10 +3,13 @@
 //! Sources: `k8s.io/component-base/metrics/prometheus/{restclient,workqueue,clientgo/leaderelection}`. As there, the figures
 //! are the process's, whoever in it sends the requests: [`of_process`] is the one set that clients and queues count in.
 
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
 use std::time::Duration;
 
 use http::Method;
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -79,7 +82,19 @@ pub struct Metrics {
     queue_retries: Family<NameLabels, Counter>,
     queue_seconds: Histograms<NameLabels>,
     work_seconds: Histograms<NameLabels>,
+    unfinished_seconds: Family<NameLabels, Gauge<f64, AtomicU64>>,
+    longest_seconds: Family<NameLabels, Gauge<f64, AtomicU64>>,
+    queues: Arc<Mutex<Vec<Followed>>>,
     leaders: Family<NameLabels, Gauge>,
+}
+
+/// A queue by its name.
+type Followed = (String, Weak<dyn Unfinished>);
+
+/// Tells how long work goes on that is not done.
+pub(crate) trait Unfinished: Send + Sync {
+    /// For each key that is worked on.
+    fn unfinished(&self) -> Vec<Duration>;
 }
 
 fn request_seconds() -> Histogram {
@@ -108,6 +123,9 @@ impl Default for Metrics {
             queue_retries: Family::default(),
             queue_seconds: Family::new_with_constructor(queue_seconds),
             work_seconds: Family::new_with_constructor(queue_seconds),
+            unfinished_seconds: Family::default(),
+            longest_seconds: Family::default(),
+            queues: Arc::default(),
             leaders: Family::default(),
         }
     }
@@ -145,6 +163,18 @@ impl Metrics {
         names.add("workqueue_queue_duration_seconds", help, self.queue_seconds.clone());
         let help = "How long keys were worked on, in seconds";
         names.add("workqueue_work_duration_seconds", help, self.work_seconds.clone());
+        let help = "How long work goes on that is not done, together, in seconds";
+        names.add(
+            "workqueue_unfinished_work_seconds",
+            help,
+            self.unfinished_seconds.clone(),
+        );
+        let help = "How long the longest of it goes on, in seconds";
+        names.add(
+            "workqueue_longest_running_processor_seconds",
+            help,
+            self.longest_seconds.clone(),
+        );
         let help = "Whether this process leads, by lease";
         names.add("leader_election_master_status", help, self.leaders.clone());
     }
@@ -158,6 +188,32 @@ impl Metrics {
             retries: self.queue_retries.get_or_create(&labels).clone(),
             waited: self.queue_seconds.get_or_create(&labels).clone(),
             worked: self.work_seconds.get_or_create(&labels).clone(),
+        }
+    }
+
+    /// Tells of a queue's unfinished work for as long as the queue is there.
+    pub(crate) fn follow(&self, name: &str, queue: Weak<dyn Unfinished>) {
+        let mut queues = self.queues.lock();
+        queues.retain(|(_, queue)| queue.strong_count() > 0);
+        queues.push((name.to_owned(), queue));
+    }
+
+    /// Brings up to date what changes with time alone.
+    pub fn measure(&self) {
+        let queues = self.queues.lock().clone();
+        let mut all: BTreeMap<String, (Duration, Duration)> = BTreeMap::new();
+        for (name, queue) in queues {
+            let times = queue.upgrade().map(|queue| queue.unfinished()).unwrap_or_default();
+            let (sum, longest) = all.entry(name).or_default();
+            for time in times {
+                *sum += time;
+                *longest = time.max(*longest);
+            }
+        }
+        for (name, (sum, longest)) in all {
+            let labels = NameLabels { name };
+            self.unfinished_seconds.get_or_create(&labels).set(sum.as_secs_f64());
+            self.longest_seconds.get_or_create(&labels).set(longest.as_secs_f64());
         }
     }
 
@@ -281,6 +337,17 @@ mod tests {
         queue.adds.inc();
         queue.waited.observe(0.002);
         metrics.leads("kube-scheduler", true);
+        struct Two;
+        impl Unfinished for Two {
+            fn unfinished(&self) -> Vec<Duration> {
+                vec![Duration::from_secs(2), Duration::from_millis(500)]
+            }
+        }
+        let (two, gone): (Arc<dyn Unfinished>, Arc<dyn Unfinished>) = (Arc::new(Two), Arc::new(Two));
+        metrics.follow("deployment", Arc::downgrade(&two));
+        metrics.follow("gone", Arc::downgrade(&gone));
+        drop(gone);
+        metrics.measure();
         let mut served = Served(Registry::default());
         metrics.register(&mut served);
         let mut text = String::new();
@@ -293,6 +360,9 @@ mod tests {
             r#"rest_client_response_size_bytes_bucket{le="512.0",verb="GET",host="127.0.0.1:6443"} 1"#,
             r#"workqueue_adds_total{name="deployment"} 1"#,
             r#"workqueue_queue_duration_seconds_bucket{le="0.01",name="deployment"} 1"#,
+            r#"workqueue_unfinished_work_seconds{name="deployment"} 2.5"#,
+            r#"workqueue_longest_running_processor_seconds{name="deployment"} 2.0"#,
+            r#"workqueue_unfinished_work_seconds{name="gone"} 0.0"#,
             r#"leader_election_master_status{name="kube-scheduler"} 1"#,
         ] {
             assert!(text.contains(line), "{line}\n{text}");

@@ -7,14 +7,14 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::metrics::{self, QueueMetrics};
+use crate::metrics::{self, QueueMetrics, Unfinished};
 
 /// The delay after the first failure of a key. Source: client-go `DefaultTypedControllerRateLimiter`.
 pub const RETRY_INITIAL: Duration = Duration::from_millis(5);
@@ -48,14 +48,28 @@ struct State<K> {
     ready: VecDeque<K>,
     /// Keys in `ready`, and since when they are.
     queued: HashMap<K, Instant>,
-    /// Keys given out, and whether they were added again meanwhile.
-    working: HashMap<K, bool>,
+    /// Keys given out.
+    working: HashMap<K, Working>,
     delayed: BTreeSet<(Instant, K)>,
     deadlines: HashMap<K, Instant>,
     failures: HashMap<K, u32>,
     retry: (Duration, Duration),
     shut: bool,
     metrics: Option<QueueMetrics>,
+}
+
+/// Work on a key.
+struct Working {
+    since: Instant,
+    /// Whether the key was added again meanwhile.
+    again: bool,
+}
+
+impl<K: Key> Unfinished for Shared<K> {
+    fn unfinished(&self) -> Vec<Duration> {
+        let state = self.state.lock();
+        state.working.values().map(|work| work.since.elapsed()).collect()
+    }
 }
 
 impl<K: Key> Default for WorkQueue<K> {
@@ -93,7 +107,10 @@ impl<K: Key> WorkQueue<K> {
 
     /// The same queue, counted in the process's metrics under a name: upstream's, where it has such a queue.
     pub fn named(self, name: &str) -> Self {
-        self.shared.state.lock().metrics = Some(metrics::of_process().queue(name));
+        let metrics = metrics::of_process();
+        self.shared.state.lock().metrics = Some(metrics.queue(name));
+        let shared: Weak<Shared<K>> = Arc::downgrade(&self.shared);
+        metrics.follow(name, shared);
         self
     }
 
@@ -173,7 +190,11 @@ impl<K: Key> WorkQueue<K> {
                 state.promote(now);
                 if let Some(key) = state.ready.pop_front() {
                     let since = state.queued.remove(&key);
-                    state.working.insert(key.clone(), false);
+                    let work = Working {
+                        since: now,
+                        again: false,
+                    };
+                    state.working.insert(key.clone(), work);
                     let more = !state.ready.is_empty();
                     if let Some(metrics) = &state.metrics {
                         metrics.depth.dec();
@@ -229,8 +250,8 @@ impl<K: Key> State<K> {
         if self.shut {
             return;
         }
-        if let Some(again) = self.working.get_mut(&key) {
-            let already = std::mem::replace(again, true);
+        if let Some(work) = self.working.get_mut(&key) {
+            let already = std::mem::replace(&mut work.again, true);
             if let Some(metrics) = self.metrics.as_ref().filter(|_| !already) {
                 metrics.adds.inc();
             }
@@ -290,7 +311,8 @@ impl<K: Key> Drop for Item<K> {
         if let Some(metrics) = &state.metrics {
             metrics.worked.observe(self.since.elapsed().as_secs_f64());
         }
-        if state.working.remove(&self.key) == Some(true) && !state.shut {
+        let done = state.working.remove(&self.key);
+        if done.is_some_and(|work| work.again) && !state.shut {
             state.make_ready(self.key.clone());
             drop(state);
             self.shared.changed.notify_one();

@@ -89,6 +89,7 @@ impl World {
             registry: REGISTRY.clone(),
             metrics: Arc::default(),
             services: None,
+            trace: None,
             deadline: None,
             warnings: Mutex::default(),
             annotations: Mutex::default(),

@@ -74,7 +74,11 @@ impl TokenKind for BootstrapTokens {
     ) -> BoxFuture<'a, Result<Option<Identity>, String>> {
         let found = own_audiences(audiences).and_then(|audiences| {
             let user = self.find(token)?;
-            Some(Identity { user, audiences })
+            Some(Identity {
+                user,
+                audiences,
+                note: None,
+            })
         });
         Box::pin(std::future::ready(Ok(found)))
     }

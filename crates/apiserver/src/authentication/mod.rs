@@ -104,7 +104,7 @@ impl Authentication {
         let (chain, headers, now) = (credentials.peer_certificates, credentials.headers, self.clock.now());
         let of_user = |user: UserInfo| Identity {
             user,
-            audiences: Vec::new(),
+            ..Identity::default()
         };
         let mut refusals = Vec::new();
         if let Some(proxy) = &self.front_proxy {

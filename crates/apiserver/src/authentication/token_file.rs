@@ -65,9 +65,11 @@ impl TokenKind for TokenFile {
     ) -> BoxFuture<'a, Result<Option<Identity>, String>> {
         let user = self.0.get(token).cloned();
         let found = user.zip(own_audiences(audiences));
-        Box::pin(std::future::ready(Ok(
-            found.map(|(user, audiences)| Identity { user, audiences })
-        )))
+        Box::pin(std::future::ready(Ok(found.map(|(user, audiences)| Identity {
+            user,
+            audiences,
+            note: None,
+        }))))
     }
 }
 

@@ -16,9 +16,11 @@ use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use ring::hmac;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{TokenKind, own_audiences};
 use crate::hook::{Hook, Remembered};
+use crate::metrics::shared;
 use crate::pipeline::Identity;
 use crate::request::UserInfo;
 
@@ -72,16 +74,22 @@ impl WebhookTokens {
     }
 
     async fn find(&self, token: &str, audiences: &[String]) -> Answer {
+        let (metrics, began) = (&shared().credentials, Instant::now());
         let digest = self.shared.digest(token, audiences);
-        if let Some(answer) = self.shared.known.lock().get(&digest) {
-            return answer.clone();
+        let known = self.shared.known.lock().get(&digest).cloned();
+        if let Some(answer) = known {
+            metrics.looked_up(true, began.elapsed());
+            return answer;
         }
+        let _waits = metrics.waits();
         let asked = {
             let mut under_way = self.shared.under_way.lock();
             let begin = || self.shared.clone().begin(digest, token.to_owned(), audiences.to_vec());
             under_way.entry(digest).or_insert_with(begin).clone()
         };
-        asked.await
+        let answer = asked.await;
+        metrics.looked_up(false, began.elapsed());
+        answer
     }
 }
 
@@ -93,7 +101,11 @@ impl TokenKind for WebhookTokens {
     ) -> BoxFuture<'a, Result<Option<Identity>, String>> {
         Box::pin(async move {
             let found = self.find(token, audiences).await?;
-            Ok(found.map(|(user, audiences)| Identity { user, audiences }))
+            Ok(found.map(|(user, audiences)| Identity {
+                user,
+                audiences,
+                note: None,
+            }))
         })
     }
 }
@@ -118,7 +130,10 @@ impl Service {
         let task = tokio::spawn(async move {
             let question = Question { service: self, digest };
             let service = &question.service;
+            let going = shared().credentials.fetches();
             let answer = service.ask(&token, &audiences).await;
+            shared().credentials.fetched(answer.is_ok());
+            drop(going);
             if answer.is_ok() && !service.ttl.is_zero() {
                 service.known.lock().put(digest, answer.clone(), service.ttl);
             }

@@ -4,24 +4,31 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use crate::metrics::Decisions;
 use crate::pipeline::{Authorizer, Decision, RuleSet};
 use crate::request::{Attributes, SYSTEM_MASTERS, UserInfo};
 
 /// The administrators' group, then every authorizer of the chain in order. Nobody has an opinion: the reasons of all.
 /// Source: `k8s.io/apiserver/pkg/authorization/union/union.go`.
 pub struct Chain {
-    authorizers: Vec<Arc<dyn Authorizer>>,
+    authorizers: Vec<(Arc<dyn Authorizer>, Decisions)>,
 }
 
 impl Chain {
     /// A chain in order of precedence.
     pub fn new(authorizers: Vec<Arc<dyn Authorizer>>) -> Chain {
+        let uncounted = |authorizer| (authorizer, Decisions::default());
+        Chain::counted(authorizers.into_iter().map(uncounted).collect())
+    }
+
+    /// The same; each has counters of what it decided.
+    pub fn counted(authorizers: Vec<(Arc<dyn Authorizer>, Decisions)>) -> Chain {
         Chain { authorizers }
     }
 
     async fn ask(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
         let (mut reasons, mut errors) = (Vec::new(), Vec::new());
-        for authorizer in &self.authorizers {
+        for (authorizer, decisions) in &self.authorizers {
             match authorizer.authorize(user, attributes).await {
                 Decision::NoOpinion(reason) => reasons.push(reason),
                 Decision::Failed {
@@ -32,7 +39,10 @@ impl Chain {
                     reasons.push(reason);
                     errors.push(error);
                 }
-                decided => return decided,
+                decided => {
+                    decisions.count(decided.allows());
+                    return decided;
+                }
             }
         }
         reasons.retain(|reason| !reason.is_empty());
@@ -61,7 +71,7 @@ impl Authorizer for Chain {
     fn rules(&self, user: &UserInfo, namespace: &str) -> RuleSet {
         let mut all = RuleSet::default();
         // The administrators' group has its rules from the binding `cluster-admin`.
-        for authorizer in &self.authorizers {
+        for (authorizer, _) in &self.authorizers {
             let mut rules = authorizer.rules(user, namespace);
             all.resource_rules.append(&mut rules.resource_rules);
             all.non_resource_rules.append(&mut rules.non_resource_rules);

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use super::config::{AuthorizerConfiguration, Connection};
 use super::{AlwaysAllow, AlwaysDeny, Chain, Webhook};
 use crate::hook::{Hook, RETRY_PAUSE, ReadFile, Target};
+use crate::metrics::shared;
 use crate::pipeline::{Authorizer, Decision, RuleSet};
 use crate::request::{Attributes, UserInfo};
 
@@ -22,7 +23,8 @@ pub struct Prepared(Vec<Entry>);
 enum Entry {
     Node,
     Rbac,
-    Ready(Arc<dyn Authorizer>),
+    /// One that is ready, its type and its name.
+    Ready(Arc<dyn Authorizer>, &'static str, String),
 }
 
 /// The authorizers of a server.
@@ -49,9 +51,15 @@ impl Prepared {
             Ok(match one {
                 AuthorizerConfiguration::Node => Entry::Node,
                 AuthorizerConfiguration::Rbac => Entry::Rbac,
-                AuthorizerConfiguration::Abac(policies) => Entry::Ready(Arc::new(policies.clone())),
-                AuthorizerConfiguration::AlwaysAllow => Entry::Ready(Arc::new(AlwaysAllow)),
-                AuthorizerConfiguration::AlwaysDeny => Entry::Ready(Arc::new(AlwaysDeny)),
+                AuthorizerConfiguration::Abac(policies) => {
+                    Entry::Ready(Arc::new(policies.clone()), "ABAC", "abac".into())
+                }
+                AuthorizerConfiguration::AlwaysAllow => {
+                    Entry::Ready(Arc::new(AlwaysAllow), "AlwaysAllow", "alwaysallow".into())
+                }
+                AuthorizerConfiguration::AlwaysDeny => {
+                    Entry::Ready(Arc::new(AlwaysDeny), "AlwaysDeny", "alwaysdeny".into())
+                }
                 AuthorizerConfiguration::Webhook(webhook) => {
                     let target = match &webhook.connection {
                         Connection::KubeConfigFile(file) => Target::from_kubeconfig(file, read)?,
@@ -60,7 +68,8 @@ impl Prepared {
                         }
                     };
                     let hook = Hook::new(target, webhook.timeout, RETRY_PAUSE, random.fork())?;
-                    Entry::Ready(Arc::new(Webhook::new(hook, webhook)?))
+                    let authorizer = Arc::new(Webhook::new(hook, webhook)?);
+                    Entry::Ready(authorizer, "Webhook", webhook.name.clone())
                 }
             })
         });
@@ -84,12 +93,15 @@ impl Configured {
 }
 
 fn chain(node: &Arc<dyn Authorizer>, rbac: &Arc<dyn Authorizer>, prepared: &Prepared) -> Chain {
-    let entries = prepared.0.iter().map(|entry| match entry {
-        Entry::Node => node.clone(),
-        Entry::Rbac => rbac.clone(),
-        Entry::Ready(authorizer) => authorizer.clone(),
+    let entries = prepared.0.iter().map(|entry| {
+        let (authorizer, kind, name) = match entry {
+            Entry::Node => (node, "Node", "node"),
+            Entry::Rbac => (rbac, "RBAC", "rbac"),
+            Entry::Ready(authorizer, kind, name) => (authorizer, *kind, &**name),
+        };
+        (authorizer.clone(), shared().authorizers.decisions(kind, name))
     });
-    Chain::new(entries.collect())
+    Chain::counted(entries.collect())
 }
 
 impl Authorizer for Configured {

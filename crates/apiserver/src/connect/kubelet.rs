@@ -20,6 +20,7 @@ use crate::dial::Stream;
 use crate::pipeline::must_allow;
 use crate::registry::Served;
 use crate::request::{Attributes, Query};
+use crate::trace::{self, TRACEPARENT};
 use crate::verbs::read;
 
 use super::{proxy, websocket};
@@ -49,6 +50,7 @@ pub async fn log(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body
     let mut request = Request::new(empty());
     *request.uri_mut() = path.parse().map_err(Status::internal)?;
     request.headers_mut().insert(HOST, host(&target)?);
+    in_trace(call, request.headers_mut());
     let mut response = proxy::send(stream, request).await?;
     if response.status() != StatusCode::OK {
         return Err(kubelet_error(response).await);
@@ -62,6 +64,11 @@ pub async fn log(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body
         return websocket::bytes(call, response);
     }
     Ok(response)
+}
+
+/// The kubelet works on behalf of the client. Upstream does not tell it in which trace.
+fn in_trace(call: &Call, headers: &mut HeaderMap) {
+    headers.extend(trace::onward(call.trace.as_ref()).map(|trace| (TRACEPARENT, trace)));
 }
 
 /// A subresource that becomes a stream.
@@ -194,6 +201,7 @@ async fn ask(
         request.headers_mut().append(name.clone(), value.clone());
     }
     request.headers_mut().insert(HOST, host(target)?);
+    in_trace(call, request.headers_mut());
     let response = proxy::send(stream, request).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(kubelet_error(response).await);

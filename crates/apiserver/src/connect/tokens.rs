@@ -8,7 +8,7 @@ use http::Response;
 
 use api::field::{Error, ErrorList, Path};
 use api::schema::SchemaRef;
-use api::{GroupVersionKind, Reason, Status, meta};
+use api::{GroupResource, GroupVersionKind, Reason, Status, meta};
 use client::Body;
 
 use crate::call::{Call, RequestBody, read_body};
@@ -17,6 +17,7 @@ use crate::options::WriteOptions;
 use crate::pipeline::Review;
 use crate::registry::Served;
 use crate::respond;
+use crate::tokens;
 use crate::verbs::write::{run_admit, run_validate};
 
 /// The shortest and the longest life of a token, and the one when none is asked for, in seconds.
@@ -46,14 +47,25 @@ pub async fn issue(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
     for (field, expected) in [("name", &attributes.name), ("namespace", &attributes.namespace)] {
         let given = meta::text(&request, field);
         if !given.is_empty() && given != expected {
-            let quote = api::field::quote;
-            return Err(Status::bad_request(format!(
-                "metadata.{field} {} must match the service account {field} in URL: {}",
-                quote(given),
-                quote(expected)
-            )));
+            let why = format!("must match the service account {field} if specified");
+            let error = Error::invalid(&Path::new("metadata").child(field), given, &why);
+            return Err(Status::invalid(&gvk.group_kind(), &attributes.name, &[error]));
         }
     }
+    let uid = meta::text(&request, "uid");
+    if !uid.is_empty() && uid != account.uid() {
+        let why = format!(
+            "the UID in the token request ({uid}) does not match the UID of the service account ({})",
+            account.uid()
+        );
+        // Upstream names the kind where other conflicts name the resource.
+        let resource = GroupResource {
+            group: gvk.group.clone(),
+            resource: gvk.kind.clone(),
+        };
+        return Err(Status::conflict(&resource, &attributes.name, &why));
+    }
+    meta::set_text(&mut request, "uid", account.uid());
     meta::set_text(&mut request, "name", &attributes.name);
     meta::set_text(&mut request, "namespace", &attributes.namespace);
     meta::set_text(&mut request, "creationTimestamp", &call.now());
@@ -83,6 +95,15 @@ pub async fn issue(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
     } else {
         issuer.issue(&account, request, &call.user).await?
     };
+    // Who uses the token is told of with the same id.
+    if let Some(trail) = &call.audit
+        && let Some(id) = answer["status"]["token"].as_str().and_then(tokens::id_of)
+    {
+        trail.annotate(
+            "authentication.kubernetes.io/issued-credential-id",
+            &format!("JTI={id}"),
+        );
+    }
     Ok(respond::tree(call, &answer, 201))
 }
 

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connector::Connector;
 use super::kubeconfig::Login;
+use crate::trace::TRACEPARENT;
 
 /// Connections that wait for the next question, and how long (upstream: `idleConnsPerHost` and Go's default).
 const IDLE_CONNECTIONS_MAX: usize = 25;
@@ -54,11 +55,17 @@ impl Caller {
         }
     }
 
-    /// Sends JSON and takes an answer of at most so many bytes, whatever its status.
+    /// Sends JSON, in a trace if there is one, and takes an answer of at most so many bytes, whatever its status.
     ///
     /// # Errors
     /// There is none, or it is longer.
-    pub(crate) async fn post(&self, url: Uri, question: Bytes, bytes_max: usize) -> Result<(Parts, Bytes), CallError> {
+    pub(crate) async fn post(
+        &self,
+        url: Uri,
+        question: Bytes,
+        bytes_max: usize,
+        trace: Option<HeaderValue>,
+    ) -> Result<(Parts, Bytes), CallError> {
         let mut request = Request::post(url)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, */*")
@@ -68,6 +75,7 @@ impl Caller {
         if let Some(value) = self.authorization()? {
             request.headers_mut().insert(AUTHORIZATION, value);
         }
+        request.headers_mut().extend(trace.map(|trace| (TRACEPARENT, trace)));
         let response = self.client.request(request).await.map_err(|error| {
             // A connection that was reset may be a server that restarts; one that cannot be made is none.
             let is_passing = !error.is_connect() && !is_timeout(&error);

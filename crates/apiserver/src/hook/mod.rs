@@ -24,8 +24,9 @@ use base::{Backoff, Random};
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{StatusCode, Uri};
+use tokio::time::Instant;
 
-pub(crate) use caller::Caller;
+pub(crate) use caller::{CallError, Caller};
 pub(crate) use connector::{Connector, Dial, Protocols, dialed, machine_roots};
 pub use kubeconfig::{Login, Target};
 pub(crate) use remembered::Remembered;
@@ -66,6 +67,16 @@ pub struct HookError {
     url: String,
     why: String,
     is_passing: bool,
+    is_late: bool,
+}
+
+// === impl HookError ===
+
+impl HookError {
+    /// Whether there was no answer in time.
+    pub(crate) fn is_late(&self) -> bool {
+        self.is_late
+    }
 }
 
 // === impl Hook ===
@@ -91,7 +102,19 @@ impl Hook {
     /// # Errors
     /// Of the last attempt.
     pub async fn ask(&self, question: &Value) -> Result<Value, HookError> {
-        let answer = self.send(question).await?;
+        self.ask_told(question, |_, _| {}).await
+    }
+
+    /// The same; `told` hears how each attempt ended and how long it took.
+    ///
+    /// # Errors
+    /// Of the last attempt.
+    pub(crate) async fn ask_told(
+        &self,
+        question: &Value,
+        told: impl Fn(Result<(), &HookError>, Duration),
+    ) -> Result<Value, HookError> {
+        let answer = self.send(question, told).await?;
         serde_json::from_slice(&answer)
             .map_err(|error| self.error(format_args!("the answer is no JSON: {error}"), false))
     }
@@ -101,16 +124,23 @@ impl Hook {
     /// # Errors
     /// Of the last attempt.
     pub async fn tell(&self, what: &Value) -> Result<(), HookError> {
-        self.send(what).await.map(drop)
+        self.send(what, |_, _| {}).await.map(drop)
     }
 
-    async fn send(&self, question: &Value) -> Result<Bytes, HookError> {
+    async fn send(
+        &self,
+        question: &Value,
+        told: impl Fn(Result<(), &HookError>, Duration),
+    ) -> Result<Bytes, HookError> {
         let question = Bytes::from(question.to_string());
         let mut pauses = Backoff::new(self.retry_pause, PAUSE_MAX)
             .with_factor(PAUSE_FACTOR)
             .with_jitter(PAUSE_JITTER, self.random.fork());
         loop {
-            match self.ask_once(question.clone()).await {
+            let began = Instant::now();
+            let outcome = self.ask_once(question.clone()).await;
+            told(outcome.as_ref().map(|_| ()), began.elapsed());
+            match outcome {
                 Err(error) if error.is_passing && pauses.failures() + 1 < ATTEMPTS => {
                     tokio::time::sleep(pauses.next_delay()).await;
                 }
@@ -122,12 +152,18 @@ impl Hook {
     async fn ask_once(&self, question: Bytes) -> Result<Bytes, HookError> {
         match tokio::time::timeout(self.timeout, self.exchange(question)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(self.error("context deadline exceeded", false)),
+            Err(_) => Err(HookError {
+                is_late: true,
+                ..self.error("context deadline exceeded", false)
+            }),
         }
     }
 
     async fn exchange(&self, question: Bytes) -> Result<Bytes, HookError> {
-        let answer = self.caller.post(self.url.clone(), question, ANSWER_BYTES_MAX).await;
+        let answer = self
+            .caller
+            .post(self.url.clone(), question, ANSWER_BYTES_MAX, None)
+            .await;
         let (head, body) = answer.map_err(|error| self.error(error.why, error.is_passing))?;
         if !head.status.is_success() {
             let asks_to_wait = head.headers.contains_key(RETRY_AFTER);
@@ -149,7 +185,10 @@ impl Hook {
             Some(said) => format!("{}: {said}", status.as_u16()),
             None => status.to_string(),
         };
-        self.error(why, asks_to_wait || passing.contains(&status))
+        HookError {
+            is_late: status == StatusCode::GATEWAY_TIMEOUT,
+            ..self.error(why, asks_to_wait || passing.contains(&status))
+        }
     }
 
     fn error(&self, why: impl std::fmt::Display, is_passing: bool) -> HookError {
@@ -157,6 +196,7 @@ impl Hook {
             url: self.url.to_string(),
             why: why.to_string(),
             is_passing,
+            is_late: false,
         }
     }
 

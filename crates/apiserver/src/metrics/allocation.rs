@@ -11,10 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use super::DEFAULT_SECONDS;
 use super::names::{Names, name};
-
-/// Prometheus' own buckets, in seconds.
-const SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Who chose what is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +66,7 @@ impl Default for AllocationMetrics {
             addresses: Family::default(),
             free_addresses: Family::default(),
             address_outcomes: Default::default(),
-            address_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            address_seconds: Family::new_with_constructor(|| Histogram::new(DEFAULT_SECONDS)),
             ports: Gauge::default(),
             free_ports: Gauge::default(),
             port_outcomes: Default::default(),

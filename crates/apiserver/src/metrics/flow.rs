@@ -15,7 +15,7 @@ const SECONDS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0
 /// Upstream's `queueLengthBuckets`.
 const LENGTHS: [f64; 8] = [0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
 /// Upstream's buckets of `work_estimated_seats`.
-const SEATS: [f64; 4] = [1.0, 2.0, 4.0, 10.0];
+const SEATS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct SchemaLabels {

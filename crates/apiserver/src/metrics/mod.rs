@@ -8,12 +8,16 @@ mod access;
 mod admission;
 mod allocation;
 mod audit;
+mod authorizers;
 mod client_certificates;
 mod conditions;
+mod credentials;
 mod dynamic;
+mod expressions;
 mod features;
 mod flow;
 mod health;
+mod key_services;
 mod names;
 #[cfg(test)]
 mod page;
@@ -24,6 +28,7 @@ mod reads;
 mod reloads;
 mod requests;
 mod sealing;
+mod shared;
 mod webhooks;
 
 use std::sync::Arc;
@@ -44,6 +49,7 @@ pub use access::Access;
 pub use admission::{AdmissionMetrics, Step};
 pub use allocation::{AllocationMetrics, Scope};
 pub use audit::AuditMetrics;
+pub use authorizers::Decisions;
 pub use client_certificates::ClientCertificateMetrics;
 pub use dynamic::DynamicMetrics;
 pub use flow::{FlowMetrics, LevelMetrics, SchemaMetrics};
@@ -54,8 +60,9 @@ pub use pod_security::PodSecurityMetrics;
 use process::Process;
 pub use reads::{Reads, Sizes, WatchMetrics};
 pub use reloads::ReloadMetrics;
-pub use requests::{InFlight, LongRunning, RequestLabels, Requests};
+pub use requests::{InFlight, LongRunning, RequestLabels, Requests, scope};
 pub use sealing::{SealingMetrics, Transformation};
+pub use shared::{Shared, shared};
 pub use webhooks::Called;
 
 /// Upstream's buckets of requests and of calls to the store, in seconds.
@@ -63,6 +70,9 @@ const DURATION_BUCKETS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
     45.0, 60.0,
 ];
+
+/// Prometheus' own buckets, in seconds.
+const DEFAULT_SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// A resource in a version, for watch metrics.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -89,6 +99,15 @@ pub struct ResourceLabels {
 struct FeatureLabels {
     name: &'static str,
     stage: &'static str,
+}
+
+/// The versions of a component.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CompatibilityLabels {
+    component: &'static str,
+    binary: String,
+    emulation: String,
+    min_compat: String,
 }
 
 /// The store, as upstream numbers those of a server; there is one.
@@ -148,6 +167,7 @@ pub struct Metrics {
     objects_qualified: Family<QualifiedLabels, Gauge>,
     whole_bytes: Gauge<i64>,
     whole_refused: Counter,
+    compatibility: Family<CompatibilityLabels, Gauge>,
     features: Family<FeatureLabels, Gauge>,
     process: Process,
 }
@@ -181,6 +201,7 @@ impl Metrics {
             objects_qualified: Family::default(),
             whole_bytes: Gauge::default(),
             whole_refused: Counter::default(),
+            compatibility: Family::default(),
             features: Family::default(),
             process: Process::default(),
         };
@@ -241,6 +262,7 @@ impl Metrics {
         let help = "Such answers that were refused because others left no room";
         name(r, "apiserver_whole_answers_refused", help, &self.whole_refused);
         client::metrics::of_process().register(r);
+        shared().register(r);
         self.process.register(r);
         let build = [
             "major",
@@ -260,6 +282,21 @@ impl Metrics {
             "What was built, and how",
             Info::new(labels.to_vec()),
         );
+        let help = "The version of the API, and those that it behaves as and is still understood by";
+        name(r, "version_info", help, &self.compatibility);
+        let own = version::document();
+        let part = |name: &str| own[name].as_str().unwrap_or_default().to_owned();
+        let (binary, oldest) = (
+            format!("{}.{}", part("major"), part("minor")),
+            format!("{}.{}", part("minCompatibilityMajor"), part("minCompatibilityMinor")),
+        );
+        let labels = CompatibilityLabels {
+            component: "kube",
+            emulation: binary.clone(),
+            binary,
+            min_compat: oldest,
+        };
+        self.compatibility.get_or_create(&labels).set(1);
         let help = "Feature gates of the API: 1 is on";
         name(r, "kubernetes_feature_enabled", help, &self.features);
         for (name, stage, on) in features::GATES {
@@ -268,8 +305,9 @@ impl Metrics {
         }
     }
 
-    /// Notes how many objects of a resource are stored, and the newest revision of them that is in memory.
-    pub fn count_objects(&self, group: &str, resource: &str, count: usize, revision: u64) {
+    /// Notes how many objects of a resource are stored, the newest revision of them that is in memory, and how many changes
+    /// there were.
+    pub fn count_objects(&self, group: &str, resource: &str, count: usize, revision: u64, events: u64) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let qualified = match group {
             "" => resource.to_owned(),
@@ -283,6 +321,7 @@ impl Metrics {
         };
         self.objects.get_or_create(&labels).set(count);
         self.reads.version(&labels, revision);
+        self.reads.received(&labels, events);
     }
 
     /// Notes how large the store's files are.
@@ -315,6 +354,7 @@ impl Metrics {
     pub fn text(&self, revision: u64) -> String {
         self.store_revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
         self.process.measure();
+        client::metrics::of_process().measure();
         self.names.lock().text()
     }
 
@@ -343,8 +383,8 @@ mod tests {
     #[test]
     fn objects_and_writes_are_counted_under_both_names() {
         let metrics = Metrics::new(AuditMetrics::default(), std::iter::empty());
-        metrics.count_objects("apps", "deployments", 3, 5);
-        metrics.count_objects("", "pods", 2, 5);
+        metrics.count_objects("apps", "deployments", 3, 5, 9);
+        metrics.count_objects("", "pods", 2, 5, 9);
         let labels = StoreLabels {
             operation: "create",
             group: "apps".into(),

@@ -6,11 +6,14 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use api::{GroupResource, GroupVersionResource};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 
 use super::names::{Names, name};
@@ -20,6 +23,21 @@ use super::{ResourceLabels, VersionLabels};
 const EVENT_BYTES: [u64; 8] = [1024, 2048, 4096, 8192, 16384, 32768, 65536, 131_072];
 /// Upstream shows no more digits of a version: as many as a float holds.
 const VERSION_DIGITS: u64 = 1_000_000_000_000_000;
+
+/// Upstream's buckets of waits for a version, in seconds.
+const WAIT_SECONDS: [f64; 13] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0];
+/// Upstream's buckets of watches that tell first what is there, in seconds.
+const WATCH_LIST_SECONDS: [f64; 17] = [
+    0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WatchListLabels {
+    group: String,
+    version: String,
+    resource: String,
+    scope: &'static str,
+}
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct IndexLabels {
@@ -120,7 +138,6 @@ impl WatchMetrics {
 }
 
 /// The metrics of lists and watches.
-#[derive(Default)]
 pub struct Reads {
     events: Family<VersionLabels, Counter>,
     sizes: Family<VersionLabels, Sizes>,
@@ -130,6 +147,27 @@ pub struct Reads {
     fetched: Family<IndexLabels, Counter>,
     returned: Family<ResourceLabels, Counter>,
     versions: Family<ResourceLabels, Gauge>,
+    received: Family<ResourceLabels, Counter>,
+    waits: Family<ResourceLabels, Histogram, fn() -> Histogram>,
+    watch_lists: Family<WatchListLabels, Histogram, fn() -> Histogram>,
+}
+
+impl Default for Reads {
+    fn default() -> Reads {
+        Reads {
+            events: Family::default(),
+            sizes: Family::default(),
+            initial: Family::default(),
+            terminated: Family::default(),
+            lists: Family::default(),
+            fetched: Family::default(),
+            returned: Family::default(),
+            versions: Family::default(),
+            received: Family::default(),
+            waits: Family::new_with_constructor(|| Histogram::new(WAIT_SECONDS)),
+            watch_lists: Family::new_with_constructor(|| Histogram::new(WATCH_LIST_SECONDS)),
+        }
+    }
 }
 
 impl Reads {
@@ -147,6 +185,41 @@ impl Reads {
         name(r, "apiserver_cache_list_returned_objects", help, &self.returned);
         let help = "The newest version in memory, its last 15 digits";
         name(r, "apiserver_watch_cache_resource_version", help, &self.versions);
+        // Upstream counts what etcd tells and what reaches its cache; here that is one thing.
+        let help = "Changes that the store told of";
+        name(r, "apiserver_storage_events_received", help, &self.received);
+        name(r, "apiserver_watch_cache_events_received", help, &self.received);
+        name(r, "apiserver_watch_cache_events_dispatched", help, &self.received);
+        let help = "How long reads waited until a version was in memory, in seconds";
+        name(r, "apiserver_watch_cache_read_wait_seconds", help, &self.waits);
+        let help = "How long watches took to tell what was there when they began, in seconds";
+        name(r, "apiserver_watch_list_duration_seconds", help, &self.watch_lists);
+    }
+
+    /// How long a watch takes to tell what is there; `scope` is `resource`, `namespace` or `cluster`.
+    pub fn watch_list(&self, gvr: &GroupVersionResource, scope: &'static str) -> Histogram {
+        let labels = WatchListLabels {
+            group: gvr.group.clone(),
+            version: gvr.version.clone(),
+            resource: gvr.resource.clone(),
+            scope,
+        };
+        self.watch_lists.get_or_create(&labels).clone()
+    }
+
+    /// A read waited so long until a version was in memory.
+    pub fn waited(&self, resource: &GroupResource, took: Duration) {
+        let labels = ResourceLabels {
+            group: resource.group.clone(),
+            resource: resource.resource.clone(),
+        };
+        self.waits.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Notes how many changes of a resource there were since its table is open.
+    pub(super) fn received(&self, labels: &ResourceLabels, events: u64) {
+        let counter = self.received.get_or_create(labels);
+        counter.inc_by(events.saturating_sub(counter.get()));
     }
 
     /// What a watch counts under.
@@ -213,6 +286,10 @@ mod tests {
             resource: "pods".into(),
         };
         reads.version(&labels, 7 + VERSION_DIGITS);
+        reads.received(&labels, 5);
+        reads.received(&labels, 9);
+        let gvr = GroupVersionResource::new("apps", "v1", "deployments");
+        reads.watch_list(&gvr, "namespace").observe(0.07);
         let mut names = Names::default();
         reads.register(&mut names);
         let text = names.text();
@@ -229,6 +306,9 @@ mod tests {
             r#"apiserver_cache_list_fetched_objects_total{group="",resource="pods",index=""} 20"#.to_owned(),
             r#"apiserver_cache_list_returned_objects_total{group="",resource="pods"} 3"#.to_owned(),
             r#"apiserver_watch_cache_resource_version{group="",resource="pods"} 7"#.to_owned(),
+            r#"apiserver_storage_events_received_total{group="",resource="pods"} 9"#.to_owned(),
+            r#"apiserver_watch_cache_events_received_total{group="",resource="pods"} 9"#.to_owned(),
+            format!(r#"apiserver_watch_list_duration_seconds_bucket{{le="0.1",{of},scope="namespace"}} 1"#),
         ] {
             assert!(text.contains(&line), "{line}\n{text}");
         }

@@ -401,7 +401,7 @@ fn field_validation(query: &Query) -> Option<&'static str> {
 }
 
 /// How much a request is about (`CleanScope`).
-fn scope(attributes: &Attributes) -> &'static str {
+pub fn scope(attributes: &Attributes) -> &'static str {
     match attributes {
         a if !a.name.is_empty() || a.verb == "create" => "resource",
         a if !a.namespace.is_empty() => "namespace",

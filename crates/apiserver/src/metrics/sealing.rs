@@ -21,6 +21,18 @@ pub enum Transformation {
     ToStorage,
 }
 
+// === impl Transformation ===
+
+impl Transformation {
+    /// In labels.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Transformation::FromStorage => "from_storage",
+            Transformation::ToStorage => "to_storage",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct TypeLabels {
     transformation_type: &'static str,
@@ -74,10 +86,7 @@ impl SealingMetrics {
         took: Duration,
     ) {
         let of = TypeLabels {
-            transformation_type: match way {
-                Transformation::FromStorage => "from_storage",
-                Transformation::ToStorage => "to_storage",
-            },
+            transformation_type: way.as_str(),
             transformer_prefix: prefix,
         };
         if worked {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -78,6 +79,8 @@ pub struct Review {
     pub metrics: Arc<DynamicMetrics>,
     /// The way to pods, for whoever asks one of them.
     pub services: Option<Arc<dyn ServiceDialer>>,
+    /// The client's trace, for whoever is asked.
+    pub trace: Option<HeaderValue>,
     /// When the request has to be answered, if ever.
     pub deadline: Option<Instant>,
     /// Texts for the `Warning` header.
@@ -133,6 +136,7 @@ impl Review {
             registry: call.registry.clone(),
             metrics: call.server.metrics.dynamic.clone(),
             services: call.server.services.clone(),
+            trace: call.trace.clone(),
             deadline: call.deadline,
             warnings: Mutex::default(),
             annotations: Mutex::default(),

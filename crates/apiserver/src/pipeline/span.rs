@@ -5,11 +5,12 @@
 
 use std::fmt;
 
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use tokio::time::Instant;
 use tracing::Span;
 
 use crate::request::{Attributes, SYSTEM_MASTERS, UserInfo};
+use crate::trace::TRACEPARENT;
 
 /// Who may make the server go on with a trace of theirs; traces of others are only named.
 const TRUSTED: [&str; 2] = [SYSTEM_MASTERS, "system:monitoring"];
@@ -25,8 +26,7 @@ pub(super) fn of_request(
     audit_id: &str,
 ) -> Span {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let is_trusted = || user.groups.iter().any(|group| TRUSTED.contains(&&**group));
-    let traceparent = |trusted: bool| text("traceparent").filter(|_| is_trusted() == trusted);
+    let traceparent = |trusted: bool| text("traceparent").filter(|_| is_trusted(user) == trusted);
     let agent = || text("user-agent");
     tracing::trace_span!(
         target: "otel",
@@ -42,6 +42,16 @@ pub(super) fn of_request(
         "audit-id" = audit_id,
         http.response.status_code = tracing::field::Empty,
     )
+}
+
+/// The client's own trace, when it is handed on: whoever listens here has a trace of its own of those that do not count.
+pub(super) fn of_client(span: &Span, headers: &HeaderMap, user: &UserInfo) -> Option<HeaderValue> {
+    let header = headers.get(TRACEPARENT)?;
+    (span.is_disabled() || is_trusted(user)).then(|| header.clone())
+}
+
+fn is_trusted(user: &UserInfo) -> bool {
+    user.groups.iter().any(|group| TRUSTED.contains(&&**group))
 }
 
 /// The method, and for a resource its path without the names in it (`getSpanNameFromRequestInfo`).

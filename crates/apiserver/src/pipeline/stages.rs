@@ -241,8 +241,8 @@ async fn stages(
         };
         auditor.begin(&facts).map(Arc::new)
     };
-    let (user, impersonated) = match authenticate(&server, &peer, &attributes, &mut parts.headers).await {
-        Ok(both) => both,
+    let (user, impersonated, note) = match authenticate(&server, &peer, &attributes, &mut parts.headers).await {
+        Ok(found) => found,
         Err(status) => {
             let response = respond::failure(&output, &status);
             let Some(trail) = begin(&UserInfo::default(), None, &parts.headers) else {
@@ -264,6 +264,10 @@ async fn stages(
         &attributes,
         audit_id,
     );
+    let trace = span::of_client(&span, &parts.headers, &user);
+    if let (Some(trail), Some((key, value))) = (&audit, note) {
+        trail.annotate(key, &value);
+    }
     if let Some(trail) = &audit
         && let Err(error) = trail.announce().await
     {
@@ -285,6 +289,7 @@ async fn stages(
         warnings: Mutex::default(),
         upgrade: Mutex::new(upgrade),
         audit,
+        trace,
         deadline,
         _open: open,
     });
@@ -366,13 +371,17 @@ fn negotiated(
     }
 }
 
+/// What the audit log is told of a credential.
+type Note = Option<(&'static str, String)>;
+
 /// Authentication and impersonation: who it is, and as whom they act. The credentials are removed from the headers.
 async fn authenticate(
     server: &Server,
     peer: &Peer,
     attributes: &Attributes,
     headers: &mut http::HeaderMap,
-) -> Result<(UserInfo, Option<Impersonated>), Status> {
+) -> Result<(UserInfo, Option<Impersonated>, Note), Status> {
+    let mut note = None;
     let user = match peer {
         Peer::InProcess(user) => (**user).clone(),
         Peer::Connection { remote, certificates } => {
@@ -390,7 +399,10 @@ async fn authenticate(
             });
             server.metrics.access.authenticated(&name, began.elapsed());
             match found {
-                Ok(Some(identity)) => identity.user,
+                Ok(Some(identity)) => {
+                    note = identity.note;
+                    identity.user
+                }
                 Ok(None) if server.anonymous.allows(&attributes.path) => UserInfo::anonymous(),
                 Ok(None) => return Err(Status::unauthorized()),
                 Err(why) => {
@@ -402,7 +414,7 @@ async fn authenticate(
     };
     server.authenticator.clear(headers);
     let impersonated = impersonate(&*server.authorizer, &user, attributes, headers).await?;
-    Ok((user, impersonated))
+    Ok((user, impersonated, note))
 }
 
 /// Flow control: the request has its seats until it is answered; a list until its answer is sent, a watch until it begins.

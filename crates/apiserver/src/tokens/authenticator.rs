@@ -54,6 +54,8 @@ pub struct Identity {
     pub extra: BTreeMap<String, Vec<String>>,
     /// Those audiences of the token that were asked for.
     pub audiences: Vec<String>,
+    /// How many seconds ago the token should have been replaced (upstream's `warnafter`); negative: in how many.
+    pub stale_seconds: Option<i64>,
 }
 
 /// Verifies tokens against one signer and the objects they are bound to.
@@ -91,7 +93,10 @@ impl TokenAuthenticator {
             return Err(TokenError::Audience(claims.audiences.clone()));
         }
         self.check_objects(&claims, now)?;
-        Ok(identity(&claims, accepted))
+        Ok(Identity {
+            stale_seconds: claims.kubernetes.warn_after.map(|after| now - after),
+            ..identity(&claims, accepted)
+        })
     }
 
     fn check_objects(&self, claims: &Claims, now: i64) -> Result<(), TokenError> {
@@ -164,6 +169,7 @@ fn identity(claims: &Claims, audiences: Vec<String>) -> Identity {
         ],
         extra,
         audiences,
+        stale_seconds: None,
     }
 }
 
@@ -304,7 +310,10 @@ mod tests {
         let (signer, _, authenticator) = world();
         let issued = issue(&signer, request(true, WARN_ONLY_SECONDS, &[]), at(0)).unwrap();
         assert_eq!(issued.expires, at(WARN_ONLY_SECONDS));
-        assert!(authenticator.authenticate(&issued.token, &[], at(86_400)).is_ok());
+        for (seconds, stale) in [(10, 10 - WARN_ONLY_SECONDS), (86_400, 86_400 - WARN_ONLY_SECONDS)] {
+            let identity = authenticator.authenticate(&issued.token, &[], at(seconds)).unwrap();
+            assert_eq!(identity.stale_seconds, Some(stale));
+        }
         let claims = signer.verify(&issued.token).unwrap();
         assert_eq!(claims.kubernetes.warn_after, Some(at(WARN_ONLY_SECONDS).as_second()));
     }

@@ -60,7 +60,7 @@ impl Issuer {
         let issued = issue(&self.signer, wanted, self.clock.now()).map_err(Status::internal)?;
         let expires = issued.expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         request["metadata"] = json!({
-            "name": account.name(), "namespace": account.namespace(),
+            "name": account.name(), "namespace": account.namespace(), "uid": account.uid(),
             "creationTimestamp": self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         });
         request["spec"]["audiences"] = json!(shown);

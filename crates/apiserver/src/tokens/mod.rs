@@ -11,6 +11,7 @@ mod jwt;
 pub use authenticator::{BoundObjects, Identity, TokenAuthenticator, TokenError};
 pub use claims::{Claims, KubernetesClaims, Reference, TokenBinding};
 pub use issuer::{ClusterObjects, Issuer};
+pub(crate) use jwt::id_of;
 pub use jwt::{JwtError, Signer};
 
 use jiff::Timestamp;

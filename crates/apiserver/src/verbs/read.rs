@@ -32,7 +32,7 @@ pub async fn fetch(call: &Call, served: &Served) -> Result<Arc<Object>, Status> 
     let version = call.query.text("resourceVersion");
     match version.is_empty() {
         true => call.server.storage.fresh().await?,
-        false => call.server.storage.wait_for(parse_version(version)?).await?,
+        false => call.wait_for(&served.kind.resource, parse_version(version)?).await?,
     }
     let namespace = scope(&served.kind, &attributes.namespace);
     let object = call.server.storage.get(&served.kind, namespace, &attributes.name)?;
@@ -160,7 +160,7 @@ async fn start(call: &Call, kind: &Kind, options: &ListOptions, prefix: &str) ->
     match options.resource_version {
         None => storage.fresh().await?,
         Some(0) => {}
-        Some(version) => storage.wait_for(version).await?,
+        Some(version) => call.wait_for(&kind.resource, version).await?,
     }
     let snapshot = match exact {
         true => table

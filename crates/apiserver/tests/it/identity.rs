@@ -15,9 +15,10 @@ use apiserver::request::{SYSTEM_MASTERS, UserInfo};
 use apiserver::tokens::{ClusterObjects, Issuer, Signer, TokenAuthenticator};
 use apiserver::{Parts, Running, bootstrap};
 use base::{Clock, Random};
+use base64::Engine as _;
 use client::https::{Credentials, HttpsTransport};
 use client::{Client, Transport};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{Api, World};
 
@@ -352,6 +353,18 @@ async fn tokens_are_bound_to_what_lives() {
         )
         .await
         .refused(422, "less than 10 minutes");
+    // Whoever read the account a while ago means that one, and none of the same name.
+    assert_eq!(issued["metadata"]["uid"], account["metadata"]["uid"]);
+    let stranger = json!({"metadata": {"uid": "another"}, "spec": {"expirationSeconds": 600}});
+    admin.post(&format!("{accounts}/robot/token"), &stranger).await.refused(
+        409,
+        "the UID in the token request (another) does not match the UID of the service account",
+    );
+    let misnamed = json!({"metadata": {"name": "other"}, "spec": {"expirationSeconds": 600}});
+    admin.post(&format!("{accounts}/robot/token"), &misnamed).await.refused(
+        422,
+        "metadata.name: Invalid value: \"other\": must match the service account name if specified",
+    );
     let shown = token.clone();
     let robot = identities.https(Credentials::Token(Arc::new(move || shown.clone())));
     let me = robot
@@ -376,6 +389,49 @@ async fn tokens_are_bound_to_what_lives() {
         .get("/api/v1/pods")
         .await
         .refused(403, "User \"system:serviceaccount:default:robot\" cannot list");
+    // A token is for whom it names, and the API server is not among them.
+    let request = json!({"spec": {"expirationSeconds": 600, "audiences": ["vault"]}});
+    let issued = admin.post(&format!("{accounts}/robot/token"), &request).await.ok();
+    let of_vault = issued["status"]["token"].as_str().unwrap().to_owned();
+    let vault = identities.with_token(&of_vault);
+    vault.get("/api/v1/pods").await.refused(401, "Unauthorized");
+    for (audiences, expect) in [
+        (json!(["vault", "x"]), json!(["vault"])),
+        (json!(["x"]), Value::Null),
+        (Value::Null, Value::Null),
+    ] {
+        let review = json!({"spec": {"token": of_vault, "audiences": audiences}});
+        let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+        let status = admin.post(reviews, &review).await.ok()["status"].clone();
+        let authenticated = status["authenticated"] == true;
+        assert_eq!(
+            (authenticated, &status["audiences"]),
+            (!expect.is_null(), &expect),
+            "{audiences}"
+        );
+    }
+    // Others verify tokens by the keys that the discovery document leads to.
+    let discovery = admin.get("/.well-known/openid-configuration").await.ok();
+    let issuer = "https://kubernetes.default.svc.cluster.local";
+    assert_eq!(
+        (
+            &discovery["issuer"],
+            &discovery["id_token_signing_alg_values_supported"]
+        ),
+        (&json!(issuer), &json!(["ES256"]))
+    );
+    assert!(
+        discovery["jwks_uri"].as_str().unwrap().ends_with("/openid/v1/jwks"),
+        "{discovery}"
+    );
+    let keys = admin.get("/openid/v1/jwks").await.ok();
+    let header = of_vault.split('.').next().unwrap();
+    let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header).unwrap();
+    let header: Value = serde_json::from_slice(&header).unwrap();
+    assert_eq!(
+        (&keys["keys"][0]["kid"], &keys["keys"][0]["d"]),
+        (&header["kid"], &Value::Null)
+    );
     admin.delete(&format!("{accounts}/robot")).await.ok();
     robot.get("/api/v1/pods").await.refused(401, "Unauthorized");
     let broken = identities.https(Credentials::Token(Arc::new(|| "x.y.z".into())));

@@ -36,11 +36,12 @@ fn base64(text: impl AsRef<[u8]>) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
 }
 
-/// What was asked: the path with its query, over which connection, and the question.
+/// What was asked: the path with its query, over which connection, in which trace, and the question.
 #[derive(Clone, Debug)]
 struct Asked {
     path: String,
     connection: usize,
+    trace: Option<String>,
     question: Value,
 }
 
@@ -55,7 +56,7 @@ impl Service {
     async fn start() -> Service {
         let now = Clock::real().now();
         let authority = Authority::generate("webhooks", now, Random::real()).unwrap();
-        let names = ["localhost", "hook.default.svc"];
+        let names = ["localhost", "hook.default.svc", "outside.default.svc"];
         let pair = authority.issue_server("hook", None, &names, &[], now).unwrap();
         let certificates: Result<Vec<_>, _> = rustls_pemfile::certs(&mut pair.certificate_pem.as_bytes()).collect();
         let key = rustls_pemfile::private_key(&mut pair.key_pem.as_bytes())
@@ -136,9 +137,14 @@ async fn answer(
     let question: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(parts.headers["user-agent"], "kube-apiserver-admission");
     let path = parts.uri.path().to_owned();
+    let earlier = asked.lock().len();
     asked.lock().push(Asked {
         path: parts.uri.to_string(),
         connection,
+        trace: parts
+            .headers
+            .get("traceparent")
+            .map(|value| value.to_str().unwrap().to_owned()),
         question: question.clone(),
     });
     let request = &question["request"];
@@ -166,6 +172,20 @@ async fn answer(
         }
         "/replicas" => patched(json!([{"op": "replace", "path": "/spec/replicas", "value": 3}])),
         "/silent" => std::future::pending().await,
+        // The first two are too many; the third is answered.
+        "/busy" if earlier < 2 => {
+            let code = [429, 503][earlier];
+            let response = Response::builder().status(code).header("retry-after", "0");
+            return Ok(response.body(Full::default()).unwrap());
+        }
+        "/busy-for-ever" => {
+            let response = Response::builder().status(503).header("retry-after", "0");
+            return Ok(response.body(Full::default()).unwrap());
+        }
+        "/busy-for-long" => {
+            let response = Response::builder().status(429).header("retry-after", "3600");
+            return Ok(response.body(Full::default()).unwrap());
+        }
         "/redirect" => {
             let response = Response::builder().status(307).header("location", "/allow");
             return Ok(response.body(Full::default()).unwrap());
@@ -190,6 +210,12 @@ struct ToService(SocketAddr);
 impl ServiceDialer for ToService {
     fn dial(&self, address: SocketAddr) -> BoxFuture<'static, std::io::Result<Stream>> {
         assert_eq!(address.to_string(), "10.244.0.9:9443");
+        let service = self.0;
+        Box::pin(async move { Ok(Box::new(tokio::net::TcpStream::connect(service).await?) as Stream) })
+    }
+
+    fn dial_external(&self, host: &str, port: u16) -> BoxFuture<'static, std::io::Result<Stream>> {
+        assert_eq!((host, port), ("hooks.example.org", 9999));
         let service = self.0;
         Box::pin(async move { Ok(Box::new(tokio::net::TcpStream::connect(service).await?) as Stream) })
     }
@@ -299,6 +325,66 @@ async fn services_are_reached_over_tls_and_connections_stay() {
         api.post(MAPS, &map("a")).await.refused(500, why);
     }
     assert!(service.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_service_may_stand_for_a_host_outside() {
+    let service = Service::start().await;
+    let (_world, api) = world(&service).await;
+    let outside =
+        json!({"metadata": {"name": "outside"}, "spec": {"type": "ExternalName", "externalName": "hooks.example.org"}});
+    api.post("/api/v1/namespaces/default/services", &outside).await.ok();
+    // The name in the certificate is the Service's, as upstream.
+    let client = json!({"service": {"namespace": "default", "name": "outside", "port": 9999, "path": "/deny"},
+        "caBundle": service.ca_bundle});
+    configure(&api, VALIDATING, &[webhook("w.x.y", &client, &json!({}))]).await;
+    api.post(MAPS, &map("a"))
+        .await
+        .refused(400, "denied the request without explanation");
+    assert_eq!(service.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn whoever_asks_for_patience_is_asked_again() {
+    let service = Service::start().await;
+    let (_world, api) = world(&service).await;
+    for (path, asked, refused) in [
+        ("/busy", 3, None),
+        (
+            "/busy-for-ever",
+            11,
+            Some("the server is currently unable to handle the request"),
+        ),
+        ("/busy-for-long", 1, Some("context deadline exceeded")),
+    ] {
+        let fields = json!({"timeoutSeconds": if asked == 1 { 1 } else { 30 }});
+        configure(&api, VALIDATING, &[webhook("w.x.y", &service.by_url(path), &fields)]).await;
+        let answer = api.post(&format!("{MAPS}?dryRun=All"), &map("a")).await;
+        match refused {
+            None => drop(answer.ok()),
+            Some(why) => answer.refused(500, why),
+        }
+        assert_eq!(service.asked().len(), asked, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_clients_trace_is_handed_on() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let service = Service::start().await;
+    let (_world, api) = world(&service).await;
+    configure(
+        &api,
+        VALIDATING,
+        &[webhook("w.x.y", &service.by_url("/allow"), &json!({}))],
+    )
+    .await;
+    let create = format!("POST {MAPS}");
+    let headers = [("content-type", "application/json"), ("traceparent", TRACE)];
+    api.call(&create, &headers, map("a").to_string()).await.ok();
+    api.post(MAPS, &map("b")).await.ok();
+    let traces: Vec<_> = service.asked().into_iter().map(|asked| asked.trace).collect();
+    assert_eq!(traces, [Some(TRACE.to_owned()), None]);
 }
 
 #[tokio::test]

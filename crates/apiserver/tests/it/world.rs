@@ -47,7 +47,7 @@ impl Authenticator for Tokens {
     ) -> BoxFuture<'a, Result<Option<Identity>, String>> {
         let identity = Identity {
             user: UserInfo::new(token, ["testers"]),
-            audiences: Vec::new(),
+            ..Identity::default()
         };
         let outcome = if token == "bad" {
             Err("a bad token".into())

@@ -3,6 +3,9 @@
 use api::Value;
 use cel::admission::{Composition, Declared, Gives, Refusal, STORED, compile_to, environment};
 use cel::{Environment, Program};
+use tokio::time::Instant;
+
+use crate::metrics::shared;
 
 /// An expression, compiled or not.
 pub struct Expression {
@@ -45,9 +48,12 @@ impl Compiler {
     /// Compiles an expression.
     pub fn compile(&self, text: &Value, declared: Declared, gives: Gives) -> Expression {
         let text = text.as_str().unwrap_or("");
+        let began = Instant::now();
+        let program = compile_to(&self.environment(declared), text, gives);
+        shared().expressions.compiled(began.elapsed());
         Expression {
             text: text.to_owned(),
-            program: compile_to(&self.environment(declared), text, gives),
+            program,
         }
     }
 

@@ -12,10 +12,12 @@ use api::{Map, Value};
 use cel::admission::{REQUEST_RESOURCE, VARIABLES, namespace, request};
 use cel::{Budget, Error, ResourceAttributes, Type, Variables};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::answers::Answers;
 use super::expression::Expression;
 use super::matching::Matched;
+use crate::metrics::shared;
 use crate::pipeline::Review;
 
 /// The objects and facts of a request in the version that a policy wants.
@@ -187,7 +189,9 @@ impl<'a> Run<'a> {
             Ok(program) => program,
             Err(refusal) => return Ok(Err(format!("compilation error: {refusal}"))),
         };
+        let began = Instant::now();
         let (outcome, cost) = self.settle(program);
+        shared().expressions.evaluated(began.elapsed());
         budget.spend(self.spent.take()).map_err(|error| error.to_string())?;
         budget.spend(cost).map_err(|error| error.to_string())?;
         let text = &expression.text;

@@ -136,7 +136,7 @@ impl Asker<'_> {
         let client = client.map_err(|why| failed(format!("could not get REST client: {why}"), 500))?;
         let uid = self.clients.uid();
         let question = question(review, matched, objects, version, &uid);
-        let asked = client.ask(question, self.timeout(webhook));
+        let asked = client.ask(question, self.timeout(webhook), review.trace.as_ref());
         let asked = asked.instrument(self.span(webhook, &uid)).await;
         let bytes =
             asked.map_err(|failure| failed(format!("failed to call webhook: {}", failure.why), failure.code))?;

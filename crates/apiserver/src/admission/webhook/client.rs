@@ -1,11 +1,12 @@
 //! Reaches the services that webhooks name, by URL or as a Service of the cluster.
 //!
 //! A Service is resolved to a ready endpoint for each connection, and that address is dialled from where pods are reachable
-//! (D14); its certificate must be for `NAME.NAMESPACE.svc`. Webhooks that say the same of their service share its
-//! connections.
+//! (D14); its certificate must be for `NAME.NAMESPACE.svc`, also when the Service stands for a host outside of the cluster
+//! (ExternalName). Webhooks that say the same of their service share its connections. One that asks for patience
+//! (`Retry-After`) is asked again within its time.
 //!
-//! Source: `k8s.io/apiserver/pkg/util/webhook/client.go`, and for the words of answers that are none
-//! `NewGenericServerResponse` of apimachinery and `k8s.io/client-go/rest/request.go`.
+//! Source: `k8s.io/apiserver/pkg/util/webhook/client.go`; for the words of answers that are none
+//! `NewGenericServerResponse` of apimachinery and `k8s.io/client-go/rest/request.go`; for patience `with_retry.go` there.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,22 +18,25 @@ use api::{GroupResource, Status, Value};
 use base::Random;
 use base64::Engine as _;
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::response::Parts;
-use http::{StatusCode, Uri};
+use http::{HeaderValue, StatusCode, Uri};
 use parking_lot::Mutex;
 
 use super::config::WebhookConfig;
 use crate::cluster::Cluster;
 use crate::dial::{ServiceDialer, Stream};
 use crate::endpoints::{checked, ready_endpoints, service_port};
-use crate::hook::{Caller, Connector, Dial, Login, Protocols, Target, dialed, machine_roots};
+use crate::hook::{CallError, Caller, Connector, Dial, Login, Protocols, Target, dialed, machine_roots};
 use crate::pipeline::Review;
+use crate::trace;
 
 /// The largest answer: a patch may hold a whole object (3 MiB) in base64, and there is no more than that to say.
 const ANSWER_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// The longest text of a failed service that is repeated (upstream's `maxUnstructuredResponseTextBytes`).
 const TEXT_BYTES_MAX: usize = 2048;
+/// How often a question is asked in all (upstream: once, and `maxRetries` times more).
+const ATTEMPTS_MAX: u32 = 11;
 /// What we call ourselves to webhooks, as upstream.
 const AGENT: &str = "kube-apiserver-admission";
 const PORT_DEFAULT: u64 = 443;
@@ -202,11 +206,11 @@ fn clean(path: &str) -> String {
 // === impl Client ===
 
 impl Client {
-    /// Sends a question and takes the answer's body.
+    /// Sends a question and takes the answer's body. `trace` is the client's, when this is not told of itself.
     ///
     /// # Errors
     /// The service is not reached, says nothing in time, or answers with another status than success.
-    pub async fn ask(&self, question: Bytes, timeout: Duration) -> Result<Bytes, Failure> {
+    pub async fn ask(&self, question: Bytes, timeout: Duration, trace: Option<&HeaderValue>) -> Result<Bytes, Failure> {
         // The service is told whole seconds, of a part of one more than there is.
         let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
         let url = format!("{}?timeout={seconds}s", self.url);
@@ -217,8 +221,22 @@ impl Client {
         let target: Uri = url
             .parse()
             .map_err(|error: http::uri::InvalidUri| failed(&error.to_string()))?;
-        let exchange = self.caller.post(target, question, ANSWER_BYTES_MAX);
-        let (head, body) = match tokio::time::timeout(timeout, exchange).await {
+        let trace = trace::onward(trace);
+        let exchange = async {
+            let mut attempt = 1;
+            loop {
+                let answer = self
+                    .caller
+                    .post(target.clone(), question.clone(), ANSWER_BYTES_MAX, trace.clone());
+                let (head, body) = answer.await?;
+                match patience(&head) {
+                    Some(pause) if attempt < ATTEMPTS_MAX => tokio::time::sleep(pause).await,
+                    _ => return Ok::<_, CallError>((head, body)),
+                }
+                attempt += 1;
+            }
+        };
+        let (head, body): (Parts, Bytes) = match tokio::time::timeout(timeout, exchange).await {
             Err(_) => return Err(failed("context deadline exceeded")),
             Ok(Err(error)) => return Err(failed(&error.why)),
             Ok(Ok(answer)) => answer,
@@ -235,6 +253,13 @@ impl Client {
     }
 }
 
+/// How long a service that cannot answer now wants to be left alone (`checkWait`). Other forms than seconds do not count.
+fn patience(head: &Parts) -> Option<Duration> {
+    let passes = head.status == StatusCode::TOO_MANY_REQUESTS || head.status.is_server_error();
+    let seconds = head.headers.get(RETRY_AFTER).filter(|_| passes)?.to_str().ok()?;
+    seconds.parse().ok().map(Duration::from_secs)
+}
+
 fn media(head: &Parts) -> &str {
     head.headers
         .get(CONTENT_TYPE)
@@ -242,8 +267,8 @@ fn media(head: &Parts) -> &str {
         .unwrap_or("")
 }
 
-/// A status other than success, as upstream's client words it. Redirects are none of ours to follow: a webhook does not
-/// choose what else the server asks.
+/// A status other than success, as upstream's client words it. Redirects are none of ours to follow, though upstream's client
+/// does: a webhook does not choose what else the server asks (CVE-2020-8561).
 fn refused(head: &Parts, body: &[u8]) -> Failure {
     let code = head.status.as_u16();
     if let Ok(status) = serde_json::from_slice::<Status>(body)
@@ -300,9 +325,16 @@ impl Route {
             return Err(io::Error::other(format!("service {name} not found")));
         };
         let service = service.value();
+        let no_way = || io::Error::other("this server has no way to its pods");
         if service["spec"]["type"] == "ExternalName" {
-            // Upstream's server goes there, too; here Services lead to endpoints only.
-            return Err(io::Error::other("unsupported service type \"ExternalName\""));
+            // Its ports do not count, as upstream.
+            let host = service["spec"]["externalName"].as_str().unwrap_or("");
+            return self
+                .services
+                .as_ref()
+                .ok_or_else(no_way)?
+                .dial_external(host, self.port)
+                .await;
         }
         let Some(port_name) = service_port(&service, &self.port.to_string()) else {
             let port = self.port;
@@ -316,10 +348,7 @@ impl Route {
         }
         let (address, port) = &endpoints[self.random.index(endpoints.len())];
         let address = checked(address, *port).ok_or_else(|| io::Error::other("address not allowed"))?;
-        let Some(services) = &self.services else {
-            return Err(io::Error::other("this server has no way to its pods"));
-        };
-        let stream = services.dial(address).await;
+        let stream = self.services.as_ref().ok_or_else(no_way)?.dial(address).await;
         stream.map_err(|error| dialed(&address.to_string(), &error))
     }
 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use api::{Map, Value};
 use cel::{Budget, Environment, Program, Type, compile};
 use serde_json::json;
+use tokio::time::Instant;
 
+use crate::metrics::shared;
 use crate::request::UserInfo;
 
 /// The version of Kubernetes that expressions are of.
@@ -86,7 +88,10 @@ impl Expression {
     }
 
     fn compiled(environment: &Environment, text: &str) -> Result<Expression, String> {
-        let program = compile(environment, text).map_err(|issues| format!("compilation failed: {issues}"))?;
+        let began = Instant::now();
+        let compiled = compile(environment, text);
+        shared().expressions.compiled(began.elapsed());
+        let program = compiled.map_err(|issues| format!("compilation failed: {issues}"))?;
         Ok(Expression {
             text: text.to_owned(),
             program: Arc::new(program),
@@ -107,7 +112,9 @@ impl Expression {
 
     fn evaluate<'a>(&self, name: &str, value: &'a Value, kind: &Type) -> Result<cel::Value<'a>, String> {
         let variables = [(name, cel::Value::from_json(value, kind))];
+        let began = Instant::now();
         let given = self.program.evaluate(&variables, &mut Budget::for_one_call());
+        shared().expressions.evaluated(began.elapsed());
         given.map_err(|error| format!("expression '{}' resulted in error: {error}", self.text))
     }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use base::Clock;
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 pub use self::expressions::{Expression, Expressions, Rule};
 use self::fetch::Fetcher;
@@ -27,6 +28,7 @@ use self::provider::Provider;
 pub(crate) use self::signature::ALGORITHMS;
 use self::signature::Unverified;
 use super::{TokenKind, own_audiences};
+use crate::metrics::shared;
 use crate::pipeline::Identity;
 use crate::request::UserInfo;
 
@@ -126,7 +128,13 @@ impl JwtTokens {
             });
             return Err(whys.collect::<Vec<_>>().join(", "));
         }
-        self.issuers.store(Arc::new(made));
+        let before = self.issuers.swap(Arc::new(made));
+        for gone in before
+            .iter()
+            .filter(|old| issuers.iter().all(|new| new.url != old.settings.url))
+        {
+            shared().credentials.forget_issuer(&gone.settings.url);
+        }
         Ok(())
     }
 
@@ -156,7 +164,11 @@ impl JwtTokens {
             return Ok(None);
         };
         let now = self.clock.now().as_millisecond() as f64 / 1000.0;
-        issuer.user(&unverified, now).await.map(Some)
+        let began = Instant::now();
+        let user = issuer.user(&unverified, now).await;
+        let metrics = &shared().credentials;
+        metrics.verified(&issuer.settings.url, user.is_ok(), began.elapsed());
+        user.map(Some)
     }
 }
 
@@ -171,7 +183,11 @@ impl TokenKind for JwtTokens {
                 return Ok(None);
             };
             let user = self.find(token).await?;
-            Ok(user.map(|user| Identity { user, audiences }))
+            Ok(user.map(|user| Identity {
+                user,
+                audiences,
+                note: None,
+            }))
         })
     }
 }

@@ -12,12 +12,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::fetch::Fetcher;
 use super::signature::{KeySet, Unverified};
+use crate::metrics::shared;
 
 /// The pause before an issuer that did not answer is asked again: upstream's. Nothing tells when it would.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// One issuer's documents.
 pub(super) struct Provider {
+    issuer: String,
     fetcher: Fetcher,
     keys_url: watch::Receiver<Result<String, String>>,
     keys: ArcSwapOption<KeySet>,
@@ -36,7 +38,8 @@ impl Provider {
             Some(url) => url.to_owned(),
             None => format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/')),
         };
-        let (issuer, asked) = (issuer.to_owned(), fetcher.clone());
+        let (own, asked) = (issuer.to_owned(), fetcher.clone());
+        let issuer = own.clone();
         let task = tokio::spawn(async move {
             loop {
                 let found = discover(&asked, &issuer, &place).await;
@@ -52,6 +55,7 @@ impl Provider {
             }
         });
         Arc::new(Provider {
+            issuer: own,
             fetcher,
             keys_url,
             keys: ArcSwapOption::empty(),
@@ -100,6 +104,11 @@ impl Provider {
         if unchanged {
             let url = self.keys_url.borrow().clone()?;
             let document = self.fetcher.get(&url).await;
+            let read = document
+                .as_deref()
+                .ok()
+                .filter(|document| KeySet::read(document).is_ok());
+            shared().credentials.keys_asked(&self.issuer, read);
             let document = document.map_err(|why| format!("failed to verify signature: fetching keys {why}"))?;
             newest = Some(Arc::new(KeySet::read(&document)?));
             self.keys.store(newest.clone());

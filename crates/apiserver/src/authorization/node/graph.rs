@@ -1,16 +1,20 @@
-//! What the pods of each node use.
+//! What the pods of each node use, and what belongs to the node itself.
 //!
-//! Source: `plugin/pkg/auth/authorizer/node/graph.go` and `graph_populator.go`.
+//! Source: `plugin/pkg/auth/authorizer/node/graph.go` and `graph_populator.go`; of the secrets of volumes
+//! `pkg/api/v1/persistentvolume/util.go`.
 //! Invariant: `uses` counts, for each node, the pods bound to it that refer to an object; a pod that is deleted, or
 //! terminal, still counts until it is gone, as upstream.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use api::{GroupResource, Value};
+use tokio::time::Instant;
 
 use crate::cluster::{Change, Changes, Cluster, Object};
+use crate::metrics::shared;
 
-/// A resource of the core group, a namespace and a name.
+/// A resource, a namespace and a name. No two groups have resources of the same name here.
 pub(crate) type Used = (&'static str, Box<str>, Box<str>);
 
 /// Which node reaches which object.
@@ -18,20 +22,30 @@ pub(super) struct Graph {
     pods: Box<dyn Changes>,
     volumes: Box<dyn Changes>,
     slices: Box<dyn Changes>,
+    attachments: Box<dyn Changes>,
     /// Per pod (namespace, name): its node and what it uses.
     pod_uses: HashMap<(Box<str>, Box<str>), (Box<str>, Vec<Used>)>,
     /// Per object: how many pods of which node use it.
     uses: HashMap<Used, BTreeMap<Box<str>, usize>>,
-    /// The claim of each volume.
-    claims: HashMap<Box<str>, (Box<str>, Box<str>)>,
-    /// The node of each slice of devices that is of one.
+    /// What each volume that has a claim leads to.
+    bound: HashMap<Box<str>, Bound>,
+    /// The volumes that need a secret (namespace, name).
+    volumes_of_secret: HashMap<(Box<str>, Box<str>), HashSet<Box<str>>>,
+    /// The node of each slice of devices that is of one, and of each attachment.
     slice_nodes: HashMap<Box<str>, Box<str>>,
+    attachment_nodes: HashMap<Box<str>, Box<str>>,
+}
+
+/// A volume's claim, and the secrets that a kubelet needs to mount it; each with its namespace.
+struct Bound {
+    claim: (Box<str>, Box<str>),
+    secrets: Vec<(Box<str>, Box<str>)>,
 }
 
 // === impl Graph ===
 
 impl Graph {
-    /// Follows pods, volumes and slices from now on.
+    /// Follows pods, volumes, slices and attachments from now on.
     pub(super) fn new(cluster: &dyn Cluster) -> Graph {
         let follow = |group: &str, resource: &str| {
             cluster.changes(&GroupResource {
@@ -43,10 +57,13 @@ impl Graph {
             pods: follow("", "pods"),
             volumes: follow("", "persistentvolumes"),
             slices: follow("resource.k8s.io", "resourceslices"),
+            attachments: follow("storage.k8s.io", "volumeattachments"),
             pod_uses: HashMap::new(),
             uses: HashMap::new(),
-            claims: HashMap::new(),
+            bound: HashMap::new(),
+            volumes_of_secret: HashMap::new(),
             slice_nodes: HashMap::new(),
+            attachment_nodes: HashMap::new(),
         }
     }
 
@@ -54,11 +71,14 @@ impl Graph {
     pub(super) fn reaches(&mut self, node: &str, resource: &'static str, namespace: &str, name: &str) -> bool {
         self.drain();
         match resource {
-            "persistentvolumes" => match self.claims.get(name) {
-                Some((namespace, claim)) => self.count(node, "persistentvolumeclaims", namespace, claim),
-                None => false,
-            },
+            "persistentvolumes" => self.mounts(node, name),
+            "secrets" if !self.count(node, resource, namespace, name) => {
+                let volumes = self.volumes_of_secret.get(&(namespace.into(), name.into()));
+                volumes.is_some_and(|volumes| volumes.iter().any(|volume| self.mounts(node, volume)))
+            }
+            "secrets" => true,
             "resourceslices" => self.slice_nodes.get(name).is_some_and(|owner| **owner == *node),
+            "volumeattachments" => self.attachment_nodes.get(name).is_some_and(|owner| **owner == *node),
             _ => self.count(node, resource, namespace, name),
         }
     }
@@ -73,10 +93,10 @@ impl Graph {
                 }
                 Change::Changed { old, new } => {
                     if let Some(pod) = old {
-                        self.remove(&pod);
+                        timed("DeletePod", || self.remove(&pod));
                     }
                     if let Some(pod) = new {
-                        self.add(&pod);
+                        timed("AddPod", || self.add(&pod));
                     }
                 }
             }
@@ -84,26 +104,49 @@ impl Graph {
         while let Some(change) = self.volumes.try_next() {
             match change {
                 Change::Reset(volumes) => {
-                    self.claims = volumes.iter().filter_map(claim_of).collect();
+                    self.bound.clear();
+                    self.volumes_of_secret.clear();
+                    volumes.iter().for_each(|volume| self.bind(volume));
                 }
                 Change::Changed { old, new } => {
                     if let Some(volume) = old {
-                        self.claims.remove(volume.name());
+                        timed("DeletePV", || self.unbind(volume.name()));
                     }
-                    self.claims.extend(new.and_then(|volume| claim_of(&volume)));
+                    if let Some(volume) = new {
+                        timed("AddPV", || self.bind(&volume));
+                    }
                 }
             }
         }
-        while let Some(change) = self.slices.try_next() {
-            match change {
-                Change::Reset(slices) => {
-                    self.slice_nodes = slices.iter().filter_map(node_of_slice).collect();
-                }
-                Change::Changed { old, new } => {
-                    if let Some(slice) = old {
-                        self.slice_nodes.remove(slice.name());
-                    }
-                    self.slice_nodes.extend(new.and_then(|slice| node_of_slice(&slice)));
+        let words = ("AddResourceSlice", "DeleteResourceSlice");
+        of_nodes(&mut *self.slices, &mut self.slice_nodes, words);
+        let words = ("AddVolumeAttachment", "DeleteVolumeAttachment");
+        of_nodes(&mut *self.attachments, &mut self.attachment_nodes, words);
+    }
+
+    /// Whether a pod of the node uses the claim of that volume.
+    fn mounts(&self, node: &str, volume: &str) -> bool {
+        self.bound.get(volume).is_some_and(|bound| {
+            let (namespace, claim) = &bound.claim;
+            self.count(node, "persistentvolumeclaims", namespace, claim)
+        })
+    }
+
+    fn bind(&mut self, volume: &Object) {
+        let Some(bound) = bound(&volume.value()) else { return };
+        for secret in &bound.secrets {
+            let volumes = self.volumes_of_secret.entry(secret.clone()).or_default();
+            volumes.insert(volume.name().into());
+        }
+        self.bound.insert(volume.name().into(), bound);
+    }
+
+    fn unbind(&mut self, volume: &str) {
+        for secret in self.bound.remove(volume).into_iter().flat_map(|bound| bound.secrets) {
+            if let Some(volumes) = self.volumes_of_secret.get_mut(&secret) {
+                volumes.remove(volume);
+                if volumes.is_empty() {
+                    self.volumes_of_secret.remove(&secret);
                 }
             }
         }
@@ -154,17 +197,62 @@ impl Graph {
     }
 }
 
-fn claim_of(volume: &std::sync::Arc<Object>) -> Option<(Box<str>, (Box<str>, Box<str>))> {
-    let value = volume.value();
-    let claim = &value["spec"]["claimRef"];
-    Some((
-        volume.name().into(),
-        (claim["namespace"].as_str()?.into(), claim["name"].as_str()?.into()),
-    ))
+/// Brings the nodes of objects that name one in `spec.nodeName` up to date; the words are upstream's for metrics.
+fn of_nodes(changes: &mut dyn Changes, nodes: &mut HashMap<Box<str>, Box<str>>, words: (&'static str, &'static str)) {
+    let node_of = |object: &Arc<Object>| {
+        let node = object.value()["spec"]["nodeName"].as_str()?.into();
+        Some((Box::<str>::from(object.name()), node))
+    };
+    while let Some(change) = changes.try_next() {
+        match change {
+            Change::Reset(all) => *nodes = all.iter().filter_map(node_of).collect(),
+            Change::Changed { old, new } => {
+                if let Some(object) = old {
+                    timed(words.1, || nodes.remove(object.name()));
+                }
+                timed(words.0, || nodes.extend(new.as_ref().and_then(node_of)));
+            }
+        }
+    }
 }
 
-fn node_of_slice(slice: &std::sync::Arc<Object>) -> Option<(Box<str>, Box<str>)> {
-    Some((slice.name().into(), slice.value()["spec"]["nodeName"].as_str()?.into()))
+fn timed<T>(operation: &'static str, work: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let done = work();
+    shared().authorizers.graph_changed(operation, began.elapsed());
+    done
+}
+
+/// What a volume leads to, when it has a claim.
+fn bound(volume: &Value) -> Option<Bound> {
+    let spec = volume["spec"].as_object()?;
+    let claim = &spec.get("claimRef")?;
+    let claim: (Box<str>, Box<str>) = (claim["namespace"].as_str()?.into(), claim["name"].as_str()?.into());
+    let mut secrets = Vec::new();
+    let mut add = |namespace: &Value, name: &Value| {
+        // Older volumes name no namespace: then it is the claim's.
+        let namespace = namespace.as_str().filter(|namespace| !namespace.is_empty());
+        let namespace = namespace.unwrap_or(&claim.0);
+        if let Some(name) = name.as_str().filter(|name| !name.is_empty()) {
+            secrets.push((namespace.into(), name.into()));
+        }
+    };
+    // What CSI's controllers need is not for kubelets.
+    const SEEN_BY_KUBELETS: [&str; 4] = [
+        "secretRef",
+        "nodePublishSecretRef",
+        "nodeStageSecretRef",
+        "nodeExpandSecretRef",
+    ];
+    for (kind, source) in spec.iter().filter(|(_, source)| source.is_object()) {
+        for field in SEEN_BY_KUBELETS {
+            add(&source[field]["namespace"], &source[field]["name"]);
+        }
+        if kind == "azureFile" {
+            add(&source["secretNamespace"], &source["secretName"]);
+        }
+    }
+    Some(Bound { claim, secrets })
 }
 
 /// All that a pod gives its node access to, each once. A pod that is its own kubelet's mirror gives no access to anything.
@@ -172,8 +260,24 @@ fn used_by(pod: &Value, namespace: &str, name: &str) -> Vec<Used> {
     let mut used = vec![("pods", namespace.into(), name.into())];
     if api::meta::annotation(pod, "kubernetes.io/config.mirror").is_none() {
         used.extend(references(pod, namespace, name));
+        used.extend(device_claims(pod).map(|claim| ("resourceclaims", namespace.into(), claim.into())));
     }
     used
+}
+
+/// The claims of devices that a pod has: by their names, or by those that were made for it.
+/// Source: `Name` of `k8s.io/dynamic-resource-allocation/resourceclaim`.
+fn device_claims(pod: &Value) -> impl Iterator<Item = &str> {
+    let (spec, status) = (&pod["spec"], &pod["status"]);
+    let own = list(&spec["resourceClaims"]).filter_map(|claim| match claim["resourceClaimName"].as_str() {
+        Some(name) => Some(name),
+        None => {
+            let mut made = list(&status["resourceClaimStatuses"]);
+            made.find(|made| made["name"] == claim["name"])?["resourceClaimName"].as_str()
+        }
+    });
+    let extended = status["extendedResourceClaimStatus"]["resourceClaimName"].as_str();
+    own.chain(extended).filter(|name| !name.is_empty())
 }
 
 /// All that a pod refers to, each once.

@@ -157,6 +157,12 @@ impl NodeAuthorizer {
             ("coordination.k8s.io", "leases", "") => lease(node, attributes),
             ("storage.k8s.io", "csinodes", "") => own_name(node, attributes, "CSINode"),
             ("resource.k8s.io", "resourceslices", "") => self.slices(node, attributes),
+            ("resource.k8s.io", "resourceclaims", "") => {
+                self.by_pod(node, "resourceclaims", attributes, &["get"], ONLY_GET)
+            }
+            ("storage.k8s.io", "volumeattachments", "") => {
+                self.by_pod(node, "volumeattachments", attributes, &["get"], ONLY_GET)
+            }
             _ if self.rules.iter().any(|rule| rule.allows(attributes)) => Decision::Allow(String::new()),
             _ => no(String::new()),
         }
@@ -265,7 +271,9 @@ mod tests {
                 {"name": "c", "persistentVolumeClaim": {"claimName": "claim"}},
                 {"name": "i", "csi": {"nodePublishSecretRef": {"name": "csi-secret"}}},
             ],
-        }})
+            "resourceClaims": [{"name": "d", "resourceClaimName": "device"}, {"name": "t", "resourceClaimTemplateName": "x"},
+                {"name": "u", "resourceClaimTemplateName": "x"}],
+        }, "status": {"resourceClaimStatuses": [{"name": "t", "resourceClaimName": "made"}, {"name": "u"}]}})
     }
 
     fn allowed(authorizer: &NodeAuthorizer, request: &str) -> bool {
@@ -307,7 +315,23 @@ mod tests {
             ),
             (
                 "persistentvolumes",
-                json!({"metadata": {"name": "pv"}, "spec": {"claimRef": {"namespace": "ns", "name": "claim"}}}),
+                json!({"metadata": {"name": "pv"}, "spec": {"claimRef": {"namespace": "ns", "name": "claim"},
+                    "csi": {"nodeStageSecretRef": {"namespace": "storage", "name": "stage"},
+                        "nodePublishSecretRef": {"name": "publish"},
+                        "controllerPublishSecretRef": {"namespace": "storage", "name": "controllers"}}}}),
+            ),
+            (
+                "persistentvolumes",
+                json!({"metadata": {"name": "else"}, "spec": {"claimRef": {"namespace": "ns", "name": "unused"},
+                    "azureFile": {"secretName": "elsewhere", "secretNamespace": "storage"}}}),
+            ),
+            (
+                "volumeattachments.storage.k8s.io",
+                json!({"metadata": {"name": "own"}, "spec": {"nodeName": "a"}}),
+            ),
+            (
+                "volumeattachments.storage.k8s.io",
+                json!({"metadata": {"name": "other"}, "spec": {"nodeName": "b"}}),
             ),
         ]);
         let authorizer = NodeAuthorizer::new(&world, &node_role());
@@ -325,6 +349,18 @@ mod tests {
             ("get - persistentvolumeclaims ns claim", true),
             ("get - persistentvolumes - pv", true),
             ("get - persistentvolumes - other", false),
+            ("get - secrets storage stage", true),
+            ("get - secrets ns publish", true),
+            ("get - secrets storage controllers", false),
+            ("get - secrets storage elsewhere", false),
+            ("get storage.k8s.io volumeattachments - own", true),
+            ("get storage.k8s.io volumeattachments - other", false),
+            ("list storage.k8s.io volumeattachments - -", false),
+            ("patch storage.k8s.io volumeattachments/status - own", false),
+            ("get resource.k8s.io resourceclaims ns device", true),
+            ("get resource.k8s.io resourceclaims ns made", true),
+            ("update resource.k8s.io resourceclaims ns device", false),
+            ("get resource.k8s.io resourceclaims/status ns device", false),
             ("create - serviceaccounts/token ns sa", true),
             ("create - serviceaccounts/token ns other", false),
             ("get - pods ns own", true),
@@ -369,10 +405,16 @@ mod tests {
         }
         world.remove("pods", "ns", "own");
         assert!(!allowed(&authorizer, "get - secrets ns volume-secret"));
+        assert!(!allowed(&authorizer, "get - secrets storage stage"));
         world.put("pods", pod("own", "b"));
         assert!(!allowed(&authorizer, "get - secrets ns volume-secret"));
         world.put("pods", pod("two", "a"));
         assert!(allowed(&authorizer, "get - secrets ns volume-secret"));
+        assert!(allowed(&authorizer, "get - secrets storage stage"));
+        world.remove("persistentvolumes", "", "pv");
+        assert!(!allowed(&authorizer, "get - secrets storage stage"));
+        world.remove("volumeattachments.storage.k8s.io", "", "own");
+        assert!(!allowed(&authorizer, "get storage.k8s.io volumeattachments - own"));
     }
 
     #[test]

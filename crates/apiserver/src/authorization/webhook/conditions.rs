@@ -5,6 +5,9 @@
 use api::Value;
 use cel::{Budget, Environment, Program, Type, compile};
 use serde_json::json;
+use tokio::time::Instant;
+
+use crate::metrics::shared;
 
 /// Expressions are compiled as those that are stored: with all that v1.36 knows.
 const MINOR: u16 = 36;
@@ -24,6 +27,11 @@ impl Conditions {
         compiled.collect::<Result<Vec<_>, String>>().map(Conditions)
     }
 
+    /// Whether there are none.
+    pub(super) fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether all of them hold for a review. One that is false decides, whatever fails beside it.
     ///
     /// # Errors
@@ -36,7 +44,10 @@ impl Conditions {
         let mut errors = Vec::new();
         for (text, program) in &self.0 {
             let variables = [("request", cel::Value::from_json(&request, &kind))];
-            match program.evaluate(&variables, &mut Budget::for_one_call()) {
+            let began = Instant::now();
+            let value = program.evaluate(&variables, &mut Budget::for_one_call());
+            shared().expressions.evaluated(began.elapsed());
+            match value {
                 Ok(value) if value.as_bool() == Some(false) => return Ok(false),
                 Ok(_) => {}
                 Err(error) => errors.push(format!(
@@ -58,7 +69,10 @@ impl Conditions {
 /// Why it cannot be one, as upstream words it.
 pub(in crate::authorization) fn check(text: &str) -> Result<Program, String> {
     let environment = Environment::kubernetes(MINOR).with("request", request());
-    let program = compile(&environment, text).map_err(|issues| format!("compilation failed: {issues}"))?;
+    let began = Instant::now();
+    let compiled = compile(&environment, text);
+    shared().expressions.compiled(began.elapsed());
+    let program = compiled.map_err(|issues| format!("compilation failed: {issues}"))?;
     match program.result_type() {
         Type::Bool => Ok(program),
         other => Err(format!("must evaluate to bool but got {other}")),

@@ -11,9 +11,11 @@ use std::time::Duration;
 use api::Value;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::config::{ReviewVersion, WebhookConfiguration};
-use crate::hook::{Hook, Remembered};
+use crate::hook::{Hook, HookError, Remembered};
+use crate::metrics::shared;
 use crate::pipeline::{Authorizer, Decision, RuleSet};
 use crate::request::{Attributes, UserInfo};
 use conditions::Conditions;
@@ -63,7 +65,12 @@ impl Webhook {
 
     async fn ask(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
         let spec = review::spec(user, attributes);
-        match self.conditions.hold(&spec) {
+        let began = Instant::now();
+        let verdict = self.conditions.hold(&spec);
+        if !self.conditions.are_none() {
+            shared().authorizers.conditions(&self.name, &verdict, began.elapsed());
+        }
+        match verdict {
             Ok(true) => {}
             Ok(false) => return Decision::NoOpinion(String::new()),
             Err(error) => return self.failed(error),
@@ -72,7 +79,14 @@ impl Webhook {
         if let Some(answer) = self.answers.lock().get(&question) {
             return answer.decision();
         }
-        let outcome = self.hook.ask(&review::review(spec, self.version)).await;
+        let told =
+            |outcome: Result<(), &HookError>, took| shared().authorizers.called(&self.name, result(outcome), took);
+        let outcome = self.hook.ask_told(&review::review(spec, self.version), told).await;
+        if let Err(error) = &outcome
+            && !self.denies_on_error
+        {
+            shared().authorizers.failed_open(&self.name, result(Err(error)));
+        }
         let answer = match outcome
             .map_err(|error| error.to_string())
             .and_then(|said| Answer::read(&said))
@@ -99,6 +113,15 @@ impl Webhook {
             reason: String::new(),
             error,
         }
+    }
+}
+
+/// How a call ended, in upstream's words for metrics.
+fn result(outcome: Result<(), &HookError>) -> &'static str {
+    match outcome {
+        Ok(()) => "success",
+        Err(error) if error.is_late() => "timeout",
+        Err(_) => "error",
     }
 }
 

@@ -12,7 +12,10 @@ use rpc::kms::key_management_service_client::KeyManagementServiceClient;
 use rpc::kms::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::metrics::shared;
 
 /// The thread that speaks with key services.
 pub(in crate::sealing) struct KmsRuntime(Option<Runtime>);
@@ -41,6 +44,7 @@ impl Drop for KmsRuntime {
 
 /// A key service. Every call ends after its timeout.
 pub(super) struct Client {
+    provider: String,
     handle: Handle,
     service: KeyManagementServiceClient<Channel>,
     timeout: Duration,
@@ -48,7 +52,7 @@ pub(super) struct Client {
 
 impl Client {
     /// Connects when it is first asked, and again whenever the connection is lost.
-    pub(super) fn new(runtime: &KmsRuntime, path: &str, timeout: Duration) -> Client {
+    pub(super) fn new(runtime: &KmsRuntime, provider: &str, path: &str, timeout: Duration) -> Client {
         let handle = runtime.handle().clone();
         // The kernel's own name space is told by a zero in front.
         let path = match path.strip_prefix('@') {
@@ -62,9 +66,19 @@ impl Client {
         let _entered = handle.enter();
         let channel = Endpoint::from_static("http://kms").connect_with_connector_lazy(connector);
         Client {
+            provider: provider.to_owned(),
             service: KeyManagementServiceClient::new(channel),
             handle: handle.clone(),
             timeout,
+        }
+    }
+
+    /// A call of that name in gRPC.
+    fn call(&self, method: &'static str) -> Call {
+        Call {
+            provider: self.provider.clone(),
+            method,
+            timeout: self.timeout,
         }
     }
 
@@ -76,20 +90,25 @@ impl Client {
     pub(super) async fn status(&self) -> Result<StatusResponse, String> {
         let mut service = self.service.clone();
         let asked = async move { service.status(StatusRequest {}).await };
-        run(self.timeout, asked).await
+        self.call("/v2.KeyManagementService/Status").run(asked).await
     }
 
     pub(super) async fn encrypt(&self, request: EncryptRequest) -> Result<EncryptResponse, String> {
         let mut service = self.service.clone();
-        run(self.timeout, async move { service.encrypt(request).await }).await
+        let asked = async move { service.encrypt(request).await };
+        self.call("/v2.KeyManagementService/Encrypt").run(asked).await
     }
 
     /// Waits on the calling thread, for no longer than the timeout.
     pub(super) fn decrypt(&self, request: DecryptRequest) -> Result<DecryptResponse, String> {
         let (answer, answered) = mpsc::sync_channel(1);
-        let (mut service, timeout) = (self.service.clone(), self.timeout);
+        let (mut service, timeout, call) = (
+            self.service.clone(),
+            self.timeout,
+            self.call("/v2.KeyManagementService/Decrypt"),
+        );
         self.spawn(async move {
-            let outcome = run(timeout, async move { service.decrypt(request).await }).await;
+            let outcome = call.run(async move { service.decrypt(request).await }).await;
             // Nobody waits any more.
             let _ = answer.send(outcome);
         });
@@ -99,17 +118,27 @@ impl Client {
     }
 }
 
-async fn run<T>(
+/// One call, with its deadline, and counted.
+struct Call {
+    provider: String,
+    method: &'static str,
     timeout: Duration,
-    asked: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-) -> Result<T, String> {
-    match tokio::time::timeout(timeout, asked).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(format!(
-            "rpc error: code = {:?} desc = {}",
-            status.code(),
-            status.message()
-        )),
-        Err(_) => Err("context deadline exceeded".into()),
+}
+
+impl Call {
+    async fn run<T>(self, asked: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, String> {
+        let began = Instant::now();
+        let (code, outcome) = match tokio::time::timeout(self.timeout, asked).await {
+            Ok(Ok(answer)) => ("OK".to_owned(), Ok(answer.into_inner())),
+            Ok(Err(status)) => {
+                let code = format!("{:?}", status.code());
+                let why = format!("rpc error: code = {code} desc = {}", status.message());
+                (code, Err(why))
+            }
+            Err(_) => ("DeadlineExceeded".to_owned(), Err("context deadline exceeded".into())),
+        };
+        let metrics = &shared().key_services;
+        metrics.called(&self.provider, self.method, code, began.elapsed());
+        outcome
     }
 }

@@ -29,6 +29,7 @@ use self::client::Client;
 pub(super) use self::client::KmsRuntime;
 use super::ciphers::{Gcm, SEED_BYTES_MIN, Seed};
 use super::config::KmsConfig;
+use crate::metrics::{Transformation, shared};
 
 /// How often a service is asked that is well, and one that is not. Upstream's readiness checks ask as often
 /// (`kmsPluginHealthzPositiveTTL`, `kmsPluginHealthzNegativeTTL`); nothing tells when a service changes its key.
@@ -93,7 +94,7 @@ impl Kms {
     pub(super) fn start(config: KmsConfig, runtime: &KmsRuntime, random: Random, recovered: Arc<Notify>) -> Arc<Kms> {
         let kms = Arc::new(Kms {
             prefix: format!("k8s:enc:kms:v2:{}:", config.name),
-            client: Client::new(runtime, &config.path, config.timeout),
+            client: Client::new(runtime, &config.name, &config.path, config.timeout),
             name: config.name,
             random,
             state: ArcSwapOption::empty(),
@@ -166,6 +167,7 @@ impl Kms {
             annotations: state.annotations.clone(),
             encrypted_dek_source_type: EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed.into(),
         };
+        self.used(Transformation::ToStorage, &state.key_id);
         out.extend_from_slice(self.prefix.as_bytes());
         object
             .encode(out)
@@ -183,7 +185,7 @@ impl Kms {
             Some(dek) => dek,
             None => {
                 let dek = Arc::new(self.open_dek(&object, is_seed)?);
-                self.opened.lock().keep(digest, dek.clone());
+                self.keep(digest, dek.clone());
                 dek
             }
         };
@@ -191,7 +193,19 @@ impl Kms {
             Dek::Seed(seed) => seed.open(store_key, &object.encrypted_data),
             Dek::Key(key) => key.open(store_key, &object.encrypted_data),
         }?;
+        self.used(Transformation::FromStorage, &object.key_id);
         Ok((opened, sealed_by(&self.prefix, &object.key_id, is_seed)))
+    }
+
+    fn used(&self, way: Transformation, key_id: &str) {
+        shared().key_services.used(&self.name, way, hash_of(key_id));
+    }
+
+    /// Keeps what the service opened or sealed.
+    fn keep(&self, digest: [u8; 32], dek: Arc<Dek>) {
+        let mut opened = self.opened.lock();
+        opened.keep(digest, dek);
+        shared().key_services.kept(&self.name, opened.deks.len());
     }
 
     fn open_dek(&self, object: &EncryptedObject, is_seed: bool) -> Result<Dek, String> {
@@ -249,12 +263,17 @@ impl Kms {
                 status.version
             ));
         }
+        let metrics = &shared().key_services;
         match check_key_id(&status.key_id) {
-            Err(why) => wrong.push(format!(
-                "got invalid KMSv2 KeyID hash \"{}\": {why}",
-                hash_of(&status.key_id)
-            )),
-            Ok(()) => wrong.extend(self.confirm(&status.key_id).await.err()),
+            Err(why) => {
+                metrics.invalid(&self.name, if status.key_id.is_empty() { "empty" } else { "too_long" });
+                let hash = hash_of(&status.key_id);
+                wrong.push(format!("got invalid KMSv2 KeyID hash \"{hash}\": {why}"));
+            }
+            Ok(()) => {
+                metrics.told(&self.name, hash_of(&status.key_id));
+                wrong.extend(self.confirm(&status.key_id).await.err());
+            }
         }
         let why = match &wrong[..] {
             [] => return Ok(()),
@@ -295,7 +314,7 @@ impl Kms {
         };
         check_envelope(&object).map_err(|why| format!("failed to rotate DEK, {why}"))?;
         let seed = Arc::new(Dek::new(&seed, true)?);
-        self.opened.lock().keep(digest(&object), seed.clone());
+        self.keep(digest(&object), seed.clone());
         self.state.store(Some(Arc::new(State {
             seed,
             key_id: object.key_id,

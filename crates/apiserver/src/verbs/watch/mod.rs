@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Response;
+use prometheus_client::metrics::histogram::Histogram;
 use store::{Cursor, Event, Interest, WatchError};
 use tokio::time::{Instant, Sleep};
 
@@ -26,7 +27,7 @@ use client::{Body, TransportError};
 use crate::call::Call;
 use crate::cluster::Object;
 use crate::connect::websocket;
-use crate::metrics::WatchMetrics;
+use crate::metrics::{WatchMetrics, scope};
 use crate::options::{ListOptions, Selector};
 use crate::registry::Served;
 use crate::respond::body;
@@ -47,6 +48,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// WATCH.
 pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body>, Status> {
+    let began = Instant::now();
     let options = ListOptions::parse(call, served, true)?;
     let encoder = Encoder::new(call, served)?;
     let start = match start(call, served, &options).await {
@@ -68,6 +70,7 @@ pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bo
     } = &served.gvr;
     let now = Instant::now();
     let deadline = now + Duration::from_secs(seconds);
+    let asked_to_list = options.initial_events == Some(true) && options.bookmarks;
     let next_bookmark = options.bookmarks.then(|| now + BOOKMARK_INTERVAL);
     let state = Watcher {
         encoder,
@@ -86,6 +89,15 @@ pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bo
             next_bookmark.unwrap_or(deadline).min(deadline),
         )),
         metrics: call.server.metrics.reads.watch(group, version, resource),
+        listing: asked_to_list.then(|| {
+            (
+                began,
+                call.server
+                    .metrics
+                    .reads
+                    .watch_list(&served.gvr, scope(&call.attributes)),
+            )
+        }),
         open: Open::new(&served.frames),
         call: call.clone(),
         ended: false,
@@ -125,7 +137,7 @@ async fn start(call: &Call, served: &Served, options: &ListOptions) -> Result<St
     }
     // Without initial events, a watch from a version of the future has nothing to tell until then.
     if initial {
-        storage.wait_for(version).await?;
+        call.wait_for(&served.kind.resource, version).await?;
     }
     let mut backlog = Vec::new();
     let from = match (initial, version) {
@@ -203,6 +215,8 @@ struct Watcher {
     /// Rings at the deadline or the next bookmark, whichever is first.
     timer: Pin<Box<Sleep>>,
     metrics: WatchMetrics,
+    /// Since when the client waits for what is there, and where that is counted.
+    listing: Option<(Instant, Histogram)>,
     #[allow(dead_code, reason = "held for its drop")]
     open: Open,
     call: Arc<Call>,
@@ -254,7 +268,12 @@ impl Watcher {
                     self.metrics.sent(out.len() - before);
                     written
                 }
-                Ok(Next::InitialEnd) => self.bookmark(out, true),
+                Ok(Next::InitialEnd) => {
+                    if let Some((began, seconds)) = self.listing.take() {
+                        seconds.observe(began.elapsed().as_secs_f64());
+                    }
+                    self.bookmark(out, true)
+                }
                 Ok(Next::Event(event)) => self.event(&event, out),
                 Ok(Next::Nothing) => return,
                 Err(status) => Err(status),

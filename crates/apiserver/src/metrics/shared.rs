@@ -1,0 +1,44 @@
+//! What is counted by parts that are made before a server is: one set for the process, as `client::metrics::of_process`.
+
+use std::sync::LazyLock;
+
+use base::Clock;
+
+use super::authorizers::AuthorizerMetrics;
+use super::credentials::CredentialMetrics;
+use super::expressions::ExpressionMetrics;
+use super::key_services::KeyServiceMetrics;
+use super::names::Names;
+
+/// Those metrics.
+#[derive(Default)]
+pub struct Shared {
+    /// Who decides what requests may.
+    pub authorizers: AuthorizerMetrics,
+    /// Tokens.
+    pub credentials: CredentialMetrics,
+    /// Expressions (CEL).
+    pub expressions: ExpressionMetrics,
+    /// Key services of encryption at rest.
+    pub key_services: KeyServiceMetrics,
+}
+
+/// The one set of this process.
+pub fn shared() -> &'static Shared {
+    static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
+    &SHARED
+}
+
+impl Shared {
+    pub(super) fn register(&self, r: &mut Names) {
+        self.authorizers.register(r);
+        self.credentials.register(r);
+        self.expressions.register(r);
+        self.key_services.register(r);
+    }
+}
+
+/// Now, as timestamps among metrics tell it: seconds since 1970.
+pub(super) fn now_seconds() -> f64 {
+    Clock::real().now().as_millisecond() as f64 / 1000.0
+}
