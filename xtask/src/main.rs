@@ -22,7 +22,7 @@ usage: cargo xtask JOB
   tidy               crate edges, module docs, formatting, clippy, file lengths
   bench [FILTER...] [--json FILE] [--update]   measured figures beside the design's targets
   bench etcd [--update] [--seconds N] [--keys N] [--only engine|front|etcd]   our store beside Debian's etcd
-  fuzz [FLAGS]       every group of fuzz targets for a minute; flags as in crates/testkit/examples/fuzz.rs
+  fuzz [FLAGS]       every fuzz target for a minute; flags as in crates/testkit/examples/fuzz.rs
   demo [--down]      builds the release binary, starts a cluster and looks at it from the outside
   generate schema FACTS   crates/api/data from the table of API facts
   generate kinds          docs/kinds.md

@@ -17,7 +17,7 @@ pub fn run(arguments: &[&str]) -> anyhow::Result<()> {
     uml::run()
 }
 
-/// Every group of fuzz targets for a minute, a group a core. Not with `--release`: that would build everything once more, and
+/// Every fuzz target for a minute, four a core. Not with `--release`: that would build everything once more, and
 /// would not see numbers that overflow.
 pub fn fuzz(arguments: &[&str]) -> anyhow::Result<()> {
     let mut command = vec!["run", "--locked", "--package", "testkit", "--example", "fuzz", "--"];

@@ -220,7 +220,9 @@ pub fn certificate_request(input: &[u8]) -> String {
 }
 
 pub fn make_certificate(_: &Random) -> Vec<u8> {
-    let pair = REQUESTS.authority.issue_client("jane", Some("dev"), Clock::real().now());
+    let pair = REQUESTS
+        .authority
+        .issue_client("jane", Some("dev"), Clock::real().now());
     let pair = pair.expect("a certificate can be made");
     let der = rustls_pemfile::certs(&mut pair.certificate_pem.as_bytes()).next();
     der.and_then(Result::ok).expect("a certificate can be read").to_vec()

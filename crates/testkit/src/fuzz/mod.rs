@@ -34,8 +34,6 @@ use tokio::time::Instant;
 pub struct Target {
     /// Its name, and that of its folder in the corpus.
     pub name: &'static str,
-    /// Targets of a group share its time.
-    pub group: &'static str,
     /// Makes a good input.
     pub make: fn(&Random) -> Vec<u8>,
     /// Reads an input and says what became of it. The words that vary with the input (numbers, what is quoted) do not count.
@@ -45,36 +43,36 @@ pub struct Target {
 /// All of them: a reader of bytes is fuzzed by adding its line.
 #[rustfmt::skip]
 pub const TARGETS: &[Target] = &[
-    Target { name: "json", group: "decoders", make: decoders::make_json, run: decoders::json },
-    Target { name: "yaml", group: "decoders", make: decoders::make_yaml, run: decoders::yaml },
-    Target { name: "protobuf", group: "decoders", make: decoders::make_protobuf, run: decoders::protobuf },
-    Target { name: "json_patch", group: "patches", make: patches::make_json, run: patches::json },
-    Target { name: "merge_patch", group: "patches", make: patches::make_object, run: patches::merge },
-    Target { name: "strategic_patch", group: "patches", make: patches::make_object, run: patches::strategic },
-    Target { name: "apply", group: "patches", make: patches::make_object, run: patches::apply },
-    Target { name: "label_selector", group: "texts", make: texts::make_labels, run: texts::labels },
-    Target { name: "field_selector", group: "texts", make: texts::make_fields, run: texts::fields },
-    Target { name: "quantity", group: "texts", make: texts::make_quantity, run: texts::quantity },
-    Target { name: "schedule", group: "texts", make: texts::make_schedule, run: texts::schedule },
-    Target { name: "duration", group: "texts", make: texts::make_duration, run: texts::duration },
-    Target { name: "cel", group: "texts", make: expressions::make, run: expressions::run },
-    Target { name: "path", group: "texts", make: paths::make, run: paths::run },
-    Target { name: "access_file", group: "access", make: access::make_file, run: access::file },
-    Target { name: "token", group: "access", make: access::make_token, run: access::token },
-    Target { name: "sealed", group: "access", make: access::make_sealed, run: access::sealed },
-    Target { name: "certificate_request", group: "access", make: access::make_certificate_request, run: access::certificate_request },
-    Target { name: "certificate", group: "access", make: access::make_certificate, run: access::certificate },
-    Target { name: "spdy", group: "decoders", make: streams::make_spdy, run: streams::spdy },
-    Target { name: "channels", group: "decoders", make: streams::make_channels, run: streams::channels },
-    Target { name: "table", group: "writers", make: writers::make_table, run: writers::table },
-    Target { name: "openapi", group: "writers", make: writers::make_openapi, run: writers::openapi },
-    Target { name: "log", group: "log", make: store::fuzzing::make_segment, run: store::fuzzing::segment },
-    Target { name: "snapshot", group: "snapshot", make: store::fuzzing::make_snapshot, run: store::fuzzing::snapshot },
-    Target { name: "marks", group: "log", make: store::fuzzing::make_marks, run: store::fuzzing::read_marks },
-    Target { name: "backup", group: "backup", make: storage::make_backup, run: storage::backup },
-    Target { name: "etcd", group: "etcd", make: storage::make_etcd, run: storage::etcd },
-    Target { name: "etcd_watch", group: "etcd_streams", make: etcd_streams::make_watch, run: etcd_streams::watch },
-    Target { name: "etcd_lease", group: "etcd_streams", make: etcd_streams::make_lease, run: etcd_streams::lease },
+    Target { name: "json", make: decoders::make_json, run: decoders::json },
+    Target { name: "yaml", make: decoders::make_yaml, run: decoders::yaml },
+    Target { name: "protobuf", make: decoders::make_protobuf, run: decoders::protobuf },
+    Target { name: "json_patch", make: patches::make_json, run: patches::json },
+    Target { name: "merge_patch", make: patches::make_object, run: patches::merge },
+    Target { name: "strategic_patch", make: patches::make_object, run: patches::strategic },
+    Target { name: "apply", make: patches::make_object, run: patches::apply },
+    Target { name: "label_selector", make: texts::make_labels, run: texts::labels },
+    Target { name: "field_selector", make: texts::make_fields, run: texts::fields },
+    Target { name: "quantity", make: texts::make_quantity, run: texts::quantity },
+    Target { name: "schedule", make: texts::make_schedule, run: texts::schedule },
+    Target { name: "duration", make: texts::make_duration, run: texts::duration },
+    Target { name: "cel", make: expressions::make, run: expressions::run },
+    Target { name: "path", make: paths::make, run: paths::run },
+    Target { name: "access_file", make: access::make_file, run: access::file },
+    Target { name: "token", make: access::make_token, run: access::token },
+    Target { name: "sealed", make: access::make_sealed, run: access::sealed },
+    Target { name: "certificate_request", make: access::make_certificate_request, run: access::certificate_request },
+    Target { name: "certificate", make: access::make_certificate, run: access::certificate },
+    Target { name: "spdy", make: streams::make_spdy, run: streams::spdy },
+    Target { name: "channels", make: streams::make_channels, run: streams::channels },
+    Target { name: "table", make: writers::make_table, run: writers::table },
+    Target { name: "openapi", make: writers::make_openapi, run: writers::openapi },
+    Target { name: "log", make: store::fuzzing::make_segment, run: store::fuzzing::segment },
+    Target { name: "snapshot", make: store::fuzzing::make_snapshot, run: store::fuzzing::snapshot },
+    Target { name: "marks", make: store::fuzzing::make_marks, run: store::fuzzing::read_marks },
+    Target { name: "backup", make: storage::make_backup, run: storage::backup },
+    Target { name: "etcd", make: storage::make_etcd, run: storage::etcd },
+    Target { name: "etcd_watch", make: etcd_streams::make_watch, run: etcd_streams::watch },
+    Target { name: "etcd_lease", make: etcd_streams::make_lease, run: etcd_streams::lease },
 ];
 
 /// The most inputs of new outcomes that are kept: a message with the input in it must not fill the memory.
@@ -191,7 +189,6 @@ mod tests {
         }
         let target = Target {
             name: "fragile",
-            group: "tests",
             make: |_| b"[]".to_vec(),
             run: fragile,
         };

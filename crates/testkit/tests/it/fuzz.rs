@@ -1,5 +1,5 @@
 //! The corpus, and a few new inputs for each target: that what they are made of is good, and what was found stays mended.
-//! `cargo xtask test` lets each group run for a minute.
+//! `cargo xtask test` lets each target run for a minute.
 
 use testkit::fuzz::{Enough, TARGETS, corpus, run};
 
