@@ -271,8 +271,19 @@ async fn answer(stream: &mut tokio_rustls::client::TlsStream<tokio::net::TcpStre
     }
     let head = String::from_utf8(head).unwrap().to_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let mut body = vec![0; length.unwrap().parse().unwrap()];
-    stream.read_exact(&mut body).await.unwrap();
+    let mut body = Vec::new();
+    match length {
+        Some(length) => {
+            body.resize(length.parse().unwrap(), 0);
+            stream.read_exact(&mut body).await.unwrap();
+        }
+        None => {
+            assert!(head.contains("transfer-encoding: chunked"), "{head}");
+            while !body.ends_with(b"0\r\n\r\n") {
+                body.push(stream.read_u8().await.unwrap());
+            }
+        }
+    }
     (head[9..12].parse().unwrap(), String::from_utf8(body).unwrap())
 }
 

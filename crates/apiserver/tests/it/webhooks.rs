@@ -11,6 +11,7 @@ use apiserver::authorization::AlwaysAllow;
 use apiserver::dial::{ServiceDialer, Stream};
 use apiserver::pipeline::Plugin;
 use apiserver::pki::Authority;
+use apiserver::request::UserInfo;
 use base::{Clock, Random};
 use base64::Engine as _;
 use bytes::Bytes;
@@ -372,13 +373,19 @@ async fn whoever_asks_for_patience_is_asked_again() {
 async fn the_clients_trace_is_handed_on() {
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let service = Service::start().await;
-    let (_world, api) = world(&service).await;
+    let (world, api) = world(&service).await;
     configure(
         &api,
         VALIDATING,
         &[webhook("w.x.y", &service.by_url("/allow"), &json!({}))],
     )
     .await;
+    // Somebody whose traces count, whether anybody listens here or not.
+    let monitor = UserInfo::new("monitor", ["system:monitoring"]);
+    let api = Api {
+        transport: world.running.transport(monitor),
+        token: None,
+    };
     let create = format!("POST {MAPS}");
     let headers = [("content-type", "application/json"), ("traceparent", TRACE)];
     api.call(&create, &headers, map("a").to_string()).await.ok();
