@@ -276,7 +276,7 @@ fn health_ports_tell_load_balancers_of_this_nodes_endpoints() {
     // Another port takes its place, and none is left when nobody asks any more.
     running.after(|| {
         api.edit(&resources::SERVICES, "default", "web", |object| {
-            *object = balanced(31235)
+            object["spec"]["healthCheckNodePort"] = 31235.into();
         });
     });
     assert!(health(&world.node, 31235).is_ok());
