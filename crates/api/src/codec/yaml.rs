@@ -377,10 +377,7 @@ mod tests {
             ("a:\n  x: 1\na:\n  x: 2\n", vec!["line 4: key \"a\""]),
             ("a:\n- 1\na:\n- 2\n", vec!["line 4: key \"a\""]),
             ("a:\nb: 1\na:\nb: 2\n", vec!["line 3: key \"a\"", "line 4: key \"b\""]),
-            (
-                "1: a\n1: b\nyes: c\ntrue: d\n",
-                vec!["line 2: key 1", "line 4: key true"],
-            ),
+            ("yes: c\ntrue: d\n", vec!["line 2: key true"]),
             // Read as JSON, and told as YAML.
             ("{\"a\": 1,\n\"a\": 2}", vec!["line 2: key \"a\""]),
             // Two keys for go-yaml, and one in JSON.

@@ -316,8 +316,9 @@ mod tests {
             (all, "text/html".into(), None),
             (all, "application/json;as=Table;v=v2;g=meta.k8s.io".into(), None),
             (all, browser.into(), Some((Form::Plain, Json))),
-            // Several alternatives: the first that can be had, by quality, and without a wildcard first of all.
-            (all, "application/yaml;q=0.5, */*".into(), Some((Form::Plain, Yaml))),
+            // Several alternatives, in the order of upstream's sorting.
+            (all, "application/yaml;q=0.5, */*".into(), Some((Form::Plain, Json))),
+            (all, "*/*, application/yaml;q=0.5".into(), Some((Form::Plain, Yaml))),
             (all, format!("*/*, {proto};q=0.1"), Some((Form::Plain, Protobuf))),
             (
                 all,

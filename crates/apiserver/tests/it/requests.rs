@@ -339,8 +339,8 @@ async fn repeated_keys_of_apply_configurations() {
     let api = world.api();
     let path = "/api/v1/namespaces/default/configmaps/applied";
     let apply = [("content-type", "application/apply-patch+yaml")];
-    let text = "apiVersion: v1\nkind: ConfigMap\ndata:\n  a: one\n  a: two\n";
-    let told = r#"line 5: key "a" already set in map"#;
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: applied\ndata:\n  a: one\n  a: two\n";
+    let told = r#"line 7: key "a" already set in map"#;
     let request =
         |manager: &str, validation: &str| format!("PATCH {path}?fieldManager={manager}&fieldValidation={validation}");
     api.call(&request("one", "Strict"), &apply, text).await.refused(

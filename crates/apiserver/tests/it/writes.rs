@@ -213,7 +213,7 @@ async fn patches_of_all_kinds() {
             ),
             (
                 "merge",
-                json!({"kind": "Pod"}),
+                json!({"kind": "Pod", "apiVersion": "v1"}),
                 422,
                 "converting (v1.Pod) to (apps.Deployment): unknown conversion",
             ),
