@@ -5,12 +5,55 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use api::field::quote;
 use api::{GroupResource, Value};
+use base::Random;
 use tokio::net::TcpStream;
 
 use crate::cluster::Cluster;
 use crate::dial::Stream;
 use crate::hook::dialed;
+
+fn service(cluster: &dyn Cluster, namespace: &str, name: &str) -> Option<Value> {
+    let services = GroupResource {
+        group: String::new(),
+        resource: "services".into(),
+    };
+    Some(cluster.get(&services, namespace, name)?.value())
+}
+
+/// The host that a Service of type ExternalName stands for.
+pub fn external_name(cluster: &dyn Cluster, namespace: &str, name: &str) -> Option<String> {
+    let spec = &service(cluster, namespace, name)?["spec"];
+    (spec["type"] == "ExternalName").then(|| spec["externalName"].as_str().unwrap_or("").to_owned())
+}
+
+/// The address of one of the ready endpoints of a Service's port.
+///
+/// # Errors
+/// Why there is none, in upstream's words.
+pub fn resolve(
+    cluster: &dyn Cluster,
+    namespace: &str,
+    name: &str,
+    port: u16,
+    random: &Random,
+) -> Result<SocketAddr, String> {
+    let quoted = quote(name);
+    let service = service(cluster, namespace, name).ok_or_else(|| format!("service {quoted} not found"))?;
+    if service["spec"]["type"] == "ExternalName" {
+        // It has none: whoever may go outside asks for its name before.
+        return Err("unsupported service type \"ExternalName\"".into());
+    }
+    let port_name = service_port(&service, &port.to_string());
+    let port_name = port_name.ok_or_else(|| format!("no service port {port} found for service {quoted}"))?;
+    let endpoints = ready_endpoints(cluster, namespace, name, &port_name);
+    if endpoints.is_empty() {
+        return Err(format!("no endpoints available for service {quoted}"));
+    }
+    let (address, port) = &endpoints[random.index(endpoints.len())];
+    checked(address, *port).ok_or_else(|| "address not allowed".into())
+}
 
 /// The name of the service's port that was asked for by name, by number, or by nothing when there is only one.
 pub fn service_port(service: &Value, wanted: &str) -> Option<String> {

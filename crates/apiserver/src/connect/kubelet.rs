@@ -243,15 +243,7 @@ async fn hand_through(call: &Arc<Call>, target: &Target, path: &str) -> Result<R
     let method = if is_websocket { Method::GET } else { Method::POST };
     let mut response = ask(call, target, path, method, &of_upgrade(&call.headers)).await?;
     let node_side = hyper::upgrade::on(&mut response);
-    join(
-        call,
-        client_side,
-        node_side,
-        |mut client_side, mut node_side| async move {
-            // However it ends, both sides are closed; there is nobody to tell.
-            let _ = tokio::io::copy_bidirectional(&mut client_side, &mut node_side).await;
-        },
-    );
+    join_bytes(call, client_side, node_side);
     Ok(switching(of_upgrade(response.headers())))
 }
 
@@ -302,6 +294,19 @@ async fn through_tunnel(
 
 /// An upgraded connection.
 type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
+
+/// Joins both sides, whatever they say, once they are upgraded.
+pub fn join_bytes(call: &Arc<Call>, client_side: hyper::upgrade::OnUpgrade, other_side: hyper::upgrade::OnUpgrade) {
+    join(
+        call,
+        client_side,
+        other_side,
+        |mut client_side, mut other_side| async move {
+            // However it ends, both sides are closed; there is nobody to tell.
+            let _ = tokio::io::copy_bidirectional(&mut client_side, &mut other_side).await;
+        },
+    );
+}
 
 /// Joins both sides once they are upgraded. The call counts as open until both are closed.
 fn join<J, F>(call: &Arc<Call>, client_side: hyper::upgrade::OnUpgrade, node_side: hyper::upgrade::OnUpgrade, join: J)

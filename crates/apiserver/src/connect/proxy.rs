@@ -40,7 +40,7 @@ const HOP_BY_HOP: [&str; 8] = [
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 
 /// What a pod must not say for the API server's origin. Source: `corsRemovingTransport`.
-const CORS: [&str; 6] = [
+pub const CORS: [&str; 6] = [
     "access-control-allow-credentials",
     "access-control-allow-headers",
     "access-control-allow-methods",
@@ -154,7 +154,8 @@ fn redirect_to_slash(call: &Call, base: &str) -> Option<Response<Body>> {
     Some(response)
 }
 
-fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
+/// Copies the headers that do not belong to one connection.
+pub fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
     let named: Vec<String> = from
         .get_all("connection")
         .iter()

@@ -79,10 +79,7 @@ impl Caller {
         let response = self.client.request(request).await.map_err(|error| {
             // A connection that was reset may be a server that restarts; one that cannot be made is none.
             let is_passing = !error.is_connect() && !is_timeout(&error);
-            let why = match error.source().filter(|_| error.is_connect()) {
-                Some(cause) => chain(cause),
-                None => chain(&error),
-            };
+            let why = reason(&error);
             CallError { why, is_passing }
         })?;
         let (head, body) = response.into_parts();
@@ -124,6 +121,14 @@ impl Caller {
 impl CallError {
     fn lasting(why: String) -> CallError {
         CallError { why, is_passing: false }
+    }
+}
+
+/// Why a request was not answered, as Go says it.
+pub(crate) fn reason(error: &hyper_util::client::legacy::Error) -> String {
+    match error.source().filter(|_| error.is_connect()) {
+        Some(cause) => chain(cause),
+        None => chain(error),
     }
 }
 

@@ -28,8 +28,8 @@ pub(crate) enum Protocols {
     Http1,
 }
 
-/// Makes the connection below TLS, when that is no plain TCP to the URL's host.
-pub(crate) type Dial = Arc<dyn Fn() -> BoxFuture<'static, io::Result<Stream>> + Send + Sync>;
+/// Makes the connection below TLS for a URL, when that is no plain TCP to the URL's host.
+pub(crate) type Dial = Arc<dyn Fn(&Uri) -> BoxFuture<'static, io::Result<Stream>> + Send + Sync>;
 
 /// Connects to one target.
 #[derive(Clone)]
@@ -74,11 +74,16 @@ impl Connector {
         }
     }
 
+    /// A connection of the caller's own.
+    pub(crate) async fn open(self, url: Uri) -> io::Result<Stream> {
+        Ok(self.connect(url).await?.io.into_inner())
+    }
+
     async fn connect(self, url: Uri) -> io::Result<Wire> {
         let host = url.host().unwrap_or("").trim_start_matches('[').trim_end_matches(']');
         let port = url.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
         let stream = match &self.dial {
-            Some(dial) => dial().await?,
+            Some(dial) => dial(&url).await?,
             None => tcp(host, port).await?,
         };
         let Some(tls) = self.tls else {

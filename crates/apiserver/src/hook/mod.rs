@@ -26,9 +26,9 @@ use http::header::RETRY_AFTER;
 use http::{StatusCode, Uri};
 use tokio::time::Instant;
 
-pub(crate) use caller::{CallError, Caller};
+pub(crate) use caller::{CallError, Caller, reason};
 pub(crate) use connector::{Connector, Dial, Protocols, dialed, machine_roots};
-pub use kubeconfig::{Login, Target};
+pub use kubeconfig::{Certificate, Login, Target};
 pub(crate) use remembered::Remembered;
 pub(crate) use users::Users;
 

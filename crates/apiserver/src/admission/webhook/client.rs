@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use api::field::quote;
-use api::{GroupResource, Status, Value};
+use api::{Status, Value};
 use base::Random;
 use base64::Engine as _;
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use super::config::WebhookConfig;
 use crate::cluster::Cluster;
 use crate::dial::{ServiceDialer, Stream};
-use crate::endpoints::{checked, ready_endpoints, service_port};
+use crate::endpoints::{external_name, resolve};
 use crate::hook::{CallError, Caller, Connector, Dial, Login, Protocols, Target, dialed, machine_roots};
 use crate::pipeline::Review;
 use crate::trace;
@@ -145,7 +145,7 @@ impl Clients {
             services: review.services.clone(),
             random: self.random.fork(),
         });
-        let dial: Dial = Arc::new(move || {
+        let dial: Dial = Arc::new(move |_: &Uri| {
             let route = route.clone();
             Box::pin(async move { route.dial().await })
         });
@@ -316,39 +316,16 @@ fn refused(head: &Parts, body: &[u8]) -> Failure {
 impl Route {
     /// A connection to one of the Service's endpoints.
     async fn dial(&self) -> io::Result<Stream> {
-        let services = GroupResource {
-            group: String::new(),
-            resource: "services".into(),
+        let Some(services) = &self.services else {
+            return Err(io::Error::other("this server has no way to its pods"));
         };
-        let name = quote(&self.name);
-        let Some(service) = self.cluster.get(&services, &self.namespace, &self.name) else {
-            return Err(io::Error::other(format!("service {name} not found")));
-        };
-        let service = service.value();
-        let no_way = || io::Error::other("this server has no way to its pods");
-        if service["spec"]["type"] == "ExternalName" {
+        if let Some(host) = external_name(&*self.cluster, &self.namespace, &self.name) {
             // Its ports do not count, as upstream.
-            let host = service["spec"]["externalName"].as_str().unwrap_or("");
-            return self
-                .services
-                .as_ref()
-                .ok_or_else(no_way)?
-                .dial_external(host, self.port)
-                .await;
+            return services.dial_external(&host, self.port).await;
         }
-        let Some(port_name) = service_port(&service, &self.port.to_string()) else {
-            let port = self.port;
-            return Err(io::Error::other(format!(
-                "no service port {port} found for service {name}"
-            )));
-        };
-        let endpoints = ready_endpoints(&*self.cluster, &self.namespace, &self.name, &port_name);
-        if endpoints.is_empty() {
-            return Err(io::Error::other(format!("no endpoints available for service {name}")));
-        }
-        let (address, port) = &endpoints[self.random.index(endpoints.len())];
-        let address = checked(address, *port).ok_or_else(|| io::Error::other("address not allowed"))?;
-        let stream = self.services.as_ref().ok_or_else(no_way)?.dial(address).await;
+        let address = resolve(&*self.cluster, &self.namespace, &self.name, self.port, &self.random);
+        let address = address.map_err(io::Error::other)?;
+        let stream = services.dial(address).await;
         stream.map_err(|error| dialed(&address.to_string(), &error))
     }
 }
