@@ -58,6 +58,8 @@ pub struct Call {
     pub not_acceptable: Option<Status>,
     /// Texts for the `Warning` header.
     pub warnings: Mutex<Vec<String>>,
+    /// Where the connection comes from; `None`: from a component in this process.
+    pub remote: Option<std::net::IpAddr>,
     /// The other side of an upgrade, when the connection can be upgraded.
     pub upgrade: Mutex<Option<OnUpgrade>>,
     /// What the audit log is told of the request.

@@ -6,6 +6,7 @@
 
 mod messages;
 
+use std::cmp::Reverse;
 use std::sync::OnceLock;
 
 use http::HeaderMap;
@@ -19,37 +20,13 @@ use api::{Map, Status, Value};
 use client::{Body, body_of};
 use kinds::row::ServedVersion;
 
+use crate::aggregation::discovery::Own;
+use crate::aggregation::priorities;
 use crate::call::Call;
 use crate::registry::Registry;
 use crate::respond::negotiate::{self, Media, Offers};
 use crate::respond::{self, body};
 use crate::virtuals::{self, Virtual};
-
-/// Upstream's order of groups (`apiVersionPriorities` of kube-aggregator's caller); others follow by name.
-const GROUP_ORDER: [&str; 22] = [
-    "",
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "resource.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-    "internal.apiserver.k8s.io",
-];
 
 /// The group and the kind of aggregated documents.
 const GROUP: &str = "apidiscovery.k8s.io";
@@ -62,7 +39,6 @@ pub struct Discovery {
     pub epoch: u64,
     groups: Vec<Group>,
     aggregated_core: Aggregated,
-    aggregated_groups: Aggregated,
 }
 
 struct Group {
@@ -76,7 +52,8 @@ struct Version {
     resources: Vec<Entry>,
 }
 
-struct Aggregated {
+/// An aggregated document in all that it is asked for.
+pub(crate) struct Aggregated {
     json: bytes::Bytes,
     /// For people; made for the first who asks, as the others.
     indented: OnceLock<bytes::Bytes>,
@@ -109,32 +86,11 @@ impl Discovery {
     /// Builds all documents.
     pub fn new(registry: &Registry) -> Discovery {
         let groups = collect(registry);
-        let aggregated = |core: bool| {
-            let items: Vec<Value> = groups
-                .iter()
-                .filter(|group| group.name.is_empty() == core)
-                .map(Group::aggregated)
-                .collect();
-            let document = json!({
-                "kind": KIND,
-                "apiVersion": format!("{GROUP}/{VERSION}"),
-                "metadata": {},
-                "items": items,
-            });
-            let bytes = body::document(&document, false);
-            let etag = format!("\"{:X}\"", Sha256::digest(&bytes));
-            Aggregated {
-                json: bytes.into(),
-                indented: OnceLock::new(),
-                yaml: OnceLock::new(),
-                protobuf: OnceLock::new(),
-                etag,
-            }
-        };
+        let core = groups.iter().filter(|group| group.name.is_empty());
+        let aggregated_core = Aggregated::of(core.map(Group::aggregated).collect());
         Discovery {
             epoch: registry.epoch,
-            aggregated_core: aggregated(true),
-            aggregated_groups: aggregated(false),
+            aggregated_core,
             groups,
         }
     }
@@ -149,22 +105,17 @@ impl Discovery {
         negotiated(call, &legacy, &self.aggregated_core)
     }
 
-    /// `/apis`.
-    pub fn groups(&self, call: &Call) -> Result<Response<Body>, Status> {
-        let groups: Vec<Value> = self
-            .groups
-            .iter()
-            .filter(|group| !group.name.is_empty())
-            .map(|group| group.v1(false))
-            .collect();
-        let legacy = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups});
-        negotiated(call, &legacy, &self.aggregated_groups)
-    }
-
-    /// `/apis/<group>`.
-    pub fn group(&self, call: &Call, name: &str) -> Result<Response<Body>, Status> {
-        let group = self.groups.iter().find(|group| group.name == name && !name.is_empty());
-        plain(call, &group.ok_or_else(Status::no_such_path)?.v1(true))
+    /// Every group version with its entry, for [`crate::aggregation`], which puts those of other servers beside them.
+    pub(crate) fn own(&self) -> Vec<Own> {
+        let of = |group: &Group, version: &Version| Own {
+            group: group.name.clone(),
+            version: version.version.clone(),
+            listed: version.aggregated(&group.name),
+        };
+        let groups = self.groups.iter();
+        groups
+            .flat_map(|group| group.versions.iter().map(move |version| of(group, version)))
+            .collect()
     }
 
     /// `/api/v1` and `/apis/<group>/<version>`.
@@ -194,7 +145,7 @@ impl Discovery {
 }
 
 /// The aggregated document for who asks for it, the older one for everybody else.
-fn negotiated(call: &Call, legacy: &Value, aggregated: &Aggregated) -> Result<Response<Body>, Status> {
+pub(crate) fn negotiated(call: &Call, legacy: &Value, aggregated: &Aggregated) -> Result<Response<Body>, Status> {
     tracing::trace!(target: "walk", "discovery");
     let accept = negotiate::accept(&call.headers);
     for clause in negotiate::clauses(&accept) {
@@ -210,7 +161,8 @@ fn negotiated(call: &Call, legacy: &Value, aggregated: &Aggregated) -> Result<Re
     plain(call, legacy)
 }
 
-fn plain(call: &Call, document: &Value) -> Result<Response<Body>, Status> {
+/// A document in what is asked for.
+pub(crate) fn plain(call: &Call, document: &Value) -> Result<Response<Body>, Status> {
     let output = negotiate::negotiate(&call.headers, &call.query, Offers::PLAIN)?;
     let mut response = respond::negotiated(&output, document);
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
@@ -218,6 +170,25 @@ fn plain(call: &Call, document: &Value) -> Result<Response<Body>, Status> {
 }
 
 impl Aggregated {
+    /// The document of some groups.
+    pub(crate) fn of(items: Vec<Value>) -> Aggregated {
+        let document = json!({
+            "kind": KIND,
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "metadata": {},
+            "items": items,
+        });
+        let bytes = body::document(&document, false);
+        let etag = format!("\"{:X}\"", Sha256::digest(&bytes));
+        Aggregated {
+            json: bytes.into(),
+            indented: OnceLock::new(),
+            yaml: OnceLock::new(),
+            protobuf: OnceLock::new(),
+            etag,
+        }
+    }
+
     fn bytes(&self, media: Media, pretty: bool) -> bytes::Bytes {
         let value = || serde_json::from_slice(&self.json).expect("invariant: we made it of a tree");
         let made = match media {
@@ -286,17 +257,16 @@ fn collect(registry: &Registry) -> Vec<Group> {
     for entry in virtuals::ALL {
         add(entry.group, entry.version, Entry::of_virtual(entry));
     }
-    let rank = |name: &str| {
-        GROUP_ORDER
-            .iter()
-            .position(|known| *known == name)
-            .unwrap_or(GROUP_ORDER.len())
-    };
-    groups.sort_by(|a, b| rank(&a.name).cmp(&rank(&b.name)).then_with(|| a.name.cmp(&b.name)));
+    // Upstream's order; groups that it does not know follow by name.
+    groups.sort_by_cached_key(|group| {
+        let versions = group.versions.iter();
+        let priority = versions.map(|version| priorities::local(&group.name, &version.version).group);
+        (Reverse(priority.max()), group.name.clone())
+    });
     for group in &mut groups {
         group
             .versions
-            .sort_by_key(|version| std::cmp::Reverse(version_rank(&version.version)));
+            .sort_by_key(|version| Reverse(version_rank(&version.version)));
         for version in &mut group.versions {
             version.resources.sort_by(|a, b| a.plural.cmp(&b.plural));
         }
@@ -305,7 +275,7 @@ fn collect(registry: &Registry) -> Vec<Group> {
 }
 
 /// Kubernetes' order of versions: v2, v1, v1beta2, v1beta1, v1alpha1, then others.
-fn version_rank(version: &str) -> (u8, u32, u32) {
+pub(crate) fn version_rank(version: &str) -> (u8, u32, u32) {
     let Some(rest) = version.strip_prefix('v') else {
         return (0, 0, 0);
     };
@@ -369,17 +339,6 @@ fn sorted(verbs: &[&'static str]) -> Vec<&'static str> {
 }
 
 impl Group {
-    fn v1(&self, alone: bool) -> Value {
-        let entry = |version: &Version| json!({"groupVersion": format!("{}/{}", self.name, version.version), "version": version.version});
-        let versions: Vec<Value> = self.versions.iter().map(entry).collect();
-        let mut group = json!({"name": self.name, "versions": versions, "preferredVersion": versions.first()});
-        if alone {
-            group["kind"] = "APIGroup".into();
-            group["apiVersion"] = "v1".into();
-        }
-        group
-    }
-
     fn aggregated(&self) -> Value {
         let versions: Vec<Value> = self
             .versions
@@ -487,7 +446,7 @@ mod tests {
     #[test]
     fn versions_are_ordered_as_kubernetes_orders_them() {
         let mut versions = ["v1alpha1", "v1", "v1beta2", "v2", "foo", "v1beta10"];
-        versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
+        versions.sort_by_key(|version| Reverse(version_rank(version)));
         assert_eq!(versions, ["v2", "v1", "v1beta10", "v1beta2", "v1alpha1", "foo"]);
     }
 }

@@ -6,6 +6,7 @@
 //! [`Running::transport`].
 
 pub mod admission;
+pub mod aggregation;
 pub mod audit;
 pub mod authentication;
 pub mod authorization;

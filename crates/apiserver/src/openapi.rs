@@ -21,12 +21,15 @@ use client::Body;
 use crate::call::Call;
 use crate::registry::{Registry, Served};
 use crate::respond::{body, negotiate};
+use crate::server::Server;
 use crate::virtuals;
 
 /// The documents of one registry.
 pub struct OpenApi {
     /// The registry's.
     pub epoch: u64,
+    /// Of what is known of other servers' group versions.
+    pub others: u64,
     rows: Vec<OpenApiResource>,
     made: Mutex<HashMap<String, Document>>,
 }
@@ -74,7 +77,7 @@ impl Document {
 
 impl OpenApi {
     /// The documents of a registry, none of them made yet.
-    pub fn new(registry: &Registry) -> OpenApi {
+    pub fn new(registry: &Registry, others: u64) -> OpenApi {
         let mut rows: Vec<OpenApiResource> = registry.served().iter().map(|served| row(served)).collect();
         rows.extend(virtuals::ALL.iter().map(|entry| OpenApiResource {
             gvk: GroupVersionKind::new(entry.group, entry.version, entry.kind),
@@ -86,6 +89,7 @@ impl OpenApi {
         }));
         OpenApi {
             epoch: registry.epoch,
+            others,
             rows,
             made: Mutex::default(),
         }
@@ -107,6 +111,14 @@ impl OpenApi {
         let document = Document::new(make());
         self.made.lock().insert(name.to_owned(), document.clone());
         document
+    }
+
+    /// The document of a group version: our own, or one that was made of what another server says.
+    fn v3_of_all(&self, server: &Server, path: &str, texts: &Texts) -> Option<Document> {
+        match server.aggregation.converted(path) {
+            Some(converted) => Some(self.document(path, || body::encode(&converted))),
+            None => self.v3(path, texts),
+        }
     }
 
     fn v3(&self, path: &str, texts: &Texts) -> Option<Document> {
@@ -172,7 +184,11 @@ pub async fn v2(call: &Call) -> Result<Response<Body>, Status> {
         .is_some_and(|clause| !clause.takes_json());
     let texts = texts();
     let describe = |ty: &str, field: &str| texts.get(ty, field);
-    let json = || openapi::v2(&documents.source(&describe));
+    let json = || {
+        call.server
+            .aggregation
+            .merge_v2(openapi::v2(&documents.source(&describe)))
+    };
     if protobuf {
         let document = documents.document("v2.protobuf", || openapi::v2_protobuf(&json()));
         return Ok(document.answer(&call.headers, V2_PROTOBUF));
@@ -191,15 +207,21 @@ async fn aside<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> 
 pub async fn v3_index(call: &Call) -> Result<Response<Body>, Status> {
     let documents = call.server.openapi(&call.registry);
     let group_versions: Vec<String> = call.server.discovery(&call.registry).group_versions().collect();
+    let server = call.server.clone();
     let made = aside(move || {
         let texts = texts();
         let mut paths = Map::new();
-        for path in group_versions {
-            let Some(document) = documents.v3(&path, &texts) else {
-                continue;
+        let others = server.aggregation.v3_paths();
+        let own = group_versions.into_iter().filter(|path| !others.contains_key(path));
+        let own = own.map(|path| (path, None));
+        for (path, url) in own.chain(others.clone()) {
+            let made = || {
+                let document = documents.v3_of_all(&server, &path, &texts)?;
+                Some(format!("/openapi/v3/{path}?hash={}", document.hash))
             };
-            let url = format!("/openapi/v3/{path}?hash={}", document.hash);
-            paths.insert(path, json!({"serverRelativeURL": url}));
+            if let Some(url) = url.or_else(made) {
+                paths.insert(path, json!({"serverRelativeURL": url}));
+            }
         }
         let index: Value = json!({"paths": paths});
         Document::new(body::encode(&index))
@@ -213,7 +235,8 @@ pub async fn v3(call: &Call, path: &str) -> Result<Response<Body>, Status> {
     tracing::trace!(target: "walk", "OpenAPI");
     let documents = call.server.openapi(&call.registry);
     let wanted = path.to_owned();
-    let document = aside(move || documents.v3(&wanted, &texts()))
+    let server = call.server.clone();
+    let document = aside(move || documents.v3_of_all(&server, &wanted, &texts()))
         .await?
         .ok_or_else(Status::no_such_path)?;
     match call.query.get("hash") {

@@ -9,7 +9,7 @@ use client::Body;
 
 use crate::call::{Call, RequestBody};
 use crate::respond::body;
-use crate::{backup, health, openapi, reviews, verbs, virtuals};
+use crate::{aggregation, backup, health, openapi, reviews, verbs, virtuals};
 
 /// Answers an authorized request.
 pub async fn route(call: &Arc<Call>, request_body: RequestBody) -> Result<Response<Body>, Status> {
@@ -63,8 +63,8 @@ async fn plain_path(call: &Arc<Call>) -> Result<Response<Body>, Status> {
         ["version"] => Ok(body::indented(200, &crate::version::document())),
         ["api"] => discovery.core(call),
         ["api", version] => discovery.version(call, "", version),
-        ["apis"] => discovery.groups(call),
-        ["apis", group] => discovery.group(call, group),
+        ["apis"] => aggregation::discovery::groups(call),
+        ["apis", group] => aggregation::discovery::group(call, group),
         ["apis", group, version] => discovery.version(call, group, version),
         ["openapi", "v2"] => openapi::v2(call).await,
         ["openapi", "v3"] => openapi::v3_index(call).await,

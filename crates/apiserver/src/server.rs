@@ -12,6 +12,7 @@ use store::{Engine, RingLimits};
 use api::schema::SchemaRef;
 use api::{GroupResource, GroupVersionKind};
 
+use crate::aggregation::{self, Aggregation, ProxyConfig, Ways};
 use crate::allocation::{self, Allocator};
 use crate::audit::Auditor;
 use crate::cluster::Cluster;
@@ -90,6 +91,8 @@ pub struct Config {
     pub client_certificates: ClientCertificateMetrics,
     /// How large the store's files are, when somebody can tell.
     pub store_bytes: Option<MeasureBytes>,
+    /// How the server shows itself to those that answer for other group versions.
+    pub aggregation: ProxyConfig,
 }
 
 /// Measures a size in bytes, when that can be done.
@@ -120,6 +123,7 @@ impl Config {
             reloads: ReloadMetrics::default(),
             client_certificates: ClientCertificateMetrics::default(),
             store_bytes: None,
+            aggregation: ProxyConfig::default(),
         }
     }
 }
@@ -158,6 +162,8 @@ pub struct Server {
     pub services: Option<Arc<dyn ServiceDialer>>,
     /// What is told of requests, and where it goes.
     pub audit: Option<Arc<Auditor>>,
+    /// Who else answers for group versions.
+    pub(crate) aggregation: Arc<Aggregation>,
     /// Cluster IPs.
     pub allocator: Arc<Allocator>,
     /// Seats.
@@ -201,12 +207,13 @@ impl Server {
 
     /// OpenAPI of a registry; its documents are made when asked for.
     pub fn openapi(&self, registry: &Registry) -> Arc<OpenApi> {
+        let others = self.aggregation.specs_epoch();
         if let Some(made) = self.openapi.load_full()
-            && made.epoch == registry.epoch
+            && (made.epoch, made.others) == (registry.epoch, others)
         {
             return made;
         }
-        let made = Arc::new(OpenApi::new(registry));
+        let made = Arc::new(OpenApi::new(registry, others));
         self.openapi.store(Some(made.clone()));
         made
     }
@@ -290,6 +297,15 @@ impl ApiServer {
         flow.follow(storage.clone(), &shutdown);
         let (reopening, end) = (storage.clone(), shutdown.clone());
         shutdown.spawn(async move { end.until(reopening.reopen()).await });
+        let ways = Ways {
+            cluster: storage.clone(),
+            services: config.services.clone(),
+            random: config.random.fork(),
+            read: config.aggregation.read.clone(),
+        };
+        let aggregation = Aggregation::new(config.aggregation, ways);
+        metrics.add_aggregation(aggregation.metrics());
+        aggregation.follow(&shutdown);
         let server = Server {
             registry: ArcSwap::from_pointee(registry),
             storage,
@@ -300,6 +316,7 @@ impl ApiServer {
             nodes: config.nodes,
             services: config.services,
             audit: config.audit,
+            aggregation,
             allocator,
             flow,
             whole_answers: Budget::new(config.whole_answers_bytes),
@@ -367,6 +384,12 @@ impl Running {
     /// itself.
     pub fn keep_cluster_ips(&self, client: &client::Client, shutdown: &Shutdown) {
         allocation::maintain(&self.server, client, shutdown);
+    }
+
+    /// Keeps the APIServices of what is served here, and looks after the servers of all others, until the end. The client is the
+    /// server itself.
+    pub fn keep_api_services(&self, client: &client::Client, shutdown: &Shutdown) {
+        aggregation::maintain(&self.server, client, shutdown);
     }
 
     /// Stops serving a kind; its watches end, its objects stay stored. False: it was not served.

@@ -1,6 +1,7 @@
-//! The apiregistration.k8s.io group: APIService (not served yet: there is no aggregation).
+//! The apiregistration.k8s.io group: APIService, which says who answers for a group version.
 //!
-//! Source of the rules: `ValidateAPIService` in `k8s.io/kube-aggregator/pkg/apis/apiregistration/validation`.
+//! Source of the rules: `ValidateAPIService` in `k8s.io/kube-aggregator/pkg/apis/apiregistration/validation`, and
+//! `pkg/registry/apiservice` there.
 
 use api::Value;
 use api::field::ErrorList;
@@ -32,8 +33,8 @@ pub fn rows() -> Vec<StorageKind> {
 const COLUMNS: Columns = Columns {
     definitions: &[
         NAME,
-        text("Service", "The service that answers for the group version, or Local."),
-        text("Available", "Whether it can be reached."),
+        text("Service", "The reference to the service that hosts this API endpoint."),
+        text("Available", "Whether this service is available."),
         AGE,
     ],
     cells,
@@ -49,7 +50,9 @@ fn cells(object: &Value, context: &PrintContext) -> Vec<Value> {
         .iter()
         .find(|c| c.text("type") == "Available");
     let available = match available {
-        Some(condition) if condition.text("status") == "True" => "True".into(),
+        Some(condition) if condition.text("status") == "True" || condition.text("reason").is_empty() => {
+            condition.text("status").to_owned()
+        }
         Some(condition) => format!("{} ({})", condition.text("status"), condition.text("reason")),
         None => "Unknown".into(),
     };
@@ -80,6 +83,11 @@ impl Strategy for ApiServices {
 
     fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &WriteContext) {
         generic::keep_apart(object, old, context);
+        if context.subresource == "status" {
+            for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+                object.copy_from(old, &format!("metadata.{field}"));
+            }
+        }
     }
 
     fn validate_create(&self, object: &Value, _context: &WriteContext) -> ErrorList {
@@ -90,6 +98,13 @@ impl Strategy for ApiServices {
         Report::of(object, |object| match context.subresource {
             "status" => status(&object),
             _ => validate(&object),
+        })
+    }
+
+    fn reset_fields(&self, subresource: &str) -> Option<&'static [&'static str]> {
+        Some(match subresource {
+            "status" => &["spec", "metadata"],
+            _ => &["status"],
         })
     }
 
@@ -207,6 +222,15 @@ mod tests {
                     "spec.service.port: Invalid value: -1: port is not valid: must be between 1 and 65535, inclusive",
                     "spec.insecureSkipTLSVerify: Invalid value: true: may not be true if caBundle is present",
                 ]),
+            Case::new("status alone")
+                .old(&format!("metadata: {{name: v1.g, labels: {{a: b}}}}\nspec: {{{spec}}}"))
+                .object(&format!(
+                    "metadata: {{name: v1.g}}\nspec: {{}}\nstatus: {{conditions: [{{type: Available, status: Unknown}}]}}"
+                ))
+                .subresource("status")
+                .field("metadata.labels.a", "b")
+                .field("spec.version", "v1")
+                .field("status.conditions.0.status", "Unknown"),
             Case::new("status")
                 .old(&format!("metadata: {{name: v1.g}}\nspec: {{{spec}}}"))
                 .object("status: {conditions: [{type: Available, status: Maybe}]}")

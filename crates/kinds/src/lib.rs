@@ -62,6 +62,7 @@ pub fn rows() -> Vec<Arc<StorageKind>> {
         resource::rows(),
         flowcontrol::rows(),
         admissionregistration::rows(),
+        apiregistration::rows(),
     ];
     groups.into_iter().flatten().map(Arc::new).collect()
 }
@@ -69,7 +70,7 @@ pub fn rows() -> Vec<Arc<StorageKind>> {
 /// Kinds whose effect does not exist yet: serving them would promise what nothing keeps, so they are not served. A
 /// kind moves to [`rows`] together with its effect.
 pub fn rows_without_effect() -> Vec<Arc<StorageKind>> {
-    let groups = [apiextensions::rows(), apiregistration::rows()];
+    let groups = [apiextensions::rows()];
     groups.into_iter().flatten().map(Arc::new).collect()
 }
 

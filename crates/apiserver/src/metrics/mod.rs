@@ -6,6 +6,7 @@
 
 mod access;
 mod admission;
+mod aggregation;
 mod allocation;
 mod audit;
 mod authorizers;
@@ -47,6 +48,7 @@ use crate::respond::budget::Budget;
 use crate::version;
 pub use access::Access;
 pub use admission::{AdmissionMetrics, Step};
+pub use aggregation::AggregationMetrics;
 pub use allocation::{AllocationMetrics, Scope};
 pub use audit::AuditMetrics;
 pub use authorizers::Decisions;
@@ -212,6 +214,11 @@ impl Metrics {
     /// Shows what these count, too.
     pub fn add_reloads(&self, reloads: &ReloadMetrics) {
         reloads.register(&mut self.names.lock());
+    }
+
+    /// Shows what is counted of APIServices, too.
+    pub fn add_aggregation(&self, aggregation: &AggregationMetrics) {
+        aggregation.register(&mut self.names.lock());
     }
 
     /// Shows what is counted of cluster IPs and node ports, too.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::{
-    AllocationMetrics, AuditMetrics, ClientCertificateMetrics, HealthMetrics, Metrics, ReloadMetrics, SealingMetrics,
+    AggregationMetrics, AllocationMetrics, AuditMetrics, ClientCertificateMetrics, HealthMetrics, Metrics,
+    ReloadMetrics, SealingMetrics,
 };
 
 /// What the page begins with.
@@ -19,7 +20,7 @@ what upstream has no name for has one of ours (`apiserver_storage_revision`, `ap
 controllers and their work queues (`rest_client_*`, `workqueue_*`) are told here, too, with the host `in-process`.
 
 What has no meaning here is left out: Go's garbage collection, the growing and shrinking of a watch cache that is the store
-itself, custom resources, aggregated servers, numbers of metrics and of controllers of other processes. `apiserver_cel_*` count all
+itself, custom resources, numbers of metrics and of controllers of other processes. `apiserver_cel_*` count all
 expressions, and `authentication_token_cache_*` the tokens of service accounts, too. `etcd_request_*` are writes to the store, whichever it is;
 nothing is read from it to answer a request.
 ";
@@ -39,6 +40,7 @@ fn metrics_page() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
     let metrics = Metrics::new(AuditMetrics::default(), std::iter::empty());
     metrics.add_reloads(&ReloadMetrics::default());
+    metrics.add_aggregation(&AggregationMetrics::default());
     metrics.add_allocation(&AllocationMetrics::default());
     metrics.add_sealing(&SealingMetrics::default());
     metrics.add_client_certificates(&ClientCertificateMetrics::default());

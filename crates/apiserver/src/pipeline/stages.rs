@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 use api::Status;
 use client::Body;
 
+use crate::aggregation::proxy;
 use crate::audit::{AnnounceError, Facts};
 use crate::call::{Call, RequestBody, is_long_running, read_body, warning_headers};
 use crate::flowcontrol::{Flow, Work, width};
@@ -274,6 +275,10 @@ async fn stages(
         return not_told(&parts.uri, error);
     }
     let user = impersonated.map_or(user, |other| other.user);
+    // Whoever else answers for us tells of the request under the same name.
+    if let Ok(id) = HeaderValue::from_str(audit_id) {
+        parts.headers.insert("audit-id", id);
+    }
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let call = Arc::new(Call {
         registry,
@@ -287,6 +292,10 @@ async fn stages(
         attributes,
         user: Arc::new(user),
         warnings: Mutex::default(),
+        remote: match &peer {
+            Peer::Connection { remote, .. } => Some(remote.ip()),
+            Peer::InProcess(_) => None,
+        },
         upgrade: Mutex::new(upgrade),
         audit,
         trace,
@@ -456,7 +465,7 @@ fn work(call: &Call, flow: &Flow) -> Work {
     width(attributes, &call.query, flow.seats_max(), objects, watchers)
 }
 
-/// Authorization, verb.
+/// Authorization, and then the verb, or whoever else answers.
 async fn authorized(call: &Arc<Call>, body: RequestBody) -> Result<Response<Body>, Status> {
     let authorizer = &call.server.authorizer;
     let began = Instant::now();
@@ -464,28 +473,29 @@ async fn authorized(call: &Arc<Call>, body: RequestBody) -> Result<Response<Body
     let decision = decision.instrument(tracing::trace_span!(target: "otel", "Authorization"));
     let decision = decision.await;
     call.server.metrics.access.authorized(&decision, began.elapsed());
-    let Some(trail) = &call.audit else {
-        must_allow(decision, &call.user, &call.attributes)?;
-        return crate::route::route(call, body).await;
-    };
-    let (word, reason) = match &decision {
-        Decision::Allow(reason) => (Some("allow"), reason.as_str()),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => (Some("forbid"), reason.as_str()),
-        Decision::Failed { .. } => (None, "internal error"),
-    };
-    if let Some(word) = word {
-        trail.annotate("authorization.k8s.io/decision", word);
+    if let Some(trail) = &call.audit {
+        let (word, reason) = match &decision {
+            Decision::Allow(reason) => (Some("allow"), reason.as_str()),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => (Some("forbid"), reason.as_str()),
+            Decision::Failed { .. } => (None, "internal error"),
+        };
+        if let Some(word) = word {
+            trail.annotate("authorization.k8s.io/decision", word);
+        }
+        trail.annotate("authorization.k8s.io/reason", reason);
     }
-    trail.annotate("authorization.k8s.io/reason", reason);
     must_allow(decision, &call.user, &call.attributes)?;
+    if let Some(entry) = call.server.aggregation.answers_for(&call.attributes.path) {
+        return Ok(proxy::serve(call, &entry, body).await);
+    }
     let writes = !call.attributes.is_read_only() && !call.is_long_running();
-    let body = match writes {
-        true => {
+    let body = match &call.audit {
+        Some(trail) if writes => {
             let bytes = read_body(body).await?;
             trail.received(&call.headers, &bytes);
             Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
         }
-        false => body,
+        _ => body,
     };
     crate::route::route(call, body).await
 }

@@ -1,0 +1,193 @@
+//! Requests of other servers' group versions, handed through: what the client sent and what the server answers, with the user
+//! told in headers; connections that become something else are joined.
+//!
+//! Errors are plain text, as upstream's.
+//! Source: `k8s.io/kube-aggregator/pkg/apiserver/handler_proxy.go`, and `k8s.io/apimachinery/pkg/util/proxy`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, LOCATION};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+
+use client::Body;
+
+use super::Entry;
+use super::remote::{Remote, tell_user, url};
+use crate::call::{Call, RequestBody};
+use crate::connect::kubelet::{join_bytes, take_upgrade};
+use crate::connect::proxy;
+use crate::connect::proxy::{CORS, copy_headers};
+use crate::respond::body;
+
+/// How long discovery of a group version may take: many clients wait for it. Source: `aggregatedDiscoveryTimeout`.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Said of a server that is not there.
+const UNAVAILABLE: &str = "service unavailable";
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+
+/// Why there is no answer of the other server.
+struct Failure {
+    code: u16,
+    text: String,
+}
+
+/// Answers a request by what another server says to it.
+pub(crate) async fn serve(call: &Arc<Call>, entry: &Entry, body: RequestBody) -> Response<Body> {
+    let outcome = match &entry.remote {
+        None => Err(error(404, "")),
+        Some(_) if !entry.service.is_available => Err(error(503, UNAVAILABLE)),
+        Some(remote) => match remote.unusable() {
+            Some(why) => Err(error(500, why)),
+            None if is_upgrade(&call.headers) => upgrade(call, remote).await,
+            None => hand_through(call, remote, body).await,
+        },
+    };
+    // A failure is one line of text.
+    outcome.unwrap_or_else(|failure| body::text(failure.code, format!("{}\n", failure.text)))
+}
+
+fn error(code: u16, text: impl Into<String>) -> Failure {
+    Failure {
+        code,
+        text: text.into(),
+    }
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).iter();
+    let mut values = values.filter_map(|value| value.to_str().ok());
+    values.any(|value| value.to_ascii_lowercase().contains("upgrade"))
+}
+
+/// The request for an endpoint, with the headers that `copy` takes over.
+fn request(
+    call: &Call,
+    remote: &Remote,
+    body: RequestBody,
+    copy: impl FnOnce(&HeaderMap, &mut HeaderMap),
+) -> Result<(Request<RequestBody>, SocketAddr), Failure> {
+    let endpoint = remote.endpoint().map_err(|why| {
+        let service = &remote.backend().service;
+        tracing::warn!(namespace = %service.namespace, service = %service.name, %why, "a service cannot be resolved");
+        error(503, UNAVAILABLE)
+    })?;
+    let internal = |why: String| error(500, why);
+    let path = call.uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = Request::new(body);
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = url(endpoint, path).map_err(internal)?;
+    let headers = request.headers_mut();
+    copy(&call.headers, headers);
+    tell_user(headers, &call.user).map_err(internal)?;
+    let before = headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok());
+    let through = match (before, call.remote) {
+        (Some(before), Some(from)) => Some(format!("{before}, {from}")),
+        (None, Some(from)) => Some(from.to_string()),
+        (_, None) => None,
+    };
+    for (name, value) in [
+        (FORWARDED_FOR, through),
+        (FORWARDED_URI, Some(call.uri.path().to_owned())),
+        (FORWARDED_HOST, Some(endpoint.to_string())),
+        (FORWARDED_PROTO, Some("https".to_owned())),
+    ] {
+        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    Ok((request, endpoint))
+}
+
+async fn hand_through(call: &Arc<Call>, remote: &Remote, body: RequestBody) -> Result<Response<Body>, Failure> {
+    let (request, _) = request(call, remote, body, copy_headers)?;
+    let sent = remote.send(request);
+    let answered = match is_discovery(call) {
+        true => tokio::time::timeout(DISCOVERY_TIMEOUT, sent)
+            .await
+            .unwrap_or_else(|_| Err("context deadline exceeded".into())),
+        false => sent.await,
+    };
+    let unreachable = |why: String| error(503, format!("error trying to reach service: {why}"));
+    let (head, body) = answered.map_err(unreachable)?.into_parts();
+    let rejects = call.server.aggregation.config.rejects_redirects;
+    if rejects && head.status.is_redirection() && head.headers.contains_key(LOCATION) {
+        let why = "the backend attempted to redirect this request, which is not permitted";
+        let mut refused = Response::new(client::body_of(why));
+        *refused.status_mut() = StatusCode::BAD_GATEWAY;
+        return Ok(refused);
+    }
+    let mut answer = Response::new(body);
+    *answer.status_mut() = head.status;
+    copy_headers(&head.headers, answer.headers_mut());
+    CORS.iter().for_each(|name| drop(answer.headers_mut().remove(*name)));
+    Ok(answer)
+}
+
+/// `/apis/GROUP/VERSION` and nothing behind it.
+fn is_discovery(call: &Call) -> bool {
+    let path = call.attributes.path.trim_matches('/');
+    !call.attributes.is_resource && path.split('/').count() == 3
+}
+
+/// Asks the server for the same upgrade and joins both connections when it agrees.
+async fn upgrade(call: &Arc<Call>, remote: &Remote) -> Result<Response<Body>, Failure> {
+    let nothing = Full::default().map_err(|never| match never {}).boxed_unsync();
+    let all = |from: &HeaderMap, to: &mut HeaderMap| {
+        for (name, value) in from {
+            to.append(name.clone(), value.clone());
+        }
+    };
+    let (mut request, endpoint) = request(call, remote, nothing, all)?;
+    let host = HeaderValue::try_from(endpoint.to_string()).map_err(|_| error(500, UNAVAILABLE))?;
+    request.headers_mut().insert(HOST, host);
+    // A connection of its own knows where it leads.
+    let path = call.uri.path_and_query().map_or("/", |path| path.as_str());
+    *request.uri_mut() = path.parse().map_err(|_| error(400, "the path cannot be proxied"))?;
+    let client_side = take_upgrade(call).map_err(|status| error(status.code, status.message))?;
+    let stream = remote.open(endpoint).await.map_err(|why| error(503, why))?;
+    let mut response = proxy::send(stream, request)
+        .await
+        .map_err(|status| error(503, status.message))?;
+    let status = response.status();
+    if status != StatusCode::SWITCHING_PROTOCOLS && status.as_u16() < 400 {
+        let why = format!("invalid upgrade response: status code {}", status.as_u16());
+        return Err(error(503, why));
+    }
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        let (head, body) = response.into_parts();
+        let mut answer = Response::new(body);
+        *answer.status_mut() = head.status;
+        copy_headers(&head.headers, answer.headers_mut());
+        return Ok(answer);
+    }
+    let server_side = hyper::upgrade::on(&mut response);
+    join_bytes(call, client_side, server_side);
+    let mut answer = Response::new(client::body_of(""));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in response.headers() {
+        answer.headers_mut().append(name.clone(), value.clone());
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upgrades_are_asked_for_by_the_connection() {
+        for (value, expect) in [("Upgrade", true), ("keep-alive, upgrade", true), ("keep-alive", false)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONNECTION, value.parse().unwrap());
+            assert_eq!(is_upgrade(&headers), expect, "{value}");
+        }
+        assert!(!is_upgrade(&HeaderMap::new()));
+    }
+}
