@@ -2,6 +2,7 @@
 //! HTTPS on loopback), and tables of requests with what they are answered.
 
 mod admission;
+mod aggregation;
 mod attacks;
 mod connect;
 mod discovery;
