@@ -212,7 +212,8 @@ impl Group {
                 } else {
                     format!("{group}/{}", version.version)
                 };
-                found.failed.push((name, "stale GroupVersion discovery".to_string()));
+                let why = format!("stale GroupVersion discovery: {name}");
+                found.failed.push((name, why));
             }
             for row in version.resources {
                 // A resource without a kind of its own exists only for its subresources.

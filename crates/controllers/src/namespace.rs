@@ -62,11 +62,9 @@ impl Findings {
                 "All resources successfully discovered".into(),
             ),
             count => {
-                let parts: Vec<String> = self
-                    .discovery_failures
-                    .iter()
-                    .map(|(group, why)| format!("{group}: {why}"))
-                    .collect();
+                let failures = self.discovery_failures.iter();
+                let mut parts: Vec<String> = failures.map(|(group, why)| format!("{group}: {why}")).collect();
+                parts.sort();
                 let text = format!(
                     "Discovery failed for some groups, {count} failing: unable to retrieve the complete list of server APIs: {}",
                     parts.join(", ")

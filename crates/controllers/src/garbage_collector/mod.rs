@@ -34,6 +34,11 @@ const DISCOVERY_DELAY: Duration = Duration::from_secs(1);
 /// Before discovery is tried again after it failed.
 const DISCOVERY_RETRY: Duration = Duration::from_secs(5);
 
+/// How long all is waited for until the garbage collector goes on with what it knows: another server's resources may never come,
+/// and an owner that is not known is asked for before anything is deleted.
+/// Source: `period` of `Sync` in `pkg/controller/garbagecollector`.
+const SYNC_LIMIT: Duration = Duration::from_secs(30);
+
 /// Starts the controller.
 pub(crate) fn start(context: Context) {
     let collector = Arc::new(Collector {
@@ -131,9 +136,14 @@ impl Collector {
                 .collect()
         };
         let filled: Vec<watch::Receiver<bool>> = new.into_iter().map(|resource| self.monitor(resource)).collect();
-        for mut filled in filled {
-            // An error means that the monitor ended: the resource went, or everything does.
-            let _ = filled.wait_for(|filled| *filled).await;
+        let all = async {
+            for mut filled in filled {
+                // An error means that the monitor ended: the resource went, or everything does.
+                let _ = filled.wait_for(|filled| *filled).await;
+            }
+        };
+        if tokio::time::timeout(SYNC_LIMIT, all).await.is_err() {
+            tracing::warn!("some resources cannot be listed yet; the others are looked after without them");
         }
         // Owners that were unknown may be of kinds that are known now.
         let unseen = self.graph.lock().virtual_nodes();
