@@ -174,6 +174,7 @@ impl ControlPlane {
     fn start_components(&self, random: &Random) {
         let own = self.client(UserInfo::new("system:apiserver", [SYSTEM_MASTERS]));
         self.running.keep_cluster_ips(&own, &self.components);
+        self.running.keep_api_services(&own, &self.components);
         let manager = self.client(UserInfo::new::<String>("system:kube-controller-manager", []));
         let server = self.running.clone();
         let client_for = Box::new(move |name: &str| {

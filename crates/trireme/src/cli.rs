@@ -1,5 +1,6 @@
 //! The flags of every command. Help is here and nowhere else.
 
+mod aggregation;
 mod api_server;
 mod audit;
 mod authentication;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+pub use self::aggregation::AggregationFlags;
 pub use self::api_server::{AdmissionFlags, ApiServerFlags, AuthorizationFlags, EncryptionFlags};
 pub use self::audit::{AuditFlags, AuditFormat, AuditMode, AuditWebhookFlags};
 pub use self::authentication::AuthenticationFlags;

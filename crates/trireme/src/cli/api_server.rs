@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{AuditFlags, AuditWebhookFlags, AuthenticationFlags, TlsFlags};
+use super::{AggregationFlags, AuditFlags, AuditWebhookFlags, AuthenticationFlags, TlsFlags};
 use crate::errors::{CliError, Kind, Result};
 use crate::server::file_or_nothing;
 
@@ -44,6 +44,9 @@ pub struct ApiServerFlags {
     /// How much is served at once
     #[command(flatten)]
     pub in_flight: InFlightFlags,
+    /// How it reaches servers that answer for other group versions
+    #[command(flatten)]
+    pub aggregation: AggregationFlags,
 }
 
 /// Earlier versions kept `null` for what nobody had said.
@@ -80,7 +83,8 @@ impl ApiServerFlags {
             authentication,
             authorization,
             admission,
-            in_flight
+            in_flight,
+            aggregation
         ))
     }
 }

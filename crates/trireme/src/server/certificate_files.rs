@@ -185,7 +185,11 @@ impl FilePair {
     }
 }
 
-fn pair_of(contents: &[Vec<u8>]) -> std::result::Result<Pair, String> {
+/// The certificate and the key of two files.
+///
+/// # Errors
+/// They do not belong together.
+pub fn pair_of(contents: &[Vec<u8>]) -> std::result::Result<Pair, String> {
     let text = |at: usize| String::from_utf8(contents[at].clone()).map_err(|_| "it is no PEM".to_owned());
     let pair = Pair {
         certificate_pem: text(0)?,

@@ -13,6 +13,7 @@ mod demo_port;
 pub mod dial;
 mod encryption_flags;
 mod etcd_flags;
+mod front_proxy;
 mod issuers;
 mod node_identity;
 pub mod pki;
@@ -125,7 +126,7 @@ impl ControlPlane {
             shutdown: components.clone(),
         };
         let flags = &settings.api_server;
-        let (mut authentication, trusted) = authentication(flags, pki.ca_pem())?;
+        let (mut authentication, trusted) = authentication(flags, &pki)?;
         let cleans = authentication.bootstrap_tokens;
         let tokens = authentication.tokens.take();
         let issuers = tokens
@@ -160,6 +161,10 @@ impl ControlPlane {
         config.reloads = follow.metrics.clone();
         config.client_certificates = trusted.certificates.metrics().clone();
         config.store_bytes = store.measure(layout);
+        let others = flags.authentication.requestheader_client_ca_file.is_some();
+        config.aggregation = flags
+            .aggregation
+            .start(&pki, others, renewal("front-proxy-client"), &follow)?;
         flags.encryption.start(&config.sealing, &random, &follow).await?;
         let running = ApiServer::start(config).await.doing("starting the API server")?;
         if let Some(authorizers) = authorizers.get() {
@@ -180,6 +185,7 @@ impl ControlPlane {
 
         apiserver::flowcontrol::maintain(&own, clock.clone(), &components);
         running.keep_cluster_ips(&own, &components);
+        running.keep_api_services(&own, &components);
         trust::maintain(&own, trusted.told(), clock.clone(), &components);
         trusted.follow(&follow);
         let names = vec![IpAddr::V4(API_SERVICE), IpAddr::V4(API_ENDPOINT.0)];
@@ -286,10 +292,13 @@ fn listen_for_nodes(layout: &Layout) -> Result<UnixListener> {
 }
 
 /// How clients prove who they are, and whose certificates count.
-fn authentication(flags: &ApiServerFlags, own_ca_pem: &str) -> Result<(AuthenticationSettings, Trusted)> {
+fn authentication(flags: &ApiServerFlags, pki: &Pki) -> Result<(AuthenticationSettings, Trusted)> {
+    let own_ca_pem = pki.ca_pem();
     let client_ca = flags.tls.client_ca()?;
     let more = client_ca.as_ref().map_or("", |(_, text)| text.as_str());
-    let settings = flags.authentication.read(&trusted::together(own_ca_pem, more))?;
+    let mut settings = flags.authentication.read(&trusted::together(own_ca_pem, more))?;
+    let own = || front_proxy::own(pki);
+    settings.front_proxy = Some(settings.front_proxy.take().unwrap_or_else(own));
     let proxy_ca = flags.authentication.requestheader_client_ca_file.clone();
     let trusted = Trusted::new(own_ca_pem, client_ca, settings.front_proxy.clone(), proxy_ca)?;
     Ok((settings, trusted))
@@ -315,6 +324,7 @@ impl ApiServerFlags {
         self.authorization.plan(&Random::real())?;
         self.admission.selection()?;
         self.in_flight.seats()?;
+        self.aggregation.check()?;
         self.tls.check()
     }
 }

@@ -1,7 +1,7 @@
 //! The files of the cluster's authority and of the leaves that outlive a process.
 //!
-//! Only three secrets live long: the authority's key, the key that signs tokens, and the keys that seal what the store keeps
-//! of Secrets. Leaves are replaced while their users run. A leaf and its key are one file, so that a crash leaves both old or
+//! Only four secrets live long: the authority's key, that of the front proxy's authority, the key that signs tokens, and the
+//! keys that seal what the store keeps of Secrets. Leaves are replaced while their users run. A leaf and its key are one file, so that a crash leaves both old or
 //! both new.
 
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ use crate::layout::{Layout, write_private};
 
 /// The authority's common name, as kubeadm's.
 const AUTHORITY_NAME: &str = "kubernetes";
+/// The common name of the front proxy's authority, as kubeadm's.
+const FRONT_PROXY_NAME: &str = "front-proxy-ca";
 /// The administrator: the only certificate in `system:masters`.
 const ADMINISTRATOR: (&str, &str) = ("kubernetes-admin", apiserver::request::SYSTEM_MASTERS);
 
@@ -22,6 +24,8 @@ const ADMINISTRATOR: (&str, &str) = ("kubernetes-admin", apiserver::request::SYS
 pub struct Pki {
     /// Issues certificates.
     pub authority: Authority,
+    /// Issues the front proxy's: whoever has one of these speaks for others.
+    pub front_proxy: Authority,
     /// Signs tokens: PKCS#8 in PEM, a secret.
     pub token_key_pem: String,
     /// Keys of encryption at rest, in the form of [`apiserver::sealing::Sealer::from_text`]: a secret. A line with a
@@ -40,18 +44,8 @@ impl Pki {
     /// one has years to learn of the new one (`docs/decisions/0004-certificates-are-renewed-through-the-api.md`).
     pub fn open(layout: &Layout, clock: &Clock, random: &Random, leaf_seconds: Option<u32>) -> Result<Pki> {
         let directory = layout.pki();
-        let authority = match read_pair(&directory, "ca")? {
-            Some(pair) => {
-                let loaded = Authority::load(pair, random.fork()).map_err(|error| broken(&directory, "ca", &error))?;
-                renewed(loaded, &directory, clock)?
-            }
-            None => {
-                let made = Authority::generate(AUTHORITY_NAME, clock.now(), random.fork());
-                let authority = made.doing("making the cluster's certificate authority")?;
-                write_pair(&directory, "ca", authority.pair())?;
-                authority
-            }
-        };
+        let authority = authority(&directory, "ca", AUTHORITY_NAME, clock, random)?;
+        let front_proxy = self::authority(&directory, "front-proxy-ca", FRONT_PROXY_NAME, clock, random)?;
         let token_key_pem = read_or_make(&directory.join("sa.key"), || {
             let key = rcgen::KeyPair::generate().doing("making the key of tokens")?;
             Ok(key.serialize_pem())
@@ -60,6 +54,7 @@ impl Pki {
         let leaf_seconds = leaf_seconds.map_or(LEAF_SECONDS, i64::from);
         Ok(Pki {
             authority: authority.with_leaf_seconds(leaf_seconds),
+            front_proxy: front_proxy.with_leaf_seconds(leaf_seconds),
             token_key_pem,
             sealing_keys,
             directory,
@@ -92,18 +87,33 @@ impl Pki {
     }
 }
 
+/// Reads an authority, or makes it at the first start.
+fn authority(directory: &Path, file: &str, name: &str, clock: &Clock, random: &Random) -> Result<Authority> {
+    if let Some(pair) = read_pair(directory, file)? {
+        let loaded = Authority::load(pair, random.fork()).map_err(|error| broken(directory, file, &error))?;
+        return renewed(loaded, directory, file, name, clock);
+    }
+    let made = Authority::generate(name, clock.now(), random.fork());
+    let made = made.doing("making the cluster's certificate authorities")?;
+    write_pair(directory, file, made.pair())?;
+    Ok(made)
+}
+
 /// After four fifths of its life an authority begins another one.
-fn renewed(authority: Authority, directory: &Path, clock: &Clock) -> Result<Authority> {
-    let (begin, end) = validity(&authority.pair().certificate_pem).map_err(|error| broken(directory, "ca", &error))?;
+fn renewed(authority: Authority, directory: &Path, file: &str, name: &str, clock: &Clock) -> Result<Authority> {
+    let (begin, end) = validity(&authority.pair().certificate_pem).map_err(|error| broken(directory, file, &error))?;
     let due = begin.as_second() + (end.as_second() - begin.as_second()) / 5 * 4;
     if clock.now().as_second() < due {
         return Ok(authority);
     }
-    let new = authority.renewed(AUTHORITY_NAME, clock.now());
+    let new = authority.renewed(name, clock.now());
     let new = new.doing("renewing the certificate of the cluster's authority")?;
     // The key is the one that is there.
-    write_private(&directory.join("ca.crt"), new.pair().certificate_pem.as_bytes())?;
-    tracing::info!("the certificate authority's certificate was renewed");
+    write_private(
+        &directory.join(format!("{file}.crt")),
+        new.pair().certificate_pem.as_bytes(),
+    )?;
+    tracing::info!(authority = name, "the certificate authority's certificate was renewed");
     Ok(new)
 }
 
