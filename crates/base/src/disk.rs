@@ -23,6 +23,8 @@ pub enum OpenMode {
     Append,
     /// A new file, for reading and appending; an error when the name exists.
     CreateNew,
+    /// An existing file, for reading and for writing over it: all that it has is room, and appends begin at its beginning.
+    Reuse,
 }
 
 /// A file system with names, in which one directory level is used at a time.
@@ -50,7 +52,11 @@ pub trait Disk: Send + Sync + 'static {
 pub trait DiskFile: Send + Sync {
     /// Writes all of `bytes` at the end, but before room that was made through this file. After an error any part of them
     /// may be there.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.append_with_room(bytes, 0)
+    }
+    /// Writes all of `bytes` as [`DiskFile::append`] does, at once; the last `room` of them are room.
+    fn append_with_room(&mut self, bytes: &[u8], room: usize) -> io::Result<()>;
     /// Writes `content` at `from`, at the file's end or before it, for later appends to replace; these go on where they were.
     /// What they write there changes no length and takes no new blocks, so that a sync has nothing but it to make durable.
     /// After an error any part of `content` may be there.

@@ -25,9 +25,13 @@ impl Disk for RealDisk {
             OpenMode::CreateNew => {
                 options.append(true).create_new(true);
             }
+            OpenMode::Reuse => {
+                options.write(true);
+            }
         }
         let file = options.open(path)?;
-        Ok(Box::new(RealFile { file, end: None }))
+        let end = (mode == OpenMode::Reuse).then_some(0);
+        Ok(Box::new(RealFile { file, end }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -97,22 +101,34 @@ struct RealFile {
     end: Option<u64>,
 }
 
+impl RealFile {
+    /// From now on there is room behind the end, so that the kernel does not know where that is.
+    fn keep_end(&mut self) -> io::Result<u64> {
+        match self.end {
+            Some(end) => Ok(end),
+            None => {
+                let length = self.length()?;
+                fcntl_setfl(&self.file, fcntl_getfl(&self.file)? - OFlags::APPEND)?;
+                self.end = Some(length);
+                Ok(length)
+            }
+        }
+    }
+}
+
 impl DiskFile for RealFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(end) = &mut self.end else {
+    fn append_with_room(&mut self, bytes: &[u8], room: usize) -> io::Result<()> {
+        if self.end.is_none() && room == 0 {
             return self.file.write_all(bytes);
-        };
-        self.file.write_all_at(bytes, *end)?;
-        *end += bytes.len() as u64;
+        }
+        let end = self.keep_end()?;
+        self.file.write_all_at(bytes, end)?;
+        self.end = Some(end + (bytes.len() - room) as u64);
         Ok(())
     }
 
     fn make_room(&mut self, from: u64, content: &[u8]) -> io::Result<()> {
-        if self.end.is_none() {
-            let length = self.length()?;
-            fcntl_setfl(&self.file, fcntl_getfl(&self.file)? - OFlags::APPEND)?;
-            self.end = Some(length);
-        }
+        self.keep_end()?;
         // Written, not only allocated: blocks that were never written are marked as such, and taking that mark away is a
         // change of the file system's own data, which the next sync would have to write, too.
         self.file.write_all_at(content, from)
@@ -184,6 +200,14 @@ mod tests {
         file.truncate(9).unwrap();
         file.append(b"..").unwrap();
         assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!?..");
+        file.append_with_room(b"12345", 3).unwrap();
+        file.append(b"-").unwrap();
+        assert_eq!(read_all(file.as_ref()).unwrap(), b"hello w!?..12-45");
+        let mut file = disk.open(&path, OpenMode::Reuse).unwrap();
+        file.append(b"HE").unwrap();
+        file.append_with_room(b"LL  ", 2).unwrap();
+        file.append(b"O").unwrap();
+        assert_eq!(read_all(file.as_ref()).unwrap(), b"HELLO w!?..12-45");
         drop(file);
         let mut file = disk.open(&path, OpenMode::Append).unwrap();
         file.truncate(7).unwrap();

@@ -326,7 +326,10 @@ impl Disk for SimDisk {
         };
         let opened = self::inode(&mut state, inode);
         opened.open += 1;
-        let end = opened.content.len();
+        let end = match mode {
+            OpenMode::Reuse => 0,
+            OpenMode::Read | OpenMode::Append | OpenMode::CreateNew => opened.content.len(),
+        };
         Ok(Box::new(SimFile {
             state: self.state.clone(),
             inode,
@@ -478,9 +481,9 @@ fn inode(state: &mut State, number: u64) -> &mut Inode {
 }
 
 impl DiskFile for SimFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn append_with_room(&mut self, bytes: &[u8], room: usize) -> io::Result<()> {
         self.write(self.end, bytes)?;
-        self.end += bytes.len();
+        self.end += bytes.len() - room;
         Ok(())
     }
 
