@@ -279,6 +279,40 @@ async fn another_format_version_is_refused() {
     }
 }
 
+/// A record whose checksum is right and whose content is not known is no torn end: the program that wrote it is named.
+#[tokio::test(start_paused = true)]
+async fn a_record_of_a_newer_program_is_refused_by_its_name() {
+    let world = World::new(9);
+    let engine = world.open().await.unwrap();
+    put(&*engine, "k", "v").await;
+    engine.close().await;
+    let path = files(&world.disk, ".log").remove(0);
+    let file = world.disk.open(&path, OpenMode::Read).unwrap();
+    let mut bytes = read_all(file.as_ref()).unwrap();
+    // Written by 9.8.7; the operation of its first record is one that nobody knows.
+    bytes[56..60].copy_from_slice(&(9_u32 << 20 | 8 << 10 | 7).to_le_bytes());
+    let header = crc32c::crc32c(&bytes[..60]);
+    bytes[60..64].copy_from_slice(&header.to_le_bytes());
+    let end = 72 + u32::from_le_bytes(bytes[64..68].try_into().unwrap()) as usize;
+    bytes[72 + 28] = 9;
+    let crc = crc32c::crc32c_append(crc32c::crc32c_append(header, &bytes[64..68]), &bytes[72..end]);
+    bytes[68..72].copy_from_slice(&crc.to_le_bytes());
+    world.disk.remove(&path).unwrap();
+    let mut file = world.disk.open(&path, OpenMode::CreateNew).unwrap();
+    file.append(&bytes).unwrap();
+    let error = world.open().await.map(drop).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        matches!(error, OpenError::UnsupportedVersion { .. })
+            && text.contains("written by version 9.8.7 of trireme: use that or a newer one"),
+        "{text}"
+    );
+    assert_eq!(
+        read_all(&*world.disk.open(&path, OpenMode::Read).unwrap()).unwrap(),
+        bytes
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_refuses_puts_and_takes_deletes() {
     let world = World::new(10);
