@@ -23,6 +23,7 @@ mod log;
 mod marks;
 mod memory;
 mod recovery;
+mod reuse;
 mod snapshot;
 mod tail;
 mod tip;

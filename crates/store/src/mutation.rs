@@ -51,6 +51,8 @@ pub enum Mutation {
     FailedSyncRepeated,
     /// A refusal is answered before the write that it saw is durable.
     RefusedTooEarly,
+    /// A forgotten segment is written over while a crash can bring its name back.
+    OldNameComesBack,
 }
 
 #[cfg(feature = "testing")]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::format::{self, FileKind, Grid, Header, LogRecord, SnapshotFrame, Writer};
 use super::marks;
+use super::reuse::{Content, Reuse};
 use crate::engine::Record;
 use crate::transaction::{Operation, Put, Stamp};
 
@@ -44,6 +45,7 @@ fn header(kind: FileKind, number: u64, base: u64) -> Header {
         revision_offset: 1000,
         writer: Writer::of("0.1.0"),
         grid: (kind == FileKind::Segment).then(|| Grid::of(65_536)),
+        reused: false,
     }
 }
 
@@ -102,6 +104,43 @@ fn a_segment_is_as_its_example() {
     let mut encoded = Vec::new();
     record().encode(seed, &mut encoded);
     assert_eq!(encoded, bytes);
+}
+
+#[test]
+fn a_file_that_is_used_again_is_as_its_example() {
+    let bytes = of_store("segment header, file used again");
+    let expect = Header {
+        grid: Some(Grid::of(512)),
+        reused: true,
+        ..header(FileKind::Segment, 3, 41)
+    };
+    let (found, seed) = Header::decode(FileKind::Segment, &bytes).unwrap();
+    assert_eq!(found, expect);
+    assert_eq!(expect.encode().0[..], bytes);
+
+    let endings = [[1, 2, 3, 4], [5, 6, 7, 8], [Grid::FILL; 4]];
+    let (reuse, encoded) = Reuse::begin(&bytes, seed, &endings);
+    let begin = [bytes, of_store("note")].concat();
+    assert_eq!(encoded, begin);
+    assert_eq!(reuse.start(), begin.len() as u64);
+    // Zeros become the tags.
+    let mut file = vec![0; 1536];
+    reuse.tag(0, &mut file);
+    assert_eq!(
+        [
+            file[508..512].to_vec(),
+            file[1020..1024].to_vec(),
+            file[1532..].to_vec()
+        ]
+        .concat(),
+        { [vec![0; 4], of_store("tags")].concat() }
+    );
+    assert_eq!(file.iter().filter(|byte| **byte != 0).count(), 8);
+
+    let mut file = begin;
+    file.resize(1536, 9);
+    let content = Content::read(file, true, seed).unwrap();
+    assert_eq!(content.start() as u64, reuse.start());
 }
 
 #[test]

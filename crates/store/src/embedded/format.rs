@@ -12,8 +12,10 @@ use crate::transaction::{Operation, Put, Stamp};
 
 /// The version this program reads and writes.
 pub(super) const FORMAT_VERSION: u32 = 1;
-/// Header flags of segments that this program understands: those of [`Header::grid`]. Others change what the file means.
+/// Header flags of segments that this program understands: those of [`Header::grid`] and [`Header::reused`]. Others change
+/// what the file means.
 const GRID_FLAGS: u32 = 0x1f;
+pub(super) const REUSED_FLAG: u32 = 0x20;
 /// What a disk writes whole or not at all, at least.
 pub(super) const SECTOR_BYTES: usize = 512;
 /// Bytes of a file's header.
@@ -49,6 +51,8 @@ pub(super) struct Header {
     pub(super) writer: Writer,
     /// How room at the end of a segment was made; none in a snapshot, and in segments of the program's first builds.
     pub(super) grid: Option<Grid>,
+    /// The file was a segment before, and room is what that left (`reuse.rs`).
+    pub(super) reused: bool,
 }
 
 /// Room at the end of a segment is filled with [`Grid::FILL`], and ends at a multiple of a power of two. Before anything is
@@ -147,7 +151,8 @@ impl Header {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..8].copy_from_slice(self.kind.magic());
         bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        bytes[12] = self.grid.map_or(0, |grid| grid.power);
+        let flags = self.grid.map_or(0, |grid| u32::from(grid.power)) | if self.reused { REUSED_FLAG } else { 0 };
+        bytes[12..16].copy_from_slice(&flags.to_le_bytes());
         bytes[16..32].copy_from_slice(&self.store);
         bytes[32..40].copy_from_slice(&self.number.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.base.to_le_bytes());
@@ -177,6 +182,7 @@ impl Header {
                     power: (flags & GRID_FLAGS) as u8,
                 })
                 .filter(|grid| grid.power > 0),
+                reused: flags & REUSED_FLAG != 0,
             };
             (magic == kind.magic()).then_some((header, version, flags, reader.u32()?))
         };
@@ -185,10 +191,12 @@ impl Header {
             return Err(HeaderError::NotWhole);
         }
         let known = match kind {
-            FileKind::Segment => GRID_FLAGS,
+            FileKind::Segment => GRID_FLAGS | REUSED_FLAG,
             FileKind::Snapshot => 0,
         };
-        if version != FORMAT_VERSION || flags & !known != 0 {
+        // What is left in a file that is used again is nothing that a grid of none says anything about.
+        let unknown = flags & !known != 0 || header.reused && header.grid.is_none();
+        if version != FORMAT_VERSION || unknown {
             let writer = header.writer;
             return Err(HeaderError::Newer { version, writer });
         }
@@ -475,6 +483,7 @@ mod tests {
             revision_offset: 1000,
             writer: Writer::of("0.1.0"),
             grid: Some(Grid::of(65_536)),
+            reused: false,
         }
     }
 
@@ -532,7 +541,8 @@ mod tests {
         // A flag that is not known, in a snapshot any.
         for (header, place, flags) in [
             (header(), 12, 0x20),
-            (header(), 12, 0x30),
+            (header(), 12, 0x40),
+            (header(), 12, 0x70),
             (header(), 13, 1),
             (snapshot, 12, 1),
         ] {

@@ -9,25 +9,72 @@ use base::Random;
 use bytes::Bytes;
 
 use super::format::{
-    FRAME_BYTES, FileKind, Grid, HEADER_BYTES, Header, LogRecord, SnapshotFrame, Writer, decode_record,
-    decode_snapshot, encode_block, encode_end, frame_at, is_rot, payload_length,
+    FRAME_BYTES, FileKind, Grid, HEADER_BYTES, Header, LogRecord, REUSED_FLAG, SECTOR_BYTES, SnapshotFrame, Writer,
+    checksum, decode_record, decode_snapshot, encode_block, encode_end, frame_at, is_rot, payload_length,
 };
+use super::reuse::{Content, Reuse, ending};
 use super::{marks, tail};
 use crate::engine::Record;
 use crate::transaction::{Operation, Put, Stamp};
 
 const STORE: [u8; 16] = [7; 16];
+/// Where a header has the flag of a file that is used again.
+const REUSED_PLACE: usize = 12;
 
-/// A segment of the log.
+/// A segment of the log, sometimes in a file that was one before.
 pub fn make_segment(random: &Random) -> Vec<u8> {
-    let base = random.range(0..1000);
-    let header_of = header(FileKind::Segment, base, random);
-    let (header, seed) = header_of.encode();
-    let mut bytes = header.to_vec();
-    let mut batch_start = bytes.len() as u64;
+    let header = header(FileKind::Segment, random.range(0..1000), random);
+    if !header.reused {
+        return make_segment_of(header, random);
+    }
+    let old = Header {
+        number: header.number + 1,
+        reused: random.chance(0.5),
+        ..header
+    };
+    make_segment_over(header, make_segment_of(old, random), random)
+}
+
+fn make_segment_of(header: Header, random: &Random) -> Vec<u8> {
+    if header.reused {
+        let old = Header {
+            reused: false,
+            ..header
+        };
+        return make_segment_over(header, make_segment_of(old, random), random);
+    }
+    let (bytes, seed) = header.encode();
+    let mut bytes = bytes.to_vec();
+    let start = bytes.len();
+    bytes.extend(records(header.base, start, seed, random));
+    if let Some(grid) = header.grid {
+        bytes.resize(grid.after(bytes.len() as u64) as usize, Grid::FILL);
+    }
+    bytes
+}
+
+fn make_segment_over(header: Header, mut old: Vec<u8>, random: &Random) -> Vec<u8> {
+    let (bytes, seed) = header.encode();
+    let endings: Vec<_> = old.chunks(SECTOR_BYTES).filter_map(ending).collect();
+    let (reuse, mut bytes) = Reuse::begin(&bytes, seed, &endings);
+    bytes.extend(records(header.base, bytes.len(), seed, random));
+    let padding = reuse.padding(bytes.len() as u64);
+    bytes.resize(bytes.len() + padding, Grid::FILL);
+    reuse.tag(0, &mut bytes);
+    if old.len() < bytes.len() {
+        old.resize(bytes.len(), Grid::FILL);
+    }
+    old[..bytes.len()].copy_from_slice(&bytes);
+    old
+}
+
+/// Framed records of a segment, the first of them at `start`.
+fn records(base: u64, start: usize, seed: u32, random: &Random) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut batch_start = start as u64;
     for index in 0..random.range(0..6) {
         if random.chance(0.5) {
-            batch_start = bytes.len() as u64;
+            batch_start = (start + bytes.len()) as u64;
         }
         let operations = (0..random.range(1..4)).map(|_| operation(random)).collect();
         let record = LogRecord {
@@ -37,9 +84,6 @@ pub fn make_segment(random: &Random) -> Vec<u8> {
             operations,
         };
         record.encode(seed, &mut bytes);
-    }
-    if let Some(grid) = header_of.grid {
-        bytes.resize(grid.after(bytes.len() as u64) as usize, Grid::FILL);
     }
     bytes
 }
@@ -54,7 +98,12 @@ pub fn segment(bytes: &[u8]) -> String {
             Ok(header) => header,
             Err(error) => return format!("no header: {error:?}"),
         };
-        let (mut offset, mut records, mut last, mut batch) = (HEADER_BYTES, 0, header.base, HEADER_BYTES);
+        let Some(content) = Content::read(bytes.to_vec(), header.reused, seed) else {
+            return "no note of what was there".to_owned();
+        };
+        let bytes = content.bytes();
+        let start = content.start();
+        let (mut offset, mut records, mut last, mut batch) = (start, 0, header.base, start);
         let end = loop {
             match decode_record(bytes, offset, seed) {
                 Ok((record, next)) => {
@@ -70,7 +119,7 @@ pub fn segment(bytes: &[u8]) -> String {
         let rot = is_rot(bytes, offset, last, seed);
         let tail = header
             .grid
-            .map(|grid| tail::judge(bytes, offset, batch, last, grid, seed));
+            .map(|grid| tail::judge(&content, offset, batch, last, grid, seed));
         format!(
             "{} records, then {end:?}, rot: {rot}, tail: {tail:?}",
             if records > 0 { "some" } else { "no" }
@@ -135,6 +184,8 @@ pub fn read_marks(bytes: &[u8]) -> String {
 }
 
 fn header(kind: FileKind, number: u64, random: &Random) -> Header {
+    // Those of the program's first builds had no grid.
+    let grid = (kind == FileKind::Segment && random.chance(0.8)).then(|| Grid::of(random.range(1..3000)));
     Header {
         kind,
         store: STORE,
@@ -142,8 +193,8 @@ fn header(kind: FileKind, number: u64, random: &Random) -> Header {
         base: number,
         revision_offset: random.range(0..3),
         writer: Writer::this(),
-        // Those of the program's first builds had none.
-        grid: (kind == FileKind::Segment && random.chance(0.8)).then(|| Grid::of(random.range(1..3000))),
+        grid,
+        reused: grid.is_some() && random.chance(0.5),
     }
 }
 
@@ -194,13 +245,30 @@ fn mend(file: &mut [u8], kind: FileKind) {
     }
     let header = crc32c::crc32c(&file[..HEADER_BYTES - 4]);
     file[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&header.to_le_bytes());
-    let (mut offset, mut seed) = (HEADER_BYTES, header);
+    let mut start = HEADER_BYTES;
+    let mut reuse = None;
+    if kind == FileKind::Segment && file[REUSED_PLACE] & REUSED_FLAG as u8 != 0 {
+        reuse = Reuse::mend(file, header);
+        start = reuse.map_or(start, |reuse| reuse.start() as usize);
+    }
+    // Checksums are of what is read, without tags.
+    if let Some(reuse) = reuse {
+        reuse.tag(0, file);
+    }
+    mend_frames(file, start, header, kind);
+    if let Some(reuse) = reuse {
+        reuse.tag(0, file);
+    }
+}
+
+fn mend_frames(file: &mut [u8], start: usize, header: u32, kind: FileKind) {
+    let (mut offset, mut seed) = (start, header);
     while let Some(length) = file.get(offset..offset + FRAME_BYTES).and_then(payload_length) {
         let start = offset + FRAME_BYTES;
         let Some(payload) = file.get(start..start + length) else {
             return;
         };
-        let crc = crc32c::crc32c_append(crc32c::crc32c_append(seed, &file[offset..offset + 4]), payload);
+        let crc = checksum(&file[offset..offset + 4], payload, seed);
         file[offset + 4..start].copy_from_slice(&crc.to_le_bytes());
         if kind == FileKind::Snapshot {
             seed = crc;

@@ -16,6 +16,7 @@ use super::format::{
 use super::log::{Log, Place, SEGMENT_SUFFIX, Segment, segment_path};
 use super::marks::{self, MARKS};
 use super::memory::{Memory, evolve};
+use super::reuse::Content;
 use super::snapshot::{
     ReadError, SNAPSHOT_SUFFIX, SnapshotFile, TEMPORARY_SUFFIX, read_header, read_snapshot, snapshot_path,
 };
@@ -420,6 +421,8 @@ impl Replay {
                 id: found.header.number,
                 base: found.header.base,
                 bytes,
+                // What an earlier process was told of its writes is not known.
+                sound: false,
             });
         }
         self.memory.root = root;
@@ -440,14 +443,23 @@ impl Replay {
         let file = open_read(disk, &found.path)?;
         let bytes = read_all(file.as_ref()).map_err(|error| OpenError::io(&found.path, error))?;
         debug_assert_eq!(bytes.len() as u64, found.bytes, "the file is locked");
+        let damaged = || {
+            OpenError::corrupt(
+                &found.path,
+                HEADER_BYTES as u64,
+                "the note of what was there before is damaged",
+            )
+        };
+        let content = Content::read(bytes, found.header.reused, found.seed).ok_or_else(damaged)?;
+        let bytes = content.bytes();
         let mut last = found.header.base;
-        let (mut offset, mut batch) = (HEADER_BYTES, HEADER_BYTES);
+        let (mut offset, mut batch) = (content.start(), content.start());
         while offset < bytes.len() {
             if next.is_some_and(|next| last >= next) {
                 // The next segment cut the rest off.
                 break;
             }
-            let (record, end) = match decode_record(&bytes, offset, found.seed) {
+            let (record, end) = match decode_record(bytes, offset, found.seed) {
                 Ok(decoded) => decoded,
                 Err(FrameError::NotWhole) => break,
                 Err(FrameError::Unknown) => {
@@ -478,9 +490,9 @@ impl Replay {
             return Ok(offset as u64);
         }
         let tail = match found.header.grid {
-            Some(grid) => judge(&bytes, offset, batch, last, grid, found.seed),
+            Some(grid) => judge(&content, offset, batch, last, grid, found.seed),
             // Written by the program's first builds, whose room was zeros.
-            None if is_rot(&bytes, offset, last, found.seed) => Tail::Rotten("a record that was durable is damaged"),
+            None if is_rot(bytes, offset, last, found.seed) => Tail::Rotten("a record that was durable is damaged"),
             None if bytes[offset..].iter().all(|byte| *byte == 0) => Tail::Room,
             None => Tail::Torn,
         };

@@ -76,6 +76,7 @@ impl SnapshotWriter {
             revision_offset,
             writer: Writer::this(),
             grid: None,
+            reused: false,
         }
         .encode();
         file.append(&header)?;

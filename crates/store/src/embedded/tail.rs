@@ -4,7 +4,8 @@
 //! Two of them look alike in most logs: the end of what was acknowledged, damaged, and a batch that a crash tore. They are
 //! told apart by what was there before. Room is filled ([`Grid::FILL`]), and it was durable up to the next place of the grid
 //! before a batch was written into it. A torn batch therefore lets the filling show through, or zeros where the file was
-//! shorter; it never begins with zeros, nor is it written to its very end and still not whole.
+//! shorter; it never begins with zeros, nor is it written to its very end and still not whole. In a file that is used again
+//! ([`Content`]) what a batch has not overwritten counts as filling.
 //!
 //! Invariant: what a crash can leave, whichever part of a batch it kept, is never taken for rot. The other way around there
 //! are limits, which `FORMAT.md` names.
@@ -12,6 +13,7 @@
 use super::format::{
     FRAME_BYTES, Grid, PAYLOAD_BYTES_MAX, Reader, SECTOR_BYTES, checksum, frame_at, is_rot, payload_length,
 };
+use super::reuse::Content;
 
 /// What a crash leaves out of a batch is its part of a sector, which is little at the batch's beginning, or everything to its
 /// end. A run of the filling, or of zeros, as long as this counts as left out anywhere: a store that does not open after a
@@ -29,27 +31,32 @@ pub(super) enum Tail {
 }
 
 /// Judges what is not whole at `from`, behind a record of the batch that begins at `batch`, or behind the header.
-pub(super) fn judge(segment: &[u8], from: usize, batch: usize, last_revision: u64, grid: Grid, seed: u32) -> Tail {
-    if is_rot(segment, from, last_revision, seed) {
+pub(super) fn judge(content: &Content, from: usize, batch: usize, last_revision: u64, grid: Grid, seed: u32) -> Tail {
+    if is_rot(content.bytes(), from, last_revision, seed) {
         return Tail::Rotten("a record that was durable is damaged");
     }
-    // Everything before `batch` was durable, so the room behind that was, too; what follows it may not have been.
+    // Everything before `batch` was durable, so the room behind that was, too; what follows it may not have been, unless it
+    // was there before the segment was.
     let filled = usize::try_from(grid.after(batch as u64)).unwrap_or(usize::MAX);
-    if segment.len() < filled {
+    if content.bytes().len() < filled {
         return Tail::Rotten("the room behind the last records was cut off, and maybe some of them");
     }
+    let filled = filled.max(content.old_end());
+    let segment = &*content.without_old(from);
     let written = segment[from..].iter().rposition(|byte| *byte != Grid::FILL);
     let Some(end) = written.map(|last| from + last + 1) else {
         return Tail::Room;
     };
-    if from + 4 <= filled && segment[from..from + 4] == [0; 4] {
+    if from + 4 <= filled && content.is_zero(from) {
         return Tail::Rotten("there are zeros where a record or room for one must be");
     }
     let cut_short = end > filled && segment[end - 1] == 0;
     if cut_short || has_hole(&segment[..end], from, filled) {
         return Tail::Torn;
     }
-    if is_complete(segment, from, end, last_revision, filled, seed) {
+    // A batch further on has become zeros, and this one has rotted, too.
+    let gone = |place: usize| place + 4 <= filled && content.is_zero(place);
+    if is_complete(segment, from, end, last_revision, gone, seed) {
         Tail::Rotten("the last batch was written to its end and is damaged")
     } else {
         Tail::Torn
@@ -72,12 +79,18 @@ fn has_hole(segment: &[u8], from: usize, filled: usize) -> bool {
 }
 
 /// Whether frames were written up to `end`: their lengths lead there, or the first one would be whole if it ended there, or
-/// the last one is.
-fn is_complete(segment: &[u8], from: usize, end: usize, last_revision: u64, filled: usize, seed: u32) -> bool {
+/// the last one is; or up to where one is gone.
+fn is_complete(
+    segment: &[u8],
+    from: usize,
+    end: usize,
+    last_revision: u64,
+    gone: impl Fn(usize) -> bool,
+    seed: u32,
+) -> bool {
     let mut place = from;
     while place < end {
-        // A batch further on has become zeros, and this one has rotted, too.
-        if place + 4 <= filled && segment[place..place + 4] == [0; 4] {
+        if gone(place) {
             return true;
         }
         let length = segment.get(place..place + 4).and_then(payload_length);
@@ -114,19 +127,20 @@ mod tests {
     use base::Random;
 
     use super::*;
-    use crate::embedded::format::LogRecord;
+    use crate::embedded::format::{HEADER_BYTES, LogRecord};
+    use crate::embedded::reuse::{Reuse, ending};
     use crate::transaction::{Operation, Put, Stamp};
 
     const SEED: u32 = 5;
     const GRID: u64 = 4096;
-    /// Where the durable records end in these tests: anywhere in a sector.
-    const STARTS: [usize; 4] = [100, 509, 1023, 4000];
+    /// Where the durable records end in these tests: anywhere in a sector, and behind what is noted of an old file.
+    const STARTS: [usize; 5] = [260, 509, 1023, 1536, 4000];
 
     fn grid() -> Grid {
         Grid::of(GRID)
     }
 
-    fn record(revision: u64, batch_start: usize, value: usize) -> Vec<u8> {
+    fn record(revision: u64, batch_start: usize, value: usize, seed: u32) -> Vec<u8> {
         let put = Put {
             key: "key".into(),
             value: vec![b'v'; value].into(),
@@ -140,8 +154,15 @@ mod tests {
             operations: vec![Operation::Put(put)],
         };
         let mut bytes = Vec::new();
-        record.encode(SEED, &mut bytes);
+        record.encode(seed, &mut bytes);
         bytes
+    }
+
+    fn records(from: usize, values: &[usize], seed: u32) -> Vec<u8> {
+        let records = (8..)
+            .zip(values)
+            .flat_map(|(revision, value)| record(revision, from, *value, seed));
+        records.collect()
     }
 
     /// A segment whose records up to `from` are durable, and a batch behind them.
@@ -149,40 +170,82 @@ mod tests {
         from: usize,
         /// The file before the batch.
         before: Vec<u8>,
+        /// What is written for the batch.
         batch: Vec<u8>,
+        /// Length of its records.
+        length: usize,
         /// Length of its first record.
         first: usize,
         /// The file with the batch and the room behind it.
         whole: Vec<u8>,
+        reused: bool,
         what: String,
     }
 
     /// With a batch of records with values of these lengths.
     fn written(from: usize, values: &[usize]) -> Written {
-        let batch: Vec<u8> = (8..)
-            .zip(values)
-            .flat_map(|(revision, value)| record(revision, from, *value))
-            .collect();
+        let batch = records(from, values, SEED);
         let mut before = vec![1; from];
         let mut whole = [&before[..], &batch].concat();
         for file in [&mut before, &mut whole] {
             file.resize(grid().after(file.len() as u64) as usize, Grid::FILL);
         }
-        let first = record(8, from, values[0]).len();
-        let what = format!("{values:?} at {from}");
+        Written {
+            from,
+            before,
+            length: batch.len(),
+            batch,
+            first: record(8, from, values[0], SEED).len(),
+            whole,
+            reused: false,
+            what: format!("{values:?} at {from}"),
+        }
+    }
+
+    /// The same in the file of an old segment, which has the same batch in the same place, again and again.
+    fn written_over(from: usize, values: &[usize]) -> Written {
+        let mut before = vec![1; from];
+        // So long that a sector is left in any case.
+        let end = from + records(from, values, SEED).len() + SECTOR_BYTES;
+        let end = grid().after(end as u64) as usize;
+        while before.len() < end {
+            before.extend(records(from, values, SEED + 1));
+        }
+        before.truncate(end);
+        let endings: Vec<_> = before.chunks(SECTOR_BYTES).filter_map(ending).collect();
+        let (reuse, mut bytes) = Reuse::begin(&[0; HEADER_BYTES], SEED, &endings);
+        let write = |file: &mut Vec<u8>, offset: usize, mut bytes: Vec<u8>| {
+            let end = (offset + bytes.len()) as u64;
+            bytes.resize(bytes.len() + reuse.padding(end), Grid::FILL);
+            reuse.tag(offset as u64, &mut bytes);
+            put(file, offset, &bytes);
+            bytes
+        };
+        bytes.resize(from, 1);
+        write(&mut before, 0, bytes);
+        let records = records(from, values, SEED);
+        let mut whole = before.clone();
+        let length = records.len();
+        let batch = write(&mut whole, from, records);
         Written {
             from,
             before,
             batch,
-            first,
+            length,
+            first: record(8, from, values[0], SEED).len(),
             whole,
-            what,
+            reused: true,
+            what: format!("{values:?} at {from}, over an old segment"),
         }
     }
 
     impl Written {
         fn judged(&self, bytes: &[u8]) -> Tail {
-            judge(bytes, self.from, self.from, 7, grid(), SEED)
+            judge(&self.content(bytes), self.from, self.from, 7, grid(), SEED)
+        }
+
+        fn content(&self, bytes: &[u8]) -> Content {
+            Content::read(bytes.to_vec(), self.reused, SEED).expect("what is noted is whole")
         }
 
         fn is_rotten(&self, bytes: &[u8]) -> bool {
@@ -194,9 +257,12 @@ mod tests {
     #[test]
     fn a_rotten_batch_is_never_taken_for_a_torn_one() {
         let batches = [&[40][..], &[0], &[300], &[10, 60, 5], &[5000]];
-        for (from, values) in STARTS.into_iter().cycle().zip(batches) {
-            let written = written(from, values);
-            let (what, first) = (&written.what, written.first);
+        let written = [written, written_over].map(|written| {
+            let places = STARTS.into_iter().cycle().zip(batches);
+            places.map(move |(from, values)| written(from, values))
+        });
+        for written in written.into_iter().flatten() {
+            let (from, what, first) = (written.from, &written.what, written.first);
             // The first record is the one that is not whole: bits of the others are found the same way behind it. All of a
             // small one's bits, some of a large one's.
             for bit in (0..first * 8).step_by(if first > 600 { 411 } else { 1 }) {
@@ -205,8 +271,8 @@ mod tests {
                 let judged = written.judged(&bytes);
                 assert!(matches!(judged, Tail::Rotten(_)), "{what}: bit {bit}: {judged:?}");
             }
-            let gone = [(written.batch.len(), 0), (first.min(512), 0), (8, 0)];
-            for (length, with) in gone.into_iter().chain([(written.batch.len(), 0xff)]) {
+            let gone = [(written.length, 0), (first.min(512), 0), (8, 0)];
+            for (length, with) in gone.into_iter().chain([(written.length, 0xff)]) {
                 let mut bytes = written.whole.clone();
                 bytes[from..from + length].fill(with);
                 let judged = written.judged(&bytes);
@@ -240,18 +306,20 @@ mod tests {
             &[3000, 3000],
             &[2000, 0, 9000],
         ];
-        for (from, values) in STARTS.iter().flat_map(|from| batches.map(|values| (*from, values))) {
-            let written = written(from, values);
+        let places = STARTS.iter().flat_map(|from| batches.map(|values| (*from, values)));
+        for written in places.flat_map(|(from, values)| [written(from, values), written_over(from, values)]) {
+            let from = written.from;
             let (before, batch) = (&written.before, &written.batch);
             let room = vec![Grid::FILL; written.whole.len() - before.len()];
             let check = |file: &[u8], what: &str| {
                 // What is whole would be read, and what follows be judged.
                 let (mut place, mut last) = (from, 7);
-                while frame_at(file, place, SEED).is_some() {
-                    let length: [u8; 4] = file[place..place + 4].try_into().unwrap();
+                let content = written.content(file);
+                while frame_at(content.bytes(), place, SEED).is_some() {
+                    let length: [u8; 4] = content.bytes()[place..place + 4].try_into().unwrap();
                     (place, last) = (place + FRAME_BYTES + u32::from_le_bytes(length) as usize, last + 1);
                 }
-                let judged = judge(file, place, from, last, grid(), SEED);
+                let judged = judge(&content, place, from, last, grid(), SEED);
                 assert!(
                     !matches!(judged, Tail::Rotten(_)),
                     "{}: {what}: {judged:?}",

@@ -100,16 +100,20 @@ impl Writer {
     /// What it can take now, after a sync that took so long. A log that outgrows the live data waits for the snapshot that
     /// will free it.
     pub(super) fn ready(&self, last_sync: Duration) -> Ready {
-        let most = |snapshot: u64| (snapshot / 4 * 3).max(2 * self.tuning.log_floor_bytes);
         let far_ahead = self
             .snapshot_running
-            .is_some_and(|bytes| self.log.bytes() > most(bytes));
+            .is_some_and(|bytes| self.log.bytes() > self.log_bytes_max(bytes));
         Ready {
             batches: !far_ahead,
             stop: self.snapshot_running.is_none(),
             batch_bytes_max: self.tuning.batch_bytes_max,
             batch_transactions_max: batch_transactions_max(last_sync),
         }
+    }
+
+    /// What the log takes at most, with the files that it keeps for new segments, beside live data of so many bytes.
+    fn log_bytes_max(&self, live_bytes: u64) -> u64 {
+        (live_bytes / 4 * 3).max(2 * self.tuning.log_floor_bytes)
     }
 
     /// Notes how far the log is durable, for the case that its end is damaged later.
@@ -143,6 +147,9 @@ impl Writer {
         let free = self.log.place().disk.free_bytes(&self.log.place().directory);
         let low = free.as_ref().is_ok_and(|free| *free < self.tuning.reserve_bytes);
         batch.roomy = free.is_ok_and(|free| free / 2 > self.tuning.reserve_bytes);
+        if low {
+            self.log.keep_spares(0);
+        }
         let mut tip = revision;
         for Request { transaction, asker } in requests {
             let mut result = check(&batch.tip, tip, &transaction.guards);
@@ -207,7 +214,9 @@ impl Writer {
     /// Sees to a segment that can be written; where it ends, and its seed.
     fn prepare_segment(&mut self, revision: Revision) -> Result<(u64, u32), CommitError> {
         let base = revision - self.log.revision_offset();
-        if self.log.is_full(self.shared.memory.read().live_bytes)
+        let live_bytes = self.shared.memory.read().live_bytes;
+        self.log.keep_spares(self.log_bytes_max(live_bytes));
+        if self.log.is_full(live_bytes)
             && let Err(failed) = self.log.start_segment(base, &mut [])
         {
             // Without a name it changes nothing: the old segment goes on growing.
@@ -246,7 +255,7 @@ impl Writer {
         if batch.commits.is_empty() {
             return;
         }
-        let Err(AppendError { error, begun }) = self.log.append(&batch.buffer, batch.roomy) else {
+        let Err(AppendError { error, begun }) = self.log.append(&mut batch.buffer, batch.roomy) else {
             return;
         };
         tracing::error!(%error, begun, "writing the log failed");
@@ -345,6 +354,8 @@ impl Writer {
                 let _ = answer.send(self.shared.memory.write().compact(revision));
             }
             Control::Trim => {
+                // Little is written: no file need be kept for it.
+                self.log.keep_spares(0);
                 // In parts, so that readers come in between.
                 let mut more = true;
                 while more {
@@ -391,7 +402,7 @@ impl Writer {
         if mutated(Mutation::OldFilesGoFirst) {
             let old = self.snapshot.map(|old| snapshot_path(&place.directory, old.revision));
             let removed = old.map_or(Ok(()), |path| place.disk.remove(&path));
-            let _ = removed.and_then(|()| self.log.forget_before(revision));
+            let _ = removed.and_then(|()| self.log.forget_before(revision, 0));
         }
         Some(SnapshotJob::new(
             place,
@@ -410,21 +421,28 @@ impl Writer {
                 let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
                 self.snapshot_not_before_ms = self.clock.now_ms().saturating_add(delay_ms);
                 tracing::warn!(%error, ?delay, "a snapshot failed; trying again later");
+                // Maybe for lack of space.
+                self.log.keep_spares(0);
                 return;
             }
         };
         self.snapshot_retry.reset();
+        let (newest, live_bytes) = {
+            let memory = self.shared.memory.read();
+            (memory.revision - self.log.revision_offset(), memory.live_bytes)
+        };
         let covered = if mutated(Mutation::SegmentGoesTooEarly) {
-            self.shared.memory.read().revision - self.log.revision_offset()
+            newest
         } else {
             file.revision
         };
+        let bytes_max = self.log_bytes_max(live_bytes);
         let place = self.log.place();
         let old = self.snapshot.replace(file).filter(|old| old.revision != file.revision);
         let removed = old.map_or(Ok(()), |old| {
             place.disk.remove(&snapshot_path(&place.directory, old.revision))
         });
-        if let Err(error) = removed.and_then(|()| self.log.forget_before(covered)) {
+        if let Err(error) = removed.and_then(|()| self.log.forget_before(covered, bytes_max)) {
             tracing::warn!(%error, "old files of the store could not be removed");
         }
     }

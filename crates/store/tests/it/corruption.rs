@@ -57,6 +57,8 @@ async fn written(writes: u64, value_bytes: usize, tuning: Tuning, close: bool) -
     let engine = Embedded::open(options(&world, tuning)).await.unwrap();
     for index in 0..writes {
         let key = format!("k{}", index % 5);
+        // The last one's is not met anywhere else, and not a bit away from the filling of room.
+        let letter = if index + 1 == writes { "q" } else { "x" };
         match index % 7 {
             6 => drop(
                 engine
@@ -64,7 +66,7 @@ async fn written(writes: u64, value_bytes: usize, tuning: Tuning, close: bool) -
                     .await
                     .unwrap(),
             ),
-            _ => drop(put(&engine, &key, &"x".repeat(value_bytes)).await),
+            _ => drop(put(&engine, &key, &letter.repeat(value_bytes)).await),
         }
         // A snapshot is written beside the writes.
         tokio::task::yield_now().await;
@@ -76,7 +78,9 @@ async fn written(writes: u64, value_bytes: usize, tuning: Tuning, close: bool) -
     engine.close().await;
     world.disk.process_restart();
     let names = world.disk.list(Path::new(ROOT)).unwrap();
-    let files = names.into_iter().map(|name| {
+    // What is unfinished, or kept for its space, is removed at opening.
+    let lasting = names.into_iter().filter(|name| !name.ends_with(".tmp"));
+    let files = lasting.map(|name| {
         let path = Path::new(ROOT).join(name);
         let file = world.disk.open(&path, OpenMode::Read).unwrap();
         let bytes = read_all(file.as_ref()).unwrap();
@@ -191,13 +195,20 @@ fn has(written: &Written, suffix: &str) -> usize {
     written.files.iter().filter(of).count()
 }
 
+/// The newest segment, when it is in the file of an older one.
+fn reused(written: &Written) -> Option<usize> {
+    let log = |(path, _): &(PathBuf, Vec<u8>)| path.to_string_lossy().ends_with(".log");
+    let newest = written.files.iter().rposition(log)?;
+    (written.files[newest].1[12] & 0x20 != 0).then_some(newest)
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_bit_and_every_length_of_a_small_store() {
     for close in [true, false] {
         let mut writes = 12;
         let written = loop {
             let written = written(writes, 12, tiny(), close).await;
-            if has(&written, ".log") > 1 && has(&written, ".snapshot") == 1 {
+            if has(&written, ".log") > 1 && has(&written, ".snapshot") == 1 && reused(&written).is_some() {
                 break written;
             }
             writes += 1;
@@ -213,31 +224,62 @@ async fn every_bit_and_every_length_of_a_small_store() {
     }
 }
 
+const VALUE_BYTES: usize = 50;
+/// A frame's head, a record's fields, and a put of a key of two bytes.
+const RECORD_BYTES: usize = 8 + 28 + 27 + VALUE_BYTES;
+const GRID_BYTES: usize = 4096;
+
+/// Where the last record of a segment is, when it is a put and in one step of the grid, without a tag.
+fn last_put(segment: &[u8]) -> Option<(usize, usize)> {
+    let end = segment.iter().rposition(|byte| *byte == b'q')? + 1;
+    let start = end.checked_sub(RECORD_BYTES)?;
+    let whole = segment[end - VALUE_BYTES..end].iter().all(|byte| *byte == b'q');
+    (whole && start / GRID_BYTES == (end - 1) / GRID_BYTES).then_some((start, end))
+}
+
 /// The process died right after it had acknowledged a batch: no mark names that one, and nothing follows it. Whatever of it
 /// has rotted, it is not taken for one that was never synced.
 #[tokio::test(start_paused = true)]
 async fn every_bit_of_a_last_batch_that_nothing_names() {
-    const VALUE_BYTES: usize = 50;
-    /// A frame's head, a record's fields, and a put of a key of two bytes.
-    const RECORD_BYTES: usize = 8 + 28 + 27 + VALUE_BYTES;
     let tuning = Tuning {
-        segment_bytes: 16 * 1024,
+        segment_bytes: 4 * GRID_BYTES as u64,
         ..small()
     };
     let mut written = written(10, VALUE_BYTES, tuning, false).await;
     written.files.retain(|(path, _)| !path.ends_with("MARKS"));
     assert_eq!(has(&written, ".log"), 1, "one segment");
-    let log = written
-        .files
-        .iter()
-        .position(|(path, _)| path.to_string_lossy().ends_with(".log"));
-    let log = log.unwrap();
+    damage_last_put(&written, 0, 4).await;
+}
+
+/// The same where the batch was written over what an older segment left.
+#[tokio::test(start_paused = true)]
+async fn every_bit_of_a_last_batch_in_a_file_that_is_used_again() {
+    let tuning = Tuning {
+        segment_bytes: 4 * GRID_BYTES as u64,
+        log_floor_bytes: 8 * GRID_BYTES as u64,
+        ..small()
+    };
+    let mut writes = 300;
+    let (written, log) = loop {
+        let mut written = written(writes, VALUE_BYTES, tuning, false).await;
+        written.files.retain(|(path, _)| !path.ends_with("MARKS"));
+        match reused(&written) {
+            Some(log) if last_put(&written.files[log].1).is_some() => break (written, log),
+            _ => writes += 1,
+        }
+        assert!(writes < 2000, "no file is used again");
+    };
+    // What an old segment left in a sector can rot without a word, when it is not the sector's end.
+    damage_last_put(&written, log, 3).await;
+}
+
+/// `told`: of four places in the room behind it, those whose rot has to be told.
+async fn damage_last_put(written: &Written, log: usize, told: u64) {
     let whole = written.files[log].1.clone();
-    let end = whole.iter().rposition(|byte| *byte == b'x').unwrap() + 1;
-    let start = end - RECORD_BYTES;
+    let (start, end) = last_put(&whole).expect("the last write is a put");
     let mut counts = Counts::default();
-    open(&written, &written.files, "undamaged", &mut counts).await;
-    assert_eq!((counts.unharmed, whole.len() % 4096), (1, 0));
+    open(written, &written.files, "undamaged", &mut counts).await;
+    assert_eq!((counts.unharmed, whole.len() % GRID_BYTES), (1, 0));
     let mut damaged = Vec::new();
     for bit in start * 8..end * 8 {
         let mut bytes = whole.clone();
@@ -255,16 +297,17 @@ async fn every_bit_of_a_last_batch_that_nothing_names() {
     for (what, bytes) in damaged {
         let mut files = written.files.clone();
         files[log].1 = bytes;
-        open(&written, &files, &what, &mut counts).await;
+        open(written, &files, &what, &mut counts).await;
     }
     assert_eq!((counts.refused, counts.warned), (times, 0));
     // What rots in the room behind it harms nothing, and is told.
-    for place in [end, end + 1, end + 100, whole.len() - 1] {
+    for place in [end, end + 1, end + 600, whole.len() - 1] {
         let mut files = written.files.clone();
         files[log].1[place] ^= 8;
-        open(&written, &files, &format!("room at {place}"), &mut counts).await;
+        open(written, &files, &format!("room at {place}"), &mut counts).await;
     }
-    assert_eq!((counts.refused, counts.warned), (times, 4));
+    assert_eq!(counts.refused, times);
+    assert!(counts.warned >= told, "{}", counts.warned);
 }
 
 #[tokio::test(start_paused = true)]

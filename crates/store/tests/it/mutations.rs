@@ -148,3 +148,8 @@ fn a_failed_sync_is_repeated() {
 fn a_refusal_comes_before_what_it_saw_is_durable() {
     finds(Mutation::RefusedTooEarly, CALM);
 }
+
+#[test]
+fn a_forgotten_segment_comes_back_in_its_file() {
+    finds(Mutation::OldNameComesBack, CALM);
+}

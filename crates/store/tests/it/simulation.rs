@@ -9,11 +9,12 @@
 //! | one large transaction ended all watches with 410 | history was forgotten before the replica had streamed it |
 //! | a bookmark of a revision that had not happened | a watch that begins in the future said it had progressed there |
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base::disk::{Disk, Faults};
+use base::disk::{Disk, Faults, OpenMode, SimDisk, read_all};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use store::testing::history::{History, Outcome};
@@ -23,6 +24,9 @@ use store::{Driver, Embedded, Engine, Replica, RingLimits, Tuning};
 use tokio::task::JoinSet;
 
 use crate::support::{World, small, sweep_times};
+
+/// Where the store is on its disk.
+const ROOT: &str = "/store";
 
 /// What a run does.
 #[derive(Clone, Copy, Debug)]
@@ -68,14 +72,37 @@ struct Run {
     world: World,
     plan: Plan,
     workload: Workload,
+    /// Segments in files that were used again, after each life.
+    reused: AtomicU64,
 }
 
 pub fn simulate(seed: u64, plan: Plan) -> Vec<String> {
     run(seed, plan).0.check()
 }
 
-/// Runs a seed; its history, and the names of the files at its end.
-fn run(seed: u64, plan: Plan) -> (History, Vec<String>) {
+/// What a run leaves behind.
+#[derive(PartialEq, Eq)]
+struct Left {
+    /// Names of files.
+    names: Vec<String>,
+    /// Segments in files that were used again, after each life.
+    reused: u64,
+}
+
+/// Segments in files that are used again.
+fn reused(disk: &SimDisk) -> u64 {
+    let names = disk.list(Path::new(ROOT)).unwrap_or_default();
+    let is_reused = |name: &&String| {
+        let file = disk.open(&Path::new(ROOT).join(name), OpenMode::Read);
+        // The header's flag.
+        let header = file.and_then(|file| read_all(&*file)).unwrap_or_default();
+        name.ends_with(".log") && header.get(12).is_some_and(|flags| flags & 0x20 != 0)
+    };
+    names.iter().filter(is_reused).count() as u64
+}
+
+/// Runs a seed; its history, and the files at its end.
+fn run(seed: u64, plan: Plan) -> (History, Left) {
     let _mutated = Mutated::with(plan.mutation);
     let runtime = if plan.threads {
         tokio::runtime::Builder::new_multi_thread()
@@ -93,13 +120,21 @@ fn run(seed: u64, plan: Plan) -> (History, Vec<String>) {
     runtime.block_on(async {
         let world = World::new(seed);
         let workload = Workload::new(0, world.clock.clone(), world.random.fork(), plan.habits);
-        let run = Run { world, plan, workload };
+        let reused = AtomicU64::new(0);
+        let run = Run {
+            world,
+            plan,
+            workload,
+            reused,
+        };
         let limit = Duration::from_secs(300);
         if tokio::time::timeout(limit, run.lives()).await.is_err() {
             run.workload.history.lock().violation("it hangs".to_owned());
         }
-        let names = run.world.disk.list(std::path::Path::new("/store")).unwrap_or_default();
-        (run.workload.into_history(), names)
+        let names = run.world.disk.list(Path::new(ROOT)).unwrap_or_default();
+        let reused = run.reused.into_inner();
+        let left = Left { names, reused };
+        (run.workload.into_history(), left)
     })
 }
 
@@ -201,6 +236,7 @@ impl Run {
         engine.close().await;
         disk.set_faults(Faults::default());
         self.power();
+        self.reused.fetch_add(reused(disk), Ordering::Relaxed);
     }
 
     /// No more faults: everything is delivered, then compared.
@@ -340,7 +376,7 @@ fn the_runs_reach_what_they_are_for() {
     let mut counts = std::collections::BTreeMap::new();
     let mut count = |what: &'static str, times: usize| *counts.entry(what).or_insert(0) += times;
     for seed in 0..40 {
-        let (history, names) = run(seed, CRASHING);
+        let (history, left) = run(seed, CRASHING);
         for write in &history.writes {
             match write.outcome {
                 Outcome::Committed { .. } => count("committed", 1),
@@ -358,14 +394,15 @@ fn the_runs_reach_what_they_are_for() {
         count("batches", history.watches.iter().map(|watch| watch.batches.len()).sum());
         count(
             "snapshots",
-            names.iter().filter(|name| name.ends_with(".snapshot")).count(),
+            left.names.iter().filter(|name| name.ends_with(".snapshot")).count(),
         );
+        count("files that are used again", left.reused as usize);
         let deletes = |changes: &&Vec<(Bytes, Option<Bytes>)>| changes.iter().all(|(_, value)| value.is_none());
         count("deletes", history.truth.values().filter(deletes).count());
     }
     println!("{counts:?}");
     assert!(
-        counts.len() == 9 && counts.values().all(|count| *count >= 20),
+        counts.len() == 10 && counts.values().all(|count| *count >= 20),
         "{counts:?}"
     );
 }
