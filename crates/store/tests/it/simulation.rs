@@ -41,6 +41,8 @@ pub struct Plan {
     pub disk_faults: bool,
     pub engine_faults: bool,
     pub syncs_lie: bool,
+    /// Segments and batches of many sectors: what is torn in them has more shapes.
+    pub large: bool,
     /// A defect that is put back.
     pub mutation: Option<Mutation>,
     pub habits: Habits,
@@ -57,6 +59,7 @@ pub const CRASHING: Plan = Plan {
     disk_faults: true,
     engine_faults: false,
     syncs_lie: false,
+    large: false,
     mutation: None,
     habits: Habits {
         expiry_ms_max: Some(40),
@@ -160,6 +163,14 @@ impl Run {
                 batch_bytes_max: 1024,
                 ..small()
             };
+            if self.plan.large {
+                options.tuning = Tuning {
+                    log_floor_bytes: 12 * 1024,
+                    segment_bytes: 6 * 1024,
+                    batch_bytes_max: 4 * 1024,
+                    ..small()
+                };
+            }
             if self.plan.threads {
                 options.driver = Driver::Thread;
             }
@@ -331,6 +342,22 @@ fn a_crash_at_every_operation_of_the_disk() {
         ..CRASHING
     };
     assert_clean(&sweep(0..CHANGES * sweep_times(), plan));
+}
+
+#[test]
+fn crashes_in_larger_segments() {
+    let plan = |seed: u64| Plan {
+        lives: 3,
+        clients: 8,
+        operations: 60,
+        crash_within: 600,
+        disk_faults: seed.is_multiple_of(2),
+        large: true,
+        ..CRASHING
+    };
+    assert_clean(&sweep(0..60 * sweep_times(), plan));
+    // It is about files that are used again.
+    assert!((0..10).any(|seed| run(seed, plan(seed)).1.reused > 0));
 }
 
 #[test]
