@@ -21,6 +21,7 @@
 //! text or a value can make them do is bounded. Errors are in cel-go's words, because users meet them in messages.
 
 pub mod admission;
+pub mod declared;
 pub mod devices;
 
 mod ast;
