@@ -70,9 +70,11 @@ struct Entry {
     kind: String,
     namespaced: bool,
     verbs: Vec<&'static str>,
-    short_names: &'static [&'static str],
-    categories: &'static [&'static str],
+    short_names: Vec<String>,
+    categories: Vec<String>,
     subresources: Vec<SubEntry>,
+    /// The version whose hash tells migrators what is stored.
+    stored: String,
 }
 
 struct SubEntry {
@@ -304,6 +306,16 @@ impl Entry {
                 verbs: sorted(subresource.verbs),
             }
         });
+        let mut verbs = sorted(version.verbs);
+        // Of what is going nothing new is made.
+        if served
+            .kind
+            .custom
+            .as_ref()
+            .is_some_and(|custom| custom.definition.terminating)
+        {
+            verbs.retain(|verb| !matches!(*verb, "create" | "patch" | "update"));
+        }
         let mut subresources: Vec<SubEntry> = subresources.collect();
         subresources.sort_by_key(|subresource| subresource.name);
         Entry {
@@ -311,10 +323,17 @@ impl Entry {
             singular: singular.to_owned(),
             kind: own.kind.clone(),
             namespaced: served.kind.row.namespaced,
-            verbs: sorted(version.verbs),
-            short_names: version.short_names,
-            categories: version.categories,
+            verbs,
+            short_names: version.short_names().into_iter().map(str::to_owned).collect(),
+            categories: version.categories().into_iter().map(str::to_owned).collect(),
             subresources,
+            stored: match &served.kind.custom {
+                Some(custom) => custom.definition.versions[custom.definition.storage]
+                    .gvk
+                    .version
+                    .clone(),
+                None => own.version.clone(),
+            },
         }
     }
 
@@ -325,9 +344,10 @@ impl Entry {
             kind: entry.kind.into(),
             namespaced: entry.namespaced,
             verbs: sorted(entry.verbs),
-            short_names: entry.short_names,
-            categories: &[],
+            short_names: entry.short_names.iter().map(|name| (*name).to_owned()).collect(),
+            categories: Vec::new(),
             subresources: Vec::new(),
+            stored: entry.version.into(),
         }
     }
 }
@@ -374,7 +394,7 @@ impl Version {
                 resource["categories"] = json!(entry.categories);
             }
             if entry.verbs.contains(&"list") {
-                resource["storageVersionHash"] = storage_version_hash(group, &self.version, &entry.kind).into();
+                resource["storageVersionHash"] = storage_version_hash(group, &entry.stored, &entry.kind).into();
             }
             resources.push(resource);
             for sub in &entry.subresources {

@@ -32,6 +32,7 @@ mod backup;
 mod call;
 mod commit;
 mod connect;
+mod custom;
 mod decode;
 mod discovery;
 mod endpoints;

@@ -19,6 +19,14 @@ struct Siblings<'a>(&'a Served);
 impl Versions for Siblings<'_> {
     fn convert(&self, object: &Value, api_version: &str) -> Option<(Value, SchemaRef)> {
         let kind = &self.0.kind;
+        if let Some(custom) = &kind.custom {
+            let index = kind
+                .versions
+                .iter()
+                .position(|(gvk, _)| gvk.api_version() == api_version)?;
+            let converted = custom.renamed(object.clone(), index).ok()?;
+            return Some((converted, kind.versions[index].1.clone()));
+        }
         let index_of = |version: &str| kind.versions.iter().position(|(gvk, _)| gvk.api_version() == version);
         // Objects go both ways: what was converted for another owner comes back.
         let from = index_of(object.get("apiVersion").and_then(Value::as_str).unwrap_or(""))?;

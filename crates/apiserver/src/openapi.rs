@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use api::openapi::{self, OpenApiResource, OpenApiSubresource, Source, V2_PROTOBUF};
+use api::openapi::{self, CustomSchema, OpenApiResource, OpenApiSubresource, Source, V2_PROTOBUF};
 use api::{GroupVersion, GroupVersionKind, Map, Status, Value};
 use client::Body;
 
@@ -31,6 +31,8 @@ pub struct OpenApi {
     /// Of what is known of other servers' group versions.
     pub others: u64,
     rows: Vec<OpenApiResource>,
+    /// For each group version, what its document is made of: one that is made holds as long as this is the same.
+    served: HashMap<String, Vec<Arc<Served>>>,
     made: Mutex<HashMap<String, Document>>,
 }
 
@@ -76,8 +78,8 @@ impl Document {
 }
 
 impl OpenApi {
-    /// The documents of a registry, none of them made yet.
-    pub fn new(registry: &Registry, others: u64) -> OpenApi {
+    /// The documents of a registry: none of them made yet, but for those that were made before and would be the same.
+    pub fn new(registry: &Registry, others: u64, before: Option<&OpenApi>) -> OpenApi {
         let mut rows: Vec<OpenApiResource> = registry.served().iter().map(|served| row(served)).collect();
         rows.extend(virtuals::ALL.iter().map(|entry| OpenApiResource {
             gvk: GroupVersionKind::new(entry.group, entry.version, entry.kind),
@@ -87,11 +89,35 @@ impl OpenApi {
             subresources: Vec::new(),
             custom: None,
         }));
+        let mut by_version: HashMap<String, Vec<Arc<Served>>> = HashMap::new();
+        for served in registry.served() {
+            let path = match &*served.gvk.group {
+                "" => format!("api/{}", served.gvk.version),
+                group => format!("apis/{group}/{}", served.gvk.version),
+            };
+            by_version.entry(path).or_default().push(served.clone());
+        }
+        let mut made = HashMap::new();
+        if let Some(before) = before {
+            let same = |one: &Vec<Arc<Served>>, other: &Vec<Arc<Served>>| {
+                one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
+            };
+            let keeps = |path: &String| match (by_version.get(path), before.served.get(path)) {
+                (Some(now), Some(then)) => same(now, then),
+                // Another server's, or what belongs to no kind.
+                (None, None) => before.others == others && path.starts_with("api"),
+                _ => false,
+            };
+            let documents = before.made.lock();
+            let kept = documents.iter().filter(|(path, _)| keeps(path));
+            made.extend(kept.map(|(path, document)| (path.clone(), document.clone())));
+        }
         OpenApi {
             epoch: registry.epoch,
             others,
             rows,
-            made: Mutex::default(),
+            served: by_version,
+            made: Mutex::new(made),
         }
     }
 
@@ -160,7 +186,11 @@ fn row(served: &Served) -> OpenApiResource {
         namespaced: served.kind.row.namespaced,
         verbs: words(served.version().verbs),
         subresources: subresources.collect(),
-        custom: None,
+        custom: served.version().custom.as_ref().map(|custom| CustomSchema {
+            text: custom.text.clone(),
+            list_kind: custom.list_kind.clone(),
+            selectable: custom.selectable.iter().map(|(name, _)| name.clone()).collect(),
+        }),
     }
 }
 

@@ -2,15 +2,18 @@
 //!
 //! Requests take one [`Registry`] and keep it to their end, so a row that goes away never disappears under a request.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use api::schema::SchemaRef;
 use api::sparse::Fields;
 use api::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResource, Value};
+use kinds::custom::{JsonPath, Version};
 use kinds::row::{ServedVersion, StorageKind, Subresource};
 
 use crate::cluster::Header;
+use crate::custom::CustomKind;
 use crate::verbs::watch::Frames;
 
 /// One storage kind with what the server derives from its row.
@@ -19,8 +22,9 @@ pub struct Kind {
     pub row: Arc<StorageKind>,
     /// The schema of the stored version.
     pub schema: SchemaRef,
-    /// Every selectable field of any served version, in the order of [`crate::cluster::Header::fields`].
-    pub fields: Vec<(&'static str, fn(&Value) -> String)>,
+    /// Every selectable field of any served version, in the order of [`crate::cluster::Header::fields`]; of a custom resource
+    /// those of the kind's own version.
+    pub fields: Vec<(Cow<'static, str>, ReadField)>,
     /// What of a stored object its header is made of.
     pub read: Fields,
     /// The kind of the stored version.
@@ -29,15 +33,45 @@ pub struct Kind {
     pub resource: GroupResource,
     /// Every served version with its schema, as in the row.
     pub versions: Vec<(GroupVersionKind, SchemaRef)>,
+    /// The definition of a custom resource. Such a kind has one of these for each of its versions, in which a request sees,
+    /// defaults and judges objects; they are converted where they are read and written ([`crate::custom`]).
+    pub custom: Option<Arc<CustomKind>>,
+}
+
+/// Reads a selectable field.
+pub enum ReadField {
+    /// Of a built-in kind.
+    BuiltIn(fn(&Value) -> String),
+    /// Of a custom resource.
+    Path(JsonPath),
+}
+
+impl ReadField {
+    fn read(&self, object: &Value) -> String {
+        match self {
+            ReadField::BuiltIn(read) => read(object),
+            ReadField::Path(path) => Version::selected(path, object),
+        }
+    }
 }
 
 impl Kind {
-    fn new(row: Arc<StorageKind>, schema: SchemaRef, versions: Vec<(GroupVersionKind, SchemaRef)>) -> Kind {
-        let mut fields: Vec<(&'static str, fn(&Value) -> String)> = Vec::new();
+    fn new(
+        row: Arc<StorageKind>,
+        schema: SchemaRef,
+        versions: Vec<(GroupVersionKind, SchemaRef)>,
+        custom: Option<Arc<CustomKind>>,
+    ) -> Kind {
+        let mut fields: Vec<(Cow<'static, str>, ReadField)> = Vec::new();
         for (name, read) in row.served.iter().flat_map(|version| version.selectable_fields) {
             if !fields.iter().any(|(known, _)| known == name) {
-                fields.push((name, *read));
+                fields.push((Cow::Borrowed(*name), ReadField::BuiltIn(*read)));
             }
+        }
+        let own = row.served.iter().filter(|version| version.version == row.hub);
+        for version in own.filter_map(|version| version.custom.as_ref()) {
+            let own = version.selectable.iter().cloned();
+            fields.extend(own.map(|(name, path)| (Cow::Owned(name), ReadField::Path(path))));
         }
         Kind {
             hub: GroupVersionKind::new(&row.group, &row.hub, &row.kind),
@@ -53,12 +87,18 @@ impl Kind {
             schema,
             fields,
             versions,
+            custom,
         }
+    }
+
+    /// Whether a kind is this one, in whichever version where requests see one of their own.
+    pub fn is_whole(&self, kind: &GroupVersionKind) -> bool {
+        *kind == self.hub || (self.custom.is_some() && kind.group_kind() == self.hub.group_kind())
     }
 
     /// The values of the selectable fields of a hub object.
     pub fn field_values(&self, hub: &Value) -> Box<[Box<str>]> {
-        self.fields.iter().map(|(_, read)| read(hub).into()).collect()
+        self.fields.iter().map(|(_, field)| field.read(hub).into()).collect()
     }
 
     /// The kind whatever its version.
@@ -189,10 +229,56 @@ impl Registry {
         let mut registry = self.copy();
         registry.kinds.remove(resource);
         registry.served.retain(|served| served.kind.resource != *resource);
-        for served in registry.by_plural.values_mut() {
-            served.retain(|served| served.kind.resource != *resource);
+        if let Some(same) = registry.by_plural.get_mut(&resource.resource) {
+            same.retain(|served| served.kind.resource != *resource);
         }
         registry
+    }
+
+    /// The same with a custom resource more, or as it is now.
+    pub fn with_custom(&self, custom: &Arc<CustomKind>) -> Result<Registry, RegistryError> {
+        let definition = &custom.definition;
+        let resource = GroupResource {
+            group: definition.group.clone(),
+            resource: definition.plural.clone(),
+        };
+        if self.kinds.get(&resource).is_some_and(|kind| kind.custom.is_none()) {
+            return Err(RegistryError::Duplicate(resource));
+        }
+        let mut registry = self.without(&resource);
+        let versions = definition.versions.iter();
+        let versions: Vec<_> = versions
+            .map(|version| (version.gvk.clone(), version.schema.clone()))
+            .collect();
+        for (index, version) in definition.versions.iter().enumerate() {
+            let row = Arc::new(definition.row(index));
+            let kind = Kind::new(row, version.schema.clone(), versions.clone(), Some(custom.clone()));
+            let kind = Arc::new(kind);
+            if index == definition.storage {
+                registry.kinds.insert(resource.clone(), kind.clone());
+            }
+            if version.served {
+                registry.serve(kind, index);
+            }
+        }
+        Ok(registry)
+    }
+
+    fn serve(&mut self, kind: Arc<Kind>, index: usize) {
+        let (gvk, schema) = kind.versions[index].clone();
+        let gvr = GroupVersionResource::new(&gvk.group, &gvk.version, &kind.row.plural);
+        let served = Served {
+            kind,
+            index,
+            schema,
+            gvk,
+            gvr,
+            frames: Arc::default(),
+        };
+        let served = Arc::new(served);
+        let same = self.by_plural.entry(served.gvr.resource.clone()).or_default();
+        same.push(served.clone());
+        self.served.push(served);
     }
 
     fn copy(&self) -> Registry {
@@ -216,24 +302,12 @@ impl Registry {
             Ok((gvk.clone(), find(gvk)?))
         });
         let versions: Vec<_> = versions.collect::<Result<_, RegistryError>>()?;
-        let kind = Arc::new(Kind::new(row, hub, versions));
+        let kind = Arc::new(Kind::new(row, hub, versions, None));
         if self.kinds.contains_key(&kind.resource) {
             return Err(RegistryError::Duplicate(kind.resource.clone()));
         }
-        for (index, (gvk, schema)) in kind.versions.iter().enumerate() {
-            let gvr = GroupVersionResource::new(&gvk.group, &gvk.version, &kind.row.plural);
-            let served = Served {
-                kind: kind.clone(),
-                index,
-                schema: schema.clone(),
-                gvk: gvk.clone(),
-                gvr,
-                frames: Arc::default(),
-            };
-            let served = Arc::new(served);
-            let same = self.by_plural.entry(served.gvr.resource.clone()).or_default();
-            same.push(served.clone());
-            self.served.push(served);
+        for index in 0..kind.versions.len() {
+            self.serve(kind.clone(), index);
         }
         self.kinds.insert(kind.resource.clone(), kind);
         Ok(())

@@ -35,10 +35,8 @@ pub async fn serve(call: &Arc<Call>, entry: &Virtual, body: RequestBody) -> Resu
     if !entry.verbs.contains(&&*attributes.verb) || !attributes.subresource.is_empty() || !placed {
         return Err(verbs::method_not_allowed());
     }
-    match entry.plural {
-        "componentstatuses" => return component_statuses(call),
-        "customresourcedefinitions" => return Ok(no_objects(call, entry)),
-        _ => {}
+    if entry.plural == "componentstatuses" {
+        return component_statuses(call);
     }
     // What is not stored has no metadata to show: no Table, no PartialObjectMetadata.
     negotiate(&call.headers, &call.query, Offers::PLAIN)?;
@@ -284,15 +282,6 @@ fn attributes_of(spec: &Value) -> (Attributes, Vec<String>) {
 }
 
 /// Deprecated upstream since v1.19 and still asked for by `kubectl get cs`.
-/// The list of what there is none of.
-fn no_objects(call: &Call, entry: &Virtual) -> Response<Body> {
-    let list = json!({
-        "kind": format!("{}List", entry.kind), "apiVersion": format!("{}/{}", entry.group, entry.version),
-        "metadata": {"resourceVersion": call.server.storage.revision().to_string()}, "items": [],
-    });
-    respond::tree(call, &list, 200)
-}
-
 fn component_statuses(call: &Call) -> Result<Response<Body>, Status> {
     call.warn("v1 ComponentStatus is deprecated in v1.19+");
     let etcd = call.server.store_health();

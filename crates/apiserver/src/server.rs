@@ -1,5 +1,6 @@
 //! The server put together: what every request can reach, how it starts, and what a composition root holds of it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use base::{Clock, Random, Shutdown};
 use ipnet::Ipv4Net;
 use kinds::row::StorageKind;
+use parking_lot::Mutex;
 use store::{Engine, RingLimits};
 
 use api::schema::SchemaRef;
@@ -16,6 +18,7 @@ use crate::aggregation::{self, Aggregation, ProxyConfig, Ways};
 use crate::allocation::{self, Allocator};
 use crate::audit::Auditor;
 use crate::cluster::Cluster;
+use crate::custom;
 use crate::dial::{NodeDialer, ServiceDialer};
 use crate::discovery::Discovery;
 use crate::flowcontrol::FlowControl;
@@ -188,6 +191,8 @@ pub struct Server {
     pub debug: bool,
     /// The server's end.
     pub shutdown: Shutdown,
+    /// The uids of definitions of custom resources whose objects are being removed.
+    pub cleaned: Mutex<BTreeSet<String>>,
     discovery: ArcSwapOption<Discovery>,
     openapi: ArcSwapOption<OpenApi>,
 }
@@ -213,7 +218,7 @@ impl Server {
         {
             return made;
         }
-        let made = Arc::new(OpenApi::new(registry, others));
+        let made = Arc::new(OpenApi::new(registry, others, self.openapi.load().as_deref()));
         self.openapi.store(Some(made.clone()));
         made
     }
@@ -329,10 +334,15 @@ impl ApiServer {
             advertised: config.advertised,
             debug: config.debug,
             shutdown,
+            cleaned: Mutex::default(),
             discovery: ArcSwapOption::empty(),
             openapi: ArcSwapOption::empty(),
         };
         let server = Arc::new(server);
+        // What is defined is served before anybody asks.
+        if let Some(controller) = custom::Controller::start(&server).await {
+            server.shutdown.spawn(controller.run());
+        }
         let own = Own::of(&server);
         for plugin in &server.admission {
             plugin.started(&own);

@@ -137,6 +137,12 @@ impl Storage {
         Ok(())
     }
 
+    /// Reads the objects of a kind again, whose schema or stored version changed.
+    pub async fn again(&self, registry: &Registry, kind: &Kind) -> Result<(), store::ReplicaError> {
+        self.kinds.store(Arc::new(Kinds::of(registry)));
+        self.replica.rebuild_table(&table_prefix(kind)).await.map(drop)
+    }
+
     /// Removes the table of a kind; its watches end. What is stored stays stored.
     pub async fn remove(&self, registry: &Registry, kind: &Kind) {
         self.tables.rcu(|tables| {
@@ -365,9 +371,19 @@ fn build(kinds: &Kinds, sealing: &Sealing, record: &Record) -> Stored {
         Ok(opened) => opened,
         Err(error) => return unreadable(&error),
     };
-    if record.stamp.schema_epoch != SCHEMA_EPOCH
-        && let Some(again) = renormalize(kind, &bytes)
-    {
+    let mut current = record.stamp.schema_epoch == SCHEMA_EPOCH;
+    if let Some(custom) = &kind.custom {
+        let read = serde_json::from_slice(&bytes);
+        let loaded = read.map(|object: Value| custom.loaded(object));
+        match loaded {
+            Ok(Some((object, older))) => {
+                bytes = to_stored(&object);
+                current &= !older;
+            }
+            Ok(None) => return unreadable(&"it is of another kind"),
+            Err(error) => return unreadable(&error),
+        }
+    } else if !current && let Some(again) = renormalize(kind, &bytes) {
         bytes = again;
     }
     let object = Object::from_bytes(bytes, record.mod_revision, &kind.read, |value| {
@@ -380,7 +396,6 @@ fn build(kinds: &Kinds, sealing: &Sealing, record: &Record) -> Stored {
     });
     match object {
         Ok(object) => {
-            let current = record.stamp.schema_epoch == SCHEMA_EPOCH;
             let object = if current { object } else { object.of_older_schema() };
             let object = object.sealed_by(mark);
             Stored {

@@ -70,22 +70,8 @@ pub const ALL: &[Virtual] = &[
     review(AUTHORIZATION, "subjectaccessreviews", "SubjectAccessReview", false),
 ];
 
-/// Answered, but not in discovery: there are no CustomResourceDefinitions, and the list of them says so. kubectl asks for it
-/// before it creates what cannot be patched, as reviews cannot (`QueryParamVerifier` of `k8s.io/cli-runtime`): a kind that is
-/// no custom one it checks itself.
-const CUSTOM_RESOURCE_DEFINITIONS: Virtual = Virtual {
-    group: "apiextensions.k8s.io",
-    version: "v1",
-    plural: "customresourcedefinitions",
-    kind: "CustomResourceDefinition",
-    namespaced: false,
-    verbs: &["list"],
-    short_names: &[],
-};
-
-/// The one of that resource, whether discovery names it or not.
+/// The one of that resource.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Virtual> {
     ALL.iter()
-        .chain([&CUSTOM_RESOURCE_DEFINITIONS])
         .find(|entry| entry.group == group && entry.version == version && entry.plural == plural)
 }

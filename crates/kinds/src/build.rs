@@ -62,6 +62,7 @@ impl Row {
                 short_names: &[],
                 categories: &[],
                 columns: Some(print::CREATED_AT),
+                custom: None,
             }],
         })
     }
@@ -265,6 +266,7 @@ impl Row {
             short_names: hub.short_names,
             categories: hub.categories,
             columns: None,
+            custom: None,
         };
         edit(&mut served);
         self.0.served.push(served);

@@ -17,14 +17,6 @@ pub fn table_of_kinds() -> String {
     for row in crate::rows() {
         line(&mut text, &row);
     }
-    text.push_str(
-        "\n## Not served\n\n\
-         These promise an effect that does not exist yet, and stay out of discovery until it does.\n\n\
-         | kind | would be served as | stored in | rules |\n|---|---|---|---|\n",
-    );
-    for row in crate::rows_without_effect() {
-        line(&mut text, &row);
-    }
     text
 }
 

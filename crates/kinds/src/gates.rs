@@ -11,6 +11,11 @@ use api::schema::{Node, SchemaRef, Shape};
 
 /// Gates that are on. Every other gate that owns a field is off.
 const ON: &[&str] = &[
+    // Data only: which generation of a definition a condition is about.
+    "CRDObservedGenerationTracking",
+    // Updates of custom resources are not refused for what they leave alone.
+    "CRDValidationRatcheting",
+    "CustomResourceFieldSelectors",
     // The kubelet goes by a container's own policy and rules.
     "ContainerRestartRules",
     "RestartAllContainersOnContainerExits",

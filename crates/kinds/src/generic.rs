@@ -11,28 +11,6 @@ pub struct Plain;
 
 impl Strategy for Plain {}
 
-/// A kind with a status subresource: the main resource never writes the status, the subresource nothing else.
-pub struct WithStatus(pub fn(&mut Value));
-
-impl WithStatus {
-    /// Without defaults.
-    pub const PLAIN: WithStatus = WithStatus(|_| {});
-}
-
-impl Strategy for WithStatus {
-    fn default(&self, object: &mut Value) {
-        (self.0)(object);
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        reset_status(object);
-    }
-
-    fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &WriteContext) {
-        keep_apart(object, old, context);
-    }
-}
-
 /// What a creator says of the status is dropped. The empty object stands for it; normalizing fills in what the type
 /// always writes.
 pub fn reset_status(object: &mut Value) {

@@ -3,11 +3,12 @@
 //! Used by `apiserver` only. No IO, no `async`, no clock. Rules are plain functions over hub objects in normal form;
 //! whoever changes an object through a [`row::Strategy`] normalizes it again before it is stored or shown.
 
+pub mod apiextensions;
+pub mod custom;
 pub mod fields;
 pub mod row;
 
 mod admissionregistration;
-mod apiextensions;
 mod apiregistration;
 mod apps;
 mod autoscaling;
@@ -62,21 +63,10 @@ pub fn rows() -> Vec<Arc<StorageKind>> {
         resource::rows(),
         flowcontrol::rows(),
         admissionregistration::rows(),
+        apiextensions::rows(),
         apiregistration::rows(),
     ];
     groups.into_iter().flatten().map(Arc::new).collect()
-}
-
-/// Kinds whose effect does not exist yet: serving them would promise what nothing keeps, so they are not served. A
-/// kind moves to [`rows`] together with its effect.
-pub fn rows_without_effect() -> Vec<Arc<StorageKind>> {
-    let groups = [apiextensions::rows()];
-    groups.into_iter().flatten().map(Arc::new).collect()
-}
-
-/// Every built-in kind, served or not.
-fn all_rows() -> impl Iterator<Item = Arc<StorageKind>> {
-    rows().into_iter().chain(rows_without_effect())
 }
 
 #[cfg(test)]

@@ -66,14 +66,14 @@ impl StorageKind {
         let known = match field {
             "metadata.name" => true,
             "metadata.namespace" => self.namespaced || own.is_empty(),
-            field => own.iter().any(|(name, _)| *name == field),
+            field => version.selects(field),
         };
         if known {
             return Ok(());
         }
         let quoted = api::field::quote(field);
         Err(match &*self.kind {
-            _ if own.is_empty() => {
+            _ if own.is_empty() && version.custom.is_none() => {
                 format!("{quoted} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
             }
             "Job" => format!("field label {quoted} not supported for Job"),
@@ -129,6 +129,34 @@ pub struct ServedVersion {
     pub categories: &'static [&'static str],
     /// Columns of `kubectl get`. `None`: name and age only.
     pub columns: Option<Columns>,
+    /// What a custom resource says of itself, where a built-in kind has the constants above.
+    pub custom: Option<Arc<crate::custom::Version>>,
+}
+
+impl ServedVersion {
+    /// Short names for kubectl.
+    pub fn short_names(&self) -> Vec<&str> {
+        match &self.custom {
+            Some(custom) => custom.short_names.iter().map(String::as_str).collect(),
+            None => self.short_names.to_vec(),
+        }
+    }
+
+    /// Categories, such as `all`.
+    pub fn categories(&self) -> Vec<&str> {
+        match &self.custom {
+            Some(custom) => custom.categories.iter().map(String::as_str).collect(),
+            None => self.categories.to_vec(),
+        }
+    }
+
+    /// Whether a field selector may name a field, besides those that all kinds have.
+    pub fn selects(&self, field: &str) -> bool {
+        match &self.custom {
+            Some(custom) => custom.selectable.iter().any(|(name, _)| name == field),
+            None => self.selectable_fields.iter().any(|(name, _)| *name == field),
+        }
+    }
 }
 
 /// A pure conversion between a served version and the hub. `apiVersion` and `kind` are set by the caller.

@@ -39,8 +39,19 @@ pub struct OpenApiResource {
     pub verbs: Vec<String>,
     /// What stands behind a name: `status`, `scale`, `exec`.
     pub subresources: Vec<OpenApiSubresource>,
-    /// The `openAPIV3Schema` of a custom resource; `None` for built-in kinds.
-    pub custom: Option<Arc<Value>>,
+    /// What a custom resource says of itself; `None` for built-in kinds.
+    pub custom: Option<CustomSchema>,
+}
+
+/// The schema of a custom resource. It is read when a document is made, so that it costs no more than its text before.
+#[derive(Clone, Debug)]
+pub struct CustomSchema {
+    /// `openAPIV3Schema` as JSON.
+    pub text: Arc<str>,
+    /// The kind of lists.
+    pub list_kind: String,
+    /// The fields that a field selector may name.
+    pub selectable: Vec<String>,
 }
 
 /// A subresource of a resource.

@@ -16,7 +16,11 @@ fn with_widget(check: impl Fn(&Source<'_>)) {
         namespaced: true,
         verbs: ["create", "get", "list", "patch", "watch"].map(String::from).to_vec(),
         subresources: Vec::new(),
-        custom: Some(Arc::new(props)),
+        custom: Some(CustomSchema {
+            text: props.to_string().into(),
+            list_kind: "WidgetList".into(),
+            selectable: Vec::new(),
+        }),
     });
     let describe = |ty: &str, field: &str| match (ty, field) {
         ("api.core.v1.Pod", "") => Some("A pod.".to_string()),
@@ -163,7 +167,7 @@ fn a_custom_kind_stands_beside_the_others() {
         let widget = &document["definitions"]["com.example.v1.Widget"]["properties"]["spec"]["properties"];
         assert_eq!(
             widget["size"],
-            json!({"type": "integer", "minimum": 1, "description": "How large."})
+            json!({"type": "integer", "minimum": 1, "default": 3, "description": "How large."})
         );
         assert_eq!(widget["port"], json!({"x-kubernetes-int-or-string": true}));
         assert_eq!(widget["extra"], json!({}));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::Source;
+use super::{OpenApiResource, Source};
 use crate::schema::{Field, ListType, Node, Omit, Scalar, SchemaRef, Shape, all_kinds};
 use crate::{GroupVersion, GroupVersionKind};
 
@@ -249,38 +249,136 @@ impl Writer<'_, '_> {
     fn custom(&mut self, name: &str) -> Option<Value> {
         let resources = self.source.resources.iter();
         let mut customs = resources.filter_map(|resource| Some((resource, resource.custom.as_ref()?)));
-        let (resource, props, is_list) = customs.find_map(|(resource, props)| {
+        let (resource, own, is_list) = customs.find_map(|(resource, own)| {
             let kind = name_of_kind(&resource.gvk);
             let is_list = name == format!("{kind}List");
-            (is_list || name == kind).then_some((resource, props, is_list))
+            (is_list || name == kind).then_some((resource, own, is_list))
         })?;
-        let mut schema = if is_list {
-            let items = self.dialect.reference(&name_of_kind(&resource.gvk));
-            self.wanted.push(name_of_kind(&resource.gvk));
-            json!({"type": "object", "required": ["items"], "properties": {"items": {"type": "array", "items": items}}})
-        } else {
-            let mut schema = (**props).clone();
-            if self.dialect == Dialect::V2 {
-                simplify(&mut schema);
-            }
-            schema
+        let gvk = &resource.gvk;
+        let mut schema = match is_list {
+            true => self.custom_list(resource, &own.list_kind),
+            false => self.custom_object(&own.text)?,
         };
-        let map = schema.as_object_mut()?;
-        map.entry("type").or_insert_with(|| "object".into());
-        let properties = map.entry("properties").or_insert_with(|| json!({}));
-        let properties = properties.as_object_mut()?;
-        for word in ["apiVersion", "kind"] {
-            properties.insert(word.into(), json!({"type": "string"}));
+        let kind = if is_list {
+            own.list_kind.as_str()
+        } else {
+            gvk.kind.as_str()
+        };
+        schema["x-kubernetes-group-version-kind"] = json!([{"group": gvk.group, "version": gvk.version, "kind": kind}]);
+        if self.dialect == Dialect::V3 && !own.selectable.is_empty() {
+            let fields = own.selectable.iter().map(|field| json!({"fieldPath": field}));
+            schema["x-kubernetes-selectable-fields"] = fields.collect();
         }
-        let metadata = if is_list { "ListMeta" } else { "ObjectMeta" };
-        let reference = self.refer(&format!("apimachinery.pkg.apis.meta.v1.{metadata}"));
-        properties.insert("metadata".into(), reference);
-        let list = if is_list { "List" } else { "" };
-        map.insert(
-            "x-kubernetes-group-version-kind".into(),
-            json!([{"group": resource.gvk.group, "version": resource.gvk.version, "kind": format!("{}{list}", resource.gvk.kind)}]),
-        );
         Some(schema)
+    }
+
+    fn custom_list(&mut self, resource: &OpenApiResource, list_kind: &str) -> Value {
+        let kind = name_of_kind(&resource.gvk);
+        let items = self.dialect.reference(&kind);
+        self.wanted.push(kind);
+        let doc = format!(
+            "List of {}. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md",
+            resource.plural
+        );
+        let mut schema = json!({
+            "type": "object", "required": ["items"], "description": format!("{list_kind} is a list of {}", resource.gvk.kind),
+            "properties": {"items": {"type": "array", "items": items, "description": doc}},
+        });
+        self.resource_fields(&mut schema, "ListMeta");
+        schema
+    }
+
+    fn custom_object(&mut self, text: &str) -> Option<Value> {
+        let mut schema: Value = serde_json::from_str(text).ok()?;
+        // Clients of v2 take fields beside those that are listed for unknown.
+        if self.dialect == Dialect::V2 && is_flag(&schema, PRESERVE) {
+            return Some(json!({"type": "object"}));
+        }
+        unfold(&mut schema, self.dialect);
+        if self.dialect == Dialect::V2 {
+            simplify(&mut schema);
+        }
+        self.embedded(&mut schema, true);
+        schema.as_object_mut()?.entry("type").or_insert_with(|| "object".into());
+        self.resource_fields(&mut schema, "ObjectMeta");
+        Some(schema)
+    }
+
+    /// `apiVersion`, `kind` and `metadata`, which are the server's.
+    fn resource_fields(&mut self, schema: &mut Value, metadata: &str) {
+        const OWNER: &str = "api.core.v1.Pod";
+        let describe = self.source.describe;
+        let word = |field: &str| match describe(OWNER, field) {
+            Some(text) => json!({"type": "string", "description": text}),
+            None => json!({"type": "string"}),
+        };
+        let (api_version, kind) = (word("apiVersion"), word("kind"));
+        let mut reference = self.refer(&format!("apimachinery.pkg.apis.meta.v1.{metadata}"));
+        if let Some(text) = describe(OWNER, "metadata") {
+            reference["description"] = text.into();
+        }
+        let Some(schema) = schema.as_object_mut() else { return };
+        let properties = schema.entry("properties").or_insert_with(|| json!({}));
+        if let Some(properties) = properties.as_object_mut() {
+            properties.insert("apiVersion".into(), api_version);
+            properties.insert("kind".into(), kind);
+            properties.insert("metadata".into(), reference);
+        }
+    }
+
+    /// Objects inside of objects have these fields, too.
+    fn embedded(&mut self, schema: &mut Value, is_root: bool) {
+        let Some(map) = schema.as_object_mut() else { return };
+        if let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) {
+            properties
+                .values_mut()
+                .for_each(|property| self.embedded(property, false));
+        }
+        for name in ["items", "additionalProperties"] {
+            if let Some(inner) = map.get_mut(name) {
+                self.embedded(inner, false);
+            }
+        }
+        let hidden = self.dialect == Dialect::V2 && is_flag(schema, PRESERVE);
+        if is_root || hidden || !is_flag(schema, "x-kubernetes-embedded-resource") {
+            return;
+        }
+        self.resource_fields(schema, "ObjectMeta");
+        let Some(map) = schema.as_object_mut() else { return };
+        let required = map.entry("required").or_insert_with(|| json!([]));
+        if let Some(required) = required.as_array_mut() {
+            for name in ["kind", "apiVersion"] {
+                if !required.iter().any(|own| own == name) {
+                    required.push(name.into());
+                }
+            }
+        }
+    }
+}
+
+const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
+const EITHER: &str = "x-kubernetes-int-or-string";
+
+fn is_flag(schema: &Value, name: &str) -> bool {
+    schema.get(name) == Some(&Value::Bool(true))
+}
+
+/// Leaves out what structural schemas do not keep, and says in OpenAPI's words what an extension says.
+fn unfold(schema: &mut Value, dialect: Dialect) {
+    let either = is_flag(schema, EITHER);
+    let Some(map) = schema.as_object_mut() else { return };
+    map.remove("example");
+    map.remove("externalDocs");
+    if either && dialect == Dialect::V3 && !map.contains_key("anyOf") && !map.contains_key("allOf") {
+        map.insert("anyOf".into(), json!([{"type": "integer"}, {"type": "string"}]));
+    }
+    if let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.values_mut().for_each(|property| unfold(property, dialect));
+    }
+    for name in ["items", "additionalProperties"] {
+        if let Some(inner) = map.get_mut(name) {
+            unfold(inner, dialect);
+        }
     }
 }
 
@@ -329,33 +427,49 @@ fn scalar_definition(scalar: Scalar, dialect: Dialect) -> Map<String, Value> {
     }
 }
 
-/// Takes out of a custom schema what OpenAPI v2 has no words for.
+/// Takes out of a custom schema what OpenAPI v2 has no words for, and what kubectl does not understand there.
 ///
 /// Source: `k8s.io/apiextensions-apiserver/pkg/controller/openapi/v2/conversion.go`.
 fn simplify(schema: &mut Value) {
+    let preserves = is_flag(schema, PRESERVE);
     let Some(map) = schema.as_object_mut() else { return };
-    for word in ["oneOf", "anyOf", "not", "default"] {
+    for word in ["allOf", "oneOf", "anyOf", "not"] {
         map.remove(word);
     }
-    let is_flag = |map: &Map<String, Value>, name: &str| map.get(name) == Some(&Value::Bool(true));
-    if is_flag(map, "x-kubernetes-preserve-unknown-fields") {
-        // Clients of v2 reject what such an object holds as unknown when it lists some properties.
-        map.remove("properties");
+    if map.remove("nullable") == Some(Value::Bool(true)) {
+        map.remove("type");
         map.remove("items");
+        map.remove("properties");
     }
-    if map.remove("nullable") == Some(Value::Bool(true)) || is_flag(map, "x-kubernetes-int-or-string") {
-        for word in ["type", "items", "properties"] {
-            map.remove(word);
+    if preserves {
+        map.remove("items");
+        map.remove("properties");
+    }
+    let kind = map.get("type").and_then(Value::as_str).unwrap_or("");
+    if (kind == "array" && !map.contains_key("items")) || (kind == "object" && preserves) {
+        map.remove("type");
+    }
+    let nullable = |value: &Value| value.get("nullable") == Some(&Value::Bool(true));
+    let properties = map.get("properties").and_then(Value::as_object).into_iter().flatten();
+    let loose: Vec<String> = properties
+        .filter(|(_, property)| nullable(property))
+        .map(|(name, _)| name.clone())
+        .collect();
+    if let Some(required) = map.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| !loose.iter().any(|loose| name == loose));
+        if required.is_empty() {
+            map.remove("required");
         }
     }
-    for (name, value) in map.iter_mut() {
-        match (name.as_str(), value) {
-            ("properties" | "definitions" | "patternProperties", Value::Object(named)) => {
-                named.values_mut().for_each(simplify);
-            }
-            ("allOf", Value::Array(items)) => items.iter_mut().for_each(simplify),
-            ("items" | "additionalProperties", value @ Value::Object(_)) => simplify(value),
-            _ => {}
+    if map.get("additionalProperties").is_some_and(nullable) {
+        map.remove("required");
+    }
+    if let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.values_mut().for_each(simplify);
+    }
+    for name in ["items", "additionalProperties"] {
+        if let Some(inner) = map.get_mut(name) {
+            simplify(inner);
         }
     }
 }

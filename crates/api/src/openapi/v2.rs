@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Source;
 use super::paths::{self, Answer, Body, Operation, PRETTY, Query};
 use super::types::{self, Dialect};
+use crate::schema::SchemaRef;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
@@ -78,6 +79,12 @@ fn render(operation: &Operation, roots: &mut BTreeSet<String>) -> Value {
     }
     responses.insert("401".into(), json!({"description": "Unauthorized"}));
     let consumes: &[&str] = match operation.body {
+        // Strategic merge needs types that a custom resource does not have.
+        Body::Patch if SchemaRef::builtin(&operation.gvk).is_none() => &[
+            "application/json-patch+json",
+            "application/merge-patch+json",
+            "application/apply-patch+yaml",
+        ],
         Body::Patch => &[
             "application/json-patch+json",
             "application/merge-patch+json",

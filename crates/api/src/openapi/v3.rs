@@ -8,6 +8,7 @@ use super::Source;
 use super::paths::{self, Answer, Body, Operation, PRETTY, Query};
 use super::types::{self, Dialect};
 use crate::GroupVersion;
+use crate::schema::SchemaRef;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const PATCHES: [&str; 4] = [
@@ -80,8 +81,11 @@ fn render(operation: &Operation, roots: &mut BTreeSet<String>) -> Value {
         }
         Body::Patch => {
             let schema = refer(format!("{META}.Patch"));
+            // Strategic merge needs types that a custom resource does not have.
+            let custom = SchemaRef::builtin(&operation.gvk).is_none();
             let content: Map<String, Value> = PATCHES
                 .into_iter()
+                .filter(|ty| !custom || !ty.contains("strategic"))
                 .map(|ty| (ty.to_string(), json!({"schema": schema})))
                 .collect();
             out["requestBody"] = json!({"required": true, "content": content});

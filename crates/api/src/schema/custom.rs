@@ -229,7 +229,8 @@ impl<'a> FieldSpec<'a> {
     }
 }
 
-/// Fills in the defaults of a custom resource where a field is absent, or null without being nullable.
+/// Fills in the defaults of a custom resource where a field is absent, or null without being nullable; a null that is no value
+/// and has no default goes.
 ///
 /// Source: `k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting/algorithm.go`. Built-in types have their
 /// defaults in code, so only types of one's own are walked.
@@ -248,7 +249,12 @@ fn default_node(value: &mut Value, node: super::Node<'_>) {
                 default_field(map, field);
             }
         }
-        (Shape::Map { value: of }, Value::Object(map)) => map.values_mut().for_each(|value| default_node(value, of)),
+        (Shape::Map { value: of }, Value::Object(map)) => {
+            // Values of which nothing is said (`additionalProperties: true`) stay as they are.
+            let any = matches!(of.shape(), Shape::Scalar(Scalar::Any)) && !of.preserves_unknown();
+            map.retain(|_, value| of.is_nullable() || any || !value.is_null());
+            map.values_mut().for_each(|value| default_node(value, of));
+        }
         (Shape::List { item, .. }, Value::Array(items)) => {
             items.iter_mut().for_each(|value| default_node(value, item));
         }
@@ -259,11 +265,19 @@ fn default_node(value: &mut Value, node: super::Node<'_>) {
 fn default_field(map: &mut Map<String, Value>, field: Field<'_>) {
     let missing = match map.get(field.name()) {
         None => true,
-        Some(Value::Null) => !field.schema().is_nullable(),
+        Some(Value::Null) => !field.schema().is_nullable() && !field.schema().is_builtin(),
         Some(_) => false,
     };
-    if missing && let Some(default) = field.default() {
-        map.insert(field.name().into(), default);
+    if missing {
+        match field.default() {
+            Some(default) => {
+                map.insert(field.name().into(), default);
+            }
+            // A null that is no value is none (upstream: `PruneNonNullableNullsWithoutDefaults`).
+            None => {
+                map.remove(field.name());
+            }
+        }
     }
     if let Some(value) = map.get_mut(field.name()) {
         default_node(value, field.schema());

@@ -32,7 +32,7 @@ mod storage_in_use;
 mod taint_nodes_by_condition;
 mod tolerations;
 mod topology_labels;
-mod webhook;
+pub(crate) mod webhook;
 
 use std::sync::Arc;
 

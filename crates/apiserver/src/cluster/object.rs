@@ -152,6 +152,19 @@ impl Object {
         Object { mark, ..self }
     }
 
+    /// The same state of the object in another version.
+    ///
+    /// # Errors
+    /// The tree is no object.
+    pub fn in_version(&self, value: &Value, fields: Box<[Box<str>]>) -> Result<Object, ObjectError> {
+        let made = Object::from_value(value, self.revision, fields)?;
+        Ok(Object {
+            stale: self.stale,
+            mark: self.mark,
+            ..made
+        })
+    }
+
     /// Whether it is stored otherwise than it would be now that values like it are sealed by `mark`: under an older schema,
     /// not sealed, or with an older key. A write that changes nothing brings it up to date.
     pub fn is_stale(&self, mark: Mark) -> bool {

@@ -131,7 +131,9 @@ fn shape(call: &Call, served: &Served) -> Result<(Item, String, String), Status>
                 item => item.unwrap_or(Item::Object),
             };
             let (api_version, kind) = item.types(served);
-            Ok((item, api_version, format!("{kind}List")))
+            let own = served.version().custom.as_ref().filter(|_| item == Item::Object);
+            let list = own.map_or_else(|| format!("{kind}List"), |custom| custom.list_kind.clone());
+            Ok((item, api_version, list))
         }
     }
 }

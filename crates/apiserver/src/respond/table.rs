@@ -97,6 +97,11 @@ impl<'a> TableWriter<'a> {
 
     fn definitions(&self) -> Value {
         let definition = |name: &str, kind: &str, format: &str, priority: i32, description: &str| json!({"name": name, "type": kind, "format": format, "priority": priority, "description": description});
+        if let Some(custom) = &self.served.version().custom {
+            let own = custom.columns.iter().map(|column| column.definition.clone());
+            let name = definition("Name", "string", "name", 0, NAME_DESCRIPTION);
+            return std::iter::once(name).chain(own).collect();
+        }
         match self.columns() {
             Some(columns) => columns
                 .definitions
@@ -115,9 +120,13 @@ impl<'a> TableWriter<'a> {
     }
 
     fn row_of(&self, tree: Value) -> Value {
-        let cells = match self.columns() {
-            Some(columns) => (columns.cells)(&tree, &self.context),
-            None => vec![meta::name(&tree).into(), meta::text(&tree, "creationTimestamp").into()],
+        let cells = match (&self.served.version().custom, self.columns()) {
+            (Some(custom), _) => {
+                let own = custom.columns.iter().map(|column| column.cell(&tree, &self.context));
+                std::iter::once(meta::name(&tree).into()).chain(own).collect()
+            }
+            (None, Some(columns)) => (columns.cells)(&tree, &self.context),
+            (None, None) => vec![meta::name(&tree).into(), meta::text(&tree, "creationTimestamp").into()],
         };
         let mut row = Map::new();
         row.insert("cells".into(), Value::Array(cells));

@@ -35,6 +35,9 @@ pub fn from_hub(served: &Served, tree: Value) -> Result<Value, Status> {
 
 /// Converts a hub object to one of its kind's served versions.
 pub fn from_hub_version(kind: &Kind, index: usize, tree: Value) -> Result<Value, Status> {
+    if let Some(custom) = &kind.custom {
+        return custom.convert_here(tree, index);
+    }
     let Some(conversion) = kind.row.served[index].conversion else {
         return Ok(tree);
     };
@@ -52,6 +55,9 @@ pub fn to_hub(served: &Served, tree: Value) -> Result<Value, Status> {
 
 /// Converts an object of one of its kind's served versions to the hub.
 pub fn to_hub_version(kind: &Kind, index: usize, tree: Value) -> Result<Value, Status> {
+    if let Some(custom) = &kind.custom {
+        return custom.convert_here(tree, custom.index_of(&kind.hub.version));
+    }
     let Some(conversion) = kind.row.served[index].conversion else {
         return Ok(tree);
     };

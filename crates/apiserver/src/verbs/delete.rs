@@ -17,6 +17,7 @@ use kinds::row::Propagation;
 use crate::allocation::Reservation;
 use crate::call::{Call, RequestBody, read_body, rfc3339};
 use crate::cluster::Object;
+use crate::custom;
 use crate::decode;
 use crate::options::{DeleteOptions, ListOptions};
 use crate::pipeline::{Operation, Review};
@@ -90,7 +91,7 @@ pub async fn delete_collection(
 ) -> Result<Response<Body>, Status> {
     let options = options(call, body).await?;
     let list = ListOptions::parse(call, served, false)?;
-    let page = page(call, &served.kind, &list).await?;
+    let page = page(call, served, &list).await?;
     let names: Vec<(String, String)> = page
         .objects
         .iter()
@@ -125,6 +126,7 @@ pub async fn delete_object(
         let live = storage
             .get(kind, namespace, name)?
             .ok_or_else(|| Status::not_found(&served.resource(), name))?;
+        let live = custom::shown_one(&call.server, served, live).await?;
         check_preconditions(kind, &live, options)?;
         let old = live.value();
         let review = review(call, kind, namespace, name, options);
@@ -150,7 +152,10 @@ pub async fn delete_object(
                     status: false,
                 });
             }
-            Step::Mark(object) => storage.put(kind, &key, object, None)?,
+            Step::Mark(object) => {
+                let stored = custom::stored(&call.server, kind, object).await?;
+                storage.put(kind, &key, &stored, None)?
+            }
         };
         let as_object = |object: &Value, revision: u64| {
             Object::from_value(object, revision, kind.field_values(object))
@@ -263,6 +268,9 @@ fn decide(kind: &Kind, old: &Value, options: &DeleteOptions, now: jiff::Timestam
     if is_namespaces(kind) {
         return decide_namespace(kind, object, options, now);
     }
+    if kind.resource == custom::definitions() && !meta::is_deleting(&object) {
+        return decide_definition(object, options, now);
+    }
     let graceful = match kind.row.delete.graceful {
         false => Grace::None,
         true => grace(kind, &mut object, options, now),
@@ -280,6 +288,37 @@ fn decide(kind: &Kind, old: &Value, options: &DeleteOptions, now: jiff::Timestam
         }
         _ => Step::Now,
     }
+}
+
+/// A CustomResourceDefinition is kept by a finalizer of its own until its objects are gone.
+///
+/// Source: `apiextensions-apiserver/pkg/registry/customresourcedefinition/etcd.go`.
+fn decide_definition(mut object: Value, options: &DeleteOptions, now: jiff::Timestamp) -> Step {
+    let now_text = rfc3339(now);
+    mark(&mut object, now);
+    let keeps_dependents = options.orphan_dependents == Some(true);
+    let metadata = meta::metadata_mut(&mut object);
+    let finalizers = metadata.entry("finalizers").or_insert(Value::Null);
+    if !finalizers.is_array() {
+        *finalizers = json!([]);
+    }
+    if let Some(finalizers) = finalizers.as_array_mut() {
+        let own = Value::from(kinds::apiextensions::CLEANUP_FINALIZER);
+        if !finalizers.contains(&own) {
+            finalizers.push(own);
+        }
+        if keeps_dependents && !finalizers.iter().any(|finalizer| finalizer == ORPHAN) {
+            finalizers.push(ORPHAN.into());
+        }
+    }
+    let condition = kinds::apiextensions::conditions::Condition {
+        kind: "Terminating",
+        status: "True",
+        reason: "InstanceDeletionPending",
+        message: "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon".into(),
+    };
+    kinds::apiextensions::conditions::set(&mut object, &condition, &now_text);
+    Step::Mark(object)
 }
 
 /// A Namespace is marked first, and goes when the namespace controller has emptied it.

@@ -14,6 +14,7 @@ use client::Body;
 
 use crate::call::{Call, rfc3339};
 use crate::cluster::Object;
+use crate::custom;
 use crate::registry::Served;
 use crate::respond::{self, view};
 use crate::storage::{WatchStart, event_objects, object_of};
@@ -60,6 +61,15 @@ pub async fn get(call: &Call, served: &Arc<Served>) -> Result<Response<Body>, St
         kept += 1;
     }
     let left_out = versions.len() - kept;
+    let objects = versions
+        .iter()
+        .skip(left_out)
+        .map(|version| version.object.clone())
+        .collect();
+    let shown = custom::shown(&call.server, served, objects).await?;
+    for (version, shown) in versions.iter_mut().skip(left_out).zip(shown) {
+        version.object = shown;
+    }
     let items: Result<Vec<Value>, Status> = versions
         .drain(left_out..)
         .map(|version| item(served, &version))

@@ -54,6 +54,14 @@ pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) ->
 
 async fn judge(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
     let attributes = &call.attributes;
+    if let Some(warning) = served
+        .version()
+        .custom
+        .as_ref()
+        .and_then(|custom| custom.warning.as_ref())
+    {
+        call.warn(warning.as_str());
+    }
     if served.kind.row.namespaced && attributes.namespace.is_empty() && needs_namespace(call) {
         return Err(if attributes.name.is_empty() {
             method_not_allowed()

@@ -9,11 +9,13 @@ use http::Response;
 use serde::{Deserialize, Serialize};
 use store::{KeyRange, Snapshot};
 
+use api::selector::FieldSelector;
 use api::{GroupResource, Status, StatusDetails};
 use client::Body;
 
 use crate::call::Call;
 use crate::cluster::Object;
+use crate::custom;
 use crate::options::{ListOptions, Selector, VersionMatch, parse_version};
 use crate::registry::{Kind, Served};
 use crate::respond;
@@ -36,7 +38,8 @@ pub async fn fetch(call: &Call, served: &Served) -> Result<Arc<Object>, Status> 
     }
     let namespace = scope(&served.kind, &attributes.namespace);
     let object = call.server.storage.get(&served.kind, namespace, &attributes.name)?;
-    object.ok_or_else(|| Status::not_found(&served.resource(), &attributes.name))
+    let object = object.ok_or_else(|| Status::not_found(&served.resource(), &attributes.name))?;
+    custom::shown_one(&call.server, served, object).await
 }
 
 /// The namespace of a key: none for cluster-wide kinds (a Namespace's own path names it as a namespace too).
@@ -47,7 +50,8 @@ pub fn scope<'a>(kind: &Kind, namespace: &'a str) -> &'a str {
 /// LIST.
 pub async fn list(call: &Call, served: &Arc<Served>) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(call, served, false)?;
-    if options.limit == 0 && options.selector.name.is_none() && list::can_stream(call) {
+    let as_stored = !custom::is_converted(served);
+    if as_stored && options.limit == 0 && options.selector.name.is_none() && list::can_stream(call) {
         let prefix = served.kind.prefix(&options.selector.namespace);
         let start = start(call, &served.kind, &options, &prefix).await?;
         let mut range = KeyRange::prefix(prefix.as_bytes());
@@ -66,7 +70,7 @@ pub async fn list(call: &Call, served: &Arc<Served>) -> Result<Response<Body>, S
             return list::stream(call, served, revision, fetched, Box::new(walk));
         }
     }
-    let page = page(call, &served.kind, &options).await?;
+    let page = page(call, served, &options).await?;
     list::answer(call, served, page).await
 }
 
@@ -107,7 +111,11 @@ impl Iterator for Scan {
 }
 
 /// Selects one page from a snapshot.
-pub async fn page(call: &Call, kind: &Kind, options: &ListOptions) -> Result<Page, Status> {
+pub async fn page(call: &Call, served: &Served, options: &ListOptions) -> Result<Page, Status> {
+    let kind = &*served.kind;
+    if custom::is_converted(served) {
+        return converted_page(call, served, options).await;
+    }
     let prefix = kind.prefix(&options.selector.namespace);
     let start = start(call, kind, options, &prefix).await?;
     let (mut page, fetched) = select(kind, &start.snapshot, &start.from, &prefix, options)?;
@@ -117,6 +125,37 @@ pub async fn page(call: &Call, kind: &Kind, options: &ListOptions) -> Result<Pag
     reads.listed(group, resource, fetched, page.objects.len());
     if page.next.is_some() {
         // The rest of the list has to be there when the client comes back for it.
+        call.server.storage.table(kind)?.keep(&start.snapshot);
+    }
+    Ok(page)
+}
+
+/// One page of a custom resource in a version that is not the stored one: what fields hold is known after the conversion, so
+/// with a selector by fields there is one page only.
+async fn converted_page(call: &Call, served: &Served, options: &ListOptions) -> Result<Page, Status> {
+    let kind = &*served.kind;
+    let selector = &options.selector;
+    let prefix = kind.prefix(&selector.namespace);
+    let start = start(call, kind, options, &prefix).await?;
+    let by_fields = !selector.fields.is_everything();
+    let plain = ListOptions {
+        limit: if by_fields { 0 } else { options.limit },
+        selector: Selector {
+            fields: FieldSelector::default(),
+            ..selector.clone()
+        },
+        ..options.clone()
+    };
+    let (mut page, fetched) = select(kind, &start.snapshot, &start.from, &prefix, &plain)?;
+    page.revision = start.snapshot.revision();
+    page.objects = custom::shown(&call.server, served, page.objects).await?;
+    page.objects.retain(|object| matches(kind, selector, object));
+    let GroupResource { group, resource } = &kind.resource;
+    call.server
+        .metrics
+        .reads
+        .listed(group, resource, fetched, page.objects.len());
+    if page.next.is_some() {
         call.server.storage.table(kind)?.keep(&start.snapshot);
     }
     Ok(page)
@@ -244,7 +283,7 @@ pub fn matches(kind: &Kind, selector: &Selector, object: &Object) -> bool {
         "metadata.name" => Some(&*header.name),
         "metadata.namespace" => Some(&*header.namespace),
         _ => {
-            let index = kind.fields.iter().position(|(known, _)| *known == name)?;
+            let index = kind.fields.iter().position(|(known, _)| known == name)?;
             header.fields.get(index).map(|value| &**value)
         }
     };

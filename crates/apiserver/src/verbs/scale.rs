@@ -12,6 +12,7 @@ use api::schema::SchemaRef;
 use api::{GroupVersionKind, Reason, Status, Value, meta};
 use client::Body;
 use kinds::age;
+use kinds::custom::ScalePaths;
 use kinds::row::PrintContext;
 
 use crate::call::{Call, RequestBody, read_body, rfc3339};
@@ -38,7 +39,17 @@ fn schema() -> SchemaRef {
 /// GET.
 pub async fn get(call: &Call, served: &Arc<Served>) -> Result<Response<Body>, Status> {
     let object = read::fetch(call, served).await?;
-    let scale = scale_of(&object.value())?;
+    let object = object.value();
+    if let Some(paths) = paths(served)
+        && replicas(paths, &object)?.0.is_none()
+    {
+        let why = format!(
+            "the spec replicas field {} does not exist",
+            api::field::quote(&paths.spec)
+        );
+        return Err(Status::internal(why));
+    }
+    let scale = scale_in(served, &object)?;
     if let Form::Table(version) = call.output.form {
         let context = PrintContext {
             now_seconds: call.now_seconds(),
@@ -153,13 +164,48 @@ async fn write(
     let now = rfc3339(call.server.clock.now());
     let make = |live: Option<&Value>| {
         let live = live.ok_or_else(|| Status::not_found(&served.resource(), write.name))?;
-        let scale = make_scale(&scale_of(live)?)?;
-        let mut object = replicas_set(live, &scale)?;
+        let scale = make_scale(&scale_in(served, live)?)?;
+        let mut object = replicas_set_in(served, live, &scale)?;
         managed::update(served, "scale", Some(live), &mut object, &options.manager, &now)?;
         Ok(object)
     };
     let written = write.update(&make, false).await?;
-    Ok(respond::tree(call, &scale_of(&written.object.value())?, 200))
+    Ok(respond::tree(call, &scale_in(served, &written.object.value())?, 200))
+}
+
+/// Where a custom resource keeps its replicas.
+fn paths(served: &Served) -> Option<&ScalePaths> {
+    served.version().custom.as_ref()?.scale.as_ref()
+}
+
+/// The replicas that are wanted and those that are there.
+fn replicas(paths: &ScalePaths, object: &Value) -> Result<(Option<i64>, i64), Status> {
+    paths.replicas(object).map_err(Status::internal)
+}
+
+/// The Scale of an object, wherever its kind keeps the replicas.
+pub fn scale_in(served: &Served, object: &Value) -> Result<Value, Status> {
+    let mut scale = scale_of(object)?;
+    if let Some(paths) = paths(served) {
+        let (wanted, there) = replicas(paths, object)?;
+        let selector = paths.selector(object).map_err(Status::internal)?;
+        scale["spec"] = json!({"replicas": wanted.unwrap_or(0)});
+        scale["status"] = json!({"replicas": there, "selector": selector});
+        normalize(&mut scale, &schema(), UnknownFields::Ignore).map_err(Status::internal)?;
+    }
+    Ok(scale)
+}
+
+/// The object with the Scale's replicas, wherever its kind keeps them.
+pub fn replicas_set_in(served: &Served, live: &Value, scale: &Value) -> Result<Value, Status> {
+    let mut object = replicas_set(live, scale)?;
+    if let Some(paths) = paths(served) {
+        // What the general way sets is no field of this kind.
+        object["spec"] = live["spec"].clone();
+        let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+        paths.set_replicas(&mut object, replicas).map_err(Status::bad_request)?;
+    }
+    Ok(object)
 }
 
 /// The object with the Scale's replicas; the Scale's version and uid have to be the object's.

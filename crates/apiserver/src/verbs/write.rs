@@ -127,7 +127,7 @@ impl Write<'_> {
         if self.subresource == "scale" {
             object = match object == *shown {
                 true => before.clone(),
-                false => scale::replicas_set(before, &object)?,
+                false => scale::replicas_set_in(self.served, before, &object)?,
             };
         }
         if object != *before {
@@ -140,7 +140,7 @@ impl Write<'_> {
     /// The object as admission sees it: of `scale` it is the Scale.
     fn shown<'v>(&self, object: &'v Value) -> Result<Cow<'v, Value>, Status> {
         match self.subresource {
-            "scale" => scale::scale_of(object).map(Cow::Owned),
+            "scale" => scale::scale_in(self.served, object).map(Cow::Owned),
             _ => Ok(Cow::Borrowed(object)),
         }
     }

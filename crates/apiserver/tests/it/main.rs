@@ -5,6 +5,8 @@ mod admission;
 mod aggregation;
 mod attacks;
 mod connect;
+mod custom;
+mod custom_versions;
 mod discovery;
 mod encryption;
 mod etcd;

@@ -35,6 +35,7 @@ pub fn boats() -> (Arc<StorageKind>, SchemaRef) {
         short_names: &["bt"],
         categories: &[],
         columns: None,
+        custom: None,
     };
     let row = StorageKind {
         group: "sea.example".into(),

@@ -47,14 +47,14 @@ struct Asked {
 }
 
 /// The service. It answers as the path says.
-struct Service {
+pub struct Service {
     address: SocketAddr,
     ca_bundle: String,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Service {
-    async fn start() -> Service {
+    pub async fn start() -> Service {
         let now = Clock::real().now();
         let authority = Authority::generate("webhooks", now, Random::real()).unwrap();
         let names = ["localhost", "hook.default.svc", "outside.default.svc"];
@@ -123,7 +123,7 @@ impl Service {
     }
 
     /// By its URL.
-    fn by_url(&self, path: &str) -> Value {
+    pub fn by_url(&self, path: &str) -> Value {
         json!({"url": format!("https://localhost:{}{path}", self.address.port()), "caBundle": self.ca_bundle})
     }
 }
@@ -148,6 +148,10 @@ async fn answer(
             .map(|value| value.to_str().unwrap().to_owned()),
         question: question.clone(),
     });
+    if question["kind"] == "ConversionReview" {
+        let review = crate::custom_versions::converted(&path, &question);
+        return Ok(Response::new(Full::from(review.to_string())));
+    }
     let request = &question["request"];
     let patched = |patch: Value| json!({"allowed": true, "patchType": "JSONPatch", "patch": base64(patch.to_string())});
     let response = match &*path {

@@ -61,7 +61,11 @@ async fn every_kind_is_the_same_in_json_and_protobuf() {
     let world = World::start().await;
     let api = world.api();
     let mut versions = 0;
-    for row in kinds::rows() {
+    // What custom resources are made of is written to by the server itself; `custom` has its test.
+    for row in kinds::rows()
+        .into_iter()
+        .filter(|row| row.kind != "CustomResourceDefinition")
+    {
         let hub = GroupVersionKind::new(&row.group, &row.hub, &row.kind);
         let schema = SchemaRef::builtin(&hub).unwrap();
         let mut full = object(&hub, schema.node(), Fill::Full);

@@ -3,7 +3,7 @@
 mod expressions;
 mod mutating;
 mod policies;
-mod rules;
+pub(crate) mod rules;
 #[cfg(test)]
 mod tests;
 mod validating;

@@ -13,7 +13,11 @@ use api::schema::{Node, SchemaRef, Shape};
 mod tests;
 
 /// The account: workloads and what they are made of; and what rules over them.
-const TABLES: [&str; 2] = [include_str!("rules.txt"), include_str!("rules_of_policy.txt")];
+const TABLES: [&str; 3] = [
+    include_str!("rules.txt"),
+    include_str!("rules_of_definitions.txt"),
+    include_str!("rules_of_policy.txt"),
+];
 
 /// What is known of one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +47,9 @@ static RULES: LazyLock<Rules> = LazyLock::new(read);
 /// The fields of a deep kind, in the order of the schema; `None` when the kind is unknown or not deep. What is below a
 /// field whose feature is off, or a type that was accounted further up in the same object, is left out.
 pub fn account(kind: &str) -> Option<Vec<FieldRule>> {
-    let row = crate::all_rows().find(|row| row.kind.eq_ignore_ascii_case(kind) && row.strategy.is_deep())?;
+    let row = crate::rows()
+        .into_iter()
+        .find(|row| row.kind.eq_ignore_ascii_case(kind) && row.strategy.is_deep())?;
     let schema = SchemaRef::builtin(&GroupVersionKind::new(&row.group, &row.hub, &row.kind))?;
     let mut rules = Vec::new();
     walk(schema.node(), "", &mut Vec::new(), &mut rules);
@@ -52,7 +58,7 @@ pub fn account(kind: &str) -> Option<Vec<FieldRule>> {
 
 /// The deep kinds, in the order of their rows.
 pub fn deep_kinds() -> Vec<String> {
-    let rows = crate::all_rows().filter(|row| row.strategy.is_deep());
+    let rows = crate::rows().into_iter().filter(|row| row.strategy.is_deep());
     rows.map(|row| row.kind.to_string()).collect()
 }
 

@@ -117,7 +117,7 @@ impl Seen<'_> {
         let Some(kind) = review.registry.kind(&review.resource.group_resource()) else {
             return Vec::new();
         };
-        let whole = review.kind == kind.hub;
+        let whole = kind.is_whole(&review.kind);
         let version = |(index, (gvk, _)): (usize, &(GroupVersionKind, _))| Matched {
             resource: GroupVersionResource::new(&gvk.group, &gvk.version, &kind.row.plural),
             kind: if whole { gvk.clone() } else { review.kind.clone() },
@@ -220,7 +220,7 @@ fn parsed(selector: &Value) -> Result<LabelSelector, Status> {
 /// The kind of a request's object, unless that is a subresource's own.
 pub fn kind_of(review: &Review) -> Option<Arc<Kind>> {
     let kind = review.registry.kind(&review.resource.group_resource())?;
-    (review.kind == kind.hub).then(|| kind.clone())
+    kind.is_whole(&review.kind).then(|| kind.clone())
 }
 
 /// Brings an object in the hub's version into normal form.

@@ -28,7 +28,6 @@ use crate::cluster::Cluster;
 use crate::dial::{ServiceDialer, Stream};
 use crate::endpoints::{external_name, resolve};
 use crate::hook::{CallError, Caller, Connector, Dial, Login, Protocols, Target, dialed, machine_roots};
-use crate::pipeline::Review;
 use crate::trace;
 
 /// The largest answer: a patch may hold a whole object (3 MiB) in base64, and there is no more than that to say.
@@ -94,19 +93,29 @@ impl Clients {
     ///
     /// # Errors
     /// It cannot be used.
-    pub fn client(&self, config: &Value, review: &Review) -> Result<Arc<Client>, String> {
+    pub fn client(
+        &self,
+        config: &Value,
+        cluster: &Arc<dyn Cluster>,
+        services: Option<&Arc<dyn ServiceDialer>>,
+    ) -> Result<Arc<Client>, String> {
         let key = config.to_string();
         let mut shared = self.shared.lock();
         if let Some(client) = shared.get(&key).and_then(Weak::upgrade) {
             return Ok(client);
         }
         shared.retain(|_, client| client.strong_count() > 0);
-        let client = Arc::new(self.make(config, review)?);
+        let client = Arc::new(self.make(config, cluster, services)?);
         shared.insert(key, Arc::downgrade(&client));
         Ok(client)
     }
 
-    fn make(&self, config: &Value, review: &Review) -> Result<Client, String> {
+    fn make(
+        &self,
+        config: &Value,
+        cluster: &Arc<dyn Cluster>,
+        services: Option<&Arc<dyn ServiceDialer>>,
+    ) -> Result<Client, String> {
         let service = &config["service"];
         if !service.is_object() {
             let url = config["url"].as_str().filter(|url| !url.is_empty());
@@ -141,8 +150,8 @@ impl Clients {
             namespace,
             name,
             port,
-            cluster: review.cluster.clone(),
-            services: review.services.clone(),
+            cluster: cluster.clone(),
+            services: services.cloned(),
             random: self.random.fork(),
         });
         let dial: Dial = Arc::new(move |_: &Uri| {

@@ -23,6 +23,7 @@ mod source;
 mod tests;
 mod validating;
 
+pub(crate) use client::{Client, Clients};
 pub use config::WebhookConfig;
 pub use mutating::MutatingWebhooks;
 pub use validating::ValidatingWebhooks;

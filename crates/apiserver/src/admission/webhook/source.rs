@@ -154,7 +154,7 @@ impl Webhook {
     /// # Errors
     /// Its certificates or its place cannot be used.
     pub fn client(&self, clients: &Clients, review: &Review) -> Result<Arc<Client>, String> {
-        let made = || clients.client(&self.spec["clientConfig"], review);
+        let made = || clients.client(&self.spec["clientConfig"], &review.cluster, review.services.as_ref());
         self.client.get_or_init(made).clone()
     }
 }

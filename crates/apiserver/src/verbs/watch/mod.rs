@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::Response;
 use prometheus_client::metrics::histogram::Histogram;
-use store::{Cursor, Event, Interest, WatchError};
+use store::{Cursor, Interest, WatchBatch, WatchError};
 use tokio::time::{Instant, Sleep};
 
 use api::{GroupVersionResource, Status};
@@ -27,6 +27,7 @@ use client::{Body, TransportError};
 use crate::call::Call;
 use crate::cluster::Object;
 use crate::connect::websocket;
+use crate::custom;
 use crate::metrics::{WatchMetrics, scope};
 use crate::options::{ListOptions, Selector};
 use crate::registry::Served;
@@ -79,6 +80,7 @@ pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bo
         selector: options.selector,
         backlog: start.backlog.into_iter(),
         pending: Vec::new().into_iter(),
+        raw: Vec::new(),
         large: None,
         end_of_backlog: start.initial && options.bookmarks,
         next_bookmark,
@@ -145,12 +147,18 @@ async fn start(call: &Call, served: &Served, options: &ListOptions) -> Result<St
             let snapshot = storage.table(&served.kind)?.snapshot();
             let prefix = served.kind.prefix(&options.selector.namespace);
             for entry in snapshot.prefix(prefix.as_bytes()) {
-                let object = object_of(entry)?;
-                if read::matches(&served.kind, &options.selector, &object) {
-                    backlog.push(object);
+                backlog.push(object_of(entry)?);
+                // What is not selected is dropped at once, unless it has to be converted to tell.
+                if !custom::is_converted(served) {
+                    backlog.pop_if(|object| !read::matches(&served.kind, &options.selector, object));
                 }
             }
-            snapshot.revision()
+            let revision = snapshot.revision();
+            if custom::is_converted(served) {
+                backlog = custom::shown(&call.server, served, backlog).await?;
+                backlog.retain(|object| read::matches(&served.kind, &options.selector, object));
+            }
+            revision
         }
         (false, 0) => storage.revision(),
         (false, version) => version,
@@ -201,7 +209,9 @@ struct Watcher {
     selector: Selector,
     backlog: std::vec::IntoIter<Arc<Object>>,
     /// Taken from the cursor and not encoded.
-    pending: std::vec::IntoIter<Arc<Event<Stored>>>,
+    pending: std::vec::IntoIter<Seen>,
+    /// Taken from the cursor and to be converted to the version that is watched.
+    raw: Vec<Seen>,
     /// A frame that is sent by itself, after what was encoded before it.
     large: Option<Bytes>,
     /// Whether the bookmark that ends the initial events is still owed.
@@ -238,6 +248,9 @@ impl Watcher {
             return Some(out.freeze());
         }
         loop {
+            if let Err(status) = self.convert().await {
+                self.fail(&status, &mut out);
+            }
             self.fill(&mut out);
             if !out.is_empty() {
                 return Some(out.freeze());
@@ -248,7 +261,9 @@ impl Watcher {
             if self.ended {
                 return None;
             }
-            self.wait(&mut out).await;
+            if self.raw.is_empty() {
+                self.wait(&mut out).await;
+            }
         }
     }
 
@@ -274,7 +289,7 @@ impl Watcher {
                     }
                     self.bookmark(out, true)
                 }
-                Ok(Next::Event(event)) => self.event(&event, out),
+                Ok(Next::Event(event)) => self.event(event, out),
                 Ok(Next::Nothing) => return,
                 Err(status) => Err(status),
             };
@@ -295,17 +310,56 @@ impl Watcher {
         if let Some(event) = self.pending.next() {
             return Ok(Next::Event(event));
         }
+        if !self.raw.is_empty() {
+            return Ok(Next::Nothing);
+        }
         let Some(cursor) = self.cursor.as_mut() else {
             return Ok(Next::Nothing);
         };
         match cursor.try_next() {
             Ok(None) => Ok(Next::Nothing),
             Ok(Some(batch)) => {
-                self.pending = batch.events.into_iter();
+                self.take(batch);
                 Ok(self.pending.next().map_or(Next::Nothing, Next::Event))
             }
             Err(error) => self.broken(&error).map(|()| Next::Nothing),
         }
+    }
+
+    /// Keeps what came from the cursor.
+    fn take(&mut self, batch: WatchBatch<Stored>) {
+        let seen = batch.events.iter().map(|event| {
+            let (before, after) = event_objects(event);
+            Seen {
+                before,
+                after,
+                revision: event.revision,
+            }
+        });
+        let seen: Vec<Seen> = seen.collect();
+        match custom::is_converted(self.encoder.served()) {
+            true => self.raw = seen,
+            false => self.pending = seen.into_iter(),
+        }
+    }
+
+    /// Brings what waits for it into the version that is watched, with one question for all.
+    async fn convert(&mut self) -> Result<(), Status> {
+        if self.raw.is_empty() {
+            return Ok(());
+        }
+        let mut raw = std::mem::take(&mut self.raw);
+        let slots = || raw.iter().flat_map(|seen| [&seen.before, &seen.after]);
+        let objects: Vec<Arc<Object>> = slots().flatten().cloned().collect();
+        let shown = custom::shown(&self.call.server, self.encoder.served(), objects).await?;
+        let mut shown = shown.into_iter();
+        for slot in raw.iter_mut().flat_map(|seen| [&mut seen.before, &mut seen.after]) {
+            if slot.is_some() {
+                *slot = shown.next();
+            }
+        }
+        self.pending = raw.into_iter();
+        Ok(())
     }
 
     /// What the end of a cursor means for the watch.
@@ -339,7 +393,7 @@ impl Watcher {
             }
         };
         match outcome {
-            Some(Ok(batch)) => self.pending = batch.events.into_iter(),
+            Some(Ok(batch)) => self.take(batch),
             Some(Err(error)) => {
                 if let Err(status) = self.broken(&error) {
                     self.fail(&status, out);
@@ -360,8 +414,12 @@ impl Watcher {
         }
     }
 
-    fn event(&mut self, event: &Event<Stored>, out: &mut BytesMut) -> Result<(), Status> {
-        let (before, after) = event_objects(event);
+    fn event(&mut self, event: Seen, out: &mut BytesMut) -> Result<(), Status> {
+        let Seen {
+            before,
+            after,
+            revision,
+        } = event;
         let kind = &self.encoder.served().kind;
         let selected = |object: &Arc<Object>| read::matches(kind, &self.selector, object);
         let (word, object) = match (before.filter(selected), after.filter(selected)) {
@@ -371,7 +429,7 @@ impl Watcher {
             (Some(old), None) => (Word::Deleted, old),
         };
         let before = out.len();
-        self.large = self.encoder.event(word, &object, event.revision, out)?;
+        self.large = self.encoder.event(word, &object, revision, out)?;
         let large = self.large.as_ref().map_or(0, Bytes::len);
         self.metrics.sent(out.len() - before + large);
         Ok(())
@@ -398,10 +456,17 @@ impl Watcher {
     }
 }
 
+/// A change as the watch sees it.
+struct Seen {
+    before: Option<Arc<Object>>,
+    after: Option<Arc<Object>>,
+    revision: u64,
+}
+
 /// What a watcher sends next.
 enum Next {
     Initial(Arc<Object>),
     InitialEnd,
-    Event(Arc<Event<Stored>>),
+    Event(Seen),
     Nothing,
 }

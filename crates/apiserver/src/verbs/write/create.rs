@@ -7,6 +7,7 @@ use api::{GroupResource, Reason, Status, StatusDetails, Value, meta};
 use super::metadata::{check_name, dedup_owners, ensure_namespace, generate_name};
 use super::{Write, Written, is_namespaces, run_validate};
 use crate::cluster::Object;
+use crate::custom;
 use crate::managed;
 use crate::pipeline::Operation;
 use crate::storage::WriteError;
@@ -72,6 +73,10 @@ impl Write<'_> {
     /// One attempt. `None`: the namespace changed meanwhile, run again.
     async fn try_create(&self, object: &Value) -> Result<Option<Written>, Status> {
         let (call, kind) = (self.call, self.kind());
+        if kind.custom.as_ref().is_some_and(|custom| custom.definition.terminating) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::forbidden(&self.resource(), meta::name(object), why));
+        }
         let guards = self.namespace_guard(object)?;
         let mut review = self.review(Operation::Create, meta::name(object));
         if review.namespace.is_empty() && self.is_namespaces() {
@@ -118,9 +123,10 @@ impl Write<'_> {
                 created: true,
             }));
         }
+        let stored = custom::stored(&call.server, kind, &object).await?;
         let mut transaction = Transaction {
             guards,
-            operations: vec![self.put(&key, &object)?],
+            operations: vec![self.put(&key, &stored)?],
         };
         transaction.guards.push(Guard::Absent(key.into()));
         self.add_together(&review, &mut transaction)?;
@@ -130,6 +136,7 @@ impl Write<'_> {
                 let object = committed
                     .object
                     .ok_or_else(|| Status::internal("the object that was written cannot be read"))?;
+                let object = custom::shown_one(&call.server, self.served, object).await?;
                 Ok(Some(Written { object, created: true }))
             }
             Err(WriteError::Failed(status)) => Err(status),

@@ -11,6 +11,7 @@ use super::metadata::{check_name, deletes_during_update, ensure_namespace, keep_
 use super::{Make, Write, Written, run_validate};
 use crate::allocation::Reservation;
 use crate::cluster::Object;
+use crate::custom;
 use crate::managed;
 use crate::pipeline::{Operation, Review, must_allow};
 use crate::request::Attributes;
@@ -44,6 +45,7 @@ impl Write<'_> {
                     }
                 }
                 Some(live) => {
+                    let live = custom::shown_one(&call.server, self.served, live).await?;
                     if let Some(written) = self.try_update(&live, make).await? {
                         return Ok(written);
                     }
@@ -167,7 +169,8 @@ impl Write<'_> {
                 created: false,
             }));
         } else {
-            self.put(&key, &object)?
+            let stored = custom::stored(&call.server, kind, &object).await?;
+            self.put(&key, &stored)?
         };
         let mut transaction = Transaction {
             guards: vec![guard],
@@ -183,7 +186,7 @@ impl Write<'_> {
         match crate::commit::commit(&call.server, transaction, reservation).await {
             Ok(committed) => {
                 let object = match committed.object {
-                    Some(object) => object,
+                    Some(object) => custom::shown_one(&call.server, self.served, object).await?,
                     None => self.as_object(&object, committed.revision)?,
                 };
                 Ok(Some(Written { object, created: false }))

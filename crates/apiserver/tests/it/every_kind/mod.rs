@@ -109,8 +109,7 @@ fn objects() -> BTreeMap<String, Value> {
 }
 
 async fn world() -> (World, Api) {
-    // Those too that are not served yet: they only wait for what acts on them.
-    let world = World::with(|config| config.rows.extend(kinds::rows_without_effect())).await;
+    let world = World::start().await;
     let api = world.api();
     let namespace = json!({"metadata": {"name": NAMESPACE}});
     api.post("/api/v1/namespaces", &namespace).await.ok();
@@ -122,7 +121,9 @@ async fn every_kind_lives_the_same_life_in_json_and_protobuf() {
     let (_world, api) = world().await;
     let objects = objects();
     let (mut lived, mut failed) = (0, Vec::new());
-    for resource in discover(&api).await.iter().filter(|resource| resource.is_stored()) {
+    // What custom resources are made of is written to by the server itself; `custom` has its tests.
+    let lives = |resource: &&Resource| resource.is_stored() && resource.gvk.kind != "CustomResourceDefinition";
+    for resource in discover(&api).await.iter().filter(lives) {
         let missing: Vec<_> = VERBS.iter().filter(|verb| !resource.verbs.contains(**verb)).collect();
         // Source: upstream's storage of namespaces has no `DeleteCollection`.
         let expect: &[&&str] = if resource.gvk.kind == "Namespace" {

@@ -1,0 +1,167 @@
+//! What is left of a deleted definition: its objects are deleted as anybody would delete them, and it goes when they are gone.
+//!
+//! Source: `apiextensions-apiserver/pkg/controller/finalizer/crd_finalizer.go`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{GroupResource, Value, meta};
+use base::Backoff;
+use client::{Client, DeleteParams, ListParams, Resource};
+use kinds::apiextensions::CLEANUP_FINALIZER;
+use kinds::apiextensions::conditions::{Condition, set};
+use kinds::custom::is_true;
+
+use super::controller::{definitions, write};
+use crate::call::rfc3339;
+use crate::cluster::{Cluster, Object};
+use crate::request::{SYSTEM_MASTERS, UserInfo};
+use crate::server::Server;
+use crate::transport::Own;
+
+/// The pauses between attempts when objects cannot be deleted: a webhook that is away, a rule that forbids it.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Starts to remove the objects of a definition that is being deleted; once for each.
+pub fn start(server: &Arc<Server>, name: &str, uid: &str) {
+    if !server.cleaned.lock().insert(uid.to_owned()) {
+        return;
+    }
+    let (server, name, uid) = (server.clone(), name.to_owned(), uid.to_owned());
+    let spawning = server.shutdown.clone();
+    spawning.spawn(async move {
+        let end = server.shutdown.clone();
+        let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+        while let Some(false) = end.until(attempt(&server, &name, &uid)).await {
+            if end.until(tokio::time::sleep(pauses.next_delay())).await.is_none() {
+                break;
+            }
+        }
+        server.cleaned.lock().remove(&uid);
+    });
+}
+
+fn read(server: &Server, name: &str, uid: &str) -> Option<Arc<Object>> {
+    let object = Cluster::get(&*server.storage, &definitions(), "", name)?;
+    (object.uid() == uid && object.is_deleting()).then_some(object)
+}
+
+/// Whether the definition is gone, or another one.
+async fn attempt(server: &Arc<Server>, name: &str, uid: &str) -> bool {
+    let Some(object) = read(server, name, uid) else {
+        return true;
+    };
+    let crd = object.value();
+    let under_way = condition(
+        "True",
+        "InstanceDeletionInProgress",
+        "CustomResource deletion is in progress",
+    );
+    let outcome = match is_true(&crd, "Established") {
+        false => Ok(condition("False", "NeverEstablished", "resource was never established")),
+        true => {
+            tell(server, name, uid, &under_way, false).await;
+            remove_all(server, &crd)
+                .await
+                .map(|()| condition("False", "InstanceDeletionCompleted", "removed all instances"))
+        }
+    };
+    match outcome {
+        Ok(done) => tell(server, name, uid, &done, true).await,
+        Err(why) => {
+            let message = format!("could not issue all deletes: {why}");
+            let failed = condition("True", "InstanceDeletionFailed", &message);
+            tell(server, name, uid, &failed, false).await;
+            false
+        }
+    }
+}
+
+fn condition(status: &'static str, reason: &'static str, message: &str) -> Condition {
+    Condition {
+        kind: "Terminating",
+        status,
+        reason,
+        message: message.to_owned(),
+    }
+}
+
+/// Writes the condition, and with `done` takes the finalizer away. Whether the definition is gone then.
+async fn tell(server: &Arc<Server>, name: &str, uid: &str, condition: &Condition, done: bool) -> bool {
+    // Lost races are run again: each time somebody else's write won.
+    while let Some(object) = read(server, name, uid) {
+        let crd = object.value();
+        let mut new = crd.clone();
+        set(&mut new, condition, &rfc3339(server.clock.now()));
+        if done && let Some(Value::Array(finalizers)) = new["metadata"].get_mut("finalizers") {
+            finalizers.retain(|finalizer| finalizer != CLEANUP_FINALIZER);
+            if finalizers.is_empty() {
+                meta::metadata_mut(&mut new).remove("finalizers");
+            }
+        }
+        if new == crd {
+            return done;
+        }
+        let is_last = done && meta::finalizers(&new).next().is_none();
+        match write(server, &object, &crd, new).await {
+            Ok(Some(_)) => return done,
+            Ok(None) if is_last && read(server, name, uid).is_none() => return true,
+            Ok(None) => {}
+            Err(status) => {
+                tracing::warn!(name, %status.message, "the status of a definition was not written");
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Deletes all objects, and waits until they are gone.
+async fn remove_all(server: &Arc<Server>, crd: &Value) -> Result<(), String> {
+    let group = crd["spec"]["group"].as_str().unwrap_or("").to_owned();
+    let plural = crd["status"]["acceptedNames"]["plural"]
+        .as_str()
+        .unwrap_or("")
+        .to_owned();
+    let resource = GroupResource {
+        group: group.clone(),
+        resource: plural.clone(),
+    };
+    let registry = server.registry.load_full();
+    let Some(kind) = registry.kind(&resource).cloned() else {
+        return Ok(());
+    };
+    let storage = &*server.storage;
+    let mut changes = Cluster::changes(storage, &resource);
+    let served = registry.served().iter().find(|served| served.kind.resource == resource);
+    let user = UserInfo::new("system:apiserver", [SYSTEM_MASTERS]);
+    let transport = Own::of(server).transport(user).ok_or("the server ends")?;
+    let client = Client::new(transport);
+    loop {
+        let objects = Cluster::list(storage, &resource, None);
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let served = served.ok_or("no version is served in which they could be deleted")?;
+        let of = Resource {
+            group: group.clone().into(),
+            version: served.gvr.version.clone().into(),
+            plural: plural.clone().into(),
+            kind: served.gvk.kind.clone().into(),
+            namespaced: kind.row.namespaced,
+        };
+        // What is deleted already waits for its finalizers, which are others' to take away.
+        let left = objects.iter().filter(|object| !object.is_deleting());
+        let namespaces: BTreeSet<&str> = left.map(|object| object.namespace()).collect();
+        for namespace in &namespaces {
+            let (params, all) = (DeleteParams::default(), ListParams::default());
+            let deleted = client.delete_collection(&of, namespace, &params, &all).await;
+            deleted.map_err(|error| error.to_string())?;
+        }
+        if namespaces.is_empty() && changes.next().await.is_none() {
+            return Ok(());
+        }
+    }
+}
