@@ -13,6 +13,7 @@ mod clients;
 mod cluster;
 mod command_line;
 mod crash;
+mod custom;
 mod demo;
 mod error_texts;
 mod etcd_front;
