@@ -99,6 +99,12 @@ fn a_custom_resource_lives_and_ends() {
     let refused = fail(&cluster.kubectl(&["create", "-f", &unknown]));
     assert!(refused.contains("unknown field \"spec.colour\""), "{refused}");
     cluster.kubectl_ok(&["delete", "-f", &definition]);
-    let gone = fail(&cluster.kubectl(&["get", "widgets"]));
-    assert!(gone.contains("the server doesn't have a resource type"), "{gone}");
+    // (`get` would take the kind from what kubectl remembers of the discovery; `api-resources` asks anew.)
+    let gone = fail(&cluster.kubectl(&["get", "--raw", "/apis/example.com/v1/namespaces/default/widgets"]));
+    assert!(
+        gone.contains("the server could not find the requested resource"),
+        "{gone}"
+    );
+    let left = cluster.kubectl_ok(&["api-resources", "-o", "name"]);
+    assert!(left.contains("pods") && !left.contains("widgets"), "{left}");
 }
