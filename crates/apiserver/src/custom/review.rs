@@ -43,7 +43,7 @@ pub async fn convert(
         "request": {"uid": uid, "desiredAPIVersion": wanted.api_version(), "objects": objects},
     });
     let client = client(server, webhook).map_err(|why| failed(format!("failed: {why}")))?;
-    let answer = client.ask(Bytes::from(review.to_string()), TIMEOUT).await;
+    let answer = client.ask(Bytes::from(review.to_string()), TIMEOUT, None).await;
     let answer = answer.map_err(|failure| failed(format!("failed: {}", failure.why)))?;
     let answer: Value = serde_json::from_slice(&answer).map_err(|error| failed(format!("failed: {error}")))?;
     let converted = converted(&answer, version, &uid).map_err(|why| failed(format!("failed: {why}")))?;
