@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use api::codec::{Limits, json as json_codec};
 use api::normalize::{UnknownFields, normalize};
-use api::openapi::{self, OpenApiResource, OpenApiSubresource, Source, undescribed};
+use api::openapi::{self, CustomSchema, OpenApiResource, OpenApiSubresource, Source, undescribed};
 use api::schema::SchemaRef;
 use api::testing::{Fill, object};
 use api::{GroupVersionKind, Value};
@@ -107,7 +107,11 @@ pub fn openapi(input: &[u8]) -> String {
             gvk: gvk.clone(),
             verbs: verbs(&["get", "patch"]),
         }],
-        custom: Some(Arc::new(schema)),
+        custom: Some(CustomSchema {
+            text: schema.to_string().into(),
+            list_kind: "BoatList".into(),
+            selectable: vec![".spec.oars".into()],
+        }),
     };
     let source = Source {
         resources: &[boats],
