@@ -127,7 +127,7 @@ fn pods_are_what_kubectl_looks_for() {
         assert_eq!(
             container["properties"]["ports"],
             json!({"type": "array",
-                "items": {"allOf": [{"$ref": "#/components/schemas/io.k8s.api.core.v1.ContainerPort"}], "default": {}},
+                "items": {"$ref": "#/components/schemas/io.k8s.api.core.v1.ContainerPort"},
                 "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["containerPort", "protocol"],
                 "x-kubernetes-patch-strategy": "merge", "x-kubernetes-patch-merge-key": "containerPort"})
         );
@@ -142,7 +142,7 @@ fn pods_are_what_kubectl_looks_for() {
         let selector = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["nodeSelector"];
         assert_eq!(
             selector,
-            &json!({"type": "object", "additionalProperties": {"type": "string", "default": ""}, "x-kubernetes-map-type": "atomic"})
+            &json!({"type": "object", "additionalProperties": {"type": "string"}, "x-kubernetes-map-type": "atomic"})
         );
     });
 }
