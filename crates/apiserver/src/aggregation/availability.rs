@@ -27,8 +27,8 @@ use crate::server::Server;
 
 /// Upstream's workers.
 const WORKERS: usize = 5;
-/// What fails is looked at again soon, for nobody tells when a network works again. Source: `NewTypedItemExponentialFailureRateLimiter`
-/// of the controller.
+/// What fails is looked at again soon, for nobody tells when a network works again.
+/// Source: `NewTypedItemExponentialFailureRateLimiter` of the controller.
 const RETRY_INITIAL: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// How often a server that answers is asked again (upstream: the resync of the informer).

@@ -34,8 +34,8 @@ const DISCOVERY_DELAY: Duration = Duration::from_secs(1);
 /// Before discovery is tried again after it failed.
 const DISCOVERY_RETRY: Duration = Duration::from_secs(5);
 
-/// How long all is waited for until the garbage collector goes on with what it knows: another server's resources may never come,
-/// and an owner that is not known is asked for before anything is deleted.
+/// How long all is waited for until the garbage collector goes on with what it knows: another server's resources may never
+/// come, and an owner that is not known is asked for before anything is deleted.
 /// Source: `period` of `Sync` in `pkg/controller/garbagecollector`.
 const SYNC_LIMIT: Duration = Duration::from_secs(30);
 

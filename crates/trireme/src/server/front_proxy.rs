@@ -64,8 +64,8 @@ impl AggregationFlags {
         Ok(Some((files, contents)))
     }
 
-    /// How the API server shows itself, from now on. With `others`, whose word counts is configured by flags: then a certificate of
-    /// our own would be trusted by nobody, and none is shown but that of the files.
+    /// How the API server shows itself, from now on. With `others`, flags say whose word counts: then a certificate of our
+    /// own would be trusted by nobody, and none is shown but that of the files.
     ///
     /// # Errors
     /// As [`AggregationFlags::check`], or no certificate can be made.

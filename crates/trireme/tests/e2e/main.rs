@@ -5,6 +5,7 @@
 //! A cluster ends when the last of it is dropped, or when this program does, however it ends (see [`cluster::Cluster`]).
 
 mod access;
+mod aggregation;
 mod audit;
 mod backup;
 mod bad_input;
