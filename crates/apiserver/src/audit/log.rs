@@ -317,7 +317,7 @@ impl Shared {
     /// Waits for so long, or until something is no more, or the end.
     fn wait_while(&self, buffer: &mut MutexGuard<'_, Buffer>, most: Duration, so: impl Fn(&Buffer) -> bool) {
         let end = Instant::now() + most;
-        while !buffer.is_closed && so(&**buffer) {
+        while !buffer.is_closed && so(buffer) {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || self.changed.wait_for(buffer, left).timed_out() {
                 return;
