@@ -42,6 +42,8 @@ struct Known {
     /// Of everything that decides how its resource is served.
     digest: Option<[u8; 32]>,
     resource: Option<GroupResource>,
+    /// The newest revision that was looked at or written here: its change says nothing new.
+    seen: u64,
 }
 
 /// Serves custom resources.
@@ -100,6 +102,13 @@ impl Controller {
                 // Of several changes the last one counts: what it says is there already.
                 let newest = Cluster::get(&*self.server.storage, &definitions(), "", object.name());
                 let Some(object) = newest else { return };
+                if self
+                    .known
+                    .get(object.name())
+                    .is_some_and(|known| known.seen == object.revision())
+                {
+                    return;
+                }
                 let crd = object.value();
                 let names = |known: &BTreeMap<String, Known>| known.get(object.name()).map(|known| known.names.clone());
                 let before = names(&self.known);
@@ -127,8 +136,15 @@ impl Controller {
             names: Value::Null,
             digest: None,
             resource: None,
+            seen: 0,
         });
         (known.group, known.names) = (group, names);
+    }
+
+    fn saw(&mut self, name: &str, object: &Object) {
+        if let Some(known) = self.known.get_mut(name) {
+            known.seen = object.revision();
+        }
     }
 
     /// The others of a group may have what one gave up.
@@ -171,14 +187,18 @@ impl Controller {
         }
         let (object, crd) = newest;
         self.note(&crd);
+        self.saw(&name, &object);
         if let Err(why) = self.serve(&name, &crd).await {
             tracing::error!(name, why, "a custom resource cannot be served");
             return;
         }
         if conditions::awaits_establishment(&crd) && !object.is_deleting() {
             let established = conditions::established(&crd, &now);
-            if let Err(status) = write(&self.server, &object, &crd, established).await {
-                tracing::warn!(name, %status.message, "the status of a definition was not written");
+            match write(&self.server, &object, &crd, established).await {
+                Ok(Some((written, _))) => self.saw(&name, &written),
+                // Somebody else's write won; its change is on the way.
+                Ok(None) => {}
+                Err(status) => tracing::warn!(name, %status.message, "the status of a definition was not written"),
             }
         }
         if object.is_deleting() && meta::finalizers(&crd).any(|finalizer| finalizer == CLEANUP_FINALIZER) {
