@@ -224,9 +224,7 @@ mod tests {
                 ]),
             Case::new("status alone")
                 .old(&format!("metadata: {{name: v1.g, labels: {{a: b}}}}\nspec: {{{spec}}}"))
-                .object(&format!(
-                    "metadata: {{name: v1.g}}\nspec: {{}}\nstatus: {{conditions: [{{type: Available, status: Unknown}}]}}"
-                ))
+                .object("metadata: {name: v1.g}\nspec: {}\nstatus: {conditions: [{type: Available, status: Unknown}]}")
                 .subresource("status")
                 .field("metadata.labels.a", "b")
                 .field("spec.version", "v1")

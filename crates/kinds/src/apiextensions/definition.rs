@@ -531,7 +531,7 @@ impl<'o> Options<'o> {
             schemas: schemas().all(Value::is_object),
             valid_types: !present().any(|schema| schema::any(schema, &schema::has_invalid_type)),
             structural: present().all(|schema| is_structural(&schema)),
-            pruned_defaults: present().all(|schema| defaults::are_pruned(schema)),
+            pruned_defaults: present().all(defaults::are_pruned),
             atomic_sets: !present().any(|schema| schema::any(schema, &schema::has_open_set)),
             map_keys: !present().any(|schema| schema::any(schema, &schema::has_loose_keys)),
             known: Known::of(present()),

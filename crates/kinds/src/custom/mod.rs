@@ -276,7 +276,7 @@ fn deprecation(crd: &Value, version: &str, all: &[Value]) -> String {
         .map(|other| other.text("name"))
         .filter(|other| rank(other) > rank(version))
         .collect();
-    better.sort_by(|one, other| rank(other).cmp(&rank(one)));
+    better.sort_by_key(|version| std::cmp::Reverse(rank(version)));
     let text = format!("{group}/{version} {kind} is deprecated");
     match better.first() {
         Some(better) => format!("{text}; use {group}/{better} {kind}"),
