@@ -25,6 +25,7 @@ fn with_widget(check: impl Fn(&Source<'_>)) {
     let describe = |ty: &str, field: &str| match (ty, field) {
         ("api.core.v1.Pod", "") => Some("A pod.".to_string()),
         ("api.core.v1.Pod", "spec") => Some("What it is.".to_string()),
+        ("api.core.v1.Pod", "metadata") => Some("Who it is.".to_string()),
         _ => None,
     };
     check(&Source {
@@ -162,7 +163,11 @@ fn a_custom_kind_stands_beside_the_others() {
         );
         let widget = &document["components"]["schemas"]["com.example.v1.Widget"];
         assert_eq!(widget["properties"]["spec"]["properties"]["size"]["default"], 3);
-        assert!(widget["properties"]["metadata"]["$ref"].is_string());
+        assert_eq!(
+            widget["properties"]["metadata"],
+            json!({"allOf": [{"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}],
+                "description": "Who it is."})
+        );
         let document = v2(source);
         let widget = &document["definitions"]["com.example.v1.Widget"]["properties"]["spec"]["properties"];
         assert_eq!(
@@ -183,7 +188,7 @@ fn v2_is_whole_in_both_encodings() {
         assert!(definitions.len() > 600, "{}", definitions.len());
         assert_eq!(
             definitions["io.k8s.api.core.v1.Pod"]["properties"]["metadata"],
-            json!({"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"})
+            json!({"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "description": "Who it is."})
         );
         let bytes = v2_protobuf(&document);
         assert!(bytes.starts_with(b"\x0a\x032.0\x12"), "swagger, then info");

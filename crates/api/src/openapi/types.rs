@@ -293,15 +293,23 @@ impl Writer<'_, '_> {
 
     /// `apiVersion`, `kind` and `metadata`, which are the server's.
     fn resource_fields(&mut self, schema: &mut Value, metadata: &str) {
-        const OWNER: &str = "api.core.v1.Pod";
+        // Their descriptions are the same wherever they stand.
+        let owner = match metadata {
+            "ListMeta" => "api.core.v1.PodList",
+            _ => "api.core.v1.Pod",
+        };
         let describe = self.source.describe;
-        let word = |field: &str| match describe(OWNER, field) {
+        let word = |field: &str| match describe(owner, field) {
             Some(text) => json!({"type": "string", "description": text}),
             None => json!({"type": "string"}),
         };
         let (api_version, kind) = (word("apiVersion"), word("kind"));
         let mut reference = self.refer(&format!("apimachinery.pkg.apis.meta.v1.{metadata}"));
-        if let Some(text) = describe(OWNER, "metadata") {
+        if let Some(text) = describe(owner, "metadata") {
+            // What stands beside a reference is not read in v3.
+            if self.dialect == Dialect::V3 {
+                reference = json!({"allOf": [reference]});
+            }
             reference["description"] = text.into();
         }
         let Some(schema) = schema.as_object_mut() else { return };
