@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use crate::custom::{DEFINITIONS, WIDGETS, define, widgets, world};
 use crate::webhooks::Service;
 
-const BETA: &str = "/apis/example.com/v1beta1/namespaces/default/widgets";
+pub const BETA: &str = "/apis/example.com/v1beta1/namespaces/default/widgets";
 
 /// `size` in v1, `length` in v1beta1; both may be selected.
-fn versions(storage: &str) -> Value {
+pub fn versions(storage: &str) -> Value {
     let version = |name: &str, field: &str| {
         json!({"name": name, "served": true, "storage": name == storage, "deprecated": name == "v1beta1",
             "selectableFields": [{"jsonPath": format!(".spec.{field}")}],

@@ -26,6 +26,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::connect;
+use crate::custom::{WIDGETS, define, widgets};
+use crate::custom_versions::{BETA, versions};
 use crate::world::{Api, World};
 
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
@@ -678,6 +680,35 @@ async fn objects_are_seen_in_the_version_that_a_rule_names() {
         request["object"]["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"],
         50
     );
+}
+
+#[tokio::test]
+async fn custom_resources_are_changed_in_the_version_of_the_request() {
+    let service = Service::start().await;
+    let (_world, api) = world(&service).await;
+    define(&api, &widgets(versions("v1"))).await;
+    let of_v1 = json!([{"operations": ["CREATE"], "apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["widgets"]}]);
+    for (name, fields) in [("any", json!({})), ("equivalent", json!({"rules": of_v1}))] {
+        configure(
+            &api,
+            MUTATING,
+            &[webhook("a.x.y", &service.by_service("/label"), &fields)],
+        )
+        .await;
+        for (version, path) in [("v1", WIDGETS), ("v1beta1", BETA)] {
+            let object = json!({"metadata": {"name": format!("{name}-{version}")}, "spec": {"both": "b"}});
+            let made = api.post(path, &object).await.ok();
+            let expect = (&json!(format!("example.com/{version}")), &json!({"label-0": "x"}));
+            assert_eq!((&made["apiVersion"], &made["metadata"]["labels"]), expect, "{name}");
+        }
+    }
+    let asked = service.asked();
+    let versions: Vec<&Value> = asked
+        .iter()
+        .map(|asked| &asked.question["request"]["object"]["apiVersion"])
+        .collect();
+    let (v1, beta) = ("example.com/v1", "example.com/v1beta1");
+    assert_eq!(versions, [v1, beta, v1, v1]);
 }
 
 #[tokio::test]

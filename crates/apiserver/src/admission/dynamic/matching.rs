@@ -114,7 +114,7 @@ impl Seen<'_> {
     /// Every version in which the request can be seen: first as it was made.
     fn versions(&self) -> Vec<Matched> {
         let review = self.review;
-        let Some(kind) = review.registry.kind(&review.resource.group_resource()) else {
+        let Some(kind) = kind_of_resource(review) else {
             return Vec::new();
         };
         let whole = kind.is_whole(&review.kind);
@@ -217,9 +217,24 @@ fn parsed(selector: &Value) -> Result<LabelSelector, Status> {
     LabelSelector::from_object(selector).map_err(|error| Status::failure(Reason::InternalError, error.to_string()))
 }
 
+/// The kind of a request's resource: of a custom resource the one of the version that was asked for, in which the request sees
+/// its objects.
+fn kind_of_resource(review: &Review) -> Option<&Arc<Kind>> {
+    let GroupVersionResource {
+        group,
+        version,
+        resource,
+    } = &review.requested;
+    let own = review
+        .registry
+        .find(group, version, resource)
+        .map(|served| &served.kind);
+    own.or_else(|| review.registry.kind(&review.resource.group_resource()))
+}
+
 /// The kind of a request's object, unless that is a subresource's own.
 pub fn kind_of(review: &Review) -> Option<Arc<Kind>> {
-    let kind = review.registry.kind(&review.resource.group_resource())?;
+    let kind = kind_of_resource(review)?;
     kind.is_whole(&review.kind).then(|| kind.clone())
 }
 
@@ -239,7 +254,7 @@ impl Matched {
     /// There is none.
     pub fn schema(&self, review: &Review) -> Result<SchemaRef, Status> {
         let schema = SchemaRef::builtin(&self.kind).or_else(|| {
-            let kind = review.registry.kind(&review.resource.group_resource())?;
+            let kind = kind_of_resource(review)?;
             let own = kind.versions.iter().find(|(gvk, _)| *gvk == self.kind)?;
             Some(own.1.clone())
         });
@@ -265,7 +280,7 @@ impl Matched {
     /// # Errors
     /// It cannot be converted.
     pub fn convert(&self, review: &Review, object: &Value) -> Result<Value, Status> {
-        let kind = review.registry.kind(&review.resource.group_resource());
+        let kind = kind_of_resource(review);
         let mut seen = match (kind, self.version) {
             (Some(kind), Some(index)) => view::from_hub_version(kind, index, object.clone())?,
             _ => object.clone(),
@@ -281,7 +296,7 @@ impl Matched {
     /// # Errors
     /// It cannot be converted.
     pub fn convert_back(&self, review: &Review, object: Value) -> Result<Value, Status> {
-        let kind = review.registry.kind(&review.resource.group_resource());
+        let kind = kind_of_resource(review);
         match (kind, self.version) {
             (Some(kind), Some(index)) => view::to_hub_version(kind, index, object),
             _ => Ok(object),
