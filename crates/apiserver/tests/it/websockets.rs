@@ -5,7 +5,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
@@ -45,26 +44,6 @@ fn refusal(error: tungstenite::Error) -> u16 {
     answer.status().as_u16()
 }
 
-/// What is told with a failure, read from the connection: the client of WebSockets has as much of it as came with the head.
-async fn refused_with(world: &World, path: &str, protocol: &str) -> Value {
-    let (address, ca) = world.listen().await;
-    let mut connection = tls(address, &ca).await;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer tester\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nsec-websocket-protocol: {protocol}\r\n\r\n"
-    );
-    connection.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    loop {
-        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
-        if let Some(Ok(status)) = head.map(|end| serde_json::from_slice(&answer[end + 4..])) {
-            return status;
-        }
-        let read = connection.read_buf(&mut answer).await.unwrap();
-        assert!(read > 0, "no Status: {:?}", String::from_utf8_lossy(&answer));
-    }
-}
-
 #[tokio::test]
 async fn logs_come_in_the_protocol_that_the_client_offers() {
     let world = world().await;
@@ -96,10 +75,16 @@ async fn logs_come_in_the_protocol_that_the_client_offers() {
         let text: String = messages.into_iter().map(|message| text_of(message, chosen)).collect();
         assert_eq!(text, expect, "{offered:?}");
     }
-    let refused = refused_with(&world, &format!("{PODS}/p/log"), "v5.channel.k8s.io").await;
+    let headers = [("sec-websocket-protocol", "v5.channel.k8s.io")];
+    let refused = open(&world, &format!("{PODS}/p/log"), &headers).await.unwrap_err();
+    assert_eq!(refusal(refused), 403);
+    // This client has as much of a refusal's body as came with its head: what it says is read without a connection.
+    let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+    let headers = [&upgrade[..], &headers].concat();
+    let refused = api.call(&format!("GET {PODS}/p/log"), &headers, "").await;
     let why =
         "requested protocol(s) are not supported: [v5.channel.k8s.io]; supports [binary.k8s.io, base64.binary.k8s.io]";
-    assert_eq!((&refused["code"], &refused["message"]), (&json!(403), &json!(why)));
+    refused.refused(403, why);
     let refused = open(&world, &format!("{PODS}/none/log"), &[]).await.unwrap_err();
     assert_eq!(refusal(refused), 404);
 }
