@@ -263,6 +263,19 @@ fn shown(value: &Value) -> String {
     }
 }
 
+/// What Go calls the type of a value that it has read from JSON.
+pub fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
 /// A text quoted as Go's `%q` quotes it, for the characters that occur in API objects.
 pub fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);

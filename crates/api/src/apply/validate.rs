@@ -9,7 +9,7 @@ use std::fmt;
 use super::element::PathElement;
 use super::types::{Atom, ListOf, MapType, ScalarKind, Type};
 use crate::Value;
-use crate::field::quote;
+use crate::field::{go_type, quote};
 use crate::patch::go_value;
 
 /// All that is wrong, each with its path; upstream's text of one or several errors.
@@ -127,18 +127,6 @@ impl Walk {
             ScalarKind::Untyped => format!("expected any scalar, got &{{{}}}", go_value(value)),
         };
         self.error(at, message);
-    }
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
 

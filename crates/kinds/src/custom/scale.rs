@@ -2,7 +2,7 @@
 //!
 //! Source: `apiextensions-apiserver/pkg/registry/customresource/{etcd,validator}.go`.
 
-use api::field::{Error, ErrorList, Path};
+use api::field::{Error, ErrorList, Path, go_type};
 use api::{Map, Value};
 
 use crate::view::View;
@@ -53,18 +53,6 @@ fn nested<'v>(object: &'v Value, path: &str, kind: &str) -> Result<Option<&'v Va
 
 fn shown(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }
 
 impl ScalePaths {
