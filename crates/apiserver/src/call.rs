@@ -6,13 +6,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use api::{GroupResource, GroupVersionResource, Reason, Status};
 
 use crate::audit::Trail;
+use crate::connect::upgrade::Offer;
 use crate::metrics::LongRunning;
 use crate::registry::Registry;
 use crate::request::{Attributes, Query, UserInfo};
@@ -60,8 +60,8 @@ pub struct Call {
     pub warnings: Mutex<Vec<String>>,
     /// Where the connection comes from; `None`: from a component in this process.
     pub remote: Option<std::net::IpAddr>,
-    /// The other side of an upgrade, when the connection can be upgraded.
-    pub upgrade: Mutex<Option<OnUpgrade>>,
+    /// The client's connection, when it can become something else.
+    pub upgrade: Option<Offer>,
     /// What the audit log is told of the request.
     pub audit: Option<Arc<Trail>>,
     /// The client's trace, for those who are asked on its behalf.

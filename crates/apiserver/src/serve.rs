@@ -11,14 +11,18 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use parking_lot::Mutex;
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::server::ResolvesServerCert;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::call::BodyError;
+use crate::connect::upgrade::{Offer, say_goodbye};
 use crate::pipeline::{Peer, handle};
 use crate::server::{Running, Server};
 
@@ -154,8 +158,33 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             .map(|certificate| certificate.clone().into_owned())
             .collect::<Vec<_>>(),
     );
-    let shutdown = server.shutdown.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let offered = Arc::new(Mutex::new(None));
+    let ended = speak(server, stream, remote, certificates, &offered).await;
+    // Whoever was refused an upgrade has an end of its connection too: hyper keeps it for somebody to take, and would let
+    // go of it without sending what is not sent yet, and without a goodbye.
+    let left = offered.lock().take().and_then(|offer| offer.take());
+    if let Some(left) = left
+        && let Ok(connection) = left.await
+    {
+        say_goodbye(TokioIo::new(connection)).await;
+    }
+    ended
+}
+
+/// Serves a connection until it ends or becomes something else. `offered` is the last upgrade of it that could be taken.
+async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    server: Arc<Server>,
+    stream: TlsStream<S>,
+    remote: SocketAddr,
+    certificates: Arc<Vec<CertificateDer<'static>>>,
+    offered: &Arc<Mutex<Option<Offer>>>,
+) -> Result<(), BoxError> {
+    let (shutdown, offered) = (server.shutdown.clone(), offered.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(offer) = Offer::of(&mut request) {
+            *offered.lock() = Some(offer.clone());
+            request.extensions_mut().insert(offer);
+        }
         let peer = Peer::Connection {
             remote,
             certificates: certificates.clone(),

@@ -8,18 +8,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, LOCATION};
+use http::header::{HOST, HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
 
 use client::Body;
 
 use super::Entry;
 use super::remote::{Remote, tell_user, url};
 use crate::call::{Call, RequestBody};
-use crate::connect::kubelet::{join_bytes, take_upgrade};
-use crate::connect::proxy;
-use crate::connect::proxy::{CORS, copy_headers};
+use crate::connect::proxy::{CORS, append_forwarded_for, copy_headers};
+use crate::connect::upgrade;
 use crate::respond::body;
 
 /// How long discovery of a group version may take: many clients wait for it. Source: `aggregatedDiscoveryTimeout`.
@@ -27,7 +25,6 @@ const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Said of a server that is not there.
 const UNAVAILABLE: &str = "service unavailable";
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
@@ -45,7 +42,7 @@ pub(crate) async fn serve(call: &Arc<Call>, entry: &Entry, body: RequestBody) ->
         Some(_) if !entry.service.is_available => Err(error(503, UNAVAILABLE)),
         Some(remote) => match remote.unusable() {
             Some(why) => Err(error(500, why)),
-            None if is_upgrade(&call.headers) => upgrade(call, remote).await,
+            None if upgrade::is_asked(&call.headers) => hand_upgrade_through(call, remote, body).await,
             None => hand_through(call, remote, body).await,
         },
     };
@@ -58,12 +55,6 @@ fn error(code: u16, text: impl Into<String>) -> Failure {
         code,
         text: text.into(),
     }
-}
-
-fn is_upgrade(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(CONNECTION).iter();
-    let mut values = values.filter_map(|value| value.to_str().ok());
-    values.any(|value| value.to_ascii_lowercase().contains("upgrade"))
 }
 
 /// The request for an endpoint, with the headers that `copy` takes over.
@@ -86,19 +77,13 @@ fn request(
     let headers = request.headers_mut();
     copy(&call.headers, headers);
     tell_user(headers, &call.user).map_err(internal)?;
-    let before = headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok());
-    let through = match (before, call.remote) {
-        (Some(before), Some(from)) => Some(format!("{before}, {from}")),
-        (None, Some(from)) => Some(from.to_string()),
-        (_, None) => None,
-    };
+    append_forwarded_for(call, headers);
     for (name, value) in [
-        (FORWARDED_FOR, through),
-        (FORWARDED_URI, Some(call.uri.path().to_owned())),
-        (FORWARDED_HOST, Some(endpoint.to_string())),
-        (FORWARDED_PROTO, Some("https".to_owned())),
+        (FORWARDED_URI, call.uri.path().to_owned()),
+        (FORWARDED_HOST, endpoint.to_string()),
+        (FORWARDED_PROTO, "https".to_owned()),
     ] {
-        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+        if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
     }
@@ -137,57 +122,17 @@ fn is_discovery(call: &Call) -> bool {
 }
 
 /// Asks the server for the same upgrade and joins both connections when it agrees.
-async fn upgrade(call: &Arc<Call>, remote: &Remote) -> Result<Response<Body>, Failure> {
-    let nothing = Full::default().map_err(|never| match never {}).boxed_unsync();
-    let all = |from: &HeaderMap, to: &mut HeaderMap| {
-        for (name, value) in from {
-            to.append(name.clone(), value.clone());
-        }
-    };
-    let (mut request, endpoint) = request(call, remote, nothing, all)?;
+async fn hand_upgrade_through(call: &Arc<Call>, remote: &Remote, body: RequestBody) -> Result<Response<Body>, Failure> {
+    upgrade::must_be_possible(call).map_err(|status| error(status.code, status.message))?;
+    let all = |from: &HeaderMap, to: &mut HeaderMap| to.clone_from(from);
+    let (mut request, endpoint) = request(call, remote, body, all)?;
     let host = HeaderValue::try_from(endpoint.to_string()).map_err(|_| error(500, UNAVAILABLE))?;
     request.headers_mut().insert(HOST, host);
     // A connection of its own knows where it leads.
     let path = call.uri.path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse().map_err(|_| error(400, "the path cannot be proxied"))?;
-    let client_side = take_upgrade(call).map_err(|status| error(status.code, status.message))?;
-    let stream = remote.open(endpoint).await.map_err(|why| error(503, why))?;
-    let mut response = proxy::send(stream, request)
-        .await
-        .map_err(|status| error(503, status.message))?;
-    let status = response.status();
-    if status != StatusCode::SWITCHING_PROTOCOLS && status.as_u16() < 400 {
-        let why = format!("invalid upgrade response: status code {}", status.as_u16());
-        return Err(error(503, why));
-    }
-    if status != StatusCode::SWITCHING_PROTOCOLS {
-        let (head, body) = response.into_parts();
-        let mut answer = Response::new(body);
-        *answer.status_mut() = head.status;
-        copy_headers(&head.headers, answer.headers_mut());
-        return Ok(answer);
-    }
-    let server_side = hyper::upgrade::on(&mut response);
-    join_bytes(call, client_side, server_side);
-    let mut answer = Response::new(client::body_of(""));
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    for (name, value) in response.headers() {
-        answer.headers_mut().append(name.clone(), value.clone());
-    }
-    Ok(answer)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn upgrades_are_asked_for_by_the_connection() {
-        for (value, expect) in [("Upgrade", true), ("keep-alive, upgrade", true), ("keep-alive", false)] {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONNECTION, value.parse().unwrap());
-            assert_eq!(is_upgrade(&headers), expect, "{value}");
-        }
-        assert!(!is_upgrade(&HeaderMap::new()));
-    }
+    let stream = remote.open(endpoint).await;
+    let stream = stream.map_err(|why| error(503, format!("error dialing backend: {why}")))?;
+    let answered = upgrade::hand_through(call, stream, request).await;
+    answered.map_err(|why| error(503, why))
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use http::header::{CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper_util::rt::TokioIo;
 
 use api::{GroupResource, Reason, Status, Value};
 use client::Body;
@@ -23,7 +22,7 @@ use crate::request::{Attributes, Query};
 use crate::trace::{self, TRACEPARENT};
 use crate::verbs::read;
 
-use super::{proxy, websocket};
+use super::{proxy, upgrade, websocket};
 
 /// Where a kubelet listens, unless its node says otherwise.
 const KUBELET_PORT: u16 = 10250;
@@ -185,43 +184,25 @@ fn path(call: &Call, target: &Target, what: Streamed) -> String {
     path
 }
 
-/// Asks the kubelet for an upgrade and answers what it said. Nobody has heard anything from it when it refuses.
-async fn ask(
-    call: &Arc<Call>,
+/// The question for an upgrade, as the kubelet gets it, and the way to it.
+async fn question(
+    call: &Call,
     target: &Target,
     path: &str,
     method: Method,
-    headers: &[(HeaderName, HeaderValue)],
-) -> Result<Response<Body>, Status> {
+    headers: Vec<(HeaderName, HeaderValue)>,
+) -> Result<(Stream, Request<RequestBody>), Status> {
+    upgrade::must_be_possible(call)?;
     let stream = dial(call, target).await?;
     let mut request = Request::new(empty());
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().map_err(Status::internal)?;
     for (name, value) in headers {
-        request.headers_mut().append(name.clone(), value.clone());
+        request.headers_mut().append(name, value);
     }
     request.headers_mut().insert(HOST, host(target)?);
     in_trace(call, request.headers_mut());
-    let response = proxy::send(stream, request).await?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(kubelet_error(response).await);
-    }
-    Ok(response)
-}
-
-/// The other side of the upgrade that the client asked for.
-pub fn take_upgrade(call: &Call) -> Result<hyper::upgrade::OnUpgrade, Status> {
-    let upgrade = call.upgrade.lock().take();
-    upgrade.ok_or_else(|| Status::bad_request("this connection cannot be upgraded; use HTTP/1.1"))
-}
-
-fn switching(headers: Vec<(HeaderName, HeaderValue)>) -> Response<Body> {
-    let mut answer = Response::new(client::body_of(""));
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    for (name, value) in headers {
-        answer.headers_mut().append(name, value);
-    }
-    answer
+    Ok((stream, request))
 }
 
 /// Headers that say what a connection becomes.
@@ -238,13 +219,11 @@ fn of_upgrade(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
 
 /// Opens the same upgrade to the kubelet and joins both connections when it agrees.
 async fn hand_through(call: &Arc<Call>, target: &Target, path: &str) -> Result<Response<Body>, Status> {
-    let client_side = take_upgrade(call)?;
     let is_websocket = call.header("upgrade").eq_ignore_ascii_case("websocket");
     let method = if is_websocket { Method::GET } else { Method::POST };
-    let mut response = ask(call, target, path, method, &of_upgrade(&call.headers)).await?;
-    let node_side = hyper::upgrade::on(&mut response);
-    join_bytes(call, client_side, node_side);
-    Ok(switching(of_upgrade(response.headers())))
+    let (stream, request) = question(call, target, path, method, of_upgrade(&call.headers)).await?;
+    let answered = upgrade::hand_through(call, stream, request).await;
+    answered.map_err(proxy::unknown)
 }
 
 /// The client speaks SPDY inside of a WebSocket, the kubelet SPDY.
@@ -259,7 +238,6 @@ async fn through_tunnel(
     if key.is_empty() {
         return Err(Status::bad_request("the request has no Sec-WebSocket-Key header"));
     }
-    let client_side = take_upgrade(call)?;
     let mut headers = vec![
         (CONNECTION, HeaderValue::from_static("Upgrade")),
         (UPGRADE, HeaderValue::from_static(spdy::UPGRADE)),
@@ -269,11 +247,12 @@ async fn through_tunnel(
         let value = HeaderValue::from_str(protocol).map_err(Status::internal)?;
         headers.push((protocol_header.clone(), value));
     }
-    let mut response = ask(call, target, path, Method::POST, &headers).await?;
-    let chosen = response
-        .headers()
-        .get(&protocol_header)
-        .and_then(|value| value.to_str().ok());
+    let (stream, request) = question(call, target, path, Method::POST, headers).await?;
+    let (headers, node_side) = match upgrade::ask(stream, request).await.map_err(proxy::unknown)? {
+        upgrade::Answer::Refused(answer) => return Ok(answer),
+        upgrade::Answer::Agreed(headers, node_side) => (headers, node_side),
+    };
+    let chosen = headers.get(&protocol_header).and_then(|value| value.to_str().ok());
     let mut answer = vec![
         (CONNECTION, HeaderValue::from_static("Upgrade")),
         (UPGRADE, HeaderValue::from_static("websocket")),
@@ -287,41 +266,16 @@ async fn through_tunnel(
     if let Some(chosen) = chosen {
         tell(SEC_WEBSOCKET_PROTOCOL, tunnel::subprotocol(chosen))?;
     }
-    let node_side = hyper::upgrade::on(&mut response);
-    join(call, client_side, node_side, tunnel::join);
-    Ok(switching(answer))
-}
-
-/// An upgraded connection.
-type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
-
-/// Joins both sides, whatever they say, once they are upgraded.
-pub fn join_bytes(call: &Arc<Call>, client_side: hyper::upgrade::OnUpgrade, other_side: hyper::upgrade::OnUpgrade) {
-    join(
+    let client_side = upgrade::take(call)?;
+    upgrade::join(
         call,
         client_side,
-        other_side,
-        |mut client_side, mut other_side| async move {
-            // However it ends, both sides are closed; there is nobody to tell.
-            let _ = tokio::io::copy_bidirectional(&mut client_side, &mut other_side).await;
+        node_side,
+        |client_side, node_side, stop| async move {
+            stop.until(tunnel::join(client_side, node_side)).await;
         },
     );
-}
-
-/// Joins both sides once they are upgraded. The call counts as open until both are closed.
-fn join<J, F>(call: &Arc<Call>, client_side: hyper::upgrade::OnUpgrade, node_side: hyper::upgrade::OnUpgrade, join: J)
-where
-    J: FnOnce(Upgraded, Upgraded) -> F + Send + 'static,
-    F: Future<Output = ()> + Send + 'static,
-{
-    let open = call.clone();
-    tokio::spawn(async move {
-        let (Ok(client_side), Ok(node_side)) = tokio::join!(client_side, node_side) else {
-            return;
-        };
-        let joined = join(TokioIo::new(client_side), TokioIo::new(node_side));
-        open.server.shutdown.until(joined).await;
-    });
+    Ok(upgrade::switching(answer))
 }
 
 fn invalid_option(field: &str, why: &str) -> Status {

@@ -6,6 +6,7 @@ mod links;
 pub mod pods;
 pub mod proxy;
 pub mod tokens;
+pub mod upgrade;
 pub mod websocket;
 
 use std::sync::Arc;

@@ -1,11 +1,12 @@
-//! `pods|services|nodes/proxy`: HTTP handed through to a pod, a ready endpoint of a Service, or a kubelet.
+//! `pods|services|nodes/proxy`: HTTP handed through to a pod, a ready endpoint of a Service, or a kubelet; and upgrades of it to
+//! anything else.
 //!
 //! The address that was checked is the address that is dialled (D14). Source:
 //! `k8s.io/apimachinery/pkg/util/proxy/upgradeaware.go` and the `ResourceLocation` functions of core's registries.
 
 use std::sync::Arc;
 
-use http::header::{HOST, HeaderMap, HeaderName, LOCATION};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
@@ -23,6 +24,7 @@ use crate::registry::Served;
 
 use super::kubelet::address_of;
 use super::links::{self, Place};
+use super::upgrade;
 
 /// Headers that belong to one connection and not to what it carries.
 const HOP_BY_HOP: [&str; 8] = [
@@ -38,6 +40,8 @@ const HOP_BY_HOP: [&str; 8] = [
 
 /// Tells the target under which path it was asked.
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+/// Tells it for whom.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What a pod must not say for the API server's origin. Source: `corsRemovingTransport`.
 pub const CORS: [&str; 6] = [
@@ -50,21 +54,21 @@ pub const CORS: [&str; 6] = [
 ];
 
 /// Sends one request on a fresh connection and returns the answer while its body streams.
-pub async fn send(stream: Stream, request: Request<RequestBody>) -> Result<Response<Body>, Status> {
-    let unreachable = |error: hyper::Error| {
-        let why = format!("error trying to reach service: {error}");
-        let mut status = Status::failure(Reason::ServiceUnavailable, why);
-        status.code = 503;
-        status
-    };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
+pub async fn exchange(stream: Stream, request: Request<RequestBody>) -> Result<Response<Body>, hyper::Error> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Ends with its last request; its error is the request's.
     tokio::spawn(connection.with_upgrades());
-    let response = sender.send_request(request).await.map_err(unreachable)?;
+    let response = sender.send_request(request).await?;
     Ok(response.map(|body| {
         body.map_err(|error| TransportError::Lost(error.to_string()))
             .boxed_unsync()
     }))
+}
+
+/// The same, with its failure as the API tells it.
+pub async fn send(stream: Stream, request: Request<RequestBody>) -> Result<Response<Body>, Status> {
+    let answered = exchange(stream, request).await;
+    answered.map_err(|error| unavailable(format!("error trying to reach service: {error}")))
 }
 
 /// Percent-encodes a query's value.
@@ -79,38 +83,38 @@ pub fn encode(text: &str) -> String {
     out
 }
 
-/// Any method on `.../proxy[/path]`.
+/// Any method on `.../proxy[/path]`, and any upgrade.
 pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
-    let attributes = &call.attributes;
     let base = proxy_base(call);
-    if let Some(redirect) = redirect_to_slash(call, &base) {
+    let is_upgrade = upgrade::is_asked(&call.headers);
+    if let Some(redirect) = redirect_to_slash(call, &base).filter(|_| !is_upgrade) {
         return Ok(redirect);
     }
-    let options = serde_json::json!({"kind": "ProxyOptions", "apiVersion": "v1", "path": attributes.rest});
+    let options = serde_json::json!({"kind": "ProxyOptions", "apiVersion": "v1", "path": call.attributes.rest});
     super::admit(call, served, "ProxyOptions", options).await?;
-    let (stream, host) = match &*attributes.resource {
+    if is_upgrade {
+        upgrade::must_be_possible(call)?;
+    }
+    let (stream, host) = match &*call.attributes.resource {
         "nodes" => node(call).await?,
         "services" => service(call).await?,
         _ => pod(call).await?,
     };
-    let rest = call.uri.path().get(base.len()..).unwrap_or("");
-    let mut target = if rest.starts_with('/') {
-        rest.to_owned()
-    } else {
-        format!("/{rest}")
-    };
-    if let Some(query) = call.uri.query() {
-        target.push('?');
-        target.push_str(query);
-    }
     let mut request = Request::new(body);
     *request.method_mut() = call.method.clone();
-    *request.uri_mut() = target
+    *request.uri_mut() = target(call, &base)
         .parse()
         .map_err(|error| Status::bad_request(format!("the path cannot be proxied: {error}")))?;
+    if is_upgrade {
+        // All headers are the other side's to judge, the client's Host too: servers compare it with the page's origin.
+        *request.headers_mut() = call.headers.clone();
+        append_forwarded_for(call, request.headers_mut());
+        return upgrade::hand_through(call, stream, request).await.map_err(unknown);
+    }
     copy_headers(&call.headers, request.headers_mut());
+    append_forwarded_for(call, request.headers_mut());
     for (name, value) in [(HOST, &*host), (FORWARDED_URI, call.uri.path())] {
-        let value = http::HeaderValue::from_str(value).map_err(Status::internal)?;
+        let value = HeaderValue::from_str(value).map_err(Status::internal)?;
         request.headers_mut().insert(name, value);
     }
     let response = send(stream, request).await?;
@@ -120,14 +124,29 @@ pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) ->
     copy_headers(&parts.headers, answer.headers_mut());
     // Who may read the API server's answers is not for a pod to say.
     CORS.iter().for_each(|name| drop(answer.headers_mut().remove(*name)));
-    links::rewrite(
-        answer,
-        &Place {
-            base: &base,
-            host: &host,
-        },
-    )
-    .await
+    let place = Place {
+        base: &base,
+        host: &host,
+    };
+    links::rewrite(answer, &place).await
+}
+
+/// What is asked for behind the proxy's path.
+fn target(call: &Call, base: &str) -> String {
+    let rest = call.uri.path().get(base.len()..).unwrap_or("");
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    let query = call.uri.query().map(|query| format!("?{query}"));
+    format!("{slash}{rest}{}", query.unwrap_or_default())
+}
+
+/// Adds where the request comes from to what the proxies before us told.
+pub fn append_forwarded_for(call: &Call, headers: &mut HeaderMap) {
+    let Some(from) = call.remote else { return };
+    let before = headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok());
+    let through = before.map_or_else(|| from.to_string(), |before| format!("{before}, {from}"));
+    if let Ok(through) = HeaderValue::try_from(through) {
+        headers.insert(FORWARDED_FOR, through);
+    }
 }
 
 /// The path up to and with `proxy`, as it was sent.
@@ -149,7 +168,7 @@ fn redirect_to_slash(call: &Call, base: &str) -> Option<Response<Body>> {
     let query = call.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let mut response = Response::new(client::body_of(""));
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
-    let location = http::HeaderValue::from_str(&format!("{base}/{query}")).ok()?;
+    let location = HeaderValue::from_str(&format!("{base}/{query}")).ok()?;
     response.headers_mut().insert(LOCATION, location);
     Some(response)
 }
@@ -192,6 +211,19 @@ fn unavailable(why: impl Into<String>) -> Status {
     Status::failure(Reason::ServiceUnavailable, why)
 }
 
+/// A failure that is none of the API's: upstream tells an upgrade's so.
+pub fn unknown(why: impl Into<String>) -> Status {
+    Status::failure(Reason::Unknown, why)
+}
+
+/// Why nobody is reached.
+fn unreachable(call: &Call, why: std::fmt::Arguments<'_>) -> Status {
+    match upgrade::is_asked(&call.headers) {
+        true => unknown(format!("error dialing backend: {why}")),
+        false => unavailable(format!("error trying to reach service: {why}")),
+    }
+}
+
 async fn dial_pod(call: &Call, scheme: &str, address: &str, port: u16) -> Result<(Stream, String), Status> {
     let address = checked(address, port).ok_or_else(|| Status::bad_request("address not allowed"))?;
     let services = call
@@ -199,11 +231,10 @@ async fn dial_pod(call: &Call, scheme: &str, address: &str, port: u16) -> Result
         .services
         .as_ref()
         .ok_or_else(|| unavailable("this server has no way to its pods"))?;
-    let unreachable =
-        |error: std::io::Error| unavailable(format!("error trying to reach service: dial tcp {address}: {error}"));
-    let mut stream = services.dial(address).await.map_err(unreachable)?;
+    let failed = |error: std::io::Error| unreachable(call, format_args!("dial tcp {address}: {error}"));
+    let mut stream = services.dial(address).await.map_err(failed)?;
     if scheme == "https" {
-        stream = Box::new(tls_unverified(stream, address.ip()).await.map_err(unreachable)?);
+        stream = Box::new(tls_unverified(stream, address.ip()).await.map_err(failed)?);
     }
     Ok((stream, address.to_string()))
 }
@@ -279,11 +310,9 @@ async fn node(call: &Call) -> Result<(Stream, String), Status> {
         .nodes
         .as_ref()
         .ok_or_else(|| unavailable("this server has no way to its nodes"))?;
-    let stream = dialer.dial(name, &address, kubelet_port).await.map_err(|error| {
-        unavailable(format!(
-            "error trying to reach service: dial tcp {address}:{kubelet_port}: {error}"
-        ))
-    })?;
+    let stream = dialer.dial(name, &address, kubelet_port).await;
+    let stream =
+        stream.map_err(|error| unreachable(call, format_args!("dial tcp {address}:{kubelet_port}: {error}")))?;
     Ok((stream, format!("{address}:{kubelet_port}")))
 }
 

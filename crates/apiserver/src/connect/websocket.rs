@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt, future, stream};
 use http::header::{
     CONNECTION, CONTENT_TYPE, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 
@@ -19,6 +19,7 @@ use client::Body;
 use streams::channel::{CHUNK_BYTES, Message, Protocol, STDOUT, STREAM_PROTOCOLS};
 use streams::{messages, tunnel};
 
+use super::upgrade;
 use crate::call::Call;
 use crate::respond::negotiate::Media;
 
@@ -85,22 +86,19 @@ fn accept(
     let key = key.ok_or_else(|| Status::bad_request("the request has no Sec-WebSocket-Key header"))?;
     let derived = tunnel::derive_accept_key(key.as_bytes());
     let derived = HeaderValue::from_str(&derived).map_err(Status::internal)?;
-    let upgrade = super::kubelet::take_upgrade(call)?;
+    let upgrade = upgrade::take(call)?;
     let open = call.clone();
     tokio::spawn(async move {
         let Ok(connection) = upgrade.await else { return };
         let sent = messages::send(TokioIo::new(connection), messages);
         open.server.shutdown.until(sent).await;
     });
-    let mut answer = Response::new(client::body_of(""));
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = [
         (CONNECTION, HeaderValue::from_static("Upgrade")),
         (UPGRADE, HeaderValue::from_static("websocket")),
         (SEC_WEBSOCKET_ACCEPT, derived),
     ];
-    answer.headers_mut().extend(headers.into_iter().chain(more));
-    Ok(answer)
+    Ok(upgrade::switching(headers.into_iter().chain(more)))
 }
 
 /// The data of a body, up to its end or the first error, which nobody could be told.

@@ -21,6 +21,7 @@ use client::Body;
 use crate::aggregation::proxy;
 use crate::audit::{AnnounceError, Facts};
 use crate::call::{Call, RequestBody, is_long_running, read_body, warning_headers};
+use crate::connect::upgrade::Offer;
 use crate::flowcontrol::{Flow, Work, width};
 use crate::metrics::LongRunning;
 use crate::registry::Registry;
@@ -279,7 +280,7 @@ async fn stages(
     if let Ok(id) = HeaderValue::from_str(audit_id) {
         parts.headers.insert("audit-id", id);
     }
-    let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let upgrade = parts.extensions.remove::<Offer>();
     let call = Arc::new(Call {
         registry,
         server: server.clone(),
@@ -296,7 +297,7 @@ async fn stages(
             Peer::Connection { remote, .. } => Some(remote.ip()),
             Peer::InProcess(_) => None,
         },
-        upgrade: Mutex::new(upgrade),
+        upgrade,
         audit,
         trace,
         deadline,

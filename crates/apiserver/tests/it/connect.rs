@@ -80,9 +80,14 @@ impl Fake {
             ] {
                 response.headers_mut().insert(name, value.parse().unwrap());
             }
-            response
-                .headers_mut()
-                .insert("x-path", request.uri().to_string().parse().unwrap());
+            let said = |name: &str| request.headers().get(name).map_or("", |value| value.to_str().unwrap());
+            let asked = format!(
+                "{who} {} host={} for={}",
+                request.uri(),
+                said("host"),
+                said("x-forwarded-for")
+            );
+            response.headers_mut().insert("x-asked", asked.parse().unwrap());
             return response;
         }
         let (parts, body) = request.into_parts();
@@ -111,6 +116,7 @@ impl NodeDialer for Fake {
 impl ServiceDialer for Fake {
     fn dial(&self, address: SocketAddr) -> BoxFuture<'static, std::io::Result<Stream>> {
         let stream = match address.port() {
+            9 => return Box::pin(async { Err(std::io::Error::other("connection refused")) }),
             443 => self.connect_tls(address.to_string()),
             _ => self.connect(address.to_string()),
         };
@@ -244,15 +250,14 @@ async fn exec_is_an_upgrade_handed_through() {
 
     let (address, ca) = world.listen().await;
     let mut stream = tls(address, &ca).await;
-    let request = format!(
-        "GET {PODS}/p/exec?command=sh&command=-c&stdin=1&stdout=1&tty=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tester\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.unwrap());
-    }
-    let head = String::from_utf8(head).unwrap().to_lowercase();
+    let path = format!("{PODS}/p/exec?command=sh&command=-c&stdin=1&stdout=1&tty=1");
+    let head = upgrade(
+        &mut stream,
+        "tester",
+        &path,
+        "Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n",
+    )
+    .await;
     assert!(
         head.starts_with("http/1.1 101") && head.contains("sec-websocket-protocol: v5.channel.k8s.io"),
         "{head}"
@@ -263,8 +268,22 @@ async fn exec_is_an_upgrade_handed_through() {
     assert_eq!(&echo, b"hello");
 }
 
+/// Asks for a WebSocket and reads the head of the answer, in small letters.
+async fn upgrade(stream: &mut Tls, user: &str, path: &str, headers: &str) -> String {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: the-server\r\nAuthorization: Bearer {user}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{headers}\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap().to_lowercase()
+}
+
 /// Reads one answer: its code and its body.
-async fn answer(stream: &mut tokio_rustls::client::TlsStream<tokio::net::TcpStream>) -> (u16, String) {
+pub async fn answer(stream: &mut Tls) -> (u16, String) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
@@ -352,7 +371,9 @@ async fn proxies_follow_nobody_and_spare_the_server() {
         .refused(400, "only the kubelet's port 10250 of a node can be proxied");
 }
 
-pub async fn tls(address: SocketAddr, ca: &str) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+pub type Tls = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
+
+pub async fn tls(address: SocketAddr, ca: &str) -> Tls {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in rustls_pemfile::certs(&mut ca.as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();
@@ -429,4 +450,142 @@ async fn proxies_reach_pods_services_and_nodes() {
             "{name}"
         );
     }
+}
+
+/// A pod, a service and a node, and the paths to the same port of each of them, with what is asked there.
+async fn proxied(api: &Api) -> [(String, &'static str); 4] {
+    node(api, "n1").await;
+    pod(api, "p", json!("n1")).await;
+    let status = json!({"status": {"podIP": "10.244.0.9", "podIPs": [{"ip": "10.244.0.9"}]}});
+    api.patch(&format!("{PODS}/p/status"), "merge", &status).await.ok();
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"name": "web", "port": 80}]}});
+    let services = "/api/v1/namespaces/default/services";
+    api.post(services, &service).await.ok();
+    let slice = json!({"metadata": {"name": "s-1", "labels": {"kubernetes.io/service-name": "s"}}, "addressType": "IPv4",
+        "ports": [{"name": "web", "port": 8081, "protocol": "TCP"}],
+        "endpoints": [{"addresses": ["10.244.0.9"], "conditions": {"ready": true}}]});
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    api.post(slices, &slice).await.ok();
+    [
+        (format!("{PODS}/p:9090/proxy"), "10.244.0.9:9090"),
+        (format!("{PODS}/https:p:443/proxy"), "10.244.0.9:443"),
+        (format!("{services}/s:web/proxy"), "10.244.0.9:8081"),
+        ("/api/v1/nodes/n1/proxy".to_owned(), "n1@192.0.2.7:10250"),
+    ]
+}
+
+#[tokio::test]
+async fn proxies_hand_upgrades_through() {
+    let world = world().await;
+    let api = world.api();
+    let (address, ca) = world.listen().await;
+    for (base, who) in proxied(&api).await {
+        for (path, asked) in [("", "/"), ("/", "/"), ("/ws/a%20b?c=d", "/ws/a%20b?c=d")] {
+            let mut stream = tls(address, &ca).await;
+            let head = upgrade(
+                &mut stream,
+                "tester",
+                &format!("{base}{path}"),
+                "X-Forwarded-For: 192.0.2.1\r\n",
+            )
+            .await;
+            let asked = format!("x-asked: {who} {asked} host=the-server for=192.0.2.1, 127.0.0.1\r\n");
+            assert!(
+                head.starts_with("http/1.1 101 ")
+                    && head.contains("upgrade: websocket\r\n")
+                    && head.contains("sec-websocket-protocol: v5.channel.k8s.io\r\n")
+                    && head.contains(&asked),
+                "{head}{asked}"
+            );
+            // More than any buffer on the way, both ways at once; then the client has said all, and still hears the rest.
+            let sent = vec![b'x'; 300_000];
+            let (mut from, mut to) = tokio::io::split(stream);
+            let said = sent.clone();
+            let saying = tokio::spawn(async move {
+                to.write_all(&said).await.unwrap();
+                to.shutdown().await.unwrap();
+                to
+            });
+            let mut heard = Vec::new();
+            from.read_to_end(&mut heard).await.expect("an orderly end");
+            assert!(heard == sent, "{base}{path}: {} bytes", heard.len());
+            saying.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn proxies_tell_how_an_upgrade_was_refused() {
+    let world = world().await;
+    let api = world.api();
+    let (address, ca) = world.listen().await;
+    for (base, who) in proxied(&api).await {
+        let mut stream = tls(address, &ca).await;
+        // One connection: it stays one of HTTP, with this server.
+        for (path, code, text) in [
+            ("refuses", 403, format!("{who} refuses")),
+            ("redirects", 500, "invalid upgrade response: status code 302".to_owned()),
+        ] {
+            let request = format!(
+                "GET {base}/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tester\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+            );
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let (got, body) = answer(&mut stream).await;
+            assert_eq!(got, code, "{body}");
+            assert!(body.contains(&text), "{body}");
+        }
+    }
+    let mut stream = tls(address, &ca).await;
+    let head = upgrade(&mut stream, "tester", &format!("{PODS}/p:9/proxy/"), "").await;
+    assert!(head.starts_with("http/1.1 500"), "{head}");
+    // There is nothing to become of a call of this process; what is wrong with the request comes before it.
+    let asks = [("connection", "Upgrade"), ("upgrade", "websocket")];
+    api.call(&format!("GET {PODS}/p:9/proxy/"), &asks, "")
+        .await
+        .refused(400, "use HTTP/1.1");
+}
+
+/// `get` is enough for a WebSocket to a pod's port, as upstream; one to its containers takes `create`.
+#[tokio::test]
+async fn upgrades_take_the_rights_of_their_subresource() {
+    let world = world().await;
+    proxied(&world.api()).await;
+    let (address, ca) = world.listen().await;
+    for (path, code) in [("p:9090/proxy/ws", 101), ("p/exec?command=sh&stdout=1", 403)] {
+        let mut stream = tls(address, &ca).await;
+        let head = upgrade(&mut stream, "reader", &format!("{PODS}/{path}"), "").await;
+        assert!(head.starts_with(&format!("http/1.1 {code}")), "{path}: {head}");
+    }
+}
+
+/// A tunnel counts as a request that runs until it ends, and the end of the server is told to whoever is in it.
+#[tokio::test]
+async fn tunnels_are_counted_and_end_with_the_server() {
+    let world = world().await;
+    let api = world.api();
+    proxied(&api).await;
+    let (address, ca) = world.listen().await;
+    let open = || async {
+        let text = String::from_utf8(api.get("/metrics").await.bytes.to_vec()).unwrap();
+        let mut lines = text.lines().filter(|line| {
+            line.starts_with("apiserver_longrunning_requests{") && line.contains("subresource=\"proxy\"")
+        });
+        lines.next().map(|line| line.rsplit_once(' ').unwrap().1.to_owned())
+    };
+    let mut stream = tls(address, &ca).await;
+    let head = upgrade(&mut stream, "tester", &format!("{PODS}/p:9090/proxy/ws"), "").await;
+    assert!(head.starts_with("http/1.1 101"), "{head}");
+    assert_eq!(open().await.as_deref(), Some("1"));
+    stream.write_all(b"hello").await.unwrap();
+    let mut echo = [0; 5];
+    stream.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"hello");
+    let ending = tokio::spawn({
+        let running = world.running.clone();
+        async move { running.shutdown().await }
+    });
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.expect("an orderly end");
+    assert!(rest.is_empty());
+    ending.await.unwrap();
 }

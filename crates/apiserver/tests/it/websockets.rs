@@ -1,14 +1,17 @@
 //! Logs and watches as messages of a WebSocket.
 
+use std::net::SocketAddr;
+
 use api::codec::protobuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::connect::{PODS, node, pod, tls, world};
+use crate::connect::{PODS, answer, node, pod, tls, world};
 use crate::world::World;
 
 type Socket = tokio_tungstenite::WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
@@ -42,6 +45,42 @@ fn refusal(error: tungstenite::Error) -> u16 {
         panic!("{error}")
     };
     answer.status().as_u16()
+}
+
+/// What is told with a failure, read from the connection to its orderly end, which the server makes when it is asked to, or after
+/// the client has made its own.
+async fn refused_with((address, ca): &(SocketAddr, String), path: &str, protocol: &str, ends: bool) -> (u16, Value) {
+    let mut connection = tls(*address, ca).await;
+    let close = if ends { "close, " } else { "" };
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer tester\r\nconnection: {close}Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nsec-websocket-protocol: {protocol}\r\n\r\n"
+    );
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let (code, body) = answer(&mut connection).await;
+    if !ends {
+        connection.shutdown().await.unwrap();
+    }
+    let mut rest = Vec::new();
+    connection.read_to_end(&mut rest).await.expect("an orderly end");
+    assert!(rest.is_empty(), "{rest:?}");
+    (code, serde_json::from_str(&body).unwrap())
+}
+
+/// Many clients at once that are refused, on a machine that is busy with them: each hears why.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_arrive_whole_however_many_there_are() {
+    let world = world().await;
+    let api = world.api();
+    node(&api, "n1").await;
+    pod(&api, "p", json!("n1")).await;
+    let (at, path) = (&world.listen().await, &format!("{PODS}/p/log"));
+    let all = (0..200).map(|index| refused_with(at, path, "nonsense", index % 2 == 0));
+    let heard: Vec<_> = futures::stream::iter(all).buffer_unordered(50).collect().await;
+    assert_eq!(heard.len(), 200);
+    for (code, status) in heard {
+        assert_eq!((code, &status["reason"]), (403, &json!("Forbidden")));
+    }
 }
 
 #[tokio::test]
@@ -78,13 +117,16 @@ async fn logs_come_in_the_protocol_that_the_client_offers() {
     let headers = [("sec-websocket-protocol", "v5.channel.k8s.io")];
     let refused = open(&world, &format!("{PODS}/p/log"), &headers).await.unwrap_err();
     assert_eq!(refusal(refused), 403);
-    // This client has as much of a refusal's body as came with its head: what it says is read without a connection.
-    let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
-    let headers = [&upgrade[..], &headers].concat();
-    let refused = api.call(&format!("GET {PODS}/p/log"), &headers, "").await;
     let why =
         "requested protocol(s) are not supported: [v5.channel.k8s.io]; supports [binary.k8s.io, base64.binary.k8s.io]";
-    refused.refused(403, why);
+    let at = world.listen().await;
+    for ends in [false, true] {
+        let (code, status) = refused_with(&at, &format!("{PODS}/p/log"), "v5.channel.k8s.io", ends).await;
+        assert_eq!(
+            (code, &status["code"], &status["message"]),
+            (403, &json!(403), &json!(why))
+        );
+    }
     let refused = open(&world, &format!("{PODS}/none/log"), &[]).await.unwrap_err();
     assert_eq!(refusal(refused), 404);
 }

@@ -58,13 +58,14 @@ impl Authenticator for Tokens {
     }
 }
 
-/// Everybody may do everything, but `mallory` nothing, and the anonymous only look at health.
+/// Everybody may do everything, but `mallory` nothing, `reader` only read, and the anonymous only look at health.
 struct Rights;
 
 impl Authorizer for Rights {
     fn authorize<'a>(&'a self, user: &'a UserInfo, attributes: &'a Attributes) -> BoxFuture<'a, Decision> {
         let decision = match &*user.name {
             "mallory" => Decision::NoOpinion("no rule".into()),
+            "reader" if attributes.verb != "get" => Decision::NoOpinion("no rule".into()),
             "system:anonymous" if attributes.path != "/healthz" => Decision::NoOpinion(String::new()),
             _ => Decision::Allow("open".into()),
         };
