@@ -1,6 +1,7 @@
 //! The ways out of the API server: to kubelets and to pods. Where they lead from (a namespace, a tunnel) is for whoever
 //! implements them to know.
 
+use std::future;
 use std::io;
 use std::net::SocketAddr;
 
@@ -30,5 +31,10 @@ pub trait ServiceDialer: Send + Sync {
     fn dial_external(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Stream>> {
         let host = host.to_owned();
         Box::pin(async move { crate::endpoints::dial_external(&host, port).await })
+    }
+
+    /// A plain connection to this server itself, which the Service `default/kubernetes` stands for.
+    fn dial_own(&self) -> BoxFuture<'static, io::Result<Stream>> {
+        Box::pin(future::ready(Err(io::Error::other("this server has no way to itself"))))
     }
 }

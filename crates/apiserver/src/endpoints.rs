@@ -1,9 +1,12 @@
-//! Where a Service leads: to the address of a ready endpoint, which is then dialled as it was checked (D14).
+//! Where a Service leads: to the address of a ready endpoint, which is then dialled as it was checked (D14); to a host outside
+//! of the cluster; or back to this server.
 //!
-//! Source: `ResolveEndpoint` of `k8s.io/apiserver/pkg/util/proxy/proxy.go`, and `IsProxyableIP` of apimachinery.
+//! Source: `ResolveEndpoint` and `ResolveCluster` of `k8s.io/apiserver/pkg/util/proxy/proxy.go`, `NewLoopbackServiceResolver` of
+//! kube-aggregator, and `IsProxyableIP` of apimachinery.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use api::field::quote;
 use api::{GroupResource, Value};
@@ -11,8 +14,11 @@ use base::Random;
 use tokio::net::TcpStream;
 
 use crate::cluster::Cluster;
-use crate::dial::Stream;
+use crate::dial::{ServiceDialer, Stream};
 use crate::hook::dialed;
+
+/// The Service that stands for this server: its namespace, name and port.
+const OWN: (&str, &str, u16) = ("default", "kubernetes", 443);
 
 fn service(cluster: &dyn Cluster, namespace: &str, name: &str) -> Option<Value> {
     let services = GroupResource {
@@ -22,28 +28,31 @@ fn service(cluster: &dyn Cluster, namespace: &str, name: &str) -> Option<Value> 
     Some(cluster.get(&services, namespace, name)?.value())
 }
 
-/// The host that a Service of type ExternalName stands for.
-pub fn external_name(cluster: &dyn Cluster, namespace: &str, name: &str) -> Option<String> {
-    let spec = &service(cluster, namespace, name)?["spec"];
-    (spec["type"] == "ExternalName").then(|| spec["externalName"].as_str().unwrap_or("").to_owned())
+/// Where a port of a Service leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To one of its ready endpoints.
+    Endpoint(SocketAddr),
+    /// To a host that a Service of type ExternalName stands for. Which ports it says it has does not count, as upstream.
+    External(String, u16),
+    /// To this server.
+    Own,
 }
 
-/// The address of one of the ready endpoints of a Service's port.
+/// The way to a Service's port.
 ///
 /// # Errors
 /// Why there is none, in upstream's words.
-pub fn resolve(
-    cluster: &dyn Cluster,
-    namespace: &str,
-    name: &str,
-    port: u16,
-    random: &Random,
-) -> Result<SocketAddr, String> {
+pub fn resolve(cluster: &dyn Cluster, namespace: &str, name: &str, port: u16, random: &Random) -> Result<Way, String> {
+    if (namespace, name, port) == OWN {
+        return Ok(Way::Own);
+    }
     let quoted = quote(name);
     let service = service(cluster, namespace, name).ok_or_else(|| format!("service {quoted} not found"))?;
-    if service["spec"]["type"] == "ExternalName" {
-        // It has none: whoever may go outside asks for its name before.
-        return Err("unsupported service type \"ExternalName\"".into());
+    let spec = &service["spec"];
+    if spec["type"] == "ExternalName" {
+        let host = spec["externalName"].as_str().unwrap_or("").to_owned();
+        return Ok(Way::External(host, port));
     }
     let port_name = service_port(&service, &port.to_string());
     let port_name = port_name.ok_or_else(|| format!("no service port {port} found for service {quoted}"))?;
@@ -52,7 +61,28 @@ pub fn resolve(
         return Err(format!("no endpoints available for service {quoted}"));
     }
     let (address, port) = &endpoints[random.index(endpoints.len())];
-    checked(address, *port).ok_or_else(|| "address not allowed".into())
+    let address = checked(address, *port).ok_or("address not allowed")?;
+    Ok(Way::Endpoint(address))
+}
+
+// === impl Way ===
+
+impl Way {
+    /// A connection.
+    ///
+    /// # Errors
+    /// As Go says it.
+    pub async fn dial(&self, services: Option<&Arc<dyn ServiceDialer>>) -> io::Result<Stream> {
+        let services = services.ok_or_else(|| io::Error::other("this server has no way to its pods"))?;
+        match self {
+            Way::Endpoint(address) => {
+                let stream = services.dial(*address).await;
+                stream.map_err(|error| dialed(&address.to_string(), &error))
+            }
+            Way::External(host, port) => services.dial_external(host, *port).await,
+            Way::Own => services.dial_own().await,
+        }
+    }
 }
 
 /// The name of the service's port that was asked for by name, by number, or by nothing when there is only one.

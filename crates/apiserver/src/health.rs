@@ -55,6 +55,33 @@ pub fn defaults() -> Vec<NamedCheck> {
     ]
 }
 
+/// What was done after the start, which stays done.
+fn hooks(server: &Server) -> Vec<NamedCheck> {
+    let hooks = server.hooks.lock();
+    let checks = hooks
+        .iter()
+        .map(|name| NamedCheck::new(&format!("poststarthook/{name}"), true, |_| Ok(())));
+    checks.collect()
+}
+
+/// The paths of all checks.
+pub fn paths(server: &Server) -> Vec<String> {
+    let hooks = hooks(server);
+    let mut paths = Vec::new();
+    for which in ["healthz", "livez", "readyz"] {
+        paths.push(format!("/{which}"));
+        let checks = asked(server, &hooks, which);
+        paths.extend(checks.map(|check| format!("/{which}/{}", check.name)));
+    }
+    paths
+}
+
+/// The checks of `/healthz`, `/livez` or `/readyz`.
+fn asked<'a>(server: &'a Server, hooks: &'a [NamedCheck], which: &'a str) -> impl Iterator<Item = &'a NamedCheck> {
+    let checks = server.checks.iter().chain(hooks);
+    checks.filter(move |check| which != "livez" || check.live)
+}
+
 /// Asks a check and counts how it came out.
 fn ask(call: &Call, which: &str, check: &NamedCheck) -> Result<(), String> {
     let outcome = (check.check)(&call.server);
@@ -62,14 +89,10 @@ fn ask(call: &Call, which: &str, check: &NamedCheck) -> Result<(), String> {
     outcome
 }
 
-/// Answers `/readyz`, `/readyz?verbose`, `/readyz/etcd` and the like.
+/// Answers `/readyz`, `/readyz?verbose`, `/readyz/etcd`, `/readyz/poststarthook/rbac/bootstrap-roles` and the like.
 pub fn serve(call: &Call, which: &str, single: Option<&str>) -> Result<Response<Body>, Status> {
-    let checks: Vec<&NamedCheck> = call
-        .server
-        .checks
-        .iter()
-        .filter(|check| which != "livez" || check.live)
-        .collect();
+    let hooks = hooks(&call.server);
+    let checks: Vec<&NamedCheck> = asked(&call.server, &hooks, which).collect();
     if let Some(name) = single {
         let check = checks.iter().find(|check| check.name == name);
         let check = check.ok_or_else(Status::no_such_path)?;

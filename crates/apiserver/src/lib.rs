@@ -36,6 +36,7 @@ mod custom;
 mod decode;
 mod discovery;
 mod endpoints;
+mod loopback;
 mod managed;
 mod openapi;
 mod options;

@@ -1,5 +1,6 @@
 //! From an authorized request to who answers it: a row, a virtual resource, discovery, health or metrics.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::{Method, Response};
@@ -49,9 +50,8 @@ async fn plain_path(call: &Arc<Call>) -> Result<Response<Body>, Status> {
     let discovery = call.server.discovery(&call.registry);
     match parts.as_slice() {
         [""] | ["index.html"] => Ok(paths(call)),
-        ["healthz" | "livez" | "readyz", rest @ ..] if rest.len() <= 1 => {
-            health::serve(call, parts[0], rest.first().copied())
-        }
+        ["healthz" | "livez" | "readyz"] => health::serve(call, parts[0], None),
+        ["healthz" | "livez" | "readyz", name @ ..] => health::serve(call, parts[0], Some(&name.join("/"))),
         ["metrics"] => Ok(metrics(call)),
         ["metrics", "slis"] => Ok(metrics_text(call, call.server.metrics.health.text())),
         ["debug", "api_priority_and_fairness", what] if call.server.debug => match *what {
@@ -107,31 +107,40 @@ fn metrics_text(call: &Call, text: String) -> Response<Body> {
     }
 }
 
+/// All paths that somebody answers, but those of objects.
 fn paths(call: &Call) -> Response<Body> {
-    let discovery = call.server.discovery(&call.registry);
-    let mut paths: Vec<String> = [
+    let server = &call.server;
+    let fixed = [
         "/api",
         "/apis",
-        "/healthz",
-        "/livez",
+        "/apis/",
         "/metrics",
         "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
-        "/readyz",
+        "/openapi/v3/",
         "/version",
-    ]
-    .map(String::from)
-    .to_vec();
-    for group_version in discovery.group_versions() {
-        let path = format!("/{group_version}");
-        if let Some((group, _)) = path.rsplit_once('/')
-            && !paths.iter().any(|known| known == group)
-        {
-            paths.push(group.to_owned());
-        }
-        paths.push(path);
+    ];
+    let mut paths: BTreeSet<String> = fixed.map(String::from).into();
+    if server.tokens.is_some() {
+        paths.extend(["/.well-known/openid-configuration", "/openid/v1/jwks"].map(String::from));
     }
-    paths.sort();
+    paths.extend(health::paths(server));
+    for group_version in server.discovery(&call.registry).group_versions() {
+        paths.insert(format!("/{group_version}"));
+    }
+    for (group, version) in server.aggregation.table().remotes() {
+        // The core group has no name.
+        let group_version = (!group.is_empty()).then(|| format!("/apis/{group}/{version}"));
+        paths.extend(group_version);
+    }
+    let groups: Vec<String> = paths.iter().filter_map(|path| group_of(path)).collect();
+    paths.extend(groups);
     body::indented(200, &serde_json::json!({"paths": paths}))
+}
+
+/// `/apis/GROUP` of `/apis/GROUP/VERSION`.
+fn group_of(path: &str) -> Option<String> {
+    let (group, _) = path.strip_prefix("/apis/")?.split_once('/')?;
+    Some(format!("/apis/{group}"))
 }

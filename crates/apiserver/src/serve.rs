@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::server::ResolvesServerCert;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -77,6 +77,8 @@ impl Running {
     }
 
     async fn serve_on<L: Listen>(&self, listener: L, tls: Arc<ServerConfig>) -> io::Result<()> {
+        // The first one is how the server speaks to itself, too.
+        self.server.tls.get_or_init(|| tls.clone());
         let acceptor = TlsAcceptor::from(tls);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let shutdown = self.server.shutdown.clone();
@@ -104,6 +106,17 @@ impl Running {
         }
         Ok(())
     }
+}
+
+/// Serves a connection that this server made to itself.
+pub(crate) fn serve_own(server: &Arc<Server>, tls: Arc<ServerConfig>, socket: DuplexStream) {
+    let own = server.clone();
+    server.shutdown.spawn(async move {
+        let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        if let Err(error) = connection(own, TlsAcceptor::from(tls), socket, remote).await {
+            tracing::debug!(error = %error, "a connection of the server to itself ended");
+        }
+    });
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

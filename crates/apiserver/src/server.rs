@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use base::{Clock, Random, Shutdown};
@@ -23,6 +23,7 @@ use crate::dial::{NodeDialer, ServiceDialer};
 use crate::discovery::Discovery;
 use crate::flowcontrol::FlowControl;
 use crate::health::{self, NamedCheck};
+use crate::loopback::Loopback;
 use crate::metrics::{ClientCertificateMetrics, Metrics, ReloadMetrics};
 use crate::openapi::OpenApi;
 use crate::pipeline::{Anonymous, Authenticator, Authorizer, Plugin, TokenIssuer};
@@ -161,8 +162,10 @@ pub struct Server {
     pub tokens: Option<Arc<dyn TokenIssuer>>,
     /// The way to kubelets.
     pub nodes: Option<Arc<dyn NodeDialer>>,
-    /// The way to pods.
+    /// The way to pods, and back to this server.
     pub services: Option<Arc<dyn ServiceDialer>>,
+    /// How this server shows itself on connections, once it serves.
+    pub tls: OnceLock<Arc<rustls::ServerConfig>>,
     /// What is told of requests, and where it goes.
     pub audit: Option<Arc<Auditor>>,
     /// Who else answers for group versions.
@@ -177,6 +180,8 @@ pub struct Server {
     pub metrics: Metrics,
     /// Health checks.
     pub checks: Vec<NamedCheck>,
+    /// What was done after the start, by upstream's names.
+    pub hooks: Mutex<Vec<&'static str>>,
     /// How large the store's files are.
     pub store_bytes: Option<MeasureBytes>,
     /// Wall time.
@@ -285,6 +290,9 @@ impl ApiServer {
         let parts = (config.parts)(storage.clone());
         let mut checks = health::defaults();
         checks.extend(config.checks);
+        if registry.kind(&aggregation::api_services()).is_some() {
+            checks.push(aggregation::completion());
+        }
         if config.sealing.configured().is_some() {
             let sealing = config.sealing.clone();
             checks.push(NamedCheck::new("kms-providers", false, move |_| sealing.health()));
@@ -302,9 +310,11 @@ impl ApiServer {
         flow.follow(storage.clone(), &shutdown);
         let (reopening, end) = (storage.clone(), shutdown.clone());
         shutdown.spawn(async move { end.until(reopening.reopen()).await });
+        let loopback = config.services.map(|services| Arc::new(Loopback::beside(services)));
+        let services = loopback.clone().map(|services| services as Arc<dyn ServiceDialer>);
         let ways = Ways {
             cluster: storage.clone(),
-            services: config.services.clone(),
+            services: services.clone(),
             random: config.random.fork(),
             read: config.aggregation.read.clone(),
         };
@@ -319,7 +329,8 @@ impl ApiServer {
             admission: parts.admission,
             tokens: parts.tokens,
             nodes: config.nodes,
-            services: config.services,
+            services,
+            tls: OnceLock::new(),
             audit: config.audit,
             aggregation,
             allocator,
@@ -327,6 +338,7 @@ impl ApiServer {
             whole_answers: Budget::new(config.whole_answers_bytes),
             metrics,
             checks,
+            hooks: Mutex::default(),
             store_bytes: config.store_bytes,
             clock: config.clock,
             random: config.random,
@@ -339,6 +351,9 @@ impl ApiServer {
             openapi: ArcSwapOption::empty(),
         };
         let server = Arc::new(server);
+        if let Some(loopback) = loopback {
+            loopback.lead_to(&server);
+        }
         // What is defined is served before anybody asks.
         if let Some(controller) = custom::Controller::start(&server).await {
             server.shutdown.spawn(controller.run());
@@ -394,12 +409,21 @@ impl Running {
     /// itself.
     pub fn keep_cluster_ips(&self, client: &client::Client, shutdown: &Shutdown) {
         allocation::maintain(&self.server, client, shutdown);
+        self.hooks_ran(&["start-service-ip-repair-controllers"]);
+    }
+
+    /// Tells with the health checks that something was done after the start, as `poststarthook/NAME`: a name of upstream's, for
+    /// the same thing.
+    pub fn hooks_ran(&self, names: &[&'static str]) {
+        self.server.hooks.lock().extend(names);
     }
 
     /// Keeps the APIServices of what is served here, and looks after the servers of all others, until the end. The client is the
     /// server itself.
     pub fn keep_api_services(&self, client: &client::Client, shutdown: &Shutdown) {
-        aggregation::maintain(&self.server, client, shutdown);
+        if aggregation::maintain(&self.server, client, shutdown) {
+            self.hooks_ran(&aggregation::HOOKS);
+        }
     }
 
     /// Stops serving a kind; its watches end, its objects stay stored. False: it was not served.

@@ -86,6 +86,7 @@ impl ControlPlane {
             clock,
         };
         bootstrap::ensure(&plane.administrator(), &ADDRESSES).await?;
+        plane.running.hooks_ran(&bootstrap::HOOKS);
         let tls = apiserver::serve::tls_config(Arc::new(plane.certificate()?));
         let server = plane.running.clone();
         plane.components.spawn(async move { server.serve(listener, tls).await });

@@ -80,6 +80,7 @@ pub(super) fn start(server: &Arc<Server>, client: &Client, shutdown: &Shutdown) 
     let wanted: BTreeMap<String, Wanted> = built_in
         .map(|wanted| (name_of(&wanted.group, &wanted.version), wanted))
         .collect();
+    server.aggregation.await_available(wanted.keys().cloned());
     let there = Cluster::list(&*server.storage, &api_services(), None);
     let queue = WorkQueue::<String>::new().named("autoregister");
     let controller = Arc::new(Controller {

@@ -321,7 +321,7 @@ async fn check(remote: &Remote, service: &ApiService) -> Result<(), String> {
 /// the APIService says.
 async fn attempt(remote: &Remote, path: &str) -> Result<(), String> {
     let endpoint = remote.endpoint()?;
-    let url = url(endpoint, path)?;
+    let url = url(&endpoint, path)?;
     let question = Question {
         path,
         accept: "",
@@ -330,7 +330,7 @@ async fn attempt(remote: &Remote, path: &str) -> Result<(), String> {
         bytes_max: ANSWER_BYTES_MAX,
     };
     let failing = |why: String| format!("failing or missing response from {url}: {why}");
-    let asked = remote.ask_anybody(endpoint, &question);
+    let asked = remote.ask_anybody(&endpoint, &question);
     let (head, _) = match tokio::time::timeout(ATTEMPT_TIMEOUT, asked).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(why)) => return Err(failing(format!("Get {}: {why}", quote(&url.to_string())))),

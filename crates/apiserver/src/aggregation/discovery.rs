@@ -188,7 +188,7 @@ async fn ask(
         user,
         bytes_max: ANSWER_BYTES_MAX,
     };
-    let asked = tokio::time::timeout(TIMEOUT, remote.ask(endpoint, &question)).await;
+    let asked = tokio::time::timeout(TIMEOUT, remote.ask(&endpoint, &question)).await;
     asked.unwrap_or_else(|_| Err("request timed out".into()))
 }
 

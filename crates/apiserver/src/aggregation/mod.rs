@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::cluster::{Change, Changes};
+use crate::health::NamedCheck;
 use crate::hook::{Certificate, ReadFile};
 use crate::metrics::AggregationMetrics;
 use crate::server::Server;
@@ -53,6 +54,8 @@ pub(crate) struct Aggregation {
     table: ArcSwap<Table>,
     /// Who is told the names of APIServices that came, changed or went; always after the table says so.
     followers: Mutex<Vec<WorkQueue<String>>>,
+    /// The APIServices of what is built in that were not seen to be available yet since the start.
+    awaited: Mutex<BTreeSet<String>>,
     /// What is listed of other servers' group versions.
     discovered: discovery::Discovered,
     /// What other servers' group versions look like.
@@ -99,16 +102,41 @@ pub(crate) fn api_services() -> GroupResource {
 const API_SERVICES: client::Resource =
     client::Resource::new(priorities::OWN_GROUP, "v1", "apiservices", "APIService", false);
 
+/// What [`maintain`] does, by upstream's names of what it does after its start.
+pub(crate) const HOOKS: [&str; 7] = [
+    "kube-apiserver-autoregistration",
+    "apiservice-registration-controller",
+    "apiservice-status-local-available-controller",
+    "apiservice-status-remote-available-controller",
+    "apiservice-discovery-controller",
+    "apiservice-openapi-controller",
+    "apiservice-openapiv3-controller",
+];
+
+/// Whether all that is built in was registered since the start, and seen to be available (upstream:
+/// `makeAPIServiceAvailableHealthCheck`).
+pub(crate) fn completion() -> NamedCheck {
+    NamedCheck::new("autoregister-completion", true, |server| {
+        let awaited = server.aggregation.awaited.lock();
+        if awaited.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = awaited.iter().map(String::as_str).collect();
+        Err(format!("missing APIService: [{}]", names.join(" ")))
+    })
+}
+
 /// Keeps the APIServices of local group versions, looks after the servers of all others, and learns what those serve, until
-/// the end. The client is the server itself.
-pub(crate) fn maintain(server: &Arc<Server>, client: &Client, shutdown: &Shutdown) {
+/// the end. The client is the server itself. False: APIServices are not served, and there is nothing to do.
+pub(crate) fn maintain(server: &Arc<Server>, client: &Client, shutdown: &Shutdown) -> bool {
     if server.registry.load().kind(&api_services()).is_none() {
-        return;
+        return false;
     }
     autoregister::start(server, client, shutdown);
     availability::start(server, client, shutdown);
     discovery::start(&server.aggregation, shutdown);
     openapi::start(&server.aggregation, shutdown);
+    true
 }
 
 // === impl ProxyConfig ===
@@ -133,6 +161,7 @@ impl Aggregation {
             ways: Arc::new(ways),
             table: ArcSwap::default(),
             followers: Mutex::default(),
+            awaited: Mutex::default(),
             discovered: discovery::Discovered::default(),
             specs: openapi::Specs::default(),
             metrics: AggregationMetrics::default(),
@@ -187,7 +216,23 @@ impl Aggregation {
             }
         };
         self.put(old.epoch + 1, services);
+        self.see_available();
         self.tell(names);
+    }
+
+    /// Awaits that these are there and available.
+    fn await_available(&self, names: impl IntoIterator<Item = String>) {
+        self.awaited.lock().extend(names);
+        self.see_available();
+    }
+
+    fn see_available(&self) {
+        let mut awaited = self.awaited.lock();
+        if awaited.is_empty() {
+            return;
+        }
+        let table = self.table.load();
+        awaited.retain(|name| !table.get(name).is_some_and(|entry| entry.service.is_available));
     }
 
     /// Shows the newest certificate on new connections.
@@ -302,6 +347,11 @@ impl Table {
     pub fn remote(&self, group: &str, version: &str) -> Option<Arc<Entry>> {
         let name = self.remotes.get(&(group.to_owned(), version.to_owned()))?;
         self.services.get(name).cloned()
+    }
+
+    /// The group versions that other servers answer for.
+    pub fn remotes(&self) -> impl Iterator<Item = &(String, String)> {
+        self.remotes.keys()
     }
 
     /// Those that a Service leads to.

@@ -106,7 +106,7 @@ async fn ask(remote: &Remote, path: &str, etag: &str) -> Result<(Parts, Bytes), 
         },
         bytes_max: DOCUMENT_BYTES_MAX,
     };
-    let asked = tokio::time::timeout(TIMEOUT, remote.ask(endpoint, &question)).await;
+    let asked = tokio::time::timeout(TIMEOUT, remote.ask(&endpoint, &question)).await;
     asked.unwrap_or_else(|_| Err("request timed out".into()))
 }
 

@@ -4,11 +4,11 @@
 //! Errors are plain text, as upstream's.
 //! Source: `k8s.io/kube-aggregator/pkg/apiserver/handler_proxy.go`, and `k8s.io/apimachinery/pkg/util/proxy`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HOST, HeaderName, HeaderValue, LOCATION};
+use http::uri::Authority;
 use http::{HeaderMap, Request, Response, StatusCode};
 
 use client::Body;
@@ -63,7 +63,7 @@ fn request(
     remote: &Remote,
     body: RequestBody,
     copy: impl FnOnce(&HeaderMap, &mut HeaderMap),
-) -> Result<(Request<RequestBody>, SocketAddr), Failure> {
+) -> Result<(Request<RequestBody>, Authority), Failure> {
     let endpoint = remote.endpoint().map_err(|why| {
         let service = &remote.backend().service;
         tracing::warn!(namespace = %service.namespace, service = %service.name, %why, "a service cannot be resolved");
@@ -73,7 +73,7 @@ fn request(
     let path = call.uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::new(body);
     *request.method_mut() = call.method.clone();
-    *request.uri_mut() = url(endpoint, path).map_err(internal)?;
+    *request.uri_mut() = url(&endpoint, path).map_err(internal)?;
     let headers = request.headers_mut();
     copy(&call.headers, headers);
     tell_user(headers, &call.user).map_err(internal)?;
@@ -131,7 +131,7 @@ async fn hand_upgrade_through(call: &Arc<Call>, remote: &Remote, body: RequestBo
     // A connection of its own knows where it leads.
     let path = call.uri.path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse().map_err(|_| error(400, "the path cannot be proxied"))?;
-    let stream = remote.open(endpoint).await;
+    let stream = remote.open(&endpoint).await;
     let stream = stream.map_err(|why| error(503, format!("error dialing backend: {why}")))?;
     let answered = upgrade::hand_through(call, stream, request).await;
     answered.map_err(|why| error(503, why))

@@ -7,7 +7,6 @@
 //! `k8s.io/client-go/transport/round_trippers.go`.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use http::header::{ACCEPT, HeaderName, HeaderValue, IF_NONE_MATCH, USER_AGENT};
 use http::response::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
@@ -28,8 +28,8 @@ use crate::authentication::clear_standard;
 use crate::call::RequestBody;
 use crate::cluster::Cluster;
 use crate::dial::{ServiceDialer, Stream};
-use crate::endpoints::resolve;
-use crate::hook::{Certificate, Connector, Dial, Login, Protocols, ReadFile, Target, dialed, machine_roots, reason};
+use crate::endpoints::{Way, checked, resolve};
+use crate::hook::{Certificate, Connector, Dial, Login, Protocols, ReadFile, Target, machine_roots, reason};
 use crate::request::UserInfo;
 
 /// Connections to one endpoint that wait for the next request, and how long (upstream: `idleConnsPerHost` and Go's default).
@@ -117,20 +117,27 @@ impl Remote {
         self.verified.as_ref().err().map(String::as_str)
     }
 
-    /// A ready endpoint.
+    /// A ready endpoint, or the host that the Service stands for.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn endpoint(&self) -> Result<SocketAddr, String> {
+    pub fn endpoint(&self) -> Result<Authority, String> {
         let service = &self.backend.service;
         let ways = &self.ways;
-        resolve(
+        let way = resolve(
             &*ways.cluster,
             &service.namespace,
             &service.name,
             service.port,
             &ways.random,
-        )
+        )?;
+        let authority = match way {
+            Way::Endpoint(address) => address.to_string(),
+            Way::External(host, port) => format!("{host}:{port}"),
+            // It would ask itself the same question, for ever.
+            Way::Own => return Err("the service \"kubernetes\" leads back to this server".into()),
+        };
+        authority.parse().map_err(|error| format!("{authority}: {error}"))
     }
 
     /// Sends a request, whose URI names an endpoint, and returns the answer while its body streams.
@@ -145,7 +152,7 @@ impl Remote {
     ///
     /// # Errors
     /// It cannot be made.
-    pub async fn open(&self, endpoint: SocketAddr) -> Result<Stream, String> {
+    pub async fn open(&self, endpoint: &Authority) -> Result<Stream, String> {
         let connections = self.verified.as_ref().map_err(Clone::clone)?;
         let url = url(endpoint, "/")?;
         let opened = connections.upgradable.clone().open(url).await;
@@ -156,7 +163,7 @@ impl Remote {
     ///
     /// # Errors
     /// There is no answer, or it is too long.
-    pub async fn ask(&self, endpoint: SocketAddr, question: &Question<'_>) -> Result<(Parts, Bytes), String> {
+    pub async fn ask(&self, endpoint: &Authority, question: &Question<'_>) -> Result<(Parts, Bytes), String> {
         let connections = self.verified.as_ref().map_err(Clone::clone)?;
         connections.ask(endpoint, question).await
     }
@@ -165,7 +172,7 @@ impl Remote {
     ///
     /// # Errors
     /// There is no answer, or it is too long.
-    pub async fn ask_anybody(&self, endpoint: SocketAddr, question: &Question<'_>) -> Result<(Parts, Bytes), String> {
+    pub async fn ask_anybody(&self, endpoint: &Authority, question: &Question<'_>) -> Result<(Parts, Bytes), String> {
         let connections = self.unverified.as_ref().map_err(Clone::clone)?;
         connections.ask(endpoint, question).await
     }
@@ -208,13 +215,8 @@ impl Connections {
         };
         let ways = ways.clone();
         let dial: Dial = Arc::new(move |url: &Uri| {
-            let (services, address) = (ways.services.clone(), address_of(url));
-            Box::pin(async move {
-                let address = address.ok_or_else(|| io::Error::other("address not allowed"))?;
-                let services = services.ok_or_else(|| io::Error::other("this server has no way to its pods"))?;
-                let stream = services.dial(address).await;
-                stream.map_err(|error| dialed(&address.to_string(), &error))
-            })
+            let (services, way) = (ways.services.clone(), way_of(url));
+            Box::pin(async move { way.map_err(io::Error::other)?.dial(services.as_ref()).await })
         });
         let connector = |protocols| {
             let made = Connector::new(&target, protocols);
@@ -240,7 +242,7 @@ impl Connections {
         }))
     }
 
-    async fn ask(&self, endpoint: SocketAddr, question: &Question<'_>) -> Result<(Parts, Bytes), String> {
+    async fn ask(&self, endpoint: &Authority, question: &Question<'_>) -> Result<(Parts, Bytes), String> {
         let mut request = Request::new(Full::default().map_err(|never| match never {}).boxed_unsync());
         *request.uri_mut() = url(endpoint, question.path)?;
         let headers = request.headers_mut();
@@ -262,15 +264,19 @@ impl Connections {
 ///
 /// # Errors
 /// The path is none.
-pub(crate) fn url(endpoint: SocketAddr, path_and_query: &str) -> Result<Uri, String> {
+pub(crate) fn url(endpoint: &Authority, path_and_query: &str) -> Result<Uri, String> {
     let url = format!("https://{endpoint}{path_and_query}").parse();
     url.map_err(|error: http::uri::InvalidUri| error.to_string())
 }
 
-fn address_of(url: &Uri) -> Option<SocketAddr> {
-    let host = url.host()?.trim_start_matches('[').trim_end_matches(']');
-    let address: IpAddr = host.parse().ok()?;
-    Some(SocketAddr::new(address, url.port_u16().unwrap_or(443)))
+/// The way to what [`Remote::endpoint`] named. An address stays one that pods may have, also when somebody gave it for a name.
+fn way_of(url: &Uri) -> Result<Way, &'static str> {
+    let host = url.host().unwrap_or("").trim_start_matches('[').trim_end_matches(']');
+    let port = url.port_u16().unwrap_or(443);
+    if host.parse::<std::net::IpAddr>().is_err() {
+        return Ok(Way::External(host.to_owned(), port));
+    }
+    checked(host, port).map(Way::Endpoint).ok_or("address not allowed")
 }
 
 /// Says for whom a request is, in place of whatever it said before.
@@ -358,10 +364,11 @@ mod tests {
 
     #[test]
     fn endpoints_are_what_is_dialled() {
+        let way = |endpoint: &str| way_of(&url(&endpoint.parse().unwrap(), "/apis").unwrap());
         for address in ["10.0.0.1:443", "10.0.0.1:8443", "[fd00::1]:443"] {
-            let address: SocketAddr = address.parse().unwrap();
-            assert_eq!(address_of(&url(address, "/apis").unwrap()), Some(address));
+            assert_eq!(way(address), Ok(Way::Endpoint(address.parse().unwrap())));
         }
-        assert_eq!(address_of(&"https://example.com/".parse().unwrap()), None);
+        assert_eq!(way("example.com:8443"), Ok(Way::External("example.com".into(), 8443)));
+        assert_eq!(way("127.0.0.1:443"), Err("address not allowed"));
     }
 }

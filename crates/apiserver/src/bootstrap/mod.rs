@@ -9,3 +9,11 @@ pub mod policy;
 
 pub use ensure::{BootstrapError, ensure};
 pub use objects::Addresses;
+
+/// What [`ensure`] does, by upstream's names of what it does after its start.
+pub const HOOKS: [&str; 4] = [
+    "start-system-namespaces-controller",
+    "rbac/bootstrap-roles",
+    "scheduling/bootstrap-system-priority-classes",
+    "priority-and-fairness-config-producer",
+];

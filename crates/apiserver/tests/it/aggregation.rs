@@ -260,6 +260,12 @@ impl ServiceDialer for ToExtension {
         let server = self.0;
         Box::pin(async move { Ok(Box::new(tokio::net::TcpStream::connect(server).await?) as Stream) })
     }
+
+    fn dial_external(&self, host: &str, port: u16) -> BoxFuture<'static, std::io::Result<Stream>> {
+        assert_eq!((host, port), ("sample.example.org", 8444));
+        let server = self.0;
+        Box::pin(async move { Ok(Box::new(tokio::net::TcpStream::connect(server).await?) as Stream) })
+    }
 }
 
 /// A server, and the front proxy's certificate.
@@ -412,6 +418,94 @@ async fn availability_follows_what_there_is() {
     ] {
         assert!(text.contains(&line), "{line}\n{text}");
     }
+    shutdown.finish().await;
+}
+
+/// A host outside of the cluster answers behind a Service of type ExternalName: at the port that the APIService names, with the
+/// Service's name in its certificate.
+#[tokio::test]
+async fn a_service_may_stand_for_a_host_outside() {
+    let extension = Extension::start().await;
+    let (world, shutdown, _) = world(&extension).await;
+    let api = world.api();
+    let outside =
+        json!({"metadata": {"name": "sample"}, "spec": {"type": "ExternalName", "externalName": "sample.example.org"}});
+    api.post(SERVICES, &outside).await.ok();
+    let mut api_service = extension.api_service();
+    api_service["spec"]["service"]["port"] = 8444.into();
+    api.post(API_SERVICES, &api_service).await.ok();
+    assert_eq!(available(&api, "Passed").await, "all checks passed");
+    until(&api, FLUNDERS, "application/json", |answer| answer.code == 200).await;
+    let asked = extension.asked(FLUNDERS);
+    assert_eq!(asked[0].headers["x-forwarded-host"], "sample.example.org:8444");
+    // An address that somebody gave for a name is none that may be asked.
+    let change = json!({"spec": {"externalName": "127.0.0.1"}});
+    api.patch(&format!("{SERVICES}/sample"), "merge", &change).await.ok();
+    let why = available(&api, "FailedDiscoveryCheck").await;
+    assert!(why.ends_with("address not allowed"), "{why}");
+    // And the server's own Service leads to no other one.
+    let change = json!({"spec": {"service": {"name": "kubernetes", "port": 443}}});
+    api.patch(&format!("{API_SERVICES}/{NAME}"), "merge", &change)
+        .await
+        .ok();
+    available(&api, "ServiceNotFound").await;
+    let mut own = outside;
+    own["metadata"]["name"] = "kubernetes".into();
+    api.post(SERVICES, &own).await.ok();
+    let wait = async {
+        while !available(&api, "FailedDiscoveryCheck")
+            .await
+            .contains("leads back to this server")
+        {}
+    };
+    tokio::time::timeout(LIMIT, wait).await.unwrap();
+    shutdown.finish().await;
+}
+
+/// Whoever is ready has registered what is built in; the paths of all servers are listed.
+#[tokio::test]
+async fn readiness_waits_for_what_is_built_in() {
+    let extension = Extension::start().await;
+    let (world, shutdown, _) = world(&extension).await;
+    let api = world.api();
+    let path = "/readyz/autoregister-completion";
+    // How far they are nobody promises.
+    let answer = api.get(path).await;
+    if answer.code != 200 {
+        let said = String::from_utf8(answer.bytes.to_vec()).unwrap();
+        assert!(
+            said.starts_with("internal server error: missing APIService: [v1"),
+            "{said}"
+        );
+    }
+    until(&api, path, "", |answer| answer.code == 200).await;
+    let all = api.get(&format!("{API_SERVICES}/v1.apps")).await.ok();
+    assert_eq!(all["status"]["conditions"][0]["status"], "True");
+    let said = api.get("/readyz?verbose").await.bytes;
+    let said = String::from_utf8(said.to_vec()).unwrap();
+    for name in [
+        "autoregister-completion",
+        "poststarthook/kube-apiserver-autoregistration",
+    ] {
+        assert!(said.contains(&format!("[+]{name} ok\n")), "{said}");
+        assert_eq!(api.get(&format!("/livez/{name}")).await.code, 200);
+    }
+    api.post(API_SERVICES, &extension.api_service()).await.ok();
+    until(&api, "/", "", |answer| {
+        let paths = answer.value()["paths"].clone();
+        let has = |path: &str| paths.as_array().unwrap().iter().any(|own| own == path);
+        [
+            "/apis/apps",
+            "/apis/apps/v1",
+            "/readyz/autoregister-completion",
+            "/version",
+        ]
+        .iter()
+        .all(|path| has(path))
+            && has(VERSION)
+            && has("/apis/wardle.example.com")
+    })
+    .await;
     shutdown.finish().await;
 }
 

@@ -152,7 +152,13 @@ impl World {
         let now = Clock::real().now();
         let authority = Authority::generate("test", now, Random::real()).unwrap();
         let pair = authority
-            .issue_server("api", None, &[], &[Ipv4Addr::LOCALHOST.into()], now)
+            .issue_server(
+                "api",
+                None,
+                &["kubernetes.default.svc"],
+                &[Ipv4Addr::LOCALHOST.into()],
+                now,
+            )
             .unwrap();
         let certificates: Result<Vec<_>, _> = rustls_pemfile::certs(&mut pair.certificate_pem.as_bytes()).collect();
         let key = rustls_pemfile::private_key(&mut pair.key_pem.as_bytes())

@@ -182,6 +182,7 @@ impl ControlPlane {
         bootstrap::ensure(&own, &addresses)
             .await
             .doing("bringing the cluster into its first shape")?;
+        running.hooks_ran(&bootstrap::HOOKS);
 
         apiserver::flowcontrol::maintain(&own, clock.clone(), &components);
         running.keep_cluster_ips(&own, &components);

@@ -2,7 +2,7 @@
 //!
 //! A Service is resolved to a ready endpoint for each connection, and that address is dialled from where pods are reachable
 //! (D14); its certificate must be for `NAME.NAMESPACE.svc`, also when the Service stands for a host outside of the cluster
-//! (ExternalName). Webhooks that say the same of their service share its connections. One that asks for patience
+//! (ExternalName) or for this server (`default/kubernetes`). Webhooks that say the same of their service share its connections. One that asks for patience
 //! (`Retry-After`) is asked again within its time.
 //!
 //! Source: `k8s.io/apiserver/pkg/util/webhook/client.go`; for the words of answers that are none
@@ -26,8 +26,8 @@ use parking_lot::Mutex;
 use super::config::WebhookConfig;
 use crate::cluster::Cluster;
 use crate::dial::{ServiceDialer, Stream};
-use crate::endpoints::{external_name, resolve};
-use crate::hook::{CallError, Caller, Connector, Dial, Login, Protocols, Target, dialed, machine_roots};
+use crate::endpoints::resolve;
+use crate::hook::{CallError, Caller, Connector, Dial, Login, Protocols, Target, machine_roots};
 use crate::trace;
 
 /// The largest answer: a patch may hold a whole object (3 MiB) in base64, and there is no more than that to say.
@@ -325,17 +325,8 @@ fn refused(head: &Parts, body: &[u8]) -> Failure {
 impl Route {
     /// A connection to one of the Service's endpoints.
     async fn dial(&self) -> io::Result<Stream> {
-        let Some(services) = &self.services else {
-            return Err(io::Error::other("this server has no way to its pods"));
-        };
-        if let Some(host) = external_name(&*self.cluster, &self.namespace, &self.name) {
-            // Its ports do not count, as upstream.
-            return services.dial_external(&host, self.port).await;
-        }
-        let address = resolve(&*self.cluster, &self.namespace, &self.name, self.port, &self.random);
-        let address = address.map_err(io::Error::other)?;
-        let stream = services.dial(address).await;
-        stream.map_err(|error| dialed(&address.to_string(), &error))
+        let way = resolve(&*self.cluster, &self.namespace, &self.name, self.port, &self.random);
+        way.map_err(io::Error::other)?.dial(self.services.as_ref()).await
     }
 }
 
