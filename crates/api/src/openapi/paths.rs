@@ -3,6 +3,8 @@
 //! Names of operations, actions and parameters follow `k8s.io/apiserver/pkg/endpoints/installer.go`; clients are
 //! generated from them.
 
+use std::collections::BTreeMap;
+
 use super::{OpenApiResource, OpenApiSubresource, Source};
 use crate::{GroupVersion, GroupVersionKind};
 
@@ -22,12 +24,15 @@ pub(super) struct PathParameter {
 /// One method of a path.
 pub(super) struct Operation {
     pub(super) method: &'static str,
-    /// `x-kubernetes-action`.
+    /// `x-kubernetes-action`; empty: it does nothing with objects.
     pub(super) action: &'static str,
     pub(super) id: String,
     pub(super) tag: String,
     pub(super) description: String,
+    /// What is read or written.
     pub(super) gvk: GroupVersionKind,
+    /// Whether it is one of custom resources, which have no protobuf and no strategic merge.
+    pub(super) is_custom: bool,
     pub(super) query: &'static [Query],
     pub(super) body: Body,
     /// Codes that carry the answer.
@@ -47,11 +52,72 @@ pub(super) enum Body {
 pub(super) enum Answer {
     Object,
     List,
+    Event,
     Status,
+    /// What can be asked for in a group version.
+    Resources,
+    /// A log.
+    Log,
+    /// Whatever somebody else says.
     Text,
 }
 
+const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const JSON_EVENTS: &str = "application/json;stream=watch";
+const PROTOBUF_EVENTS: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+
+impl Operation {
+    /// The media types of the answer.
+    pub(super) fn media(&self) -> &'static [&'static str] {
+        match (self.answer, self.is_custom) {
+            (Answer::Text, _) => &["*/*"],
+            (Answer::Log, _) => &["text/plain", JSON, YAML, PROTOBUF],
+            (Answer::List | Answer::Event, false) => &[JSON, YAML, PROTOBUF, JSON_EVENTS, PROTOBUF_EVENTS],
+            (Answer::List | Answer::Event, true) => &[JSON, YAML, JSON_EVENTS],
+            (_, false) => &[JSON, YAML, PROTOBUF],
+            (_, true) => &[JSON, YAML],
+        }
+    }
+
+    /// The media types of a patch.
+    pub(super) fn patches(&self) -> &'static [&'static str] {
+        const ALL: [&str; 4] = [
+            "application/json-patch+json",
+            "application/merge-patch+json",
+            "application/apply-patch+yaml",
+            "application/strategic-merge-patch+json",
+        ];
+        if self.is_custom { &ALL[..3] } else { &ALL }
+    }
+}
+
+impl Path {
+    /// The query parameters that all operations of the path have: they stand beside them and not in each.
+    pub(super) fn common(&self) -> Vec<Query> {
+        let Some((first, rest)) = self.operations.split_first() else {
+            return Vec::new();
+        };
+        let all = first
+            .query
+            .iter()
+            .filter(|query| rest.iter().all(|other| has(other, query)));
+        let mut common: Vec<Query> = all.copied().collect();
+        if !matches!(first.action, "" | "connect") {
+            common.push(PRETTY);
+        }
+        common
+    }
+}
+
+/// Whether an operation has a query parameter.
+fn has(operation: &Operation, query: &Query) -> bool {
+    operation.query.iter().any(|own| own.name == query.name)
+}
+
 /// A query parameter.
+#[derive(Clone, Copy)]
 pub(super) struct Query {
     pub(super) name: &'static str,
     pub(super) ty: &'static str,
@@ -166,21 +232,52 @@ const ACCEPTED: (&str, &str) = ("202", "Accepted");
 /// All paths of a group version, or of all of them.
 pub(super) fn paths(source: &Source<'_>, group_version: Option<&GroupVersion>) -> Vec<Path> {
     let mut paths = Vec::new();
+    let mut built_in: BTreeMap<String, GroupVersion> = BTreeMap::new();
     for resource in source.resources {
         let of = GroupVersion::new(&*resource.gvk.group, &*resource.gvk.version);
         if group_version.is_none_or(|wanted| *wanted == of) {
             resource_paths(&mut paths, resource, &of);
+            if resource.custom.is_none() {
+                built_in.insert(prefix(&of), of);
+            }
         }
     }
+    paths.extend(built_in.iter().map(|(prefix, of)| resource_list(prefix, of)));
     paths.sort_by(|a, b| a.path.cmp(&b.path));
     paths
 }
 
-fn resource_paths(paths: &mut Vec<Path>, resource: &OpenApiResource, group_version: &GroupVersion) {
-    let prefix = match &*group_version.group {
+fn prefix(group_version: &GroupVersion) -> String {
+    match &*group_version.group {
         "" => format!("/api/{}", group_version.version),
         group => format!("/apis/{group}/{}", group_version.version),
+    }
+}
+
+/// What can be asked for in a group version.
+fn resource_list(prefix: &str, group_version: &GroupVersion) -> Path {
+    let operation = Operation {
+        method: "get",
+        action: "",
+        id: format!("get{}APIResources", title(group_version)),
+        tag: tag(group_version),
+        description: "get available resources".into(),
+        gvk: GroupVersionKind::new("", "v1", "APIResourceList"),
+        is_custom: false,
+        query: READ,
+        body: Body::None,
+        codes: &[OK],
+        answer: Answer::Resources,
     };
+    Path {
+        path: format!("{prefix}/"),
+        path_parameters: Vec::new(),
+        operations: vec![operation],
+    }
+}
+
+fn resource_paths(paths: &mut Vec<Path>, resource: &OpenApiResource, group_version: &GroupVersion) {
+    let prefix = prefix(group_version);
     let scope = if resource.namespaced {
         "/namespaces/{namespace}"
     } else {
@@ -217,6 +314,25 @@ fn resource_paths(paths: &mut Vec<Path>, resource: &OpenApiResource, group_versi
         .map(|verb| maker.item(verb))
         .collect();
     push(paths, item.clone(), maker.parameters(true), operations);
+    if has("watch") && resource.custom.is_none() {
+        let below = |path: &str| format!("{prefix}/watch{scope}/{}{path}", resource.plural);
+        push(
+            paths,
+            below(""),
+            maker.parameters(false),
+            vec![maker.watch_list(maker.scope, "")],
+        );
+        push(paths, below("/{name}"), maker.parameters(true), vec![maker.watch()]);
+        if resource.namespaced {
+            let everywhere = format!("{prefix}/watch/{}", resource.plural);
+            push(
+                paths,
+                everywhere,
+                Vec::new(),
+                vec![maker.watch_list("", "ForAllNamespaces")],
+            );
+        }
+    }
     for subresource in &resource.subresources {
         let path = format!("{item}/{}", subresource.name);
         let operations = maker.subresource(subresource, "");
@@ -281,11 +397,35 @@ impl Maker<'_> {
             tag: self.tag.clone(),
             description,
             gvk: self.resource.gvk.clone(),
+            is_custom: self.resource.custom.is_some(),
             query: READ,
             body: Body::None,
             codes: &[OK],
             answer: Answer::Object,
         }
+    }
+
+    /// One of the paths before a list took `watch`.
+    fn watched(&self, action: &'static str, id: String, what: &str, instead: &str) -> Operation {
+        let what = format!("{what} {}", self.resource.gvk.kind);
+        let description =
+            format!("{what}. deprecated: use the 'watch' parameter with a list operation instead{instead}.");
+        Operation {
+            query: LIST,
+            answer: Answer::Event,
+            ..self.operation("get", action, id, description)
+        }
+    }
+
+    fn watch_list(&self, scope: &str, suffix: &str) -> Operation {
+        let id = format!("watch{}{scope}{}List{suffix}", self.title, self.resource.gvk.kind);
+        self.watched("watchlist", id, "watch individual changes to a list of", "")
+    }
+
+    fn watch(&self) -> Operation {
+        let id = format!("watch{}{}{}", self.title, self.scope, self.resource.gvk.kind);
+        let instead = ", filtered to a single item with the 'fieldSelector' parameter";
+        self.watched("watch", id, "watch changes to an object of kind", instead)
     }
 
     fn list(&self, scope: &str, suffix: &str) -> Operation {
@@ -320,6 +460,18 @@ impl Maker<'_> {
         }
     }
 
+    /// Whether the answer to a deletion is what was deleted (upstream: `ReturnDeletedObject` of the registry).
+    fn answers_with_object(&self) -> bool {
+        let gvk = &self.resource.gvk;
+        match (&*gvk.group, &*gvk.kind) {
+            ("", "PersistentVolume" | "PersistentVolumeClaim" | "Pod" | "PodTemplate" | "ResourceQuota") => true,
+            ("", "Service" | "ServiceAccount") | ("resource.k8s.io", _) => true,
+            ("storage.k8s.io", "CSIDriver" | "CSINode" | "StorageClass") => true,
+            ("storage.k8s.io", "VolumeAttachment" | "VolumeAttributesClass") => true,
+            _ => false,
+        }
+    }
+
     fn item(&self, verb: &str) -> Operation {
         self.named(verb, "", &format!("the specified {}", self.resource.gvk.kind))
     }
@@ -344,8 +496,16 @@ impl Maker<'_> {
                 query: DELETE,
                 body: Body::DeleteOptions,
                 codes: &[OK, ACCEPTED],
-                answer: Answer::Status,
-                ..self.operation("delete", "delete", id("delete"), format!("delete {what}"))
+                answer: match self.answers_with_object() {
+                    true => Answer::Object,
+                    false => Answer::Status,
+                },
+                ..self.operation(
+                    "delete",
+                    "delete",
+                    id("delete"),
+                    format!("delete a {}", self.resource.gvk.kind),
+                )
             },
             "create" => Operation {
                 query: WRITE,
@@ -372,7 +532,7 @@ impl Maker<'_> {
             operation.gvk = subresource.gvk.clone();
             if name == "log" {
                 operation.query = LOG;
-                operation.answer = Answer::Text;
+                operation.answer = Answer::Log;
             }
             operations.push(operation);
         }
@@ -433,7 +593,7 @@ fn group_title(group: &str) -> String {
 }
 
 /// The first letter in upper case.
-fn camel(word: &str) -> String {
+pub(super) fn camel(word: &str) -> String {
     let mut chars = word.chars();
     chars
         .next()

@@ -230,3 +230,97 @@ fn top_level(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
     }
     fields
 }
+
+#[test]
+fn documents_have_the_paths_and_words_of_upstreams() {
+    with_widget(|source| {
+        let core = v3(source, &GroupVersion::new("", "v1"));
+        for (path, id, action) in [
+            ("/api/v1/", "getCoreV1APIResources", json!(null)),
+            ("/api/v1/watch/nodes", "watchCoreV1NodeList", json!("watchlist")),
+            ("/api/v1/watch/nodes/{name}", "watchCoreV1Node", json!("watch")),
+            (
+                "/api/v1/watch/pods",
+                "watchCoreV1PodListForAllNamespaces",
+                json!("watchlist"),
+            ),
+            (
+                "/api/v1/watch/namespaces/{namespace}/pods",
+                "watchCoreV1NamespacedPodList",
+                json!("watchlist"),
+            ),
+            (
+                "/api/v1/watch/namespaces/{namespace}/pods/{name}",
+                "watchCoreV1NamespacedPod",
+                json!("watch"),
+            ),
+        ] {
+            let get = &core["paths"][path]["get"];
+            assert_eq!(
+                (&get["operationId"], &get["x-kubernetes-action"]),
+                (&json!(id), &action),
+                "{path}"
+            );
+        }
+        // What all operations of a path take stands once.
+        let pods = &core["paths"]["/api/v1/pods"];
+        assert!(pods["get"]["parameters"].is_null());
+        let names = |parameters: &Value| -> Vec<String> {
+            let all = parameters.as_array().unwrap().iter();
+            all.map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(
+            names(&pods["parameters"])[..3],
+            ["allowWatchBookmarks", "continue", "fieldSelector"]
+        );
+        let exec = &core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"];
+        assert!(!names(&exec["parameters"]).contains(&"pretty".to_owned()));
+        let media = |operation: &Value| -> Vec<String> {
+            let content = operation["responses"]["200"]["content"].as_object().unwrap();
+            content.keys().cloned().collect()
+        };
+        let lists = [
+            "application/json",
+            "application/json;stream=watch",
+            "application/vnd.kubernetes.protobuf",
+            "application/vnd.kubernetes.protobuf;stream=watch",
+            "application/yaml",
+        ];
+        assert_eq!(media(&pods["get"]), lists);
+        let schemas = &core["components"]["schemas"];
+        let profile = &schemas["io.k8s.api.core.v1.SeccompProfile"];
+        let members = json!({"localhostProfile": "LocalhostProfile"});
+        assert_eq!(
+            profile["x-kubernetes-unions"],
+            json!([{"discriminator": "type", "fields-to-discriminateBy": members}])
+        );
+        let list = &schemas["io.k8s.api.core.v1.PodList"];
+        assert_eq!(list["description"], "PodList is a list of objects of kind Pod.");
+        assert!(list["properties"]["items"]["description"].is_string());
+        // Every group version has these kinds; each document says so of its own and of the first.
+        let apps = v3(source, &GroupVersion::new("apps", "v1"));
+        let kinds = |name: &str| {
+            let name = format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}");
+            apps["components"]["schemas"][&name]["x-kubernetes-group-version-kind"].clone()
+        };
+        for name in ["DeleteOptions", "WatchEvent"] {
+            let of = |group: &str| json!({"group": group, "kind": name, "version": "v1"});
+            assert_eq!(kinds(name), json!([of(""), of("apps")]));
+        }
+        // Custom resources have neither protobuf nor the paths that were there before them.
+        let custom = v3(source, &GroupVersion::new("example.com", "v1"));
+        assert!(custom["paths"]["/apis/example.com/v1/"].is_null());
+        assert!(custom["paths"]["/apis/example.com/v1/watch/widgets"].is_null());
+        let list = &custom["paths"]["/apis/example.com/v1/widgets"]["get"];
+        let own = ["application/json", "application/json;stream=watch", "application/yaml"];
+        assert_eq!(media(list), own);
+        let all = v2(source);
+        let log = &all["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/log"]["get"];
+        assert_eq!(log["produces"][0], "text/plain");
+        let list = &all["paths"]["/api/v1/"]["get"];
+        assert_eq!(
+            (&list["consumes"], &list["x-kubernetes-action"]),
+            (&list["produces"], &json!(null))
+        );
+    });
+}

@@ -4,9 +4,30 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::paths::{Answer, Operation, camel};
 use super::{OpenApiResource, Source};
 use crate::schema::{Field, ListType, Node, Omit, Scalar, SchemaRef, Shape, all_kinds};
 use crate::{GroupVersion, GroupVersionKind};
+
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+
+/// Types of which one field, or at most one, is set (upstream: `+union` and `+unionMember` of its types): the field that says
+/// which, and those that are a member each.
+const UNIONS: [(&str, &str, &[&str]); 5] = [
+    ("api.core.v1.AppArmorProfile", "type", &["localhostProfile"]),
+    ("api.core.v1.SeccompProfile", "type", &["localhostProfile"]),
+    ("api.flowcontrol.v1.LimitResponse", "type", &["queuing"]),
+    (
+        "api.flowcontrol.v1.PriorityLevelConfigurationSpec",
+        "type",
+        &["exempt", "limited"],
+    ),
+    (
+        "api.flowcontrol.v1.Subject",
+        "kind",
+        &["group", "serviceAccount", "user"],
+    ),
+];
 
 /// Which version of OpenAPI a schema is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +63,40 @@ pub(super) fn name_of_kind(gvk: &GroupVersionKind) -> String {
     }
 }
 
-/// All schemas that these names lead to.
-pub(super) fn schemas(source: &Source<'_>, dialect: Dialect, roots: BTreeSet<String>) -> Map<String, Value> {
+/// What an operation does, and with which kind.
+pub(super) fn say_action(operation: &Operation, out: &mut Value) {
+    if operation.action.is_empty() {
+        return;
+    }
+    let gvk = &operation.gvk;
+    out["x-kubernetes-action"] = operation.action.into();
+    out["x-kubernetes-group-version-kind"] = json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind});
+}
+
+/// The schema of an operation's answer.
+pub(super) fn answer(operation: &Operation, mut refer: impl FnMut(String) -> Value) -> Value {
+    let kind = name_of_kind(&operation.gvk);
+    match operation.answer {
+        Answer::Object => refer(kind),
+        Answer::List => refer(format!("{kind}List")),
+        Answer::Event => refer(format!("{META}.WatchEvent")),
+        Answer::Resources => refer(format!("{META}.APIResourceList")),
+        Answer::Status => refer(format!("{META}.Status")),
+        Answer::Log | Answer::Text => json!({"type": "string"}),
+    }
+}
+
+/// All schemas that these names lead to, for the document of a group version or of everything.
+pub(super) fn schemas(
+    source: &Source<'_>,
+    dialect: Dialect,
+    of: Option<&GroupVersion>,
+    roots: BTreeSet<String>,
+) -> Map<String, Value> {
     let mut writer = Writer {
         source,
         dialect,
-        kinds: kinds_by_type(source),
+        kinds: kinds_by_type(source, of),
         wanted: roots.into_iter().collect(),
     };
     let mut done: BTreeMap<String, Value> = BTreeMap::new();
@@ -67,8 +116,9 @@ pub(super) fn schemas(source: &Source<'_>, dialect: Dialect, roots: BTreeSet<Str
     done.into_iter().collect()
 }
 
-/// The kinds that a built-in type is served as.
-fn kinds_by_type(source: &Source<'_>) -> BTreeMap<String, Vec<Value>> {
+/// The kinds that a built-in type is served as. Those that every group version has are named for the one that is asked about, and
+/// for the first.
+fn kinds_by_type(source: &Source<'_>, wanted: Option<&GroupVersion>) -> BTreeMap<String, Vec<Value>> {
     let mut kinds: BTreeMap<String, BTreeSet<(String, String, String)>> = BTreeMap::new();
     let mut add = |gvk: &GroupVersionKind| {
         let key = (gvk.group.clone(), gvk.version.clone(), gvk.kind.clone());
@@ -77,8 +127,10 @@ fn kinds_by_type(source: &Source<'_>) -> BTreeMap<String, Vec<Value>> {
     all_kinds().for_each(|gvk| add(&gvk));
     for resource in source.resources {
         let of = GroupVersion::new(&*resource.gvk.group, &*resource.gvk.version);
-        add(&of.kind("DeleteOptions"));
-        add(&of.kind("WatchEvent"));
+        if wanted.is_none_or(|wanted| *wanted == of) {
+            add(&of.kind("DeleteOptions"));
+            add(&of.kind("WatchEvent"));
+        }
     }
     let render =
         |(group, version, kind): (String, String, String)| json!({"group": group, "kind": kind, "version": version});
@@ -111,8 +163,16 @@ impl Writer<'_, '_> {
             Shape::Scalar(scalar) => scalar_definition(scalar, self.dialect),
             _ => self.object(node),
         };
-        if let Some(text) = (self.source.describe)(node.name(), "") {
+        if let Some(text) = (self.source.describe)(node.name(), "").or_else(|| list_of(node)) {
             schema.insert("description".into(), text.into());
+        }
+        if let Some((_, says, members)) = UNIONS.iter().find(|(union, ..)| *union == node.name()) {
+            let members: Map<String, Value> = members
+                .iter()
+                .map(|name| ((*name).to_owned(), camel(name).into()))
+                .collect();
+            let union = json!([{"discriminator": says, "fields-to-discriminateBy": members}]);
+            schema.insert("x-kubernetes-unions".into(), union);
         }
         if let Some(kinds) = self.kinds.get(name) {
             schema.insert("x-kubernetes-group-version-kind".into(), Value::Array(kinds.clone()));
@@ -150,7 +210,8 @@ impl Writer<'_, '_> {
         let node = field.schema();
         let mut schema = self.value(node);
         let mut extra = Map::new();
-        if let Some(text) = (self.source.describe)(owner.name(), field.name()) {
+        let text = (self.source.describe)(owner.name(), field.name());
+        if let Some(text) = text.or_else(|| self.of_list(owner, field.name())) {
             extra.insert("description".into(), text.into());
         }
         if self.dialect == Dialect::V3
@@ -184,6 +245,18 @@ impl Writer<'_, '_> {
         }
         schema.extend(extra);
         Value::Object(schema)
+    }
+
+    /// What the descriptions do not have, for they know one list for all kinds: a field of a list's own type.
+    fn of_list(&self, owner: Node<'_>, field: &str) -> Option<String> {
+        let item = item_of(owner)?;
+        let like = |ty: &str| (self.source.describe)(ty, field);
+        match field {
+            "items" => Some(format!("The list of objects of kind {item}.")),
+            "metadata" => like("apimachinery.pkg.apis.meta.v1.Status"),
+            "apiVersion" | "kind" => like("api.core.v1.Pod"),
+            _ => None,
+        }
     }
 
     /// A value wherever it stands.
@@ -375,6 +448,20 @@ fn unfold(schema: &mut Value, dialect: Dialect) {
             unfold(inner, dialect);
         }
     }
+}
+
+/// The kind that a list is of; `None`: it is no list.
+fn item_of<'n>(node: Node<'n>) -> Option<&'n str> {
+    let kind = node.name().rsplit('.').next()?.strip_suffix("List")?;
+    let Shape::Object(fields) = node.shape() else {
+        return None;
+    };
+    let mut fields = fields.iter();
+    fields.any(|field| field.name() == "items").then_some(kind)
+}
+
+fn list_of(node: Node<'_>) -> Option<String> {
+    item_of(node).map(|item| format!("{item}List is a list of objects of kind {item}."))
 }
 
 /// What OpenAPI writes as default: the declared one, or Go's zero value where the field cannot be absent.

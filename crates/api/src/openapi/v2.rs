@@ -5,11 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::Source;
-use super::paths::{self, Answer, Body, Operation, PRETTY, Query};
-use super::types::{self, Dialect};
-use crate::schema::SchemaRef;
-
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+use super::paths::{self, Answer, Body, Operation, Query};
+use super::types::{self, Dialect, META};
 
 pub(super) fn document(source: &Source<'_>) -> Value {
     let mut roots = BTreeSet::new();
@@ -23,10 +20,14 @@ pub(super) fn document(source: &Source<'_>) -> Value {
                 "uniqueItems": true, "description": parameter.description}),
             );
         }
-        parameters.push(query_parameter(&PRETTY));
-        item.insert("parameters".into(), Value::Array(parameters));
+        let common = path.common();
+        parameters.extend(common.iter().map(query_parameter));
+        if !parameters.is_empty() {
+            parameters.sort_by(|one, other| one["name"].as_str().cmp(&other["name"].as_str()));
+            item.insert("parameters".into(), Value::Array(parameters));
+        }
         for operation in &path.operations {
-            item.insert(operation.method.into(), render(operation, &mut roots));
+            item.insert(operation.method.into(), render(operation, &common, &mut roots));
         }
         items.insert(path.path, Value::Object(item));
     }
@@ -34,7 +35,7 @@ pub(super) fn document(source: &Source<'_>) -> Value {
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": source.version},
         "paths": items,
-        "definitions": types::schemas(source, Dialect::V2, roots),
+        "definitions": types::schemas(source, Dialect::V2, None, roots),
         "securityDefinitions": {"BearerToken": {"type": "apiKey", "in": "header", "name": "authorization",
             "description": "Bearer Token authentication"}},
         "security": [{"BearerToken": []}],
@@ -46,14 +47,16 @@ fn query_parameter(query: &Query) -> Value {
         "description": query.description})
 }
 
-fn render(operation: &Operation, roots: &mut BTreeSet<String>) -> Value {
+fn render(operation: &Operation, common: &[Query], roots: &mut BTreeSet<String>) -> Value {
     let mut refer = |name: String| {
         let reference = Dialect::V2.reference(&name);
         roots.insert(name);
         reference
     };
     let kind = types::name_of_kind(&operation.gvk);
-    let mut parameters: Vec<Value> = operation.query.iter().map(query_parameter).collect();
+    let own = operation.query.iter();
+    let own = own.filter(|query| !common.iter().any(|shared| shared.name == query.name));
+    let mut parameters: Vec<Value> = own.map(query_parameter).collect();
     let body = match operation.body {
         Body::None => None,
         Body::Object => Some((true, refer(kind.clone()))),
@@ -67,49 +70,27 @@ fn render(operation: &Operation, roots: &mut BTreeSet<String>) -> Value {
         }
         parameters.insert(0, parameter);
     }
-    let schema = match operation.answer {
-        Answer::Object => refer(kind),
-        Answer::List => refer(format!("{kind}List")),
-        Answer::Status => refer(format!("{META}.Status")),
-        Answer::Text => json!({"type": "string"}),
-    };
+    let schema = types::answer(operation, refer);
     let mut responses = Map::new();
     for (code, description) in operation.codes {
         responses.insert((*code).into(), json!({"description": description, "schema": schema}));
     }
     responses.insert("401".into(), json!({"description": "Unauthorized"}));
-    let consumes: &[&str] = match operation.body {
-        // Strategic merge needs types that a custom resource does not have.
-        Body::Patch if SchemaRef::builtin(&operation.gvk).is_none() => &[
-            "application/json-patch+json",
-            "application/merge-patch+json",
-            "application/apply-patch+yaml",
-        ],
-        Body::Patch => &[
-            "application/json-patch+json",
-            "application/merge-patch+json",
-            "application/strategic-merge-patch+json",
-            "application/apply-patch+yaml",
-        ],
+    let consumes: &[&str] = match (operation.body, operation.answer) {
+        (Body::Patch, _) => operation.patches(),
+        (_, Answer::Resources) => operation.media(),
         _ => &["*/*"],
-    };
-    let produces: &[&str] = match operation.answer {
-        Answer::Text => &["*/*"],
-        Answer::List => &["application/json", "application/json;stream=watch"],
-        Answer::Object | Answer::Status => &["application/json"],
     };
     let mut out = json!({
         "tags": [operation.tag],
         "description": operation.description,
         "operationId": operation.id,
         "consumes": consumes,
-        "produces": produces,
+        "produces": operation.media(),
         "schemes": ["https"],
         "responses": responses,
-        "x-kubernetes-action": operation.action,
-        "x-kubernetes-group-version-kind": {"group": operation.gvk.group, "version": operation.gvk.version,
-            "kind": operation.gvk.kind},
     });
+    types::say_action(operation, &mut out);
     if !parameters.is_empty() {
         out["parameters"] = Value::Array(parameters);
     }

@@ -5,18 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::Source;
-use super::paths::{self, Answer, Body, Operation, PRETTY, Query};
-use super::types::{self, Dialect};
+use super::paths::{self, Body, Operation, Query};
+use super::types::{self, Dialect, META};
 use crate::GroupVersion;
-use crate::schema::SchemaRef;
-
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
-const PATCHES: [&str; 4] = [
-    "application/apply-patch+yaml",
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-];
 
 pub(super) fn document(source: &Source<'_>, group_version: &GroupVersion) -> Value {
     let mut roots = BTreeSet::new();
@@ -28,10 +19,14 @@ pub(super) fn document(source: &Source<'_>, group_version: &GroupVersion) -> Val
             parameters.push(json!({"name": parameter.name, "in": "path", "required": true,
                 "description": parameter.description, "schema": {"type": "string", "uniqueItems": true}}));
         }
-        parameters.push(query_parameter(&PRETTY));
-        item.insert("parameters".into(), Value::Array(parameters));
+        let common = path.common();
+        parameters.extend(common.iter().map(query_parameter));
+        if !parameters.is_empty() {
+            parameters.sort_by(|one, other| one["name"].as_str().cmp(&other["name"].as_str()));
+            item.insert("parameters".into(), Value::Array(parameters));
+        }
         for operation in &path.operations {
-            item.insert(operation.method.into(), render(operation, &mut roots));
+            item.insert(operation.method.into(), render(operation, &common, &mut roots));
         }
         items.insert(path.path, Value::Object(item));
     }
@@ -40,7 +35,7 @@ pub(super) fn document(source: &Source<'_>, group_version: &GroupVersion) -> Val
         "info": {"title": "Kubernetes", "version": source.version},
         "paths": items,
         "components": {
-            "schemas": types::schemas(source, Dialect::V3, roots),
+            "schemas": types::schemas(source, Dialect::V3, Some(group_version), roots),
             "securitySchemes": {"BearerToken": {"type": "apiKey", "in": "header", "name": "authorization",
                 "description": "Bearer Token authentication"}},
         },
@@ -52,23 +47,24 @@ fn query_parameter(query: &Query) -> Value {
         "schema": {"type": query.ty, "uniqueItems": true}})
 }
 
-fn render(operation: &Operation, roots: &mut BTreeSet<String>) -> Value {
+fn render(operation: &Operation, common: &[Query], roots: &mut BTreeSet<String>) -> Value {
     let mut refer = |name: String| {
         let reference = Dialect::V3.reference(&name);
         roots.insert(name);
         reference
     };
     let kind = types::name_of_kind(&operation.gvk);
+    let own = operation.query.iter();
+    let own = own.filter(|query| !common.iter().any(|shared| shared.name == query.name));
     let mut out = json!({
         "tags": [operation.tag],
         "description": operation.description,
         "operationId": operation.id,
-        "x-kubernetes-action": operation.action,
-        "x-kubernetes-group-version-kind": {"group": operation.gvk.group, "version": operation.gvk.version,
-            "kind": operation.gvk.kind},
     });
-    if !operation.query.is_empty() {
-        out["parameters"] = operation.query.iter().map(query_parameter).collect();
+    types::say_action(operation, &mut out);
+    let parameters: Vec<Value> = own.map(query_parameter).collect();
+    if !parameters.is_empty() {
+        out["parameters"] = parameters.into();
     }
     match operation.body {
         Body::None => {}
@@ -81,31 +77,16 @@ fn render(operation: &Operation, roots: &mut BTreeSet<String>) -> Value {
         }
         Body::Patch => {
             let schema = refer(format!("{META}.Patch"));
-            // Strategic merge needs types that a custom resource does not have.
-            let custom = SchemaRef::builtin(&operation.gvk).is_none();
-            let content: Map<String, Value> = PATCHES
-                .into_iter()
-                .filter(|ty| !custom || !ty.contains("strategic"))
-                .map(|ty| (ty.to_string(), json!({"schema": schema})))
-                .collect();
+            let types = operation.patches().iter();
+            let content: Map<String, Value> = types.map(|ty| (ty.to_string(), json!({"schema": schema}))).collect();
             out["requestBody"] = json!({"required": true, "content": content});
         }
     }
-    let (types, schema): (&[&str], Value) = match operation.answer {
-        Answer::Object => (&["application/json"], refer(kind)),
-        Answer::List => (
-            &["application/json", "application/json;stream=watch"],
-            refer(format!("{kind}List")),
-        ),
-        Answer::Status => (&["application/json"], refer(format!("{META}.Status"))),
-        Answer::Text => (&["*/*"], json!({"type": "string"})),
-    };
+    let schema = types::answer(operation, refer);
     let mut responses = Map::new();
     for (code, description) in operation.codes {
-        let content: Map<String, Value> = types
-            .iter()
-            .map(|ty| (ty.to_string(), json!({"schema": schema})))
-            .collect();
+        let types = operation.media().iter();
+        let content: Map<String, Value> = types.map(|ty| (ty.to_string(), json!({"schema": schema}))).collect();
         responses.insert((*code).into(), json!({"description": description, "content": content}));
     }
     responses.insert("401".into(), json!({"description": "Unauthorized"}));
