@@ -75,6 +75,8 @@ struct Entry {
     subresources: Vec<SubEntry>,
     /// The version whose hash tells migrators what is stored.
     stored: String,
+    /// Whether it is a custom resource.
+    is_custom: bool,
 }
 
 struct SubEntry {
@@ -334,6 +336,7 @@ impl Entry {
                     .clone(),
                 None => own.version.clone(),
             },
+            is_custom: served.kind.custom.is_some(),
         }
     }
 
@@ -348,6 +351,7 @@ impl Entry {
             categories: Vec::new(),
             subresources: Vec::new(),
             stored: entry.version.into(),
+            is_custom: false,
         }
     }
 }
@@ -424,9 +428,14 @@ impl Version {
 
 impl Entry {
     fn aggregated(&self, group: &str, version: &str) -> Value {
+        // Of what is built in, the group and version of the list go without saying; definitions of custom resources say them.
+        let kind = |own: &str, of: &str, kind: &str| match !self.is_custom && (own, of) == (group, version) {
+            true => json!({"group": "", "version": "", "kind": kind}),
+            false => json!({"group": own, "version": of, "kind": kind}),
+        };
         let mut resource = json!({
             "resource": self.plural,
-            "responseKind": {"group": group, "version": version, "kind": self.kind},
+            "responseKind": kind(group, version, &self.kind),
             "scope": if self.namespaced { "Namespaced" } else { "Cluster" },
             "singularResource": self.singular,
             "verbs": self.verbs,
@@ -439,10 +448,10 @@ impl Entry {
         }
         if !self.subresources.is_empty() {
             let subs = self.subresources.iter().map(|sub| {
-                let (group, version, kind) = &sub.kind;
+                let (group, version, name) = &sub.kind;
                 json!({
                     "subresource": sub.name,
-                    "responseKind": {"group": group, "version": version, "kind": kind},
+                    "responseKind": kind(group, version, name),
                     "verbs": sub.verbs,
                 })
             });

@@ -122,6 +122,16 @@ async fn a_definition_is_established_and_published() {
         (&json!(["wg"]), &json!(["all"]), &json!("Scale"))
     );
     assert_ne!(api.get("/openapi/v3").await.headers["etag"], before);
+    let accept = [(
+        "accept",
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+    )];
+    let all = api.call("GET /apis", &accept, "").await.ok();
+    let mut groups = all["items"].as_array().unwrap().iter();
+    let group = groups.find(|group| group["metadata"]["name"] == "example.com").unwrap();
+    // Of these the whole kind is said, as upstream.
+    let kind = json!({"group": "example.com", "version": "v1", "kind": "Widget"});
+    assert_eq!(group["versions"][0]["resources"][0]["responseKind"], kind);
     let document = api.get("/openapi/v3/apis/example.com/v1").await.ok();
     let schema = &document["components"]["schemas"]["com.example.v1.Widget"];
     assert_eq!(

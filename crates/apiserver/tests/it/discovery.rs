@@ -57,6 +57,23 @@ async fn discovery_in_all_its_shapes() {
             }
         }
         assert_eq!(api.get("/apis/none").await.code, 404);
+        // What goes without saying is not said, as upstream.
+        let accept = [(
+            "accept",
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        )];
+        let apps = api.call("GET /apis", &accept, "").await.ok();
+        let mut groups = apps["items"].as_array().unwrap().iter();
+        let apps = groups.find(|group| group["metadata"]["name"] == "apps").unwrap();
+        let mut resources = apps["versions"][0]["resources"].as_array().unwrap().iter();
+        let deployments = resources.find(|own| own["resource"] == "deployments").unwrap();
+        let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+        assert_eq!(deployments["responseKind"], kind("", "", "Deployment"));
+        let of = |index: usize| &deployments["subresources"][index]["responseKind"];
+        assert_eq!(
+            (of(0), of(1)),
+            (&kind("autoscaling", "v1", "Scale"), &kind("", "", "Deployment"))
+        );
     }
 }
 
