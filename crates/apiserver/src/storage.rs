@@ -93,6 +93,8 @@ pub struct Committed {
 pub enum WriteError {
     /// Somebody was faster; the write has to be redone on what is there now.
     Raced,
+    /// The store takes nothing that large: something smaller may do.
+    TooLarge(Status),
     /// It failed for good.
     Failed(Status),
 }
@@ -219,7 +221,7 @@ impl Storage {
         let transaction = Transaction::create(BORN_KEY, now_ms.to_string());
         match self.commit(transaction).await {
             Ok(_) | Err(WriteError::Raced) => Ok(()),
-            Err(WriteError::Failed(status)) => Err(status),
+            Err(WriteError::Failed(status) | WriteError::TooLarge(status)) => Err(status),
         }
     }
 
@@ -276,6 +278,7 @@ impl Storage {
                 })
             }
             Err(CommitError::GuardFailed { .. }) => Err(WriteError::Raced),
+            Err(error @ CommitError::TooLarge { .. }) => Err(WriteError::TooLarge(commit_status(&error))),
             Err(error) => Err(WriteError::Failed(commit_status(&error))),
         }
     }

@@ -226,7 +226,7 @@ impl Repair {
         match outcome {
             Ok(next) => Ok(next),
             Err(WriteError::Raced) => Ok(Next::Retry),
-            Err(WriteError::Failed(status)) => Err(status.message),
+            Err(WriteError::Failed(status) | WriteError::TooLarge(status)) => Err(status.message),
         }
     }
 

@@ -338,6 +338,6 @@ pub async fn write(
             (object, value)
         })),
         Err(WriteError::Raced) => Ok(None),
-        Err(WriteError::Failed(status)) => Err(status),
+        Err(WriteError::Failed(status) | WriteError::TooLarge(status)) => Err(status),
     }
 }

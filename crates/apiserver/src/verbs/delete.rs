@@ -204,7 +204,7 @@ pub async fn delete_object(
             Err(WriteError::Raced) => {
                 call.server.metrics.write_retries.inc();
             }
-            Err(WriteError::Failed(status)) => return Err(status),
+            Err(WriteError::Failed(status) | WriteError::TooLarge(status)) => return Err(status),
         }
     }
 }

@@ -15,6 +15,7 @@ use store::{Guard, Operation as StoreOperation, Transaction};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use api::codec::MediaType;
 use api::field::{Error, ErrorList, Path};
 use api::normalize::{UnknownFields, normalize};
 use api::{GroupResource, Status, Value, meta, validation};
@@ -30,7 +31,7 @@ use crate::registry::{Kind, Served};
 pub use metadata::{check_name, ensure_namespace};
 
 use super::read::scope;
-use super::scale;
+use super::{mutate, scale};
 use metadata::dedup_owners;
 
 /// One write, whatever its verb.
@@ -56,6 +57,16 @@ pub struct Written {
     pub object: Arc<Object>,
     /// Whether it is new.
     pub created: bool,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    /// It is done.
+    Done(Written),
+    /// Somebody was faster: once more.
+    Raced,
+    /// The store takes nothing that large.
+    TooLarge(Status),
 }
 
 /// Makes the new hub object from the one that is there.
@@ -99,6 +110,12 @@ impl Write<'_> {
             options: self.options.to_value(options),
             ..Review::of(self.call)
         }
+    }
+
+    /// Whether an object that is too large for the store is tried once more without saying who manages its fields, which can
+    /// be more than they are. An apply is about just that. Source: `isTooLargeError` in the handlers of apiserver/pkg/endpoints.
+    fn may_forget_managers(&self) -> bool {
+        !self.internal && !matches!(mutate::patch_type(self.call), Ok(MediaType::ApplyYaml))
     }
 
     /// Normal form and defaults of a hub object.

@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{Clock, Random};
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use store::testing::{EngineFaults, FaultyEngine, engine_in_memory};
+use store::{
+    Commit, CommitError, CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Revision, Transaction,
+};
 
 use crate::world::{Api, World};
 
@@ -178,4 +182,85 @@ async fn addresses_are_neither_given_twice_nor_lost() {
         let distinct: std::collections::BTreeSet<&String> = addresses.iter().collect();
         assert_eq!(distinct.len(), addresses.len(), "seed {seed}: {addresses:?}");
     }
+}
+
+/// An engine that takes no large transactions, as an etcd.
+struct Narrow(Arc<dyn Engine>);
+
+const NARROW_BYTES: usize = 3500;
+
+impl Engine for Narrow {
+    fn commit(&self, transaction: Transaction) -> BoxFuture<'static, Result<Commit, CommitError>> {
+        let size = transaction.size();
+        if size <= NARROW_BYTES {
+            return self.0.commit(transaction);
+        }
+        let limit = NARROW_BYTES;
+        Box::pin(async move { Err(CommitError::TooLarge { size, limit }) })
+    }
+
+    fn range(
+        &self,
+        range: KeyRange,
+        revision: Option<Revision>,
+    ) -> BoxFuture<'static, Result<RangeAnswer, EngineError>> {
+        self.0.range(range, revision)
+    }
+
+    fn stream(&self, after: Revision) -> BoxFuture<'static, Result<Box<dyn CommittedStream>, EngineError>> {
+        self.0.stream(after)
+    }
+
+    fn progress(&self) -> BoxFuture<'static, Result<Progress, EngineError>> {
+        self.0.progress()
+    }
+
+    fn compact(&self, revision: Revision) -> BoxFuture<'static, Result<(), EngineError>> {
+        self.0.compact(revision)
+    }
+}
+
+/// What is too large for the store with those who manage its fields is stored without them, whatever the verb; but for an apply,
+/// which is about them.
+#[tokio::test]
+async fn who_manages_fields_gives_way_to_them() {
+    let engine = engine_in_memory(Clock::real(), Random::seeded(1)).await;
+    let world = World::over(Arc::new(Narrow(engine)), Vec::new(), |_| {}).await;
+    let api = world.api();
+    let data = |value: &str| -> Value {
+        let keys = (100..300).map(|key| (format!("k{key}"), json!(value)));
+        Value::Object(keys.collect())
+    };
+    let map =
+        |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": data(value)});
+    let path = format!("{MAPS}/m");
+    let managers = |object: &Value| object["metadata"]["managedFields"].as_array().map_or(0, Vec::len);
+    let made = api.post(MAPS, &map("")).await.ok();
+    assert_eq!((managers(&made), made["data"].as_object().unwrap().len()), (0, 200));
+    // What is small enough has its manager.
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    let patched = api
+        .patch(&format!("{path}?fieldManager=one"), "merge", &label)
+        .await
+        .ok();
+    assert_eq!(managers(&patched), 1);
+    let change = json!({"data": data("x")});
+    let patched = api
+        .patch(&format!("{path}?fieldManager=two"), "merge", &change)
+        .await
+        .ok();
+    assert_eq!((managers(&patched), &patched["data"]["k299"]), (0, &json!("x")));
+    let put = api.put(&path, &map("y")).await.ok();
+    assert_eq!((managers(&put), &put["data"]["k299"]), (0, &json!("y")));
+    let applied = api
+        .patch(&format!("{path}?fieldManager=three&force=true"), "apply", &map("z"))
+        .await;
+    assert_eq!(
+        (applied.code, &applied.value()["reason"]),
+        (413, &json!("RequestEntityTooLarge"))
+    );
+    assert_eq!(api.get(&path).await.ok()["data"]["k299"], "y");
+    // And what is too large by itself is refused.
+    let change = json!({"data": {"more": "x".repeat(NARROW_BYTES)}});
+    api.patch(&path, "merge", &change).await.refused(413, "");
 }

@@ -4,8 +4,8 @@ use store::{Guard, Transaction};
 
 use api::{GroupResource, Reason, Status, StatusDetails, Value, meta};
 
-use super::metadata::{check_name, dedup_owners, ensure_namespace, generate_name};
-use super::{Write, Written, is_namespaces, run_validate};
+use super::metadata::{check_name, dedup_owners, ensure_namespace, forget_managers, generate_name};
+use super::{Attempt, Write, Written, is_namespaces, run_validate};
 use crate::cluster::Object;
 use crate::custom;
 use crate::managed;
@@ -30,13 +30,18 @@ impl Write<'_> {
         self.create_prepared(object).await
     }
 
-    pub(super) async fn create_prepared(&self, object: Value) -> Result<Written, Status> {
+    pub(super) async fn create_prepared(&self, mut object: Value) -> Result<Written, Status> {
         let generated = meta::name(&object).is_empty() && !meta::text(&object, "generateName").is_empty();
         let mut names = 0;
         loop {
             match self.try_create(&object).await {
-                Ok(Some(written)) => return Ok(written),
-                Ok(None) => {}
+                Ok(Attempt::Done(written)) => return Ok(written),
+                Ok(Attempt::Raced) => {}
+                Ok(Attempt::TooLarge(status)) => {
+                    if !self.may_forget_managers() || !forget_managers(&mut object) {
+                        return Err(status);
+                    }
+                }
                 Err(status) if generated && status.is(Reason::AlreadyExists) => {
                     names += 1;
                     if names == NAME_ATTEMPTS_MAX {
@@ -70,8 +75,8 @@ impl Write<'_> {
         Ok(())
     }
 
-    /// One attempt. `None`: the namespace changed meanwhile, run again.
-    async fn try_create(&self, object: &Value) -> Result<Option<Written>, Status> {
+    /// One attempt. Raced: the namespace changed meanwhile.
+    async fn try_create(&self, object: &Value) -> Result<Attempt, Status> {
         let (call, kind) = (self.call, self.kind());
         if kind.custom.as_ref().is_some_and(|custom| custom.definition.terminating) {
             let why = "create not allowed while custom resource definition is terminating";
@@ -118,7 +123,7 @@ impl Write<'_> {
             if let Some(existing) = call.server.storage.get(kind, self.namespace(), &name)? {
                 return Err(already_exists(&self.resource(), &name, &existing));
             }
-            return Ok(Some(Written {
+            return Ok(Attempt::Done(Written {
                 object: self.as_object(&object, 0)?,
                 created: true,
             }));
@@ -137,12 +142,13 @@ impl Write<'_> {
                     .object
                     .ok_or_else(|| Status::internal("the object that was written cannot be read"))?;
                 let object = custom::shown_one(&call.server, self.served, object).await?;
-                Ok(Some(Written { object, created: true }))
+                Ok(Attempt::Done(Written { object, created: true }))
             }
+            Err(WriteError::TooLarge(status)) => Ok(Attempt::TooLarge(status)),
             Err(WriteError::Failed(status)) => Err(status),
             Err(WriteError::Raced) => match call.server.storage.get(kind, self.namespace(), &name)? {
                 Some(existing) => Err(already_exists(&self.resource(), &name, &existing)),
-                None => Ok(None),
+                None => Ok(Attempt::Raced),
             },
         }
     }

@@ -93,6 +93,11 @@ pub(super) fn keep_system_fields(object: &mut Value, old: &Value) {
     }
 }
 
+/// Takes away who manages which field; false: nothing was said of it.
+pub(super) fn forget_managers(object: &mut Value) -> bool {
+    meta::metadata_mut(object).remove("managedFields").is_some()
+}
+
 pub(super) fn keep_field(object: &mut Value, old: &Value, field: &str) {
     let metadata = meta::metadata_mut(object);
     match old["metadata"].get(field) {

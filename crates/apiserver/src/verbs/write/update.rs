@@ -7,8 +7,10 @@ use store::{Guard, Operation as StoreOperation, Transaction};
 use api::field::{Error, Path};
 use api::{Reason, Status, Value, meta, validation};
 
-use super::metadata::{check_name, deletes_during_update, ensure_namespace, keep_field, keep_system_fields};
-use super::{Make, Write, Written, run_validate};
+use super::metadata::{
+    check_name, deletes_during_update, ensure_namespace, forget_managers, keep_field, keep_system_fields,
+};
+use super::{Attempt, Make, Write, Written, run_validate};
 use crate::allocation::Reservation;
 use crate::cluster::Object;
 use crate::custom;
@@ -21,6 +23,7 @@ impl Write<'_> {
     /// Updates the object with what `make` says; creates it when it is absent and `allow_create`.
     pub async fn update(&self, make: Make<'_>, allow_create: bool) -> Result<Written, Status> {
         let (call, kind) = (self.call, self.kind());
+        let mut forgets = false;
         loop {
             let live = call.server.storage.get(kind, self.namespace(), self.name)?;
             match live {
@@ -46,8 +49,11 @@ impl Write<'_> {
                 }
                 Some(live) => {
                     let live = custom::shown_one(&call.server, self.served, live).await?;
-                    if let Some(written) = self.try_update(&live, make).await? {
-                        return Ok(written);
+                    match self.try_update(&live, make, forgets).await? {
+                        Attempt::Done(written) => return Ok(written),
+                        Attempt::Raced => {}
+                        Attempt::TooLarge(status) if forgets || !self.may_forget_managers() => return Err(status),
+                        Attempt::TooLarge(_) => forgets = true,
                     }
                 }
             }
@@ -70,8 +76,8 @@ impl Write<'_> {
         must_allow(decision, user, &attributes).map(drop)
     }
 
-    /// One attempt. `None`: somebody was faster, run again.
-    async fn try_update(&self, live: &Arc<Object>, make: Make<'_>) -> Result<Option<Written>, Status> {
+    /// One attempt; `forgets`: without telling who manages the fields.
+    async fn try_update(&self, live: &Arc<Object>, make: Make<'_>, forgets: bool) -> Result<Attempt, Status> {
         let (call, kind) = (self.call, self.kind());
         let old = live.value();
         let mut object = make(Some(&old))?;
@@ -90,6 +96,9 @@ impl Write<'_> {
         }
         let review = self.review(Operation::Update, self.name);
         let mut object = self.admit(&review, &object, Some(&old)).await?;
+        if forgets {
+            forget_managers(&mut object);
+        }
         self.check_version(&mut object, live)?;
 
         let now = self.now();
@@ -133,7 +142,7 @@ impl Write<'_> {
         run_validate(self.call, review, Some(&object), Some(&old)).await
     }
 
-    /// The last stage of an update: nothing, a put, or a delete. `None`: somebody was faster, run again.
+    /// The last stage of an update: nothing, a put, or a delete.
     async fn store_update(
         &self,
         live: &Arc<Object>,
@@ -141,13 +150,13 @@ impl Write<'_> {
         object: Value,
         reservation: Reservation,
         review: Option<&Review>,
-    ) -> Result<Option<Written>, Status> {
+    ) -> Result<Attempt, Status> {
         let (call, kind) = (self.call, self.kind());
         let key = kind.key(self.namespace(), self.name);
         let guard = Guard::ModRevision(key.clone().into(), live.revision());
         let gone = deletes_during_update(kind, &object, old);
         if self.options.dry_run {
-            return Ok(Some(Written {
+            return Ok(Attempt::Done(Written {
                 object: self.as_object(&object, live.revision())?,
                 created: false,
             }));
@@ -160,11 +169,11 @@ impl Write<'_> {
             if call.server.storage.is_shared() {
                 match call.server.storage.commit(Transaction::new().guard(guard)).await {
                     Ok(_) => {}
-                    Err(WriteError::Raced) => return Ok(None),
-                    Err(WriteError::Failed(status)) => return Err(status),
+                    Err(WriteError::Raced) => return Ok(Attempt::Raced),
+                    Err(WriteError::Failed(status) | WriteError::TooLarge(status)) => return Err(status),
                 }
             }
-            return Ok(Some(Written {
+            return Ok(Attempt::Done(Written {
                 object: live.clone(),
                 created: false,
             }));
@@ -189,9 +198,10 @@ impl Write<'_> {
                     Some(object) => custom::shown_one(&call.server, self.served, object).await?,
                     None => self.as_object(&object, committed.revision)?,
                 };
-                Ok(Some(Written { object, created: false }))
+                Ok(Attempt::Done(Written { object, created: false }))
             }
-            Err(WriteError::Raced) => Ok(None),
+            Err(WriteError::Raced) => Ok(Attempt::Raced),
+            Err(WriteError::TooLarge(status)) => Ok(Attempt::TooLarge(status)),
             Err(WriteError::Failed(status)) => Err(status),
         }
     }
