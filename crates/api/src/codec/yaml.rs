@@ -91,7 +91,8 @@ fn options(depth_max: usize) -> serde_saphyr::Options {
             max_nodes: NODES_MAX,
             max_events: 2 * NODES_MAX,
         }.expect("invariant: the macro makes a budget")),
-        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        // The tree keeps the last, and sees that there was another.
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: REPLAYED_EVENTS_MAX },
         legacy_octal_numbers: true,
         with_snippet: false,
@@ -378,6 +379,8 @@ mod tests {
             ("a:\n- 1\na:\n- 2\n", vec!["line 4: key \"a\""]),
             ("a:\nb: 1\na:\nb: 2\n", vec!["line 3: key \"a\"", "line 4: key \"b\""]),
             ("yes: c\ntrue: d\n", vec!["line 2: key true"]),
+            ("data:\n  1: a\n  x: b\n  1: c\n", vec!["line 4: key 1"]),
+            ("11: a\n0xB: b\n", vec!["line 2: key 11"]),
             // Read as JSON, and told as YAML.
             ("{\"a\": 1,\n\"a\": 2}", vec!["line 2: key \"a\""]),
             // Two keys for go-yaml, and one in JSON.

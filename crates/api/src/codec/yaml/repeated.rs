@@ -1,8 +1,7 @@
 //! Keys that a YAML document gives twice, told by line as go-yaml's strict reader tells them.
 //!
 //! A reading of its own, for documents that are known to have some: lines cost more than the tree does. Two keys are the
-//! same here when they are so before they become text, as there: `true` and `"true"` are two. Of integers the YAML reader
-//! itself keeps the last and says nothing; no field of the API has one for a name.
+//! same here when they are so before they become text, as there: `true` and `"true"` are two, `11` and `0xB` one.
 
 use std::collections::HashSet;
 use std::fmt;
