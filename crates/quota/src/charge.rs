@@ -9,7 +9,7 @@ use api::{GroupResource, Value};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::amounts::{self, Amounts, List};
-use crate::names::{DEVICE_CLASS, STORAGE_CLASS, count_name, is_native};
+use crate::names::{DEVICE_CLASS, STORAGE_CLASS, count_name, is_extended_resource};
 use crate::scopes::Scopes;
 
 /// Devices that a request for all of them may be given. Source: `resource.AllocationResultsMaxSize`.
@@ -101,7 +101,7 @@ pub(crate) fn of_lists(requests: &Amounts, limits: &Amounts) -> Amounts {
         if plain {
             usage.insert(name.clone(), amount.clone());
         }
-        if plain || !is_native(name) {
+        if plain || is_extended_resource(name) {
             usage.insert(format!("requests.{name}"), amount.clone());
         }
     }
@@ -202,14 +202,15 @@ mod tests {
     #[test]
     fn pods_take_what_they_ask_for() {
         let spec = json!({"overhead": {"cpu": "100m", "memory": "1Mi"}, "containers": [{"resources": {
-            "requests": {"cpu": "1", "hugepages-2Mi": "4Mi", "example.com/gpu": "2", "x.kubernetes.io/y": "1"},
+            "requests": {"cpu": "1", "hugepages-2Mi": "4Mi", "example.com/gpu": "2", "x.kubernetes.io/y": "1",
+                "deviceclass.resource.kubernetes.io/tpu": "3"},
             "limits": {"cpu": "2", "example.com/gpu": "2"}}}]});
         check(
             "pods",
             json!({"spec": spec}),
             json!({"count/pods": "1", "pods": "1", "cpu": "1100m", "requests.cpu": "1100m", "limits.cpu": "2100m",
                 "memory": "1Mi", "requests.memory": "1Mi", "hugepages-2Mi": "4Mi", "requests.hugepages-2Mi": "4Mi",
-                "requests.example.com/gpu": "2"}),
+                "requests.example.com/gpu": "2", "requests.deviceclass.resource.kubernetes.io/tpu": "3"}),
         );
         check(
             "pods",

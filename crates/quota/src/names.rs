@@ -10,6 +10,8 @@ const CLAIMS: [&str; 2] = ["persistentvolumeclaims", "requests.storage"];
 pub(crate) const STORAGE_CLASS: &str = ".storageclass.storage.k8s.io/";
 /// After a device class.
 pub(crate) const DEVICE_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
+/// Before a device class, in the name under which pods ask for its devices.
+const IMPLICIT: &str = "deviceclass.resource.kubernetes.io/";
 /// What is counted of pods that have not ended, besides huge pages and extended resources.
 const PODS: [&str; 10] = [
     "pods",
@@ -82,9 +84,15 @@ fn is_huge_pages(name: &str) -> bool {
     name.strip_prefix("requests.").unwrap_or(name).starts_with("hugepages-")
 }
 
-/// `requests.example.com/gpu`. Limits of extended resources are their requests and have no name.
+/// `requests.example.com/gpu`, `requests.deviceclass.resource.kubernetes.io/gpu`. Limits of extended resources are their requests
+/// and have no name.
 fn is_extended(name: &str) -> bool {
-    name.starts_with("requests.") && !is_native(name)
+    name.strip_prefix("requests.").is_some_and(is_extended_resource)
+}
+
+/// Whether pods ask for it as for an extended resource: under a name of somebody else's, or under that of a DeviceClass.
+pub(crate) fn is_extended_resource(name: &str) -> bool {
+    !is_native(name) || name.starts_with(IMPLICIT)
 }
 
 /// Whether a resource's name is one of Kubernetes' own.
@@ -105,6 +113,8 @@ mod tests {
             ("hugepages-2Mi", Some("pods")),
             ("requests.hugepages-2Mi", Some("pods")),
             ("requests.example.com/gpu", Some("pods")),
+            ("requests.deviceclass.resource.kubernetes.io/gpu", Some("pods")),
+            ("requests.other.kubernetes.io/gpu", None),
             ("example.com/gpu", None),
             ("count/pods", Some("pods")),
             ("count/deployments.apps", Some("deployments.apps")),
