@@ -5,12 +5,14 @@
 
 pub mod amounts;
 mod charge;
+mod devices;
 mod names;
 mod quotas;
 mod scopes;
 
 pub use amounts::Amounts;
 pub use charge::Charge;
+pub use devices::{Consumer, DeviceClasses, MadeFor};
 pub use names::{count_name, is_tracked, tracked_by, tracks};
 pub use quotas::{Quota, constraints, pretty, pretty_names};
 pub use scopes::{Scopes, Selector, is_best_effort};

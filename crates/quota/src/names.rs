@@ -11,7 +11,7 @@ pub(crate) const STORAGE_CLASS: &str = ".storageclass.storage.k8s.io/";
 /// After a device class.
 pub(crate) const DEVICE_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
 /// Before a device class, in the name under which pods ask for its devices.
-const IMPLICIT: &str = "deviceclass.resource.kubernetes.io/";
+pub(crate) const IMPLICIT: &str = "deviceclass.resource.kubernetes.io/";
 /// What is counted of pods that have not ended, besides huge pages and extended resources.
 const PODS: [&str; 10] = [
     "pods",
@@ -52,32 +52,33 @@ pub fn tracks(resource: &GroupResource, name: &str) -> bool {
                     .split_once(STORAGE_CLASS)
                     .is_some_and(|(_, counted)| CLAIMS.contains(&counted))
         }
-        ("resource.k8s.io", "resourceclaims") => name.ends_with(DEVICE_CLASS),
+        ("resource.k8s.io", "resourceclaims") => name.ends_with(DEVICE_CLASS) || is_extended(name),
         ("", plural) => OLD_COUNTS.contains(&plural) && name == plural,
         _ => false,
     }
 }
 
-/// The resource that a limit of that name is about; `None`: nothing counts it.
-pub fn tracked_by(name: &str) -> Option<GroupResource> {
+/// The resources that a limit of that name is about: none, where nothing counts it; two, where claims take the devices that pods
+/// ask for by name.
+pub fn tracked_by(name: &str) -> Vec<GroupResource> {
     let of = |group: &str, resource: &str| GroupResource {
         group: group.into(),
         resource: resource.into(),
     };
     if let Some(counted) = name.strip_prefix("count/") {
         let (resource, group) = counted.split_once('.').unwrap_or((counted, ""));
-        return Some(of(group, resource)).filter(is_tracked);
+        return Some(of(group, resource)).filter(is_tracked).into_iter().collect();
     }
     if OLD_COUNTS.contains(&name) {
-        return Some(of("", name));
+        return vec![of("", name)];
     }
     let known = [
         of("", "services"),
         of("", "persistentvolumeclaims"),
-        of("resource.k8s.io", "resourceclaims"),
         of("", "pods"),
+        of("resource.k8s.io", "resourceclaims"),
     ];
-    known.into_iter().find(|resource| tracks(resource, name))
+    known.into_iter().filter(|resource| tracks(resource, name)).collect()
 }
 
 fn is_huge_pages(name: &str) -> bool {
@@ -105,15 +106,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_name_is_about_one_resource() {
+    fn each_name_is_about_its_resources() {
         for (name, expect) in [
             ("pods", Some("pods")),
             ("requests.cpu", Some("pods")),
             ("limits.ephemeral-storage", Some("pods")),
             ("hugepages-2Mi", Some("pods")),
             ("requests.hugepages-2Mi", Some("pods")),
-            ("requests.example.com/gpu", Some("pods")),
-            ("requests.deviceclass.resource.kubernetes.io/gpu", Some("pods")),
+            ("requests.example.com/gpu", Some("pods resourceclaims.resource.k8s.io")),
+            (
+                "requests.deviceclass.resource.kubernetes.io/gpu",
+                Some("pods resourceclaims.resource.k8s.io"),
+            ),
             ("requests.other.kubernetes.io/gpu", None),
             ("example.com/gpu", None),
             ("count/pods", Some("pods")),
@@ -137,11 +141,8 @@ mod tests {
             ("limits.storage", None),
             ("x", None),
         ] {
-            let resource = tracked_by(name);
-            assert_eq!(resource.as_ref().map(ToString::to_string).as_deref(), expect, "{name}");
-            if let Some(resource) = resource {
-                assert!(tracks(&resource, name), "{name}");
-            }
+            let resources: Vec<String> = tracked_by(name).iter().map(ToString::to_string).collect();
+            assert_eq!(resources.join(" "), expect.unwrap_or(""), "{name}");
         }
     }
 }

@@ -16,7 +16,10 @@ use api::field::{self, Error, ErrorList, Path};
 use api::{GroupResource, Reason, Status, Value, meta};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use quota::{Amounts, Charge, Quota, Scopes, Selector, amounts, constraints, is_tracked, pretty_names};
+use quota::{
+    Amounts, Charge, Consumer, DeviceClasses, MadeFor, Quota, Scopes, Selector, amounts, constraints, is_tracked,
+    pretty_names,
+};
 use serde_json::json;
 
 use crate::cluster::Object;
@@ -196,8 +199,8 @@ impl ResourceQuota {
         }
         let resource = review.resource.group_resource();
         // The end of a pod that is being deleted does not matter here: it is not new and is not resized.
-        let new = Charge::of(&resource, object);
-        let old = old.map(|old| Charge::of(&resource, old));
+        let new = charge(review, &resource, object);
+        let old = old.map(|old| charge(review, &resource, old));
         check_sign(review, &new.usage)?;
         let mut covered = Covered::default();
         let mut taken = Vec::new();
@@ -279,6 +282,34 @@ impl ResourceQuota {
             )),
         }
     }
+}
+
+/// What an object takes; claims for devices also by the names of extended resources that their classes stand for.
+fn charge(review: &Review, resource: &GroupResource, object: &Value) -> Charge {
+    let mut charge = Charge::of(resource, object);
+    if (&*resource.group, &*resource.resource) != ("resource.k8s.io", "resourceclaims") {
+        return charge;
+    }
+    let classes = GroupResource {
+        group: resource.group.clone(),
+        resource: "deviceclasses".into(),
+    };
+    let classes = review.cluster.list(&classes, None);
+    let classes = DeviceClasses::of(classes.iter().map(|class| class.value()));
+    let made_for = MadeFor::of(object);
+    let pod = made_for.as_ref().and_then(|made_for| {
+        let pods = GroupResource {
+            group: String::new(),
+            resource: "pods".into(),
+        };
+        let pod = review.cluster.get(&pods, &review.namespace, &made_for.pod)?.value();
+        let usage = Charge::of(&pods, &pod).usage;
+        let claims = review.cluster.list(resource, Some(&review.namespace));
+        let others = claims.iter().filter_map(|claim| MadeFor::of(&claim.value()));
+        made_for.counted(&Consumer::of(&pod, usage), others).cloned()
+    });
+    classes.add_names(&mut charge, pod.as_ref());
+    charge
 }
 
 /// What the quotas of a namespace say of an object.

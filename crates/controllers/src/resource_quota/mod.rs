@@ -11,23 +11,25 @@ mod monitor;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use api::{GroupResource, Value, meta};
 use client::informer::{Delta, Informer, Selection};
 use client::queue::WorkQueue;
 use client::worker::Next;
-use client::{Error, resources};
+use client::{Error, Resource, resources};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use quota::{Amounts, Quota, tracked_by};
+use quota::{Amounts, DeviceClasses, Quota, amounts, tracked_by};
 
 use crate::context::{Context, Name, Pace, synced};
-use monitor::Monitor;
+use monitor::{Devices, Monitor};
 
 /// Source: `--concurrent-resource-quota-syncs`.
 const WORKERS: usize = 5;
+/// What claims are for, and pods ask for by name.
+const DEVICE_CLASSES: Resource = Resource::new("resource.k8s.io", "v1", "deviceclasses", "DeviceClass", false);
 /// What a resource has to be able to do to be counted. Source: `GetQuotableResources`.
 const COUNTABLE: [&str; 4] = ["create", "list", "watch", "delete"];
 
@@ -41,6 +43,7 @@ pub(crate) fn start(context: Context) {
         quotas: quotas.clone(),
         queue: WorkQueue::new().named("resourcequota_primary"),
         monitors: Mutex::default(),
+        classes: OnceLock::new(),
         written: Mutex::default(),
         charged: Mutex::default(),
         pace: Pace::default(),
@@ -61,6 +64,8 @@ struct Controller {
     quotas: Informer<Value>,
     queue: WorkQueue<Name>,
     monitors: Mutex<HashMap<GroupResource, Arc<dyn Monitor>>>,
+    /// Known once claims for devices are counted.
+    classes: OnceLock<Informer<Value>>,
     /// What the controller itself wrote last as `status.used`: no charge.
     written: Mutex<HashMap<Name, Amounts>>,
     /// Up to which revision a resource has to be known before a quota is counted.
@@ -102,7 +107,7 @@ impl Controller {
             return Ok(Next::Wait);
         };
         let quota = Quota::of(&stored);
-        let resources: BTreeSet<GroupResource> = quota.wanted.keys().filter_map(|name| tracked_by(name)).collect();
+        let resources: BTreeSet<GroupResource> = quota.wanted.keys().flat_map(|name| tracked_by(name)).collect();
         let mut monitors = Vec::new();
         for resource in resources {
             if let Some(monitor) = self.monitor(&resource).await? {
@@ -120,9 +125,20 @@ impl Controller {
             }
         }
         let now = self.context.clock.now();
+        let classes = match self.classes.get() {
+            Some(classes) if !synced(classes).await => return Ok(Next::Wait),
+            Some(classes) => DeviceClasses::of(classes.list().iter().map(|class| Value::clone(class))),
+            None => DeviceClasses::default(),
+        };
+        let is_pods = |resource: &GroupResource| resource.group.is_empty() && resource.resource == "pods";
+        let pods = monitors.iter().find(|(resource, _)| is_pods(resource));
+        let devices = Devices {
+            classes: &classes,
+            pods: pods.map(|(_, monitor)| &**monitor),
+        };
         let counts: Vec<_> = monitors
             .iter()
-            .map(|(_, monitor)| monitor.count(&key.0, &quota, now))
+            .map(|(_, monitor)| monitor.count(&key.0, &quota, now, &devices))
             .collect();
         let until = counts.iter().filter_map(|count| count.until).min();
         let next = until.map_or(Next::Wait, |until| Next::After(wait(now, until)));
@@ -168,6 +184,9 @@ impl Controller {
         let Some(resource) = countable.find(|one| one.namespaced && one.group_resource() == *wanted) else {
             return Ok(None);
         };
+        if *wanted == claims() {
+            self.follow_classes();
+        }
         let mut monitors = self.monitors.lock();
         let monitor = monitors.entry(wanted.clone()).or_insert_with(|| {
             let controller = Arc::downgrade(self);
@@ -178,6 +197,26 @@ impl Controller {
             })
         });
         Ok(Some(monitor.clone()))
+    }
+
+    /// A class that comes, goes or stands for something else changes what all claims take.
+    fn follow_classes(self: &Arc<Self>) {
+        self.classes.get_or_init(|| {
+            let classes = self
+                .context
+                .informers
+                .informer_of::<Value>(DEVICE_CLASSES, Selection::all());
+            let controller = Arc::downgrade(self);
+            self.context.watch(&classes, move |delta| {
+                let Some(controller) = controller.upgrade().filter(|_| !matches!(delta, Delta::Synced)) else {
+                    return;
+                };
+                for quota in controller.quotas.list() {
+                    controller.queue.add(key_of(&quota));
+                }
+            });
+            classes
+        });
     }
 
     fn recount(&self, namespace: &str) {
@@ -197,17 +236,26 @@ impl Controller {
     }
 }
 
+fn claims() -> GroupResource {
+    GroupResource {
+        group: DEVICE_CLASSES.group.to_string(),
+        resource: "resourceclaims".into(),
+    }
+}
+
 /// The resources of which something else is used now.
 fn charged_resources(old: &Amounts, new: &Amounts) -> BTreeSet<GroupResource> {
     let changed = new.iter().filter(|(name, amount)| old.get(*name) != Some(amount));
-    changed.filter_map(|(name, _)| tracked_by(name)).collect()
+    changed.flat_map(|(name, _)| tracked_by(name)).collect()
 }
 
 /// What is used of all that is limited: as counted, and as it was where nothing counts it.
 fn used<'a>(quota: &Quota, counts: impl Iterator<Item = &'a Amounts>) -> Amounts {
     let mut used = quota.used.clone();
     used.retain(|name, _| quota.wanted.contains_key(name));
-    used.extend(counts.flatten().map(|(name, amount)| (name.clone(), amount.clone())));
+    let mut counted = Amounts::new();
+    counts.for_each(|count| amounts::add(&mut counted, count));
+    used.extend(counted);
     used
 }
 
@@ -219,7 +267,6 @@ fn wait(now: Timestamp, until: Timestamp) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use client::Resource;
     use serde_json::json;
 
     use super::*;
@@ -278,6 +325,42 @@ mod tests {
         bench.api.take_requests();
         bench.idle().await;
         assert_eq!(bench.api.take_writes(), Vec::<String>::new(), "idle means idle");
+        bench.end().await;
+    }
+
+    /// Pods ask for devices by name, claims by class; a claim that was made for a pod takes nothing more.
+    #[tokio::test(start_paused = true)]
+    async fn devices_count_by_the_name_that_their_class_stands_for() {
+        const CLAIMS: Resource = Resource::new("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim", true);
+        let bench = bench();
+        bench.api.serve(CLAIMS);
+        bench.api.serve(DEVICE_CLASSES);
+        let claim = |name: &str| {
+            json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": name, "namespace": "n"},
+                "spec": {"devices": {"requests": [{"exactly": {"deviceClassName": "gpu", "count": 2}}]}}})
+        };
+        let mut pod = pod("p", "1");
+        pod["spec"]["containers"][0]["resources"]["requests"] = json!({"example.com/gpu": "2"});
+        bench.api.put(pod);
+        bench.api.put(claim("own"));
+        bench.api.put(quota(json!({"requests.example.com/gpu": "9"})));
+        start(bench.context("resourcequota-controller"));
+        bench.idle().await;
+        let used = |bench: &Bench| status(bench)["used"]["requests.example.com/gpu"].clone();
+        assert_eq!(used(&bench), "2");
+        let class = json!({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "gpu"},
+            "spec": {"extendedResourceName": "example.com/gpu"}});
+        bench.api.put(class);
+        bench.idle().await;
+        assert_eq!(used(&bench), "4");
+        let stored = bench.api.get(&resources::PODS, "n", "p").unwrap();
+        let mut made = claim("made");
+        made["metadata"]["annotations"] = json!({"resource.kubernetes.io/extended-resource-claim": "true"});
+        made["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p",
+            "uid": stored["metadata"]["uid"], "controller": true}]);
+        bench.api.put(made);
+        bench.idle().await;
+        assert_eq!(used(&bench), "4");
         bench.end().await;
     }
 

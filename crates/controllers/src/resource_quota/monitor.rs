@@ -1,5 +1,6 @@
 //! A resource that some quota counts: an informer of its own, started when the first quota asks for it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use api::GroupResource;
@@ -8,7 +9,7 @@ use client::informer::{Delta, Informer, Selection};
 use client::{PartialObject, Resource};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use quota::{Amounts, Charge, Quota, amounts, tracks};
+use quota::{Amounts, Charge, Consumer, DeviceClasses, Quota, amounts, tracks};
 
 use super::views::{Claims, Counted, Measured, Pods, ResourceClaims, Services};
 use crate::context::Context;
@@ -25,7 +26,18 @@ pub(super) trait Monitor: Send + Sync {
     fn seen(&self, revision: u64) -> BoxFuture<'static, bool>;
 
     /// What the objects of a namespace take of what a quota limits.
-    fn count(&self, namespace: &str, quota: &Quota, now: Timestamp) -> Count;
+    fn count(&self, namespace: &str, quota: &Quota, now: Timestamp, devices: &Devices<'_>) -> Count;
+
+    /// A pod, when pods are what is watched.
+    fn pod(&self, namespace: &str, name: &str) -> Option<Consumer>;
+}
+
+/// What has to be known to count claims for devices.
+pub(super) struct Devices<'a> {
+    /// What their classes stand for.
+    pub classes: &'a DeviceClasses,
+    /// The pods that they may have been made for.
+    pub pods: Option<&'a dyn Monitor>,
 }
 
 /// What was counted.
@@ -72,7 +84,7 @@ fn watch<T: Counted>(
     let stop = context.shutdown.child();
     let informer = Informer::<T>::start(client, resource, Selection::all(), context.random.fork(), stop);
     context.watch(&informer, move |delta| match delta {
-        Delta::Updated { old, new } if old.charge() == new.charge() => {}
+        Delta::Updated { old, new } if old.charge() == new.charge() && old.pod() == new.pod() => {}
         Delta::Added(object) | Delta::Deleted(object) | Delta::Updated { new: object, .. } => {
             changed(object.meta().namespace());
         }
@@ -99,18 +111,35 @@ impl<T: Counted> Monitor for Watched<T> {
         Box::pin(async move { informer.seen(&revision.to_string()).await })
     }
 
-    fn count(&self, namespace: &str, quota: &Quota, now: Timestamp) -> Count {
+    fn count(&self, namespace: &str, quota: &Quota, now: Timestamp, devices: &Devices<'_>) -> Count {
         let objects = self.informer.list_namespace(namespace);
-        let charges = objects.iter().map(|object| object.charge().unwrap_or(&self.plain));
+        let charges = objects.iter().map(|object| {
+            let charge = object.charge().unwrap_or(&self.plain);
+            if !T::TAKES_DEVICES {
+                return Cow::Borrowed(charge);
+            }
+            let mut charge = charge.clone();
+            let made_for = object.made_for();
+            let pod = made_for.and_then(|made_for| devices.pods?.pod(namespace, &made_for.pod));
+            let others = || objects.iter().filter_map(|other| other.made_for().cloned());
+            let counted = made_for.zip(pod.as_ref());
+            let counted = counted.and_then(|(made_for, pod)| made_for.counted(pod, others()));
+            devices.classes.add_names(&mut charge, counted);
+            Cow::Owned(charge)
+        });
         let mut count = sum(&self.resource, charges, quota, now);
         count.objects = objects.len();
         count
+    }
+
+    fn pod(&self, namespace: &str, name: &str) -> Option<Consumer> {
+        self.informer.get(namespace, name)?.pod()
     }
 }
 
 fn sum<'a>(
     resource: &GroupResource,
-    charges: impl Iterator<Item = &'a Charge>,
+    charges: impl Iterator<Item = Cow<'a, Charge>>,
     quota: &Quota,
     now: Timestamp,
 ) -> Count {
@@ -160,7 +189,12 @@ mod tests {
             (10, json!({"pods": "3", "requests.cpu": "7500m"}), Some(20)),
             (21, json!({"pods": "2", "requests.cpu": "3500m"}), None),
         ] {
-            let count = sum(&pods, charges.iter(), &quota, Timestamp::from_second(now).unwrap());
+            let count = sum(
+                &pods,
+                charges.iter().map(Cow::Borrowed),
+                &quota,
+                Timestamp::from_second(now).unwrap(),
+            );
             assert_eq!(count.used, amounts::amounts(&expect));
             assert_eq!(count.until.map(Timestamp::as_second), until);
         }
