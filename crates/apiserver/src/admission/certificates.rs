@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use api::{GroupResource, Status, Value};
-use futures::future::BoxFuture;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Name};
 
-use crate::pipeline::{Authorizer, Operation, Plugin, Review};
+use super::judge::Judge;
+use crate::pipeline::{Authorizer, Operation, Review};
 use crate::request::{Attributes, SYSTEM_MASTERS};
 
 const GROUP: &str = "certificates.k8s.io";
@@ -38,21 +38,6 @@ impl Certificates {
             subresource,
             authorizer: authorizer.clone(),
         })
-    }
-
-    async fn check(&self, review: &Review, object: &Value, old: Option<&Value>) -> Result<(), Status> {
-        let signer = |of: &Value| of["spec"]["signerName"].as_str().unwrap_or("").to_owned();
-        match (&*review.subresource, review.operation, old) {
-            ("", Operation::Create, _) if signer(object) == CLIENT_SIGNER && asks_for_masters(object) => {
-                let why = format!("use of {CLIENT_SIGNER} signer with {SYSTEM_MASTERS} group is not allowed");
-                Err(review.forbidden(&why))
-            }
-            ("approval", Operation::Update, Some(old)) => self.must(review, "approve", &signer(old)).await,
-            ("status", Operation::Update, Some(old)) if signs(object, old) => {
-                self.must(review, "sign", &signer(old)).await
-            }
-            _ => Ok(()),
-        }
     }
 
     async fn must(&self, review: &Review, verb: &str, signer: &str) -> Result<(), Status> {
@@ -127,29 +112,27 @@ fn with_subject<T>(object: &Value, look: impl FnOnce(&X509Name<'_>) -> T) -> Opt
     Some(look(&request.certification_request_info.subject))
 }
 
-impl Plugin for Certificates {
+impl Judge for Certificates {
     fn name(&self) -> &'static str {
         self.name
     }
 
-    fn handles(&self, operation: Operation) -> bool {
-        matches!(operation, Operation::Create | Operation::Update)
-    }
-
-    fn validate<'a>(
-        &'a self,
-        review: &'a Review,
-        object: Option<&'a Value>,
-        old: Option<&'a Value>,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        let about = review.is_about(GROUP, RESOURCE, self.subresource);
-        let object = object.filter(|_| about);
-        Box::pin(async move {
-            match object {
-                Some(object) => self.check(review, object, old).await,
-                None => Ok(()),
+    async fn judge(&self, review: &Review, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+        if !review.is_about(GROUP, RESOURCE, self.subresource) {
+            return Ok(());
+        }
+        let signer = |of: &Value| of["spec"]["signerName"].as_str().unwrap_or("").to_owned();
+        match (&*review.subresource, review.operation, old) {
+            ("", Operation::Create, _) if signer(object) == CLIENT_SIGNER && asks_for_masters(object) => {
+                let why = format!("use of {CLIENT_SIGNER} signer with {SYSTEM_MASTERS} group is not allowed");
+                Err(review.forbidden(&why))
             }
-        })
+            ("approval", Operation::Update, Some(old)) => self.must(review, "approve", &signer(old)).await,
+            ("status", Operation::Update, Some(old)) if signs(object, old) => {
+                self.must(review, "sign", &signer(old)).await
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -157,11 +140,12 @@ impl Plugin for Certificates {
 mod tests {
     use base64::Engine as _;
     use futures::executor::block_on;
+    use futures::future::BoxFuture;
     use serde_json::json;
 
     use super::super::testing::World;
     use super::*;
-    use crate::pipeline::{Decision, RuleSet};
+    use crate::pipeline::{Decision, Plugin, RuleSet};
     use crate::request::UserInfo;
 
     /// Jane may approve for one signer and sign for a whole domain.

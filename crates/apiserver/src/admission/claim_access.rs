@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use api::field::{Error, ErrorList, Path};
 use api::{GroupResource, Status, Value, validation};
-use futures::future::BoxFuture;
 
-use crate::pipeline::{Authorizer, Decision, Operation, Plugin, Review, forbidden};
+use super::judge::Judge;
+use crate::pipeline::{Authorizer, Decision, Review, forbidden};
 use crate::request::Attributes;
 
 const GROUP: &str = "resource.k8s.io";
@@ -26,37 +26,15 @@ pub struct ClaimAccess {
     authorizer: Arc<dyn Authorizer>,
 }
 
-impl Plugin for ClaimAccess {
+impl Judge for ClaimAccess {
     fn name(&self) -> &'static str {
         "ResourceClaimAccess"
     }
 
-    fn handles(&self, operation: Operation) -> bool {
-        matches!(operation, Operation::Create | Operation::Update)
-    }
-
-    fn validate<'a>(
-        &'a self,
-        review: &'a Review,
-        object: Option<&'a Value>,
-        old: Option<&'a Value>,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(self.check(review, object, old))
-    }
-}
-
-// === impl ClaimAccess ===
-
-impl ClaimAccess {
-    /// The plug-in; `authorizer` knows who may bind claims and speak for drivers.
-    pub fn new(authorizer: Arc<dyn Authorizer>) -> ClaimAccess {
-        ClaimAccess { authorizer }
-    }
-
-    async fn check(&self, review: &Review, object: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
-        let Some(object) = object.filter(|_| review.resource.group == GROUP) else {
+    async fn judge(&self, review: &Review, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+        if review.resource.group != GROUP {
             return Ok(());
-        };
+        }
         let errors = match (&*review.resource.resource, &*review.subresource, old) {
             // The specs of both stay as they are.
             ("resourceclaims", "", None) => administrator(review, &object["spec"]["devices"]["requests"], asks_path),
@@ -81,6 +59,15 @@ impl ClaimAccess {
             true => Ok(()),
             false => Err(Status::invalid(&review.kind.group_kind(), &review.name, &errors)),
         }
+    }
+}
+
+// === impl ClaimAccess ===
+
+impl ClaimAccess {
+    /// The plug-in; `authorizer` knows who may bind claims and speak for drivers.
+    pub fn new(authorizer: Arc<dyn Authorizer>) -> ClaimAccess {
+        ClaimAccess { authorizer }
     }
 
     /// What was allocated, and for whom, is said by who may bind claims, wherever they are.
@@ -256,6 +243,7 @@ mod tests {
     use super::super::testing::World;
     use super::*;
     use crate::authorization::Rbac;
+    use crate::pipeline::Operation;
     use crate::request::UserInfo;
 
     const ROLES: &str = "clusterroles.rbac.authorization.k8s.io";
@@ -315,7 +303,7 @@ mod tests {
         }
         review.user = Arc::new(who);
         let plugin = ClaimAccess::new(Arc::new(Rbac::new(&world)));
-        let verdict = futures::executor::block_on(plugin.check(&review, Some(&new), old.as_ref()));
+        let verdict = futures::executor::block_on(plugin.judge(&review, &new, old.as_ref()));
         verdict.map_err(|status| status.message)
     }
 

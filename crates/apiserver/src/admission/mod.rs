@@ -12,6 +12,7 @@ mod default_toleration_seconds;
 mod dynamic;
 mod event_rate_limit;
 mod image_policy;
+mod judge;
 mod limit_ranger;
 mod namespace_auto_provision;
 mod namespace_lifecycle;

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::{Status, Value};
-use futures::future::BoxFuture;
 
-use crate::pipeline::{Authorizer, Decision, Operation, Plugin, Review};
+use super::judge::Judge;
+use crate::pipeline::{Authorizer, Decision, Operation, Review};
 use crate::request::Attributes;
 
 /// The plug-in.
@@ -33,47 +33,6 @@ impl OwnerReferences {
             authorizer,
             resources: rows.iter().map(resource).collect(),
         }
-    }
-
-    async fn check(&self, review: &Review, object: &Value, old: Option<&Value>) -> Result<(), Status> {
-        // What a kubelet does with a pod's status it does for the pod.
-        if review.is_about("", "pods", "status") || owners(object) == old.map_or(&[][..], owners) {
-            return Ok(());
-        }
-        if review.operation != Operation::Create {
-            let attributes = Attributes {
-                verb: "delete".into(),
-                group: review.resource.group.clone(),
-                version: review.resource.version.clone(),
-                resource: review.resource.resource.clone(),
-                subresource: review.subresource.clone(),
-                namespace: review.namespace.clone(),
-                name: review.name.clone(),
-                is_resource: true,
-                ..Attributes::default()
-            };
-            self.must(
-                review,
-                &attributes,
-                "cannot set an ownerRef on a resource you can't delete",
-            )
-            .await?;
-        }
-        for owner in owners(object)
-            .iter()
-            .filter(|owner| owner["blockOwnerDeletion"] == true)
-        {
-            let before = old.map_or(&[][..], owners);
-            let same = |other: &&Value| other["uid"] == owner["uid"] && other["blockOwnerDeletion"] == true;
-            if before.iter().any(|other| same(&other)) {
-                continue;
-            }
-            let attributes = self.finalizers(review, owner)?;
-            let what =
-                "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on";
-            self.must(review, &attributes, what).await?;
-        }
-        Ok(())
     }
 
     async fn must(&self, review: &Review, attributes: &Attributes, what: &str) -> Result<(), Status> {
@@ -123,33 +82,57 @@ fn owners(object: &Value) -> &[Value] {
         .map_or(&[], Vec::as_slice)
 }
 
-impl Plugin for OwnerReferences {
+impl Judge for OwnerReferences {
     fn name(&self) -> &'static str {
         "OwnerReferencesPermissionEnforcement"
     }
 
-    fn handles(&self, operation: Operation) -> bool {
-        matches!(operation, Operation::Create | Operation::Update)
-    }
-
-    fn validate<'a>(
-        &'a self,
-        review: &'a Review,
-        object: Option<&'a Value>,
-        old: Option<&'a Value>,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            match object {
-                Some(object) => self.check(review, object, old).await,
-                None => Ok(()),
+    async fn judge(&self, review: &Review, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+        // What a kubelet does with a pod's status it does for the pod.
+        if review.is_about("", "pods", "status") || owners(object) == old.map_or(&[][..], owners) {
+            return Ok(());
+        }
+        if review.operation != Operation::Create {
+            let attributes = Attributes {
+                verb: "delete".into(),
+                group: review.resource.group.clone(),
+                version: review.resource.version.clone(),
+                resource: review.resource.resource.clone(),
+                subresource: review.subresource.clone(),
+                namespace: review.namespace.clone(),
+                name: review.name.clone(),
+                is_resource: true,
+                ..Attributes::default()
+            };
+            self.must(
+                review,
+                &attributes,
+                "cannot set an ownerRef on a resource you can't delete",
+            )
+            .await?;
+        }
+        for owner in owners(object)
+            .iter()
+            .filter(|owner| owner["blockOwnerDeletion"] == true)
+        {
+            let before = old.map_or(&[][..], owners);
+            let same = |other: &&Value| other["uid"] == owner["uid"] && other["blockOwnerDeletion"] == true;
+            if before.iter().any(|other| same(&other)) {
+                continue;
             }
-        })
+            let attributes = self.finalizers(review, owner)?;
+            let what =
+                "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on";
+            self.must(review, &attributes, what).await?;
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use futures::executor::block_on;
+    use futures::future::BoxFuture;
     use serde_json::json;
 
     use super::super::testing::World;
@@ -216,7 +199,7 @@ mod tests {
             };
             let review = World::default().review(operation, "", "pods", "", "n", "p");
             let plugin = OwnerReferences::new(Arc::new(Rights(rights)));
-            let verdict = block_on(plugin.check(&review, &new, old.as_ref()));
+            let verdict = block_on(plugin.judge(&review, &new, old.as_ref()));
             assert_eq!(verdict.err().map(|status| status.message), expect, "{new}");
         }
     }

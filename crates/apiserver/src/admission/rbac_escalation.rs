@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use api::{GroupResource, Status, Value};
-use futures::future::BoxFuture;
 
+use super::judge::Judge;
 use crate::authorization::{Rbac, Rule};
-use crate::pipeline::{Authorizer, Operation, Plugin, Review};
+use crate::pipeline::{Authorizer, Review};
 use crate::request::{Attributes, SYSTEM_MASTERS};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -20,22 +20,21 @@ pub struct RbacEscalation {
     authorizer: Arc<dyn Authorizer>,
 }
 
-impl Plugin for RbacEscalation {
+impl Judge for RbacEscalation {
     fn name(&self) -> &'static str {
         "RBACEscalation"
     }
 
-    fn handles(&self, operation: Operation) -> bool {
-        matches!(operation, Operation::Create | Operation::Update)
-    }
-
-    fn validate<'a>(
-        &'a self,
-        review: &'a Review,
-        object: Option<&'a Value>,
-        old: Option<&'a Value>,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(self.check(review, object, old))
+    async fn judge(&self, review: &Review, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+        let is_other = review.resource.group != GROUP || !review.subresource.is_empty();
+        if is_other || review.user.is_in(SYSTEM_MASTERS) {
+            return Ok(());
+        }
+        match &*review.resource.resource {
+            "roles" | "clusterroles" => self.check_role(review, object, old).await,
+            "rolebindings" | "clusterrolebindings" => self.check_binding(review, object, old).await,
+            _ => Ok(()),
+        }
     }
 }
 
@@ -45,20 +44,6 @@ impl RbacEscalation {
     /// A plug-in over those rules; `authorizer` answers for the verbs `escalate` and `bind`.
     pub fn new(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>) -> RbacEscalation {
         RbacEscalation { rbac, authorizer }
-    }
-
-    async fn check(&self, review: &Review, object: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
-        let Some(object) = object.filter(|_| review.resource.group == GROUP && review.subresource.is_empty()) else {
-            return Ok(());
-        };
-        if review.user.is_in(SYSTEM_MASTERS) {
-            return Ok(());
-        }
-        match &*review.resource.resource {
-            "roles" | "clusterroles" => self.check_role(review, object, old).await,
-            "rolebindings" | "clusterrolebindings" => self.check_binding(review, object, old).await,
-            _ => Ok(()),
-        }
     }
 
     async fn check_role(&self, review: &Review, role: &Value, old: Option<&Value>) -> Result<(), Status> {
@@ -163,6 +148,7 @@ impl RbacEscalation {
 mod tests {
     use super::super::testing::World;
     use super::*;
+    use crate::pipeline::Operation;
     use crate::request::UserInfo;
     use serde_json::json;
 
@@ -215,7 +201,7 @@ mod tests {
         };
         let mut review = world.review(operation, GROUP, resource, "", "", api::meta::name(&object));
         review.user = Arc::new(user);
-        let verdict = futures::executor::block_on(plugin.check(&review, Some(&object), old.as_ref()));
+        let verdict = futures::executor::block_on(plugin.judge(&review, &object, old.as_ref()));
         verdict.map_err(|status| status.message)
     }
 

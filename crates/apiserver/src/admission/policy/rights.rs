@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use api::field::{Error, Path};
 use api::{GroupResource, Status, Value};
-use futures::future::BoxFuture;
 
 use super::{GROUP, params};
-use crate::pipeline::{Authorizer, Decision, Operation, Plugin, Review};
+use crate::admission::judge::Judge;
+use crate::pipeline::{Authorizer, Decision, Review};
 use crate::request::{Attributes, SYSTEM_MASTERS, UserInfo};
 
 /// The plug-in.
@@ -18,38 +18,14 @@ pub struct PolicyRights {
     authorizer: Arc<dyn Authorizer>,
 }
 
-impl Plugin for PolicyRights {
+impl Judge for PolicyRights {
     fn name(&self) -> &'static str {
         "PolicyParameterRights"
     }
 
-    fn handles(&self, operation: Operation) -> bool {
-        matches!(operation, Operation::Create | Operation::Update)
-    }
-
-    fn validate<'a>(
-        &'a self,
-        review: &'a Review,
-        object: Option<&'a Value>,
-        old: Option<&'a Value>,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(self.check(review, object, old))
-    }
-}
-
-// === impl PolicyRights ===
-
-impl PolicyRights {
-    /// A plug-in that asks this authorizer.
-    pub fn new(authorizer: Arc<dyn Authorizer>) -> PolicyRights {
-        PolicyRights { authorizer }
-    }
-
-    async fn check(&self, review: &Review, object: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
-        let Some(object) = object.filter(|_| review.resource.group == GROUP && review.subresource.is_empty()) else {
-            return Ok(());
-        };
-        if review.user.is_in(SYSTEM_MASTERS) {
+    async fn judge(&self, review: &Review, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+        let is_other = review.resource.group != GROUP || !review.subresource.is_empty();
+        if is_other || review.user.is_in(SYSTEM_MASTERS) {
             return Ok(());
         }
         let spec = |object: &Value| object["spec"].clone();
@@ -75,6 +51,15 @@ impl PolicyRights {
         let path = Path::new("spec").child(field);
         let errors = [Error::forbidden(&path, why)];
         Err(Status::invalid(&review.kind.group_kind(), &review.name, &errors))
+    }
+}
+
+// === impl PolicyRights ===
+
+impl PolicyRights {
+    /// A plug-in that asks this authorizer.
+    pub fn new(authorizer: Arc<dyn Authorizer>) -> PolicyRights {
+        PolicyRights { authorizer }
     }
 
     /// All objects of a kind of parameters.
