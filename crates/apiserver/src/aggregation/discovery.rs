@@ -14,7 +14,7 @@ use api::{Status, Value};
 use base::Shutdown;
 use client::Body;
 use client::queue::WorkQueue;
-use client::worker::{Next, run};
+use client::worker::Next;
 use http::Response;
 use http::header::{CONTENT_TYPE, ETAG};
 use http::response::Parts;
@@ -80,15 +80,11 @@ pub(crate) struct Own {
 /// Starts to ask the servers of APIServices.
 pub(super) fn start(aggregation: &Arc<Aggregation>, shutdown: &Shutdown) {
     let queue = WorkQueue::<String>::with_retry(RETRY_INITIAL, REFRESH).named("discovery-manager");
-    aggregation.subscribe(&queue);
-    let (aggregation, stop) = (aggregation.clone(), shutdown.clone());
-    shutdown.spawn(run(queue, WORKERS, stop, move |name| {
-        let aggregation = aggregation.clone();
-        async move { sync(&aggregation, &name).await }
-    }));
+    aggregation.work(queue, WORKERS, shutdown, sync);
 }
 
-async fn sync(aggregation: &Aggregation, name: &str) -> Result<Next, String> {
+async fn sync(aggregation: Arc<Aggregation>, name: String) -> Result<Next, String> {
+    let name = &*name;
     let discovered = &aggregation.discovered;
     let table = aggregation.table();
     discovered.keep_only(&table);

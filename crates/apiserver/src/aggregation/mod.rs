@@ -24,6 +24,7 @@ use arc_swap::ArcSwap;
 use base::Shutdown;
 use client::Client;
 use client::queue::WorkQueue;
+use client::worker::{Next, run};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -297,6 +298,20 @@ impl Aggregation {
             .services
             .keys()
             .for_each(|name| queue.add(name.clone()));
+    }
+
+    /// Does something for the name of each APIService, now and whenever that one comes, changes or goes.
+    fn work<F: Future<Output = Result<Next, String>> + Send + 'static>(
+        self: &Arc<Self>,
+        queue: WorkQueue<String>,
+        workers: usize,
+        shutdown: &Shutdown,
+        work: fn(Arc<Aggregation>, String) -> F,
+    ) {
+        self.subscribe(&queue);
+        let aggregation = self.clone();
+        let work = move |name| work(aggregation.clone(), name);
+        shutdown.spawn(run(queue, workers, shutdown.clone(), work));
     }
 
     /// All APIServices.

@@ -13,7 +13,7 @@ use api::{Map, Value};
 use base::Shutdown;
 use bytes::Bytes;
 use client::queue::WorkQueue;
-use client::worker::{Next, run};
+use client::worker::Next;
 use http::header::ETAG;
 use http::response::Parts;
 use parking_lot::Mutex;
@@ -66,15 +66,11 @@ struct Spec {
 /// Starts to ask the servers of APIServices.
 pub(super) fn start(aggregation: &Arc<Aggregation>, shutdown: &Shutdown) {
     let queue = WorkQueue::<String>::with_retry(REFRESH, RETRY_MAX).named("open_api_aggregation_controller");
-    aggregation.subscribe(&queue);
-    let (aggregation, stop) = (aggregation.clone(), shutdown.clone());
-    shutdown.spawn(run(queue, WORKERS, stop, move |name| {
-        let aggregation = aggregation.clone();
-        async move { sync(&aggregation, &name).await }
-    }));
+    aggregation.work(queue, WORKERS, shutdown, sync);
 }
 
-async fn sync(aggregation: &Aggregation, name: &str) -> Result<Next, String> {
+async fn sync(aggregation: Arc<Aggregation>, name: String) -> Result<Next, String> {
+    let name = &*name;
     let table = aggregation.table();
     aggregation.specs.keep_only(&table);
     let entry = table.get(name).cloned();
