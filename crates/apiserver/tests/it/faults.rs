@@ -227,40 +227,39 @@ async fn who_manages_fields_gives_way_to_them() {
     let engine = engine_in_memory(Clock::real(), Random::seeded(1)).await;
     let world = World::over(Arc::new(Narrow(engine)), Vec::new(), |_| {}).await;
     let api = world.api();
-    let data = |value: &str| -> Value {
-        let keys = (100..300).map(|key| (format!("k{key}"), json!(value)));
-        Value::Object(keys.collect())
+    let map = |name: &str, keys: u32| -> Value {
+        let data = (0..keys).map(|key| (format!("k{key:03}"), json!("")));
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": Value::Object(data.collect())})
     };
-    let map =
-        |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": data(value)});
-    let path = format!("{MAPS}/m");
-    let managers = |object: &Value| object["metadata"]["managedFields"].as_array().map_or(0, Vec::len);
-    let made = api.post(MAPS, &map("")).await.ok();
-    assert_eq!((managers(&made), made["data"].as_object().unwrap().len()), (0, 200));
+    let path = |name: &str| format!("{MAPS}/{name}");
+    let found = |object: &Value| {
+        let managers = object["metadata"]["managedFields"].as_array().map_or(0, Vec::len);
+        (managers, object["data"].as_object().unwrap().len())
+    };
     // What is small enough has its manager.
-    let label = json!({"metadata": {"labels": {"a": "b"}}});
-    let patched = api
-        .patch(&format!("{path}?fieldManager=one"), "merge", &label)
-        .await
-        .ok();
-    assert_eq!(managers(&patched), 1);
-    let change = json!({"data": data("x")});
-    let patched = api
-        .patch(&format!("{path}?fieldManager=two"), "merge", &change)
-        .await
-        .ok();
-    assert_eq!((managers(&patched), &patched["data"]["k299"]), (0, &json!("x")));
-    let put = api.put(&path, &map("y")).await.ok();
-    assert_eq!((managers(&put), &put["data"]["k299"]), (0, &json!("y")));
-    let applied = api
-        .patch(&format!("{path}?fieldManager=three&force=true"), "apply", &map("z"))
+    for name in ["patched", "put"] {
+        assert_eq!(found(&api.post(MAPS, &map(name, 100)).await.ok()), (1, 100));
+    }
+    assert_eq!(found(&api.post(MAPS, &map("made", 300)).await.ok()), (0, 300));
+    let change = json!({"data": map("", 300)["data"]});
+    assert_eq!(
+        found(&api.patch(&path("patched"), "merge", &change).await.ok()),
+        (0, 300)
+    );
+    assert_eq!(found(&api.put(&path("put"), &map("put", 300)).await.ok()), (0, 300));
+    let refused = api
+        .patch(
+            &format!("{}?fieldManager=one", path("applied")),
+            "apply",
+            &map("applied", 300),
+        )
         .await;
     assert_eq!(
-        (applied.code, &applied.value()["reason"]),
+        (refused.code, &refused.value()["reason"]),
         (413, &json!("RequestEntityTooLarge"))
     );
-    assert_eq!(api.get(&path).await.ok()["data"]["k299"], "y");
     // And what is too large by itself is refused.
     let change = json!({"data": {"more": "x".repeat(NARROW_BYTES)}});
-    api.patch(&path, "merge", &change).await.refused(413, "");
+    api.patch(&path("put"), "merge", &change).await.refused(413, "");
+    assert_eq!(found(&api.get(&path("put")).await.ok()), (0, 300));
 }
