@@ -57,6 +57,8 @@ async fn refused_with((address, ca): &(SocketAddr, String), path: &str, protocol
          sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nsec-websocket-protocol: {protocol}\r\n\r\n"
     );
     connection.write_all(request.as_bytes()).await.unwrap();
+    // What TLS has not handed to the socket yet would stay there, as long as the client only reads.
+    connection.flush().await.unwrap();
     let (code, body) = answer(&mut connection).await;
     if !ends {
         connection.shutdown().await.unwrap();
