@@ -178,7 +178,11 @@ fn row(served: &Served) -> OpenApiResource {
                 Some((group, version, kind)) => GroupVersionKind::new(group, version, kind),
                 None => served.gvk.clone(),
             },
-            verbs: words(subresource.verbs),
+            verbs: match subresource.name {
+                // Whatever the method, it is somebody else who answers.
+                "attach" | "exec" | "portforward" | "proxy" => words(&["connect"]),
+                _ => words(subresource.verbs),
+            },
         });
     OpenApiResource {
         gvk: served.gvk.clone(),

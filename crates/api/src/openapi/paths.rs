@@ -431,10 +431,12 @@ impl Maker<'_> {
     fn list(&self, scope: &str, suffix: &str) -> Operation {
         let kind = &self.resource.gvk.kind;
         let id = format!("list{}{scope}{kind}{suffix}", self.title);
+        let watches = self.resource.verbs.iter().any(|verb| verb == "watch");
+        let verbs = if watches { "list or watch" } else { "list" };
         Operation {
             query: LIST,
             answer: Answer::List,
-            ..self.operation("get", "list", id, format!("list or watch objects of kind {kind}"))
+            ..self.operation("get", "list", id, format!("{verbs} objects of kind {kind}"))
         }
     }
 
@@ -445,7 +447,7 @@ impl Maker<'_> {
             query: WRITE,
             body: Body::Object,
             codes: &[OK, CREATED, ACCEPTED],
-            ..self.operation("post", "post", id, format!("create a {kind}"))
+            ..self.operation("post", "post", id, format!("create {}", one(kind)))
         }
     }
 
@@ -504,7 +506,7 @@ impl Maker<'_> {
                     "delete",
                     "delete",
                     id("delete"),
-                    format!("delete a {}", self.resource.gvk.kind),
+                    format!("delete {}", one(&self.resource.gvk.kind)),
                 )
             },
             "create" => Operation {
@@ -527,7 +529,10 @@ impl Maker<'_> {
                 operations.extend(self.connect(name, &title));
                 continue;
             }
-            let what = format!("{name} of the specified {kind}");
+            let what = match &**verb {
+                "create" => format!("{name} of {}", one(kind)),
+                _ => format!("{name} of the specified {kind}"),
+            };
             let mut operation = self.named(verb, &title, &what);
             operation.gvk = subresource.gvk.clone();
             if name == "log" {
@@ -542,7 +547,7 @@ impl Maker<'_> {
     fn connect(&self, name: &str, title: &str) -> Vec<Operation> {
         let kind = &self.resource.gvk.kind;
         let methods: &[&'static str] = match name {
-            "proxy" => &["get", "put", "post", "delete", "patch"],
+            "proxy" => &["get", "put", "post", "delete", "options", "head", "patch"],
             _ => &["get", "post"],
         };
         let query = match name {
@@ -569,6 +574,15 @@ impl Maker<'_> {
             }
         };
         methods.iter().map(make).collect()
+    }
+}
+
+/// One of a kind, with its article; those of which there are several at once have none.
+fn one(kind: &str) -> String {
+    match kind {
+        kind if kind.ends_with('s') && !kind.ends_with("ss") => kind.to_owned(),
+        kind if kind.starts_with(['A', 'E', 'I', 'O', 'U']) => format!("an {kind}"),
+        kind => format!("a {kind}"),
     }
 }
 

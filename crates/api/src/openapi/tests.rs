@@ -294,6 +294,16 @@ fn documents_have_the_paths_and_words_of_upstreams() {
             profile["x-kubernetes-unions"],
             json!([{"discriminator": "type", "fields-to-discriminateBy": members}])
         );
+        let name = &schemas["io.k8s.api.core.v1.LocalObjectReference"]["properties"]["name"];
+        assert_eq!(name["default"], "");
+        let say = |path: &str, method: &str| core["paths"][path][method]["description"].clone();
+        let endpoints = "/api/v1/namespaces/{namespace}/endpoints";
+        assert_eq!(say(endpoints, "post"), "create Endpoints");
+        assert_eq!(say("/api/v1/namespaces/{namespace}/events", "post"), "create an Event");
+        assert_eq!(
+            say("/api/v1/componentstatuses", "get"),
+            "list objects of kind ComponentStatus"
+        );
         let list = &schemas["io.k8s.api.core.v1.PodList"];
         assert_eq!(list["description"], "PodList is a list of objects of kind Pod.");
         assert!(list["properties"]["items"]["description"].is_string());

@@ -29,6 +29,24 @@ const UNIONS: [(&str, &str, &[&str]); 5] = [
     ),
 ];
 
+/// Fields that may be left out and are declared to be Go's zero then, which says nothing to defaulting (upstream: `+default=""` and
+/// the like of its types).
+const ZEROS: [(&str, &str); 13] = [
+    ("api.autoscaling.v1.ScaleSpec", "replicas"),
+    ("api.core.v1.AzureDiskVolumeSource", "readOnly"),
+    ("api.core.v1.ConfigMapEnvSource", "name"),
+    ("api.core.v1.ConfigMapKeySelector", "name"),
+    ("api.core.v1.ConfigMapProjection", "name"),
+    ("api.core.v1.ConfigMapVolumeSource", "name"),
+    ("api.core.v1.FileKeySelector", "optional"),
+    ("api.core.v1.GRPCAction", "service"),
+    ("api.core.v1.LocalObjectReference", "name"),
+    ("api.core.v1.ReplicationControllerSpec", "minReadySeconds"),
+    ("api.core.v1.SecretEnvSource", "name"),
+    ("api.core.v1.SecretKeySelector", "name"),
+    ("api.core.v1.SecretProjection", "name"),
+];
+
 /// Which version of OpenAPI a schema is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
@@ -215,7 +233,7 @@ impl Writer<'_, '_> {
             extra.insert("description".into(), text.into());
         }
         if self.dialect == Dialect::V3
-            && let Some(default) = default_of(field)
+            && let Some(default) = default_of(owner, field)
         {
             extra.insert("default".into(), default);
         }
@@ -465,9 +483,12 @@ fn list_of(node: Node<'_>) -> Option<String> {
 }
 
 /// What OpenAPI writes as default: the declared one, or Go's zero value where the field cannot be absent.
-fn default_of(field: Field<'_>) -> Option<Value> {
+fn default_of(owner: Node<'_>, field: Field<'_>) -> Option<Value> {
     if let Some(declared) = field.default() {
         return Some(declared);
+    }
+    if ZEROS.contains(&(owner.name(), field.name())) {
+        return go_zero(field.schema());
     }
     let is_struct = matches!(field.schema().shape(), Shape::Object(_));
     if field.is_pointer() || (!is_struct && field.omit() != Omit::Never) {

@@ -102,6 +102,9 @@ async fn openapi_documents_have_hashes() {
     );
     assert_eq!(api.get("/openapi/v3/apis/apps/v1?hash=old").await.code, 301);
     assert_eq!(api.get("/openapi/v3/apis/none/v1").await.code, 404);
+    let core = api.get("/openapi/v3/api/v1").await.ok();
+    let proxy = &core["paths"]["/api/v1/nodes/{name}/proxy"];
+    assert_eq!(proxy["options"]["operationId"], "connectCoreV1OptionsNodeProxy");
     let v2 = api.get("/openapi/v2").await;
     let etag = v2.headers["etag"].to_str().unwrap().to_owned();
     assert_eq!(v2.ok()["swagger"], "2.0");
