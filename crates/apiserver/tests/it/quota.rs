@@ -107,7 +107,7 @@ async fn claims_take_what_their_classes_stand_for() {
     api.post(claims, &made).await.ok();
     assert_eq!(used().await, "2");
     // One claim of a pod is its own, others only say so.
-    made["metadata"]["name"] = "another".into();
+    made["metadata"]["name"] = "other".into();
     api.post(claims, &made).await.refused(403, "exceeded quota: q");
     api.post(claims, &claim("last", 1)).await.ok();
     assert_eq!(used().await, "3");
