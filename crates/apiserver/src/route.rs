@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use http::header::{CACHE_CONTROL, HeaderValue};
 use http::{Method, Response};
 
 use api::Status;
@@ -84,9 +85,13 @@ async fn plain_path(call: &Arc<Call>) -> Result<Response<Body>, Status> {
     }
 }
 
+/// What others read to verify tokens: they may keep it for an hour, as upstream tells them.
 fn optional(document: Option<api::Value>, media: &'static str) -> Result<Response<Body>, Status> {
     let document = document.ok_or_else(Status::no_such_path)?;
-    Ok(body::typed(200, media, body::encode(&document)))
+    let mut answer = body::typed(200, media, body::encode(&document));
+    let kept = HeaderValue::from_static("public, max-age=3600");
+    answer.headers_mut().insert(CACHE_CONTROL, kept);
+    Ok(answer)
 }
 
 fn metrics(call: &Call) -> Response<Body> {

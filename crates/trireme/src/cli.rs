@@ -6,6 +6,7 @@ mod audit;
 mod authentication;
 #[cfg(test)]
 mod page;
+mod service_accounts;
 mod tls;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ pub use self::aggregation::AggregationFlags;
 pub use self::api_server::{AdmissionFlags, ApiServerFlags, AuthorizationFlags, EncryptionFlags};
 pub use self::audit::{AuditFlags, AuditFormat, AuditMode, AuditWebhookFlags};
 pub use self::authentication::AuthenticationFlags;
+pub use self::service_accounts::ServiceAccountFlags;
 pub use self::tls::TlsFlags;
 
 /// Kubernetes, as one program.

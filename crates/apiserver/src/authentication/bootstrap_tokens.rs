@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use super::{TokenKind, own_audiences};
+use super::TokenKind;
 use crate::cluster::Cluster;
 use crate::pipeline::Identity;
 use crate::request::UserInfo;
@@ -67,18 +67,10 @@ impl BootstrapTokens {
 }
 
 impl TokenKind for BootstrapTokens {
-    fn authenticate<'a>(
-        &'a self,
-        token: &'a str,
-        audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<Identity>, String>> {
-        let found = own_audiences(audiences).and_then(|audiences| {
-            let user = self.find(token)?;
-            Some(Identity {
-                user,
-                audiences,
-                note: None,
-            })
+    fn authenticate<'a>(&'a self, token: &'a str, _: &'a [String]) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+        let found = self.find(token).map(|user| Identity {
+            user,
+            ..Identity::default()
         });
         Box::pin(std::future::ready(Ok(found)))
     }
@@ -148,7 +140,6 @@ mod tests {
 
     use super::*;
     use crate::admission::testing::World;
-    use crate::tokens::ISSUER;
 
     const TOKEN: &str = "abcdef.0123456789abcdef";
 
@@ -163,25 +154,22 @@ mod tests {
         json!({"metadata": {"name": "bootstrap-token-abcdef", "namespace": "kube-system"}, "type": TYPE, "data": data})
     }
 
-    async fn ask(secret: &Value, token: &str, audience: &str) -> Option<UserInfo> {
+    async fn ask(secret: &Value, token: &str) -> Option<UserInfo> {
         let world = World::new(&[("secrets", secret.clone())]);
         let clock = Clock::simulated("2030-01-01T00:00:00Z".parse().unwrap());
         let tokens = BootstrapTokens::new(Arc::new(world), clock);
-        let found = tokens.authenticate(token, &[audience.to_owned()]).await.unwrap();
-        found.map(|identity| {
-            assert_eq!(identity.audiences, [audience]);
-            identity.user
-        })
+        let found = tokens.authenticate(token, &[]).await.unwrap();
+        found.map(|identity| identity.user)
     }
 
     #[tokio::test]
     async fn the_secret_says_who_it_is() {
-        let user = ask(&secret(&[]), TOKEN, ISSUER).await.unwrap();
+        let user = ask(&secret(&[]), TOKEN).await.unwrap();
         assert_eq!(&*user.name, "system:bootstrap:abcdef");
         assert_eq!(user.groups, ["system:bootstrappers", "system:authenticated"]);
         let groups = "system:bootstrappers:worker,system:bootstrappers:a:b-c,system:bootstrappers:worker";
         let more = secret(&[("auth-extra-groups", groups), ("expiration", "2030-01-01T00:00:01Z")]);
-        let user = ask(&more, TOKEN, ISSUER).await.unwrap();
+        let user = ask(&more, TOKEN).await.unwrap();
         let expect = [
             "system:bootstrappers",
             "system:bootstrappers:a:b-c",
@@ -189,7 +177,6 @@ mod tests {
             "system:authenticated",
         ];
         assert_eq!(user.groups, expect);
-        assert_eq!(ask(&more, TOKEN, "vault").await, None);
     }
 
     #[tokio::test]
@@ -211,17 +198,17 @@ mod tests {
             ("auth-extra-groups", "system:bootstrappers:A"),
             ("auth-extra-groups", "system:bootstrappers:a,"),
         ] {
-            assert_eq!(ask(&secret(&[change]), TOKEN, ISSUER).await, None, "{change:?}");
+            assert_eq!(ask(&secret(&[change]), TOKEN).await, None, "{change:?}");
         }
         let mut other = secret(&[]);
         other["type"] = "Opaque".into();
-        assert_eq!(ask(&other, TOKEN, ISSUER).await, None);
+        assert_eq!(ask(&other, TOKEN).await, None);
         let mut deleted = secret(&[]);
         deleted["metadata"]["deletionTimestamp"] = "2029-12-31T00:00:00Z".into();
-        assert_eq!(ask(&deleted, TOKEN, ISSUER).await, None);
+        assert_eq!(ask(&deleted, TOKEN).await, None);
         let mut elsewhere = secret(&[]);
         elsewhere["metadata"]["namespace"] = "default".into();
-        assert_eq!(ask(&elsewhere, TOKEN, ISSUER).await, None);
+        assert_eq!(ask(&elsewhere, TOKEN).await, None);
         for token in [
             "",
             "abcdef",
@@ -232,7 +219,7 @@ mod tests {
             "abcdef.0123456789abcdef.x",
             "../abc.0123456789abcdef",
         ] {
-            assert_eq!(ask(&secret(&[]), token, ISSUER).await, None, "{token}");
+            assert_eq!(ask(&secret(&[]), token).await, None, "{token}");
         }
     }
 }

@@ -12,7 +12,6 @@ use serde::Deserialize;
 
 use super::jwt::{Expression, Expressions, JwtIssuer, Prefixed, Rule};
 use crate::pipeline::Anonymous;
-use crate::tokens::ISSUER;
 
 /// Issuers at most, as upstream.
 const ISSUERS_MAX: usize = 64;
@@ -140,11 +139,11 @@ struct FileUserRule {
 // === impl AuthenticationConfiguration ===
 
 impl AuthenticationConfiguration {
-    /// Reads a file (YAML or JSON).
+    /// Reads a file (YAML or JSON). `own_issuers` are those of service accounts, which are nobody else's.
     ///
     /// # Errors
     /// All that is wrong with it, and where.
-    pub fn from_text(text: &str) -> Result<AuthenticationConfiguration, ConfigurationError> {
+    pub fn from_text(text: &str, own_issuers: &[String]) -> Result<AuthenticationConfiguration, ConfigurationError> {
         let fail = |why: String| ConfigurationError(why);
         if text.trim().is_empty() {
             return Err(fail("empty config data".into()));
@@ -161,7 +160,7 @@ impl AuthenticationConfiguration {
         let file: File =
             serde_json::from_value(value).map_err(|error| fail(format!("strict decoding error: {error}")))?;
         let (anonymous, mut errors) = anonymous(file.anonymous.as_ref());
-        let (issuers, mut all) = read_all(&file.jwt);
+        let (issuers, mut all) = read_all(&file.jwt, own_issuers);
         all.append(&mut errors);
         refuse(&all)?;
         Ok(AuthenticationConfiguration { issuers, anonymous })
@@ -171,9 +170,12 @@ impl AuthenticationConfiguration {
     ///
     /// # Errors
     /// As [`AuthenticationConfiguration::from_text`].
-    pub fn of_flags(issuer: JwtIssuer) -> Result<AuthenticationConfiguration, ConfigurationError> {
+    pub fn of_flags(
+        issuer: JwtIssuer,
+        own_issuers: &[String],
+    ) -> Result<AuthenticationConfiguration, ConfigurationError> {
         let path = Path::new("jwt").index(0).child("issuer");
-        let mut errors = check_url(&issuer.url, &path.child("url"), true);
+        let mut errors = check_url(&issuer.url, &path.child("url"), Some(own_issuers));
         errors.append(&mut check_authority(
             &issuer.certificate_authority,
             &path.child("certificateAuthority"),
@@ -241,7 +243,7 @@ fn issuer(file: &FileJwt, expressions: Expressions) -> JwtIssuer {
     }
 }
 
-fn read_all(all: &[FileJwt]) -> (Vec<JwtIssuer>, ErrorList) {
+fn read_all(all: &[FileJwt], own_issuers: &[String]) -> (Vec<JwtIssuer>, ErrorList) {
     let root = Path::new("jwt");
     if all.len() > ISSUERS_MAX {
         return (Vec::new(), vec![Error::too_many(&root, all.len(), ISSUERS_MAX)]);
@@ -251,6 +253,7 @@ fn read_all(all: &[FileJwt]) -> (Vec<JwtIssuer>, ErrorList) {
     for (at, jwt) in all.iter().enumerate() {
         let path = root.index(at);
         let mut expressions = Expressions::default();
+        errors.append(&mut check_issuer(&jwt.issuer, own_issuers, &path.child("issuer")));
         errors.append(&mut check(jwt, &path, &mut expressions));
         issuers.push(issuer(jwt, expressions));
         let place = path.child("issuer");
@@ -266,7 +269,7 @@ fn read_all(all: &[FileJwt]) -> (Vec<JwtIssuer>, ErrorList) {
 }
 
 fn check(jwt: &FileJwt, path: &Path, expressions: &mut Expressions) -> ErrorList {
-    let mut errors = check_issuer(&jwt.issuer, &path.child("issuer"));
+    let mut errors = ErrorList::new();
     let rules = path.child("claimValidationRules");
     let (mut seen, mut texts) = (BTreeSet::new(), BTreeSet::new());
     for (at, rule) in jwt.claim_validation_rules.iter().enumerate() {
@@ -432,8 +435,8 @@ fn check_mapping(mapping: &FileMapping, path: &Path, needed: bool, errors: &mut 
     None
 }
 
-fn check_issuer(issuer: &FileIssuer, path: &Path) -> ErrorList {
-    let mut errors = check_url(&issuer.url, &path.child("url"), true);
+fn check_issuer(issuer: &FileIssuer, own_issuers: &[String], path: &Path) -> ErrorList {
+    let mut errors = check_url(&issuer.url, &path.child("url"), Some(own_issuers));
     let (discovery, place) = (&issuer.discovery_url, path.child("discoveryURL"));
     if !discovery.is_empty() {
         let bare = |url: &str| url.trim_end_matches('/').to_owned();
@@ -441,7 +444,7 @@ fn check_issuer(issuer: &FileIssuer, path: &Path) -> ErrorList {
             let why = "discoveryURL must be different from URL";
             errors.push(Error::invalid(&place, discovery.clone(), why));
         }
-        errors.append(&mut check_url(discovery, &place, false));
+        errors.append(&mut check_url(discovery, &place, None));
     }
     let audiences = path.child("audiences");
     let policy = &issuer.audience_match_policy;
@@ -492,14 +495,20 @@ fn check_authority(pem: &str, path: &Path) -> ErrorList {
     }
 }
 
-fn check_url(url: &str, path: &Path, is_issuer: bool) -> ErrorList {
+/// `own_issuers` are those that it must not be, when it is an issuer's.
+fn check_url(url: &str, path: &Path, own_issuers: Option<&[String]>) -> ErrorList {
     if url.is_empty() {
         return vec![Error::required(path, "")];
     }
     let mut errors = ErrorList::new();
     let mut wrong = |why: String| errors.push(Error::invalid(path, url, why));
-    if is_issuer && url == ISSUER {
-        wrong(format!("URL must not overlap with disallowed issuers: [{ISSUER}]"));
+    if let Some(own) = own_issuers.filter(|own| own.iter().any(|issuer| issuer == url)) {
+        let mut own = own.to_vec();
+        own.sort();
+        wrong(format!(
+            "URL must not overlap with disallowed issuers: [{}]",
+            own.join(" ")
+        ));
     }
     let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
     match rest.parse::<http::Uri>() {
@@ -528,10 +537,12 @@ fn check_url(url: &str, path: &Path, is_issuer: bool) -> ErrorList {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokens::ISSUER;
 
     fn read(text: &str) -> Result<AuthenticationConfiguration, String> {
         let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n";
-        AuthenticationConfiguration::from_text(&format!("{head}{text}")).map_err(|error| error.to_string())
+        let own = [ISSUER.to_owned()];
+        AuthenticationConfiguration::from_text(&format!("{head}{text}"), &own).map_err(|error| error.to_string())
     }
 
     fn jwt(issuer: &str, rest: &str) -> Result<AuthenticationConfiguration, String> {
@@ -694,7 +705,7 @@ mod tests {
             "kind: Policy",
             "apiVersion: apiserver.config.k8s.io/v9\nkind: AuthenticationConfiguration",
         ] {
-            assert!(AuthenticationConfiguration::from_text(text).is_err(), "{text}");
+            assert!(AuthenticationConfiguration::from_text(text, &[]).is_err(), "{text}");
         }
     }
 }

@@ -11,11 +11,11 @@ mod bootstrap_tokens;
 mod certificates;
 mod configuration;
 mod front_proxy;
-mod jwt;
+pub(crate) mod jwt;
 mod service_accounts;
 mod token_file;
 pub mod trust;
-mod webhook;
+pub(crate) mod webhook;
 
 use std::sync::{Arc, LazyLock};
 
@@ -34,7 +34,7 @@ pub use webhook::{TOKEN_TTL, TokenReviewVersion, WebhookTokens};
 use self::service_accounts::ServiceAccounts;
 use crate::pipeline::{Authenticator, Credentials, Identity};
 use crate::request::UserInfo;
-use crate::tokens::{ISSUER, TokenAuthenticator};
+use crate::tokens::TokenAuthenticator;
 
 /// What an unknown token is refused with.
 const INVALID_TOKEN: &str = "invalid bearer token";
@@ -48,6 +48,13 @@ pub trait TokenKind: Send + Sync {
         token: &'a str,
         audiences: &'a [String],
     ) -> BoxFuture<'a, Result<Option<Identity>, String>>;
+
+    /// Whether its tokens say for whom they are. All others are for the API server alone, and nobody has to look whether they
+    /// are: they are not asked about when none of its own audiences is wanted.
+    /// Source: `k8s.io/apiserver/pkg/authentication/authenticator/audagnostic.go`.
+    fn knows_audiences(&self) -> bool {
+        false
+    }
 }
 
 /// All ways to prove who one is.
@@ -55,7 +62,7 @@ pub struct Authentication {
     front_proxy: Option<Arc<FrontProxy>>,
     certificates: Arc<CertificateAuthenticator>,
     kinds: Vec<Arc<dyn TokenKind>>,
-    own_audiences: [String; 1],
+    own_audiences: Vec<String>,
     clock: Clock,
 }
 
@@ -68,6 +75,7 @@ impl Authentication {
         tokens: TokenAuthenticator,
         clock: Clock,
     ) -> Authentication {
+        let own_audiences = tokens.audiences().to_vec();
         let accounts = ServiceAccounts {
             tokens,
             clock: clock.clone(),
@@ -76,7 +84,7 @@ impl Authentication {
             front_proxy: None,
             certificates,
             kinds: vec![Arc::new(accounts)],
-            own_audiences: [ISSUER.to_owned()],
+            own_audiences,
             clock,
         }
     }
@@ -141,10 +149,22 @@ impl Authentication {
 
     async fn token(&self, token: &str, audiences: &[String]) -> Result<Identity, String> {
         let mut refusals = vec![INVALID_TOKEN.to_owned()];
+        let own: Vec<String> = audiences
+            .iter()
+            .filter(|audience| self.own_audiences.contains(audience))
+            .cloned()
+            .collect();
         for kind in &self.kinds {
+            let knows_audiences = kind.knows_audiences();
+            if !knows_audiences && own.is_empty() {
+                continue;
+            }
             match kind.authenticate(token, audiences).await {
                 Ok(Some(mut identity)) => {
                     identity.user.ensure_authenticated_group();
+                    if !knows_audiences {
+                        identity.audiences = own;
+                    }
                     return Ok(identity);
                 }
                 Ok(None) => {}
@@ -195,9 +215,61 @@ fn together(mut reasons: Vec<String>) -> String {
     }
 }
 
-/// An identity of a kind of tokens that knows no audiences: it holds for those of the API server's own that are asked for.
-/// Source: `k8s.io/apiserver/pkg/authentication/authenticator/audagnostic.go`.
-pub(crate) fn own_audiences(wanted: &[String]) -> Option<Vec<String>> {
-    let own: Vec<String> = wanted.iter().filter(|audience| *audience == ISSUER).cloned().collect();
-    (!own.is_empty()).then_some(own)
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    /// Knows one token, and of audiences as much as it is told to.
+    struct Kind(&'static str, Option<&'static str>);
+
+    impl TokenKind for Kind {
+        fn authenticate<'a>(
+            &'a self,
+            token: &'a str,
+            audiences: &'a [String],
+        ) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+            let for_it = self
+                .1
+                .is_none_or(|own| audiences.iter().any(|audience| audience == own));
+            let identity = (token == self.0 && for_it).then(|| Identity {
+                user: UserInfo::new::<String>(token, []),
+                audiences: self.1.iter().map(|own| (*own).to_owned()).collect(),
+                ..Identity::default()
+            });
+            Box::pin(std::future::ready(Ok(identity)))
+        }
+
+        fn knows_audiences(&self) -> bool {
+            self.1.is_some()
+        }
+    }
+
+    #[test]
+    fn tokens_without_audiences_are_for_the_api_server_alone() {
+        let authority = crate::pki::Authority::generate("ca", Clock::real().now(), base::Random::seeded(1)).unwrap();
+        let authentication = Authentication {
+            front_proxy: None,
+            certificates: Arc::new(CertificateAuthenticator::new(&authority.pair().certificate_pem).unwrap()),
+            kinds: vec![Arc::new(Kind("plain", None)), Arc::new(Kind("bound", Some("vault")))],
+            own_audiences: vec!["api".into(), "front".into()],
+            clock: Clock::real(),
+        };
+        for (token, wanted, expect) in [
+            ("plain", &[][..], Some(&["api", "front"][..])),
+            ("plain", &["front", "vault"], Some(&["front"])),
+            ("plain", &["vault"], None),
+            ("bound", &[], None),
+            ("bound", &["front", "vault"], Some(&["vault"])),
+        ] {
+            let wanted: Vec<String> = wanted.iter().map(|audience| (*audience).to_owned()).collect();
+            let found = block_on(authentication.authenticate_token(token, &wanted))
+                .ok()
+                .flatten();
+            let audiences = found.map(|identity| identity.audiences);
+            let expect = expect.map(|all| all.iter().map(|one| (*one).to_owned()).collect());
+            assert_eq!(audiences, expect, "{token} {wanted:?}");
+        }
+    }
 }

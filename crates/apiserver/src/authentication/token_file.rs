@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use futures::future::BoxFuture;
 
-use super::{TokenKind, own_audiences};
+use super::TokenKind;
 use crate::pipeline::Identity;
 use crate::request::UserInfo;
 
@@ -58,17 +58,11 @@ impl TokenFile {
 }
 
 impl TokenKind for TokenFile {
-    fn authenticate<'a>(
-        &'a self,
-        token: &'a str,
-        audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+    fn authenticate<'a>(&'a self, token: &'a str, _: &'a [String]) -> BoxFuture<'a, Result<Option<Identity>, String>> {
         let user = self.0.get(token).cloned();
-        let found = user.zip(own_audiences(audiences));
-        Box::pin(std::future::ready(Ok(found.map(|(user, audiences)| Identity {
+        Box::pin(std::future::ready(Ok(user.map(|user| Identity {
             user,
-            audiences,
-            note: None,
+            ..Identity::default()
         }))))
     }
 }

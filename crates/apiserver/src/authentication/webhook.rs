@@ -18,7 +18,7 @@ use ring::hmac;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{TokenKind, own_audiences};
+use super::TokenKind;
 use crate::hook::{Hook, Remembered};
 use crate::metrics::shared;
 use crate::pipeline::Identity;
@@ -37,7 +37,7 @@ pub enum TokenReviewVersion {
 }
 
 /// Whom a token speaks for, if the service knows.
-type Answer = Result<Option<(UserInfo, Vec<String>)>, String>;
+pub(crate) type Answer = Result<Option<(UserInfo, Vec<String>)>, String>;
 type Digest = [u8; 32];
 type UnderWay = Shared<BoxFuture<'static, Answer>>;
 
@@ -50,6 +50,8 @@ struct Service {
     hook: Hook,
     version: TokenReviewVersion,
     ttl: Duration,
+    /// For whom a token is when the service does not say: the API server's own audiences.
+    own_audiences: Vec<String>,
     key: hmac::Key,
     known: Mutex<Remembered<Digest, Answer>>,
     under_way: Mutex<HashMap<Digest, UnderWay>>,
@@ -58,14 +60,22 @@ struct Service {
 // === impl WebhookTokens ===
 
 impl WebhookTokens {
-    /// Asks through that hook, and remembers for that long; zero: not at all.
-    pub fn new(hook: Hook, version: TokenReviewVersion, ttl: Duration, random: &Random) -> WebhookTokens {
+    /// Asks through that hook, and remembers for that long; zero: not at all. Answers that name no audiences are for those
+    /// of the API server's own.
+    pub fn new(
+        hook: Hook,
+        version: TokenReviewVersion,
+        ttl: Duration,
+        own_audiences: Vec<String>,
+        random: &Random,
+    ) -> WebhookTokens {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &random.bytes::<32>());
         WebhookTokens {
             shared: Arc::new(Service {
                 hook,
                 version,
                 ttl,
+                own_audiences,
                 key,
                 known: Mutex::default(),
                 under_way: Mutex::default(),
@@ -104,9 +114,13 @@ impl TokenKind for WebhookTokens {
             Ok(found.map(|(user, audiences)| Identity {
                 user,
                 audiences,
-                note: None,
+                ..Identity::default()
             }))
         })
+    }
+
+    fn knows_audiences(&self) -> bool {
+        true
     }
 }
 
@@ -159,7 +173,7 @@ impl Service {
             )),
         });
         let said = said.inspect_err(|error| tracing::error!(%error, "Failed to make webhook authenticator request"))?;
-        read(&said["status"], audiences)
+        read(&said["status"], audiences, &self.own_audiences)
     }
 }
 
@@ -175,22 +189,17 @@ impl Drop for Question {
     }
 }
 
-/// What a status says of a token that is wanted for these audiences. One that names none speaks of ours.
-fn read(status: &Value, wanted: &[String]) -> Answer {
+/// What a status says of a token that is wanted for these audiences. One that names none speaks of `own`.
+pub(crate) fn read(status: &Value, wanted: &[String], own: &[String]) -> Answer {
     let named = status["audiences"].as_array().filter(|named| !named.is_empty());
-    let holds = match named {
-        Some(named) => Some(
-            wanted
-                .iter()
-                .filter(|own| named.contains(&json!(own)))
-                .cloned()
-                .collect(),
-        ),
-        None => own_audiences(wanted),
+    let holds = |audience: &&String| match named {
+        Some(named) => named.contains(&json!(audience)),
+        None => own.contains(audience),
     };
-    let Some(audiences) = holds.filter(|audiences: &Vec<String>| !audiences.is_empty()) else {
+    let audiences: Vec<String> = wanted.iter().filter(holds).cloned().collect();
+    if audiences.is_empty() {
         return Ok(None);
-    };
+    }
     if status["authenticated"] == true {
         return Ok(Some((UserInfo::from_value(&status["user"]), audiences)));
     }
@@ -210,7 +219,7 @@ mod tests {
     fn tokens(service: &TestService, ttl: Duration) -> WebhookTokens {
         let random = Random::seeded(1);
         let hook = Hook::new(service.target(), TIMEOUT, Duration::from_millis(1), random.fork()).unwrap();
-        WebhookTokens::new(hook, TokenReviewVersion::V1, ttl, &random)
+        WebhookTokens::new(hook, TokenReviewVersion::V1, ttl, vec![ISSUER.to_owned()], &random)
     }
 
     fn knows(review: &Value) -> Value {
@@ -296,7 +305,7 @@ mod tests {
             (json!(["y"]), vec![ISSUER, "x"], None),
         ] {
             let wanted: Vec<String> = wanted.into_iter().map(str::to_owned).collect();
-            let got = read(&known(audiences.clone()), &wanted)
+            let got = read(&known(audiences.clone()), &wanted, &[ISSUER.to_owned()])
                 .unwrap()
                 .map(|(_, audiences)| audiences);
             assert_eq!(

@@ -90,11 +90,20 @@ pub async fn issue(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
     run_admit(call, &review, &mut slot, None).await?;
     run_validate(call, &review, slot.as_ref(), None).await?;
     let request = slot.ok_or_else(|| Status::internal("an admission plug-in removed the object"))?;
+    let wanted = request["spec"]["expirationSeconds"].as_i64();
     let answer = if options.dry_run {
         request
     } else {
         issuer.issue(&account, request, &call.user).await?
     };
+    let given = answer["spec"]["expirationSeconds"].as_i64();
+    if let (Some(wanted), Some(given)) = (wanted, given)
+        && given < wanted
+    {
+        call.warn(format!(
+            "requested expiration of {wanted} seconds shortened to {given} seconds"
+        ));
+    }
     // Who uses the token is told of with the same id.
     if let Some(trail) = &call.audit
         && let Some(id) = answer["status"]["token"].as_str().and_then(tokens::id_of)

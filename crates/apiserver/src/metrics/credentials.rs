@@ -52,6 +52,10 @@ pub struct CredentialMetrics {
     keys_in_force: Mutex<BTreeMap<String, String>>,
     valid: Counter,
     stale: Counter,
+    legacy: Counter,
+    of_manual_secrets: Counter,
+    of_automatic_secrets: Counter,
+    withdrawn: Counter,
 }
 
 impl Default for CredentialMetrics {
@@ -67,6 +71,10 @@ impl Default for CredentialMetrics {
             keys_in_force: Mutex::default(),
             valid: Counter::default(),
             stale: Counter::default(),
+            legacy: Counter::default(),
+            of_manual_secrets: Counter::default(),
+            of_automatic_secrets: Counter::default(),
+            withdrawn: Counter::default(),
         }
     }
 }
@@ -109,6 +117,17 @@ impl CredentialMetrics {
         name(r, "serviceaccount_valid_tokens", help, &self.valid);
         let help = "Uses of such tokens after that: whoever sends them does not read them again";
         name(r, "serviceaccount_stale_tokens", help, &self.stale);
+        let help = "Uses of tokens without audiences, as controllers of other clusters put them into Secrets";
+        name(r, "serviceaccount_legacy_tokens", help, &self.legacy);
+        let help = "Uses of tokens of Secrets that somebody made";
+        let metric = "serviceaccount_legacy_manual_token_uses";
+        name(r, metric, help, &self.of_manual_secrets);
+        let help = "Uses of tokens of Secrets that came with their accounts";
+        let metric = "serviceaccount_legacy_auto_token_uses";
+        name(r, metric, help, &self.of_automatic_secrets);
+        let help = "Uses of such tokens that were withdrawn";
+        let metric = "serviceaccount_invalid_legacy_auto_token_uses";
+        name(r, metric, help, &self.withdrawn);
     }
 
     /// A token was looked for among those that are remembered, and found out in so long.
@@ -175,6 +194,25 @@ impl CredentialMetrics {
         let counter = if stale { &self.stale } else { &self.valid };
         counter.inc();
     }
+
+    /// A token without audiences was used.
+    pub fn used_legacy(&self) {
+        self.legacy.inc();
+    }
+
+    /// A token of a Secret was used, which came with its account or was made by somebody.
+    pub fn used_of_secret(&self, automatic: bool) {
+        let counter = match automatic {
+            true => &self.of_automatic_secrets,
+            false => &self.of_manual_secrets,
+        };
+        counter.inc();
+    }
+
+    /// A token that was withdrawn was used.
+    pub fn used_withdrawn(&self) {
+        self.withdrawn.inc();
+    }
 }
 
 fn issuer_labels(issuer: &str, ok: bool) -> IssuerLabels {
@@ -216,6 +254,9 @@ mod tests {
         metrics.keys_asked("https://i", Some(b"two"));
         metrics.keys_asked("https://i", None);
         metrics.used(true);
+        metrics.used_legacy();
+        metrics.used_of_secret(false);
+        metrics.used_withdrawn();
         let mut names = Names::default();
         metrics.register(&mut names);
         let text = names.text();
@@ -233,6 +274,10 @@ mod tests {
             format!(r#"{jwt}_jwks_fetch_last_key_set_info{{jwt_issuer_hash="{issuer}",hash="{two}"}} 1"#),
             "serviceaccount_stale_tokens_total 1".into(),
             "serviceaccount_valid_tokens_total 0".into(),
+            "serviceaccount_legacy_tokens_total 1".into(),
+            "serviceaccount_legacy_manual_token_uses_total 1".into(),
+            "serviceaccount_legacy_auto_token_uses_total 0".into(),
+            "serviceaccount_invalid_legacy_auto_token_uses_total 1".into(),
         ] {
             assert!(text.contains(&line), "{line}\n{text}");
         }

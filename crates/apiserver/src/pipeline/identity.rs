@@ -31,8 +31,8 @@ pub struct Identity {
     pub user: UserInfo,
     /// The audiences for which the credential holds; empty when it is bound to none.
     pub audiences: Vec<String>,
-    /// What the audit log is told of the credential: an annotation.
-    pub note: Option<(&'static str, String)>,
+    /// What the audit log is told of the credential: annotations.
+    pub notes: Vec<(&'static str, String)>,
 }
 
 /// Finds out who asks.

@@ -243,7 +243,7 @@ async fn stages(
         };
         auditor.begin(&facts).map(Arc::new)
     };
-    let (user, impersonated, note) = match authenticate(&server, &peer, &attributes, &mut parts.headers).await {
+    let (user, impersonated, notes) = match authenticate(&server, &peer, &attributes, &mut parts.headers).await {
         Ok(found) => found,
         Err(status) => {
             let response = respond::failure(&output, &status);
@@ -267,8 +267,8 @@ async fn stages(
         audit_id,
     );
     let trace = span::of_client(&span, &parts.headers, &user);
-    if let (Some(trail), Some((key, value))) = (&audit, note) {
-        trail.annotate(key, &value);
+    if let Some(trail) = &audit {
+        notes.iter().for_each(|(key, value)| trail.annotate(key, value));
     }
     if let Some(trail) = &audit
         && let Err(error) = trail.announce().await
@@ -382,7 +382,7 @@ fn negotiated(
 }
 
 /// What the audit log is told of a credential.
-type Note = Option<(&'static str, String)>;
+type Notes = Vec<(&'static str, String)>;
 
 /// Authentication and impersonation: who it is, and as whom they act. The credentials are removed from the headers.
 async fn authenticate(
@@ -390,8 +390,8 @@ async fn authenticate(
     peer: &Peer,
     attributes: &Attributes,
     headers: &mut http::HeaderMap,
-) -> Result<(UserInfo, Option<Impersonated>, Note), Status> {
-    let mut note = None;
+) -> Result<(UserInfo, Option<Impersonated>, Notes), Status> {
+    let mut notes = Vec::new();
     let user = match peer {
         Peer::InProcess(user) => (**user).clone(),
         Peer::Connection { remote, certificates } => {
@@ -410,7 +410,7 @@ async fn authenticate(
             server.metrics.access.authenticated(&name, began.elapsed());
             match found {
                 Ok(Some(identity)) => {
-                    note = identity.note;
+                    notes = identity.notes;
                     identity.user
                 }
                 Ok(None) if server.anonymous.allows(&attributes.path) => UserInfo::anonymous(),
@@ -424,7 +424,7 @@ async fn authenticate(
     };
     server.authenticator.clear(headers);
     let impersonated = impersonate(&*server.authorizer, &user, attributes, headers).await?;
-    Ok((user, impersonated, note))
+    Ok((user, impersonated, notes))
 }
 
 /// Flow control: the request has its seats until it is answered; a list until its answer is sent, a watch until it begins.

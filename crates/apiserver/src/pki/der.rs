@@ -1,17 +1,18 @@
-//! Just enough DER to write a certificate around parts that are DER already.
+//! Just enough DER to write a certificate around parts that are DER already, and to read keys.
 
-pub(super) const INTEGER: u8 = 0x02;
-pub(super) const BIT_STRING: u8 = 0x03;
-pub(super) const OCTET_STRING: u8 = 0x04;
-pub(super) const OID: u8 = 0x06;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const BIT_STRING: u8 = 0x03;
+pub(crate) const OCTET_STRING: u8 = 0x04;
+pub(crate) const NULL: u8 = 0x05;
+pub(crate) const OID: u8 = 0x06;
 pub(super) const UTC_TIME: u8 = 0x17;
 pub(super) const GENERALIZED_TIME: u8 = 0x18;
-pub(super) const SEQUENCE: u8 = 0x30;
+pub(crate) const SEQUENCE: u8 = 0x30;
 /// `TRUE`, whole.
 pub(super) const TRUE: [u8; 3] = [0x01, 0x01, 0xff];
 
 /// The tag of an explicitly tagged, constructed value.
-pub(super) fn explicit(number: u8) -> u8 {
+pub(crate) const fn explicit(number: u8) -> u8 {
     0xa0 | number
 }
 
@@ -21,7 +22,7 @@ pub(super) fn implicit(number: u8) -> u8 {
 }
 
 /// One value: its tag, its length in the shortest form, its parts one after the other.
-pub(super) fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let mut out = vec![tag];
     match u8::try_from(length) {
@@ -38,6 +39,39 @@ pub(super) fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
         out.extend_from_slice(part);
     }
     out
+}
+
+/// A number that is not negative, of its bytes without zeros before them.
+pub(crate) fn unsigned(bytes: &[u8]) -> Vec<u8> {
+    let sign: &[u8] = match bytes.first() {
+        Some(first) if *first < 0x80 => &[],
+        _ => &[0],
+    };
+    value(INTEGER, &[sign, bytes])
+}
+
+/// The content of the value at the beginning, if it has that tag; what comes after it is left in `input`.
+pub(crate) fn take<'a>(tag: u8, input: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (own, rest) = input.split_first()?;
+    let (first, rest) = rest.split_first()?;
+    if *own != tag {
+        return None;
+    }
+    let (length, rest) = match *first {
+        short if short < 0x80 => (usize::from(short), rest),
+        // Lengths of up to three bytes: no key is 16 MiB long.
+        long => {
+            let (bytes, rest) = rest.split_at_checked(usize::from(long & 0x7f))?;
+            if bytes.is_empty() || bytes.len() > 3 {
+                return None;
+            }
+            let length = bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+            (length, rest)
+        }
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    *input = rest;
+    Some(content)
 }
 
 /// A bit string of named bits: trailing zeros are left out, as DER wants it.
@@ -68,6 +102,26 @@ mod tests {
             let content = vec![7; length];
             let whole = value(SEQUENCE, &[&content]);
             assert_eq!((&whole[..head.len()], whole.len()), (head, head.len() + length));
+        }
+    }
+
+    #[test]
+    fn values_are_read_as_they_were_written() {
+        for length in [0, 127, 128, 255, 256, 70_000] {
+            let whole = [value(OCTET_STRING, &[&vec![7; length]]), vec![5, 0]].concat();
+            let mut input = &whole[..];
+            assert_eq!(take(INTEGER, &mut input), None, "another tag");
+            assert_eq!(take(OCTET_STRING, &mut input).map(<[u8]>::len), Some(length));
+            assert_eq!((take(NULL, &mut input), input.len()), (Some(&[][..]), 0));
+            let mut cut = &whole[..whole.len() - 3];
+            assert_eq!(take(OCTET_STRING, &mut cut), None);
+        }
+        for (number, expect) in [
+            (&[1_u8][..], &[2, 1, 1][..]),
+            (&[0x80], &[2, 2, 0, 0x80]),
+            (&[], &[2, 1, 0]),
+        ] {
+            assert_eq!(unsigned(number), expect);
         }
     }
 

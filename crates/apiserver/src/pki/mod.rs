@@ -4,7 +4,7 @@
 //! is random. The composition root keeps the files and renews leaves before they end.
 
 mod certificate;
-mod der;
+pub(crate) mod der;
 mod request;
 
 pub use certificate::{ClientIdentity, ReadError, dns_names, identity_of, not_after, validity};

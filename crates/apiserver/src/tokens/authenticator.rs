@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::Value;
 use jiff::Timestamp;
 
-use super::{Claims, ISSUER, JwtError, Reference, Signer};
+use super::legacy::{self, SecretToken};
+use super::{Claims, JwtError, Reference, Signer};
 
 /// How long a token of a pod or an account that is being deleted is still taken, in seconds.
 const DELETION_LEEWAY_SECONDS: i64 = 60;
@@ -19,6 +21,9 @@ pub trait BoundObjects: Send + Sync {
     /// The uid and, in seconds since 1970, the deletion timestamp of an object of the core group; `None` when absent.
     /// The namespace is empty for nodes.
     fn find(&self, resource: &str, namespace: &str, name: &str) -> Option<(String, Option<i64>)>;
+
+    /// A whole object of the core group, for tokens that a Secret has to hold; `None` when absent.
+    fn read(&self, resource: &str, namespace: &str, name: &str) -> Option<Value>;
 }
 
 /// Why a token is not accepted.
@@ -27,18 +32,46 @@ pub enum TokenError {
     /// The token is not one of ours: another authenticator may know it.
     #[error("the token was not issued by this cluster")]
     NotOurs,
-    /// The token is malformed or its signature is wrong.
+    /// The token's signature is wrong, or nobody's.
     #[error(transparent)]
     Jwt(#[from] JwtError),
-    /// The token's time is over, or not yet come.
+    /// The token's time is over.
     #[error("service account token has expired")]
     Expired,
+    /// The token's time is not yet come.
+    #[error("service account token is not valid yet")]
+    NotYetValid,
+    /// The token says that it was made later than now.
+    #[error("service account token is issued in the future")]
+    IssuedInTheFuture,
     /// The token is for somebody else.
-    #[error("the token's audiences {0:?} are none of those that are accepted")]
-    Audience(Vec<String>),
-    /// An object the token is bound to is gone, or another one of the same name.
+    #[error("token audiences {} is invalid for the target audiences {}", quoted(.token), quoted(.target))]
+    Audience {
+        /// Whom it is for.
+        token: Vec<String>,
+        /// Who asked.
+        target: Vec<String>,
+    },
+    /// An object the token is bound to is gone.
     #[error("service account token has been invalidated")]
     Invalidated,
+    /// The token was withdrawn, but its Secret is still there.
+    #[error("{why}")]
+    Withdrawn {
+        /// The Secret that holds it, as upstream tells it: `NAME/NAMESPACE`.
+        secret: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// It does not fit what is there.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A list as Go quotes it.
+fn quoted(list: &[String]) -> String {
+    let words: Vec<String> = list.iter().map(|word| api::field::quote(word)).collect();
+    format!("[{}]", words.join(" "))
 }
 
 /// Whom a token speaks for.
@@ -56,6 +89,10 @@ pub struct Identity {
     pub audiences: Vec<String>,
     /// How many seconds ago the token should have been replaced (upstream's `warnafter`); negative: in how many.
     pub stale_seconds: Option<i64>,
+    /// Whether the token names no audiences: it is of the time before they did.
+    pub is_legacy: bool,
+    /// How the token came into the Secret that holds it, when one has to.
+    pub secret: Option<SecretToken>,
 }
 
 /// Verifies tokens against one signer and the objects they are bound to.
@@ -72,76 +109,122 @@ impl TokenAuthenticator {
         TokenAuthenticator { signer, objects }
     }
 
+    /// The API server's own audiences.
+    pub fn audiences(&self) -> &[String] {
+        &self.signer.settings().audiences
+    }
+
     /// The account that a token speaks for. `audiences` is empty for the API server's own.
     ///
     /// # Errors
     /// Why the token is refused.
     pub fn authenticate(&self, token: &str, audiences: &[String], now: Timestamp) -> Result<Identity, TokenError> {
         let claims = self.signer.verify(token).map_err(|error| match error {
-            JwtError::Malformed | JwtError::UnknownKey => TokenError::NotOurs,
+            JwtError::Malformed | JwtError::Issuer => TokenError::NotOurs,
             other => TokenError::Jwt(other),
         })?;
-        if claims.issuer != ISSUER {
-            return Err(TokenError::NotOurs);
+        let own = self.audiences();
+        // Tokens of the time before audiences are for the API server alone.
+        let is_legacy = claims.audiences.is_empty();
+        let token_audiences = if is_legacy { own } else { &claims.audiences[..] };
+        let wanted = if audiences.is_empty() { own } else { audiences };
+        let accepted: Vec<String> = wanted
+            .iter()
+            .filter(|one| token_audiences.contains(one))
+            .cloned()
+            .collect();
+        if accepted.is_empty() {
+            return Err(TokenError::Audience {
+                token: token_audiences.to_vec(),
+                target: wanted.to_vec(),
+            });
+        }
+        if let Some(legacy) = &claims.legacy {
+            let lookup = self.signer.settings().lookup;
+            let secret = legacy::check(token, &claims, legacy, lookup, &*self.objects)?;
+            let of_account = Claims {
+                subject: claims.subject.clone(),
+                ..Claims::default()
+            };
+            let mut identity = identity(&of_account, &legacy.namespace, &legacy.account_uid, accepted);
+            (identity.is_legacy, identity.secret) = (is_legacy, Some(secret));
+            return Ok(identity);
         }
         let now = now.as_second();
-        if now > claims.expires + CLOCK_LEEWAY_SECONDS || now + CLOCK_LEEWAY_SECONDS < claims.not_before {
-            return Err(TokenError::Expired);
-        }
-        let accepted = accepted_audiences(&claims, audiences);
-        if accepted.is_empty() {
-            return Err(TokenError::Audience(claims.audiences.clone()));
-        }
+        check_times(&claims, now)?;
         self.check_objects(&claims, now)?;
+        let account = &claims.kubernetes;
         Ok(Identity {
-            stale_seconds: claims.kubernetes.warn_after.map(|after| now - after),
-            ..identity(&claims, accepted)
+            stale_seconds: account.warn_after.map(|after| now - after),
+            is_legacy,
+            ..identity(&claims, &account.namespace, &account.account.uid, accepted)
         })
     }
 
     fn check_objects(&self, claims: &Claims, now: i64) -> Result<(), TokenError> {
         let own = &claims.kubernetes;
         let namespace = &*own.namespace;
-        let subject = format!("system:serviceaccount:{namespace}:{}", own.account.name);
-        if claims.subject != subject {
+        let account = &own.account.name;
+        if claims.subject != format!("system:serviceaccount:{namespace}:{account}") {
             return Err(TokenError::Invalidated);
         }
-        self.check("serviceaccounts", namespace, &own.account, now)?;
+        let refused = |why: String| Err(TokenError::Refused(why));
+        match self.objects.find("serviceaccounts", namespace, account) {
+            None => return refused(format!("serviceaccounts {account:?} not found")),
+            Some((uid, _)) if uid != own.account.uid => {
+                let claimed = &own.account.uid;
+                return refused(format!("service account UID ({uid}) does not match claim ({claimed})"));
+            }
+            Some((_, deletion)) if is_over(deletion, now) => {
+                return refused(format!("service account {namespace}/{account} has been deleted"));
+            }
+            Some(_) => {}
+        }
         if let Some(secret) = &own.secret {
-            self.check("secrets", namespace, secret, now)?;
+            self.check("secret", namespace, secret, now)?;
         }
-        if let Some(pod) = &own.pod {
-            self.check("pods", namespace, pod, now)?;
-        }
-        // A node claim beside a pod only tells where the pod runs; alone it is what the token is bound to.
-        match &own.node {
-            Some(node) if own.pod.is_none() && own.secret.is_none() => self.check("nodes", "", node, now),
-            _ => Ok(()),
+        match (&own.pod, &own.node) {
+            (Some(pod), _) => self.check("pod", namespace, pod, now),
+            // A node claim beside a pod only tells where the pod runs; alone it is what the token is bound to.
+            (None, Some(node)) => self.check("node", "", node, now),
+            (None, None) => Ok(()),
         }
     }
 
-    fn check(&self, resource: &str, namespace: &str, bound: &Reference, now: i64) -> Result<(), TokenError> {
-        match self.objects.find(resource, namespace, &bound.name) {
-            Some((uid, deletion)) if uid == bound.uid => match deletion {
-                Some(at) if now > at + DELETION_LEEWAY_SECONDS => Err(TokenError::Invalidated),
-                _ => Ok(()),
-            },
+    fn check(&self, kind: &str, namespace: &str, bound: &Reference, now: i64) -> Result<(), TokenError> {
+        match self.objects.find(&format!("{kind}s"), namespace, &bound.name) {
+            Some((uid, _)) if uid != bound.uid => {
+                let claimed = &bound.uid;
+                Err(TokenError::Refused(format!(
+                    "{kind} UID ({uid}) does not match service account {kind} ref claim ({claimed})"
+                )))
+            }
+            Some((_, deletion)) if !is_over(deletion, now) => Ok(()),
             _ => Err(TokenError::Invalidated),
         }
     }
 }
 
-fn accepted_audiences(claims: &Claims, wanted: &[String]) -> Vec<String> {
-    let own = [ISSUER.to_owned()];
-    let wanted = if wanted.is_empty() { &own[..] } else { wanted };
-    wanted
-        .iter()
-        .filter(|audience| claims.audiences.contains(audience))
-        .cloned()
-        .collect()
+/// Whether something was deleted so long ago that nothing of it counts.
+fn is_over(deletion: Option<i64>, now: i64) -> bool {
+    deletion.is_some_and(|at| now > at.saturating_add(DELETION_LEEWAY_SECONDS))
 }
 
-fn identity(claims: &Claims, audiences: Vec<String>) -> Identity {
+fn check_times(claims: &Claims, now: i64) -> Result<(), TokenError> {
+    let early = now + CLOCK_LEEWAY_SECONDS;
+    if claims.not_before.is_some_and(|begin| early < begin) {
+        return Err(TokenError::NotYetValid);
+    }
+    if claims.expires.is_some_and(|end| now - CLOCK_LEEWAY_SECONDS > end) {
+        return Err(TokenError::Expired);
+    }
+    match claims.issued_at {
+        Some(made) if early < made => Err(TokenError::IssuedInTheFuture),
+        _ => Ok(()),
+    }
+}
+
+fn identity(claims: &Claims, namespace: &str, uid: &str, audiences: Vec<String>) -> Identity {
     let own = &claims.kubernetes;
     let mut extra = BTreeMap::new();
     let mut tell = |key: &str, value: &str| {
@@ -162,30 +245,43 @@ fn identity(claims: &Claims, audiences: Vec<String>) -> Identity {
     }
     Identity {
         user: claims.subject.clone(),
-        uid: own.account.uid.clone(),
+        uid: uid.to_owned(),
         groups: vec![
             "system:serviceaccounts".into(),
-            format!("system:serviceaccounts:{}", own.namespace),
+            format!("system:serviceaccounts:{namespace}"),
         ],
         extra,
         audiences,
         stale_seconds: None,
+        is_legacy: false,
+        secret: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DEFAULT_EXPIRATION_SECONDS, TokenBinding, TokenRequest, WARN_ONLY_SECONDS, issue};
+    use super::super::{
+        DEFAULT_EXPIRATION_SECONDS, SigningKey, TokenBinding, TokenRequest, TokenSettings, WARN_ONLY_SECONDS, issue,
+    };
     use super::*;
     use base::random::Random;
+    use base64::Engine as _;
     use parking_lot::Mutex;
+    use serde_json::json;
 
     #[derive(Default)]
-    struct Objects(Mutex<BTreeMap<String, (String, Option<i64>)>>);
+    struct Objects(
+        Mutex<BTreeMap<String, (String, Option<i64>)>>,
+        Mutex<BTreeMap<String, Value>>,
+    );
 
     impl BoundObjects for Objects {
         fn find(&self, resource: &str, namespace: &str, name: &str) -> Option<(String, Option<i64>)> {
             self.0.lock().get(&format!("{resource}/{namespace}/{name}")).cloned()
+        }
+
+        fn read(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+            self.1.lock().get(&format!("{resource}/{namespace}/{name}")).cloned()
         }
     }
 
@@ -273,11 +369,10 @@ mod tests {
     fn forged_and_foreign_tokens_are_refused() {
         let (signer, _, authenticator) = world();
         let token = issue(&signer, request(false, 3600, &[]), at(0)).unwrap().token;
+        // Another cluster calls itself the same.
         let foreign = issue(&self::signer(2), request(false, 3600, &[]), at(0)).unwrap().token;
-        assert_eq!(
-            authenticator.authenticate(&foreign, &[], at(1)),
-            Err(TokenError::NotOurs)
-        );
+        let refused = authenticator.authenticate(&foreign, &[], at(1));
+        assert_eq!(refused, Err(TokenError::Jwt(JwtError::UnknownKey)));
         for bad in ["", "a.b", "a.b.c", "....", &token[..token.len() - 9]] {
             assert!(authenticator.authenticate(bad, &[], at(1)).is_err(), "{bad}");
         }
@@ -295,10 +390,12 @@ mod tests {
     fn audiences_are_kept_apart() {
         let (signer, _, authenticator) = world();
         let token = issue(&signer, request(false, 3600, &["vault"]), at(0)).unwrap().token;
-        assert!(matches!(
-            authenticator.authenticate(&token, &[], at(1)),
-            Err(TokenError::Audience(_))
-        ));
+        let refused = authenticator.authenticate(&token, &[], at(1)).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "token audiences [\"vault\"] is invalid for the target audiences \
+             [\"https://kubernetes.default.svc.cluster.local\"]"
+        );
         let identity = authenticator
             .authenticate(&token, &["vault".into(), "x".into()], at(1))
             .unwrap();
@@ -327,5 +424,141 @@ mod tests {
             (Some("P-256"), Some("ES256"))
         );
         assert!(key.get("d").is_none());
+    }
+
+    #[test]
+    fn times_are_looked_at_with_some_leeway() {
+        let (signer, objects, authenticator) = world();
+        let issued = issue(&signer, request(false, 3600, &[]), at(0)).unwrap().token;
+        let good = signer.verify(&issued).unwrap();
+        for (expires, not_before, issued_at, expect) in [
+            (None, None, None, Ok(())),
+            (Some(-60), None, None, Ok(())),
+            (Some(-61), None, None, Err(TokenError::Expired)),
+            (None, Some(60), Some(60), Ok(())),
+            (None, Some(61), None, Err(TokenError::NotYetValid)),
+            (None, None, Some(61), Err(TokenError::IssuedInTheFuture)),
+            (Some(i64::MAX), Some(i64::MIN), None, Ok(())),
+        ] {
+            let time = |seconds: Option<i64>| seconds.map(|seconds| at(0).as_second().saturating_add(seconds));
+            let claims = Claims {
+                expires: time(expires),
+                not_before: time(not_before),
+                issued_at: time(issued_at),
+                ..(*good).clone()
+            };
+            let token = signer.sign(&claims).unwrap();
+            let found = authenticator.authenticate(&token, &[], at(0)).map(drop);
+            assert_eq!(found, expect, "{expires:?} {not_before:?} {issued_at:?}");
+        }
+        drop(objects);
+    }
+
+    #[test]
+    fn the_issuers_audiences_and_lives_are_those_that_are_set() {
+        let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let key = || SigningKey::from_pem(&key).unwrap();
+        let settings = |issuers: &[&str]| TokenSettings {
+            issuers: issuers.iter().map(|issuer| (*issuer).to_owned()).collect(),
+            audiences: vec!["api".into(), "front".into()],
+            extend: false,
+            ..TokenSettings::default()
+        };
+        let make = |issuers: &[&str]| {
+            let taken = vec![key().verifying()];
+            Arc::new(Signer::new(key(), taken, settings(issuers), Random::seeded(1)))
+        };
+        let (before, now, never) = (make(&["old"]), make(&["new", "old"]), make(&["else"]));
+        let (_, objects, _) = world();
+        let authenticator = TokenAuthenticator::new(now.clone(), objects);
+        let token = |signer: &Signer| {
+            issue(signer, request(true, WARN_ONLY_SECONDS, &[]), at(0))
+                .unwrap()
+                .token
+        };
+        for signer in [&before, &now] {
+            let identity = authenticator
+                .authenticate(&token(signer), &["front".into()], at(1))
+                .unwrap();
+            assert_eq!(
+                (identity.audiences, identity.stale_seconds),
+                (vec!["front".to_owned()], None)
+            );
+        }
+        let claims = now.verify(&token(&now)).unwrap();
+        assert_eq!(
+            (&*claims.issuer, &claims.audiences[..]),
+            ("new", &["api".to_owned(), "front".to_owned()][..])
+        );
+        assert_eq!(claims.expires, Some(at(WARN_ONLY_SECONDS).as_second()));
+        let refused = authenticator.authenticate(&token(&never), &[], at(1));
+        assert_eq!(refused, Err(TokenError::NotOurs));
+    }
+
+    #[test]
+    fn a_token_of_a_secret_lives_with_it() {
+        let (signer, objects, authenticator) = world();
+        let claims = json!({
+            "iss": "kubernetes/serviceaccount", "sub": "system:serviceaccount:ns:builder",
+            "kubernetes.io/serviceaccount/namespace": "ns",
+            "kubernetes.io/serviceaccount/secret.name": "builder-token",
+            "kubernetes.io/serviceaccount/service-account.name": "builder",
+            "kubernetes.io/serviceaccount/service-account.uid": "a1",
+        });
+        let token = signer.sign_text(&claims.to_string()).unwrap();
+        let put = |secret: Value, account: Value| {
+            let mut all = objects.1.lock();
+            all.insert("secrets/ns/builder-token".into(), secret);
+            all.insert("serviceaccounts/ns/builder".into(), account);
+        };
+        let held = base64::engine::general_purpose::STANDARD.encode(&token);
+        let secret = |metadata: Value| json!({"metadata": metadata, "data": {"token": held}});
+        let account = |secrets: Value| json!({"metadata": {"uid": "a1"}, "secrets": secrets});
+        let ask = |token: &str| {
+            authenticator
+                .authenticate(token, &[], at(100))
+                .map_err(|error| error.to_string())
+        };
+
+        assert_eq!(ask(&token), Err("Token has been invalidated".into()));
+        put(secret(json!({})), account(json!([])));
+        let identity = ask(&token).unwrap();
+        assert_eq!(identity.secret, Some(SecretToken::Manual("builder-token".into())));
+        assert_eq!(
+            (&*identity.user, &*identity.uid, identity.is_legacy),
+            ("system:serviceaccount:ns:builder", "a1", true)
+        );
+        put(secret(json!({})), account(json!([{"name": "builder-token"}])));
+        assert_eq!(
+            ask(&token).unwrap().secret,
+            Some(SecretToken::Automatic("builder-token".into()))
+        );
+        let other = authenticator.authenticate(&token, &["vault".into()], at(100));
+        assert!(matches!(other, Err(TokenError::Audience { .. })), "{other:?}");
+
+        let marked = json!({"labels": {"kubernetes.io/legacy-token-invalid-since": "2030-01-01"}});
+        let deleted = json!({"deletionTimestamp": "2030-01-01T00:00:00Z"});
+        for (secret, account, expect) in [
+            (secret(marked), account(json!([])), "has been marked invalid"),
+            (secret(deleted), account(json!([])), "Token has been invalidated"),
+            (
+                json!({"data": {"token": "QQ=="}}),
+                account(json!([])),
+                "Token does not match server's copy",
+            ),
+            (
+                secret(json!({})),
+                json!({"metadata": {"uid": "a2"}}),
+                "ServiceAccount UID (a2) does not match claim (a1)",
+            ),
+        ] {
+            put(secret, account);
+            let refused = ask(&token).unwrap_err();
+            assert!(refused.contains(expect), "{refused}");
+        }
+        let mut nameless = claims.clone();
+        nameless["kubernetes.io/serviceaccount/secret.name"] = "".into();
+        let nameless = signer.sign_text(&nameless.to_string()).unwrap();
+        assert_eq!(ask(&nameless), Err("secretName claim is missing".into()));
     }
 }

@@ -1,6 +1,6 @@
 //! What a service-account token says.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// An object that a token names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,27 +51,82 @@ pub struct KubernetesClaims {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// Whom the token is for.
-    #[serde(default, rename = "aud")]
+    #[serde(default, rename = "aud", deserialize_with = "one_or_more")]
     pub audiences: Vec<String>,
-    /// When it ends.
-    #[serde(rename = "exp")]
-    pub expires: i64,
+    /// When it ends; none: never.
+    #[serde(
+        default,
+        rename = "exp",
+        deserialize_with = "seconds",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub expires: Option<i64>,
     /// When it was made.
-    #[serde(default, rename = "iat")]
-    pub issued_at: i64,
+    #[serde(
+        default,
+        rename = "iat",
+        deserialize_with = "seconds",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub issued_at: Option<i64>,
     /// Who made it.
-    #[serde(rename = "iss")]
+    #[serde(default, rename = "iss")]
     pub issuer: String,
     /// Its own id, for audit logs.
-    #[serde(default, rename = "jti")]
+    #[serde(default, rename = "jti", skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// Kubernetes' own claims.
-    #[serde(rename = "kubernetes.io")]
+    #[serde(default, rename = "kubernetes.io")]
     pub kubernetes: KubernetesClaims,
     /// When it begins.
-    #[serde(default, rename = "nbf")]
-    pub not_before: i64,
+    #[serde(
+        default,
+        rename = "nbf",
+        deserialize_with = "seconds",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub not_before: Option<i64>,
     /// `system:serviceaccount:NAMESPACE:NAME`.
-    #[serde(rename = "sub")]
+    #[serde(default, rename = "sub")]
     pub subject: String,
+    /// What a token of a Secret says, of the time before tokens had an end.
+    #[serde(skip)]
+    pub legacy: Option<LegacyClaims>,
+}
+
+/// The claims of tokens that controllers of other clusters put into Secrets (issuer `kubernetes/serviceaccount`).
+/// Source: `pkg/serviceaccount/legacy.go`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct LegacyClaims {
+    /// The account's namespace.
+    #[serde(default, rename = "kubernetes.io/serviceaccount/namespace")]
+    pub namespace: String,
+    /// The Secret that holds the token.
+    #[serde(default, rename = "kubernetes.io/serviceaccount/secret.name")]
+    pub secret: String,
+    /// The account.
+    #[serde(default, rename = "kubernetes.io/serviceaccount/service-account.name")]
+    pub account: String,
+    /// Its uid.
+    #[serde(default, rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    pub account_uid: String,
+}
+
+/// An audience may stand alone (RFC 7519, section 4.1.3).
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Audiences {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Audiences::deserialize(deserializer)? {
+        Audiences::One(one) => vec![one],
+        Audiences::More(more) => more,
+    })
+}
+
+/// A time, of which parts of seconds do not count. One that no clock shows is as far off as can be.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.map(|seconds| seconds as i64))
 }

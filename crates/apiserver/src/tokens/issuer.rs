@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
-    BoundObjects, DEFAULT_EXPIRATION_SECONDS, ISSUER, MAX_EXPIRATION_SECONDS, MIN_EXPIRATION_SECONDS, Reference,
-    Signer, TokenBinding, TokenRequest, issue,
+    BoundObjects, DEFAULT_EXPIRATION_SECONDS, MAX_EXPIRATION_SECONDS, MIN_EXPIRATION_SECONDS, Reference, Signer,
+    TokenBinding, TokenRequest, issue,
 };
 use crate::cluster::{Cluster, Object};
 use crate::pipeline::TokenIssuer;
@@ -25,6 +25,8 @@ pub struct Issuer {
     signer: Arc<Signer>,
     cluster: Arc<dyn Cluster>,
     clock: Clock,
+    /// Where others find the key set, if they can find it.
+    jwks_uri: Option<String>,
 }
 
 // === impl Issuer ===
@@ -32,7 +34,20 @@ pub struct Issuer {
 impl Issuer {
     /// An issuer that looks bound objects up in that state.
     pub fn new(signer: Arc<Signer>, cluster: Arc<dyn Cluster>, clock: Clock) -> Issuer {
-        Issuer { signer, cluster, clock }
+        let jwks_uri = signer.settings().discovery();
+        let jwks_uri = jwks_uri.map_err(|why| {
+            tracing::error!(
+                error = why,
+                "Could not construct pre-rendered responses for ServiceAccountIssuerDiscovery endpoints. Endpoints will not be \
+                 enabled."
+            );
+        });
+        Issuer {
+            signer,
+            cluster,
+            clock,
+            jwks_uri: jwks_uri.ok(),
+        }
     }
 
     fn fill(&self, account: &Object, mut request: Value) -> Result<Value, Status> {
@@ -42,11 +57,13 @@ impl Issuer {
         let bound_to = self.bind(account, &spec["boundObjectRef"])?;
         let audiences = spec["audiences"].as_array().into_iter().flatten();
         let audiences: Vec<String> = audiences.filter_map(Value::as_str).map(str::to_owned).collect();
-        let shown = if audiences.is_empty() {
-            vec![ISSUER.to_owned()]
-        } else {
-            audiences.clone()
+        let settings = self.signer.settings();
+        let seconds = settings.shortened(seconds);
+        let audiences = match audiences.is_empty() {
+            true => settings.audiences.clone(),
+            false => audiences,
         };
+        let shown = audiences.clone();
         let wanted = TokenRequest {
             namespace: account.namespace(),
             account: Reference {
@@ -154,14 +171,16 @@ impl TokenIssuer for Issuer {
     }
 
     fn openid_configuration(&self) -> Option<Value> {
+        let jwks_uri = self.jwks_uri.as_ref()?;
         Some(json!({
-            "issuer": ISSUER, "jwks_uri": format!("{ISSUER}/openid/v1/jwks"), "response_types_supported": ["id_token"],
-            "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
+            "issuer": self.signer.settings().issuer(), "jwks_uri": jwks_uri, "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": self.signer.algorithms(),
         }))
     }
 
     fn jwks(&self) -> Option<Value> {
-        Some(self.signer.key_set())
+        self.jwks_uri.as_ref().map(|_| self.signer.key_set())
     }
 }
 
@@ -199,10 +218,19 @@ impl BoundObjects for ClusterObjects {
         });
         Some((object.uid().to_owned(), deletion))
     }
+
+    fn read(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+        let resource = GroupResource {
+            group: String::new(),
+            resource: resource.into(),
+        };
+        self.0.get(&resource, namespace, name).map(|object| object.value())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::ISSUER;
     use super::*;
     use crate::admission::testing::World;
     use base::random::Random;

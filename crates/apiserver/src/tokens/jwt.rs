@@ -1,4 +1,4 @@
-//! Compact JSON web tokens, signed with ECDSA on P-256 (ES256), and the key set others verify them by.
+//! Compact JSON web tokens, signed by one key and verified by several, and the key set others verify them by.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,40 +8,40 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use parking_lot::RwLock;
 use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
-};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use tokio::time::Instant;
 
-use super::Claims;
+use super::keys::{PublicKey, algorithm};
+use super::legacy::LEGACY_ISSUER;
+use super::{Claims, SigningKey, TokenSettings, VerifyingKey};
 use crate::metrics::shared;
 
 /// The longest token that is looked at: upstream's headers are limited to 16 KiB as a whole.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
-/// An uncompressed point on P-256: a tag, then x and y.
-const POINT_BYTES: usize = 65;
 /// A SHA-256.
 const DIGEST_BYTES: usize = 32;
 
 /// Why a token could not be made or is not to be trusted.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum JwtError {
-    /// The key is no P-256 key in PKCS#8.
-    #[error("the signing key cannot be read")]
-    Key,
+    /// There is no private key of a kind that signs.
+    #[error("the signing key cannot be read: {0}")]
+    Key(String),
     /// The library refused to sign.
     #[error("the token could not be signed")]
     Sign,
     /// Three parts of base64 are what a token has to be.
     #[error("the token is malformed")]
     Malformed,
-    /// A key that is not ours, or another algorithm.
-    #[error("the token was signed by an unknown key")]
+    /// None of the issuers whose tokens are taken.
+    #[error("the token was issued by somebody else")]
+    Issuer,
+    /// A key that is not ours.
+    #[error("invalid signature, no keys found")]
     UnknownKey,
-    /// The signature does not fit.
+    /// The signature does not fit, or is of another algorithm than the key's.
     #[error("the token's signature is invalid")]
     Signature,
     /// An expiration that no clock can show.
@@ -53,15 +53,25 @@ pub enum JwtError {
 /// forgotten and verified once more.
 const REMEMBERED_MAX: usize = 4096;
 
-/// Signs and verifies tokens with one key.
+/// Signs tokens with one key, and verifies them with those that are taken.
 pub struct Signer {
-    key: EcdsaKeyPair,
+    key: SigningKey,
     key_id: String,
+    /// In the order of the key set.
+    taken: Vec<Taken>,
+    settings: TokenSettings,
     entropy: SystemRandom,
     random: Random,
     /// What verified tokens claim, by the digest of the whole token. A signature costs three times as much as all the rest
-    /// of a request, and what was signed once stays signed: the key never changes.
+    /// of a request, and what was signed once stays signed: the keys never change.
     remembered: RwLock<HashMap<[u8; DIGEST_BYTES], Arc<Claims>>>,
+}
+
+/// A key whose signatures count.
+struct Taken {
+    id: String,
+    former_id: Option<String>,
+    key: PublicKey,
 }
 
 #[derive(Deserialize)]
@@ -81,30 +91,40 @@ pub(crate) fn id_of(token: &str) -> Option<String> {
 // === impl Signer ===
 
 impl Signer {
-    /// A signer from a PKCS#8 key in PEM, as [`crate::pki`] makes them.
+    /// A signer from a private key in PEM, as [`crate::pki`] makes them; nothing but what it signed is taken.
     ///
     /// # Errors
     /// A key of another kind.
     pub fn from_pem(key_pem: &str, random: Random) -> Result<Signer, JwtError> {
-        let mut reader = key_pem.as_bytes();
-        let key = rustls_pemfile::pkcs8_private_keys(&mut reader)
-            .next()
-            .and_then(Result::ok)
-            .ok_or(JwtError::Key)?;
-        let entropy = SystemRandom::new();
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_pkcs8_der(), &entropy)
-            .map_err(|_| JwtError::Key)?;
-        if key.public_key().as_ref().len() != POINT_BYTES {
-            return Err(JwtError::Key);
+        let key = SigningKey::from_pem(key_pem).map_err(JwtError::Key)?;
+        let taken = vec![key.verifying()];
+        Ok(Signer::new(key, taken, TokenSettings::default(), random))
+    }
+
+    /// Signs with that key; what one of `taken` signed counts.
+    pub fn new(key: SigningKey, taken: Vec<VerifyingKey>, settings: TokenSettings, random: Random) -> Signer {
+        let mut keys: Vec<Taken> = Vec::new();
+        for VerifyingKey(key) in taken {
+            // Key sets name each key once.
+            if keys.iter().all(|own| own.key != key) {
+                let (id, former_id) = (key.id(), key.former_id());
+                keys.push(Taken { id, former_id, key });
+            }
         }
-        let key_id = BASE64.encode(Sha256::digest(key.public_key().as_ref()));
-        Ok(Signer {
+        Signer {
+            key_id: key.public().id(),
             key,
-            key_id,
-            entropy,
+            taken: keys,
+            settings,
+            entropy: SystemRandom::new(),
             random,
             remembered: RwLock::default(),
-        })
+        }
+    }
+
+    /// Who issues tokens, for whom and for how long.
+    pub fn settings(&self) -> &TokenSettings {
+        &self.settings
     }
 
     /// A fresh token id.
@@ -117,19 +137,21 @@ impl Signer {
     /// # Errors
     /// The library's.
     pub fn sign(&self, claims: &Claims) -> Result<String, JwtError> {
-        let header = serde_json::json!({"alg": "ES256", "kid": self.key_id});
-        let claims = serde_json::to_vec(claims).map_err(|_| JwtError::Sign)?;
+        self.sign_text(&serde_json::to_string(claims).map_err(|_| JwtError::Sign)?)
+    }
+
+    /// The same of claims that are text already.
+    pub(super) fn sign_text(&self, claims: &str) -> Result<String, JwtError> {
+        let header = serde_json::json!({"alg": self.key.public().algorithm(), "kid": self.key_id});
         let mut token = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims));
-        let signature = self
-            .key
-            .sign(&self.entropy, token.as_bytes())
-            .map_err(|_| JwtError::Sign)?;
+        let signature = self.key.sign(&self.entropy, token.as_bytes())?;
         token.push('.');
-        token.push_str(&BASE64.encode(signature.as_ref()));
+        token.push_str(&BASE64.encode(signature));
         Ok(token)
     }
 
-    /// The claims of a token that this key signed. Times, audience and objects are the caller's to check.
+    /// The claims of a token of one of the issuers that one of the keys signed. Times, audience and objects are the caller's
+    /// to check.
     ///
     /// # Errors
     /// What is wrong with the token.
@@ -146,7 +168,7 @@ impl Signer {
         }
         let verified = self.verify_signature(token);
         // What is not a token of ours is others' to find out.
-        if !matches!(verified, Err(JwtError::Malformed | JwtError::UnknownKey)) {
+        if !matches!(verified, Err(JwtError::Malformed | JwtError::Issuer)) {
             metrics.looked_up(false, began.elapsed());
             metrics.fetched(verified.is_ok());
         }
@@ -161,30 +183,57 @@ impl Signer {
 
     fn verify_signature(&self, token: &str) -> Result<Claims, JwtError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
-        let (header, claims) = signed.split_once('.').ok_or(JwtError::Malformed)?;
+        let (header, payload) = signed.split_once('.').ok_or(JwtError::Malformed)?;
         let decode = |part: &str| BASE64.decode(part).map_err(|_| JwtError::Malformed);
+        let payload = decode(payload)?;
+        // Nobody may act on them before the signature was verified.
+        let mut claims: Claims = serde_json::from_slice(&payload).map_err(|_| JwtError::Malformed)?;
+        if claims.issuer == LEGACY_ISSUER {
+            claims.legacy = Some(serde_json::from_slice(&payload).map_err(|_| JwtError::Malformed)?);
+        } else if !self.settings.issuers.contains(&claims.issuer) {
+            return Err(JwtError::Issuer);
+        }
         let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| JwtError::Malformed)?;
-        if header.alg != "ES256" || header.kid != self.key_id {
+        let signature = decode(signature)?;
+        let mut named = self.taken.iter().filter(|taken| taken.is_named(&header.kid)).peekable();
+        if named.peek().is_none() {
             return Err(JwtError::UnknownKey);
         }
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key().as_ref())
-            .verify(signed.as_bytes(), &decode(signature)?)
-            .map_err(|_| JwtError::Signature)?;
-        serde_json::from_slice(&decode(claims)?).map_err(|_| JwtError::Malformed)
+        let algorithm = algorithm(&header.alg).map_err(|_| JwtError::Signature)?;
+        match named.any(|taken| taken.key.verifies(algorithm, signed.as_bytes(), &signature)) {
+            true => Ok(claims),
+            false => Err(JwtError::Signature),
+        }
+    }
+
+    /// The algorithms of the keys that are taken, sorted, each once.
+    pub(super) fn algorithms(&self) -> Vec<&'static str> {
+        let mut all: Vec<&str> = self.taken.iter().map(|taken| taken.key.algorithm()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// The JSON web key set of `/openid/v1/jwks`.
     pub fn key_set(&self) -> api::Value {
-        let (x, y) = self.key.public_key().as_ref()[1..].split_at(POINT_BYTES / 2);
-        serde_json::json!({"keys": [{
-            "use": "sig", "kty": "EC", "kid": self.key_id, "crv": "P-256", "alg": "ES256",
-            "x": BASE64.encode(x), "y": BASE64.encode(y),
-        }]})
+        let keys: Vec<api::Value> = self.taken.iter().map(|taken| taken.key.jwk(&taken.id)).collect();
+        serde_json::json!({"keys": keys})
+    }
+}
+
+// === impl Taken ===
+
+impl Taken {
+    /// Whether a token with that `kid` may be signed by it; one without may be by any.
+    fn is_named(&self, id: &str) -> bool {
+        id.is_empty() || self.id == id || self.former_id.as_deref() == Some(id)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::key_files::testing::{P384, P384_ID, P384_PUBLIC, RSA, RSA_ID, RSA_PUBLIC};
+    use super::super::verifying_keys;
     use super::*;
 
     #[test]
@@ -193,6 +242,7 @@ mod tests {
         let signer = Signer::from_pem(&key, Random::seeded(1)).unwrap();
         let claims = |subject: &str| Claims {
             subject: subject.into(),
+            issuer: super::super::ISSUER.into(),
             ..Claims::default()
         };
         let (jane, root) = (
@@ -211,5 +261,72 @@ mod tests {
         assert_eq!(signer.verify(&root).unwrap().subject, "root");
         assert_eq!(signer.verify(&forged), Err(JwtError::Signature));
         assert_eq!(signer.remembered.read().len(), 2, "what is wrong is not remembered");
+    }
+
+    #[test]
+    fn several_keys_and_issuers_are_taken_and_one_signs() {
+        let pem = |key: &str| SigningKey::from_pem(key).unwrap();
+        let own = || rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let (old, other) = (own(), own());
+        let taken = [RSA_PUBLIC, P384_PUBLIC, &old, RSA_PUBLIC].map(|text| verifying_keys(text).unwrap().remove(0));
+        let settings = |issuer: &str| TokenSettings {
+            issuers: vec![issuer.into(), "https://old".into()],
+            ..TokenSettings::default()
+        };
+        let random = Random::seeded(1);
+        let signer = Signer::new(pem(RSA), taken.to_vec(), settings("https://new"), random.fork());
+        let set = signer.key_set();
+        let of_keys = |field: &str| -> Vec<String> {
+            let keys = set["keys"].as_array().unwrap().iter();
+            keys.map(|key| key[field].as_str().unwrap_or("").to_owned()).collect()
+        };
+        assert_eq!(
+            of_keys("alg"),
+            ["RS256", "ES384", "ES256"],
+            "each key once, in the order of the files"
+        );
+        assert_eq!(of_keys("kid")[..2], [RSA_ID.trim(), P384_ID.trim()]);
+        assert_eq!(signer.algorithms(), ["ES256", "ES384", "RS256"]);
+        assert!(set["keys"].as_array().unwrap().iter().all(|key| key.get("d").is_none()));
+
+        for (key, issuer, expect) in [
+            (RSA, "https://new", Ok(())),
+            (P384, "https://new", Ok(())),
+            (&*old, "https://old", Ok(())),
+            (RSA, "https://else", Err(JwtError::Issuer)),
+            (&*other, "https://new", Err(JwtError::UnknownKey)),
+        ] {
+            let foreign = Signer::new(pem(key), Vec::new(), settings(issuer), random.fork());
+            let claims = Claims {
+                issuer: issuer.into(),
+                ..Claims::default()
+            };
+            let token = foreign.sign(&claims).unwrap();
+            assert_eq!(signer.verify(&token).map(drop), expect, "{issuer}");
+            // The same words under the name of a key that is taken.
+            let (_, rest) = token.split_once('.').unwrap();
+            let header = serde_json::json!({"alg": "PS256", "kid": RSA_ID.trim()});
+            let renamed = format!("{}.{rest}", BASE64.encode(header.to_string()));
+            assert!(signer.verify(&renamed).is_err());
+            let nameless = serde_json::json!({"alg": foreign.key.public().algorithm()});
+            assert!(
+                signer
+                    .verify(&format!("{}.{rest}", BASE64.encode(nameless.to_string())))
+                    .is_err()
+            );
+        }
+    }
+
+    #[test]
+    fn tokens_of_earlier_versions_name_their_key_otherwise() {
+        let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let mut signer = Signer::from_pem(&key, Random::seeded(1)).unwrap();
+        signer.key_id = signer.taken[0].former_id.clone().unwrap();
+        let claims = Claims {
+            issuer: super::super::ISSUER.into(),
+            ..Claims::default()
+        };
+        let token = signer.sign(&claims).unwrap();
+        assert_eq!(signer.verify(&token).as_deref(), Ok(&claims));
     }
 }

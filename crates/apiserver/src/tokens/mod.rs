@@ -1,4 +1,4 @@
-//! Service-account tokens: ES256 JSON web tokens, bound to the objects they were made for.
+//! Service-account tokens: JSON web tokens, bound to the objects they were made for.
 //!
 //! Source of the claims: `pkg/serviceaccount/claims.go`; of the limits: `pkg/registry/core/serviceaccount/storage/token.go`.
 //! Invariant: a token is accepted only while every object it is bound to exists with the same uid.
@@ -7,16 +7,23 @@ mod authenticator;
 mod claims;
 mod issuer;
 mod jwt;
+mod key_files;
+pub(crate) mod keys;
+mod legacy;
+mod settings;
 
 pub use authenticator::{BoundObjects, Identity, TokenAuthenticator, TokenError};
-pub use claims::{Claims, KubernetesClaims, Reference, TokenBinding};
+pub use claims::{Claims, KubernetesClaims, LegacyClaims, Reference, TokenBinding};
 pub use issuer::{ClusterObjects, Issuer};
 pub(crate) use jwt::id_of;
 pub use jwt::{JwtError, Signer};
+pub use key_files::{SigningKey, VerifyingKey, verifying_keys};
+pub use legacy::SecretToken;
+pub use settings::TokenSettings;
 
 use jiff::Timestamp;
 
-/// The issuer of every token, and the audience when a request names none.
+/// The issuer of every token, and the audience when a request names none, when nobody says otherwise.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// The life of a token when the request does not say, in seconds.
 pub const DEFAULT_EXPIRATION_SECONDS: i64 = 3600;
@@ -38,7 +45,7 @@ pub struct TokenRequest<'a> {
     pub account: Reference,
     /// The object whose end ends the token.
     pub bound_to: TokenBinding,
-    /// Whom the token is for; empty for the API server.
+    /// Whom the token is for; empty: for the API server.
     pub audiences: Vec<String>,
     /// The life asked for.
     pub expiration_seconds: i64,
@@ -57,24 +64,17 @@ pub struct IssuedToken {
 /// # Errors
 /// The signature library's.
 pub fn issue(signer: &Signer, request: TokenRequest, now: Timestamp) -> Result<IssuedToken, JwtError> {
-    let issued = now.as_second();
-    let for_us = request.audiences.is_empty() || request.audiences.iter().any(|a| a == ISSUER);
-    let bound_to_pod = request.bound_to.pod.is_some();
-    let extended = request.expiration_seconds == WARN_ONLY_SECONDS && for_us && bound_to_pod;
-    let (end, warn_after) = match extended {
-        true => (issued + EXTENDED_SECONDS, Some(issued + WARN_ONLY_SECONDS)),
-        false => (issued + request.expiration_seconds, None),
+    let (settings, issued) = (signer.settings(), now.as_second());
+    let audiences = match request.audiences.is_empty() {
+        true => settings.audiences.clone(),
+        false => request.audiences,
     };
-    let audiences = if request.audiences.is_empty() {
-        vec![ISSUER.to_owned()]
-    } else {
-        request.audiences
-    };
+    let (life, warn_after) = settings.life(request.expiration_seconds, &audiences, request.bound_to.pod.is_some());
     let claims = Claims {
         audiences,
-        expires: end,
-        issued_at: issued,
-        issuer: ISSUER.into(),
+        expires: Some(issued + life),
+        issued_at: Some(issued),
+        issuer: settings.issuer().into(),
         id: signer.new_token_id(),
         kubernetes: KubernetesClaims {
             namespace: request.namespace.into(),
@@ -82,10 +82,11 @@ pub fn issue(signer: &Signer, request: TokenRequest, now: Timestamp) -> Result<I
             pod: request.bound_to.pod,
             secret: request.bound_to.secret,
             account: request.account.clone(),
-            warn_after,
+            warn_after: warn_after.map(|seconds| issued + seconds),
         },
-        not_before: issued,
+        not_before: Some(issued),
         subject: format!("system:serviceaccount:{}:{}", request.namespace, request.account.name),
+        legacy: None,
     };
     let expires = Timestamp::from_second(issued + request.expiration_seconds).map_err(|_| JwtError::Expiration)?;
     Ok(IssuedToken {

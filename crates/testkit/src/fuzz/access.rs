@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, LazyLock};
 
-use api::GroupResource;
+use api::{GroupResource, Value};
 use apiserver::audit::Policy;
 use apiserver::authentication::{AuthenticationConfiguration, TokenFile};
 use apiserver::authorization::{Abac, config};
@@ -31,7 +31,7 @@ const FILES: [(&str, Reader); 7] = [
          [{path: /livez}]}\njwt:\n- issuer: {url: 'https://i.example', audiences: [a]}\n  claimMappings:\n    username: \
          {expression: claims.sub}\n    extra: [{key: example.org/x, valueExpression: claims.x}]\n  claimValidationRules: \
          [{expression: 'claims.a == 1', message: no}]\n",
-        |text| told(AuthenticationConfiguration::from_text(text)),
+        |text| told(AuthenticationConfiguration::from_text(text, &[ISSUER.to_owned()])),
     ),
     (
         "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers:\n- {type: Node, name: node}\n\
@@ -100,6 +100,10 @@ struct All;
 impl BoundObjects for All {
     fn find(&self, _: &str, _: &str, name: &str) -> Option<(String, Option<i64>)> {
         Some((format!("uid-{name}"), None))
+    }
+
+    fn read(&self, _: &str, _: &str, _: &str) -> Option<Value> {
+        None
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{AggregationFlags, AuditFlags, AuditWebhookFlags, AuthenticationFlags, TlsFlags};
+use super::{AggregationFlags, AuditFlags, AuditWebhookFlags, AuthenticationFlags, ServiceAccountFlags, TlsFlags};
 use crate::errors::{CliError, Kind, Result};
 use crate::server::file_or_nothing;
 
@@ -35,6 +35,9 @@ pub struct ApiServerFlags {
     #[command(flatten)]
     #[serde(deserialize_with = "or_nothing")]
     pub authentication: AuthenticationFlags,
+    /// Service accounts' tokens
+    #[command(flatten)]
+    pub service_accounts: ServiceAccountFlags,
     /// Who may do what
     #[command(flatten)]
     pub authorization: AuthorizationFlags,
@@ -81,6 +84,7 @@ impl ApiServerFlags {
             audit,
             audit_webhook,
             authentication,
+            service_accounts,
             authorization,
             admission,
             in_flight,
@@ -114,8 +118,9 @@ pub struct AuthorizationFlags {
     /// The service that mode Webhook asks: a file in kubeconfig format
     #[arg(long, value_name = "FILE", requires = "authorization_mode", value_parser = file_or_nothing)]
     pub authorization_webhook_config_file: Option<PathBuf>,
-    /// What mode ABAC reads: a policy a line, each a Policy of abac.authorization.kubernetes.io/v1beta1
-    #[arg(long, value_name = "FILE", requires = "authorization_mode", value_parser = file_or_nothing)]
+    /// What ABAC reads, as a mode or in --authorization-config: a policy a line, each a Policy of
+    /// abac.authorization.kubernetes.io/v1beta1
+    #[arg(long, value_name = "FILE", value_parser = file_or_nothing)]
     pub authorization_policy_file: Option<PathBuf>,
     /// The version of SubjectAccessReview that it is asked in
     #[arg(long, value_name = "VERSION", default_value = "v1beta1")]
@@ -127,7 +132,7 @@ pub struct AuthorizationFlags {
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub authorization_webhook_cache_unauthorized_ttl: String,
     /// Who decides, in more words: an AuthorizationConfiguration of apiserver.config.k8s.io, read again when it changes
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["authorization_mode", "authorization_webhook_config_file"], value_parser = file_or_nothing)]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["authorization_mode", "authorization_webhook_config_file", "authorization_webhook_version", "authorization_webhook_cache_authorized_ttl", "authorization_webhook_cache_unauthorized_ttl"], value_parser = file_or_nothing)]
     pub authorization_config: Option<PathBuf>,
 }
 

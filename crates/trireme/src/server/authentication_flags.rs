@@ -12,6 +12,7 @@ use apiserver::authentication::{
 };
 use apiserver::hook::{self, Hook, RETRY_PAUSE, Target};
 use apiserver::pipeline::Anonymous;
+use apiserver::tokens::TokenSettings;
 use base::Random;
 
 use super::authorization_flags::files;
@@ -86,9 +87,10 @@ impl AuthenticationFlags {
     /// Reads what they name.
     ///
     /// # Errors
-    /// They contradict each other, or a file cannot be used. `client_ca_pem` is who signs certificates of clients.
-    pub fn read(&self, client_ca_pem: &str) -> Result<AuthenticationSettings> {
-        let tokens = self.tokens()?;
+    /// They contradict each other, or a file cannot be used. `client_ca_pem` is who signs certificates of clients, and
+    /// `own_names` what service accounts' tokens say of us.
+    pub fn read(&self, client_ca_pem: &str, own_names: &TokenSettings) -> Result<AuthenticationSettings> {
+        let tokens = self.tokens(&own_names.issuers)?;
         let of_file = tokens
             .as_ref()
             .and_then(|tokens| tokens.configuration.anonymous.clone());
@@ -108,7 +110,7 @@ impl AuthenticationFlags {
             bootstrap_tokens: self.enable_bootstrap_token_auth == Some(true),
             front_proxy: self.front_proxy(client_ca_pem)?,
             token_file: self.token_file()?,
-            webhook: self.webhook()?.map(Arc::new),
+            webhook: self.webhook(own_names)?.map(Arc::new),
         })
     }
 
@@ -123,7 +125,7 @@ impl AuthenticationFlags {
             .map_err(|why| wrong(format!("--token-auth-file: {why}")))
     }
 
-    fn webhook(&self) -> Result<Option<WebhookTokens>> {
+    fn webhook(&self, own_names: &TokenSettings) -> Result<Option<WebhookTokens>> {
         let Some(file) = &self.authentication_token_webhook_config_file else {
             return Ok(None);
         };
@@ -148,7 +150,8 @@ impl AuthenticationFlags {
         let target = Target::from_kubeconfig(file, &files());
         let hook = target.and_then(|target| Hook::new(target, hook::TIMEOUT, RETRY_PAUSE, random.fork()));
         let hook = hook.map_err(|why| wrong(format!("--authentication-token-webhook-config-file: {why}")))?;
-        Ok(Some(WebhookTokens::new(hook, version, ttl, &random)))
+        let audiences = own_names.audiences.clone();
+        Ok(Some(WebhookTokens::new(hook, version, ttl, audiences, &random)))
     }
 
     /// Whether one of `--oidc-*` is given.
@@ -167,13 +170,13 @@ impl AuthenticationFlags {
             || lists.iter().any(|list| !list.is_empty())
     }
 
-    fn tokens(&self) -> Result<Option<Tokens>> {
+    fn tokens(&self, own_issuers: &[String]) -> Result<Option<Tokens>> {
         let machine_roots_pem = || MACHINE_ROOTS.iter().find_map(|file| std::fs::read_to_string(file).ok());
         let Some(file) = &self.authentication_config else {
             if !self.oidc_is_given() {
                 return Ok(None);
             }
-            let configuration = AuthenticationConfiguration::of_flags(self.oidc()?);
+            let configuration = AuthenticationConfiguration::of_flags(self.oidc()?, own_issuers);
             return Ok(Some(Tokens {
                 configuration: configuration.map_err(|error| wrong(error.to_string()))?,
                 machine_roots_pem: machine_roots_pem(),
@@ -186,7 +189,7 @@ impl AuthenticationFlags {
             ));
         }
         let text = read("--authentication-config", file)?;
-        let configuration = AuthenticationConfiguration::from_text(&text).map_err(|error| {
+        let configuration = AuthenticationConfiguration::from_text(&text, own_issuers).map_err(|error| {
             let file = file.display().to_string();
             wrong(format!(
                 "failed to load authentication configuration from file {file:?}: {error}"
@@ -324,14 +327,14 @@ mod tests {
     #[test]
     fn flags_are_upstreams() {
         assert!(!flags(&[]).are_given());
-        let none = flags(&[]).read("").unwrap();
+        let none = flags(&[]).read("", &TokenSettings::default()).unwrap();
         assert!(none.anonymous == Anonymous::Everywhere && !none.bootstrap_tokens && none.front_proxy.is_none());
         let some = flags(&["--anonymous-auth=false", "--enable-bootstrap-token-auth"])
-            .read("")
+            .read("", &TokenSettings::default())
             .unwrap();
         assert!(some.anonymous == Anonymous::Nowhere && some.bootstrap_tokens);
         let off = flags(&["--enable-bootstrap-token-auth=false", "--anonymous-auth"]);
-        let read = off.read("").unwrap();
+        let read = off.read("", &TokenSettings::default()).unwrap();
         assert!(read.anonymous == Anonymous::Everywhere && !read.bootstrap_tokens && off.are_given());
         let here = std::env::current_dir().unwrap();
         let anchored = flags(&["--requestheader-client-ca-file", "ca.pem"]).anchored().unwrap();
@@ -359,12 +362,12 @@ mod tests {
             "--requestheader-extra-headers-prefix=X-Remote-Extra-",
             "--requestheader-allowed-names=front,other",
         ]);
-        let config = read.read(&own).unwrap().front_proxy.unwrap();
+        let config = read.read(&own, &TokenSettings::default()).unwrap().front_proxy.unwrap();
         assert_eq!(config.headers.username, ["X-Remote-User", "X-User"]);
         assert_eq!(config.allowed_names, ["front", "other"]);
         assert!(
             flags(&[ca, &both, "--requestheader-allowed-names=a"])
-                .read(&own)
+                .read(&own, &TokenSettings::default())
                 .is_ok()
         );
         for (words, expect) in [
@@ -379,7 +382,7 @@ mod tests {
                 "the standard X-Remote-Uid header",
             ),
         ] {
-            let Err(error) = flags(&words).read(&own) else {
+            let Err(error) = flags(&words).read(&own, &TokenSettings::default()) else {
                 panic!("{words:?}: {expect}");
             };
             assert!(error.what.contains(expect), "{words:?}: {error:?}");
@@ -398,13 +401,13 @@ mod tests {
         .unwrap();
         let file = file.display().to_string();
         let config = ["--authentication-config", &*file];
-        let settings = flags(&config).read("").unwrap();
+        let settings = flags(&config).read("", &TokenSettings::default()).unwrap();
         assert!(settings.anonymous.allows("/livez") && !settings.anonymous.allows("/api"));
         let oidc = ["--oidc-issuer-url=https://a", "--oidc-client-id=k"];
         let issuer = |more: &[&str]| {
             let words: Vec<&str> = oidc.iter().chain(more).copied().collect();
             flags(&words)
-                .read("")
+                .read("", &TokenSettings::default())
                 .unwrap()
                 .tokens
                 .unwrap()
@@ -451,7 +454,7 @@ mod tests {
             (vec!["--oidc-issuer-url=http://a", oidc[1]], "URL scheme must be https"),
             (vec!["--authentication-config=/nowhere"], "/nowhere: No such file"),
         ] {
-            let Err(error) = flags(&words).read("") else {
+            let Err(error) = flags(&words).read("", &TokenSettings::default()) else {
                 panic!("{words:?}: {expect}");
             };
             assert!(error.what.contains(expect), "{words:?}: {error:?}");

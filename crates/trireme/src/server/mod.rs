@@ -17,6 +17,7 @@ mod front_proxy;
 mod issuers;
 mod node_identity;
 pub mod pki;
+mod service_account_flags;
 mod serving;
 mod trusted;
 
@@ -34,7 +35,7 @@ use apiserver::metrics::ReloadMetrics;
 use apiserver::pipeline::Authorizer;
 use apiserver::request::{SYSTEM_MASTERS, UserInfo};
 use apiserver::sealing::{Sealer, Sealing};
-use apiserver::tokens::{ClusterObjects, Issuer, Signer, TokenAuthenticator};
+use apiserver::tokens::{ClusterObjects, Issuer, TokenAuthenticator, TokenSettings};
 use apiserver::{ApiServer, Config, Parts, Running};
 use base::{Clock, Random, Shutdown};
 use bytes::Bytes;
@@ -49,6 +50,7 @@ use self::authentication_flags::AuthenticationSettings;
 pub use self::authorization_flags::AuthorizationPlan;
 use self::backing::Backing;
 use self::pki::Pki;
+use self::service_account_flags::TokenPlan;
 use self::trusted::Trusted;
 use crate::cli::ApiServerFlags;
 use crate::errors::{CliError, Context as _, Kind, Result, words};
@@ -126,11 +128,13 @@ impl ControlPlane {
             shutdown: components.clone(),
         };
         let flags = &settings.api_server;
-        let (mut authentication, trusted) = authentication(flags, &pki)?;
+        let accounts = flags.service_accounts.read()?;
+        let own_names = accounts.settings.clone();
+        let (mut authentication, trusted) = authentication(flags, &own_names, &pki)?;
         let cleans = authentication.bootstrap_tokens;
         let tokens = authentication.tokens.take();
         let issuers = tokens
-            .map(|tokens| issuers::start(tokens, &clock, &follow))
+            .map(|tokens| issuers::start(tokens, own_names.issuers, &clock, &follow))
             .transpose()?;
         let store = Backing::open(layout, etcd, &clock, &random).await?;
         if let Some(node) = &settings.node {
@@ -148,6 +152,7 @@ impl ControlPlane {
         let mut config = api_config(
             &pki,
             (authentication, &trusted, issuers),
+            accounts,
             store.engine(),
             address,
             chosen,
@@ -293,11 +298,17 @@ fn listen_for_nodes(layout: &Layout) -> Result<UnixListener> {
 }
 
 /// How clients prove who they are, and whose certificates count.
-fn authentication(flags: &ApiServerFlags, pki: &Pki) -> Result<(AuthenticationSettings, Trusted)> {
+fn authentication(
+    flags: &ApiServerFlags,
+    own_names: &TokenSettings,
+    pki: &Pki,
+) -> Result<(AuthenticationSettings, Trusted)> {
     let own_ca_pem = pki.ca_pem();
     let client_ca = flags.tls.client_ca()?;
     let more = client_ca.as_ref().map_or("", |(_, text)| text.as_str());
-    let mut settings = flags.authentication.read(&trusted::together(own_ca_pem, more))?;
+    let mut settings = flags
+        .authentication
+        .read(&trusted::together(own_ca_pem, more), own_names)?;
     let own = || front_proxy::own(pki);
     settings.front_proxy = Some(settings.front_proxy.take().unwrap_or_else(own));
     let proxy_ca = flags.authentication.requestheader_client_ca_file.clone();
@@ -321,7 +332,7 @@ impl ApiServerFlags {
         self.audit_webhook.check()?;
         self.encryption.check()?;
         // Whether its authorities are the cluster's own is seen when it starts.
-        self.authentication.read("")?;
+        self.authentication.read("", &self.service_accounts.read()?.settings)?;
         self.authorization.plan(&Random::real())?;
         self.admission.selection()?;
         self.in_flight.seats()?;
@@ -333,13 +344,13 @@ impl ApiServerFlags {
 fn api_config(
     pki: &Pki,
     (settings, trusted, issuers): (AuthenticationSettings, &Trusted, Option<Arc<JwtTokens>>),
+    accounts: TokenPlan,
     store: Arc<dyn Engine>,
     address: SocketAddr,
     (prepared, authorizers, admission): (Prepared, Arc<OnceLock<Arc<Configured>>>, Selection),
     (clock, random): (&Clock, &Random),
 ) -> Result<Config> {
-    let signer = Signer::from_pem(&pki.token_key_pem, random.fork()).doing("reading the key of tokens")?;
-    let signer = Arc::new(signer);
+    let signer = Arc::new(accounts.signer(&pki.token_key_pem, random.fork())?);
     let (certificates, proxy) = (trusted.certificates.clone(), trusted.proxy.clone());
     let policy = bootstrap::policy::objects().map_err(CliError::internal)?;
     let is_node_role = |object: &&Value| object["kind"] == "ClusterRole" && object["metadata"]["name"] == "system:node";

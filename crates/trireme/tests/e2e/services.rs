@@ -147,8 +147,8 @@ impl Issuer {
                 namespace: team.into(),
                 ..KubernetesClaims::default()
             },
-            issued_at: now,
-            expires: now + TOKEN_SECONDS,
+            issued_at: Some(now),
+            expires: Some(now + TOKEN_SECONDS),
             ..Claims::default()
         };
         self.signer.sign(&claims).unwrap()

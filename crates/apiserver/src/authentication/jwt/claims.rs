@@ -10,7 +10,7 @@ use crate::request::UserInfo;
 const GOOGLE: (&str, &str) = ("accounts.google.com", "https://accounts.google.com");
 
 /// Who says that it issued the token.
-pub(super) fn issuer(claims: &Map) -> &str {
+pub(crate) fn issuer(claims: &Map) -> &str {
     match claims.get("iss").and_then(Value::as_str) {
         Some(name) if name == GOOGLE.0 => GOOGLE.1,
         other => other.unwrap_or(""),
@@ -18,14 +18,14 @@ pub(super) fn issuer(claims: &Map) -> &str {
 }
 
 /// `aud`: one text or several.
-pub(super) fn audiences(claims: &Map) -> Result<Vec<String>, String> {
+pub(crate) fn audiences(claims: &Map) -> Result<Vec<String>, String> {
     claims.get("aud").map_or(Ok(Vec::new()), |value| {
         texts(value).ok_or_else(|| "failed to unmarshal claims: aud is no text and no list of them".to_owned())
     })
 }
 
 /// A time, in seconds since 1970.
-pub(super) fn seconds(claims: &Map, name: &str) -> Result<Option<f64>, String> {
+pub(crate) fn seconds(claims: &Map, name: &str) -> Result<Option<f64>, String> {
     match claims.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => {
@@ -40,7 +40,7 @@ pub(super) fn seconds(claims: &Map, name: &str) -> Result<Option<f64>, String> {
 ///
 /// # Errors
 /// A claim that is missing or of another form, an address that was not verified, or a required claim with another value.
-pub(super) fn user(settings: &JwtIssuer, claims: &Map) -> Result<UserInfo, String> {
+pub(crate) fn user(settings: &JwtIssuer, claims: &Map) -> Result<UserInfo, String> {
     let of_claim = settings.expressions.username.is_none();
     let name = of_claim
         .then(|| username(settings, claims))

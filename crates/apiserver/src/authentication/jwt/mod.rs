@@ -4,11 +4,11 @@
 //! what is configured; nothing of the token chooses where keys come from.
 //! Source: `k8s.io/apiserver/plugin/pkg/authenticator/token/oidc/oidc.go`; `github.com/coreos/go-oidc`.
 
-mod claims;
+pub(crate) mod claims;
 mod expressions;
 mod fetch;
-mod provider;
-mod signature;
+pub(crate) mod provider;
+pub(crate) mod signature;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -27,7 +27,7 @@ use self::fetch::Fetcher;
 use self::provider::Provider;
 pub(crate) use self::signature::ALGORITHMS;
 use self::signature::Unverified;
-use super::{TokenKind, own_audiences};
+use super::TokenKind;
 use crate::metrics::shared;
 use crate::pipeline::Identity;
 use crate::request::UserInfo;
@@ -173,20 +173,12 @@ impl JwtTokens {
 }
 
 impl TokenKind for JwtTokens {
-    fn authenticate<'a>(
-        &'a self,
-        token: &'a str,
-        audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+    fn authenticate<'a>(&'a self, token: &'a str, _: &'a [String]) -> BoxFuture<'a, Result<Option<Identity>, String>> {
         Box::pin(async move {
-            let Some(audiences) = own_audiences(audiences) else {
-                return Ok(None);
-            };
             let user = self.find(token).await?;
             Ok(user.map(|user| Identity {
                 user,
-                audiences,
-                note: None,
+                ..Identity::default()
             }))
         })
     }

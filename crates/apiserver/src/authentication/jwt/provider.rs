@@ -122,8 +122,15 @@ impl Provider {
 
 /// Where an issuer's keys are.
 async fn discover(fetcher: &Fetcher, issuer: &str, place: &str) -> Result<String, String> {
-    let document = fetcher.get(place).await?;
-    let told: Value = serde_json::from_slice(&document)
+    keys_place(issuer, &fetcher.get(place).await?)
+}
+
+/// Where an issuer's document says that its keys are.
+///
+/// # Errors
+/// It is another issuer's, or says nothing that can be used.
+pub(crate) fn keys_place(issuer: &str, document: &[u8]) -> Result<String, String> {
+    let told: Value = serde_json::from_slice(document)
         .map_err(|error| format!("oidc: failed to decode provider discovery object: {error}"))?;
     let told_issuer = told["issuer"].as_str().unwrap_or("");
     if told_issuer != issuer {

@@ -1,57 +1,21 @@
 //! Signed tokens of others: their three parts, the issuer's public keys, and whether one of these signed it.
 //!
-//! Invariant: only asymmetric algorithms are known, and a key verifies algorithms of its own kind only, so that neither
-//! `none` nor a public key taken for a shared secret ever verifies anything. Nothing in a token's header names a key to
-//! fetch or to trust (`jku`, `jwk`, `x5u` and `x5c` are not looked at).
+//! Invariant: nothing in a token's header names a key to fetch or to trust (`jku`, `jwk`, `x5u` and `x5c` are not looked at);
+//! what a key verifies stands in `tokens/keys.rs`.
 //! Source: RFC 7515, 7517, 7518; `github.com/coreos/go-oidc` (`verify.go`, `jwks.go`).
 
 use api::{Map, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, EcdsaVerificationAlgorithm, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
-    RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey,
-};
+
+pub(crate) use crate::tokens::keys::ALGORITHMS;
+use crate::tokens::keys::{PublicKey, algorithm};
 
 /// The longest token that is looked at. Tokens with hundreds of groups are a few ten thousand bytes.
 const TOKEN_BYTES_MAX: usize = 128 * 1024;
 
-/// An algorithm, by what verifies it.
-#[derive(Clone, Copy)]
-enum Algorithm {
-    Rsa(&'static RsaParameters),
-    Ecdsa(&'static EcdsaVerificationAlgorithm, Curve),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Curve {
-    P256,
-    P384,
-}
-
-/// The algorithms that upstream takes. ES512 is among them and has no implementation here.
-pub(crate) const ALGORITHMS: [&str; 9] = [
-    "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512",
-];
-
-fn algorithm(name: &str) -> Result<Algorithm, String> {
-    Ok(match name {
-        "RS256" => Algorithm::Rsa(&RSA_PKCS1_2048_8192_SHA256),
-        "RS384" => Algorithm::Rsa(&RSA_PKCS1_2048_8192_SHA384),
-        "RS512" => Algorithm::Rsa(&RSA_PKCS1_2048_8192_SHA512),
-        "PS256" => Algorithm::Rsa(&RSA_PSS_2048_8192_SHA256),
-        "PS384" => Algorithm::Rsa(&RSA_PSS_2048_8192_SHA384),
-        "PS512" => Algorithm::Rsa(&RSA_PSS_2048_8192_SHA512),
-        "ES256" => Algorithm::Ecdsa(&ECDSA_P256_SHA256_FIXED, Curve::P256),
-        "ES384" => Algorithm::Ecdsa(&ECDSA_P384_SHA384_FIXED, Curve::P384),
-        "ES512" => return Err("this server cannot verify ES512".into()),
-        _ => return Err(format!("id token signed with unsupported algorithm {name:?}")),
-    })
-}
-
 /// A token whose signature was not looked at.
-pub(super) struct Unverified<'a> {
+pub(crate) struct Unverified<'a> {
     /// What it claims. Nobody may act on it before [`KeySet::signed`] said yes.
     pub claims: Map,
     algorithm: String,
@@ -64,7 +28,7 @@ pub(super) struct Unverified<'a> {
 
 impl<'a> Unverified<'a> {
     /// The parts of a compact token; `None`: it is none.
-    pub(super) fn read(token: &'a str) -> Option<Unverified<'a>> {
+    pub(crate) fn read(token: &'a str) -> Option<Unverified<'a>> {
         if token.len() > TOKEN_BYTES_MAX {
             return None;
         }
@@ -87,7 +51,7 @@ impl<'a> Unverified<'a> {
     }
 
     /// Whether its algorithm is one of those that are taken.
-    pub(super) fn check_algorithm(&self, taken: &[String]) -> Result<(), String> {
+    pub(crate) fn check_algorithm(&self, taken: &[String]) -> Result<(), String> {
         let name = &self.algorithm;
         match taken.contains(name) {
             true => algorithm(name).map(drop),
@@ -100,25 +64,19 @@ impl<'a> Unverified<'a> {
 
 /// An issuer's public keys.
 #[derive(Debug, Default)]
-pub(super) struct KeySet(Vec<Key>);
+pub(crate) struct KeySet(Vec<Key>);
 
 #[derive(Debug)]
 struct Key {
     id: String,
-    material: Material,
-}
-
-#[derive(Debug)]
-enum Material {
-    Rsa { n: Vec<u8>, e: Vec<u8> },
-    Point(Curve, Vec<u8>),
+    public: PublicKey,
 }
 
 // === impl KeySet ===
 
 impl KeySet {
     /// The keys of a JSON web key set. Those of other kinds verify nothing and are left out.
-    pub(super) fn read(document: &[u8]) -> Result<KeySet, String> {
+    pub(crate) fn read(document: &[u8]) -> Result<KeySet, String> {
         let set: Value = serde_json::from_slice(document).map_err(|error| format!("failed to decode keys: {error}"))?;
         let keys = set["keys"]
             .as_array()
@@ -127,13 +85,16 @@ impl KeySet {
     }
 
     /// Whether one of the keys that the token may name signed it.
-    pub(super) fn signed(&self, token: &Unverified<'_>) -> bool {
+    pub(crate) fn signed(&self, token: &Unverified<'_>) -> bool {
         let Ok(algorithm) = algorithm(&token.algorithm) else {
             return false;
         };
         let named = |key: &&Key| token.key_id.is_empty() || key.id == token.key_id;
         let mut named = self.0.iter().filter(named);
-        named.any(|key| key.verifies(algorithm, token.signed.as_bytes(), &token.signature))
+        named.any(|key| {
+            key.public
+                .verifies(algorithm, token.signed.as_bytes(), &token.signature)
+        })
     }
 }
 
@@ -141,51 +102,9 @@ impl KeySet {
 
 impl Key {
     fn read(key: &Value) -> Option<Key> {
-        let bytes = |name: &str| BASE64.decode(key[name].as_str()?).ok();
-        let material = match key["kty"].as_str()? {
-            "RSA" => {
-                let number = |name: &str| {
-                    let bytes = bytes(name)?;
-                    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-                    Some(bytes[zeros..].to_vec())
-                };
-                Material::Rsa {
-                    n: number("n")?,
-                    e: number("e")?,
-                }
-            }
-            "EC" => {
-                let (curve, length) = match key["crv"].as_str()? {
-                    "P-256" => (Curve::P256, 32),
-                    "P-384" => (Curve::P384, 48),
-                    _ => return None,
-                };
-                let (x, y) = (bytes("x")?, bytes("y")?);
-                if x.len() != length || y.len() != length {
-                    return None;
-                }
-                // The tag of a point that is not compressed.
-                Material::Point(curve, [vec![4], x, y].concat())
-            }
-            _ => return None,
-        };
+        let public = PublicKey::of_jwk(key)?;
         let id = key["kid"].as_str().unwrap_or("").to_owned();
-        Some(Key { id, material })
-    }
-
-    fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
-        match (algorithm, &self.material) {
-            (Algorithm::Rsa(parameters), Material::Rsa { n, e }) => {
-                let key = RsaPublicKeyComponents { n, e };
-                key.verify(parameters, message, signature).is_ok()
-            }
-            (Algorithm::Ecdsa(algorithm, curve), Material::Point(own, point)) if curve == *own => {
-                UnparsedPublicKey::new(algorithm, point)
-                    .verify(message, signature)
-                    .is_ok()
-            }
-            _ => false,
-        }
+        Some(Key { id, public })
     }
 }
 

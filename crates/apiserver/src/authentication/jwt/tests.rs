@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::testing::{Signer, TestIssuer};
 use super::*;
-use crate::tokens::ISSUER;
 
 const NOW: i64 = 1_800_000_000;
 
@@ -57,7 +56,7 @@ impl World {
     }
 
     async fn ask(&self, token: &str) -> Result<Option<String>, String> {
-        let found = self.tokens.authenticate(token, &[ISSUER.to_owned()]).await?;
+        let found = self.tokens.authenticate(token, &[]).await?;
         Ok(found.map(|identity| identity.user.name.to_string()))
     }
 }
@@ -92,8 +91,6 @@ async fn claims_are_checked_one_by_one() {
             (got, expect) => panic!("{change}: {got:?} in place of {expect:?}"),
         }
     }
-    let good = world.signer.sign("ES256", &world.claims(json!({})));
-    assert_eq!(world.tokens.authenticate(&good, &["vault".to_owned()]).await, Ok(None));
 }
 
 #[tokio::test]
@@ -172,9 +169,7 @@ async fn only_the_issuer_itself_is_believed() {
         told.changed().await.unwrap();
         assert!(!provider.has_answered());
     }
-    let asked = tokens
-        .authenticate(&signer.sign("ES256", &claims), &[ISSUER.to_owned()])
-        .await;
+    let asked = tokens.authenticate(&signer.sign("ES256", &claims), &[]).await;
     assert_eq!(asked.unwrap_err(), "oidc: authenticator not initialized");
 }
 
