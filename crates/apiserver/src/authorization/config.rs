@@ -12,14 +12,14 @@ use api::field::{Error, ErrorList, Path, aggregate};
 use api::{Value, duration, validation};
 use bytes::Bytes;
 
-use super::Abac;
 use crate::hook::ReadFile;
 
 /// The versions in which a file may be written; their fields are the same.
 const GROUP: &str = "apiserver.config.k8s.io";
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
-/// Upstream's without ABAC, which a flag alone turns on here: its file is named by another one.
-const TYPES: [&str; 5] = ["AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
+const TYPES: [&str; 6] = ["ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
+/// Those that look at what was read at the start: a server that began without them cannot have them later.
+const TYPES_OF_THE_START: [&str; 3] = ["ABAC", "Node", "RBAC"];
 /// Upstream's defaults.
 pub const AUTHORIZED_TTL: Duration = Duration::from_secs(5 * 60);
 /// The same for refusals.
@@ -51,8 +51,8 @@ pub enum AuthorizerConfiguration {
     Node,
     /// Roles and bindings.
     Rbac,
-    /// A file of policies.
-    Abac(Abac),
+    /// A file of policies, which a flag names.
+    Abac,
     /// Everybody may do everything.
     AlwaysAllow,
     /// Nobody may do anything.
@@ -100,11 +100,91 @@ pub enum Connection {
     InCluster,
 }
 
+// === impl AuthorizerConfiguration ===
+
+impl AuthorizerConfiguration {
+    /// Its type, as a file names it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            AuthorizerConfiguration::Node => "Node",
+            AuthorizerConfiguration::Rbac => "RBAC",
+            AuthorizerConfiguration::Abac => "ABAC",
+            AuthorizerConfiguration::AlwaysAllow => "AlwaysAllow",
+            AuthorizerConfiguration::AlwaysDeny => "AlwaysDeny",
+            AuthorizerConfiguration::Webhook(_) => "Webhook",
+        }
+    }
+}
+
 /// Reads a file's text, with upstream's defaults and rules.
 ///
 /// # Errors
 /// All that is wrong, as upstream words it.
 pub fn parse(text: &[u8], read: &ReadFile) -> Result<Vec<AuthorizerConfiguration>, String> {
+    let (authorizers, misnamed) = load(text, read)?;
+    together(misnamed)?;
+    Ok(authorizers)
+}
+
+/// Reads the text of a file that changed: what the server began with and is no webhook has to stay.
+///
+/// # Errors
+/// As [`parse`], and an authorizer that is missing, or cannot be had any more.
+pub fn parse_again(
+    text: &[u8],
+    read: &ReadFile,
+    begun: &[AuthorizerConfiguration],
+) -> Result<Vec<AuthorizerConfiguration>, String> {
+    let (authorizers, mut wrong) = load(text, read)?;
+    let lacks = |all: &[AuthorizerConfiguration], kind: &str| all.iter().all(|one| one.kind() != kind);
+    let mut missing: Vec<&str> = begun.iter().map(AuthorizerConfiguration::kind).collect();
+    missing.retain(|kind| *kind != "Webhook" && lacks(&authorizers, kind));
+    if !missing.is_empty() {
+        missing.sort_unstable();
+        wrong.push(format!("missing required types: [{}]", missing.join(" ")));
+    }
+    together(wrong)?;
+    let late = |one: &&AuthorizerConfiguration| TYPES_OF_THE_START.contains(&one.kind()) && lacks(begun, one.kind());
+    match authorizers.iter().find(late) {
+        Some(late) => Err(format!(
+            "authorizer type {} is not allowed if it was not enabled at initial server startup",
+            late.kind()
+        )),
+        None => Ok(authorizers),
+    }
+}
+
+fn together(mut wrong: Vec<String>) -> Result<(), String> {
+    match wrong.len() {
+        0 => Ok(()),
+        1 => Err(wrong.remove(0)),
+        _ => Err(format!("[{}]", wrong.join(", "))),
+    }
+}
+
+/// The authorizers, and what is wrong with their names alone.
+fn load(text: &[u8], read: &ReadFile) -> Result<(Vec<AuthorizerConfiguration>, Vec<String>), String> {
+    let failed = |why: String| format!("failed to load AuthorizationConfiguration from file: {why}");
+    let config = match text.is_empty() {
+        true => Value::Null,
+        false => decode(text).map_err(failed)?,
+    };
+    let mut errors = ErrorList::new();
+    let authorizers = authorizers(&config, read, &mut errors);
+    if !errors.is_empty() {
+        return Err(aggregate(&errors));
+    }
+    let given = config["authorizers"].as_array().into_iter().flatten();
+    let others = given.filter(|authorizer| authorizer["type"] != "Webhook");
+    let misnamed = others.filter_map(|authorizer| {
+        let (kind, name) = (string(authorizer, "type"), string(authorizer, "name"));
+        let expected = kind.to_lowercase();
+        (name != expected).then(|| format!("expected name {expected} for authorizer {kind} instead of {name}"))
+    });
+    Ok((authorizers, misnamed.collect()))
+}
+
+fn decode(text: &[u8]) -> Result<Value, String> {
     let decoded = yaml::decode(&Bytes::copy_from_slice(text), &Limits::default());
     let config = decoded.map_err(|error| error.to_string())?.value;
     let (version, kind) = (string(&config, "apiVersion"), string(&config, "kind"));
@@ -117,15 +197,10 @@ pub fn parse(text: &[u8], read: &ReadFile) -> Result<Vec<AuthorizerConfiguration
         ));
     }
     let unknown = unknown_fields(&config);
-    if !unknown.is_empty() {
-        return Err(format!("strict decoding error: {}", unknown.join(", ")));
+    match unknown.is_empty() {
+        true => Ok(config),
+        false => Err(format!("strict decoding error: {}", unknown.join(", "))),
     }
-    let mut errors = ErrorList::new();
-    let authorizers = authorizers(&config, read, &mut errors);
-    if !errors.is_empty() {
-        return Err(aggregate(&errors));
-    }
-    Ok(authorizers)
 }
 
 fn string<'a>(of: &'a Value, field: &str) -> &'a str {
@@ -149,6 +224,10 @@ fn unknown_fields(config: &Value) -> Vec<String> {
         look(webhook, &WEBHOOK_FIELDS, &format!("{path}webhook."));
         let path = format!("{path}webhook.connectionInfo.");
         look(&webhook["connectionInfo"], &["kubeConfigFile", "type"], &path);
+        for (at, condition) in webhook["matchConditions"].as_array().into_iter().flatten().enumerate() {
+            let path = format!("authorizers[{index}].webhook.matchConditions[{at}].");
+            look(condition, &["expression"], &path);
+        }
     }
     unknown
 }
@@ -188,15 +267,11 @@ fn authorizers(config: &Value, read: &ReadFile, errors: &mut ErrorList) -> Vec<A
                 let why = "may only be specified when type=Webhook";
                 errors.push(Error::invalid(&path.child("webhook"), "non-null", why));
             }
-            let expected = kind.to_lowercase();
-            if name != expected && !name.is_empty() {
-                let why = format!("expected name {expected} for authorizer {kind} instead of {name}");
-                errors.push(Error::invalid(&path.child("name"), name, why));
-            }
         }
         match kind {
             "Node" => all.push(AuthorizerConfiguration::Node),
             "RBAC" => all.push(AuthorizerConfiguration::Rbac),
+            "ABAC" => all.push(AuthorizerConfiguration::Abac),
             "AlwaysAllow" => all.push(AuthorizerConfiguration::AlwaysAllow),
             "AlwaysDeny" => all.push(AuthorizerConfiguration::AlwaysDeny),
             _ if webhook.is_null() => {
@@ -421,9 +496,9 @@ mod tests {
             ),
             ("[{name: a}]".into(), "authorizers[0].type: Required value"),
             (
-                "[{type: ABAC, name: abac}]".into(),
-                "authorizers[0].type: Unsupported value: \"ABAC\": supported values: \"AlwaysAllow\", \"AlwaysDeny\", \
-                 \"Node\", \"RBAC\", \"Webhook\"",
+                "[{type: abac, name: abac}]".into(),
+                "authorizers[0].type: Unsupported value: \"abac\": supported values: \"ABAC\", \"AlwaysAllow\", \
+                 \"AlwaysDeny\", \"Node\", \"RBAC\", \"Webhook\"",
             ),
             (
                 "[{type: Node, name: node}, {type: Node, name: b}]".into(),
@@ -432,7 +507,11 @@ mod tests {
             ("[{type: Node}]".into(), "authorizers[0].name: Required value"),
             (
                 "[{type: Node, name: other}]".into(),
-                "authorizers[0].name: Invalid value: \"other\": expected name node for authorizer Node instead of other",
+                "expected name node for authorizer Node instead of other",
+            ),
+            (
+                "[{type: Node, name: a}, {type: ABAC, name: b}]".into(),
+                "[expected name node for authorizer Node instead of a, expected name abac for authorizer ABAC instead of b]",
             ),
             (
                 "[{type: Node, name: node, webhook: {}}]".into(),
@@ -449,7 +528,13 @@ mod tests {
             ),
             (
                 hook(&format!("{good}timeOut: 1s")),
-                "strict decoding error: unknown field \"authorizers[0].webhook.timeOut\"",
+                "failed to load AuthorizationConfiguration from file: strict decoding error: unknown field \
+                 \"authorizers[0].webhook.timeOut\"",
+            ),
+            (
+                hook(&format!("{good}matchConditions: [{{expression: 'true', name: a}}]")),
+                "failed to load AuthorizationConfiguration from file: strict decoding error: unknown field \
+                 \"authorizers[0].webhook.matchConditions[0].name\"",
             ),
             (
                 file("hook"),
@@ -481,5 +566,38 @@ mod tests {
         ] {
             assert_eq!(read(&authorizers).unwrap_err(), expect, "{authorizers}");
         }
+    }
+
+    #[test]
+    fn a_file_that_changes_keeps_what_the_server_began_with() {
+        use AuthorizerConfiguration::{Abac, AlwaysAllow, Node, Rbac};
+        let files: ReadFile = Arc::new(|_| Err(io::ErrorKind::NotFound.into()));
+        let again = |begun: &[AuthorizerConfiguration], kinds: &[&str]| {
+            let entries = kinds
+                .iter()
+                .map(|kind| format!("{{type: {kind}, name: {}}}", kind.to_lowercase()));
+            let text = format!(
+                "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers: [{}]\n",
+                entries.collect::<Vec<_>>().join(", ")
+            );
+            parse_again(text.as_bytes(), &files, begun)
+        };
+        assert_eq!(
+            again(&[Node, Abac], &["ABAC", "AlwaysAllow", "Node"]),
+            Ok(vec![Abac, AlwaysAllow, Node])
+        );
+        assert_eq!(
+            again(&[Rbac, Node, AlwaysAllow], &["AlwaysAllow"]),
+            Err("missing required types: [Node RBAC]".into())
+        );
+        assert_eq!(
+            again(&[Node], &["Node", "ABAC"]),
+            Err("authorizer type ABAC is not allowed if it was not enabled at initial server startup".into())
+        );
+        let none = parse_again(b"", &files, &[Node]).unwrap_err();
+        assert_eq!(
+            none,
+            "authorizers: Required value: at least one authorization mode must be defined"
+        );
     }
 }

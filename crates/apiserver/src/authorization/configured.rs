@@ -9,7 +9,7 @@ use base::Random;
 use futures::future::BoxFuture;
 
 use super::config::{AuthorizerConfiguration, Connection};
-use super::{AlwaysAllow, AlwaysDeny, Chain, Webhook};
+use super::{Abac, AlwaysAllow, AlwaysDeny, Chain, Webhook};
 use crate::hook::{Hook, RETRY_PAUSE, ReadFile, Target};
 use crate::metrics::shared;
 use crate::pipeline::{Authorizer, Decision, RuleSet};
@@ -42,16 +42,22 @@ impl Prepared {
         Prepared(vec![Entry::Node, Entry::Rbac])
     }
 
-    /// Reads what the webhooks' files say.
+    /// Reads what the webhooks' files say. ABAC decides by `policies`.
     ///
     /// # Errors
-    /// A webhook cannot be asked as they say.
-    pub fn new(config: &[AuthorizerConfiguration], read: &ReadFile, random: &Random) -> Result<Prepared, String> {
+    /// A webhook cannot be asked as they say, or there are no policies for ABAC.
+    pub fn new(
+        config: &[AuthorizerConfiguration],
+        policies: Option<&Abac>,
+        read: &ReadFile,
+        random: &Random,
+    ) -> Result<Prepared, String> {
         let entries = config.iter().map(|one| {
             Ok(match one {
                 AuthorizerConfiguration::Node => Entry::Node,
                 AuthorizerConfiguration::Rbac => Entry::Rbac,
-                AuthorizerConfiguration::Abac(policies) => {
+                AuthorizerConfiguration::Abac => {
+                    let policies = policies.ok_or("authorization-mode ABAC's authorization policy file not passed")?;
                     Entry::Ready(Arc::new(policies.clone()), "ABAC", "abac".into())
                 }
                 AuthorizerConfiguration::AlwaysAllow => {
@@ -126,7 +132,7 @@ mod tests {
     #[test]
     fn another_configuration_counts_at_once() {
         let read: ReadFile = Arc::new(|_| Err(io::ErrorKind::NotFound.into()));
-        let prepare = |config: &[AuthorizerConfiguration]| Prepared::new(config, &read, &Random::seeded(1));
+        let prepare = |config: &[AuthorizerConfiguration]| Prepared::new(config, None, &read, &Random::seeded(1));
         let refusing: Arc<dyn Authorizer> = Arc::new(AlwaysDeny);
         let configured = Configured::new(refusing.clone(), refusing, &Prepared::usual());
         let jane = UserInfo::new("jane", ["dev"]);

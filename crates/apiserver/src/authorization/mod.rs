@@ -13,7 +13,7 @@ mod fixed;
 mod node;
 mod rbac;
 mod rules;
-mod webhook;
+pub(crate) mod webhook;
 
 pub use abac::Abac;
 pub use chain::Chain;

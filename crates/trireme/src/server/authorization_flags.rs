@@ -14,7 +14,7 @@ use apiserver::hook::{self, ReadFile};
 use base::Random;
 
 use crate::cli::AuthorizationFlags;
-use crate::errors::{CliError, Kind, Result};
+use crate::errors::{CliError, Kind, Result, words};
 use crate::watched::{Follow, Refusal, Watched};
 
 /// The webhook of the flags has no name of its own: upstream's.
@@ -25,8 +25,17 @@ const MODES: &str = "Node, RBAC, ABAC, Webhook, AlwaysAllow and AlwaysDeny, sepa
 pub struct AuthorizationPlan {
     /// The authorizers.
     pub prepared: Prepared,
-    /// Where they were read, and what stood there.
-    file: Option<(PathBuf, Vec<u8>)>,
+    /// Where they were read.
+    file: Option<ReadFrom>,
+}
+
+/// A file of authorizers that the server began with.
+struct ReadFrom {
+    path: PathBuf,
+    content: Vec<u8>,
+    authorizers: Vec<AuthorizerConfiguration>,
+    /// What ABAC decides by: its file is read once.
+    policies: Option<Abac>,
 }
 
 /// Files as they are on this machine.
@@ -48,23 +57,19 @@ impl Default for AuthorizationPlan {
 impl AuthorizationPlan {
     /// Follows the file, if there is one: a version of it that can be used takes the place of the one before.
     pub fn follow(self, authorizers: Arc<Configured>, random: Random, follow: &Follow) {
-        let Some((path, content)) = self.file else {
+        let Some(begun) = self.file else {
             return;
         };
-        follow.start(
-            "authorization",
-            Watched::since(vec![path], vec![content]),
-            move |contents| {
-                let read = read(&contents.concat(), &random).map_err(Refusal::Wrong);
-                std::future::ready(read.map(|prepared| authorizers.replace(&prepared)))
-            },
-        );
+        let (paths, contents) = (vec![begun.path], vec![begun.content]);
+        let (begun, policies) = (begun.authorizers, begun.policies);
+        follow.start("authorization", Watched::since(paths, contents), move |contents| {
+            let files = files();
+            let read = config::parse_again(&contents.concat(), &files, &begun);
+            let prepared = read.and_then(|config| Prepared::new(&config, policies.as_ref(), &files, &random));
+            let taken = prepared.map(|prepared| authorizers.replace(&prepared));
+            std::future::ready(taken.map_err(Refusal::Wrong))
+        });
     }
-}
-
-fn read(content: &[u8], random: &Random) -> Result<Prepared, String> {
-    let files = files();
-    Prepared::new(&config::parse(content, &files)?, &files, random)
 }
 
 // === impl AuthorizationFlags ===
@@ -97,10 +102,10 @@ impl AuthorizationFlags {
     pub fn plan(&self, random: &Random) -> Result<AuthorizationPlan> {
         let unusable = |what: String, hint: String| CliError::new(Kind::Usage, "AUTHORIZATION", what).hint(hint);
         let Some(path) = &self.authorization_config else {
-            let modes = self
-                .modes()
-                .map_err(|what| unusable(what, format!("the modes are {MODES}")))?;
-            let prepared = Prepared::new(&modes, &files(), random);
+            let about_modes = |what| unusable(what, format!("the modes are {MODES}"));
+            let modes = self.modes().map_err(about_modes)?;
+            let policies = self.policies(&modes).map_err(about_modes)?;
+            let prepared = Prepared::new(&modes, policies.as_ref(), &files(), random);
             let hint = "look at what --authorization-webhook-config-file names";
             return Ok(AuthorizationPlan {
                 prepared: prepared.map_err(|what| unusable(what, hint.into()))?,
@@ -109,24 +114,25 @@ impl AuthorizationFlags {
         };
         let hint = "correct the file; the form is in \
                     https://kubernetes.io/docs/reference/config-api/apiserver-config.v1/#apiserver-config-k8s-io-v1-AuthorizationConfiguration";
-        let failed = |why: String| {
-            let what = format!("failed to load AuthorizationConfiguration from file: {why}");
-            unusable(what, hint.to_owned())
-        };
+        let failed = |what: String| unusable(what, hint.to_owned());
         let path = std::path::absolute(path).map_err(CliError::internal)?;
         let content = std::fs::read(&path).map_err(|error| failed(format!("open {}: {error}", path.display())))?;
+        let authorizers = config::parse(&content, &files()).map_err(failed)?;
+        let policies = self.policies(&authorizers).map_err(failed)?;
         Ok(AuthorizationPlan {
-            prepared: read(&content, random).map_err(failed)?,
-            file: Some((path, content)),
+            prepared: Prepared::new(&authorizers, policies.as_ref(), &files(), random).map_err(failed)?,
+            file: Some(ReadFrom {
+                path,
+                content,
+                authorizers,
+                policies,
+            }),
         })
     }
 
     /// The configuration that says the same as the flags.
     fn modes(&self) -> Result<Vec<AuthorizerConfiguration>, String> {
         let modes = &self.authorization_mode;
-        if modes.is_empty() {
-            return Ok(vec![AuthorizerConfiguration::Node, AuthorizerConfiguration::Rbac]);
-        }
         let webhook = &self.authorization_webhook_config_file;
         if webhook.is_some() && !modes.iter().any(|mode| mode == "Webhook") {
             return Err("cannot specify --authorization-webhook-config-file without mode Webhook".into());
@@ -134,12 +140,18 @@ impl AuthorizationFlags {
         if self.authorization_policy_file.is_some() && !modes.iter().any(|mode| mode == "ABAC") {
             return Err("cannot specify --authorization-policy-file without mode ABAC".into());
         }
+        if modes.is_empty() {
+            return Ok(vec![AuthorizerConfiguration::Node, AuthorizerConfiguration::Rbac]);
+        }
         let mut all = Vec::new();
         for mode in modes {
             let one = match mode.as_str() {
                 "Node" => AuthorizerConfiguration::Node,
                 "RBAC" => AuthorizerConfiguration::Rbac,
-                "ABAC" => AuthorizerConfiguration::Abac(self.policies()?),
+                "ABAC" if self.authorization_policy_file.is_none() => {
+                    return Err("authorization-mode ABAC's authorization policy file not passed".into());
+                }
+                "ABAC" => AuthorizerConfiguration::Abac,
                 "AlwaysAllow" => AuthorizerConfiguration::AlwaysAllow,
                 "AlwaysDeny" => AuthorizerConfiguration::AlwaysDeny,
                 "Webhook" => match webhook {
@@ -158,13 +170,16 @@ impl AuthorizationFlags {
         Ok(all)
     }
 
-    fn policies(&self) -> Result<Abac, String> {
-        let Some(file) = &self.authorization_policy_file else {
-            return Err("authorization-mode ABAC's authorization policy file not passed".into());
-        };
+    /// What ABAC decides by, when it is among the authorizers.
+    fn policies(&self, authorizers: &[AuthorizerConfiguration]) -> Result<Option<Abac>, String> {
+        if !authorizers.contains(&AuthorizerConfiguration::Abac) {
+            return Ok(None);
+        }
+        // Upstream opens what is not named, too.
+        let file = self.authorization_policy_file.as_deref().unwrap_or(Path::new(""));
         let name = file.display().to_string();
-        let text = std::fs::read_to_string(file).map_err(|error| format!("open {name}: {error}"))?;
-        Abac::read(&text, &name)
+        let text = std::fs::read_to_string(file).map_err(|error| format!("open {name}: {}", words(&error)))?;
+        Abac::read(&text, &name).map(Some)
     }
 
     fn webhook(&self, file: &Path) -> Result<WebhookConfiguration, String> {
@@ -268,13 +283,20 @@ mod tests {
                 .map(|plan| plan.file.is_some())
                 .map_err(|error| error.what)
         };
-        let failed = "failed to load AuthorizationConfiguration from file: ";
         let none = plan().unwrap_err();
-        assert!(none.starts_with(failed) && none.contains("No such file"), "{none}");
+        assert!(none.starts_with("open ") && none.contains("No such file"), "{none}");
+        std::fs::write(&file, "kind: Pod").unwrap();
+        let other = plan().unwrap_err();
+        assert!(
+            other.starts_with("failed to load AuthorizationConfiguration from file: no kind \"Pod\""),
+            "{other}"
+        );
         let kind = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\n";
         std::fs::write(&file, kind).unwrap();
         let why = "authorizers: Required value: at least one authorization mode must be defined";
-        assert_eq!(plan(), Err(format!("{failed}{why}")));
+        assert_eq!(plan(), Err(why.into()));
+        std::fs::write(&file, format!("{kind}authorizers: [{{type: ABAC, name: abac}}]")).unwrap();
+        assert_eq!(plan(), Err("open : No such file or directory".into()));
         std::fs::write(&file, format!("{kind}authorizers: [{{type: RBAC, name: rbac}}]")).unwrap();
         assert_eq!(plan(), Ok(true));
         let both = [
@@ -285,5 +307,16 @@ mod tests {
             "--authorization-mode=RBAC",
         ];
         assert!(Cli::try_parse_from(both).is_err());
+        let policies = dir.path().join("policies");
+        std::fs::write(&policies, "{\"user\": \"jane\"}\n").unwrap();
+        let policies = policies.display().to_string();
+        std::fs::write(&file, format!("{kind}authorizers: [{{type: ABAC, name: abac}}]")).unwrap();
+        let words = [
+            "--authorization-config",
+            &name,
+            "--authorization-policy-file",
+            &policies,
+        ];
+        assert!(self::flags(&words).plan(&Random::seeded(1)).is_ok());
     }
 }

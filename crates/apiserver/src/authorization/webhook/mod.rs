@@ -37,7 +37,7 @@ pub struct Webhook {
 
 /// What a service said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Answer {
+pub(crate) struct Answer {
     allowed: bool,
     denied: bool,
     reason: String,
@@ -161,7 +161,11 @@ impl Authorizer for Webhook {
 // === impl Answer ===
 
 impl Answer {
-    fn read(review: &Value) -> Result<Answer, String> {
+    /// What a review says.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(crate) fn read(review: &Value) -> Result<Answer, String> {
         let kind = review["kind"].as_str().unwrap_or("SubjectAccessReview");
         if kind != "SubjectAccessReview" || !review.is_object() {
             return Err(format!(
@@ -177,7 +181,8 @@ impl Answer {
         })
     }
 
-    fn decision(&self) -> Decision {
+    /// What that means.
+    pub(crate) fn decision(&self) -> Decision {
         let reason = self.reason.clone();
         match (self.denied, self.allowed) {
             (true, true) => Decision::Failed {
