@@ -18,7 +18,7 @@ use api::codec::protobuf;
 use api::{GroupResource, Reason, Status, StatusCause, Value, meta};
 
 use crate::cluster::{Change, Changes, Cluster, Object, to_stored};
-use crate::metrics::StoreLabels;
+use crate::metrics::{StoreLabels, shared};
 use crate::registry::{Kind, Registry};
 use crate::respond::view;
 use crate::sealing::{Mark, Sealing};
@@ -366,6 +366,7 @@ fn build(kinds: &Kinds, sealing: &Sealing, record: &Record) -> Stored {
     };
     let unreadable = |error: &dyn std::fmt::Display| {
         tracing::error!(key = %String::from_utf8_lossy(&record.key), %error, "a stored object cannot be read");
+        shared().unreadable.found(&kind.resource);
         UNREADABLE
     };
     let mut trigger = None;

@@ -18,6 +18,7 @@ use super::remote::{Remote, tell_user, url};
 use crate::call::{Call, RequestBody};
 use crate::connect::proxy::{CORS, append_forwarded_for, copy_headers};
 use crate::connect::upgrade;
+use crate::metrics::OfAggregator;
 use crate::respond::body;
 
 /// How long discovery of a group version may take: many clients wait for it. Source: `aggregatedDiscoveryTimeout`.
@@ -47,7 +48,11 @@ pub(crate) async fn serve(call: &Arc<Call>, entry: &Entry, body: RequestBody) ->
         },
     };
     // A failure is one line of text.
-    outcome.unwrap_or_else(|failure| body::text(failure.code, format!("{}\n", failure.text)))
+    outcome.unwrap_or_else(|failure| {
+        let mut answer = body::text(failure.code, format!("{}\n", failure.text));
+        answer.extensions_mut().insert(OfAggregator);
+        answer
+    })
 }
 
 fn error(code: u16, text: impl Into<String>) -> Failure {

@@ -220,7 +220,7 @@ impl Connections {
         });
         let connector = |protocols| {
             let made = Connector::new(&target, protocols);
-            made.map(|connector| connector.over(dial.clone()))
+            made.map(|connector| connector.of_aggregation().over(dial.clone()))
                 .map_err(|why| format!("unable to load root certificates: {why}"))
         };
         let mut builder = Client::builder(TokioExecutor::new());

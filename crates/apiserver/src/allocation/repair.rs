@@ -55,6 +55,19 @@ struct Finding {
     message: String,
 }
 
+impl Finding {
+    /// What it is among upstream's metrics of its older repair, which has fewer words.
+    fn kind(&self) -> &'static str {
+        match self.reason {
+            "ClusterIPOutOfRange" => "outOfRange",
+            "ClusterIPNotAllocated" => "repair",
+            "ClusterIPAlreadyAllocated" => "duplicate",
+            "IPAddressNotAllocated" => "leak",
+            _ => "invalid",
+        }
+    }
+}
+
 /// What is to be done about one address of a Service.
 #[derive(Debug, PartialEq)]
 enum OfService {
@@ -226,7 +239,10 @@ impl Repair {
         match outcome {
             Ok(next) => Ok(next),
             Err(WriteError::Raced) => Ok(Next::Retry),
-            Err(WriteError::Failed(status) | WriteError::TooLarge(status)) => Err(status.message),
+            Err(WriteError::Failed(status) | WriteError::TooLarge(status)) => {
+                self.server.allocator.metrics().repair_failed();
+                Err(status.message)
+            }
         }
     }
 
@@ -322,6 +338,7 @@ impl Repair {
     }
 
     fn tell(&self, resource: &Resource, object: &Value, finding: Finding) {
+        self.server.allocator.metrics().found(finding.kind());
         let metadata = Metadata::deserialize(&object["metadata"]).unwrap_or_default();
         let about = ObjectReference::to(resource, &metadata);
         tracing::warn!(object = %meta::name(object), message = finding.message, "cluster IPs");
@@ -431,6 +448,23 @@ mod tests {
 
     fn parent(name: &str) -> Value {
         json!({"resource": "services", "namespace": "n", "name": name})
+    }
+
+    #[test]
+    fn findings_have_upstreams_words() {
+        for (reason, expect) in [
+            ("ClusterIPNotAllocated", "repair"),
+            ("ClusterIPOutOfRange", "outOfRange"),
+            ("ClusterIPAlreadyAllocated", "duplicate"),
+            ("IPAddressNotAllocated", "leak"),
+            ("IPAddressWrongReference", "invalid"),
+        ] {
+            let finding = Finding {
+                reason,
+                message: String::new(),
+            };
+            assert_eq!(finding.kind(), expect);
+        }
     }
 
     #[test]

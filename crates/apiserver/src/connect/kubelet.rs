@@ -4,6 +4,7 @@
 //! the SPDY of a port-forward ends here.
 //! Source: `k8s.io/kubernetes/pkg/registry/core/pod/{strategy.go,rest}`.
 
+use std::io;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
@@ -16,6 +17,7 @@ use streams::{spdy, tunnel};
 
 use crate::call::{Call, RequestBody};
 use crate::dial::Stream;
+use crate::metrics::shared;
 use crate::pipeline::must_allow;
 use crate::registry::Served;
 use crate::request::{Attributes, Query};
@@ -45,7 +47,15 @@ pub async fn log(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body
         "/containerLogs/{}/{}/{}{query}",
         target.namespace, target.pod, target.container
     );
-    let stream = dial(call, &target).await?;
+    let metrics = &shared().pod_logs;
+    metrics.asked(call.query.flag("insecureSkipTLSVerifyBackend") == Some(true));
+    let refused = |error: &io::Error| {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if matches!(inner, Some(rustls::Error::InvalidCertificate(_))) {
+            metrics.refused();
+        }
+    };
+    let stream = dial(call, &target, refused).await?;
     let mut request = Request::new(empty());
     *request.uri_mut() = path.parse().map_err(Status::internal)?;
     request.headers_mut().insert(HOST, host(&target)?);
@@ -193,7 +203,7 @@ async fn question(
     headers: Vec<(HeaderName, HeaderValue)>,
 ) -> Result<(Stream, Request<RequestBody>), Status> {
     upgrade::must_be_possible(call)?;
-    let stream = dial(call, target).await?;
+    let stream = dial(call, target, |_| {}).await?;
     let mut request = Request::new(empty());
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().map_err(Status::internal)?;
@@ -440,7 +450,8 @@ fn empty() -> RequestBody {
         .boxed_unsync()
 }
 
-async fn dial(call: &Call, target: &Target) -> Result<Stream, Status> {
+/// A connection to the kubelet; `failed` is told why there is none.
+async fn dial(call: &Call, target: &Target, failed: impl FnOnce(&io::Error)) -> Result<Stream, Status> {
     let Some(nodes) = &call.server.nodes else {
         return Err(Status::failure(
             Reason::ServiceUnavailable,
@@ -451,6 +462,7 @@ async fn dial(call: &Call, target: &Target) -> Result<Stream, Status> {
         .dial(&target.node, &target.address, target.port)
         .await
         .map_err(|error| {
+            failed(&error);
             let message = format!(
                 "the kubelet of node {} ({}:{}) cannot be reached: {error}",
                 target.node, target.address, target.port

@@ -33,7 +33,7 @@ pub use queues::Work;
 pub use width::width;
 
 use crate::cluster::{Changes, Cluster};
-use crate::metrics::FlowMetrics;
+use crate::metrics::{FlowMetrics, InFlight, InPhase};
 use crate::request::{Attributes, UserInfo};
 use plan::{Distinguisher, Plan, Schema};
 use queues::{Arrival, Queues, Running};
@@ -182,7 +182,12 @@ impl FlowControl {
             } => {
                 schema.metrics.queue_length.observe((before + 1) as f64);
                 schema.metrics.not_accommodated.inc();
-                schema.metrics.waiting.inc();
+                // Not only whoever is called leaves: clients go away.
+                let _waits = (
+                    InFlight::on(schema.metrics.waiting.clone()),
+                    self.metrics
+                        .in_phase(true, request.is_read_only(), self.plan.load().places()),
+                );
                 let mut place = Place {
                     queues,
                     queue,
@@ -191,7 +196,6 @@ impl FlowControl {
                     timed_out: false,
                 };
                 let called = tokio::time::timeout(WAIT_MAX, place.called()).await;
-                schema.metrics.waiting.dec();
                 place.timed_out = called.is_err();
                 called.map_err(|_| "time-out")
             }
@@ -209,6 +213,7 @@ impl FlowControl {
                     schema: schema.clone(),
                     running: Some(running),
                     is_watch: request.verb == "watch",
+                    _phase: self.metrics.in_phase(false, request.is_read_only(), self.seats),
                 })
             }
             Err(why) => {
@@ -275,6 +280,7 @@ pub struct Seat {
     schema: Arc<Schema>,
     running: Option<Running>,
     is_watch: bool,
+    _phase: InPhase,
 }
 
 impl Drop for Seat {

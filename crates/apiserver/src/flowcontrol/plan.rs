@@ -104,7 +104,9 @@ impl Plan {
                     }
                     None => {
                         let limit = seats.nominal - (seats.nominal - seats.min) / 2;
-                        Arc::new(Mutex::new(Queues::new(queuing, limit, now)))
+                        let mut queues = Queues::new(queuing, limit, now);
+                        queues.tell(metrics.level_use(&name));
+                        Arc::new(Mutex::new(queues))
                     }
                 };
                 Arc::new(Level {
@@ -131,6 +133,15 @@ impl Plan {
         };
         plan.lend(metrics);
         plan
+    }
+
+    /// How many requests may wait at once, in all queues.
+    pub fn places(&self) -> usize {
+        let places = |level: &Arc<Level>| match level.queuing {
+            Queuing::Queue { queues, length_max, .. } => queues * length_max,
+            Queuing::Exempt | Queuing::Reject => 0,
+        };
+        self.levels.iter().map(places).sum()
     }
 
     /// All levels.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::demand::{Demand, Wanted};
 use super::shuffle::{HAND_MAX, deal};
+use crate::metrics::LevelUse;
 
 /// How long a request is taken to last before it has ended. Source: `estimatedServiceDuration`.
 const SERVICE_SECONDS: f64 = 0.003;
@@ -191,6 +192,8 @@ pub(super) struct Queues {
     arrivals: usize,
     demand: Demand,
     counts: Counts,
+    /// Who is told how full the level is.
+    told: Option<LevelUse>,
 }
 
 impl Queues {
@@ -211,9 +214,31 @@ impl Queues {
             arrivals: 0,
             demand: Demand::new(now),
             counts: Counts::default(),
+            told: None,
         };
         queues.reconfigure(queuing);
         queues
+    }
+
+    /// From now on it is told how full the level is.
+    pub fn tell(&mut self, told: LevelUse) {
+        self.told = Some(told);
+    }
+
+    /// Notes how full the level is from now on.
+    fn note(&mut self, now: Instant) {
+        let wanted = self.seats_in_use + self.seats_waiting;
+        self.demand.set(wanted, now);
+        let Some(told) = &self.told else { return };
+        let part = |of: usize, whole: usize| of as f64 / whole.max(1) as f64;
+        let places = match self.queuing {
+            Queuing::Queue { queues, length_max, .. } => queues * length_max,
+            Queuing::Exempt | Queuing::Reject => 1,
+        };
+        told.seats.set(part(self.seats_in_use, self.limit), now);
+        told.executing.set(part(self.executing, self.limit), now);
+        told.waiting.set(part(self.waiting, places), now);
+        told.wanted.set(part(wanted, self.limit), now);
     }
 
     /// Other queues from now on. Those that are too many stay until they are empty; nothing new comes into them.
@@ -230,6 +255,7 @@ impl Queues {
     pub fn set_limit(&mut self, limit: usize, now: Instant) {
         self.pass(now);
         self.limit = limit;
+        self.note(now);
         self.dispatch(now);
     }
 
@@ -315,7 +341,7 @@ impl Queues {
                 call,
             },
         );
-        self.demand.set(self.seats_in_use + self.seats_waiting, now);
+        self.note(now);
         self.dispatch(now);
         Arrival::Wait {
             queue: at,
@@ -339,8 +365,9 @@ impl Queues {
             queue.next_start += running.work.initial_seats as f64 * (lasted - SERVICE_SECONDS);
             queue.bound();
         }
-        if running.work.lingers.is_zero() {
-            self.release(running, now);
+        match running.work.lingers.is_zero() {
+            true => self.release(running, now),
+            false => self.note(now),
         }
     }
 
@@ -348,7 +375,7 @@ impl Queues {
     pub fn release(&mut self, running: &Running, now: Instant) {
         self.pass(now);
         self.seats_in_use -= running.work.seats();
-        self.demand.set(self.seats_in_use + self.seats_waiting, now);
+        self.note(now);
         self.dispatch(now);
     }
 
@@ -363,7 +390,7 @@ impl Queues {
         self.left(at, &waiter);
         self.queues[at].bound();
         self.active -= usize::from(!self.queues[at].is_active());
-        self.demand.set(self.seats_in_use + self.seats_waiting, now);
+        self.note(now);
         // What stood behind it may fit where it did not.
         self.dispatch(now);
         true
@@ -438,7 +465,7 @@ impl Queues {
             queue.seats_in_use += work.seats();
             queue.next_start += work.seat_seconds();
         }
-        self.demand.set(self.seats_in_use + self.seats_waiting, now);
+        self.note(now);
         Running {
             queue,
             work,

@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use super::Target;
 use super::trusted::Trusted;
 use crate::dial::Stream;
+use crate::metrics::{RefusedCertificates, shared};
 
 /// What a server may choose to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub(crate) struct Connector {
     /// The name that the server's certificate must have, when it is not the URL's.
     server_name: Option<ServerName<'static>>,
     dial: Option<Dial>,
+    /// What is counted of servers that are not trusted.
+    refused: &'static RefusedCertificates,
 }
 
 /// A connection to a hook.
@@ -63,7 +66,16 @@ impl Connector {
             tls,
             server_name: name.map_err(|error| format!("tls-server-name: {error}"))?,
             dial: None,
+            refused: &shared().server_certificates.webhooks,
         })
+    }
+
+    /// The same, for a server that answers for other group versions.
+    pub(crate) fn of_aggregation(self) -> Connector {
+        Connector {
+            refused: &shared().server_certificates.aggregated,
+            ..self
+        }
     }
 
     /// The same over connections of the caller's making.
@@ -96,7 +108,8 @@ impl Connector {
             Some(name) => name,
             None => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,
         };
-        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(of_tls)?;
+        let refused = |error| of_tls(error, self.refused);
+        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(refused)?;
         Ok(Wire {
             speaks_http2: stream.get_ref().1.alpn_protocol() == Some(b"h2"),
             io: TokioIo::new(Box::new(stream)),
@@ -134,11 +147,12 @@ pub(crate) fn dialed(address: &str, error: &io::Error) -> io::Error {
 }
 
 /// Why a server is not trusted, as Go says it where it has the same reason.
-fn of_tls(error: io::Error) -> io::Error {
+fn of_tls(error: io::Error, refused: &RefusedCertificates) -> io::Error {
     use rustls::{CertificateError, Error};
     let Some(Error::InvalidCertificate(why)) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
         return error;
     };
+    refused.refused(why);
     let why = match why {
         // A bad signature is that of another authority of the same name.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
@@ -148,6 +162,9 @@ fn of_tls(error: io::Error) -> io::Error {
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
         | CertificateError::NotValidYetContext { .. } => "certificate has expired or is not yet valid".to_owned(),
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            "certificate relies on legacy Common Name field, use SANs instead".to_owned()
+        }
         CertificateError::NotValidForNameContext { expected, presented } => {
             let presented: Vec<&str> = presented.iter().map(|name| dns_name(name)).collect();
             format!(

@@ -1,6 +1,6 @@
 //! What Services are given, and what is left, under upstream's names.
 //!
-//! Sources: `metrics.go` of `pkg/registry/core/service/ipallocator` and `.../portallocator`.
+//! Sources: `metrics.go` of `pkg/registry/core/service/ipallocator`, `.../portallocator` and `.../ipallocator/controller`.
 
 use std::time::Duration;
 
@@ -44,6 +44,11 @@ struct CidrScopeLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TypeLabels {
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ScopeLabels {
     scope: &'static str,
 }
@@ -58,6 +63,9 @@ pub struct AllocationMetrics {
     ports: Gauge,
     free_ports: Gauge,
     port_outcomes: [Family<ScopeLabels, Counter>; 2],
+    /// What repair found, and how often it failed.
+    findings: Family<TypeLabels, Counter>,
+    repairs_failed: Counter,
 }
 
 impl Default for AllocationMetrics {
@@ -70,6 +78,8 @@ impl Default for AllocationMetrics {
             ports: Gauge::default(),
             free_ports: Gauge::default(),
             port_outcomes: Default::default(),
+            findings: Family::default(),
+            repairs_failed: Counter::default(),
         }
     }
 }
@@ -120,6 +130,21 @@ impl AllocationMetrics {
             "Node ports that could not be given",
             refused,
         );
+        let repair = |rest: &str| format!("apiserver_clusterip_repair_{rest}");
+        let help = "What is wrong with cluster IPs, by what it is";
+        name(r, &repair("ip_errors"), help, &self.findings);
+        let help = "Corrections of cluster IPs that did not succeed";
+        name(r, &repair("reconcile_errors"), help, &self.repairs_failed);
+    }
+
+    /// Repair found something: `repair`, `duplicate`, `outOfRange`, `leak` or `invalid`, as upstream names it.
+    pub fn found(&self, what: &'static str) {
+        self.findings.get_or_create(&TypeLabels { r#type: what }).inc();
+    }
+
+    /// Repair did not succeed.
+    pub fn repair_failed(&self) {
+        self.repairs_failed.inc();
     }
 
     /// An address of a range was given, or could not be.
@@ -173,6 +198,8 @@ mod tests {
         metrics.address(range, Scope::Static, false, took);
         metrics.port(Scope::Static, true);
         metrics.measured(&[(range, 2, 254)], (3, 10));
+        metrics.found("leak");
+        metrics.repair_failed();
         let mut names = Names::default();
         metrics.register(&mut names);
         let text = names.text();
@@ -186,6 +213,8 @@ mod tests {
             r#"kube_apiserver_nodeport_allocator_allocated_ports 3"#,
             r#"kube_apiserver_nodeport_allocator_available_ports 7"#,
             r#"kube_apiserver_nodeport_allocator_allocation_total{scope="static"} 1"#,
+            r#"apiserver_clusterip_repair_ip_errors_total{type="leak"} 1"#,
+            r#"apiserver_clusterip_repair_reconcile_errors_total 1"#,
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

@@ -1,14 +1,18 @@
 //! What flow control counts, under upstream's names. Source: `k8s.io/apiserver/pkg/util/flowcontrol/metrics`.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use tokio::time::Instant;
 
 use super::names::{Names, name};
+use super::timing::Timing;
 
 /// Upstream's `requestDurationSecondsBuckets`.
 const SECONDS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
@@ -16,6 +20,35 @@ const SECONDS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0
 const LENGTHS: [f64; 8] = [0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
 /// Upstream's buckets of `work_estimated_seats`.
 const SEATS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0];
+
+/// Upstream's buckets of what is in use, as a part of its limit: of seats, of requests of a level, and of those that read and
+/// those that write; and of what is wanted.
+const SEATS_USED: [f64; 13] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
+const REQUESTS_USED: [f64; 10] = [0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 1.0];
+const KINDS_USED: [f64; 15] = [
+    0.0, 0.001, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0,
+];
+const WANTED: [f64; 12] = [0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0, 2.8, 4.0, 6.0];
+
+/// The phases of a request, in upstream's words.
+const PHASES: [&str; 2] = ["waiting", "executing"];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PhaseLabels {
+    phase: &'static str,
+    priority_level: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindPhaseLabels {
+    phase: &'static str,
+    request_kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    request_kind: &'static str,
+}
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct SchemaLabels {
@@ -54,6 +87,7 @@ struct TypeLabels {
 }
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+type Timings<L> = Family<L, Timing, fn() -> Timing>;
 
 fn seconds() -> Histogram {
     Histogram::new(SECONDS)
@@ -78,6 +112,41 @@ pub struct FlowMetrics {
     /// The most, the average, the deviation, and these two smoothed.
     demands: [Family<LevelLabels, Gauge<f64, AtomicU64>>; 4],
     targets: Family<LevelLabels, Gauge<f64, AtomicU64>>,
+    seats_used: Timings<PhaseLabels>,
+    requests_used: Timings<PhaseLabels>,
+    wanted: Timings<LevelLabels>,
+    kinds_used: Timings<KindPhaseLabels>,
+    kinds_waiting: Family<KindLabels, Gauge>,
+    /// Of requests that read, and of those that write.
+    kinds: Arc<[KindUse; 2]>,
+}
+
+/// Requests that read, or that write, of all levels.
+struct KindUse {
+    waiting: Gauge,
+    /// Those that wait, and those that are served.
+    counts: Mutex<[(usize, Timing); 2]>,
+}
+
+/// How full a level is, as parts of its limits.
+#[derive(Clone, Debug)]
+pub struct LevelUse {
+    /// Seats.
+    pub seats: Timing,
+    /// Requests that are served.
+    pub executing: Timing,
+    /// Requests that wait.
+    pub waiting: Timing,
+    /// Seats that are wanted.
+    pub wanted: Timing,
+}
+
+/// Counts a request in its phase until it is dropped.
+pub struct InPhase {
+    kinds: Arc<[KindUse; 2]>,
+    /// Of the kinds, and of the phases.
+    at: (usize, usize),
+    limit: usize,
 }
 
 /// What is told of a priority level every ten seconds.
@@ -121,6 +190,15 @@ pub struct SchemaMetrics {
 
 impl Default for FlowMetrics {
     fn default() -> FlowMetrics {
+        let kinds_waiting: Family<KindLabels, Gauge> = Family::default();
+        let kinds_used: Timings<KindPhaseLabels> = Family::new_with_constructor(|| Timing::new(&KINDS_USED));
+        let kinds = ["readOnly", "mutating"].map(|request_kind| KindUse {
+            waiting: kinds_waiting.get_or_create(&KindLabels { request_kind }).clone(),
+            counts: Mutex::new(PHASES.map(|phase| {
+                let labels = KindPhaseLabels { phase, request_kind };
+                (0, kinds_used.get_or_create(&labels).clone())
+            })),
+        });
         FlowMetrics {
             rejected: Family::default(),
             dispatched: Family::default(),
@@ -136,6 +214,12 @@ impl Default for FlowMetrics {
             limits: Default::default(),
             demands: Default::default(),
             targets: Family::default(),
+            seats_used: Family::new_with_constructor(|| Timing::new(&SEATS_USED)),
+            requests_used: Family::new_with_constructor(|| Timing::new(&REQUESTS_USED)),
+            wanted: Family::new_with_constructor(|| Timing::new(&WANTED)),
+            kinds_used,
+            kinds_waiting,
+            kinds: Arc::new(kinds),
         }
     }
 }
@@ -234,6 +318,58 @@ impl FlowMetrics {
             "Seats that a priority level is to get for what it wants",
             &self.targets
         );
+        metric!(
+            "priority_level_seat_utilization",
+            "How many of its seats a priority level uses, by nanoseconds",
+            &self.seats_used
+        );
+        metric!(
+            "priority_level_request_utilization",
+            "How many requests wait or are served, as a part of what may, by nanoseconds",
+            &self.requests_used
+        );
+        metric!(
+            "demand_seats",
+            "How many seats are wanted, as a part of those that there are, by nanoseconds",
+            &self.wanted
+        );
+        metric!(
+            "read_vs_write_current_requests",
+            "How many requests that read or write wait or are served, as a part of what may, by nanoseconds",
+            &self.kinds_used
+        );
+        let help = "Requests that wait for their seats, by kind";
+        name(r, "apiserver_current_inqueue_requests", help, &self.kinds_waiting);
+    }
+
+    /// A request waits or is served; `limit` is how many may at once.
+    pub fn in_phase(&self, waits: bool, reads: bool, limit: usize) -> InPhase {
+        let phase = InPhase {
+            kinds: self.kinds.clone(),
+            at: (usize::from(!reads), usize::from(!waits)),
+            limit,
+        };
+        phase.count(1);
+        phase
+    }
+
+    /// How full that level is.
+    pub fn level_use(&self, level: &str) -> LevelUse {
+        let phase = |phase| PhaseLabels {
+            phase,
+            priority_level: level.into(),
+        };
+        let labels = LevelLabels {
+            priority_level: level.into(),
+        };
+        // A family is locked as long as the statement lasts that looks something up in it.
+        let find = |family: &Timings<PhaseLabels>, at: usize| family.get_or_create(&phase(PHASES[at])).clone();
+        LevelUse {
+            seats: find(&self.seats_used, 1),
+            waiting: find(&self.requests_used, 0),
+            executing: find(&self.requests_used, 1),
+            wanted: self.wanted.get_or_create(&labels).clone(),
+        }
     }
 
     /// The metrics of a schema.
@@ -298,5 +434,58 @@ impl FlowMetrics {
             gauge.get_or_create(&labels).set(demand);
         }
         self.targets.get_or_create(&labels).set(told.target);
+    }
+}
+
+impl InPhase {
+    fn count(&self, more: isize) {
+        let (kind, phase) = self.at;
+        let kind = &self.kinds[kind];
+        let mut counts = kind.counts.lock();
+        let (count, timing) = &mut counts[phase];
+        *count = count.saturating_add_signed(more);
+        timing.set(*count as f64 / self.limit.max(1) as f64, Instant::now());
+        if phase == 0 {
+            kind.waiting.set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+impl Drop for InPhase {
+    fn drop(&mut self) {
+        self.count(-1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_in_their_phases() {
+        let metrics = FlowMetrics::default();
+        let mut names = Names::default();
+        metrics.register(&mut names);
+        let line = |count: u32| format!("apiserver_current_inqueue_requests{{request_kind=\"mutating\"}} {count}");
+        let waits = [(); 2].map(|()| metrics.in_phase(true, false, 10));
+        let _served = metrics.in_phase(false, true, 4);
+        assert!(names.text().contains(&line(2)));
+        drop(waits);
+        let text = names.text();
+        assert!(text.contains(&line(0)), "{text}");
+        let level = metrics.level_use("global-default");
+        level.seats.set(0.95, Instant::now());
+        let text = names.text();
+        for name in [
+            "priority_level_seat_utilization_count{phase=\"executing\",priority_level=\"global-default\"}",
+            "priority_level_request_utilization_count{phase=\"waiting\",priority_level=\"global-default\"}",
+            "demand_seats_count{priority_level=\"global-default\"}",
+            "read_vs_write_current_requests_count{phase=\"executing\",request_kind=\"readOnly\"}",
+        ] {
+            assert!(
+                text.contains(&format!("apiserver_flowcontrol_{name}")),
+                "{name}\n{text}"
+            );
+        }
     }
 }

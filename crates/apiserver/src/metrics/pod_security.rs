@@ -24,9 +24,17 @@ struct EvaluationLabels {
     request: RequestLabels,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ErrorLabels {
+    fatal: &'static str,
+    #[prometheus(flatten)]
+    request: RequestLabels,
+}
+
 /// The metrics of Pod Security.
 #[derive(Default)]
 pub struct PodSecurityMetrics {
+    errors: Family<ErrorLabels, Counter>,
     evaluations: Family<EvaluationLabels, Counter>,
     exemptions: Family<RequestLabels, Counter>,
 }
@@ -38,6 +46,9 @@ impl PodSecurityMetrics {
         name(r, "pod_security_evaluations", help, &self.evaluations);
         let help = "Requests for which no policy holds";
         name(r, "pod_security_exemptions", help, &self.exemptions);
+        let help =
+            "Requests whose namespace says something of its policy that cannot be read; the strictest holds then";
+        name(r, "pod_security_errors", help, &self.errors);
     }
 
     /// A policy, in words, said yes or no in a mode: `enforce`, `audit` or `warn`.
@@ -51,6 +62,25 @@ impl PodSecurityMetrics {
             request: request(review),
         };
         self.evaluations.get_or_create(&labels).inc();
+    }
+
+    /// The namespace's policy cannot be read whole.
+    pub fn unreadable(&self, review: &Review) {
+        let labels = ErrorLabels {
+            fatal: "false",
+            request: request(review),
+        };
+        self.errors.get_or_create(&labels).inc();
+    }
+
+    /// How many there were.
+    #[cfg(test)]
+    pub fn unreadable_count(&self) -> usize {
+        let mut names = Names::default();
+        self.register(&mut names);
+        let text = names.text();
+        let told = "pod_security_errors_total{fatal=\"false\",request_operation=\"create\",resource=\"pod\",subresource=\"\"} 1";
+        text.matches(told).count()
     }
 
     /// The request is exempt.

@@ -85,6 +85,28 @@ struct InflightLabels {
     request_kind: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OwnLabels {
+    verb: &'static str,
+    group: String,
+    resource: String,
+    subresource: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AbortLabels {
+    verb: &'static str,
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    scope: &'static str,
+}
+
+/// On an answer: the server says so in place of another one that it does not reach.
+#[derive(Clone, Copy, Debug)]
+pub struct OfAggregator;
+
 /// The metrics of requests.
 pub struct Requests {
     answered: Family<CodeLabels, Counter>,
@@ -96,6 +118,9 @@ pub struct Requests {
     field_validation: Family<FieldValidationLabels, Histogram, fn() -> Histogram>,
     terminated: Family<TerminatedLabels, Counter>,
     deprecated: Family<DeprecatedLabels, Gauge>,
+    /// Of the server itself.
+    own: Family<OwnLabels, Counter>,
+    aborted: Family<AbortLabels, Counter>,
     inflight: Family<InflightLabels, Gauge>,
     long_running: Family<RequestLabels, Gauge>,
     /// Those of requests at work that read, and of those that write.
@@ -147,6 +172,8 @@ impl Default for Requests {
             field_validation: Family::new_with_constructor(sli_histogram),
             terminated: Family::default(),
             deprecated: Family::default(),
+            own: Family::default(),
+            aborted: Family::default(),
             inflight,
             long_running: Family::default(),
             at_work,
@@ -157,6 +184,14 @@ impl Default for Requests {
 
 /// Counts a request as at work until it is dropped.
 pub struct InFlight(Gauge);
+
+impl InFlight {
+    /// One more until it is dropped.
+    pub fn on(gauge: Gauge) -> InFlight {
+        gauge.inc();
+        InFlight(gauge)
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -175,8 +210,17 @@ pub struct Asked {
     /// What its body says it has, and how the verb is called.
     body: Option<(u64, &'static str)>,
     field_validation: Option<&'static str>,
+    /// Whether the server asks itself.
+    pub own: bool,
     /// Held by what outlives the answer's head.
     pub long_running: Option<LongRunning>,
+}
+
+impl Asked {
+    /// What the answer counts under.
+    pub fn labels(&self) -> &RequestLabels {
+        &self.labels
+    }
 }
 
 impl Requests {
@@ -207,6 +251,10 @@ impl Requests {
         name(r, "apiserver_request_terminations", help, &self.terminated);
         let help = "Deprecated APIs that somebody has asked for";
         name(r, "apiserver_requested_deprecated_apis", help, &self.deprecated);
+        let help = "Requests that the server made to itself";
+        name(r, "apiserver_selfrequest", help, &self.own);
+        let help = "Answers that broke off after they had begun";
+        name(r, "apiserver_request_aborts", help, &self.aborted);
         let help = "Requests at work, by kind";
         name(r, "apiserver_current_inflight_requests", help, &self.inflight);
         let help = "Open watches and streams";
@@ -234,10 +282,6 @@ impl Requests {
             scope: scope(attributes),
             component: "apiserver",
         };
-        let count = |gauge: Gauge| {
-            gauge.inc();
-            InFlight(gauge)
-        };
         if known && labels.group.is_empty() && DEPRECATED.contains(&&*labels.resource) {
             self.deprecated(&labels);
         }
@@ -248,11 +292,12 @@ impl Requests {
         let in_flight = || self.at_work[usize::from(!attributes.is_read_only())].clone();
         let long_running = || self.long_running.get_or_create(&labels).clone();
         Asked {
-            in_flight: (!long).then(|| count(in_flight())),
-            long_running: long.then(|| Arc::new(count(long_running()))),
+            in_flight: (!long).then(|| InFlight::on(in_flight())),
+            long_running: long.then(|| Arc::new(InFlight::on(long_running()))),
             dry_run: dry_run(query),
             body: body.filter(|_| known),
             field_validation: field_validation(query),
+            own: false,
             labels,
         }
     }
@@ -277,14 +322,28 @@ impl Requests {
             in_flight,
             body,
             field_validation,
+            own,
             ..
         } = asked;
-        if matches!(code, 429 | 504) {
-            let labels = TerminatedLabels {
-                request: labels.clone(),
-                code,
+        let by = match response.extensions().get::<OfAggregator>() {
+            Some(OfAggregator) => Some("aggregator"),
+            None => matches!(code, 429 | 504).then_some(labels.component),
+        };
+        if let Some(component) = by {
+            let request = RequestLabels {
+                component,
+                ..labels.clone()
             };
-            self.terminated.get_or_create(&labels).inc();
+            self.terminated.get_or_create(&TerminatedLabels { request, code }).inc();
+        }
+        if own {
+            let labels = OwnLabels {
+                verb: labels.verb,
+                group: labels.group.clone(),
+                resource: labels.resource.clone(),
+                subresource: labels.subresource.clone(),
+            };
+            self.own.get_or_create(&labels).inc();
         }
         if let Some((bytes, verb)) = body {
             let labels = BodyLabels {
@@ -319,6 +378,19 @@ impl Requests {
         {
             sizes.observe(bytes as f64);
         }
+    }
+
+    /// Counts an answer that broke off.
+    pub fn aborted(&self, labels: RequestLabels) {
+        let labels = AbortLabels {
+            verb: labels.verb,
+            group: labels.group,
+            version: labels.version,
+            resource: labels.resource,
+            subresource: labels.subresource,
+            scope: labels.scope,
+        };
+        self.aborted.get_or_create(&labels).inc();
     }
 
     fn series(&self, labels: &CodeLabels) -> Arc<Series> {
@@ -524,6 +596,36 @@ mod tests {
         let text = lines(&Method::GET, "/api/v1/endpoints", "", true);
         let line = r#"apiserver_requested_deprecated_apis{group="",version="v1",resource="endpoints",subresource="",removed_release=""} 1"#;
         assert!(text.contains(line) && !text.contains("body_size_bytes_count"), "{text}");
+    }
+
+    #[test]
+    fn what_the_server_does_to_itself_and_what_breaks_off_is_told_apart() {
+        let requests = Requests::default();
+        let query = Query::parse("");
+        let attributes = parse(&Method::GET, "/apis/apps/v1/deployments", &query).unwrap();
+        let ask = || requests.asked(&Method::GET, &HeaderMap::new(), &attributes, &query, true);
+        let mut own = ask();
+        own.own = true;
+        let mut response = http::Response::new(client::body_of(""));
+        requests.answered(own, &response, Duration::ZERO);
+        *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+        requests.answered(ask(), &response, Duration::ZERO);
+        response.extensions_mut().insert(OfAggregator);
+        requests.answered(ask(), &response, Duration::ZERO);
+        requests.aborted(ask().labels().clone());
+        let mut names = Names::default();
+        requests.register(&mut names);
+        let text = names.text();
+        let of = r#"group="apps",version="v1",resource="deployments",subresource="",scope="cluster""#;
+        for line in [
+            r#"apiserver_selfrequest_total{verb="LIST",group="apps",resource="deployments",subresource=""} 1"#
+                .to_owned(),
+            format!(r#"apiserver_request_aborts_total{{verb="LIST",{of}}} 1"#),
+            format!(r#"apiserver_request_terminations_total{{verb="LIST",{of},component="aggregator",code="503"}} 1"#),
+        ] {
+            assert!(text.contains(&line), "{line}\n{text}");
+        }
+        assert!(!text.contains(r#"apiserver_request_terminations_total{verb="LIST",group="apps",version="v1",resource="deployments",subresource="",scope="cluster",component="apiserver""#));
     }
 
     #[test]

@@ -5,22 +5,34 @@ use std::sync::LazyLock;
 use base::Clock;
 
 use super::authorizers::AuthorizerMetrics;
+use super::certificate_requests::CertificateRequestMetrics;
 use super::credentials::CredentialMetrics;
 use super::expressions::ExpressionMetrics;
 use super::key_services::KeyServiceMetrics;
 use super::names::Names;
+use super::pod_logs::PodLogMetrics;
+use super::server_certificates::ServerCertificateMetrics;
+use super::unreadable::UnreadableMetrics;
 
 /// Those metrics.
 #[derive(Default)]
 pub struct Shared {
     /// Who decides what requests may.
     pub authorizers: AuthorizerMetrics,
+    /// Requests for certificates.
+    pub certificate_requests: CertificateRequestMetrics,
     /// Tokens.
     pub credentials: CredentialMetrics,
     /// Expressions (CEL).
     pub expressions: ExpressionMetrics,
     /// Key services of encryption at rest.
     pub key_services: KeyServiceMetrics,
+    /// Logs of pods.
+    pub pod_logs: PodLogMetrics,
+    /// Certificates of other servers.
+    pub server_certificates: ServerCertificateMetrics,
+    /// What is stored and cannot be read.
+    pub unreadable: UnreadableMetrics,
 }
 
 /// The one set of this process.
@@ -35,6 +47,10 @@ impl Shared {
         self.credentials.register(r);
         self.expressions.register(r);
         self.key_services.register(r);
+        self.certificate_requests.register(r);
+        self.pod_logs.register(r);
+        self.server_certificates.register(r);
+        self.unreadable.register(r);
     }
 }
 

@@ -9,6 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, USER_AGENT, X_CONTENT_TYPE_OPTIONS};
 use http::{Request, Response};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
@@ -23,7 +24,7 @@ use crate::audit::{AnnounceError, Facts};
 use crate::call::{Call, RequestBody, is_long_running, read_body, warning_headers};
 use crate::connect::upgrade::Offer;
 use crate::flowcontrol::{Flow, Work, width};
-use crate::metrics::LongRunning;
+use crate::metrics::{LongRunning, RequestLabels};
 use crate::registry::Registry;
 use crate::request::{Attributes, Query, UserInfo, parse};
 use crate::respond::negotiate::{Form, Media, Offers, Output, is_pretty, negotiate};
@@ -39,6 +40,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A client may name its requests; longer names are replaced (upstream: `maxAuditIDLength` of logs).
 const AUDIT_ID_BYTES_MAX: usize = 64;
+
+/// Whom the server is to itself.
+const OWN_USER: &str = "system:apiserver";
 
 /// Where a request comes from.
 #[derive(Clone)]
@@ -76,6 +80,7 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
             let known = is_known(&server.registry.load(), &attributes);
             let requests = &server.metrics.requests;
             let mut asked = requests.asked(request.method(), request.headers(), &attributes, &query, known);
+            asked.own = matches!(&peer, Peer::InProcess(user) if *user.name == *OWN_USER);
             let open = asked.long_running.take();
             let work = guarded(
                 server.clone(),
@@ -88,10 +93,13 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
                 open.clone(),
             );
             let response = work.await;
+            let goes_on = response.body().size_hint().exact().is_none();
+            let labels = (open.is_none() && goes_on).then(|| asked.labels().clone());
             server.metrics.requests.answered(asked, &response, started.elapsed());
-            match open {
-                Some(open) => response.map(|body| held(body, open)),
-                None => response,
+            match (open, labels) {
+                (Some(open), _) => response.map(|body| held(body, open)),
+                (None, Some(labels)) => response.map(|body| counted(body, server.clone(), labels)),
+                (None, None) => response,
             }
         }
     };
@@ -106,6 +114,18 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
         *response.body_mut() = client::body_of("");
     }
     response
+}
+
+/// A body that is counted when it breaks off.
+fn counted(body: Body, server: Arc<Server>, labels: RequestLabels) -> Body {
+    let mut labels = Some(labels);
+    let broken = move |error| {
+        if let Some(labels) = labels.take() {
+            server.metrics.requests.aborted(labels);
+        }
+        error
+    };
+    body.map_err(broken).boxed_unsync()
 }
 
 /// Whether the resource that a request names is one of ours.

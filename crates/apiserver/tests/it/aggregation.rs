@@ -373,6 +373,12 @@ async fn availability_follows_what_there_is() {
         _ => answer,
     };
     assert_eq!((answer.code, &*answer.bytes), (503, &b"service unavailable\n"[..]));
+    let metrics = String::from_utf8(api.get("/metrics").await.bytes.to_vec()).unwrap();
+    let by_us = metrics.lines().find(|line| {
+        line.starts_with("apiserver_request_terminations_total{")
+            && line.contains("component=\"aggregator\",code=\"503\"")
+    });
+    assert!(by_us.is_some(), "{metrics}");
     assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
     api.post(SERVICES, &service()).await.ok();
     available(&api, "EndpointsNotFound").await;

@@ -207,6 +207,13 @@ async fn logs_come_from_the_kubelet() {
             .await
             .refused(404, "pods \"none\" not found");
     }
+    api.get(&format!("{PODS}/p/log?insecureSkipTLSVerifyBackend=true"))
+        .await;
+    let metrics = String::from_utf8(api.get("/metrics").await.bytes.to_vec()).unwrap();
+    for usage in ["enforce_tls", "skip_tls_allowed"] {
+        let line = format!("kube_apiserver_pod_logs_insecure_backend_total{{usage=\"{usage}\"}}");
+        assert!(metrics.contains(&line), "{line}\n{metrics}");
+    }
 }
 
 #[tokio::test]

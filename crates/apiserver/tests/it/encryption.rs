@@ -135,6 +135,9 @@ async fn keys_are_rotated_while_the_server_runs() {
     let api = world.api();
     let why = "the object stored under /registry/secrets/default/a cannot be read";
     api.get(&format!("{SECRETS}/a")).await.refused(500, why);
+    let metrics = String::from_utf8(api.get("/metrics").await.bytes.to_vec()).unwrap();
+    let counted = "apiserver_storage_decode_errors_total{group=\"\",resource=\"secrets\"}";
+    assert!(metrics.contains(counted), "{metrics}");
     make(&api, "b").await;
     begins(&engine, "b", "{").await;
     // With the key it opens again, without a restart.

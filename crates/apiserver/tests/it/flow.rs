@@ -113,6 +113,12 @@ async fn objects_decide_who_waits() {
         "apiserver_flowcontrol_current_inqueue_requests{priority_level=\"own\",flow_schema=\"own\"} 1",
         "apiserver_flowcontrol_current_executing_seats{priority_level=\"own\",flow_schema=\"own\"} 4",
         "apiserver_flowcontrol_nominal_limit_seats{priority_level=\"own\"} 4",
+        "apiserver_current_inqueue_requests{request_kind=\"mutating\"} 1",
+        "apiserver_current_inqueue_requests{request_kind=\"readOnly\"} 0",
+        "apiserver_flowcontrol_priority_level_seat_utilization_bucket{le=\"1.0\",phase=\"executing\",priority_level=\"own\"}",
+        "apiserver_flowcontrol_priority_level_request_utilization_count{phase=\"waiting\",priority_level=\"own\"}",
+        "apiserver_flowcontrol_demand_seats_count{priority_level=\"own\"}",
+        "apiserver_flowcontrol_read_vs_write_current_requests_count{phase=\"waiting\",request_kind=\"mutating\"}",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
@@ -120,6 +126,19 @@ async fn objects_decide_who_waits() {
     for one in slow {
         assert_eq!(one.await.unwrap(), 201);
     }
+    let metrics = String::from_utf8(api.get("/metrics").await.bytes.to_vec()).unwrap();
+    let line = "apiserver_flowcontrol_current_inqueue_requests{priority_level=\"own\",flow_schema=\"own\"} 0";
+    assert!(metrics.contains(line), "{metrics}");
+    // The most that a level has is used for a while: that is above every bound but the last.
+    let spent = |le: &str| -> f64 {
+        let line = format!("apiserver_flowcontrol_demand_seats_bucket{{le=\"{le}\",priority_level=\"own\"}} ");
+        let rest = metrics.split(&line).nth(1).expect("the bucket");
+        rest.lines().next().unwrap().parse().unwrap()
+    };
+    assert!(
+        spent("1.4") > spent("1.0") && spent("1.0") > 0.0,
+        "five of four seats were wanted: {metrics}"
+    );
 }
 
 #[tokio::test]

@@ -109,7 +109,11 @@ impl PodSecurity {
         };
         let namespace = review.cluster.get(&namespaces, "", &review.namespace);
         namespace.map_or(self.defaults, |namespace| {
-            policy::of(&self.defaults, |label| namespace.label(label)).0
+            let (policy, errors) = policy::of(&self.defaults, |label| namespace.label(label));
+            if !errors.is_empty() {
+                review.metrics.pod_security.unreadable(review);
+            }
+            policy
         })
     }
 
@@ -426,6 +430,23 @@ mod tests {
             of(json!({audit: "baseline"})),
             [policy("privileged:latest"), violations]
         );
+    }
+
+    #[test]
+    fn what_labels_say_in_vain_is_counted() {
+        for (level, count) in [("baseline", 0), ("none", 1)] {
+            let review = world(&json!({"pod-security.kubernetes.io/enforce": level})).review(
+                Operation::Create,
+                "",
+                "pods",
+                "",
+                "n",
+                "a",
+            );
+            let object = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+            let _ = PodSecurity::default().check(&review, &object, None);
+            assert_eq!(review.metrics.pod_security.unreadable_count(), count, "{level}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::allocation::Reservation;
 use crate::cluster::Object;
 use crate::custom;
 use crate::managed;
+use crate::metrics::shared;
 use crate::pipeline::{Operation, Review, must_allow};
 use crate::request::Attributes;
 use crate::storage::WriteError;
@@ -194,6 +195,11 @@ impl Write<'_> {
         };
         match crate::commit::commit(&call.server, transaction, reservation).await {
             Ok(committed) => {
+                if kind.resource.resource == "certificatesigningrequests"
+                    && kind.resource.group == "certificates.k8s.io"
+                {
+                    shared().certificate_requests.updated(old, &object);
+                }
                 let object = match committed.object {
                     Some(object) => custom::shown_one(&call.server, self.served, object).await?,
                     None => self.as_object(&object, committed.revision)?,
