@@ -14,6 +14,8 @@ pub mod bootstrap;
 pub mod cluster;
 pub mod dial;
 pub mod flowcontrol;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod health;
 pub mod hook;
 pub mod metrics;

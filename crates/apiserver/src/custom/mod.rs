@@ -30,6 +30,8 @@ use crate::respond::view::set_kind;
 
 pub use controller::{Controller, definitions};
 pub use convert::{is_converted, shown, shown_one, stored};
+#[cfg(feature = "fuzzing")]
+pub(crate) use review::accepted;
 
 /// Converted objects that are remembered for each definition with a webhook: watchers of a version meet the same event within
 /// moments of each other.

@@ -46,19 +46,30 @@ pub async fn convert(
     let answer = client.ask(Bytes::from(review.to_string()), TIMEOUT, None).await;
     let answer = answer.map_err(|failure| failed(format!("failed: {}", failure.why)))?;
     let answer: Value = serde_json::from_slice(&answer).map_err(|error| failed(format!("failed: {error}")))?;
-    let converted = converted(&answer, version, &uid).map_err(|why| failed(format!("failed: {why}")))?;
+    accepted(&answer, (version, &uid), wanted, &objects).map_err(failed)
+}
+
+/// The objects of an answer, which keep what a conversion cannot change. It names the version and the uid of the question.
+///
+/// # Errors
+/// Why it is no answer, after the webhook's name.
+pub(crate) fn accepted(
+    answer: &Value,
+    (version, uid): (&str, &str),
+    wanted: &GroupVersionKind,
+    objects: &[Value],
+) -> Result<Vec<Value>, String> {
+    let converted = converted(answer, version, uid).map_err(|why| format!("failed: {why}"))?;
     if converted.len() != objects.len() {
         let (found, expected) = (converted.len(), objects.len());
-        return Err(failed(format!("returned {found} objects, expected {expected}")));
+        return Err(format!("returned {found} objects, expected {expected}"));
     }
     let mut out = Vec::with_capacity(converted.len());
     for (index, (original, made)) in objects.iter().zip(converted).enumerate() {
         let kind = meta::gvk(&made);
-        let invalid = |why: String| {
-            failed(match objects.len() {
-                1 => format!("returned invalid object: {why}"),
-                _ => format!("returned invalid converted object at index {index}: {why}"),
-            })
+        let invalid = |why: String| match objects.len() {
+            1 => format!("returned invalid object: {why}"),
+            _ => format!("returned invalid converted object at index {index}: {why}"),
         };
         if kind.group_version() != wanted.group_version() {
             let (expected, got) = (wanted.group_version(), kind.group_version());
@@ -71,7 +82,7 @@ pub async fn convert(
             return Err(invalid(format!("invalid kind (expected {expected}, received {got})")));
         }
         check(original, &made).map_err(invalid)?;
-        out.push(restored(original, made).map_err(|why| failed(format!("returned invalid metadata: {why}")))?);
+        out.push(restored(original, made).map_err(|why| format!("returned invalid metadata: {why}"))?);
     }
     Ok(out)
 }

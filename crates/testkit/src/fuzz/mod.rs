@@ -26,6 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use apiserver::fuzzing;
 use base::Random;
 use tokio::time::Instant;
 
@@ -62,6 +63,13 @@ pub const TARGETS: &[Target] = &[
     Target { name: "sealed", make: access::make_sealed, run: access::sealed },
     Target { name: "certificate_request", make: access::make_certificate_request, run: access::certificate_request },
     Target { name: "certificate", make: access::make_certificate, run: access::certificate },
+    Target { name: "admission_answer", make: fuzzing::make_admission_answer, run: fuzzing::admission_answer },
+    Target { name: "authorization_answer", make: fuzzing::make_authorization_answer, run: fuzzing::authorization_answer },
+    Target { name: "authentication_answer", make: fuzzing::make_authentication_answer, run: fuzzing::authentication_answer },
+    Target { name: "conversion_answer", make: fuzzing::make_conversion_answer, run: fuzzing::conversion_answer },
+    Target { name: "discovery", make: fuzzing::make_discovery, run: fuzzing::discovery },
+    Target { name: "key_set", make: fuzzing::make_key_set, run: fuzzing::key_set },
+    Target { name: "foreign_token", make: fuzzing::make_foreign_token, run: fuzzing::foreign_token },
     Target { name: "spdy", make: streams::make_spdy, run: streams::spdy },
     Target { name: "channels", make: streams::make_channels, run: streams::channels },
     Target { name: "table", make: writers::make_table, run: writers::table },

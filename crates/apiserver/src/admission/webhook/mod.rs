@@ -12,12 +12,12 @@
 //!
 //! Source: `k8s.io/apiserver/pkg/admission/plugin/webhook`.
 
-mod answer;
+pub(crate) mod answer;
 mod call;
 mod client;
 mod config;
 mod mutating;
-mod question;
+pub(crate) mod question;
 mod source;
 #[cfg(test)]
 mod tests;
