@@ -13,7 +13,7 @@ use crate::node_cluster::until;
 use crate::services::{Issuer, Service, authority, serving};
 
 /// A cluster without a node, with flags.
-fn up(cluster: &Cluster, flags: &[String]) {
+pub fn up(cluster: &Cluster, flags: &[String]) {
     let flags = flags.iter().map(String::as_str);
     let words: Vec<&str> = ["--quiet", "up", "--no-node", "--api-port", "0"]
         .into_iter()
@@ -35,7 +35,7 @@ fn place_of(cluster: &Cluster, name: &str, user: Value) -> Workplace {
     }
 }
 
-fn with_token(cluster: &Cluster, token: &str) -> Workplace {
+pub fn with_token(cluster: &Cluster, token: &str) -> Workplace {
     // The end of a token is its signature.
     let name = &token[token.len().saturating_sub(40)..];
     place_of(cluster, name, json!({"token": token}))
@@ -49,37 +49,37 @@ fn with_certificate(cluster: &Cluster, name: &str, pair: &Pair) -> Workplace {
 }
 
 /// What the server says to somebody who asks who he is.
-fn whoami(place: &Workplace) -> Output {
+pub fn whoami(place: &Workplace) -> Output {
     let shape = "jsonpath={.status.userInfo.username} {.status.userInfo.groups}";
     place.kubectl(&["auth", "whoami", "-o", shape])
 }
 
 #[track_caller]
-fn is_nobody(place: &Workplace) {
+pub fn is_nobody(place: &Workplace) {
     let told = fail(&whoami(place));
     assert!(told.contains("You must be logged in to the server"), "{told}");
 }
 
 /// Puts another text into a file's place, as certificate managers do.
-fn replace(file: &Path, text: &str) {
+pub fn replace(file: &Path, text: &str) {
     let new = file.with_extension("new");
     std::fs::write(&new, text).unwrap();
     std::fs::rename(&new, file).unwrap();
 }
 
-fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+pub fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
     let file = dir.join(name);
     std::fs::write(&file, text).unwrap();
     file
 }
 
-fn flag(name: &str, file: &Path) -> String {
+pub fn flag(name: &str, file: &Path) -> String {
     format!("--{name}={}", file.display())
 }
 
 /// Waits until something stands in the metrics.
 #[track_caller]
-fn until_metric(cluster: &Cluster, line: &str) {
+pub fn until_metric(cluster: &Cluster, line: &str) {
     until(line, || {
         cluster
             .kubectl_ok(&["get", "--raw", "/metrics"])
@@ -340,4 +340,71 @@ fn certificates_of_files_are_read_again() {
         "trireme_certificate_file_reloads_total{files=\"client-ca-bundle\",status=\"failure\"} 1",
     );
     assert_eq!(succeed(&whoami(&ben)), "ben [\"dev\",\"system:authenticated\"]");
+}
+
+#[test]
+fn authorizers_of_a_file_change_while_the_server_runs() {
+    let (cluster, dir) = (Cluster::prepare(), tempfile::tempdir().unwrap());
+    let tokens = write(dir.path(), "tokens.csv", "t,jane,7,dev\n");
+    let policies = write(
+        dir.path(),
+        "policies",
+        "{\"user\": \"jane\", \"namespace\": \"default\", \"resource\": \"pods\", \"readonly\": true}\n",
+    );
+    // Says yes to what no policy speaks of.
+    let webhook = Service::start(|_, _, review| {
+        let asked = &review["spec"];
+        let allowed = asked["user"] == "jane" && asked["resourceAttributes"]["resource"] == "configmaps";
+        json!({"kind": "SubjectAccessReview", "apiVersion": review["apiVersion"], "status": {"allowed": allowed}})
+    });
+    let service = write(dir.path(), "webhook.yaml", &webhook.kubeconfig().to_string());
+    let hook = json!({"type": "Webhook", "name": "hook", "webhook": {
+        "timeout": "3s", "subjectAccessReviewVersion": "v1", "failurePolicy": "NoOpinion",
+        "matchConditionSubjectAccessReviewVersion": "v1",
+        "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": service},
+        "matchConditions": [{"expression": "has(request.resourceAttributes)"}],
+    }});
+    let config = |authorizers: &[Value]| {
+        json!({
+            "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration", "authorizers": authorizers,
+        })
+        .to_string()
+    };
+    let own = |kind: &str| json!({"type": kind, "name": kind.to_lowercase()});
+    let [node, rbac, abac] = ["Node", "RBAC", "ABAC"].map(own);
+    let begun = [node.clone(), rbac.clone(), abac.clone()];
+    let file = write(dir.path(), "authorization.yaml", &config(&begun));
+    let named = flag("authorization-config", &file);
+    let words = ["--quiet", "up", "--no-node", &named];
+    let error = fail(&cluster.trireme(&words));
+    assert!(error.contains("open : No such file or directory"), "{error}");
+    let flags = [
+        named,
+        flag("authorization-policy-file", &policies),
+        flag("token-auth-file", &tokens),
+    ];
+    up(&cluster, &flags);
+
+    let jane = with_token(&cluster, "t");
+    let may = |resource: &str| jane.kubectl(&["get", resource, "-n", "default"]).status.success();
+    assert!(may("pods") && !may("configmaps") && !may("secrets"));
+    let reloads = |status: &str, count: u32| {
+        format!("apiserver_authorization_config_controller_automatic_reloads_total{{status=\"{status}\"}} {count}")
+    };
+    replace(&file, &config(&[begun.to_vec(), vec![hook]].concat()));
+    until("what the webhook allows", || may("configmaps").then_some(()));
+    assert!(may("pods") && !may("secrets"));
+    until_metric(&cluster, &reloads("success", 1));
+    let decisions = "apiserver_authorization_decisions_total{type=\"Webhook\",name=\"hook\",decision=\"allowed\"}";
+    until_metric(&cluster, decisions);
+
+    // What the server began with has to stay; all else stays as it was.
+    replace(&file, &config(&[node.clone(), rbac.clone()]));
+    until_metric(&cluster, &reloads("failure", 1));
+    replace(&file, &config(&[begun.to_vec(), vec![own("AlwaysMaybe")]].concat()));
+    until_metric(&cluster, &reloads("failure", 2));
+    assert!(may("pods") && may("configmaps") && !may("secrets"));
+    replace(&file, &config(&begun));
+    until_metric(&cluster, &reloads("success", 2));
+    assert!(may("pods") && !may("configmaps"));
 }

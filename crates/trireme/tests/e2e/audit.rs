@@ -1,11 +1,15 @@
 //! The audit log as somebody with the real `kubectl` fills it: what the policy says of each request, and nothing more.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use regex::Regex;
 use serde_json::{Value, json};
 
+use crate::access::{flag, up, write};
 use crate::cluster::{Cluster, fail, succeed};
+use crate::node_cluster::until;
+use crate::services::Service;
 
 const POLICY: &str = "
 apiVersion: audit.k8s.io/v1
@@ -146,4 +150,83 @@ fn the_log_tells_what_the_policy_says() {
     cluster.kubectl_ok(&create);
     succeed(&cluster.trireme(&["down"]));
     assert_eq!(events(&log), second);
+}
+
+/// So many events a batch has at most.
+const BATCH_EVENTS_MAX: usize = 2;
+
+#[test]
+fn a_webhook_is_told_in_batches() {
+    let (cluster, place) = (Cluster::prepare(), tempfile::tempdir().unwrap());
+    let told = Arc::new(Mutex::new(Vec::<Vec<Value>>::new()));
+    let webhook = Service::start({
+        let told = told.clone();
+        move |_, _, list| {
+            assert_eq!(
+                (&list["kind"], &list["apiVersion"]),
+                (&json!("EventList"), &json!("audit.k8s.io/v1"))
+            );
+            told.lock().unwrap().push(list["items"].as_array().unwrap().clone());
+            json!({})
+        }
+    });
+    let policy = write(place.path(), "policy.yaml", POLICY);
+    let service = write(place.path(), "webhook.yaml", &webhook.kubeconfig().to_string());
+    let broken = flag("audit-webhook-config-file", &policy);
+    let error = fail(&cluster.trireme(&["--quiet", "up", "--no-node", &broken]));
+    assert!(error.contains("error[AUDIT_WEBHOOK]"), "{error}");
+    let flags = [
+        flag("audit-policy-file", &policy),
+        flag("audit-webhook-config-file", &service),
+        "--audit-webhook-batch-max-wait=200ms".to_owned(),
+        format!("--audit-webhook-batch-max-size={BATCH_EVENTS_MAX}"),
+        "--audit-webhook-batch-throttle-enable=false".to_owned(),
+    ];
+    up(&cluster, &flags);
+    let names = ["one", "two", "three", "four", "five"];
+    for name in names {
+        cluster.kubectl_ok(&["create", "configmap", name]);
+    }
+    let data = format!("--from-literal=password={}", SECRET[0]);
+    cluster.kubectl_ok(&["create", "secret", "generic", "hidden", &data]);
+    let of = |events: &[Value], name: &str| {
+        let mut own = events.iter().filter(|event| event["objectRef"]["name"] == name);
+        own.next().cloned()
+    };
+    let all = || told.lock().unwrap().concat();
+    let hidden = until("the last event", || of(&all(), "hidden"));
+    let (events, batches) = (all(), told.lock().unwrap().clone());
+    assert!(
+        batches
+            .iter()
+            .all(|batch| (1..=BATCH_EVENTS_MAX).contains(&batch.len())),
+        "{batches:?}"
+    );
+    for name in names {
+        let event = of(&events, name).expect(name);
+        assert_eq!(
+            shape(&event).as_array().unwrap()[..5],
+            [
+                json!("RequestResponse"),
+                json!("create"),
+                json!("configmaps"),
+                json!(name),
+                json!(201)
+            ]
+        );
+    }
+    assert_eq!(
+        shape(&hidden),
+        json!(["Metadata", "create", "secrets", "hidden", 201, null, null])
+    );
+    let text = serde_json::to_string(&events).unwrap();
+    assert!(SECRET.iter().all(|secret| !text.contains(secret)));
+    // What waits when the server ends is told before it is gone.
+    cluster.kubectl_ok(&["delete", "configmap", "one"]);
+    succeed(&cluster.trireme(&["down"]));
+    assert!(
+        all()
+            .iter()
+            .any(|event| event["verb"] == "delete" && event["objectRef"]["name"] == "one")
+    );
 }
