@@ -22,6 +22,9 @@ const PUBLIC: u8 = der::explicit(1);
 /// What a file without a key that can be used is refused with.
 const NO_PUBLIC_KEY: &str = "data does not contain any valid RSA or ECDSA public keys";
 const NO_PRIVATE_KEY: &str = "data does not contain a valid RSA or ECDSA private key";
+/// And one with a key that cannot: whoever names it would miss its tokens.
+const UNUSABLE: &str = "a key in it cannot be used: this server knows RSA of 2048 bits and more and ECDSA on P-256 and P-384, not P-521 \
+                        (ES512)";
 
 /// A key that verifies tokens of service accounts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,22 +45,26 @@ enum Private {
 /// is left out.
 ///
 /// # Errors
-/// There is none.
+/// There is none, or one that verifies nothing here.
 pub fn verifying_keys(pem: &str) -> Result<Vec<VerifyingKey>, String> {
     let mut keys = Vec::new();
     for item in rustls_pemfile::read_all(&mut pem.as_bytes()).filter_map(Result::ok) {
-        keys.extend(match &item {
+        let key = match &item {
             Item::SubjectPublicKeyInfo(info) => PublicKey::of_der(info),
             Item::X509Certificate(certificate) => {
                 let read = X509Certificate::from_der(certificate).ok();
                 read.and_then(|(_, certificate)| PublicKey::of_der(certificate.public_key().raw))
             }
-            private => SigningKey::of_item(private).map(|key| key.public),
-        });
+            Item::Pkcs1Key(_) | Item::Pkcs8Key(_) | Item::Sec1Key(_) => {
+                SigningKey::of_item(&item).map(|key| key.public)
+            }
+            _ => continue,
+        };
+        keys.push(VerifyingKey(key.ok_or(UNUSABLE)?));
     }
     match keys.is_empty() {
         true => Err(NO_PUBLIC_KEY.into()),
-        false => Ok(keys.into_iter().map(VerifyingKey).collect()),
+        false => Ok(keys),
     }
 }
 
@@ -67,12 +74,13 @@ impl SigningKey {
     /// The first private key of a file: RSA, or of the curves P-256 and P-384.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or one that signs nothing here.
     pub fn from_pem(pem: &str) -> Result<SigningKey, String> {
         let mut rest = pem.as_bytes();
-        let items = rustls_pemfile::read_all(&mut rest).filter_map(Result::ok);
-        let mut keys = items.filter_map(|item| SigningKey::of_item(&item));
-        keys.next().ok_or_else(|| NO_PRIVATE_KEY.to_owned())
+        let mut items = rustls_pemfile::read_all(&mut rest).filter_map(Result::ok);
+        let is_private = |item: &Item| matches!(item, Item::Pkcs1Key(_) | Item::Pkcs8Key(_) | Item::Sec1Key(_));
+        let private = items.find(is_private).ok_or(NO_PRIVATE_KEY)?;
+        SigningKey::of_item(&private).ok_or_else(|| UNUSABLE.to_owned())
     }
 
     fn of_item(item: &Item) -> Option<SigningKey> {
@@ -201,10 +209,13 @@ mod tests {
         let several = format!("# old and new\n{RSA_PUBLIC}\nwords between\n{P384_SEC1}{RSA_PKCS1}");
         assert_eq!(verifying_keys(&several).unwrap().len(), 3);
         assert_eq!(SigningKey::from_pem(&several).unwrap().public.algorithm(), "ES384");
-        for text in ["", "no key", P521] {
+        for text in ["", "no key"] {
             assert_eq!(verifying_keys(text), Err(NO_PUBLIC_KEY.into()));
             assert_eq!(SigningKey::from_pem(text).err().as_deref(), Some(NO_PRIVATE_KEY));
         }
+        // Its tokens would be refused, and nobody would know why.
+        assert_eq!(verifying_keys(&format!("{RSA_PUBLIC}{P521}")), Err(UNUSABLE.into()));
+        assert_eq!(SigningKey::from_pem(P521).err().as_deref(), Some(UNUSABLE));
         assert_eq!(SigningKey::from_pem(RSA_PUBLIC).err().as_deref(), Some(NO_PRIVATE_KEY));
     }
 }
