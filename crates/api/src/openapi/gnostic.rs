@@ -3,18 +3,54 @@
 //! Source of the tags: `github.com/google/gnostic-models/openapiv2/OpenAPIv2.proto`. Only what our documents hold is
 //! written; extensions are YAML texts, and JSON is YAML.
 
+use std::io;
+
 use serde_json::Value;
+
+use super::Source;
+use super::v2::{self, Part};
 
 /// Writes a document.
 pub(super) fn encode(document: &Value) -> Vec<u8> {
+    let (mut paths, mut definitions) = (Message::default(), Message::default());
+    paths.named(2, &document["paths"], path_item);
+    definitions.named(1, &document["definitions"], schema);
+    let mut bytes = Vec::new();
+    whole(document, [&paths, &definitions], &mut |part| {
+        bytes.extend_from_slice(part)
+    });
+    bytes
+}
+
+/// Makes a document part by part and writes it.
+pub(super) fn write(source: &Source<'_>, out: &mut dyn io::Write) -> io::Result<()> {
+    let (mut paths, mut definitions) = (Message::default(), Message::default());
+    v2::each_part(source, &mut |part| match part {
+        Part::Path(path, item) => paths.pair(2, &path, &item, path_item),
+        Part::Definition(name, of) => definitions.pair(1, &name, &of, schema),
+    });
+    let mut outcome = Ok(());
+    whole(&v2::frame(source), [&paths, &definitions], &mut |part| {
+        if outcome.is_ok() {
+            outcome = out.write_all(part);
+        }
+    });
+    outcome
+}
+
+/// Hands out a document around its paths and definitions.
+fn whole(document: &Value, [paths, definitions]: [&Message; 2], write: &mut dyn FnMut(&[u8])) {
     let mut out = Message::default();
     out.text(1, &document["swagger"]);
     out.message(2, |info| {
         info.text(1, &document["info"]["title"]);
         info.text(2, &document["info"]["version"]);
     });
-    out.message(8, |paths| paths.named(2, &document["paths"], path_item));
-    out.message(9, |definitions| definitions.named(1, &document["definitions"], schema));
+    for (tag, part) in [(8, paths), (9, definitions)] {
+        out.head(tag, part.bytes.len());
+        write(&std::mem::take(&mut out.bytes));
+        write(&part.bytes);
+    }
     for requirement in list(&document["security"]) {
         out.message(12, |security| {
             security.named(1, requirement, |scopes, names| scopes.texts(1, names));
@@ -31,7 +67,7 @@ pub(super) fn encode(document: &Value) -> Vec<u8> {
             });
         });
     });
-    out.bytes
+    write(&out.bytes);
 }
 
 fn path_item(out: &mut Message, item: &Value) {
@@ -164,9 +200,13 @@ impl Message {
         self.bytes.push(number as u8);
     }
 
-    fn raw(&mut self, tag: u64, bytes: &[u8]) {
+    fn head(&mut self, tag: u64, len: usize) {
         self.varint(tag << 3 | 2);
-        self.varint(bytes.len() as u64);
+        self.varint(len as u64);
+    }
+
+    fn raw(&mut self, tag: u64, bytes: &[u8]) {
+        self.head(tag, bytes.len());
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -219,11 +259,15 @@ impl Message {
     /// A map as a list of pairs.
     fn named(&mut self, tag: u64, map: &Value, write: impl Fn(&mut Message, &Value)) {
         for (name, value) in map.as_object().into_iter().flatten() {
-            self.message(tag, |pair| {
-                pair.raw(1, name.as_bytes());
-                pair.message(2, |out| write(out, value));
-            });
+            self.pair(tag, name, value, &write);
         }
+    }
+
+    fn pair(&mut self, tag: u64, name: &str, value: &Value, write: impl Fn(&mut Message, &Value)) {
+        self.message(tag, |pair| {
+            pair.raw(1, name.as_bytes());
+            pair.message(2, |out| write(out, value));
+        });
     }
 
     fn extensions(&mut self, tag: u64, of: &Value) {

@@ -13,6 +13,7 @@ mod types;
 mod v2;
 mod v3;
 
+use std::io;
 use std::sync::Arc;
 
 use crate::{GroupVersion, GroupVersionKind, Value};
@@ -86,9 +87,25 @@ pub fn v2(source: &Source<'_>) -> Value {
     v2::document(source)
 }
 
+/// Writes what [`v2`] makes as JSON: with hundreds of custom resources the tree of it would take some hundred megabytes.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_v2(source: &Source<'_>, out: &mut dyn io::Write) -> io::Result<()> {
+    v2::write(source, out)
+}
+
 /// An OpenAPI v2 document that [`v2`] made, in gnostic's protobuf.
 pub fn v2_protobuf(document: &Value) -> Vec<u8> {
     gnostic::encode(document)
+}
+
+/// Writes the same without the tree.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_v2_protobuf(source: &Source<'_>, out: &mut dyn io::Write) -> io::Result<()> {
+    gnostic::write(source, out)
 }
 
 /// No descriptions.

@@ -206,6 +206,32 @@ fn v2_is_whole_in_both_encodings() {
     });
 }
 
+#[test]
+fn v2_is_the_same_when_it_is_written_in_parts() {
+    with_widget(|source| {
+        let document = v2(source);
+        let mut bytes = Vec::new();
+        write_v2(source, &mut bytes).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), document);
+        let mut written = Vec::new();
+        write_v2_protobuf(source, &mut written).unwrap();
+        let whole = v2_protobuf(&document);
+        let sorted = |bytes| -> Vec<(u64, Vec<Vec<u8>>)> {
+            let parts = top_level(bytes).into_iter().map(|(tag, part)| {
+                // Definitions come in another order.
+                let mut pairs: Vec<Vec<u8>> = match tag {
+                    9 => top_level(part).into_iter().map(|(_, pair)| pair.to_vec()).collect(),
+                    _ => vec![part.to_vec()],
+                };
+                pairs.sort();
+                (tag, pairs)
+            });
+            parts.collect()
+        };
+        assert_eq!(sorted(&written), sorted(&whole));
+    });
+}
+
 /// The fields of a message that holds only bytes fields at its top.
 fn top_level(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
     let varint = |bytes: &mut &[u8]| {

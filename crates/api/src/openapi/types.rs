@@ -1,6 +1,6 @@
 //! Types as JSON schemas, in the dialect of either version.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Map, Value, json};
 
@@ -111,15 +111,31 @@ pub(super) fn schemas(
     of: Option<&GroupVersion>,
     roots: BTreeSet<String>,
 ) -> Map<String, Value> {
+    let mut done: BTreeMap<String, Value> = BTreeMap::new();
+    each_schema(source, dialect, of, roots, &mut |name, schema| {
+        drop(done.insert(name, schema))
+    });
+    done.into_iter().collect()
+}
+
+/// Hands out all schemas that these names lead to, each once.
+pub(super) fn each_schema(
+    source: &Source<'_>,
+    dialect: Dialect,
+    of: Option<&GroupVersion>,
+    roots: BTreeSet<String>,
+    each: &mut dyn FnMut(String, Value),
+) {
     let mut writer = Writer {
         source,
         dialect,
         kinds: kinds_by_type(source, of),
+        customs: customs_by_name(source),
         wanted: roots.into_iter().collect(),
     };
-    let mut done: BTreeMap<String, Value> = BTreeMap::new();
+    let mut done: BTreeSet<String> = BTreeSet::new();
     while let Some(name) = writer.wanted.pop() {
-        if done.contains_key(&name) {
+        if done.contains(&name) {
             continue;
         }
         let schema = match SchemaRef::builtin_type(&name) {
@@ -129,9 +145,20 @@ pub(super) fn schemas(
                 None => continue,
             },
         };
-        done.insert(name, schema);
+        done.insert(name.clone());
+        each(name, schema);
     }
-    done.into_iter().collect()
+}
+
+/// Custom resources by the names of their kinds and, with true, of their lists.
+fn customs_by_name<'s>(source: &Source<'s>) -> HashMap<String, (&'s OpenApiResource, bool)> {
+    let mut names = HashMap::new();
+    for resource in source.resources.iter().filter(|resource| resource.custom.is_some()) {
+        let kind = name_of_kind(&resource.gvk);
+        names.entry(format!("{kind}List")).or_insert((resource, true));
+        names.insert(kind, (resource, false));
+    }
+    names
 }
 
 /// The kinds that a built-in type is served as. Those that every group version has are named for the one that is asked about, and
@@ -143,7 +170,8 @@ fn kinds_by_type(source: &Source<'_>, wanted: Option<&GroupVersion>) -> BTreeMap
         kinds.entry(name_of_kind(gvk)).or_default().insert(key);
     };
     all_kinds().for_each(|gvk| add(&gvk));
-    for resource in source.resources {
+    // Custom groups are not among them, as upstream's scheme does not know them.
+    for resource in source.resources.iter().filter(|resource| resource.custom.is_none()) {
         let of = GroupVersion::new(&*resource.gvk.group, &*resource.gvk.version);
         if wanted.is_none_or(|wanted| *wanted == of) {
             add(&of.kind("DeleteOptions"));
@@ -162,6 +190,7 @@ struct Writer<'w, 's> {
     source: &'w Source<'s>,
     dialect: Dialect,
     kinds: BTreeMap<String, Vec<Value>>,
+    customs: HashMap<String, (&'s OpenApiResource, bool)>,
     wanted: Vec<String>,
 }
 
@@ -325,13 +354,8 @@ impl Writer<'_, '_> {
 
     /// The schema of a custom kind or of its list.
     fn custom(&mut self, name: &str) -> Option<Value> {
-        let resources = self.source.resources.iter();
-        let mut customs = resources.filter_map(|resource| Some((resource, resource.custom.as_ref()?)));
-        let (resource, own, is_list) = customs.find_map(|(resource, own)| {
-            let kind = name_of_kind(&resource.gvk);
-            let is_list = name == format!("{kind}List");
-            (is_list || name == kind).then_some((resource, own, is_list))
-        })?;
+        let (resource, is_list) = *self.customs.get(name)?;
+        let own = resource.custom.as_ref()?;
         let gvk = &resource.gvk;
         let mut schema = match is_list {
             true => self.custom_list(resource, &own.list_kind),

@@ -1,6 +1,7 @@
 //! OpenAPI 2 (swagger), one document for everything.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use serde_json::{Map, Value, json};
 
@@ -8,9 +9,96 @@ use super::Source;
 use super::paths::{self, Answer, Body, Operation, Query};
 use super::types::{self, Dialect, META};
 
+/// A part of the document.
+pub(super) enum Part {
+    Path(String, Value),
+    Definition(String, Value),
+}
+
+/// Everything around paths and definitions.
+pub(super) fn frame(source: &Source<'_>) -> Value {
+    json!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": source.version},
+        "paths": {},
+        "definitions": {},
+        "securityDefinitions": {"BearerToken": {"type": "apiKey", "in": "header", "name": "authorization",
+            "description": "Bearer Token authentication"}},
+        "security": [{"BearerToken": []}],
+    })
+}
+
+/// The whole as a tree.
 pub(super) fn document(source: &Source<'_>) -> Value {
+    let (mut items, mut definitions) = (Map::new(), Map::new());
+    each_part(source, &mut |part| match part {
+        Part::Path(path, item) => drop(items.insert(path, item)),
+        Part::Definition(name, schema) => drop(definitions.insert(name, schema)),
+    });
+    let mut document = frame(source);
+    document["paths"] = Value::Object(items);
+    document["definitions"] = Value::Object(definitions);
+    document
+}
+
+/// Writes the whole as JSON, without ever having all of it.
+pub(super) fn write(source: &Source<'_>, out: &mut dyn io::Write) -> io::Result<()> {
+    let frame = frame(source);
+    let text = |value: &Value| value.to_string();
+    write!(
+        out,
+        r#"{{"swagger":{},"info":{},"#,
+        text(&frame["swagger"]),
+        text(&frame["info"])
+    )?;
+    let (security, definitions) = (text(&frame["security"]), text(&frame["securityDefinitions"]));
+    write!(
+        out,
+        r#""security":{security},"securityDefinitions":{definitions},"paths":{{"#
+    )?;
+    let mut writer = Writer {
+        out,
+        in_paths: true,
+        is_first: true,
+    };
+    let mut outcome = Ok(());
+    each_part(source, &mut |part| {
+        if outcome.is_ok() {
+            outcome = writer.part(part);
+        }
+    });
+    outcome?;
+    write!(writer.out, "}}}}")
+}
+
+struct Writer<'w> {
+    out: &'w mut dyn io::Write,
+    in_paths: bool,
+    /// Of the paths, or of the definitions.
+    is_first: bool,
+}
+
+impl Writer<'_> {
+    fn part(&mut self, part: Part) -> io::Result<()> {
+        let (name, value) = match part {
+            Part::Path(path, item) => (path, item),
+            Part::Definition(name, schema) => {
+                if std::mem::take(&mut self.in_paths) {
+                    self.is_first = true;
+                    write!(self.out, r#"}},"definitions":{{"#)?;
+                }
+                (name, schema)
+            }
+        };
+        let comma = if std::mem::take(&mut self.is_first) { "" } else { "," };
+        write!(self.out, "{comma}{}:", Value::from(name))?;
+        Ok(serde_json::to_writer(&mut *self.out, &value)?)
+    }
+}
+
+/// Hands out all paths, and then all definitions.
+pub(super) fn each_part(source: &Source<'_>, each: &mut dyn FnMut(Part)) {
     let mut roots = BTreeSet::new();
-    let mut items = Map::new();
     for path in paths::paths(source, None) {
         let mut item = Map::new();
         let mut parameters: Vec<Value> = Vec::new();
@@ -29,17 +117,11 @@ pub(super) fn document(source: &Source<'_>) -> Value {
         for operation in &path.operations {
             item.insert(operation.method.into(), render(operation, &common, &mut roots));
         }
-        items.insert(path.path, Value::Object(item));
+        each(Part::Path(path.path, Value::Object(item)));
     }
-    json!({
-        "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": source.version},
-        "paths": items,
-        "definitions": types::schemas(source, Dialect::V2, None, roots),
-        "securityDefinitions": {"BearerToken": {"type": "apiKey", "in": "header", "name": "authorization",
-            "description": "Bearer Token authentication"}},
-        "security": [{"BearerToken": []}],
-    })
+    types::each_schema(source, Dialect::V2, None, roots, &mut |name, schema| {
+        each(Part::Definition(name, schema))
+    });
 }
 
 fn query_parameter(query: &Query) -> Value {
