@@ -1,13 +1,16 @@
 //! `/openapi/v2` and `/openapi/v3`: the schemas of everything that is served, for `kubectl explain`, apply and diff.
 //!
-//! The documents are large, so each is made when it is first asked for and kept until the rows change.
+//! The documents are large, so each is made when it is first asked for, and kept, compressed, until its rows change.
 
 use std::cell::LazyCell;
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use descriptions::Descriptions;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, Response};
 use parking_lot::Mutex;
@@ -22,7 +25,7 @@ use crate::call::Call;
 use crate::registry::{Registry, Served};
 use crate::respond::{body, negotiate};
 use crate::server::Server;
-use crate::virtuals;
+use crate::{version, virtuals};
 
 /// The documents of one registry.
 pub struct OpenApi {
@@ -34,25 +37,47 @@ pub struct OpenApi {
     /// For each group version, what its document is made of: one that is made holds as long as this is the same.
     served: HashMap<String, Vec<Arc<Served>>>,
     made: Mutex<HashMap<String, Document>>,
+    /// The hashes of our own documents of v3, which are known before these are made.
+    hashes: Mutex<HashMap<String, Arc<str>>>,
 }
 
+/// A document as it is kept: most who ask take it compressed, and hundreds of custom resources make many.
 #[derive(Clone)]
 struct Document {
-    bytes: Bytes,
-    /// Upper-case hexadecimal SHA-256, without quotes.
+    gzip: Bytes,
+    /// How long it is when it is not compressed.
+    len: usize,
+    /// What changes with it: upper-case hexadecimal digits, without quotes.
     hash: Arc<str>,
 }
 
+/// Writes a document.
+type Make<'m> = &'m dyn Fn(&mut dyn io::Write) -> io::Result<()>;
+
 impl Document {
-    fn new(bytes: Vec<u8>) -> Document {
-        let hash = format!("{:X}", Sha256::digest(&bytes));
-        Document {
-            bytes: bytes.into(),
-            hash: hash.into(),
-        }
+    /// Of what is written; `hash` is that of its bytes unless it is known.
+    fn make(hash: Option<Arc<str>>, make: Make<'_>) -> Result<Document, Status> {
+        let mut out = Counted {
+            gzip: GzEncoder::new(Vec::new(), Compression::fast()),
+            hasher: hash.is_none().then(Sha256::new),
+            len: 0,
+        };
+        make(&mut out).map_err(Status::internal)?;
+        let gzip = out.gzip.finish().map_err(Status::internal)?;
+        let of_bytes = || out.hasher.map(|hasher| format!("{:X}", hasher.finalize()).into());
+        Ok(Document {
+            // A copy has no room left over.
+            gzip: Bytes::copy_from_slice(&gzip),
+            len: out.len,
+            hash: hash.or_else(of_bytes).unwrap_or_default(),
+        })
     }
 
-    fn answer(&self, headers: &HeaderMap, media_type: &'static str) -> Response<Body> {
+    fn of(tree: &Value) -> Result<Document, Status> {
+        Document::make(None, &|out| Ok(serde_json::to_writer(out, tree)?))
+    }
+
+    fn answer(&self, headers: &HeaderMap, media_type: &'static str) -> Result<Response<Body>, Status> {
         let etag = format!("\"{}\"", self.hash);
         let known = headers
             .get(IF_NONE_MATCH)
@@ -62,18 +87,36 @@ impl Document {
             *response.status_mut() = http::StatusCode::NOT_MODIFIED;
             response
         } else {
-            body::compressed(
-                headers,
-                self.bytes.len(),
-                body::typed(200, media_type, self.bytes.clone()),
-            )
+            body::kept(headers, self.len, media_type, &self.gzip)?
         };
         let headers = response.headers_mut();
         if let Ok(etag) = HeaderValue::from_str(&etag) {
             headers.insert(ETAG, etag);
         }
         headers.append(VARY, HeaderValue::from_static("Accept"));
-        response
+        Ok(response)
+    }
+}
+
+/// Compresses what is written, and counts it.
+struct Counted {
+    gzip: GzEncoder<Vec<u8>>,
+    hasher: Option<Sha256>,
+    len: usize,
+}
+
+impl io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.gzip.write(bytes)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&bytes[..written]);
+        }
+        self.len += written;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.gzip.flush()
     }
 }
 
@@ -97,7 +140,7 @@ impl OpenApi {
             };
             by_version.entry(path).or_default().push(served.clone());
         }
-        let mut made = HashMap::new();
+        let (mut made, mut hashes) = (HashMap::new(), HashMap::new());
         if let Some(before) = before {
             let same = |one: &Vec<Arc<Served>>, other: &Vec<Arc<Served>>| {
                 one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
@@ -111,6 +154,11 @@ impl OpenApi {
             let documents = before.made.lock();
             let kept = documents.iter().filter(|(path, _)| keeps(path));
             made.extend(kept.map(|(path, document)| (path.clone(), document.clone())));
+            let known = before.hashes.lock();
+            let kept = known
+                .iter()
+                .filter(|(path, _)| by_version.contains_key(*path) && keeps(path));
+            hashes.extend(kept.map(|(path, hash)| (path.clone(), hash.clone())));
         }
         OpenApi {
             epoch: registry.epoch,
@@ -118,6 +166,7 @@ impl OpenApi {
             rows,
             served: by_version,
             made: Mutex::new(made),
+            hashes: Mutex::new(hashes),
         }
     }
 
@@ -129,33 +178,93 @@ impl OpenApi {
         }
     }
 
-    fn document(&self, name: &str, make: impl FnOnce() -> Vec<u8>) -> Document {
+    /// The v2 document; as a whole tree only where those of others are merged into it.
+    fn make_v2(&self, server: &Server, protobuf: bool) -> Result<Document, Status> {
+        let texts = texts();
+        let describe = |ty: &str, field: &str| texts.get(ty, field);
+        let source = self.source(&describe);
+        if server.aggregation.has_v2() {
+            let tree = server.aggregation.merge_v2(openapi::v2(&source));
+            return match protobuf {
+                true => Document::make(None, &|out| out.write_all(&openapi::v2_protobuf(&tree))),
+                false => Document::of(&tree),
+            };
+        }
+        Document::make(None, &|out| match protobuf {
+            true => openapi::write_v2_protobuf(&source, out),
+            false => openapi::write_v2(&source, out),
+        })
+    }
+
+    fn document(&self, name: &str, make: impl FnOnce() -> Result<Document, Status>) -> Result<Document, Status> {
         if let Some(made) = self.made.lock().get(name) {
-            return made.clone();
+            return Ok(made.clone());
         }
         // Made without the lock: another request may make it too, which costs time and harms nobody.
-        let document = Document::new(make());
+        let document = make()?;
         self.made.lock().insert(name.to_owned(), document.clone());
-        document
+        Ok(document)
+    }
+
+    /// The hash of the document of a group version: our own, or one that was made of what another server says.
+    fn v3_hash(&self, server: &Server, path: &str) -> Result<Option<Arc<str>>, Status> {
+        match server.aggregation.converted(path) {
+            Some(converted) => Ok(Some(self.document(path, || Document::of(&converted))?.hash)),
+            None => Ok(self.hash(path)),
+        }
     }
 
     /// The document of a group version: our own, or one that was made of what another server says.
-    fn v3_of_all(&self, server: &Server, path: &str, texts: &Texts) -> Option<Document> {
+    fn v3_of_all(&self, server: &Server, path: &str, texts: &Texts) -> Result<Option<Document>, Status> {
         match server.aggregation.converted(path) {
-            Some(converted) => Some(self.document(path, || body::encode(&converted))),
+            Some(converted) => self.document(path, || Document::of(&converted)).map(Some),
             None => self.v3(path, texts),
         }
     }
 
-    fn v3(&self, path: &str, texts: &Texts) -> Option<Document> {
+    fn v3(&self, path: &str, texts: &Texts) -> Result<Option<Document>, Status> {
+        let (Some(group_version), Some(hash)) = (group_version_of(path), self.hash(path)) else {
+            return Ok(None);
+        };
+        let describe = |ty: &str, field: &str| texts.get(ty, field);
+        let make = || {
+            let tree = openapi::v3(&self.source(&describe), &group_version);
+            Document::make(Some(hash), &|out| Ok(serde_json::to_writer(out, &tree)?))
+        };
+        self.document(path, make).map(Some)
+    }
+
+    /// The hash of our own document of a group version: of what it is made of, so that an index of all can be told without
+    /// making any. Clients keep documents by it, over an upgrade of the server, too.
+    fn hash(&self, path: &str) -> Option<Arc<str>> {
+        if let Some(known) = self.hashes.lock().get(path) {
+            return Some(known.clone());
+        }
         let group_version = group_version_of(path)?;
-        let of = |row: &OpenApiResource| row.gvk.group_version() == group_version;
-        if !self.rows.iter().any(of) {
+        let mut hasher = Sha256::new();
+        let mut is_empty = true;
+        let own = |row: &&OpenApiResource| row.gvk.group_version() == group_version;
+        for row in self.rows.iter().filter(own) {
+            is_empty = false;
+            let subresources = row
+                .subresources
+                .iter()
+                .map(|sub| json!([sub.name, sub.gvk.to_string(), sub.verbs]));
+            let subresources: Vec<Value> = subresources.collect();
+            let facts = json!([row.gvk.to_string(), row.plural, row.namespaced, row.verbs, subresources]);
+            hasher.update(facts.to_string());
+            if let Some(custom) = &row.custom {
+                hasher.update(json!([custom.list_kind, custom.selectable]).to_string());
+                hasher.update(&*custom.text);
+            }
+        }
+        if is_empty {
             return None;
         }
-        let describe = |ty: &str, field: &str| texts.get(ty, field);
-        let make = || body::encode(&openapi::v3(&self.source(&describe), &group_version));
-        Some(self.document(path, make))
+        hasher.update(version::document().to_string());
+        let hash: Arc<str> = format!("{:X}", hasher.finalize()).into();
+        self.hashes.lock().insert(path.to_owned(), hash.clone());
+        Some(hash)
     }
 }
 
@@ -216,20 +325,13 @@ pub async fn v2(call: &Call) -> Result<Response<Body>, Status> {
         .iter()
         .find(|clause| clause.takes_json() || clause.subkind.starts_with("com.github.proto-openapi.spec.v2"))
         .is_some_and(|clause| !clause.takes_json());
-    let texts = texts();
-    let describe = |ty: &str, field: &str| texts.get(ty, field);
-    let json = || {
-        call.server
-            .aggregation
-            .merge_v2(openapi::v2(&documents.source(&describe)))
+    let (name, media_type) = match protobuf {
+        true => ("v2.protobuf", V2_PROTOBUF),
+        false => ("v2", "application/json"),
     };
-    if protobuf {
-        let document = documents.document("v2.protobuf", || openapi::v2_protobuf(&json()));
-        return Ok(document.answer(&call.headers, V2_PROTOBUF));
-    }
-    Ok(documents
-        .document("v2", || body::encode(&json()))
-        .answer(&call.headers, "application/json"))
+    let server = call.server.clone();
+    let made = aside(move || documents.document(name, || documents.make_v2(&server, protobuf)));
+    made.await??.answer(&call.headers, media_type)
 }
 
 /// Makes a document on a thread that may be busy: the workers have requests to answer meanwhile.
@@ -243,24 +345,24 @@ pub async fn v3_index(call: &Call) -> Result<Response<Body>, Status> {
     let group_versions: Vec<String> = call.server.discovery(&call.registry).group_versions().collect();
     let server = call.server.clone();
     let made = aside(move || {
-        let texts = texts();
         let mut paths = Map::new();
         let others = server.aggregation.v3_paths();
         let own = group_versions.into_iter().filter(|path| !others.contains_key(path));
         let own = own.map(|path| (path, None));
         for (path, url) in own.chain(others.clone()) {
-            let made = || {
-                let document = documents.v3_of_all(&server, &path, &texts)?;
-                Some(format!("/openapi/v3/{path}?hash={}", document.hash))
+            let url = match url {
+                Some(url) => Some(url),
+                None => documents
+                    .v3_hash(&server, &path)?
+                    .map(|hash| format!("/openapi/v3/{path}?hash={hash}")),
             };
-            if let Some(url) = url.or_else(made) {
+            if let Some(url) = url {
                 paths.insert(path, json!({"serverRelativeURL": url}));
             }
         }
-        let index: Value = json!({"paths": paths});
-        Document::new(body::encode(&index))
+        Document::of(&json!({"paths": paths}))
     });
-    Ok(made.await?.answer(&call.headers, "application/json"))
+    made.await??.answer(&call.headers, "application/json")
 }
 
 /// `/openapi/v3/<group version>`. With a hash in the query the answer never changes; with an old hash the client is sent
@@ -271,7 +373,7 @@ pub async fn v3(call: &Call, path: &str) -> Result<Response<Body>, Status> {
     let wanted = path.to_owned();
     let server = call.server.clone();
     let document = aside(move || documents.v3_of_all(&server, &wanted, &texts()))
-        .await?
+        .await??
         .ok_or_else(Status::no_such_path)?;
     match call.query.get("hash") {
         Some(hash) if hash != &*document.hash => {
@@ -283,7 +385,7 @@ pub async fn v3(call: &Call, path: &str) -> Result<Response<Body>, Status> {
             Ok(response)
         }
         hash => {
-            let mut response = document.answer(&call.headers, "application/json");
+            let mut response = document.answer(&call.headers, "application/json")?;
             if hash.is_some() {
                 response
                     .headers_mut()

@@ -193,6 +193,12 @@ impl Specs {
 // === impl Aggregation ===
 
 impl Aggregation {
+    /// Whether others have anything to say in the v2 document.
+    pub fn has_v2(&self) -> bool {
+        let specs = self.specs.by_name.lock();
+        specs.values().any(|spec| spec.v2.is_some())
+    }
+
     /// Our own v2 document with those of others in it.
     pub fn merge_v2(&self, mut own: Value) -> Value {
         let table = self.table();

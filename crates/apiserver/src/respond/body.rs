@@ -1,11 +1,12 @@
 //! Making answers: bodies that are there, bodies that stream, compression, and the headers that go with them.
 
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use futures::{Stream, StreamExt};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
@@ -118,6 +119,30 @@ pub fn compressed(headers: &HeaderMap, size: usize, response: Response<Body>) ->
     Response::from_parts(parts, StreamBody::new(Gzip::new(body)).boxed_unsync())
 }
 
+/// An answer that is kept compressed, as the client takes it. `size` is what it is when it is not.
+///
+/// # Errors
+/// The bytes are no gzip.
+pub fn kept(
+    headers: &HeaderMap,
+    size: usize,
+    media_type: &'static str,
+    gzip: &Bytes,
+) -> Result<Response<Body>, Status> {
+    if size <= GZIP_THRESHOLD_BYTES || !takes_gzip(headers) {
+        let mut bytes = Vec::with_capacity(size);
+        GzDecoder::new(&**gzip)
+            .read_to_end(&mut bytes)
+            .map_err(Status::internal)?;
+        return Ok(typed(200, media_type, bytes));
+    }
+    let mut response = typed(200, media_type, gzip.clone());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    Ok(response)
+}
+
 /// Compresses the chunks of a body as they come.
 struct Gzip {
     body: Body,
@@ -172,8 +197,6 @@ impl Stream for Gzip {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
 
     #[tokio::test]
@@ -188,6 +211,12 @@ mod tests {
         let mut back = String::new();
         flate2::read::GzDecoder::new(&*bytes).read_to_string(&mut back).unwrap();
         assert_eq!(back, text);
+        // What is compressed already is handed out so, or not.
+        for (headers, expect) in [(&headers, &bytes[..]), (&HeaderMap::new(), text.as_bytes())] {
+            let response = kept(headers, text.len(), "text/plain", &bytes).unwrap();
+            let sent = response.into_body().collect().await.unwrap().to_bytes();
+            assert!(*sent == *expect);
+        }
     }
 
     #[test]
