@@ -170,7 +170,7 @@ fn known(kind: &Type) -> Type {
         | Type::String
         | Type::Timestamp
         | Type::Uint => kind.clone(),
-        Type::List(element) => Type::list(known(element)),
+        Type::List(element, _) => Type::list(known(element)),
         Type::Map(key, value) => Type::map(known(key), known(value)),
         _ => Type::Dyn,
     }

@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use crate::ast::{Expr, Kind};
 use crate::cost::estimate::Sizes;
 use crate::program::Program;
-use crate::types::{Field, ObjectType, Type, escape};
+use crate::types::{Field, Identity, ObjectType, Type, escape};
 
 /// The largest request that is taken (upstream: `celconfig.MaxRequestSizeBytes`): no value is larger.
 const REQUEST_BYTES_MAX: u64 = 3 * 1024 * 1024;
@@ -179,12 +179,24 @@ fn list(schema: &Json, name: &str) -> Option<Declared> {
     )?;
     let fits = (REQUEST_BYTES_MAX - AROUND_BYTES) / (element.bytes_min + 1);
     Some(Declared {
-        kind: Type::list(element.kind.clone()),
+        kind: Type::List(Arc::new(element.kind.clone()), identity(schema)),
         elements_max: limit(schema, "maxItems").unwrap_or(fits),
         bytes_min: AROUND_BYTES,
         fields: BTreeMap::new(),
         element: Some(Box::new(element)),
     })
+}
+
+fn identity(schema: &Json) -> Identity {
+    match schema.get("x-kubernetes-list-type").and_then(Json::as_str) {
+        Some("set") => Identity::Whole,
+        Some("map") => {
+            let keys = schema.get("x-kubernetes-list-map-keys").and_then(Json::as_array);
+            let keys = keys.into_iter().flatten().filter_map(Json::as_str);
+            Identity::Keys(keys.map(str::to_owned).collect())
+        }
+        _ => Identity::Place,
+    }
 }
 
 fn map(schema: &Json, values: &Json, name: &str) -> Option<Declared> {

@@ -56,5 +56,5 @@ pub use library::opaque::{
 pub use library::semvers::Semver;
 pub use library::urls::Url;
 pub use program::{Budget, CALL_COST_MAX, Error, ErrorKind, Program, Variables, compile};
-pub use types::{Field, ObjectType, Type, escape, is_identifier};
+pub use types::{Field, Identity, ObjectType, Type, escape, is_identifier};
 pub use value::{Key, List, Map, Text, Timestamp, Value};

@@ -32,7 +32,7 @@ pub enum Type {
     /// A point in time; RFC 3339 in JSON.
     Timestamp,
     /// A list of values of one type.
-    List(Arc<Type>),
+    List(Arc<Type>, Identity),
     /// A map of keys of one type to values of another.
     Map(Arc<Type>, Arc<Type>),
     /// A record with declared fields.
@@ -48,6 +48,27 @@ pub enum Type {
     /// What could not be checked; its error was reported already.
     Error,
 }
+
+/// What tells the elements of a list apart where that is declared (`x-kubernetes-list-type`). It changes what `==` and `+` do
+/// with a list of an object, and nothing for the checker: types that differ in it only are equal.
+#[derive(Clone, Debug, Default)]
+pub enum Identity {
+    /// Their place.
+    #[default]
+    Place,
+    /// What they are: a set.
+    Whole,
+    /// These fields of theirs.
+    Keys(Arc<[String]>),
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, _: &Identity) -> bool {
+        true
+    }
+}
+
+impl Eq for Identity {}
 
 /// A record type: its name, and its fields as expressions name them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -101,7 +122,7 @@ impl ObjectType {
 impl Type {
     /// A list of `element`.
     pub fn list(element: Type) -> Type {
-        Type::List(Arc::new(element))
+        Type::List(Arc::new(element), Identity::Place)
     }
 
     /// A map of `key` to `value`.
@@ -130,7 +151,7 @@ impl Type {
     /// The types inside of this one.
     pub(crate) fn parameters(&self) -> Vec<&Type> {
         match self {
-            Type::List(inner) | Type::Optional(inner) | Type::Type(Some(inner)) => vec![inner],
+            Type::List(inner, _) | Type::Optional(inner) | Type::Type(Some(inner)) => vec![inner],
             Type::Map(key, value) => vec![key, value],
             _ => Vec::new(),
         }
@@ -139,7 +160,7 @@ impl Type {
     /// The same type with other types inside.
     pub(crate) fn map_parameters(&self, change: &mut dyn FnMut(&Type) -> Type) -> Type {
         match self {
-            Type::List(inner) => Type::List(Arc::new(change(inner))),
+            Type::List(inner, identity) => Type::List(Arc::new(change(inner)), identity.clone()),
             Type::Optional(inner) => Type::Optional(Arc::new(change(inner))),
             Type::Type(Some(inner)) => Type::Type(Some(Arc::new(change(inner)))),
             Type::Map(key, value) => Type::map(change(key), change(value)),
@@ -160,7 +181,7 @@ impl Type {
             Type::Bytes => "bytes",
             Type::Duration => "google.protobuf.Duration",
             Type::Timestamp => "google.protobuf.Timestamp",
-            Type::List(_) => "list",
+            Type::List(..) => "list",
             Type::Map(..) => "map",
             Type::Object(object) => &object.name,
             Type::Optional(_) => "optional_type",

@@ -114,7 +114,9 @@ fn homogeneous(elements: &[(usize, Type)], places: &[usize], issues: &mut Issues
 fn equivalent(one: &Type, other: &Type) -> bool {
     match (one, other) {
         (Type::Object(one), Type::Object(other)) => one.name == other.name,
-        (Type::List(one), Type::List(other)) | (Type::Optional(one), Type::Optional(other)) => equivalent(one, other),
+        (Type::List(one, _), Type::List(other, _)) | (Type::Optional(one), Type::Optional(other)) => {
+            equivalent(one, other)
+        }
         (Type::Map(key, value), Type::Map(other_key, other_value)) => {
             equivalent(key, other_key) && equivalent(value, other_value)
         }

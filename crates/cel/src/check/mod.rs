@@ -425,8 +425,8 @@ impl Checker<'_> {
         let range = self.bindings.resolve(&range, false);
         let two = fold.variable2.is_some();
         let (first, second) = match &range {
-            Type::List(element) if two => (Type::Int, (**element).clone()),
-            Type::List(element) => ((**element).clone(), Type::Dyn),
+            Type::List(element, _) if two => (Type::Int, (**element).clone()),
+            Type::List(element, _) => ((**element).clone(), Type::Dyn),
             Type::Map(key, value) => ((**key).clone(), (**value).clone()),
             Type::Dyn | Type::Error | Type::Param(_) => {
                 self.bindings.assign(&Type::Dyn, &range);

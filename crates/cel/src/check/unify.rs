@@ -89,7 +89,7 @@ impl Bindings {
         }
         match (one, other) {
             (Type::Null, other) | (other, Type::Null) => is_nullable(other),
-            (Type::List(one), Type::List(other)) | (Type::Optional(one), Type::Optional(other)) => {
+            (Type::List(one, _), Type::List(other, _)) | (Type::Optional(one), Type::Optional(other)) => {
                 self.fits(one, other)
             }
             (Type::Map(key, value), Type::Map(other_key, other_value)) => {
@@ -157,7 +157,7 @@ fn is_less_specific(one: &Type, other: &Type) -> bool {
     match (one, other) {
         (Type::Dyn | Type::Param(_), _) => true,
         (_, Type::Dyn | Type::Param(_)) => false,
-        (Type::List(one), Type::List(other)) | (Type::Optional(one), Type::Optional(other)) => {
+        (Type::List(one, _), Type::List(other, _)) | (Type::Optional(one), Type::Optional(other)) => {
             is_less_specific(one, other)
         }
         (Type::Map(key, value), Type::Map(other_key, other_value)) => {

@@ -321,7 +321,7 @@ impl<'c> Estimator<'c> {
         let path = self.path(expr);
         let kind = &self.checked.types[expr.id];
         let element = match kind {
-            Type::List(element) => {
+            Type::List(element, _) => {
                 let mut items = path;
                 if !items.is_empty() {
                     items.push(Arc::from("@items"));
@@ -382,7 +382,7 @@ impl<'c> Estimator<'c> {
     /// A loop's variable: what it may be of the loop's range.
     fn push_item(&mut self, name: &Arc<str>, range: &'c Expr, of_list: &str, of_map: &str, value_of_map: bool) {
         let inside = self.inside(range);
-        let list = inside.map_or(matches!(self.checked.types[range.id], Type::List(_)), |inside| {
+        let list = inside.map_or(matches!(self.checked.types[range.id], Type::List(..)), |inside| {
             inside.list
         });
         let index = of_list == "@indices";

@@ -16,7 +16,7 @@ use crate::ast::{Call, Expr, Kind, Literal, operator};
 use crate::cost::actual::call_cost;
 use crate::library::{Native, no_overload};
 use crate::program::{Error, ErrorKind, Program, Variables};
-use crate::types::Type;
+use crate::types::{Identity, Type};
 use crate::value::{Key, Map, Value, WORK_MAX};
 
 /// The most parts of a value that an expression makes: who compares or prints it looks at all of them.
@@ -295,8 +295,13 @@ impl<'p, 'a> Evaluator<'p, 'a> {
             (Value::List(list), Value::List(more)) => (list, more),
             (one, other) => return self.add_values(expr, call, [one, other]),
         };
+        if list.is_unordered() {
+            self.work(list.len() + more.len())?;
+            self.charge(1)?;
+            return Ok(Value::List(list.united(&more)));
+        }
         let mut values = match list {
-            crate::value::List::Made(values) => values,
+            crate::value::List::Made(values, _) => values,
             other => {
                 self.work(other.len())?;
                 Arc::new(other.iter().collect())
@@ -308,7 +313,7 @@ impl<'p, 'a> Evaluator<'p, 'a> {
         self.work(more.len())?;
         Arc::make_mut(&mut values).extend(more.iter());
         self.charge(1)?;
-        Ok(Value::List(crate::value::List::Made(values)))
+        Ok(Value::List(crate::value::List::Made(values, Identity::Place)))
     }
 
     fn aggregate(&mut self, expr: &'p Expr) -> Outcome<'a> {
@@ -406,7 +411,7 @@ fn is_of(value: &Value<'_>, kind: &Type) -> bool {
         | (Value::Bytes(_), Type::Bytes)
         | (Value::Duration(_), Type::Duration)
         | (Value::Timestamp(_), Type::Timestamp)
-        | (Value::List(_), Type::List(_))
+        | (Value::List(_), Type::List(..))
         | (Value::Map(_), Type::Map(..) | Type::Object(_))
         | (Value::Optional(_), Type::Optional(_))
         | (Value::Type(_), Type::Type(_)) => true,

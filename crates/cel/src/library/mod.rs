@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use crate::program::Error;
-use crate::types::Type;
+use crate::types::{Identity, Type};
 use crate::value::Value;
 
 pub(crate) use conversions::double_text;
@@ -173,7 +173,7 @@ fn kind(name: &'static str) -> Type {
         let mut inner = split(inner).into_iter().map(|name| Arc::new(kind(name)));
         let mut next = || inner.next().expect("invariant: signatures are well formed");
         return match outer {
-            "list" => Type::List(next()),
+            "list" => Type::List(next(), Identity::Place),
             "map" => Type::Map(next(), next()),
             "optional" => Type::Optional(next()),
             _ => Type::Type(Some(next())),

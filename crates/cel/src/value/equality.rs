@@ -33,6 +33,7 @@ impl<'a> Value<'a> {
                 (Some(one), Some(other)) => one.equals_counting(other, work),
                 _ => false,
             },
+            (Value::List(one), Value::List(other)) if one.is_unordered() => one.equals_unordered(other, work),
             (Value::List(one), Value::List(other)) => {
                 let mut pairs = one.iter().zip(other.iter());
                 one.len() == other.len() && pairs.all(|(one, other)| one.equals_counting(&other, work))

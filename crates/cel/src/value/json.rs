@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value as Json;
 
 use super::{List, Map, Text, Value, time};
-use crate::types::Type;
+use crate::types::{Identity, Type};
 
 impl<'a> Value<'a> {
     /// A JSON value as a value of a declared type. What does not fit its type becomes what it looks like: the object was
@@ -31,8 +31,10 @@ impl<'a> Value<'a> {
                 .decode(text)
                 .map_or_else(|_| text.as_str().into(), |bytes| Value::Bytes(bytes.into())),
             (Json::String(text), _) => Value::String(Text::Borrowed(text)),
-            (Json::Array(values), Type::List(element)) => Value::List(List::Json(values, (**element).clone())),
-            (Json::Array(values), _) => Value::List(List::Json(values, Type::Dyn)),
+            (Json::Array(values), Type::List(element, identity)) => {
+                Value::List(List::Json(values, (**element).clone(), identity.clone()))
+            }
+            (Json::Array(values), _) => Value::List(List::Json(values, Type::Dyn, Identity::Place)),
             (Json::Object(entries), Type::Map(_, value)) => Value::Map(Map::Json(entries, (**value).clone())),
             (Json::Object(entries), Type::Object(object)) => Value::Map(Map::Record(entries, object.clone())),
             (Json::Object(entries), _) => Value::Map(Map::Json(entries, Type::Dyn)),
@@ -52,7 +54,7 @@ impl<'a> Value<'a> {
             Value::Bytes(bytes) => Json::String(STANDARD.encode(bytes)),
             Value::Duration(nanos) => Json::String(time::duration_text(*nanos)),
             Value::Timestamp(time) => Json::String(time.to_string()),
-            Value::List(List::Json(values, _)) => Json::Array(values.to_vec()),
+            Value::List(List::Json(values, ..)) => Json::Array(values.to_vec()),
             Value::List(list) => Json::Array(list.iter().map(|value| value.to_json()).collect::<Option<_>>()?),
             Value::Map(Map::Json(entries, _) | Map::Record(entries, _)) => Json::Object((*entries).clone()),
             Value::Map(map) => {

@@ -4,6 +4,7 @@
 //! by the declared type, when an expression reaches them.
 
 mod equality;
+mod identity;
 mod json;
 pub mod time;
 
@@ -14,7 +15,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::library::opaque::Opaque;
-use crate::types::{ObjectType, Type};
+use crate::types::{Identity, ObjectType, Type};
 
 pub(crate) use equality::WORK_MAX;
 pub use time::Timestamp;
@@ -65,9 +66,9 @@ pub enum Text<'a> {
 #[derive(Clone, Debug)]
 pub enum List<'a> {
     /// Of an object, with the type of its elements.
-    Json(&'a [serde_json::Value], Type),
+    Json(&'a [serde_json::Value], Type, Identity),
     /// Made by an expression.
-    Made(Arc<Vec<Value<'a>>>),
+    Made(Arc<Vec<Value<'a>>>, Identity),
 }
 
 /// A map or a record.
@@ -193,14 +194,14 @@ impl Ord for Key<'_> {
 impl<'a> List<'a> {
     /// A list of these values.
     pub fn made(values: Vec<Value<'a>>) -> List<'a> {
-        List::Made(Arc::new(values))
+        List::Made(Arc::new(values), Identity::Place)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {
-            List::Json(values, _) => values.len(),
-            List::Made(values) => values.len(),
+            List::Json(values, ..) => values.len(),
+            List::Made(values, _) => values.len(),
         }
     }
 
@@ -212,8 +213,8 @@ impl<'a> List<'a> {
     /// One of them.
     pub fn get(&self, index: usize) -> Option<Value<'a>> {
         match self {
-            List::Json(values, kind) => values.get(index).map(|value| Value::from_json(value, kind)),
-            List::Made(values) => values.get(index).cloned(),
+            List::Json(values, kind, _) => values.get(index).map(|value| Value::from_json(value, kind)),
+            List::Made(values, _) => values.get(index).cloned(),
         }
     }
 
@@ -342,7 +343,7 @@ impl<'a> Value<'a> {
         let Some(rest) = left.checked_sub(1) else { return false };
         *left = rest;
         match self {
-            Value::List(List::Made(values)) => values.iter().all(|value| value.is_within(left)),
+            Value::List(List::Made(values, _)) => values.iter().all(|value| value.is_within(left)),
             Value::Map(Map::Made(entries) | Map::MadeRecord(entries, _)) => {
                 entries.values().all(|value| value.is_within(left))
             }

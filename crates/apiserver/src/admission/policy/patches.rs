@@ -127,7 +127,7 @@ fn walk(value: &cel::Value<'_>, path: &str, wrong: &mut Vec<String>) {
         }
         // Lists and maps have no name of their own.
         cel::Value::Map(cel::Map::Made(entries)) => entries.values().for_each(|value| walk(value, path, wrong)),
-        cel::Value::List(List::Made(values)) => values.iter().for_each(|value| walk(value, path, wrong)),
+        cel::Value::List(List::Made(values, _)) => values.iter().for_each(|value| walk(value, path, wrong)),
         _ => {}
     }
 }
