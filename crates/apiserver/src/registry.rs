@@ -179,9 +179,9 @@ pub struct Registry {
     /// Raised with every change; part of the key of everything that is derived from the rows.
     pub epoch: u64,
     served: Vec<Arc<Served>>,
-    /// By the plural: few groups share one.
-    by_plural: HashMap<String, Vec<Arc<Served>>>,
-    kinds: BTreeMap<GroupResource, Arc<Kind>>,
+    /// By the plural: few groups share one. The parts are shared with the registry before, of which this is mostly a copy.
+    by_plural: HashMap<Arc<str>, Arc<Vec<Arc<Served>>>>,
+    kinds: BTreeMap<Arc<GroupResource>, Arc<Kind>>,
 }
 
 /// Why a row cannot be served.
@@ -227,41 +227,52 @@ impl Registry {
     /// The same without the row of that resource.
     pub fn without(&self, resource: &GroupResource) -> Registry {
         let mut registry = self.copy();
-        registry.kinds.remove(resource);
-        registry.served.retain(|served| served.kind.resource != *resource);
-        if let Some(same) = registry.by_plural.get_mut(&resource.resource) {
-            same.retain(|served| served.kind.resource != *resource);
-        }
+        registry.remove(resource);
         registry
     }
 
-    /// The same with a custom resource more, or as it is now.
-    pub fn with_custom(&self, custom: &Arc<CustomKind>) -> Result<Registry, RegistryError> {
-        let definition = &custom.definition;
-        let resource = GroupResource {
-            group: definition.group.clone(),
-            resource: definition.plural.clone(),
-        };
-        if self.kinds.get(&resource).is_some_and(|kind| kind.custom.is_none()) {
-            return Err(RegistryError::Duplicate(resource));
-        }
-        let mut registry = self.without(&resource);
-        let versions = definition.versions.iter();
-        let versions: Vec<_> = versions
-            .map(|version| (version.gvk.clone(), version.schema.clone()))
-            .collect();
-        for (index, version) in definition.versions.iter().enumerate() {
-            let row = Arc::new(definition.row(index));
-            let kind = Kind::new(row, version.schema.clone(), versions.clone(), Some(custom.clone()));
-            let kind = Arc::new(kind);
-            if index == definition.storage {
-                registry.kinds.insert(resource.clone(), kind.clone());
+    /// The same with some custom resources more, or as they are now.
+    pub fn with_customs<'c>(
+        &self,
+        customs: impl IntoIterator<Item = &'c Arc<CustomKind>>,
+    ) -> Result<Registry, RegistryError> {
+        let mut registry = self.copy();
+        for custom in customs {
+            let definition = &custom.definition;
+            let resource = definition.resource();
+            match registry.kinds.get(&resource) {
+                Some(kind) if kind.custom.is_none() => return Err(RegistryError::Duplicate(resource)),
+                Some(_) => registry.remove(&resource),
+                None => {}
             }
-            if version.served {
-                registry.serve(kind, index);
+            let versions = definition.versions.iter();
+            let versions: Vec<_> = versions
+                .map(|version| (version.gvk.clone(), version.schema.clone()))
+                .collect();
+            for (index, version) in definition.versions.iter().enumerate() {
+                let row = Arc::new(definition.row(index));
+                let kind = Kind::new(row, version.schema.clone(), versions.clone(), Some(custom.clone()));
+                let kind = Arc::new(kind);
+                if index == definition.storage {
+                    registry.kinds.insert(Arc::new(resource.clone()), kind.clone());
+                }
+                if version.served {
+                    registry.serve(kind, index);
+                }
             }
         }
         Ok(registry)
+    }
+
+    fn remove(&mut self, resource: &GroupResource) {
+        self.kinds.remove(resource);
+        self.served.retain(|served| served.kind.resource != *resource);
+        if let Some(same) = self.by_plural.get_mut(&*resource.resource) {
+            Arc::make_mut(same).retain(|served| served.kind.resource != *resource);
+            if same.is_empty() {
+                self.by_plural.remove(&*resource.resource);
+            }
+        }
     }
 
     fn serve(&mut self, kind: Arc<Kind>, index: usize) {
@@ -276,8 +287,8 @@ impl Registry {
             frames: Arc::default(),
         };
         let served = Arc::new(served);
-        let same = self.by_plural.entry(served.gvr.resource.clone()).or_default();
-        same.push(served.clone());
+        let same = self.by_plural.entry(served.gvr.resource.as_str().into()).or_default();
+        Arc::make_mut(same).push(served.clone());
         self.served.push(served);
     }
 
@@ -309,7 +320,7 @@ impl Registry {
         for index in 0..kind.versions.len() {
             self.serve(kind.clone(), index);
         }
-        self.kinds.insert(kind.resource.clone(), kind);
+        self.kinds.insert(Arc::new(kind.resource.clone()), kind);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use base::{Clock, Random, Shutdown};
 use ipnet::Ipv4Net;
 use kinds::row::StorageKind;
 use parking_lot::Mutex;
-use store::{Engine, RingLimits};
+use store::{Engine, History, RingLimits};
 
 use api::schema::SchemaRef;
 use api::{GroupResource, GroupVersionKind};
@@ -400,7 +400,7 @@ impl Running {
             .kind(&resource)
             .expect("invariant: the row was added above")
             .clone();
-        self.server.storage.add(&registry, &kind).await?;
+        self.server.storage.add(&[kind], History::Kept).await?;
         self.server.registry.store(Arc::new(registry));
         Ok(())
     }
@@ -434,8 +434,8 @@ impl Running {
             return false;
         };
         let registry = Arc::new(current.without(resource));
-        self.server.registry.store(registry.clone());
-        self.server.storage.remove(&registry, &kind).await;
+        self.server.registry.store(registry);
+        self.server.storage.remove(&kind).await;
         true
     }
 

@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use futures::future::BoxFuture;
 use store::{
-    CommitError, Cursor, Engine, Entry, Event, Guard, Interest, Operation, Put, Record, Replica, RingLimits, Snapshot,
-    Stamp, Table, Transaction, Value as StoreValue, WatchError,
+    CommitError, Cursor, Engine, Entry, Event, Guard, History, Interest, Operation, Put, Record, Replica, RingLimits,
+    Snapshot, Stamp, Table, Transaction, Value as StoreValue, WatchError, Watches,
 };
 
 use api::codec::protobuf;
@@ -60,6 +60,24 @@ impl Kinds {
         Kinds(kinds)
     }
 
+    /// The same with some more, or as they are now.
+    fn with<'k>(&self, more: impl IntoIterator<Item = &'k Arc<Kind>>) -> Kinds {
+        let mut kinds = self.0.clone();
+        for kind in more {
+            let prefix = table_prefix(kind);
+            match kinds.binary_search_by(|(known, _)| known.cmp(&prefix)) {
+                Ok(at) => kinds[at].1 = kind.clone(),
+                Err(at) => kinds.insert(at, (prefix, kind.clone())),
+            }
+        }
+        Kinds(kinds)
+    }
+
+    fn without(&self, prefix: &Bytes) -> Kinds {
+        let others = self.0.iter().filter(|(known, _)| known != prefix);
+        Kinds(others.cloned().collect())
+    }
+
     fn find(&self, key: &[u8]) -> Option<&Arc<Kind>> {
         let after = self.0.partition_point(|(prefix, _)| &**prefix <= key);
         let (prefix, kind) = self.0.get(after.checked_sub(1)?)?;
@@ -75,7 +93,7 @@ fn table_prefix(kind: &Kind) -> Bytes {
 pub struct Storage {
     replica: Replica<Stored>,
     kinds: Arc<ArcSwap<Kinds>>,
-    tables: ArcSwap<HashMap<GroupResource, Table<Stored>>>,
+    tables: ArcSwap<HashMap<Arc<GroupResource>, Table<Stored>>>,
     sealing: Arc<Sealing>,
 }
 
@@ -116,7 +134,7 @@ impl Storage {
         let replica = Replica::open_with(engine, clock, history, prefixes, build).await?;
         let tables = registry.kinds().filter_map(|kind| {
             let table = replica.table(&table_prefix(kind))?;
-            Some((kind.resource.clone(), table))
+            Some((Arc::new(kind.resource.clone()), table))
         });
         let tables = ArcSwap::from_pointee(tables.collect());
         Ok(Storage {
@@ -127,34 +145,45 @@ impl Storage {
         })
     }
 
-    /// Adds the table of a kind that is served from now on.
-    pub async fn add(&self, registry: &Registry, kind: &Kind) -> Result<(), store::ReplicaError> {
-        self.kinds.store(Arc::new(Kinds::of(registry)));
-        let table = self.replica.add_table(table_prefix(kind)).await?;
+    /// Adds the tables of kinds that are served from now on.
+    pub async fn add(&self, kinds: &[Arc<Kind>], history: History) -> Result<(), store::ReplicaError> {
+        self.kinds.rcu(|known| known.with(kinds));
+        let prefixes = kinds.iter().map(|kind| table_prefix(kind)).collect();
+        let added = self.replica.add_tables(prefixes, history).await?;
         self.tables.rcu(|tables| {
             let mut tables = HashMap::clone(tables);
-            tables.insert(kind.resource.clone(), table.clone());
+            let added = kinds.iter().zip(&added);
+            tables.extend(added.map(|(kind, table)| (Arc::new(kind.resource.clone()), table.clone())));
             tables
         });
         Ok(())
     }
 
-    /// Reads the objects of a kind again, whose schema or stored version changed.
-    pub async fn again(&self, registry: &Registry, kind: &Kind) -> Result<(), store::ReplicaError> {
-        self.kinds.store(Arc::new(Kinds::of(registry)));
-        self.replica.rebuild_table(&table_prefix(kind)).await.map(drop)
+    /// Reads the objects of a kind again, whose schema or stored version changed; its watches end.
+    pub async fn again(&self, kind: &Arc<Kind>) -> Result<(), store::ReplicaError> {
+        self.kinds.rcu(|known| known.with([kind]));
+        let rebuilt = self.replica.rebuild_table(&table_prefix(kind), Watches::End).await;
+        rebuilt.map(drop)
+    }
+
+    /// Ends the watches of a kind that there are now.
+    pub fn end_watches(&self, kind: &Kind) {
+        if let Some(table) = self.table_of(&kind.resource) {
+            table.end_watches();
+        }
     }
 
     /// Removes the table of a kind; its watches end. What is stored stays stored.
-    pub async fn remove(&self, registry: &Registry, kind: &Kind) {
+    pub async fn remove(&self, kind: &Kind) {
         self.tables.rcu(|tables| {
             let mut tables = HashMap::clone(tables);
             tables.remove(&kind.resource);
             tables
         });
+        let prefix = table_prefix(kind);
         // A replica that has ended has no tables to remove.
-        let _ = self.replica.remove_table(&table_prefix(kind)).await;
-        self.kinds.store(Arc::new(Kinds::of(registry)));
+        let _ = self.replica.remove_table(&prefix).await;
+        self.kinds.rcu(|known| known.without(&prefix));
     }
 
     /// Reads values of these resources again that did not open before, until there are none such; never ends.
@@ -165,7 +194,7 @@ impl Storage {
                     continue;
                 };
                 tracing::info!(%resource, "sealed values that did not open are read again");
-                if let Err(error) = self.replica.rebuild_table(table.prefix()).await {
+                if let Err(error) = self.replica.rebuild_table(table.prefix(), Watches::Expire).await {
                     tracing::warn!(%resource, %error, "sealed values could not be read again");
                 }
             }
@@ -547,12 +576,8 @@ impl Changes for Follower {
                 self.keep(batch);
                 self.waiting.pop()
             }
-            Err(WatchError::Expired { .. }) => self.reset(),
-            Err(WatchError::Closed) => {
-                self.table = None;
-                self.cursor = None;
-                None
-            }
+            // Watches may be ended and begin again; a table that is gone has none.
+            Err(WatchError::Expired { .. } | WatchError::Closed) => self.reset(),
         }
     }
 
@@ -565,8 +590,7 @@ impl Changes for Follower {
                 let cursor = self.cursor.as_mut()?;
                 match cursor.next().await {
                     Ok(batch) => self.keep(batch),
-                    Err(WatchError::Expired { .. }) => self.cursor = None,
-                    Err(WatchError::Closed) => return None,
+                    Err(WatchError::Expired { .. } | WatchError::Closed) => self.cursor = None,
                 }
             }
         })

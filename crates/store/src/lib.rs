@@ -69,8 +69,8 @@ pub use front::{Front, FrontOptions};
 pub use map::{Item, Map};
 pub use migration::{Contents, Digest, MigrateError, ToEmbedded, to_embedded};
 pub use replica::{
-    Cursor, Entry, Event, Interest, Replica, ReplicaError, ReplicaSnapshot, RingLimits, Snapshot, Table, Value,
-    WatchBatch, WatchError, Written, WrittenEntry,
+    Cursor, Entry, Event, History, Interest, Replica, ReplicaError, ReplicaSnapshot, RingLimits, Snapshot, Table,
+    Value, WatchBatch, WatchError, Watches, Written, WrittenEntry,
 };
 pub use state::{KeyChange, KeyHistory, StateReader, key_history};
 pub use transaction::{

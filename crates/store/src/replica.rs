@@ -224,9 +224,31 @@ impl<V> Drop for Handle<V> {
 
 /// What the applying task is asked between batches.
 enum Command<V> {
-    Add(Bytes, oneshot::Sender<Result<Arc<TableCore<V>>, ReplicaError>>),
+    Add(
+        Vec<Bytes>,
+        History,
+        oneshot::Sender<Result<Vec<Arc<TableCore<V>>>, ReplicaError>>,
+    ),
     Remove(Bytes, oneshot::Sender<bool>),
-    Rebuild(Bytes, oneshot::Sender<Result<bool, ReplicaError>>),
+    Rebuild(Bytes, Watches, oneshot::Sender<Result<bool, ReplicaError>>),
+}
+
+/// From where the watches of a table that is added can begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum History {
+    /// As far back as the engine knows: clients that watched before a restart go on. All of it is read.
+    Kept,
+    /// From now on: nobody can have watched it before.
+    FromNow,
+}
+
+/// What becomes of the watches of a table whose values are built again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watches {
+    /// They expire: what they would be told next is lost.
+    Expire,
+    /// They end, as if their time were over. Whoever begins one again where it was learns that it has expired.
+    End,
 }
 
 /// Table changes that wait. They are rare and their callers wait for them.
@@ -296,20 +318,30 @@ impl<V: Value> Replica<V> {
     /// Adds a table while running; its keys and the engine's history of them are loaded first.
     ///
     /// # Errors
-    /// A prefix that overlaps another table's; an engine that does not answer.
+    /// As [`Replica::add_tables`].
     pub async fn add_table(&self, prefix: impl Into<Bytes>) -> Result<Table<V>, ReplicaError> {
+        let mut tables = self.add_tables(vec![prefix.into()], History::Kept).await?;
+        tables.pop().ok_or(ReplicaError::Closed)
+    }
+
+    /// Adds tables while running, all or none of them; their keys are loaded first. The answer has the same order.
+    ///
+    /// # Errors
+    /// A prefix that overlaps another table's; an engine that does not answer; `Closed`.
+    pub async fn add_tables(&self, prefixes: Vec<Bytes>, history: History) -> Result<Vec<Table<V>>, ReplicaError> {
         let (answer, receiver) = oneshot::channel();
-        let command = Command::Add(prefix.into(), answer);
+        let command = Command::Add(prefixes, history, answer);
         self.handle
             .commands
             .send(command)
             .await
             .map_err(|_| ReplicaError::Closed)?;
-        let core = receiver.await.map_err(|_| ReplicaError::Closed)??;
-        Ok(Table::new(self.handle.clone(), core))
+        let cores = receiver.await.map_err(|_| ReplicaError::Closed)??;
+        let table = |core| Table::new(self.handle.clone(), core);
+        Ok(cores.into_iter().map(table).collect())
     }
 
-    /// Removes a table; its watches end with [`WatchError::Closed`]. The keys stay in the engine. False when there was none.
+    /// Removes a table; its watches end with [`WatchError::Closed`] after the last event. The keys stay in the engine. False when there was none.
     ///
     /// # Errors
     /// `Closed`.
@@ -324,14 +356,14 @@ impl<V: Value> Replica<V> {
         receiver.await.map_err(|_| ReplicaError::Closed)
     }
 
-    /// Builds every value of a table again, because what they are built with has changed; its watches expire. False when
-    /// there is no such table.
+    /// Builds every value of a table again, because what they are built with has changed; its history is lost. False when there
+    /// is no such table.
     ///
     /// # Errors
     /// An engine that does not answer (the table stays as it was); `Closed`.
-    pub async fn rebuild_table(&self, prefix: &[u8]) -> Result<bool, ReplicaError> {
+    pub async fn rebuild_table(&self, prefix: &[u8], watches: Watches) -> Result<bool, ReplicaError> {
         let (answer, receiver) = oneshot::channel();
-        let command = Command::Rebuild(Bytes::copy_from_slice(prefix), answer);
+        let command = Command::Rebuild(Bytes::copy_from_slice(prefix), watches, answer);
         self.handle
             .commands
             .send(command)

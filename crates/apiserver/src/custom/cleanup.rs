@@ -16,6 +16,7 @@ use kinds::custom::is_true;
 use super::controller::{definitions, write};
 use crate::call::rfc3339;
 use crate::cluster::{Cluster, Object};
+use crate::registry::Kind;
 use crate::request::{SYSTEM_MASTERS, UserInfo};
 use crate::server::Server;
 use crate::transport::Own;
@@ -23,6 +24,8 @@ use crate::transport::Own;
 /// The pauses between attempts when objects cannot be deleted: a webhook that is away, a rule that forbids it.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long objects may take to go until that is told and tried again. Source: `deleteInstances`.
+const CHECK_LIMIT: Duration = Duration::from_secs(60);
 
 /// Starts to remove the objects of a definition that is being deleted; once for each.
 pub fn start(server: &Arc<Server>, name: &str, uid: &str) {
@@ -59,24 +62,72 @@ async fn attempt(server: &Arc<Server>, name: &str, uid: &str) -> bool {
         "InstanceDeletionInProgress",
         "CustomResource deletion is in progress",
     );
-    let outcome = match is_true(&crd, "Established") {
-        false => Ok(condition("False", "NeverEstablished", "resource was never established")),
-        true => {
-            tell(server, name, uid, &under_way, false).await;
-            remove_all(server, &crd)
-                .await
-                .map(|()| condition("False", "InstanceDeletionCompleted", "removed all instances"))
-        }
+    tell(server, name, uid, &under_way, false).await;
+    let resource = resource_of(&crd);
+    let served = server.registry.load().kind(&resource).cloned();
+    let outcome = match (served, is_true(&crd, "Established")) {
+        (Some(kind), _) if kind.custom.is_none() => Ok(condition(
+            "False",
+            "OverlappingBuiltInResource",
+            "instances overlap with built-in resources in storage",
+        )),
+        (_, false) => Ok(condition("False", "NeverEstablished", "resource was never established")),
+        (None, true) => Ok(completed()),
+        (Some(kind), true) => remove_all(server, &kind, &resource).await.map(|()| completed()),
     };
     match outcome {
         Ok(done) => tell(server, name, uid, &done, true).await,
-        Err(why) => {
-            let message = format!("could not issue all deletes: {why}");
-            let failed = condition("True", "InstanceDeletionFailed", &message);
-            tell(server, name, uid, &failed, false).await;
+        Err(failure) => {
+            tell(server, name, uid, &failure.condition(), false).await;
             false
         }
     }
+}
+
+fn resource_of(crd: &Value) -> GroupResource {
+    let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
+    GroupResource {
+        group: text(&crd["spec"]["group"]),
+        resource: text(&crd["status"]["acceptedNames"]["plural"]),
+    }
+}
+
+/// Why objects are still there.
+enum Failure {
+    /// They cannot be deleted in the API, because of this.
+    List(String),
+    /// These deletions failed.
+    Delete(Vec<String>),
+    /// They are being deleted, but somebody's finalizers keep them.
+    Check,
+}
+
+impl Failure {
+    fn condition(&self) -> Condition {
+        match self {
+            Failure::List(why) => {
+                let message = format!("could not list instances: {why}");
+                condition("True", "InstanceDeletionFailed", &message)
+            }
+            Failure::Delete(errors) => {
+                let errors = match &errors[..] {
+                    [one] => one.clone(),
+                    several => format!("[{}]", several.join(", ")),
+                };
+                let message = format!("could not issue all deletes: {errors}");
+                condition("True", "InstanceDeletionFailed", &message)
+            }
+            Failure::Check => condition(
+                "True",
+                "InstanceDeletionCheck",
+                "could not confirm zero CustomResources remaining: context deadline exceeded",
+            ),
+        }
+    }
+}
+
+fn completed() -> Condition {
+    condition("False", "InstanceDeletionCompleted", "removed all instances")
 }
 
 fn condition(status: &'static str, reason: &'static str, message: &str) -> Condition {
@@ -119,49 +170,60 @@ async fn tell(server: &Arc<Server>, name: &str, uid: &str, condition: &Condition
 }
 
 /// Deletes all objects, and waits until they are gone.
-async fn remove_all(server: &Arc<Server>, crd: &Value) -> Result<(), String> {
-    let group = crd["spec"]["group"].as_str().unwrap_or("").to_owned();
-    let plural = crd["status"]["acceptedNames"]["plural"]
-        .as_str()
-        .unwrap_or("")
-        .to_owned();
-    let resource = GroupResource {
-        group: group.clone(),
-        resource: plural.clone(),
-    };
-    let registry = server.registry.load_full();
-    let Some(kind) = registry.kind(&resource).cloned() else {
-        return Ok(());
-    };
+async fn remove_all(server: &Arc<Server>, kind: &Kind, resource: &GroupResource) -> Result<(), Failure> {
     let storage = &*server.storage;
-    let mut changes = Cluster::changes(storage, &resource);
-    let served = registry.served().iter().find(|served| served.kind.resource == resource);
+    let mut changes = Cluster::changes(storage, resource);
     let user = UserInfo::new("system:apiserver", [SYSTEM_MASTERS]);
-    let transport = Own::of(server).transport(user).ok_or("the server ends")?;
-    let client = Client::new(transport);
-    loop {
-        let objects = Cluster::list(storage, &resource, None);
-        if objects.is_empty() {
-            return Ok(());
+    let transport = Own::of(server).transport(user);
+    let client = Client::new(transport.ok_or_else(|| Failure::List("the server ends".into()))?);
+    delete_all(server, &client, kind, resource).await?;
+    let gone = async {
+        while !Cluster::list(storage, resource, None).is_empty() && changes.next().await.is_some() {
+            // What was created meanwhile.
+            delete_all(server, &client, kind, resource).await?;
         }
-        let served = served.ok_or("no version is served in which they could be deleted")?;
-        let of = Resource {
-            group: group.clone().into(),
-            version: served.gvr.version.clone().into(),
-            plural: plural.clone().into(),
-            kind: served.gvk.kind.clone().into(),
-            namespaced: kind.row.namespaced,
-        };
-        // What is deleted already waits for its finalizers, which are others' to take away.
-        let left = objects.iter().filter(|object| !object.is_deleting());
-        let namespaces: BTreeSet<&str> = left.map(|object| object.namespace()).collect();
-        for namespace in &namespaces {
-            let (params, all) = (DeleteParams::default(), ListParams::default());
-            let deleted = client.delete_collection(&of, namespace, &params, &all).await;
-            deleted.map_err(|error| error.to_string())?;
+        Ok(())
+    };
+    tokio::time::timeout(CHECK_LIMIT, gone)
+        .await
+        .unwrap_or(Err(Failure::Check))
+}
+
+/// Deletes what is not being deleted: that waits for its finalizers, which are others' to take away.
+async fn delete_all(
+    server: &Arc<Server>,
+    client: &Client,
+    kind: &Kind,
+    resource: &GroupResource,
+) -> Result<(), Failure> {
+    let objects = Cluster::list(&*server.storage, resource, None);
+    let left = objects.iter().filter(|object| !object.is_deleting());
+    let namespaces: BTreeSet<&str> = left.map(|object| object.namespace()).collect();
+    if namespaces.is_empty() {
+        return Ok(());
+    }
+    let registry = server.registry.load_full();
+    let served = registry
+        .served()
+        .iter()
+        .find(|served| served.kind.resource == *resource);
+    let served = served.ok_or_else(|| Failure::List("no version of them is served".into()))?;
+    let of = Resource {
+        group: served.gvr.group.clone().into(),
+        version: served.gvr.version.clone().into(),
+        plural: served.gvr.resource.clone().into(),
+        kind: served.gvk.kind.clone().into(),
+        namespaced: kind.row.namespaced,
+    };
+    let mut errors = Vec::new();
+    for namespace in namespaces {
+        let (params, all) = (DeleteParams::default(), ListParams::default());
+        if let Err(error) = client.delete_collection(&of, namespace, &params, &all).await {
+            errors.push(error.to_string());
         }
-        if namespaces.is_empty() && changes.next().await.is_none() {
-            return Ok(());
-        }
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Delete(errors)),
     }
 }

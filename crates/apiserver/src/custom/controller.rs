@@ -8,18 +8,20 @@ use std::sync::Arc;
 
 use api::normalize::{UnknownFields, normalize};
 use api::{GroupResource, Status, Value, meta};
+use kinds::apiextensions::conditions::Condition;
 use kinds::apiextensions::{CLEANUP_FINALIZER, conditions};
 use kinds::custom::{Definition, is_true};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use store::{Guard, Transaction};
+use store::{Guard, History, Transaction};
 
 use super::{CustomKind, cleanup};
 use crate::admission::webhook::{Clients, WebhookConfig};
 use crate::allocation::Reservation;
 use crate::call::rfc3339;
-use crate::cluster::{Change, Changes, Cluster, Object};
+use crate::cluster::{self, Changes, Cluster, Object};
 use crate::managed;
+use crate::registry::RegistryError;
 use crate::server::Server;
 use crate::storage::WriteError;
 
@@ -39,11 +41,39 @@ struct Known {
     group: String,
     /// What claims names in the group: a definition with nothing but its accepted names.
     names: Value,
-    /// Of everything that decides how its resource is served.
-    digest: Option<[u8; 32]>,
-    resource: Option<GroupResource>,
+    /// The verdict over its schemas, which holds as long as the spec does.
+    structure: Option<(Spec, Option<Condition>)>,
+    /// How its resource is served now, if it is.
+    served: Option<Facts>,
     /// The newest revision that was looked at or written here: its change says nothing new.
     seen: u64,
+}
+
+/// A spec without its content: the generation changes with it.
+#[derive(Clone, PartialEq, Eq)]
+struct Spec {
+    uid: String,
+    generation: i64,
+}
+
+/// Everything that decides how a resource is served.
+struct Facts {
+    resource: GroupResource,
+    spec: Spec,
+    /// Of the spec: a deletion is a generation, too.
+    digest: [u8; 32],
+    /// The accepted names.
+    names: Value,
+    terminating: bool,
+}
+
+/// A definition whose resource is to be served from now on, or otherwise than before.
+struct Change {
+    name: String,
+    facts: Facts,
+    custom: Arc<CustomKind>,
+    /// Whether its watches go on: only what is said of the resource differs, not the resource.
+    keeps_watches: bool,
 }
 
 /// Serves custom resources.
@@ -64,8 +94,9 @@ impl Controller {
             known: BTreeMap::new(),
             changes: Cluster::changes(&*server.storage, &definitions()),
         };
+        // Clients that watched before a restart go on.
         while let Some(change) = controller.changes.try_next() {
-            controller.take(change).await;
+            controller.take(change, History::Kept).await;
         }
         Some(controller)
     }
@@ -74,13 +105,13 @@ impl Controller {
     pub async fn run(mut self) {
         let end = self.server.shutdown.clone();
         while let Some(Some(change)) = end.until(self.changes.next()).await {
-            self.take(change).await;
+            self.take(change, History::FromNow).await;
         }
     }
 
-    async fn take(&mut self, change: Change) {
+    async fn take(&mut self, change: cluster::Change, history: History) {
         match change {
-            Change::Reset(objects) => {
+            cluster::Change::Reset(objects) => {
                 let gone: Vec<String> = {
                     let is_there = |name: &String| objects.iter().any(|object| object.name() == name);
                     self.known.keys().filter(|name| !is_there(name)).cloned().collect()
@@ -94,11 +125,9 @@ impl Controller {
                 for (_, crd) in &trees {
                     self.note(crd);
                 }
-                for (object, crd) in trees {
-                    self.look(&object, crd).await;
-                }
+                self.look(trees, history).await;
             }
-            Change::Changed { new: Some(object), .. } => {
+            cluster::Change::Changed { new: Some(object), .. } => {
                 // Of several changes the last one counts: what it says is there already.
                 let newest = Cluster::get(&*self.server.storage, &definitions(), "", object.name());
                 let Some(object) = newest else { return };
@@ -113,15 +142,15 @@ impl Controller {
                 let names = |known: &BTreeMap<String, Known>| known.get(object.name()).map(|known| known.names.clone());
                 let before = names(&self.known);
                 self.note(&crd);
-                self.look(&object, crd).await;
+                self.look(vec![(object.clone(), crd)], history).await;
                 if before.is_some() && before != names(&self.known) {
-                    self.look_at_group_of(object.name()).await;
+                    self.look_at_group_of(object.name(), history).await;
                 }
             }
-            Change::Changed { old, new: None } => {
+            cluster::Change::Changed { old, new: None } => {
                 if let Some(old) = old {
                     self.forget(old.name()).await;
-                    self.look_at_group_of(old.name()).await;
+                    self.look_at_group_of(old.name(), history).await;
                 }
             }
         }
@@ -134,8 +163,8 @@ impl Controller {
         let known = self.known.entry(name).or_insert_with(|| Known {
             group: String::new(),
             names: Value::Null,
-            digest: None,
-            resource: None,
+            structure: None,
+            served: None,
             seen: 0,
         });
         (known.group, known.names) = (group, names);
@@ -148,36 +177,83 @@ impl Controller {
     }
 
     /// The others of a group may have what one gave up.
-    async fn look_at_group_of(&mut self, name: &str) {
+    async fn look_at_group_of(&mut self, name: &str, history: History) {
         let Some((_, group)) = name.split_once('.') else { return };
         let others = self
             .known
             .iter()
             .filter(|(other, known)| known.group == group && *other != name);
-        let others: Vec<String> = others.map(|(name, _)| name.clone()).collect();
-        for other in others {
-            if let Some(object) = Cluster::get(&*self.server.storage, &definitions(), "", &other) {
-                let crd = object.value();
-                self.look(&object, crd).await;
+        let others = others.filter_map(|(name, _)| Cluster::get(&*self.server.storage, &definitions(), "", name));
+        let others: Vec<(Arc<Object>, Value)> = others.map(|object| (object.clone(), object.value())).collect();
+        self.look(others, history).await;
+    }
+
+    /// Does what definitions ask for: gives names, serves what has them, and then tells it, each in one write.
+    async fn look(&mut self, seen: Vec<(Arc<Object>, Value)>, history: History) {
+        let now = rfc3339(self.server.clock.now());
+        let (mut looked, mut changes) = (Vec::with_capacity(seen.len()), Vec::new());
+        for (object, crd) in seen {
+            let decided = self.decide(&object, &crd, &now);
+            self.note(&decided);
+            match self.changed(&object, &decided) {
+                Ok(change) => {
+                    changes.extend(change);
+                    looked.push((object, crd, decided, true));
+                }
+                Err(why) => {
+                    match why {
+                        Some(why) => tracing::error!(name = object.name(), why, "a custom resource cannot be served"),
+                        None => self.stop(object.name()).await,
+                    }
+                    looked.push((object, crd, decided, false));
+                }
             }
+        }
+        if let Err(why) = self.serve(changes, history).await {
+            return tracing::error!(why, "custom resources cannot be served");
+        }
+        for (object, crd, mut decided, is_served) in looked {
+            if is_served && conditions::awaits_establishment(&decided) && !object.is_deleting() {
+                conditions::establish(&mut decided, &now);
+            }
+            self.settle(&object, &crd, decided).await;
         }
     }
 
-    /// Does what one definition asks for.
-    async fn look(&mut self, object: &Arc<Object>, crd: Value) {
-        let name = object.name().to_owned();
+    /// A definition with the conditions that it should have, but for Established.
+    fn decide(&mut self, object: &Object, crd: &Value, now: &str) -> Value {
+        let name = object.name();
         let group = crd["spec"]["group"].as_str().unwrap_or("");
         let same = self
             .known
             .iter()
             .filter(|(other, known)| known.group == group && **other != name);
-        let others: Vec<Value> = same.map(|(_, known)| known.names.clone()).collect();
-        let now = self.now();
-        let decided = conditions::decide(&crd, &others, &now);
-        let mut newest = (object.clone(), crd);
-        if decided != newest.1 {
-            match write(&self.server, &newest.0, &newest.1, decided).await {
-                Ok(Some(written)) => newest = written,
+        let others: Vec<&Value> = same.map(|(_, known)| &known.names).collect();
+        let mut decided = conditions::decide(crd, &others, now);
+        let spec = Spec::of(crd);
+        let judged = self.known.get(name).and_then(|known| known.structure.clone());
+        let structure = match judged {
+            Some((of, structure)) if of == spec => structure,
+            _ => {
+                let structure = conditions::structure(crd);
+                if let Some(known) = self.known.get_mut(name) {
+                    known.structure = Some((spec, structure.clone()));
+                }
+                structure
+            }
+        };
+        conditions::set_structure(&mut decided, structure.as_ref(), now);
+        decided
+    }
+
+    /// Writes what was decided.
+    async fn settle(&mut self, object: &Arc<Object>, crd: &Value, decided: Value) {
+        let name = object.name();
+        if decided == *crd {
+            self.saw(name, object);
+        } else {
+            match write(&self.server, object, crd, decided).await {
+                Ok(Some(written)) => self.saw(name, &written),
                 // Somebody else's write won; its change is on the way.
                 Ok(None) => return,
                 Err(status) => {
@@ -185,71 +261,102 @@ impl Controller {
                 }
             }
         }
-        let (object, crd) = newest;
-        self.note(&crd);
-        self.saw(&name, &object);
-        if let Err(why) = self.serve(&name, &crd).await {
-            tracing::error!(name, why, "a custom resource cannot be served");
-            return;
-        }
-        if conditions::awaits_establishment(&crd) && !object.is_deleting() {
-            let established = conditions::established(&crd, &now);
-            match write(&self.server, &object, &crd, established).await {
-                Ok(Some((written, _))) => self.saw(&name, &written),
-                // Somebody else's write won; its change is on the way.
-                Ok(None) => {}
-                Err(status) => tracing::warn!(name, %status.message, "the status of a definition was not written"),
-            }
-        }
-        if object.is_deleting() && meta::finalizers(&crd).any(|finalizer| finalizer == CLEANUP_FINALIZER) {
-            cleanup::start(&self.server, &name, object.uid());
+        if object.is_deleting() && meta::finalizers(crd).any(|finalizer| finalizer == CLEANUP_FINALIZER) {
+            cleanup::start(&self.server, name, object.uid());
         }
     }
 
-    /// Serves the resource of a definition as it is now, or no longer.
-    async fn serve(&mut self, name: &str, crd: &Value) -> Result<(), String> {
-        let is_served = is_true(crd, "NamesAccepted") || is_true(crd, "Established");
-        let Some(known) = self.known.get(name) else {
-            return Ok(());
-        };
-        if !is_served {
-            self.stop(name).await;
-            return Ok(());
+    /// What is to be done that the resource of a definition is served as it is now.
+    ///
+    /// # Errors
+    /// It is not to be served, or, with the reason, cannot be.
+    fn changed(&self, object: &Object, crd: &Value) -> Result<Option<Change>, Option<String>> {
+        if !is_true(crd, "NamesAccepted") && !is_true(crd, "Established") {
+            return Err(None);
         }
-        let terminating = is_true(crd, "Terminating");
-        let facts = json!([
-            crd["spec"],
-            crd["status"]["acceptedNames"],
-            crd["metadata"]["uid"],
-            terminating
-        ]);
-        let digest: [u8; 32] = Sha256::digest(facts.to_string()).into();
-        if known.digest == Some(digest) {
-            return Ok(());
+        let (name, spec) = (object.name(), Spec::of(crd));
+        let (names, terminating) = (&crd["status"]["acceptedNames"], is_true(crd, "Terminating"));
+        let before = self.known.get(name).and_then(|known| known.served.as_ref());
+        let alike = before.filter(|before| before.names == *names && before.spec.uid == spec.uid);
+        if alike.is_some_and(|before| before.spec == spec && before.terminating == terminating) {
+            return Ok(None);
+        }
+        let digest = digest(&crd["spec"]);
+        let keeps_watches = alike.is_some_and(|before| before.digest == digest);
+        if keeps_watches && alike.is_some_and(|before| before.terminating == terminating) {
+            return Ok(None);
         }
         let definition = Definition::of(crd)?;
-        let resource = GroupResource {
-            group: definition.group.clone(),
-            resource: definition.plural.clone(),
-        };
-        let custom = Arc::new(CustomKind::new(definition, &self.clients));
-        serve(&self.server, &custom, &resource).await?;
-        if let Some(known) = self.known.get_mut(name) {
-            known.digest = Some(digest);
-            known.resource = Some(resource);
+        let resource = definition.resource();
+        let registry = self.server.registry.load();
+        if registry.kind(&resource).is_some_and(|kind| kind.custom.is_none()) {
+            return Err(Some(RegistryError::Duplicate(resource).to_string()));
+        }
+        Ok(Some(Change {
+            name: name.to_owned(),
+            facts: Facts {
+                resource,
+                spec,
+                digest,
+                names: names.clone(),
+                terminating,
+            },
+            custom: Arc::new(CustomKind::new(definition, &self.clients)),
+            keeps_watches,
+        }))
+    }
+
+    /// Puts resources into the registry, and their tables into the store or up to date.
+    async fn serve(&mut self, changes: Vec<Change>, history: History) -> Result<(), String> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let storage = &self.server.storage;
+        let before = self.server.registry.load_full();
+        let registry = before.with_customs(changes.iter().map(|change| &change.custom));
+        let registry = registry.map_err(|error| error.to_string())?;
+        let (mut new, mut ended) = (Vec::new(), Vec::new());
+        for change in &changes {
+            let resource = &change.facts.resource;
+            let kind = registry.kind(resource).cloned();
+            let kind = kind.ok_or("there is no storage version")?;
+            let known = before.kind(resource).and_then(|kind| kind.custom.as_ref());
+            match known {
+                None => new.push(kind),
+                Some(_) if change.keeps_watches => {}
+                Some(old) => {
+                    if !is_stored_alike(old, &change.custom) {
+                        let again = storage.again(&kind).await;
+                        again.map_err(|error| error.to_string())?;
+                    }
+                    ended.push(kind);
+                }
+            }
+        }
+        if !new.is_empty() {
+            let added = storage.add(&new, history).await;
+            added.map_err(|error| error.to_string())?;
+        }
+        self.server.registry.store(Arc::new(registry));
+        // Whoever watched a resource that is another one now begins again, as upstream has it.
+        for kind in ended {
+            storage.end_watches(&kind);
+        }
+        for change in changes {
+            if let Some(known) = self.known.get_mut(&change.name) {
+                known.served = Some(change.facts);
+            }
         }
         Ok(())
     }
 
     async fn stop(&mut self, name: &str) {
         let Some(known) = self.known.get_mut(name) else { return };
-        known.digest = None;
-        if let Some(resource) = known.resource.take() {
+        if let Some(Facts { resource, .. }) = known.served.take() {
             let registry = self.server.registry.load_full();
             if let Some(kind) = registry.kind(&resource).cloned() {
-                let registry = Arc::new(registry.without(&resource));
-                self.server.registry.store(registry.clone());
-                self.server.storage.remove(&registry, &kind).await;
+                self.server.registry.store(Arc::new(registry.without(&resource)));
+                self.server.storage.remove(&kind).await;
             }
         }
     }
@@ -258,34 +365,22 @@ impl Controller {
         self.stop(name).await;
         self.known.remove(name);
     }
+}
 
-    fn now(&self) -> String {
-        rfc3339(self.server.clock.now())
+impl Spec {
+    fn of(crd: &Value) -> Spec {
+        Spec {
+            uid: meta::uid(crd).to_owned(),
+            generation: crd["metadata"]["generation"].as_i64().unwrap_or(0),
+        }
     }
 }
 
-/// Puts a resource into the registry, and its table into the store or up to date.
-async fn serve(server: &Arc<Server>, custom: &Arc<CustomKind>, resource: &GroupResource) -> Result<(), String> {
-    let before = server.registry.load_full();
-    let registry = before.with_custom(custom).map_err(|error| error.to_string())?;
-    let Some(kind) = registry.kind(resource).cloned() else {
-        return Err("there is no storage version".into());
-    };
-    let known = before.kind(resource).and_then(|kind| kind.custom.clone());
-    let registry = Arc::new(registry);
-    match known {
-        Some(old) if is_stored_alike(&old, custom) => {}
-        Some(_) => {
-            let again = server.storage.again(&registry, &kind).await;
-            again.map_err(|error| error.to_string())?;
-        }
-        None => {
-            let added = server.storage.add(&registry, &kind).await;
-            added.map_err(|error| error.to_string())?;
-        }
-    }
-    server.registry.store(registry);
-    Ok(())
+fn digest(spec: &Value) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    // A tree has only text keys, and a hasher takes everything.
+    let _ = serde_json::to_writer(&mut hasher, spec);
+    hasher.finalize().into()
 }
 
 /// Whether objects in memory are the same under both definitions.
@@ -303,7 +398,7 @@ fn is_stored_alike(old: &CustomKind, new: &CustomKind) -> bool {
     };
     old.uid == new.uid
         && old.storage == new.storage
-        && old.conversion["strategy"] == new.conversion["strategy"]
+        && old.conversion == new.conversion
         && texts(old) == texts(new)
         && fields(old) == fields(new)
 }
@@ -314,7 +409,7 @@ pub async fn write(
     seen: &Arc<Object>,
     before: &Value,
     mut new: Value,
-) -> Result<Option<(Arc<Object>, Value)>, Status> {
+) -> Result<Option<Arc<Object>>, Status> {
     let registry = server.registry.load_full();
     let served = registry.find("apiextensions.k8s.io", "v1", &definitions().resource);
     let served = served.ok_or_else(Status::no_such_path)?;
@@ -333,10 +428,7 @@ pub async fn write(
         operations: vec![operation],
     };
     match crate::commit::commit(server, transaction, Reservation::none()).await {
-        Ok(committed) => Ok(committed.object.map(|object| {
-            let value = object.value();
-            (object, value)
-        })),
+        Ok(committed) => Ok(committed.object),
         Err(WriteError::Raced) => Ok(None),
         Err(WriteError::Failed(status) | WriteError::TooLarge(status)) => Err(status),
     }

@@ -359,12 +359,8 @@ async fn a_definition_ends_with_its_objects() {
     )
     .await;
     while definitions.word().await != "DELETED widgets.example.com" {}
-    // The watch ends; whether it tells of the last object before is a matter of moments.
-    let last = watch.word().await;
-    assert!(
-        last == "END" || (last == "DELETED a" && watch.word().await == "END"),
-        "{last}"
-    );
+    // The watch tells of the last object before it ends.
+    assert_eq!([watch.word().await, watch.word().await], ["DELETED a", "END"]);
     assert_eq!(api.get(WIDGETS).await.code, 404);
     // Another one of the same name begins empty.
     define(&api, &widgets(json!([v1()]))).await;
@@ -372,12 +368,90 @@ async fn a_definition_ends_with_its_objects() {
 }
 
 #[tokio::test]
+async fn a_changed_definition_ends_its_watches() {
+    let (_world, api) = world().await;
+    define(&api, &widgets(json!([v1()]))).await;
+    let made = api.post(WIDGETS, &widget("a", json!({"color": "red"}))).await.ok();
+    let from = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let path = format!("{DEFINITIONS}/widgets.example.com");
+    let since = format!("{WIDGETS}?watch=1&resourceVersion={from}");
+    let watch = || api.watch(&since);
+    let mut open = watch().await;
+    // What is not of the resource changes nothing.
+    let labels = json!({"metadata": {"labels": {"a": "b"}}});
+    api.patch(&path, "merge", &labels).await.ok();
+    api.post(WIDGETS, &widget("b", json!({"color": "red"}))).await.ok();
+    assert_eq!(open.word().await, "ADDED b");
+    // Another column: the objects are the same, and the watch goes on where it was.
+    let mut version = v1();
+    version["additionalPrinterColumns"] = json!([{"name": "Color", "type": "string", "jsonPath": ".spec.color"}]);
+    let change = json!({"spec": {"versions": [version]}});
+    api.patch(&path, "merge", &change).await.ok();
+    assert_eq!(open.word().await, "END");
+    assert_eq!(watch().await.word().await, "ADDED b");
+    // Another default: the objects are others, and who watched lists them again.
+    let mut open = watch().await;
+    assert_eq!(open.word().await, "ADDED b");
+    version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["raw"]["default"] = json!({});
+    let change = json!({"spec": {"versions": [version]}});
+    api.patch(&path, "merge", &change).await.ok();
+    assert_eq!(open.word().await, "END");
+    let gone = watch().await.next().await.unwrap();
+    assert_eq!((&gone["type"], &gone["object"]["code"]), (&json!("ERROR"), &json!(410)));
+    let live = api.get(&format!("{WIDGETS}/a")).await.ok();
+    assert_eq!(live["spec"]["raw"], json!({}));
+}
+
+#[tokio::test]
+async fn documents_of_openapi_are_named_before_they_are_made() {
+    let (_world, api) = world().await;
+    let place = |index: &Value| index["paths"]["apis/example.com/v1"]["serverRelativeURL"].clone();
+    define(&api, &widgets(json!([v1()]))).await;
+    let first = place(&api.get("/openapi/v3").await.ok());
+    let url = first.as_str().unwrap();
+    let document = api.get(url).await;
+    assert_eq!(document.headers["cache-control"], "public, immutable");
+    let etag = document.headers["etag"].to_str().unwrap().trim_matches('"').to_owned();
+    assert!(url.ends_with(&etag), "{url} {etag}");
+    // Another resource of another group changes nothing, a change of this one does.
+    let other = json!({"metadata": {"name": "gears.example.org"}, "spec": {"group": "example.org", "scope": "Cluster",
+        "names": {"plural": "gears", "kind": "Gear"}, "versions": [v1()]}});
+    define(&api, &other).await;
+    assert_eq!(place(&api.get("/openapi/v3").await.ok()), first);
+    let options = &document.ok()["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"];
+    let kinds = options["x-kubernetes-group-version-kind"].as_array().unwrap();
+    assert!(kinds.iter().all(|kind| kind["group"] != "example.com"), "{kinds:?}");
+    let mut version = v1();
+    version["schema"]["openAPIV3Schema"]["description"] = "Another widget.".into();
+    let change = json!({"spec": {"versions": [version]}});
+    api.patch(&format!("{DEFINITIONS}/widgets.example.com"), "merge", &change)
+        .await
+        .ok();
+    let document = loop {
+        let document = api.get("/openapi/v3/apis/example.com/v1").await.ok();
+        if document["components"]["schemas"]["com.example.v1.Widget"]["description"] == "Another widget." {
+            break document;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(document["openapi"], "3.0.0");
+    assert_ne!(place(&api.get("/openapi/v3").await.ok()), first);
+    assert_eq!(api.get(url).await.code, 301);
+}
+
+#[tokio::test]
 async fn definitions_are_served_when_the_server_starts_again() {
     let (world, api) = world().await;
     define(&api, &widgets(json!([v1()]))).await;
-    api.post(WIDGETS, &widget("a", json!({"color": "red"}))).await.ok();
+    let made = api.post(WIDGETS, &widget("a", json!({"color": "red"}))).await.ok();
+    let from = made["metadata"]["resourceVersion"].as_str().unwrap();
+    api.post(WIDGETS, &widget("b", json!({"color": "red"}))).await.ok();
     world.running.shutdown().await;
     let again = World::over(world.engine.clone(), Vec::new(), |_| {}).await;
-    let live = again.api().get(&format!("{WIDGETS}/a")).await.ok();
+    let api = again.api();
+    let live = api.get(&format!("{WIDGETS}/a")).await.ok();
     assert_eq!(live["spec"]["size"], 1);
+    // Watches go on, too.
+    let mut watch = api.watch(&format!("{WIDGETS}?watch=1&resourceVersion={from}")).await;
+    assert_eq!(watch.word().await, "ADDED b");
 }

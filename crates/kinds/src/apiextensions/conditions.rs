@@ -27,9 +27,9 @@ pub struct Condition {
     pub message: String,
 }
 
-/// What stands in the status once all controllers have looked, given the definitions of the same group. The result is the
+/// What stands in the status once names and approval were looked at, given the definitions of the same group. The result is the
 /// whole object; equal to what was given when there is nothing to do.
-pub fn decide(crd: &Value, others: &[Value], now: &str) -> Value {
+pub fn decide(crd: &Value, others: &[&Value], now: &str) -> Value {
     let mut decided = crd.clone();
     if crd.at("spec.names") != crd.at("status.acceptedNames") {
         accept_names(&mut decided, others, now);
@@ -38,11 +38,15 @@ pub fn decide(crd: &Value, others: &[Value], now: &str) -> Value {
         Some(condition) => set(&mut decided, &condition, now),
         None => remove(&mut decided, "KubernetesAPIApprovalPolicyConformant"),
     }
-    match structure(&decided) {
-        Some(condition) => set(&mut decided, &condition, now),
-        None => remove(&mut decided, "NonStructuralSchema"),
-    }
     decided
+}
+
+/// Tells, or does not any more, what [`structure`] has found.
+pub fn set_structure(crd: &mut Value, structure: Option<&Condition>, now: &str) {
+    match structure {
+        Some(condition) => set(crd, condition, now),
+        None => remove(crd, "NonStructuralSchema"),
+    }
 }
 
 /// Whether the names are accepted and the resource is only to be served.
@@ -50,17 +54,15 @@ pub fn awaits_establishment(crd: &Value) -> bool {
     is_true(crd, "NamesAccepted") && !is_true(crd, "Established")
 }
 
-/// The definition once its resource is served.
-pub fn established(crd: &Value, now: &str) -> Value {
-    let mut established = crd.clone();
+/// Tells that the resource is served.
+pub fn establish(crd: &mut Value, now: &str) {
     let condition = Condition {
         kind: "Established",
         status: "True",
         reason: "InitialNamesAccepted",
         message: "the initial names have been accepted".into(),
     };
-    set(&mut established, &condition, now);
-    established
+    set(crd, &condition, now);
 }
 
 /// Sets a condition; its time changes with its status.
@@ -102,10 +104,10 @@ fn is_true(crd: &Value, kind: &str) -> bool {
 }
 
 /// Names are taken when nobody else in the group has them: the first who asks has them.
-fn accept_names(crd: &mut Value, others: &[Value], now: &str) {
+fn accept_names(crd: &mut Value, others: &[&Value], now: &str) {
     let (mut resources, mut kinds) = (BTreeSet::new(), BTreeSet::new());
     // The definition's own names are among them, as upstream; they are equal to what it asks for or not.
-    for other in others.iter().chain([&*crd]) {
+    for other in others.iter().copied().chain([&*crd]) {
         let names = other.at("status.acceptedNames");
         resources.extend([names.text("plural").to_owned(), names.text("singular").to_owned()]);
         resources.extend(names.texts("shortNames").map(str::to_owned));
@@ -260,8 +262,8 @@ fn approval(crd: &Value) -> Option<Condition> {
     })
 }
 
-/// Definitions that are older than structural schemas.
-fn structure(crd: &Value) -> Option<Condition> {
+/// Whether a definition is older than structural schemas. It depends on the spec alone, and costs the most of all conditions.
+pub fn structure(crd: &Value) -> Option<Condition> {
     let mut errors = ErrorList::new();
     if crd.flag("spec.preserveUnknownFields") {
         let path = Path::new("spec").child("preserveUnknownFields");
@@ -315,9 +317,10 @@ mod tests {
         assert!(awaits_establishment(&first));
         assert_eq!(first["status"]["acceptedNames"], first["spec"]["names"]);
         assert_eq!(decide(&first, &[], "t2"), first);
-        let first = established(&first, "t2");
+        let mut first = first;
+        establish(&mut first, "t2");
         assert!(!awaits_establishment(&first));
-        let second = decide(&named("gadgets", "Widget", &["w"]), std::slice::from_ref(&first), "t3");
+        let second = decide(&named("gadgets", "Widget", &["w"]), &[&first], "t3");
         assert_eq!(
             condition(&second, "NamesAccepted"),
             ("False".into(), "ListKindConflict".into())

@@ -151,7 +151,9 @@ fn value_validation(schema: &Value, skip_any: bool, skip_first: bool, path: &Pat
         self::nested(schema.at("not"), false, &path.child("not"), errors);
     }
     let pattern = schema.text("pattern");
-    if let Err(error) = regex::Regex::new(pattern) {
+    if !pattern.is_empty()
+        && let Err(error) = regex::Regex::new(pattern)
+    {
         let why = format!("must be a valid regular expression, but isn't: {error}");
         errors.push(Error::invalid(&path.child("pattern"), pattern, why));
     }

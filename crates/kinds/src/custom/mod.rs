@@ -21,7 +21,7 @@ mod strategy;
 use std::sync::{Arc, OnceLock};
 
 use api::schema::SchemaRef;
-use api::{GroupVersionKind, Value};
+use api::{GroupResource, GroupVersionKind, Value};
 
 pub use columns::PrintedColumn;
 pub use path::JsonPath;
@@ -137,6 +137,14 @@ impl Definition {
             terminating: is_true(crd, "Terminating"),
             conversion: crd.at("spec.conversion").clone(),
         })
+    }
+
+    /// The resource, whatever the version.
+    pub fn resource(&self) -> GroupResource {
+        GroupResource {
+            group: self.group.clone(),
+            resource: self.plural.clone(),
+        }
     }
 
     /// The row of requests in one of the versions; all rows store the same objects.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::ring::Ring;
 use super::roots::Roots;
-use super::{Command, Entry, Event, ReplicaError, Root, Shared, State, TableCore, Value};
+use super::{Command, Entry, Event, History, ReplicaError, Root, Shared, State, TableCore, Value, Watches};
 use crate::engine::{Committed, CommittedStream, EngineError, KeyRange, Record, Revision, StreamBatch};
 use crate::map::Map;
 use crate::mutation::{Mutation, mutated};
@@ -48,6 +48,16 @@ struct Working<V> {
     events: Vec<Arc<Event<V>>>,
 }
 
+impl<V> Working<V> {
+    fn empty(core: &Arc<TableCore<V>>) -> Self {
+        Self {
+            core: core.clone(),
+            map: Map::new(),
+            events: Vec::new(),
+        }
+    }
+}
+
 impl<V: Value> Applier<V> {
     pub(super) fn new(shared: Arc<Shared<V>>) -> Self {
         Self { shared, next_slot: 0 }
@@ -60,8 +70,9 @@ impl<V: Value> Applier<V> {
         }
         let revision = self.shared.engine.progress().await?.revision;
         let mut dirty = self.empty();
-        self.load(KeyRange::all(), revision, &mut dirty).await?;
-        self.publish(revision, dirty, false);
+        self.load(&[KeyRange::all()], History::Kept, revision, &mut dirty)
+            .await?;
+        self.publish(revision, dirty, None);
         Ok(())
     }
 
@@ -130,7 +141,7 @@ impl<V: Value> Applier<V> {
             .range(KeyRange::all(), Some(progress.revision))
             .await?;
         self.fill(answer.records, &mut dirty);
-        self.publish(progress.revision, dirty, true);
+        self.publish(progress.revision, dirty, Some(Watches::Expire));
         self.shared.engine.stream(progress.revision).await
     }
 
@@ -146,7 +157,7 @@ impl<V: Value> Applier<V> {
             }
         }
         if revision > state.revision || mutated(Mutation::StreamGoesBack) {
-            self.publish(revision, dirty, false);
+            self.publish(revision, dirty, None);
         }
     }
 
@@ -202,22 +213,23 @@ impl<V: Value> Applier<V> {
         })
     }
 
-    /// Makes changed tables visible: rings, then roots, then the word that they are.
-    fn publish(&mut self, revision: Revision, dirty: Dirty<V>, lost_history: bool) {
+    /// Makes changed tables visible: rings, then roots, then the word that they are. `lost` says what becomes of watches when
+    /// the history is lost.
+    fn publish(&mut self, revision: Revision, dirty: Dirty<V>, lost: Option<Watches>) {
         let shared = &self.shared;
         let mut tables = shared.state.load().tables.clone();
         let mut wake = Vec::new();
         let now_ms = shared.clock.now_ms();
         for (slot, working) in dirty {
             let mut ring = working.core.ring.lock();
-            if lost_history {
-                ring.reset(revision, &mut wake);
+            if let Some(watches) = lost {
+                ring.reset(revision, watches, &mut wake);
             }
             ring.append(working.events, now_ms, &mut wake);
             let total_bytes = ring.total_bytes();
             drop(ring);
             let mut roots = working.core.roots.lock();
-            if lost_history {
+            if lost.is_some() {
                 roots.clear();
             } else if !roots.is_empty() {
                 roots.evict(now_ms, total_bytes);
@@ -234,33 +246,49 @@ impl<V: Value> Applier<V> {
     async fn command(&mut self, command: Command<V>) {
         // Whoever asked may have gone away; the table is there or gone all the same.
         match command {
-            Command::Add(prefix, answer) => {
-                let _ = answer.send(self.add(prefix).await);
+            Command::Add(prefixes, history, answer) => {
+                let _ = answer.send(self.add(prefixes, history).await);
             }
             Command::Remove(prefix, answer) => {
                 let _ = answer.send(self.remove(&prefix));
             }
-            Command::Rebuild(prefix, answer) => {
-                let _ = answer.send(self.rebuild(&prefix).await);
+            Command::Rebuild(prefix, watches, answer) => {
+                let _ = answer.send(self.rebuild(&prefix, watches).await);
             }
         }
     }
 
-    async fn add(&mut self, prefix: Bytes) -> Result<Arc<TableCore<V>>, ReplicaError> {
-        let core = self.register(prefix.clone())?;
-        let revision = self.shared.state.load().revision;
-        let mut dirty = self.empty();
-        dirty.retain(|slot, _| *slot == core.slot);
-        if let Err(error) = self.load(KeyRange::prefix(&prefix), revision, &mut dirty).await {
-            self.shared.tables.write().remove(&prefix);
-            return Err(error.into());
+    async fn add(&mut self, prefixes: Vec<Bytes>, history: History) -> Result<Vec<Arc<TableCore<V>>>, ReplicaError> {
+        let mut cores: Vec<Arc<TableCore<V>>> = Vec::with_capacity(prefixes.len());
+        let added = self.load_new(&prefixes, history, &mut cores).await;
+        if let Err(error) = added {
+            let mut tables = self.shared.tables.write();
+            cores.iter().for_each(|core| drop(tables.remove(&core.prefix)));
+            return Err(error);
         }
-        self.publish(revision, dirty, false);
-        Ok(core)
+        Ok(cores)
     }
 
-    /// Builds a table's values again. Their history was built as before, so watches expire.
-    async fn rebuild(&mut self, prefix: &Bytes) -> Result<bool, ReplicaError> {
+    /// Enters tables and reads what is in them. After an error `cores` has those that were entered.
+    async fn load_new(
+        &mut self,
+        prefixes: &[Bytes],
+        history: History,
+        cores: &mut Vec<Arc<TableCore<V>>>,
+    ) -> Result<(), ReplicaError> {
+        for prefix in prefixes {
+            cores.push(self.register(prefix.clone())?);
+        }
+        let revision = self.shared.state.load().revision;
+        let mut dirty: Dirty<V> = cores.iter().map(|core| (core.slot, Working::empty(core))).collect();
+        let ranges: Vec<KeyRange> = prefixes.iter().map(|prefix| KeyRange::prefix(prefix)).collect();
+        self.load(&ranges, history, revision, &mut dirty).await?;
+        self.publish(revision, dirty, None);
+        Ok(())
+    }
+
+    /// Builds a table's values again. Their history was built as before, so it is lost.
+    async fn rebuild(&mut self, prefix: &Bytes, watches: Watches) -> Result<bool, ReplicaError> {
         let Some(core) = self.shared.tables.read().get(prefix).cloned() else {
             return Ok(false);
         };
@@ -273,7 +301,7 @@ impl<V: Value> Applier<V> {
             map: Map::from_sorted(records.iter().map(|record| self.entry(record)).collect()),
             events: Vec::new(),
         };
-        self.publish(revision, Dirty::from([(slot, working)]), true);
+        self.publish(revision, Dirty::from([(slot, working)]), Some(watches));
         Ok(true)
     }
 
@@ -317,12 +345,7 @@ impl<V: Value> Applier<V> {
     /// All tables, empty.
     fn empty(&self) -> Dirty<V> {
         let tables = self.shared.tables.read();
-        let working = |core: &Arc<TableCore<V>>| Working {
-            core: core.clone(),
-            map: Map::new(),
-            events: Vec::new(),
-        };
-        tables.values().map(|core| (core.slot, working(core))).collect()
+        tables.values().map(|core| (core.slot, Working::empty(core))).collect()
     }
 
     /// Fills empty tables with the records, in key order, that belong to them.
@@ -343,18 +366,33 @@ impl<V: Value> Applier<V> {
         }
     }
 
-    /// Reads tables as of `revision` into `dirty`, and as much of the history before it as the engine has, so that watches
-    /// that began before a restart go on.
-    async fn load(&self, range: KeyRange, revision: Revision, dirty: &mut Dirty<V>) -> Result<(), EngineError> {
-        let mut oldest = self.shared.engine.progress().await?.oldest.min(revision);
-        let answer = loop {
-            match self.shared.engine.range(range.clone(), Some(oldest)).await {
-                // Somebody has compacted since the engine looked.
-                Err(EngineError::Compacted { oldest: later }) if later > oldest && later <= revision => oldest = later,
-                answer => break answer?,
-            }
+    /// Reads tables as of `revision` into `dirty`, and as much of the history before it as is wanted and the engine has, so
+    /// that watches that began before a restart go on.
+    async fn load(
+        &self,
+        ranges: &[KeyRange],
+        history: History,
+        revision: Revision,
+        dirty: &mut Dirty<V>,
+    ) -> Result<(), EngineError> {
+        let mut oldest = match history {
+            History::Kept => self.shared.engine.progress().await?.oldest.min(revision),
+            History::FromNow => revision,
         };
-        self.fill(answer.records, dirty);
+        let mut left = ranges;
+        while let [range, others @ ..] = left {
+            match self.shared.engine.range(range.clone(), Some(oldest)).await {
+                // Somebody has compacted since the engine looked: all begin where that left off.
+                Err(EngineError::Compacted { oldest: later }) if later > oldest && later <= revision => {
+                    dirty.values_mut().for_each(|working| working.map = Map::new());
+                    (oldest, left) = (later, ranges);
+                }
+                answer => {
+                    self.fill(answer?.records, dirty);
+                    left = others;
+                }
+            }
+        }
         for working in dirty.values() {
             *working.core.ring.lock() = Ring::new(self.shared.limits, oldest);
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::{Event, Interest, Value, WatchError};
+use super::{Event, Interest, Value, WatchError, Watches};
 use crate::engine::Revision;
 use crate::mutation::{Mutation, mutated};
 
@@ -55,6 +55,8 @@ pub(crate) struct Ring<V> {
     total_bytes: u64,
     /// Raised when the history is lost as a whole; cursors of an older one are expired.
     generation: u64,
+    /// Cursors of a generation before this one are over, whatever they have missed.
+    ended: u64,
     closed: bool,
     everything: Arc<Notify>,
     keys: HashMap<Bytes, Topic>,
@@ -120,6 +122,7 @@ impl<V: Value> Ring<V> {
             start_revision,
             total_bytes: 0,
             generation: 0,
+            ended: 0,
             closed: false,
             everything: Arc::default(),
             keys: HashMap::new(),
@@ -268,12 +271,12 @@ impl<V: Value> Ring<V> {
         visible: Revision,
         limit: usize,
     ) -> Result<(Vec<Arc<Event<V>>>, bool), WatchError> {
-        if self.closed {
-            return Err(WatchError::Closed);
-        }
         let expired = WatchError::Expired {
             oldest: self.start_revision,
         };
+        if position.generation < self.ended || (self.closed && position.generation != self.generation) {
+            return Err(WatchError::Closed);
+        }
         if position.generation != self.generation {
             return Err(expired);
         }
@@ -319,19 +322,25 @@ impl<V: Value> Ring<V> {
                 topic.sequences.range(index..).copied().all(&mut visit);
             }
         }
-        if let Some(last) = taken.last() {
-            position.after = last.revision;
+        match taken.last() {
+            Some(last) => position.after = last.revision,
+            // What happened before the end was told.
+            None if self.closed => return Err(WatchError::Closed),
+            None => {}
         }
         Ok((taken, drained))
     }
 
     /// Loses the history: the state jumped to `revision`.
-    pub(crate) fn reset(&mut self, revision: Revision, wake: &mut Vec<Arc<Notify>>) {
+    pub(crate) fn reset(&mut self, revision: Revision, watches: Watches, wake: &mut Vec<Arc<Notify>>) {
         self.first += self.events.len() as u64;
         self.events.clear();
         self.bytes = 0;
         self.start_revision = revision;
         self.generation += 1;
+        if watches == Watches::End {
+            self.ended = self.generation;
+        }
         for topic in self
             .keys
             .values_mut()
@@ -343,7 +352,14 @@ impl<V: Value> Ring<V> {
         self.wake_all(wake);
     }
 
-    /// Ends all watches for good.
+    /// Ends all watches that there are; others can begin where they were.
+    pub(crate) fn end_watches(&mut self, wake: &mut Vec<Arc<Notify>>) {
+        self.generation += 1;
+        self.ended = self.generation;
+        self.wake_all(wake);
+    }
+
+    /// Ends all watches for good, each once it was told what has happened until now.
     pub(crate) fn close(&mut self, wake: &mut Vec<Arc<Notify>>) {
         self.closed = true;
         self.wake_all(wake);

@@ -120,6 +120,13 @@ impl<V: Value> Table<V> {
         self.core.ring.lock().total_events()
     }
 
+    /// Ends the watches that there are, with [`WatchError::Closed`]. They can begin again where they were.
+    pub fn end_watches(&self) {
+        let mut wake = Vec::new();
+        self.core.ring.lock().end_watches(&mut wake);
+        wake.iter().for_each(|notify| notify.notify_waiters());
+    }
+
     /// Watches what happens after a revision. A future revision waits for it.
     ///
     /// # Errors

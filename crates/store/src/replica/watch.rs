@@ -35,7 +35,7 @@ pub enum WatchError {
         /// The oldest revision from which a watch can start.
         oldest: Revision,
     },
-    /// The table was removed or the replica ended.
+    /// The table was removed, its watches were ended, or the replica ended.
     #[error("the table is closed")]
     Closed,
 }

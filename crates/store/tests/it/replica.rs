@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use store::{
-    CommitError, Cursor, Engine, Event, Interest, KeyRange, Operation, Replica, ReplicaError, RingLimits, Table,
-    Transaction, WatchError,
+    CommitError, Cursor, Engine, Event, History, Interest, KeyRange, Operation, Replica, ReplicaError, RingLimits,
+    Table, Transaction, WatchError, Watches,
 };
 
 use store::testing::workload::Text;
@@ -372,16 +372,64 @@ async fn tables_come_and_go_while_running() {
     );
     assert_eq!(replica.prefixes().len(), 3);
     let mut cursor = added.watch_from(3, Interest::All).unwrap();
+    let mut behind = added.watch_from(1, Interest::All).unwrap();
     let waiting = tokio::spawn(async move { cursor.next().await.err() });
     tokio::task::yield_now().await;
     assert!(replica.remove_table(b"/c/").await.unwrap());
     assert!(!replica.remove_table(b"/c/").await.unwrap());
     assert_eq!(waiting.await.unwrap(), Some(WatchError::Closed));
     assert!(added.get(b"/c/x").is_none() && replica.table(b"/c/").is_none());
+    // Whoever was behind is told what happened before the end.
+    let rest = behind.next().await.unwrap();
+    assert_eq!(
+        rest.events.iter().map(|event| shown(event)).collect::<Vec<_>>(),
+        ["2 /c/x 0>1", "3 /c/x 1>2"]
+    );
+    assert_eq!(behind.try_next().err(), Some(WatchError::Closed));
     // Added again, it is a table of its own.
     let again = replica.add_table("/c/").await.unwrap();
     assert_eq!(again.snapshot().len(), 1);
     assert!(added.snapshot().is_empty());
+    // Several at once; when one of them cannot be, none is. Without history a watch begins now.
+    let prefixes = |list: &[&'static str]| list.iter().map(|prefix| key(prefix)).collect::<Vec<_>>();
+    let overlapping = replica.add_tables(prefixes(&["/d/", "/c/x/"]), History::Kept).await;
+    assert!(matches!(overlapping, Err(ReplicaError::Overlap(_))));
+    put(&*engine, "/e/x", "1").await;
+    let revision = replica.consistent().await.unwrap();
+    let both = replica
+        .add_tables(prefixes(&["/d/", "/e/"]), History::FromNow)
+        .await
+        .unwrap();
+    assert_eq!((both[0].snapshot().len(), both[1].snapshot().len()), (0, 1));
+    assert_eq!(both[1].oldest_revision(), revision);
+    assert!(both[1].watch_from(revision, Interest::All).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_are_ended_begin_again_where_they_were() {
+    let world = World::new(13);
+    let engine = world.open().await.unwrap();
+    let replica = world.replica(&engine).await;
+    let table = table(&replica);
+    write(&replica, "/a/x", "1").await;
+    let begun = replica.revision();
+    let (mut one, mut other) = (
+        table.watch_from(begun, Interest::All).unwrap(),
+        table.watch_from(begun, Interest::Key(key("/a/x"))).unwrap(),
+    );
+    let waiting = tokio::spawn(async move { one.next().await.err() });
+    tokio::task::yield_now().await;
+    table.end_watches();
+    assert_eq!(waiting.await.unwrap(), Some(WatchError::Closed));
+    write(&replica, "/a/x", "2").await;
+    assert_eq!(other.try_next().err(), Some(WatchError::Closed));
+    let mut again = table.watch_from(begun, Interest::All).unwrap();
+    assert_eq!(drain(&mut again).len(), 1);
+    // Built again, there is nothing to begin from.
+    assert!(replica.rebuild_table(b"/a/", Watches::End).await.unwrap());
+    assert_eq!(again.try_next().err(), Some(WatchError::Closed));
+    let refused = table.watch_from(begun, Interest::All).err();
+    assert!(matches!(refused, Some(WatchError::Expired { .. })));
 }
 
 #[tokio::test(start_paused = true)]
@@ -398,8 +446,11 @@ async fn a_table_that_is_built_again_has_new_values_and_no_history() {
     let value = || table.get(b"/a/x").unwrap().value.0.clone();
     let before = value();
     let mut cursor = table.watch_from(1, Interest::All).unwrap();
-    assert!(replica.rebuild_table(b"/a/").await.unwrap());
-    assert!(!replica.rebuild_table(b"/c/").await.unwrap(), "there is none");
+    assert!(replica.rebuild_table(b"/a/", Watches::Expire).await.unwrap());
+    assert!(
+        !replica.rebuild_table(b"/c/", Watches::End).await.unwrap(),
+        "there is none"
+    );
     assert_ne!(value(), before);
     assert!(matches!(cursor.try_next(), Err(WatchError::Expired { .. })));
     // Whoever begins again goes on from there.
