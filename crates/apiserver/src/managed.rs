@@ -24,7 +24,7 @@ impl Versions for Siblings<'_> {
                 .versions
                 .iter()
                 .position(|(gvk, _)| gvk.api_version() == api_version)?;
-            let converted = custom.renamed(object.clone(), index).ok()?;
+            let converted = custom.for_managers(object, index)?;
             return Some((converted, kind.versions[index].1.clone()));
         }
         let index_of = |version: &str| kind.versions.iter().position(|(gvk, _)| gvk.api_version() == version);

@@ -288,6 +288,11 @@ pub trait Strategy: Send + Sync {
         ErrorList::new()
     }
 
+    /// As [`Strategy::validate_update`], with texts for the `Warning` header: what is wrong but was so before, and is forgiven.
+    fn judge_update(&self, object: &Value, old: &Value, context: &WriteContext) -> (ErrorList, Vec<String>) {
+        (self.validate_update(object, old, context), Vec::new())
+    }
+
     /// The fields that a write through this endpoint resets, so that nobody comes to own them by it (upstream:
     /// GetResetFields). By default `status` on the resource itself, when that is written apart, and `spec` on `status`.
     fn reset_fields(&self, _subresource: &str) -> Option<&'static [&'static str]> {

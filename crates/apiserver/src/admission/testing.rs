@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use crate::cluster::{Change, Changes, Cluster, Object};
+use crate::custom::Conversions;
 use crate::pipeline::{Operation, Review};
 use crate::registry::Registry;
 use crate::request::UserInfo;
@@ -95,6 +96,7 @@ impl World {
             annotations: Mutex::default(),
             together: Mutex::default(),
             reinvocation: Mutex::default(),
+            conversions: Conversions::default(),
         }
     }
 }

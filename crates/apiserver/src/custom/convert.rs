@@ -1,13 +1,16 @@
 //! From the version that an object is kept in to the one that a request speaks, and back.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use api::{Status, Value};
+use api::{Status, Value, meta};
+use parking_lot::Mutex;
 
 use super::{Conversion, CustomKind, Key, review};
 use crate::cluster::Object;
 use crate::registry::{Kind, Served};
+use crate::respond::view;
 use crate::server::Server;
 
 /// Whether objects of a table may be in another version than the one that is served.
@@ -94,11 +97,86 @@ pub async fn stored<'o>(server: &Server, kind: &Kind, object: &'o Value) -> Resu
     if kind.hub == custom.definition.versions[storage].gvk {
         return Ok(Cow::Borrowed(object));
     }
-    let mut converted = convert(server, custom, vec![object.clone()], storage).await?;
-    let converted = converted
+    to_version(server, custom, object.clone(), storage)
+        .await
+        .map(Cow::Owned)
+}
+
+/// An object in a version.
+///
+/// # Errors
+/// As [`shown`].
+pub async fn to_version(server: &Server, custom: &CustomKind, object: Value, index: usize) -> Result<Value, Status> {
+    if meta::gvk(&object).api_version() == custom.definition.versions[index].gvk.api_version() {
+        return Ok(object);
+    }
+    let mut converted = convert(server, custom, vec![object], index).await?;
+    converted
         .pop()
-        .ok_or_else(|| Status::internal("a converted object is missing"))?;
-    Ok(Cow::Owned(converted))
+        .ok_or_else(|| Status::internal("a converted object is missing"))
+}
+
+/// Conversions of one request for its policies and webhooks: most want its objects in the same version.
+#[derive(Default)]
+pub struct Conversions {
+    /// None in tests of plug-ins, where nobody can be asked.
+    server: Option<Arc<Server>>,
+    /// What was converted, to which version, and what came of it; the oldest first.
+    known: Mutex<VecDeque<(Value, usize, Value)>>,
+}
+
+/// The new and the old object in two versions.
+const KNOWN_MAX: usize = 4;
+
+impl Conversions {
+    /// None yet.
+    pub fn of(server: &Arc<Server>) -> Conversions {
+        Conversions {
+            server: Some(server.clone()),
+            known: Mutex::default(),
+        }
+    }
+
+    /// An object of a request in another version of its kind.
+    ///
+    /// # Errors
+    /// It cannot be converted.
+    pub async fn from_hub(&self, kind: &Kind, index: usize, object: Value) -> Result<Value, Status> {
+        match &kind.custom {
+            Some(custom) => self.custom(custom, index, object).await,
+            None => view::from_hub_version(kind, index, object),
+        }
+    }
+
+    /// An object of one of a kind's versions as the request sees it.
+    ///
+    /// # Errors
+    /// It cannot be converted.
+    pub async fn to_hub(&self, kind: &Kind, index: usize, object: Value) -> Result<Value, Status> {
+        match &kind.custom {
+            Some(custom) => self.custom(custom, custom.index_of(&kind.hub.version), object).await,
+            None => view::to_hub_version(kind, index, object),
+        }
+    }
+
+    async fn custom(&self, custom: &CustomKind, index: usize, object: Value) -> Result<Value, Status> {
+        let is_there = meta::gvk(&object).api_version() == custom.definition.versions[index].gvk.api_version();
+        let server = match (&self.server, &custom.conversion) {
+            (Some(server), Conversion::Webhook(_)) if !is_there => server,
+            _ => return custom.convert_here(object, index),
+        };
+        let is_it = |(of, to, _): &&(Value, usize, Value)| *to == index && *of == object;
+        if let Some((_, _, found)) = self.known.lock().iter().find(is_it) {
+            return Ok(found.clone());
+        }
+        let converted = to_version(server, custom, object.clone(), index).await?;
+        let mut known = self.known.lock();
+        known.push_back((object, index, converted.clone()));
+        if known.len() > KNOWN_MAX {
+            known.pop_front();
+        }
+        Ok(converted)
+    }
 }
 
 async fn convert(
@@ -117,7 +195,7 @@ async fn convert(
             .collect(),
         Conversion::Webhook(webhook) => {
             let version = &custom.definition.versions[index];
-            let mut converted = review::convert(server, webhook, &version.gvk, objects).await?;
+            let mut converted = review::convert(server, &custom.definition, webhook, &version.gvk, objects).await?;
             for object in &mut converted {
                 custom.settle(object, index)?;
             }

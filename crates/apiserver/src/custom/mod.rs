@@ -10,6 +10,7 @@
 //!
 //! Source: `k8s.io/apiextensions-apiserver/pkg/apiserver` and `pkg/controller`.
 
+mod asking;
 mod cleanup;
 mod controller;
 mod convert;
@@ -28,8 +29,9 @@ use crate::admission::webhook::{Client, Clients};
 use crate::cluster::Object;
 use crate::respond::view::set_kind;
 
+pub use asking::asking;
 pub use controller::{Controller, definitions};
-pub use convert::{is_converted, shown, shown_one, stored};
+pub use convert::{Conversions, is_converted, shown, shown_one, stored};
 #[cfg(feature = "fuzzing")]
 pub(crate) use review::accepted;
 

@@ -8,11 +8,14 @@ use std::time::Duration;
 use api::field::{Path, quote};
 use api::{GroupVersionKind, Reason, Status, Value, meta, validation};
 use bytes::Bytes;
+use kinds::custom::Definition;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::Webhook;
 use crate::admission::webhook::Client;
 use crate::cluster::Cluster;
+use crate::metrics::Converted;
 use crate::server::Server;
 
 /// The versions of ConversionReview that we speak.
@@ -22,54 +25,94 @@ const GROUP: &str = "apiextensions.k8s.io";
 /// How long a webhook may take (upstream: the default of `webhook.ClientManager`).
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What was wrong with a call, as metrics name it.
+const CALL: &str = "conversion_webhook_call_failure";
+const MALFORMED: &str = "conversion_webhook_malformed_response_failure";
+const PARTIAL: &str = "conversion_webhook_partial_response_failure";
+const INVALID: &str = "conversion_webhook_invalid_converted_object_failure";
+
 /// Has a webhook convert objects, which are in another version each.
 ///
 /// # Errors
 /// 500, in upstream's words.
 pub async fn convert(
     server: &Server,
+    definition: &Definition,
     webhook: &Webhook,
     wanted: &GroupVersionKind,
     objects: Vec<Value>,
 ) -> Result<Vec<Value>, Status> {
     let from = meta::gvk(&objects[0]);
-    let failed = |why: String| failure(format!("conversion webhook for {from} {why}"));
+    let begun = Instant::now();
+    let outcome = ask(server, webhook, wanted, objects, &from).await;
+    let (took, metrics) = (begun.elapsed(), &server.metrics.conversions);
+    let (failure, outcome) = match outcome {
+        Ok(converted) => (Some(None), Ok(converted)),
+        Err((kind, why)) => (kind.map(Some), Err(Status::failure(Reason::InternalError, why))),
+    };
+    if let Some(failure) = failure {
+        metrics.called(failure, took);
+    }
+    let what = Converted {
+        crd_name: definition.name.clone(),
+        from_version: from.version,
+        to_version: wanted.version.clone(),
+        succeeded: if outcome.is_ok() { "true" } else { "false" },
+    };
+    metrics.converted(&what, took);
+    outcome
+}
+
+/// Fails with what metrics call it, unless nobody was asked, and upstream's text, which has none of our own words around it.
+async fn ask(
+    server: &Server,
+    webhook: &Webhook,
+    wanted: &GroupVersionKind,
+    objects: Vec<Value>,
+    from: &GroupVersionKind,
+) -> Result<Vec<Value>, (Option<&'static str>, String)> {
+    let failed = |why: String| format!("conversion webhook for {from} {why}");
     let Some(version) = webhook.review else {
-        return Err(failure("no supported conversion review versions".into()));
+        return Err((None, "no supported conversion review versions".into()));
     };
     let uid = server.random.uuid();
     let review = json!({
         "kind": "ConversionReview", "apiVersion": format!("{GROUP}/{version}"),
         "request": {"uid": uid, "desiredAPIVersion": wanted.api_version(), "objects": objects},
     });
-    let client = client(server, webhook).map_err(|why| failed(format!("failed: {why}")))?;
+    let called = |why: String| (Some(CALL), failed(format!("failed: {why}")));
+    let client = client(server, webhook).map_err(called)?;
     let answer = client.ask(Bytes::from(review.to_string()), TIMEOUT, None).await;
-    let answer = answer.map_err(|failure| failed(format!("failed: {}", failure.why)))?;
-    let answer: Value = serde_json::from_slice(&answer).map_err(|error| failed(format!("failed: {error}")))?;
-    accepted(&answer, (version, &uid), wanted, &objects).map_err(failed)
+    let answer = answer.map_err(|failure| called(failure.why))?;
+    let answer: Value = serde_json::from_slice(&answer).map_err(|error| called(error.to_string()))?;
+    let accepted = accepted(&answer, (version, &uid), wanted, &objects);
+    accepted.map_err(|(kind, why)| (Some(kind), failed(why)))
 }
 
 /// The objects of an answer, which keep what a conversion cannot change. It names the version and the uid of the question.
 ///
 /// # Errors
-/// Why it is no answer, after the webhook's name.
+/// What metrics call it, and why it is no answer, after the webhook's name.
 pub(crate) fn accepted(
     answer: &Value,
     (version, uid): (&str, &str),
     wanted: &GroupVersionKind,
     objects: &[Value],
-) -> Result<Vec<Value>, String> {
-    let converted = converted(answer, version, uid).map_err(|why| format!("failed: {why}"))?;
+) -> Result<Vec<Value>, (&'static str, String)> {
+    let converted = converted(answer, version, uid).map_err(|why| (MALFORMED, format!("failed: {why}")))?;
     if converted.len() != objects.len() {
         let (found, expected) = (converted.len(), objects.len());
-        return Err(format!("returned {found} objects, expected {expected}"));
+        return Err((PARTIAL, format!("returned {found} objects, expected {expected}")));
     }
     let mut out = Vec::with_capacity(converted.len());
     for (index, (original, made)) in objects.iter().zip(converted).enumerate() {
         let kind = meta::gvk(&made);
-        let invalid = |why: String| match objects.len() {
-            1 => format!("returned invalid object: {why}"),
-            _ => format!("returned invalid converted object at index {index}: {why}"),
+        let invalid = |why: String| {
+            let why = match objects.len() {
+                1 => format!("returned invalid object: {why}"),
+                _ => format!("returned invalid converted object at index {index}: {why}"),
+            };
+            (INVALID, why)
         };
         if kind.group_version() != wanted.group_version() {
             let (expected, got) = (wanted.group_version(), kind.group_version());
@@ -82,14 +125,10 @@ pub(crate) fn accepted(
             return Err(invalid(format!("invalid kind (expected {expected}, received {got})")));
         }
         check(original, &made).map_err(invalid)?;
-        out.push(restored(original, made).map_err(|why| format!("returned invalid metadata: {why}"))?);
+        let restored = restored(original, made);
+        out.push(restored.map_err(|why| (INVALID, format!("returned invalid metadata: {why}")))?);
     }
     Ok(out)
-}
-
-/// 500 without the words of an error of our own: upstream hands the text through.
-fn failure(message: String) -> Status {
-    Status::failure(Reason::InternalError, message)
 }
 
 fn client(server: &Server, webhook: &Webhook) -> Result<Arc<Client>, String> {

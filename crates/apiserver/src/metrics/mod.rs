@@ -13,6 +13,7 @@ mod authorizers;
 mod certificate_requests;
 mod client_certificates;
 mod conditions;
+mod conversions;
 mod credentials;
 mod dynamic;
 mod expressions;
@@ -58,6 +59,7 @@ pub use allocation::{AllocationMetrics, Scope};
 pub use audit::AuditMetrics;
 pub use authorizers::Decisions;
 pub use client_certificates::ClientCertificateMetrics;
+pub use conversions::{ConversionMetrics, Converted};
 pub use dynamic::DynamicMetrics;
 pub use flow::{FlowMetrics, InPhase, LevelMetrics, LevelUse, SchemaMetrics};
 pub use health::HealthMetrics;
@@ -156,6 +158,8 @@ pub struct Metrics {
     pub admission: AdmissionMetrics,
     /// Admission policies and webhooks.
     pub dynamic: Arc<DynamicMetrics>,
+    /// Conversion webhooks.
+    pub conversions: ConversionMetrics,
     /// Lists and watches.
     pub reads: Reads,
     /// Health checks, which `/metrics/slis` tells.
@@ -195,6 +199,7 @@ impl Metrics {
             access: Access::default(),
             admission: AdmissionMetrics::of(plugins),
             dynamic: Arc::default(),
+            conversions: ConversionMetrics::default(),
             reads: Reads::default(),
             health: HealthMetrics::default(),
             watch_frames: Counter::default(),
@@ -250,6 +255,7 @@ impl Metrics {
         self.flow.register(r);
         self.admission.register(r);
         self.dynamic.register(r);
+        self.conversions.register(r);
         self.audit.register(r);
         self.reads.register(r);
         let help = "Frames made for watchers; one that several are sent counts once";

@@ -20,7 +20,7 @@ what upstream has no name for has one of ours (`apiserver_storage_revision`, `ap
 controllers and their work queues (`rest_client_*`, `workqueue_*`) are told here, too, with the host `in-process`.
 
 What has no meaning here is left out: Go's garbage collection, the growing and shrinking of a watch cache that is the store
-itself, custom resources, numbers of metrics and of controllers of other processes. `apiserver_cel_*` count all
+itself, numbers of metrics and of controllers of other processes. `apiserver_cel_*` count all
 expressions, and `authentication_token_cache_*` the tokens of service accounts, too. `etcd_request_*` are writes to the store, whichever it is;
 nothing is read from it to answer a request.
 ";

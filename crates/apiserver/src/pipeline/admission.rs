@@ -16,6 +16,7 @@ use super::Reinvocation;
 use crate::audit::Level;
 use crate::call::Call;
 use crate::cluster::{Cluster, Object};
+use crate::custom::Conversions;
 use crate::dial::ServiceDialer;
 use crate::metrics::DynamicMetrics;
 use crate::registry::Registry;
@@ -91,6 +92,8 @@ pub struct Review {
     pub together: Mutex<Together>,
     /// Whether the mutating slot runs once more.
     pub reinvocation: Mutex<Reinvocation>,
+    /// The objects in other versions, for whoever wants them so.
+    pub conversions: Conversions,
 }
 
 /// A note for the audit log.
@@ -142,6 +145,7 @@ impl Review {
             annotations: Mutex::default(),
             together: Mutex::default(),
             reinvocation: Mutex::default(),
+            conversions: Conversions::of(&call.server),
         }
     }
 

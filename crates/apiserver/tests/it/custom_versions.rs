@@ -142,6 +142,23 @@ async fn a_webhook_converts() {
         json!({"size": "x"})
     );
     api.delete(&format!("{BETA}/c")).await.ok();
+    // Who owns what in one version loses it to who changes it in the other.
+    let path = format!("{BETA}/d?fieldManager=beta");
+    let config = json!({"apiVersion": "example.com/v1beta1", "kind": "Widget", "metadata": {"name": "d"},
+        "spec": {"length": "l", "both": "b"}});
+    api.patch(&path, "apply", &config).await.ok();
+    let owned = |object: &Value| {
+        let managers = object["metadata"]["managedFields"].as_array().unwrap();
+        let beta = managers.iter().find(|entry| entry["manager"] == "beta").unwrap();
+        beta["fieldsV1"]["f:spec"].clone()
+    };
+    let change = |both: &str, size: &str| json!({"spec": {"both": both, "size": size}});
+    let path = format!("{WIDGETS}/d?fieldManager=other");
+    let same = api.patch(&path, "merge", &change("b", "l")).await.ok();
+    assert_eq!(owned(&same), json!({"f:both": {}, "f:length": {}}));
+    let changed = api.patch(&path, "merge", &change("b", "m")).await.ok();
+    assert_eq!(owned(&changed), json!({"f:both": {}}));
+    api.delete(&format!("{BETA}/d")).await.ok();
     for (path, expect) in [
         (
             "/refuse-conversion",

@@ -740,6 +740,40 @@ async fn custom_resources_are_changed_in_the_version_of_the_request() {
 }
 
 #[tokio::test]
+async fn a_conversion_webhook_stands_between_a_request_and_rules_of_another_version() {
+    let service = Service::start().await;
+    let (_world, api) = world(&service).await;
+    let mut crd = widgets(versions("v1"));
+    crd["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+        "clientConfig": service.by_url("/convert")}});
+    define(&api, &crd).await;
+    let rules = json!([{"operations": ["CREATE"], "apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["widgets"]}]);
+    let fields = json!({"rules": rules});
+    for (plural, path) in [(MUTATING, "/label"), (VALIDATING, "/allow")] {
+        configure(&api, plural, &[webhook("a.x.y", &service.by_service(path), &fields)]).await;
+    }
+    let object = json!({"metadata": {"name": "a"}, "spec": {"length": "l"}});
+    let made = api.post(BETA, &object).await.ok();
+    let expect = (
+        &json!("example.com/v1beta1"),
+        &json!({"length": "l"}),
+        &json!({"label-0": "x"}),
+    );
+    assert_eq!(
+        (&made["apiVersion"], &made["spec"], &made["metadata"]["labels"]),
+        expect
+    );
+    let asked = service.asked();
+    let reviews = asked.iter().filter(|asked| asked.question["kind"] == "AdmissionReview");
+    let seen: Vec<(&Value, &Value)> = reviews
+        .map(|asked| &asked.question["request"]["object"])
+        .map(|object| (&object["apiVersion"], &object["spec"]))
+        .collect();
+    let as_v1 = (&json!("example.com/v1"), &json!({"size": "l"}));
+    assert_eq!(seen, [as_v1, as_v1]);
+}
+
+#[tokio::test]
 async fn nobody_is_locked_out() {
     let service = Service::start().await;
     let (_world, api) = world(&service).await;

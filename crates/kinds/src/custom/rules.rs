@@ -141,9 +141,22 @@ impl Rules {
         schema: &Value,
         ratchets: bool,
     ) -> ErrorList {
+        self.judged(path, value, old, schema, ratchets).errors
+    }
+
+    /// The same, with what is forgiven.
+    pub fn judged(
+        &self,
+        path: Option<&Path>,
+        value: &Value,
+        old: Option<&Value>,
+        schema: &Value,
+        ratchets: bool,
+    ) -> Judged {
         let mut run = Run {
             budget: Budget::new(BUDGET),
             errors: ErrorList::new(),
+            forgiven: Vec::new(),
             ended: false,
         };
         let correlation = match (ratchets, old) {
@@ -158,7 +171,10 @@ impl Rules {
             correlation,
         };
         self.judge(value, old, &at, &mut run);
-        run.errors
+        Judged {
+            errors: run.errors,
+            forgiven: run.forgiven,
+        }
     }
 }
 
@@ -240,10 +256,19 @@ fn of_schema(rules: &Value, schema: &Value, declared: &Declared) -> Option<Rules
     (!is_empty).then_some(made)
 }
 
+/// What an object breaks.
+pub struct Judged {
+    /// What it is refused for.
+    pub errors: ErrorList,
+    /// What its unchanged parts broke before.
+    pub forgiven: Vec<String>,
+}
+
 /// One evaluation of all rules.
 struct Run {
     budget: Budget,
     errors: ErrorList,
+    forgiven: Vec<String>,
     /// Whether the budget is spent: nothing more is evaluated.
     ended: bool,
 }
@@ -392,10 +417,9 @@ impl Rules {
             None => at.path.clone(),
         };
         let forgiven = !rule.compiled.uses_old && at.is_unchanged();
-        let add = |error: Error, errors: &mut ErrorList| {
-            if !forgiven {
-                errors.push(error);
-            }
+        let add = |error: Error, run: &mut Run| match forgiven {
+            true => run.forgiven.push(error.to_string()),
+            false => run.errors.push(error),
         };
         let mut detail = None;
         if let Ok(Some(message)) = &rule.compiled.message {
@@ -416,7 +440,7 @@ impl Rules {
                                 quote(&rule.text)
                             ),
                         };
-                        add(Error::invalid(&path, self.json_type.as_str(), why), &mut run.errors);
+                        add(Error::invalid(&path, self.json_type.as_str(), why), run);
                         return;
                     }
                 },
@@ -434,7 +458,7 @@ impl Rules {
             _ if hidden => Error::broken(&path, detail),
             _ => Error::invalid(&path, value.clone(), detail),
         };
-        add(error, &mut run.errors);
+        add(error, run);
     }
 }
 
@@ -492,6 +516,15 @@ mod tests {
             Some(json!({"min": 3, "max": 2})),
             json!({"min": 3, "max": 2}),
             &[],
+        );
+        let broken = json!({"spec": {"min": 3, "max": 2}});
+        let schema = schema(json!([{"rule": "self.min <= self.max"}]));
+        let judged = Rules::of(&schema, true)
+            .unwrap()
+            .judged(None, &broken, Some(&broken), &schema, true);
+        assert_eq!(
+            judged.forgiven,
+            ["spec: Invalid value: failed rule: self.min <= self.max"]
         );
         let told = json!([{"rule": "self.min <= self.max", "messageExpression": "'min is ' + string(self.min)",
             "fieldPath": ".min", "reason": "FieldValueForbidden"}]);

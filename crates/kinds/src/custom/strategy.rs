@@ -79,10 +79,14 @@ impl Strategy for Custom {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, context: &WriteContext) -> ErrorList {
+        self.judge_update(object, old, context).0
+    }
+
+    fn judge_update(&self, object: &Value, old: &Value, context: &WriteContext) -> (ErrorList, Vec<String>) {
         let compiled = self.0.compiled();
         let mut errors = self.of_type(object);
         if !errors.is_empty() {
-            return errors;
+            return (errors, Vec::new());
         }
         let schema = &compiled.schema;
         let correlated = Correlated::new(object, old, schema);
@@ -115,8 +119,8 @@ impl Strategy for Custom {
         if lists::validate(old, schema).is_empty() {
             errors.extend(lists::validate(object, schema));
         }
-        self.judge(compiled, object, Some(old), &mut errors);
-        errors
+        let forgiven = self.judge(compiled, object, Some(old), &mut errors);
+        (errors, forgiven)
     }
 
     fn reset_fields(&self, subresource: &str) -> Option<&'static [&'static str]> {
@@ -161,17 +165,21 @@ impl Custom {
         scale.map(|scale| scale.validate(object, with_spec)).unwrap_or_default()
     }
 
-    /// The rules in CEL, unless the object is so wrong that they would fail for that.
-    fn judge(&self, compiled: &Compiled, object: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+    /// The rules in CEL, unless the object is so wrong that they would fail for that. The answer is what is forgiven.
+    fn judge(&self, compiled: &Compiled, object: &Value, old: Option<&Value>, errors: &mut ErrorList) -> Vec<String> {
         use ErrorType::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
-        let Some(rules) = &compiled.rules else { return };
+        let Some(rules) = &compiled.rules else {
+            return Vec::new();
+        };
         let blocks = |error: &Error| matches!(error.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid);
         if errors.iter().any(blocks) {
             let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
             errors.push(Error::invalid(&Path::root(), Value::Null, why));
-            return;
+            return Vec::new();
         }
-        errors.extend(rules.validate(None, object, old, &compiled.schema, true));
+        let judged = rules.judged(None, object, old, &compiled.schema, true);
+        errors.extend(judged.errors);
+        judged.forgiven
     }
 }
 

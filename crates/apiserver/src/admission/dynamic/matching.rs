@@ -265,11 +265,11 @@ impl Matched {
     ///
     /// # Errors
     /// It is no object of the kind.
-    pub fn settled(&self, review: &Review, object: Value) -> Result<Value, Status> {
+    pub async fn settled(&self, review: &Review, object: Value) -> Result<Value, Status> {
         let Some(kind) = kind_of(review) else {
             return Ok(object);
         };
-        let mut hub = self.convert_back(review, object)?;
+        let mut hub = self.convert_back(review, object).await?;
         normalized(&mut hub, &kind)?;
         kind.row.set_defaults(&mut hub);
         Ok(hub)
@@ -279,10 +279,10 @@ impl Matched {
     ///
     /// # Errors
     /// It cannot be converted.
-    pub fn convert(&self, review: &Review, object: &Value) -> Result<Value, Status> {
+    pub async fn convert(&self, review: &Review, object: &Value) -> Result<Value, Status> {
         let kind = kind_of_resource(review);
         let mut seen = match (kind, self.version) {
-            (Some(kind), Some(index)) => view::from_hub_version(kind, index, object.clone())?,
+            (Some(kind), Some(index)) => review.conversions.from_hub(kind, index, object.clone()).await?,
             _ => object.clone(),
         };
         if meta::gvk(&seen).kind.is_empty() {
@@ -291,14 +291,25 @@ impl Matched {
         Ok(seen)
     }
 
+    /// The same; null where there is no object.
+    ///
+    /// # Errors
+    /// It cannot be converted.
+    pub async fn convert_any(&self, review: &Review, object: Option<&Value>) -> Result<Value, Status> {
+        match object {
+            None => Ok(Value::Null),
+            Some(object) => self.convert(review, object).await,
+        }
+    }
+
     /// An object of this version as it is stored.
     ///
     /// # Errors
     /// It cannot be converted.
-    pub fn convert_back(&self, review: &Review, object: Value) -> Result<Value, Status> {
+    pub async fn convert_back(&self, review: &Review, object: Value) -> Result<Value, Status> {
         let kind = kind_of_resource(review);
         match (kind, self.version) {
-            (Some(kind), Some(index)) => view::to_hub_version(kind, index, object),
+            (Some(kind), Some(index)) => review.conversions.to_hub(kind, index, object).await,
             _ => Ok(object),
         }
     }

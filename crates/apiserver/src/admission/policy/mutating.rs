@@ -220,7 +220,7 @@ impl Chain<'_> {
         let mut applied = false;
         for invocation in invocations {
             let Some(before) = object.as_ref() else { break };
-            let seen = invocation.matched.convert(self.review, before)?;
+            let seen = invocation.matched.convert(self.review, before).await?;
             match self.condition(invocation, &seen).await? {
                 Ok(true) => {}
                 Ok(false) => continue,
@@ -236,7 +236,7 @@ impl Chain<'_> {
             let after = self.changed(invocation, &seen, &mut applied).await?;
             let changed = after != seen;
             if changed {
-                *object = Some(invocation.matched.convert_back(self.review, after)?);
+                *object = Some(invocation.matched.convert_back(self.review, after).await?);
             }
             let reinvocable = invocation.policy.spec["reinvocationPolicy"] == "IfNeeded";
             let mut state = self.review.reinvocation.lock();
@@ -254,12 +254,9 @@ impl Chain<'_> {
         self.refuse(&invocation.policy, Some(&invocation.binding), why);
     }
 
-    fn input(&self, invocation: &Invocation, object: &Value) -> Result<Input, Status> {
+    async fn input(&self, invocation: &Invocation, object: &Value) -> Result<Input, Status> {
         let matched = &invocation.matched;
-        let old = match self.old {
-            None => Value::Null,
-            Some(old) => matched.convert(self.review, old)?,
-        };
+        let old = matched.convert_any(self.review, self.old).await?;
         let namespace = self.namespace.clone();
         Ok(Input::new(
             self.review,
@@ -275,7 +272,7 @@ impl Chain<'_> {
         if invocation.policy.conditions.is_empty() {
             return Ok(Ok(true));
         }
-        let input = self.input(invocation, object)?;
+        let input = self.input(invocation, object).await?;
         let evaluate = || conditions(&invocation.policy.conditioned(), &input, invocation.params.as_ref());
         let found = self.answers.complete(self.authorizer, evaluate).await;
         found.count(&invocation.policy.conditioned(), self.review);
@@ -288,7 +285,7 @@ impl Chain<'_> {
         let schema = invocation.matched.schema(self.review)?;
         let mut object = object.clone();
         for mutation in &invocation.policy.own {
-            let input = self.input(invocation, &object)?;
+            let input = self.input(invocation, &object).await?;
             let step = || mutation.step(invocation, &input, &schema);
             let began = Instant::now();
             let outcome = self.answers.complete(self.authorizer, step).await;
@@ -305,7 +302,7 @@ impl Chain<'_> {
             match outcome {
                 Ok(after) => {
                     *applied = true;
-                    object = self.settled(invocation, after)?;
+                    object = self.settled(invocation, after).await?;
                 }
                 Err(Failure::OfServer(status)) => return Err(status),
                 Err(Failure::OfPolicy(why)) => self.failed(invocation, &why),
@@ -315,9 +312,9 @@ impl Chain<'_> {
     }
 
     /// With the defaults of what is new in it.
-    fn settled(&self, invocation: &Invocation, object: Value) -> Result<Value, Status> {
-        let hub = invocation.matched.settled(self.review, object)?;
-        invocation.matched.convert(self.review, &hub)
+    async fn settled(&self, invocation: &Invocation, object: Value) -> Result<Value, Status> {
+        let hub = invocation.matched.settled(self.review, object).await?;
+        invocation.matched.convert(self.review, &hub).await
     }
 
     /// The refusal that upstream makes of all that went wrong.

@@ -149,7 +149,7 @@ impl ValidatingPolicies {
         };
         let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for binding in &hook.bindings {
-            let prepared = prepare(seen, &matched, kind.as_ref(), binding, answers)?;
+            let prepared = prepare(seen, &matched, kind.as_ref(), binding, answers).await?;
             let (input, params) = match prepared {
                 Ok(None) => continue,
                 Ok(Some(prepared)) => prepared,
@@ -180,7 +180,7 @@ type Prepared = Result<Option<(Input, Vec<Option<Value>>)>, String>;
 ///
 /// # Errors
 /// The request cannot be judged at all.
-fn prepare(
+async fn prepare(
     seen: Seen<'_>,
     matched: &Matched,
     kind: Option<&ParamKind>,
@@ -200,11 +200,8 @@ fn prepare(
         Ok(params) => params,
         Err(why) => return Ok(Err(why)),
     };
-    let convert = |object: Option<&Value>| match object {
-        None => Ok(Value::Null),
-        Some(object) => matched.convert(review, object),
-    };
-    let (object, old) = match (convert(seen.object), convert(seen.old)) {
+    let object = matched.convert_any(review, seen.object).await;
+    let (object, old) = match (object, matched.convert_any(review, seen.old).await) {
         (Ok(object), Ok(old)) => (object, old),
         (Err(status), _) | (_, Err(status)) => {
             return Ok(Err(format!("failed to convert object version: {}", status.message)));

@@ -95,7 +95,7 @@ pub async fn matched(
     if conditioned.conditions.is_empty() {
         return Ok(Some(matched));
     }
-    let Objects { object, old } = Objects::of(review, &matched, seen.object, seen.old)?;
+    let Objects { object, old } = Objects::of(review, &matched, seen.object, seen.old).await?;
     // Match conditions do not see the namespace.
     let input = Input::new(review, &matched, object, old, None, answers);
     let found = answers

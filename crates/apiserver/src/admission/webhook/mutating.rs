@@ -129,7 +129,7 @@ impl MutatingWebhooks {
                 normalized(object, &kind)?;
             }
             let began = Instant::now();
-            let objects = Objects::of(review, &matched, object.as_ref(), old)?;
+            let objects = Objects::of(review, &matched, object.as_ref(), old).await?;
             let turn = Turn {
                 webhook,
                 matched: &matched,
@@ -173,11 +173,11 @@ impl Plugin for MutatingWebhooks {
 impl Turn<'_> {
     async fn run(&self, asker: &Asker<'_>, objects: &Objects) -> Result<Made, Ended> {
         let answer = asker.ask(self.webhook, self.matched, objects).await?;
-        self.patched(asker.review, &answer, objects)
+        self.patched(asker.review, &answer, objects).await
     }
 
     /// Applies the patch of an answer, and gives what is new its defaults.
-    fn patched(&self, review: &Review, answer: &Answer, objects: &Objects) -> Result<Made, Ended> {
+    async fn patched(&self, review: &Review, answer: &Answer, objects: &Objects) -> Result<Made, Ended> {
         const NOTHING: Made = Made {
             object: None,
             changed: false,
@@ -225,7 +225,7 @@ impl Turn<'_> {
         let changed = after != *before;
         let told = self.told(None, Some(&patch));
         review.annotate_at(Level::Request, format!("{PATCH}{}", self.place), told);
-        let object = self.matched.settled(review, after).map_err(Ended::Broken)?;
+        let object = self.matched.settled(review, after).await.map_err(Ended::Broken)?;
         Ok(Made {
             object: Some(object),
             changed,

@@ -54,19 +54,15 @@ impl Objects {
     ///
     /// # Errors
     /// They cannot be converted.
-    pub fn of(
+    pub async fn of(
         review: &Review,
         matched: &Matched,
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<Objects, Status> {
-        let convert = |object: Option<&Value>| match object {
-            None => Ok(Value::Null),
-            Some(object) => matched.convert(review, object),
-        };
         Ok(Objects {
-            object: convert(object)?,
-            old: convert(old)?,
+            object: matched.convert_any(review, object).await?,
+            old: matched.convert_any(review, old).await?,
         })
     }
 }

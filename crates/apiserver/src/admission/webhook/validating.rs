@@ -53,7 +53,7 @@ impl ValidatingWebhooks {
             let at = match known {
                 Some(at) => at,
                 None => {
-                    let objects = Objects::of(review, &matched, seen.object, seen.old)?;
+                    let objects = Objects::of(review, &matched, seen.object, seen.old).await?;
                     versions.push((matched, objects));
                     versions.len() - 1
                 }

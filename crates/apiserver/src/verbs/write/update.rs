@@ -31,7 +31,7 @@ impl Write<'_> {
                 None if !allow_create => return Err(Status::not_found(&self.resource(), self.name)),
                 None => {
                     self.authorize_create().await?;
-                    let mut object = make(None)?;
+                    let mut object = custom::asking(&call.server, kind, || make(None)).await?;
                     let uid = meta::uid(&object);
                     if !uid.is_empty() {
                         return Err(self.uid_conflict_on_create(uid));
@@ -81,7 +81,7 @@ impl Write<'_> {
     async fn try_update(&self, live: &Arc<Object>, make: Make<'_>, forgets: bool) -> Result<Attempt, Status> {
         let (call, kind) = (self.call, self.kind());
         let old = live.value();
-        let mut object = make(Some(&old))?;
+        let mut object = custom::asking(&call.server, kind, || make(Some(&old))).await?;
         ensure_namespace(&mut object, self.namespace())?;
         check_name(&object, self.name)?;
         let uid = meta::uid(&object);
@@ -127,7 +127,9 @@ impl Write<'_> {
             &old["metadata"],
             &Path::new("metadata"),
         ));
-        errors.extend(kind.row.strategy.validate_update(&object, &old, &context));
+        let (own, forgiven) = kind.row.strategy.judge_update(&object, &old, &context);
+        errors.extend(own);
+        forgiven.into_iter().for_each(|warning| call.warn(warning));
         self.refuse(&object, &errors)?;
         for warning in kind.row.strategy.warnings(&object, Some(&old), &context) {
             call.warn(warning);
