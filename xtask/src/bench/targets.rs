@@ -66,6 +66,7 @@ const ENVTEST: &str = "envtest: several seconds";
 const K3S_BINARY: &str = "k3s 65-70 MB";
 const PUTS: &str = "etcd alone about 50k puts/s on server disks";
 const LISTS: &str = "kube-apiserver: seconds and gigabytes";
+const CRDS: &str = "kube-apiserver: 6 GB (13 MB each)";
 const CORES: &str = "the cores, which the load generator shares";
 
 /// All rows, the machine's own limits first.
@@ -419,6 +420,110 @@ pub const TARGETS: &[Target] = &[
         None,
         "",
         "reading and checking the store's files",
+    ),
+    row(
+        "custom.alone.p50",
+        "500 CRDs by one client: until each is served, p50",
+        "ms",
+        AtMost(50.0),
+        "",
+        "one durable write of the conditions",
+    ),
+    row(
+        "custom.alone.p99",
+        "500 CRDs by one client: until each is served, p99",
+        "ms",
+        AtMost(50.0),
+        "",
+        "the same",
+    ),
+    row(
+        "custom.alone.cpu",
+        "500 CRDs by one client: server CPU each",
+        "ms",
+        None,
+        "",
+        "validation of the schema, managers, the watches of controllers",
+    ),
+    row(
+        "custom.memory",
+        "500 CRDs: memory",
+        "MB",
+        AtMost(100.0),
+        CRDS,
+        "the definitions themselves with their history; one watch of a controller each",
+    ),
+    row(
+        "custom.openapi.memory",
+        "500 CRDs: memory after all of OpenAPI was read",
+        "MB",
+        AtMost(100.0),
+        CRDS,
+        "the same, and what was made for the answers",
+    ),
+    row(
+        "custom.openapi.index",
+        "500 CRDs: the first index of OpenAPI v3",
+        "ms",
+        None,
+        "",
+        "hashing of all schemas",
+    ),
+    row(
+        "custom.openapi.v3",
+        "500 CRDs: all documents of OpenAPI v3",
+        "s",
+        None,
+        "",
+        "each is made and compressed",
+    ),
+    row(
+        "custom.openapi.v2",
+        "500 CRDs: the first OpenAPI v2",
+        "s",
+        None,
+        "",
+        "the same for all of them in one document",
+    ),
+    row(
+        "custom.first",
+        "500 CRDs: the first object of each",
+        "ms",
+        None,
+        "",
+        "reading the schema, compiling its rules",
+    ),
+    row(
+        "custom.start",
+        "start with 500 CRDs",
+        "s",
+        None,
+        "",
+        "reading and judging the definitions",
+    ),
+    row(
+        "custom.burst.p50",
+        "500 CRDs by 8 clients: until each is served, p50",
+        "ms",
+        AtMost(50.0),
+        "",
+        CORES,
+    ),
+    row(
+        "custom.burst.p99",
+        "500 CRDs by 8 clients: until each is served, p99",
+        "ms",
+        AtMost(50.0),
+        "",
+        "the same",
+    ),
+    row(
+        "custom.burst.cpu",
+        "500 CRDs by 8 clients: server CPU each",
+        "ms",
+        None,
+        "",
+        "as with one client",
     ),
     row(
         "pod.start.p50",

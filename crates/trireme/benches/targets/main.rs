@@ -12,6 +12,7 @@ mod change;
 mod cluster;
 mod connection;
 mod create;
+mod custom;
 mod events;
 mod get;
 mod idle;
@@ -50,6 +51,7 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
     ("watch", || Box::pin(watch::measure(&watch::THOUSAND))),
     ("fanout", || Box::pin(watch::measure(&watch::TEN_THOUSAND))),
     ("large", || Box::pin(large::measure())),
+    ("custom", || Box::pin(custom::measure())),
 ];
 
 fn main() -> ExitCode {
