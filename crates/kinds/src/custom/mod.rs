@@ -256,7 +256,8 @@ impl Version {
 
     fn compiled(&self) -> &Compiled {
         self.rules.get_or_init(|| {
-            let schema: Value = serde_json::from_str(&self.text).unwrap_or_default();
+            let mut schema: Value = serde_json::from_str(&self.text).unwrap_or_default();
+            only_rules(&mut schema);
             Compiled {
                 rules: Rules::of(&schema, true),
                 patterns: Patterns::default(),
@@ -271,6 +272,22 @@ impl Version {
             None | Some(Value::Null) => String::new(),
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
+        }
+    }
+}
+
+/// Leaves out of a schema what is for people: it is the larger part of it, and objects are not judged by it.
+fn only_rules(schema: &mut Value) {
+    let Some(map) = schema.as_object_mut() else { return };
+    for text in ["description", "title", "example", "externalDocs"] {
+        map.remove(text);
+    }
+    for (word, inner) in map.iter_mut() {
+        match (&**word, inner) {
+            ("properties", Value::Object(properties)) => properties.values_mut().for_each(only_rules),
+            ("items" | "additionalProperties" | "not", inner) => only_rules(inner),
+            ("allOf" | "anyOf" | "oneOf", Value::Array(nested)) => nested.iter_mut().for_each(only_rules),
+            _ => {}
         }
     }
 }

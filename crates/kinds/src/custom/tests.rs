@@ -129,3 +129,17 @@ fn replicas_are_where_the_definition_says() {
     assert_eq!(object["spec"]["size"], 5);
     assert_eq!(scale.replicas(&json!({})), Ok((None, 0)));
 }
+
+#[test]
+fn what_is_for_people_is_not_kept_for_judging() {
+    let mut schema = json!({"type": "object", "description": "x", "properties": {
+        "description": {"type": "string", "description": "x", "default": {"description": "kept"}},
+        "list": {"type": "array", "items": {"title": "x", "anyOf": [{"description": "x", "minimum": 1}]}}}});
+    super::only_rules(&mut schema);
+    assert_eq!(
+        schema,
+        json!({"type": "object", "properties": {
+            "description": {"type": "string", "default": {"description": "kept"}},
+            "list": {"type": "array", "items": {"anyOf": [{"minimum": 1}]}}}})
+    );
+}
