@@ -27,8 +27,9 @@ use crate::tls::{Shown, belong_together, roots};
 const AUTHORITY_NAME: &str = "etcd-ca";
 /// Who the client certificate is of.
 const CLIENT: &str = "etcd-client";
-/// Connections at once: past it new ones wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 1024;
+/// Connections at once: past it new ones wait in the kernel's queue. A kube-apiserver has one for each kind, and for each
+/// version of each custom resource; three of them with a thousand definitions have some ten thousand.
+const CONNECTIONS_MAX: usize = 16_384;
 /// How long a handshake may take: a client that says nothing must not hold a place.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a failed accept (no file descriptors left) the next one waits this long.
@@ -67,7 +68,16 @@ pub async fn serve(
     let stop = shutdown.clone();
     shutdown.spawn(async move {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        while let Some(Ok(place)) = stop.until(places.clone().acquire_owned()).await {
+        loop {
+            if places.available_permits() == 0 {
+                tracing::warn!(
+                    limit = CONNECTIONS_MAX,
+                    "the etcd API takes no more connections until some end"
+                );
+            }
+            let Some(Ok(place)) = stop.until(places.clone().acquire_owned()).await else {
+                break;
+            };
             let Some(accepted) = stop.until(listener.accept()).await else {
                 break;
             };

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 
 use crate::errors::{CliError, Context as _, Kind, Result, last_in};
@@ -106,6 +107,14 @@ impl Process {
         });
         waiting.await.unwrap_or(false) || !self.is_running()
     }
+}
+
+/// Raises the limit of open files as far as this process may. Each connection is one, and shells start programs with a soft
+/// limit of 1024 that only `select` needs. For servers that start no program that would inherit theirs.
+pub fn allow_many_connections() -> Result {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(Resource::Nofile, limit).doing("raising the limit of open files")
 }
 
 /// Starts a daemon (`what`, for people) of our own program and waits until it says on its standard output that it is ready: one line of JSON.
@@ -224,6 +233,16 @@ pub fn own_cgroup(root: &Path, name: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn open_files_are_limited_by_the_hard_limit_alone() {
+        let mut limit = rustix::process::getrlimit(Resource::Nofile);
+        limit.current = Some(512);
+        rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
+        allow_many_connections().unwrap();
+        let limit = rustix::process::getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+    }
 
     #[test]
     fn a_process_is_known_by_its_start_too() {

@@ -29,8 +29,10 @@ use crate::engine::{Change, Committed, CommittedStream, Engine as _, EngineError
 const WAITING_MAX: usize = 16;
 /// Watches of one stream. A kube-apiserver has one a resource on it.
 const WATCHES_MAX: usize = 10_000;
-/// A quiet watch that asked for it is told how far it is at this pace (etcd's `progressReportInterval`).
-const PROGRESS_EVERY: Duration = Duration::from_secs(10 * 60);
+/// A watch that asked for it is told how far it is at this pace. etcd's own default, ten minutes, is longer than a
+/// kube-apiserver keeps history: this is what kubeadm sets, so that bookmarks of quiet kinds are good for a watch that goes
+/// on at a server that was started since.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// A client that takes fragments gets no larger answers (etcd: its largest request and half a megabyte).
 const FRAGMENT_BYTES: usize = 2 * 1024 * 1024;
 /// What etcd calls a watch that never came to be.

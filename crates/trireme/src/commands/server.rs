@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use base::Random;
-use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use crate::cli::{EtcdFlags, KeepServer, Server};
 use crate::errors::{CliError, Context as _, Kind, Result};
 use crate::layout::{Layout, write_private};
-use crate::process::{Process, own_cgroup, tell_ready};
+use crate::process::{Process, allow_many_connections, own_cgroup, tell_ready};
 use crate::server::{Access, ControlPlane};
 use crate::settings::Settings;
 use crate::supervisor;
@@ -70,7 +69,7 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
             layout.command("down")
         )));
     }
-    allow_many_connections().doing("raising the limit of open files")?;
+    allow_many_connections()?;
     let mut ends = match arguments.supervised {
         true => Ends::listen_supervised()?,
         false => Ends::listen()?,
@@ -136,27 +135,4 @@ pub async fn keep(arguments: &KeepServer, layout: &Layout) -> Result {
         command
     };
     supervisor::run(&supervisor::Files::new(layout, DAEMON, DAEMON), command).await
-}
-
-/// Each connection is an open file, and shells start programs with a soft limit of 1024 that only `select` needs. The
-/// control plane starts no program that would inherit ours.
-fn allow_many_connections() -> rustix::io::Result<()> {
-    let mut limit = rustix::process::getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    rustix::process::setrlimit(Resource::Nofile, limit)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn open_files_are_limited_by_the_hard_limit_alone() {
-        let mut limit = rustix::process::getrlimit(Resource::Nofile);
-        limit.current = Some(512);
-        rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
-        allow_many_connections().unwrap();
-        let limit = rustix::process::getrlimit(Resource::Nofile);
-        assert_eq!(limit.current, limit.maximum);
-    }
 }

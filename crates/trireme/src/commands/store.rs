@@ -10,7 +10,7 @@ use crate::cli::Store;
 use crate::errors::Result;
 use crate::etcd_front;
 use crate::layout::Layout;
-use crate::process::tell_ready;
+use crate::process::{allow_many_connections, tell_ready};
 use crate::store_errors::not_opened;
 
 use super::Ends;
@@ -22,6 +22,7 @@ const HISTORY_MS: i64 = 60 * 60 * 1000;
 /// Runs until it is asked to end.
 pub async fn run(arguments: Store, layout: &Layout) -> Result {
     layout.create()?;
+    allow_many_connections()?;
     let mut ends = Ends::listen()?;
     let directory = layout.data().join("etcd");
     // An empty etcd is at revision 1, and clients take 0 for none.
