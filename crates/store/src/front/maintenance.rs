@@ -1,6 +1,7 @@
 //! The services `Maintenance` and `Cluster`: one member that needs no care.
 
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -101,6 +102,9 @@ impl Maintenance for Front {
         let wanted = u64::try_from(request.get_ref().revision)
             .ok()
             .filter(|wanted| *wanted > 0);
+        if wanted.is_some_and(|wanted| wanted < self.shared.compacted.load(Ordering::Acquire)) {
+            return Err(errors::compacted());
+        }
         let viewed = self.shared.engine.view(wanted);
         let (at, root) = viewed.map_err(|error| errors::engine(&error))?;
         let (revision, _) = self.shared.newest()?;
@@ -109,7 +113,7 @@ impl Maintenance for Front {
             header: self.shared.header(revision),
             hash: hash(&root),
             compact_revision: if oldest > EMPTY {
-                signed(oldest)
+                signed(oldest + 1)
             } else {
                 NEVER_COMPACTED
             },

@@ -144,9 +144,12 @@ impl Shared {
         if wanted > progress.revision {
             return Err(errors::future_revision());
         }
-        // What is forgotten already needs no work, but its asker is right to ask.
-        if wanted > progress.oldest {
-            let compacted = self.engine.compact(wanted).await;
+        // A compacted state can be read, and watches may begin with its changes: the engine, whose oldest revision is a
+        // state without the changes that led to it, keeps one more. What is forgotten already needs no work, but its asker
+        // is right to ask.
+        let kept = wanted - 1;
+        if kept > progress.oldest {
+            let compacted = self.engine.compact(kept).await;
             compacted.map_err(|error| errors::engine(&error))?;
         }
         self.compacted.fetch_max(wanted, Ordering::AcqRel);

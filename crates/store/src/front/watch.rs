@@ -272,10 +272,11 @@ impl Connection {
         }
         let forgotten = self.shared.compacted.load(std::sync::atomic::Ordering::Acquire);
         if watched.from < forgotten {
-            return Err(EngineError::Compacted { oldest: forgotten });
+            return Err(EngineError::Compacted { oldest: forgotten - 1 });
         }
-        let mut stream = self.shared.engine.stream(watched.from.saturating_sub(1)).await?;
-        let mut delivered = watched.from.saturating_sub(1);
+        // Nothing happened in the revisions that the store began with: an empty etcd can be watched from its first one.
+        let mut delivered = watched.from.saturating_sub(1).max(self.shared.engine.revision_offset());
+        let mut stream = self.shared.engine.stream(delivered).await?;
         while delivered < self.position {
             let batch = stream.next().await?;
             delivered = batch.progress;
@@ -365,12 +366,13 @@ impl Connection {
     }
 }
 
-/// The end of a watch whose history is gone.
+/// The end of a watch whose history is gone. Clients begin anew at the revision that it tells, so it is the first one whose
+/// changes are there, not the oldest state.
 fn compacted(id: i64, oldest: Revision) -> WatchResponse {
     WatchResponse {
         watch_id: id,
         canceled: true,
-        compact_revision: signed(oldest),
+        compact_revision: signed(oldest + 1),
         ..WatchResponse::default()
     }
 }

@@ -6,8 +6,8 @@ use rpc::etcd::etcdserverpb::watch_client::WatchClient;
 use rpc::etcd::etcdserverpb::watch_create_request::FilterType;
 use rpc::etcd::etcdserverpb::watch_request::RequestUnion;
 use rpc::etcd::etcdserverpb::{
-    PutRequest, TxnRequest, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
-    kv_client::KvClient, request_op::Request as Ask,
+    CompactionRequest, PutRequest, TxnRequest, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest,
+    WatchRequest, WatchResponse, kv_client::KvClient, request_op::Request as Ask,
 };
 use rpc::etcd::mvccpb::event::EventType;
 use tokio::sync::mpsc;
@@ -161,6 +161,47 @@ async fn a_quiet_watch_is_told_how_far_it_is() {
         // kubeadm's pace for etcd.
         assert_eq!(begin.elapsed().as_secs() / 5, round);
     }
+}
+
+#[tokio::test]
+async fn an_empty_store_is_watched_from_its_first_revision() {
+    let channel = connect().await;
+    let mut client = Client::new(&channel);
+    let mut watch = Watch::open(&channel).await;
+    // kube-apiserver asks for the key of compactions, and watches from the revision of the answer.
+    let id = watch.begin(pods(1)).await;
+    client.create("/registry/pods/default/a", "one").await;
+    let answer = watch.next().await;
+    assert_eq!((answer.watch_id, told(&answer).len()), (id, 1));
+}
+
+#[tokio::test]
+async fn a_watch_begins_anew_where_it_is_told() {
+    let channel = connect().await;
+    let mut client = Client::new(&channel);
+    let first = client.create("/registry/pods/default/a", "one").await;
+    let second = client.create("/registry/pods/default/b", "two").await;
+    client.create("/registry/pods/default/c", "three").await;
+    let mut kv = KvClient::new(channel.clone());
+    kv.compact(CompactionRequest {
+        revision: second,
+        physical: true,
+    })
+    .await
+    .unwrap();
+    let mut watch = Watch::open(&channel).await;
+    let id = watch.begin(pods(first)).await;
+    let refused = watch.next().await;
+    assert_eq!(
+        (refused.watch_id, refused.canceled, refused.compact_revision),
+        (id, true, second)
+    );
+    watch.begin(pods(refused.compact_revision)).await;
+    let values: Vec<String> = told(&watch.next().await)
+        .into_iter()
+        .map(|(_, value, _)| value)
+        .collect();
+    assert_eq!(values, ["two", "three"]);
 }
 
 #[tokio::test]
