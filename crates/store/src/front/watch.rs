@@ -271,8 +271,11 @@ impl Connection {
             return Ok(events);
         }
         let forgotten = self.shared.compacted.load(std::sync::atomic::Ordering::Acquire);
-        if watched.from < forgotten {
-            return Err(EngineError::Compacted { oldest: forgotten - 1 });
+        // Of the compacted revision itself the changes are there, but not what was before them: a kube-apiserver, which asks
+        // for that, is to read anew. (etcd leaves it out, and its watch ends as an internal error.)
+        let first = forgotten + u64::from(watched.question.with_previous);
+        if forgotten > 0 && watched.from < first {
+            return Err(EngineError::Compacted { oldest: first - 1 });
         }
         // Nothing happened in the revisions that the store began with: an empty etcd can be watched from its first one.
         let mut delivered = watched.from.saturating_sub(1).max(self.shared.engine.revision_offset());

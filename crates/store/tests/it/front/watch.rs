@@ -189,19 +189,24 @@ async fn a_watch_begins_anew_where_it_is_told() {
     })
     .await
     .unwrap();
-    let mut watch = Watch::open(&channel).await;
-    let id = watch.begin(pods(first)).await;
-    let refused = watch.next().await;
-    assert_eq!(
-        (refused.watch_id, refused.canceled, refused.compact_revision),
-        (id, true, second)
-    );
-    watch.begin(pods(refused.compact_revision)).await;
-    let values: Vec<String> = told(&watch.next().await)
-        .into_iter()
-        .map(|(_, value, _)| value)
-        .collect();
-    assert_eq!(values, ["two", "three"]);
+    // What was before the changes of the compacted revision is gone, they are not.
+    for (prev_kv, begins, seen) in [
+        (false, second, &["two", "three"][..]),
+        (true, second + 1, &["three"][..]),
+    ] {
+        let pods = |from| WatchCreateRequest { prev_kv, ..pods(from) };
+        let mut watch = Watch::open(&channel).await;
+        let id = watch.begin(pods(first)).await;
+        let refused = watch.next().await;
+        assert_eq!(
+            (refused.watch_id, refused.canceled, refused.compact_revision),
+            (id, true, begins)
+        );
+        watch.begin(pods(refused.compact_revision)).await;
+        let answer = watch.next().await;
+        let values: Vec<String> = told(&answer).into_iter().map(|(_, value, _)| value).collect();
+        assert_eq!(values, seen);
+    }
 }
 
 #[tokio::test]
