@@ -183,7 +183,7 @@ pub fn conversion_answer(input: &[u8]) -> String {
             }
             "converted".into()
         }
-        Err(why) => why,
+        Err((_, why)) => why,
     }
 }
 
