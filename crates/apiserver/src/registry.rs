@@ -12,7 +12,7 @@ use api::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResource, Valu
 use kinds::custom::{JsonPath, Version};
 use kinds::row::{ServedVersion, StorageKind, Subresource};
 
-use crate::cluster::Header;
+use crate::cluster::{Header, Texts};
 use crate::custom::CustomKind;
 use crate::verbs::watch::Frames;
 
@@ -97,8 +97,8 @@ impl Kind {
     }
 
     /// The values of the selectable fields of a hub object.
-    pub fn field_values(&self, hub: &Value) -> Box<[Box<str>]> {
-        self.fields.iter().map(|(_, field)| field.read(hub).into()).collect()
+    pub fn field_values(&self, hub: &Value) -> Texts {
+        self.fields.iter().map(|(_, field)| field.read(hub)).collect()
     }
 
     /// The kind whatever its version.

@@ -194,6 +194,29 @@ impl<T: Item> Map<T> {
         }
         Iter { stack, upper }
     }
+
+    /// The items from the one at a place on, in order: what is in front of it is not walked.
+    pub fn from_place(&self, place: usize) -> Iter<'_, T> {
+        let mut stack = Vec::new();
+        let mut next = self.root.as_deref().filter(|root| place < root.size);
+        let mut left = place;
+        while let Some(node) = next {
+            next = None;
+            let mut index = if node.is_leaf() { left } else { 0 };
+            for child in &node.children {
+                if left <= child.size {
+                    // At its end the item behind it is meant.
+                    next = (left < child.size).then_some(child);
+                    break;
+                }
+                left -= child.size + 1;
+                index += 1;
+            }
+            stack.push((node, index));
+        }
+        let upper = Bound::Unbounded;
+        Iter { stack, upper }
+    }
 }
 
 impl<T: Item> Map<T> {
@@ -576,6 +599,10 @@ mod tests {
                     prop_assert_eq!(map.count(lower, upper), expect.len());
                     prop_assert_eq!(found, expect);
                 }
+            }
+            for place in 0..keys.len() + 2 {
+                let found = map.from_place(place).map(|pair| pair.0);
+                prop_assert!(found.eq(keys.iter().copied().skip(place)), "{}", place);
             }
         }
     }

@@ -8,7 +8,7 @@ use api::{GroupResource, GroupVersionKind, GroupVersionResource, Value, meta};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::cluster::{Change, Changes, Cluster, Object};
+use crate::cluster::{Change, Changes, Cluster, Object, Texts};
 use crate::custom::Conversions;
 use crate::pipeline::{Operation, Review};
 use crate::registry::Registry;
@@ -39,7 +39,7 @@ impl World {
     }
 
     pub(crate) fn put(&self, resource: &str, value: Value) {
-        let new = Arc::new(Object::from_value(&value, 1, Box::default()).unwrap());
+        let new = Arc::new(Object::from_value(&value, 1, Texts::default()).unwrap());
         let old = self.take(resource, meta::namespace(&value), meta::name(&value));
         self.objects.lock().push((resource.into(), new.clone()));
         self.tell(resource, Change::Changed { old, new: Some(new) });

@@ -4,6 +4,7 @@
 //! pipeline, so that admission cannot wait for a seat behind itself (D6).
 
 mod object;
+mod texts;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use futures::future::BoxFuture;
 use api::GroupResource;
 
 pub use object::{Header, Object, ObjectError, to_stored};
+pub use texts::Texts;
 
 /// Reads of the state in memory. Objects are hub objects.
 pub trait Cluster: Send + Sync {

@@ -3,7 +3,6 @@
 //! The bytes are normal-form JSON *without* `metadata.resourceVersion`; readers get it spliced in at a remembered offset.
 //! Invariant: the bytes are one valid JSON object with a `metadata` object, and never change.
 
-use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,6 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use api::sparse::Fields;
 use api::{Value, meta};
 
+use super::Texts;
 use crate::sealing::Mark;
 
 /// What is known of an object without reading its bytes.
@@ -22,12 +22,12 @@ pub struct Header {
     pub namespace: Box<str>,
     /// `metadata.uid`.
     pub uid: Box<str>,
-    /// `metadata.labels`.
-    pub labels: BTreeMap<Box<str>, Box<str>>,
+    /// `metadata.labels`: names and values in turn.
+    pub labels: Texts,
     /// The uids of `metadata.ownerReferences`.
     pub owners: Box<[Box<str>]>,
     /// The values of the kind's selectable fields, in the order of the kind's list of them.
-    pub fields: Box<[Box<str>]>,
+    pub fields: Texts,
     /// Whether `metadata.deletionTimestamp` is set.
     pub deleting: bool,
 }
@@ -91,7 +91,7 @@ pub enum ObjectError {
 
 impl Object {
     /// An object of a normal-form tree. A resourceVersion in the tree is left out.
-    pub fn from_value(value: &Value, revision: u64, fields: Box<[Box<str>]>) -> Result<Object, ObjectError> {
+    pub fn from_value(value: &Value, revision: u64, fields: Texts) -> Result<Object, ObjectError> {
         let bytes = to_stored(value);
         Object::new(bytes, value, revision, fields)
     }
@@ -101,7 +101,7 @@ impl Object {
         bytes: Bytes,
         revision: u64,
         read: &Fields,
-        fields: impl FnOnce(&Value) -> Box<[Box<str>]>,
+        fields: impl FnOnce(&Value) -> Texts,
     ) -> Result<Object, ObjectError> {
         let text = std::str::from_utf8(&bytes).map_err(|error| ObjectError::Json(error.to_string()))?;
         let value = read.read(text).map_err(|error| ObjectError::Json(error.to_string()))?;
@@ -109,7 +109,7 @@ impl Object {
         Object::new(bytes, &value, revision, fields)
     }
 
-    fn new(bytes: Bytes, value: &Value, revision: u64, fields: Box<[Box<str>]>) -> Result<Object, ObjectError> {
+    fn new(bytes: Bytes, value: &Value, revision: u64, fields: Texts) -> Result<Object, ObjectError> {
         let splice = find_splice(&bytes).ok_or(ObjectError::NoMetadata)?;
         let metadata = meta::metadata(value).ok_or(ObjectError::NoMetadata)?;
         let labels = metadata.get("labels").and_then(Value::as_object).into_iter().flatten();
@@ -123,7 +123,7 @@ impl Object {
             namespace: meta::namespace(value).into(),
             uid: meta::uid(value).into(),
             labels: labels
-                .map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or("").into()))
+                .flat_map(|(key, value)| [key.as_str(), value.as_str().unwrap_or("")])
                 .collect(),
             owners: owners
                 .map(|owner| owner.get("uid").and_then(Value::as_str).unwrap_or("").into())
@@ -156,7 +156,7 @@ impl Object {
     ///
     /// # Errors
     /// The tree is no object.
-    pub fn in_version(&self, value: &Value, fields: Box<[Box<str>]>) -> Result<Object, ObjectError> {
+    pub fn in_version(&self, value: &Value, fields: Texts) -> Result<Object, ObjectError> {
         let made = Object::from_value(value, self.revision, fields)?;
         Ok(Object {
             stale: self.stale,
@@ -198,7 +198,7 @@ impl Object {
 
     /// A label's value.
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.header.labels.get(key).map(|value| &**value)
+        self.header.labels.value_of(key)
     }
 
     /// Whether the object is being deleted.
@@ -444,14 +444,14 @@ mod tests {
                 r#"{"metadata":{"labels":{},"ownerReferences":[],"resourceVersion":"7","uid":"u"}}"#,
             ),
         ] {
-            let object = Object::from_value(&value, 7, Box::default()).unwrap();
+            let object = Object::from_value(&value, 7, Texts::default()).unwrap();
             let read = Fields::of(Header::READ.iter().copied());
             assert_eq!(std::str::from_utf8(&object.json()).unwrap(), expect);
             let mut metadata = BytesMut::new();
             object.write_metadata(7, &mut metadata);
             let metadata: Value = serde_json::from_slice(&metadata).unwrap();
             assert_eq!(Some(&metadata), object.value().get("metadata"));
-            let again = Object::from_bytes(object.stored().clone(), 7, &read, |_| Box::default()).unwrap();
+            let again = Object::from_bytes(object.stored().clone(), 7, &read, |_| Texts::default()).unwrap();
             assert_eq!((again.json(), again.header()), (object.json(), object.header()));
             assert_eq!(meta::resource_version(&object.value()), "7");
         }
@@ -475,7 +475,7 @@ mod tests {
             ),
             (json!({"metadata": {}}), r#"{"metadata":{"resourceVersion":"7"}}"#),
         ] {
-            let object = Object::from_value(&value, 7, Box::default()).unwrap();
+            let object = Object::from_value(&value, 7, Texts::default()).unwrap();
             let mut item = BytesMut::new();
             object.write_item(7, &mut item);
             assert_eq!(std::str::from_utf8(&item).unwrap(), expect);
@@ -494,7 +494,7 @@ mod tests {
             "{\"metadata\":{}",
             "7",
         ] {
-            let object = Object::from_bytes(Bytes::from_static(text.as_bytes()), 1, &read, |_| Box::default());
+            let object = Object::from_bytes(Bytes::from_static(text.as_bytes()), 1, &read, |_| Texts::default());
             assert!(object.is_err(), "{text}");
         }
     }
@@ -505,7 +505,7 @@ mod tests {
             "name": "a", "namespace": "n", "uid": "u", "labels": {"app": "web"},
             "ownerReferences": [{"uid": "o1"}, {"uid": "o2"}], "deletionTimestamp": "2026-01-01T00:00:00Z",
         }});
-        let object = Object::from_value(&value, 1, Box::new(["x".into()])).unwrap();
+        let object = Object::from_value(&value, 1, ["x"].iter().collect()).unwrap();
         assert_eq!((object.name(), object.namespace(), object.uid()), ("a", "n", "u"));
         assert_eq!(object.label("app"), Some("web"));
         assert_eq!(
@@ -514,7 +514,7 @@ mod tests {
         );
         assert!(object.is_deleting());
         let read = Fields::of(Header::READ.iter().copied());
-        let again = Object::from_bytes(object.stored().clone(), 1, &read, |_| Box::new(["x".into()])).unwrap();
+        let again = Object::from_bytes(object.stored().clone(), 1, &read, |_| ["x"].iter().collect()).unwrap();
         assert_eq!(again.header(), object.header());
     }
 }

@@ -1,6 +1,6 @@
 //! GET of one object and LIST, over any row.
 
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -54,15 +54,14 @@ pub async fn list(call: &Call, served: &Arc<Served>) -> Result<Response<Body>, S
     if as_stored && options.limit == 0 && options.selector.name.is_none() && list::can_stream(call) {
         let prefix = served.kind.prefix(&options.selector.namespace);
         let start = start(call, &served.kind, &options, &prefix).await?;
-        let mut range = KeyRange::prefix(prefix.as_bytes());
-        range.lower = Bound::Included(start.from.clone().into());
-        let fetched = start.snapshot.count(&range);
+        let places = start.places(&prefix);
+        let fetched = places.len();
         if fetched > STREAM_OBJECTS_MIN {
             let revision = start.snapshot.revision();
             let scan = Scan {
                 snapshot: start.snapshot,
-                range,
-                entries: Vec::new().into_iter(),
+                places,
+                selected: Vec::new().into_iter(),
                 kind: served.kind.clone(),
                 selector: options.selector,
             };
@@ -79,13 +78,14 @@ const STREAM_OBJECTS_MIN: usize = 512;
 /// How many entries are taken from the snapshot at a time.
 const SCAN_ENTRIES: usize = 64;
 
-/// Walks a snapshot and selects. A clone walks the same from where this one is. Holds the snapshot and one handful of entries, however long the list is.
+/// Walks a snapshot and selects. A clone walks the same from where this one is. Holds the snapshot and one handful of entries,
+/// however long the list is; of those that are not selected nothing but the header is touched.
 #[derive(Clone)]
 struct Scan {
     snapshot: Snapshot<Stored>,
     /// What is left.
-    range: KeyRange,
-    entries: std::vec::IntoIter<Arc<store::Entry<Stored>>>,
+    places: Range<usize>,
+    selected: std::vec::IntoIter<Arc<store::Entry<Stored>>>,
     kind: Arc<Kind>,
     selector: Selector,
 }
@@ -94,19 +94,30 @@ impl Iterator for Scan {
     type Item = Result<Arc<Object>, Status>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let Some(entry) = self.entries.next() else {
-                let page = self.snapshot.page(&self.range, SCAN_ENTRIES);
-                self.range.lower = Bound::Excluded(page.last()?.key().clone());
-                self.entries = page.into_iter();
-                continue;
-            };
-            match object_of(&entry) {
-                Ok(object) if matches(&self.kind, &self.selector, &object) => return Some(Ok(object)),
-                Ok(_) => {}
-                Err(status) => return Some(Err(status)),
+        if self.selected.len() == 0 {
+            self.select();
+        }
+        let entry = self.selected.next()?;
+        Some(object_of(&entry))
+    }
+}
+
+impl Scan {
+    /// Takes the next handful that is selected.
+    fn select(&mut self) {
+        let mut selected = Vec::new();
+        for entry in self.snapshot.at(self.places.clone()) {
+            self.places.start += 1;
+            // What cannot be read is told when it is its turn.
+            let object = entry.value.object.as_ref();
+            if object.is_none_or(|object| matches(&self.kind, &self.selector, object)) {
+                selected.push(entry.clone());
+            }
+            if selected.len() == SCAN_ENTRIES {
+                break;
             }
         }
+        self.selected = selected.into_iter();
     }
 }
 
@@ -118,8 +129,7 @@ pub async fn page(call: &Call, served: &Served, options: &ListOptions) -> Result
     }
     let prefix = kind.prefix(&options.selector.namespace);
     let start = start(call, kind, options, &prefix).await?;
-    let (mut page, fetched) = select(kind, &start.snapshot, &start.from, &prefix, options)?;
-    page.revision = start.snapshot.revision();
+    let (page, fetched) = select(kind, &start, &prefix, options)?;
     let GroupResource { group, resource } = &kind.resource;
     let reads = &call.server.metrics.reads;
     reads.listed(group, resource, fetched, page.objects.len());
@@ -146,8 +156,7 @@ async fn converted_page(call: &Call, served: &Served, options: &ListOptions) -> 
         },
         ..options.clone()
     };
-    let (mut page, fetched) = select(kind, &start.snapshot, &start.from, &prefix, &plain)?;
-    page.revision = start.snapshot.revision();
+    let (mut page, fetched) = select(kind, &start, &prefix, &plain)?;
     page.objects = custom::shown(&call.server, served, page.objects).await?;
     page.objects.retain(|object| matches(kind, selector, object));
     let GroupResource { group, resource } = &kind.resource;
@@ -166,6 +175,15 @@ struct Start {
     snapshot: Snapshot<Stored>,
     /// The first key.
     from: Vec<u8>,
+}
+
+impl Start {
+    /// Where in the snapshot the page and what is behind it lie.
+    fn places(&self, prefix: &str) -> Range<usize> {
+        let mut range = KeyRange::prefix(prefix.as_bytes());
+        range.lower = Bound::Included(self.from.clone().into());
+        self.snapshot.places(&range)
+    }
 }
 
 async fn start(call: &Call, kind: &Kind, options: &ListOptions, prefix: &str) -> Result<Start, Status> {
@@ -211,13 +229,8 @@ async fn start(call: &Call, kind: &Kind, options: &ListOptions, prefix: &str) ->
 }
 
 /// The page, and how many objects were looked at for it.
-fn select(
-    kind: &Kind,
-    snapshot: &Snapshot<Stored>,
-    from: &[u8],
-    prefix: &str,
-    options: &ListOptions,
-) -> Result<(Page, usize), Status> {
+fn select(kind: &Kind, start: &Start, prefix: &str, options: &ListOptions) -> Result<(Page, usize), Status> {
+    let Start { snapshot, from } = start;
     let selector = &options.selector;
     let mut fetched = 0;
     let mut page = Page {
@@ -238,36 +251,23 @@ fn select(
         return Ok((page, fetched));
     }
     let everything = selector.is_everything();
-    let mut entries = snapshot.range(Bound::Included(from), Bound::Unbounded);
-    let mut last: Option<Arc<store::Entry<Stored>>> = None;
-    for entry in entries
-        .by_ref()
-        .take_while(|entry| entry.key().starts_with(prefix.as_bytes()))
-    {
+    let places = start.places(prefix);
+    let count = places.len();
+    let mut last: &[u8] = from;
+    for entry in snapshot.at(places) {
         if options.limit > 0 && page.objects.len() == options.limit {
-            let last = last.as_ref().map_or(from, |entry| &**entry.key());
             page.next = Some(Token::after(last, prefix, snapshot.revision()).encode());
-            if everything {
-                let left = snapshot.count(&rest_of(prefix, entry.key()));
-                page.remaining = Some(left as u64);
-            }
+            page.remaining = everything.then_some((count - fetched) as u64);
             break;
         }
-        let object = object_of(entry)?;
         fetched += 1;
-        last = Some(entry.clone());
-        if everything || matches(kind, selector, &object) {
-            page.objects.push(object);
+        last = entry.key();
+        let object = entry.value.object.as_ref();
+        if everything || object.is_none_or(|object| matches(kind, selector, object)) {
+            page.objects.push(object_of(entry)?);
         }
     }
     Ok((page, fetched))
-}
-
-/// The keys under a prefix from one on.
-fn rest_of(prefix: &str, from: &[u8]) -> store::KeyRange {
-    let mut range = store::KeyRange::prefix(prefix.as_bytes());
-    range.lower = Bound::Included(bytes::Bytes::copy_from_slice(from));
-    range
 }
 
 /// Whether an object is selected. Reads the header only.
@@ -284,7 +284,7 @@ pub fn matches(kind: &Kind, selector: &Selector, object: &Object) -> bool {
         "metadata.namespace" => Some(&*header.namespace),
         _ => {
             let index = kind.fields.iter().position(|(known, _)| known == name)?;
-            header.fields.get(index).map(|value| &**value)
+            header.fields.get(index)
         }
     };
     selector.labels.matches(|key| object.label(key)) && selector.fields.matches(field)

@@ -1,6 +1,6 @@
 //! One resource's entries: reads now, at a snapshot, and at an old revision.
 
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -162,27 +162,31 @@ impl<V: Value> Snapshot<V> {
         self.map.iter()
     }
 
-    /// The entries between two bounds, in key order.
-    pub fn range<'a>(&'a self, lower: Bound<&[u8]>, upper: Bound<&'a [u8]>) -> Iter<'a, Arc<Entry<V>>> {
-        self.map.range(lower, upper)
-    }
-
     /// The entries whose key starts with `prefix`, in key order.
-    pub fn prefix<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = &'a Arc<Entry<V>>> {
-        let from = self.map.range(Bound::Included(prefix), Bound::Unbounded);
-        from.take_while(move |entry| entry.key().starts_with(prefix))
+    pub fn prefix(&self, prefix: &[u8]) -> impl Iterator<Item = &Arc<Entry<V>>> + use<'_, V> {
+        self.at(self.places(&KeyRange::prefix(prefix)))
     }
 
-    /// How many entries a range has, without walking it: the remaining item count of a page.
-    pub fn count(&self, range: &KeyRange) -> usize {
+    /// The places of a range's entries among all of them, without walking it.
+    pub fn places(&self, range: &KeyRange) -> Range<usize> {
         let (lower, upper) = range.bounds();
-        self.map.count(lower, upper)
+        let start = self.map.count(Bound::Unbounded, before(lower));
+        start..start + self.map.count(lower, upper)
     }
 
-    /// At most `limit` entries of a range, owned: for a stream that sends a page, lets go, and continues after its last
-    /// key.
-    pub fn page(&self, range: &KeyRange, limit: usize) -> Vec<Arc<Entry<V>>> {
-        let (lower, upper) = range.bounds();
-        self.map.range(lower, upper).take(limit).cloned().collect()
+    /// The entries at these places, in key order: for a stream that walks a part, lets go, and goes on behind it. No key is
+    /// looked at.
+    pub fn at(&self, places: Range<usize>) -> impl Iterator<Item = &Arc<Entry<V>>> + use<'_, V> {
+        self.map.from_place(places.start).take(places.len())
+    }
+}
+
+/// Where the keys end that are below a lower bound.
+fn before(lower: Bound<&[u8]>) -> Bound<&[u8]> {
+    match lower {
+        Bound::Included(key) => Bound::Excluded(key),
+        Bound::Excluded(key) => Bound::Included(key),
+        // No key is below the empty one.
+        Bound::Unbounded => Bound::Excluded(&[]),
     }
 }

@@ -152,12 +152,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cluster::Texts;
 
     const PLAIN: Shape = (Item::Object, Media::Json);
 
     fn object(size: usize) -> Arc<Object> {
         let value = json!({"metadata": {"name": "a"}, "data": "x".repeat(size)});
-        Arc::new(Object::from_value(&value, 7, Box::default()).unwrap())
+        Arc::new(Object::from_value(&value, 7, Texts::default()).unwrap())
     }
 
     #[test]
