@@ -26,8 +26,10 @@ use crate::connect::upgrade::{Offer, say_goodbye};
 use crate::pipeline::{Peer, handle};
 use crate::server::{Running, Server};
 
+mod paced;
 mod verifier;
 
+use paced::Paced;
 pub use verifier::AnyClientCertificate;
 
 /// Connections at once: a few thousand nodes with a handful each; past it new ones wait in the kernel's queue.
@@ -204,7 +206,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         };
         let request = request.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync());
         let answer = handle(server.clone(), peer, request);
-        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+        async move { Ok::<_, std::convert::Infallible>(answer.await.map(Paced::new)) }
     });
     let builder = http_builder();
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);

@@ -23,8 +23,10 @@ use super::negotiate::{Form, Media};
 use super::table::{IncludeObject, TableWriter};
 use super::{body, encode_failed, not_acceptable, sized, tree};
 
-/// How much of a list is encoded at a time: large enough to be cheap, small against a connection's buffers.
-const CHUNK_BYTES: usize = 64 * 1024;
+/// How much of a list is encoded at a time: two of them, with what HTTP puts around them, are what TLS takes at once.
+const CHUNK_BYTES: usize = 32 * 1024 - 64;
+/// What stands in front of the items of a short list, about.
+const HEAD_BYTES: usize = 256;
 /// A page whose objects are smaller than this in JSON is made as a whole in protobuf: making it twice would cost more than
 /// the memory.
 const WHOLE_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -114,7 +116,13 @@ pub async fn answer(call: &Call, served: &Arc<Served>, page: Page) -> Result<Res
         return Ok(sized(call, writer.message()?, 200));
     }
     if size <= CHUNK_BYTES {
-        return Ok(sized(call, writer.chunk(usize::MAX).await?, 200));
+        return Ok(sized(
+            call,
+            writer
+                .chunk(usize::MAX, BytesMut::with_capacity(size + HEAD_BYTES))
+                .await?,
+            200,
+        ));
     }
     Ok(writer.stream(call, size))
 }
@@ -148,6 +156,8 @@ struct Writer {
     walk: Walk,
     /// What is left; `None` before the head is written.
     objects: Option<Objects>,
+    /// What had no place in the last chunk.
+    next: Option<Arc<Object>>,
     /// How many items were written.
     written: usize,
     /// Where the list is counted when all of it was walked, and how many objects it goes through.
@@ -167,6 +177,7 @@ impl Writer {
             metadata: page.metadata(),
             walk,
             objects: None,
+            next: None,
             written: 0,
             counted: None,
             done: false,
@@ -180,7 +191,8 @@ impl Writer {
             if writer.done {
                 return None;
             }
-            let chunk = writer.chunk(CHUNK_BYTES).await.map_err(|status| {
+            let out = BytesMut::with_capacity(CHUNK_BYTES);
+            let chunk = writer.chunk(CHUNK_BYTES, out).await.map_err(|status| {
                 writer.done = true;
                 client::TransportError::Lost(status.message)
             });
@@ -189,9 +201,8 @@ impl Writer {
         body::compressed(&call.headers, size, body::streaming(media_type, chunks))
     }
 
-    /// Encodes at least `enough` bytes, or to the end.
-    async fn chunk(&mut self, enough: usize) -> Result<Bytes, Status> {
-        let mut out = BytesMut::new();
+    /// Encodes into `out` what has a place in `enough` bytes, one object at least, or to the end.
+    async fn chunk(&mut self, enough: usize, mut out: BytesMut) -> Result<Bytes, Status> {
         let mut objects = match self.objects.take() {
             Some(objects) => objects,
             None => {
@@ -200,7 +211,8 @@ impl Writer {
             }
         };
         while out.len() < enough {
-            let Some(object) = objects.next().transpose()? else {
+            let next = self.next.take().map(Ok).or_else(|| objects.next());
+            let Some(object) = next.transpose()? else {
                 self.done = true;
                 if let Some((server, fetched)) = self.counted.take() {
                     let api::GroupResource { group, resource } = &self.served.kind.resource;
@@ -212,6 +224,11 @@ impl Writer {
                 });
                 break;
             };
+            // In JSON it is known whether the memory would have to grow.
+            if !out.is_empty() && out.len() + object.json_len() > enough && self.media == Media::Json {
+                self.next = Some(object);
+                break;
+            }
             self.write(&object, &mut out)?;
         }
         self.objects = Some(objects);
