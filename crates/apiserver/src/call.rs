@@ -147,6 +147,18 @@ pub fn rfc3339(time: jiff::Timestamp) -> String {
     whole.to_string()
 }
 
+/// The URI and the headers of a request in memory of their own: as they came they are parts of what was read from the
+/// connection, and hold all of it.
+pub fn own_head(uri: &http::Uri, headers: &HeaderMap) -> (http::Uri, HeaderMap) {
+    let copied = headers.iter().map(|(name, value)| {
+        let mut copy = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+        copy.set_sensitive(value.is_sensitive());
+        (name.clone(), copy)
+    });
+    let uri = uri.to_string().parse().unwrap_or_else(|_| uri.clone());
+    (uri, copied.collect())
+}
+
 /// Reads a body to its end.
 pub async fn read_body(body: RequestBody) -> Result<Bytes, Status> {
     match Limited::new(body, BODY_BYTES_MAX).collect().await {
@@ -209,6 +221,22 @@ mod tests {
         let many: Vec<String> = (0..100).map(|n| format!("{n:0>300}")).collect();
         let headers = warning_headers(&many);
         assert!(headers.len() > 10 && headers.iter().map(|h| h.len()).sum::<usize>() < 2 * WARNING_TOTAL_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_head_of_its_own_says_the_same() {
+        let uri: http::Uri = "/api/v1/pods?watch=true&labelSelector=a%3Db".parse().unwrap();
+        let pairs = [("accept", "a"), ("accept", "b"), ("x-own", "ü")];
+        let headers: HeaderMap = pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.parse().unwrap(),
+                    HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(own_head(&uri, &headers), (uri, headers));
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! Connections: TLS with optional client certificates, HTTP/1.1 and HTTP/2 by ALPN, upgrades, and limits on all of it.
+//! Without ALPN it is HTTP/1.1, as with Go's servers.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::Shutdown;
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
@@ -32,6 +35,8 @@ mod verifier;
 use paced::Paced;
 pub use verifier::AnyClientCertificate;
 
+/// HTTP/2 in ALPN.
+const HTTP2: &[u8] = b"h2";
 /// Connections at once: a few thousand nodes with a handful each; past it new ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 16_384;
 /// How long the listener rests after an accept that failed. Nothing tells when descriptors are free again; a tight loop would
@@ -63,7 +68,7 @@ pub fn tls_config(certificates: Arc<dyn ResolvesServerCert>) -> Arc<ServerConfig
         .expect("invariant: ring has the default protocol versions")
         .with_client_cert_verifier(Arc::new(AnyClientCertificate::new(provider)))
         .with_cert_resolver(certificates);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
     Arc::new(config)
 }
 
@@ -208,30 +213,47 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let answer = handle(server.clone(), peer, request);
         async move { Ok::<_, std::convert::Infallible>(answer.await.map(Paced::new)) }
     });
-    let builder = http_builder();
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+    let stream = TokioIo::new(stream);
+    if is_http2 {
+        // Apart, because connections of HTTP/1.1 are smaller.
+        let connection = http2_builder().serve_connection(stream, service);
+        return Box::pin(run(connection, |connection| connection.graceful_shutdown(), shutdown)).await;
+    }
+    let connection = http1_builder().serve_connection(stream, service).with_upgrades();
+    run(connection, |connection| connection.graceful_shutdown(), shutdown).await
+}
+
+/// Serves a connection until one of both sides ends it. `end`: our side does, when what is at work is answered.
+async fn run<C>(connection: C, end: impl FnOnce(Pin<&mut C>), shutdown: Shutdown) -> Result<(), BoxError>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
     tokio::pin!(connection);
     tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+        ended = connection.as_mut() => return Ok(ended?),
+        () = shutdown.cancelled() => end(connection.as_mut()),
     }
     // Watches end by themselves when the server ends; whoever does not read their end is cut off.
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, connection).await {
-        Ok(ended) => ended,
+        Ok(ended) => Ok(ended?),
         Err(_) => Ok(()),
     }
 }
 
-fn http_builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn http1_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEADER_BYTES_MAX)
         .keep_alive(true);
     builder
-        .http2()
+}
+
+fn http2_builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX as u32)

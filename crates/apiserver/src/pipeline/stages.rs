@@ -21,7 +21,7 @@ use client::Body;
 
 use crate::aggregation::proxy;
 use crate::audit::{AnnounceError, Facts};
-use crate::call::{Call, RequestBody, is_long_running, read_body, warning_headers};
+use crate::call::{Call, RequestBody, is_long_running, own_head, read_body, warning_headers};
 use crate::connect::upgrade::Offer;
 use crate::flowcontrol::{Flow, Work, width};
 use crate::metrics::{LongRunning, RequestLabels};
@@ -301,6 +301,9 @@ async fn stages(
         parts.headers.insert("audit-id", id);
     }
     let upgrade = parts.extensions.remove::<Offer>();
+    if is_long_running(&attributes, &query) {
+        (parts.uri, parts.headers) = own_head(&parts.uri, &parts.headers);
+    }
     let call = Arc::new(Call {
         registry,
         server: server.clone(),
