@@ -47,6 +47,8 @@ pub struct WatchBatch<V> {
     pub events: Vec<Arc<Event<V>>>,
     /// Every event up to this revision has been delivered: resume from here.
     pub revision: Revision,
+    /// Whether others are there already.
+    pub more: bool,
 }
 
 /// A watch of a table. Costs its position and nothing else.
@@ -104,6 +106,7 @@ impl<V: Value> Cursor<V> {
         Ok((!events.is_empty()).then_some(WatchBatch {
             events,
             revision: self.revision,
+            more: !drained,
         }))
     }
 

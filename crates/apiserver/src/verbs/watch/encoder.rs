@@ -18,8 +18,8 @@ use crate::respond::{self, body, view};
 
 use super::frames::Word;
 
-/// Frames of at least this size are handed to the connection as they are, shared; smaller ones are copied together, since
-/// a copy costs less than a write of their own.
+/// Frames of at least this size are handed to the connection as they are, shared; smaller ones are copied together when there
+/// are several, since a copy costs less than a write of their own.
 const SHARED_FRAME_BYTES_MIN: usize = 16 * 1024;
 
 /// Makes frames in the negotiated shape.
@@ -55,12 +55,13 @@ impl Encoder {
     }
 
     /// An event that all watchers of the kind may see: made once for all that want this shape. Appends it to `out`, or
-    /// answers with it when it is large enough to be sent by itself.
+    /// answers with it when it is to be sent by itself: large enough, or alone.
     pub(super) fn event(
         &mut self,
         word: Word,
         object: &Arc<Object>,
         revision: u64,
+        alone: bool,
         out: &mut BytesMut,
     ) -> Result<Option<Bytes>, Status> {
         // Cells of a Table depend on the time (D1).
@@ -76,7 +77,7 @@ impl Encoder {
             write_object(&self.served, item, media, word, object, revision, &mut out)?;
             Ok(out.freeze())
         })?;
-        if frame.len() >= SHARED_FRAME_BYTES_MIN {
+        if alone || frame.len() >= SHARED_FRAME_BYTES_MIN {
             return Ok(Some(frame));
         }
         out.put_slice(&frame);

@@ -81,6 +81,7 @@ pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bo
         backlog: start.backlog.into_iter(),
         pending: Vec::new().into_iter(),
         raw: Vec::new(),
+        more: false,
         large: None,
         end_of_backlog: start.initial && options.bookmarks,
         next_bookmark,
@@ -212,6 +213,8 @@ struct Watcher {
     pending: std::vec::IntoIter<Seen>,
     /// Taken from the cursor and to be converted to the version that is watched.
     raw: Vec<Seen>,
+    /// Whether the cursor had more than it gave.
+    more: bool,
     /// A frame that is sent by itself, after what was encoded before it.
     large: Option<Bytes>,
     /// Whether the bookmark that ends the initial events is still owed.
@@ -248,7 +251,10 @@ impl Watcher {
             return Some(out.freeze());
         }
         loop {
-            if let Err(status) = self.convert().await {
+            // Apart, because it is seldom and takes more memory than all the rest.
+            if !self.raw.is_empty()
+                && let Err(status) = Box::pin(self.convert()).await
+            {
                 self.fail(&status, &mut out);
             }
             self.fill(&mut out);
@@ -310,12 +316,14 @@ impl Watcher {
         if let Some(event) = self.pending.next() {
             return Ok(Next::Event(event));
         }
-        if !self.raw.is_empty() {
+        // Whether something came meanwhile is asked once, by [`Watcher::wait`].
+        if !self.more || !self.raw.is_empty() {
             return Ok(Next::Nothing);
         }
         let Some(cursor) = self.cursor.as_mut() else {
             return Ok(Next::Nothing);
         };
+        self.more = false;
         match cursor.try_next() {
             Ok(None) => Ok(Next::Nothing),
             Ok(Some(batch)) => {
@@ -328,6 +336,7 @@ impl Watcher {
 
     /// Keeps what came from the cursor.
     fn take(&mut self, batch: WatchBatch<Stored>) {
+        self.more = batch.more;
         let seen = batch.events.iter().map(|event| {
             let (before, after) = event_objects(event);
             Seen {
@@ -345,9 +354,6 @@ impl Watcher {
 
     /// Brings what waits for it into the version that is watched, with one question for all.
     async fn convert(&mut self) -> Result<(), Status> {
-        if self.raw.is_empty() {
-            return Ok(());
-        }
         let mut raw = std::mem::take(&mut self.raw);
         let slots = || raw.iter().flat_map(|seen| [&seen.before, &seen.after]);
         let objects: Vec<Arc<Object>> = slots().flatten().cloned().collect();
@@ -429,7 +435,8 @@ impl Watcher {
             (Some(old), None) => (Word::Deleted, old),
         };
         let before = out.len();
-        self.large = self.encoder.event(word, &object, revision, out)?;
+        let alone = out.is_empty() && self.pending.len() == 0 && !self.more;
+        self.large = self.encoder.event(word, &object, revision, alone, out)?;
         let large = self.large.as_ref().map_or(0, Bytes::len);
         self.metrics.sent(out.len() - before + large);
         Ok(())
