@@ -21,6 +21,8 @@ use crate::mutation::{Mutation, mutated};
 /// First and longest wait before an engine that did not answer is asked again.
 const RETRY_INITIAL: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// So many records and more are built by all processors: below, starting threads costs what they save.
+const BUILT_TOGETHER_MIN: usize = 256;
 
 pub(super) struct Applier<V: Value> {
     shared: Arc<Shared<V>>,
@@ -152,7 +154,7 @@ impl<V: Value> Applier<V> {
         for commit in &batch.commits {
             // A stream that was reopened may begin with what is known.
             if commit.revision > state.revision || mutated(Mutation::StreamGoesBack) {
-                self.change(commit, Some(&state), &mut dirty);
+                self.change(commit, Some(&state), &mut dirty, &mut |record| self.entry(record));
                 revision = revision.max(commit.revision);
             }
         }
@@ -161,8 +163,15 @@ impl<V: Value> Applier<V> {
         }
     }
 
-    /// Applies one revision to the tables it touches. Those not yet in `dirty` are taken from `state`.
-    fn change(&self, commit: &Committed, state: Option<&State<V>>, dirty: &mut Dirty<V>) {
+    /// Applies one revision to the tables it touches. Those not yet in `dirty` are taken from `state`. `entry` is asked for each
+    /// record of such a table, in order.
+    fn change(
+        &self,
+        commit: &Committed,
+        state: Option<&State<V>>,
+        dirty: &mut Dirty<V>,
+        entry: &mut dyn FnMut(&Arc<Record>) -> Arc<Entry<V>>,
+    ) {
         for change in &commit.changes {
             let Some(core) = self.shared.route(&change.key) else {
                 continue;
@@ -185,7 +194,7 @@ impl<V: Value> Applier<V> {
             };
             let Some(working) = working else { continue };
             tracing::trace!(target: "walk", key = %change.key.escape_ascii(), "published to readers");
-            let after = change.after.as_ref().map(|record| self.entry(record));
+            let after = change.after.as_ref().map(&mut *entry);
             let before = match &after {
                 Some(entry) => working.map.insert(entry.clone()),
                 None => working.map.remove(&change.key),
@@ -210,6 +219,25 @@ impl<V: Value> Applier<V> {
         Arc::new(Entry {
             record: record.clone(),
             value: (self.shared.build)(record),
+        })
+    }
+
+    /// Builds many records, which takes most of the time that reading a store takes.
+    fn entries(&self, records: &[Arc<Record>]) -> Vec<Arc<Entry<V>>> {
+        let build = |records: &[Arc<Record>]| -> Vec<_> { records.iter().map(|record| self.entry(record)).collect() };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        if processors == 1 || records.len() < BUILT_TOGETHER_MIN {
+            return build(records);
+        }
+        std::thread::scope(|scope| {
+            let (first, others) = records.split_at(records.len().div_ceil(processors));
+            let others = others.chunks(first.len()).map(|part| scope.spawn(move || build(part)));
+            let others: Vec<_> = others.collect();
+            let mut entries = build(first);
+            for part in others {
+                entries.extend(part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            entries
         })
     }
 
@@ -298,7 +326,7 @@ impl<V: Value> Applier<V> {
         let slot = core.slot;
         let working = Working {
             core,
-            map: Map::from_sorted(records.iter().map(|record| self.entry(record)).collect()),
+            map: Map::from_sorted(self.entries(&records)),
             events: Vec::new(),
         };
         self.publish(revision, Dirty::from([(slot, working)]), Some(watches));
@@ -360,7 +388,7 @@ impl<V: Value> Applier<V> {
             };
             let (records, others) = rest.split_at(rest.partition_point(same));
             if let Some(working) = core.and_then(|core| dirty.get_mut(&core.slot)) {
-                working.map = Map::from_sorted(records.iter().map(|record| self.entry(record)).collect());
+                working.map = Map::from_sorted(self.entries(records));
             }
             rest = others;
         }
@@ -404,12 +432,21 @@ impl<V: Value> Applier<V> {
         while done < revision {
             let batch = stream.next().await?;
             done = done.max(batch.progress);
-            for commit in &batch.commits {
-                if commit.revision <= revision {
-                    self.change(commit, None, dirty);
-                }
-                done = done.max(commit.revision);
+            let wanted = || batch.commits.iter().filter(|commit| commit.revision <= revision);
+            let records = wanted().flat_map(|commit| &commit.changes).filter_map(|change| {
+                let core = self.shared.route(&change.key)?;
+                change.after.clone().filter(|_| dirty.contains_key(&core.slot))
+            });
+            let records: Vec<_> = records.collect();
+            let mut built = self.entries(&records).into_iter();
+            for commit in wanted() {
+                let mut next = |_: &Arc<Record>| built.next().expect("invariant: the same records are asked for");
+                self.change(commit, None, dirty, &mut next);
             }
+            done = batch
+                .commits
+                .iter()
+                .fold(done, |done, commit| done.max(commit.revision));
         }
         Ok(())
     }
