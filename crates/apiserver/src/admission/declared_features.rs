@@ -6,7 +6,7 @@
 use api::{GroupResource, Status, Value};
 use futures::future::BoxFuture;
 
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 
 /// What a node has to be able to do before the pod of an update may change so; sorted by name.
 const FEATURES: [(&str, fn(&Value, &Value) -> bool); 2] = [
@@ -22,6 +22,10 @@ pub struct NodeDeclaredFeatures;
 impl Plugin for NodeDeclaredFeatures {
     fn name(&self) -> &'static str {
         "NodeDeclaredFeatureValidator"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Validate
     }
 
     fn handles(&self, operation: Operation) -> bool {

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use api::{GroupResource, Status, Value, meta};
 use futures::future::BoxFuture;
 
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 
 /// What gets a class, and from where.
 pub struct DefaultClass {
@@ -80,6 +80,10 @@ impl DefaultClass {
 impl Plugin for DefaultClass {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Admit
     }
 
     fn handles(&self, operation: Operation) -> bool {

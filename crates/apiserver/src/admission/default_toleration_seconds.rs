@@ -6,7 +6,7 @@ use api::{Status, Value};
 use futures::future::BoxFuture;
 use serde_json::json;
 
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 
 /// How long a pod stays, in seconds: upstream's default for both flags.
 const TOLERATION_SECONDS: i64 = 300;
@@ -18,6 +18,10 @@ pub struct DefaultTolerationSeconds;
 impl Plugin for DefaultTolerationSeconds {
     fn name(&self) -> &'static str {
         "DefaultTolerationSeconds"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Admit
     }
 
     fn handles(&self, operation: Operation) -> bool {

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 
 /// How many keys a limit remembers when its configuration does not say: upstream's.
 const KEYS: usize = 4096;
@@ -161,6 +161,10 @@ fn source_and_object(event: &Value) -> String {
 impl Plugin for EventRateLimit {
     fn name(&self) -> &'static str {
         "EventRateLimit"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Validate
     }
 
     fn handles(&self, operation: Operation) -> bool {

@@ -13,7 +13,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::hook::{Hook, RETRY_PAUSE, ReadFile, Remembered, TIMEOUT, Target};
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 
 /// Upstream's defaults, and between which values others may be.
 const ALLOW_TTL: Duration = Duration::from_secs(5 * 60);
@@ -204,6 +204,10 @@ fn asked(review: &Review, pod: &Value, fields: &[&str]) -> Value {
 impl Plugin for ImagePolicyWebhook {
     fn name(&self) -> &'static str {
         "ImagePolicyWebhook"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Validate
     }
 
     fn handles(&self, operation: Operation) -> bool {

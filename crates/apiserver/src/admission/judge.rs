@@ -4,7 +4,7 @@
 use api::{Status, Value};
 use futures::future::BoxFuture;
 
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 
 /// A plug-in of that shape.
 pub(crate) trait Judge: Send + Sync {
@@ -23,6 +23,10 @@ pub(crate) trait Judge: Send + Sync {
 impl<J: Judge> Plugin for J {
     fn name(&self) -> &'static str {
         Judge::name(self)
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Validate
     }
 
     fn handles(&self, operation: Operation) -> bool {

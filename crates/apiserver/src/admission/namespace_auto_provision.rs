@@ -12,7 +12,7 @@ use client::{Client, Resource};
 use futures::future::BoxFuture;
 use serde_json::json;
 
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 use crate::request::{SYSTEM_MASTERS, UserInfo};
 use crate::transport::Own;
 
@@ -28,6 +28,10 @@ pub struct NamespaceAutoProvision {
 impl Plugin for NamespaceAutoProvision {
     fn name(&self) -> &'static str {
         "NamespaceAutoProvision"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Admit
     }
 
     fn handles(&self, operation: Operation) -> bool {

@@ -6,7 +6,7 @@
 use api::{GroupResource, Status, StatusCause, Value};
 use futures::future::BoxFuture;
 
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 
 /// Namespaces that the cluster cannot live without.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -17,6 +17,10 @@ pub struct NamespaceLifecycle;
 impl Plugin for NamespaceLifecycle {
     fn name(&self) -> &'static str {
         "NamespaceLifecycle"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Admit
     }
 
     fn handles(&self, operation: Operation) -> bool {

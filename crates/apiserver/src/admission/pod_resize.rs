@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use quota::amounts::{self, Amounts, List};
 
 use super::declared_features::node_of;
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 
 /// The plug-in.
 pub struct PodResizeValidator;
@@ -16,6 +16,10 @@ pub struct PodResizeValidator;
 impl Plugin for PodResizeValidator {
     fn name(&self) -> &'static str {
         "PodResizeValidator"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Validate
     }
 
     fn handles(&self, operation: Operation) -> bool {

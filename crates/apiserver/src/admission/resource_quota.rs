@@ -23,7 +23,7 @@ use quota::{
 use serde_json::json;
 
 use crate::cluster::Object;
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 
 /// Writers of this many namespaces are remembered before those that nobody waits for are forgotten.
 const TURNS_MAX: usize = 1024;
@@ -120,6 +120,10 @@ impl ResourceQuota {
 impl Plugin for ResourceQuota {
     fn name(&self) -> &'static str {
         "ResourceQuota"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Validate
     }
 
     fn handles(&self, operation: Operation) -> bool {

@@ -7,7 +7,7 @@ use api::{Status, Value};
 use futures::future::BoxFuture;
 use serde_json::json;
 
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 
 /// (resource, finalizer).
 const PROTECTED: [(&str, &str); 2] = [
@@ -21,6 +21,10 @@ pub struct StorageObjectInUseProtection;
 impl Plugin for StorageObjectInUseProtection {
     fn name(&self) -> &'static str {
         "StorageObjectInUseProtection"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Admit
     }
 
     fn handles(&self, operation: Operation) -> bool {

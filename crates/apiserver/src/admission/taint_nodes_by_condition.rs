@@ -6,7 +6,7 @@ use api::{Status, Value};
 use futures::future::BoxFuture;
 use serde_json::json;
 
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
@@ -16,6 +16,10 @@ pub struct TaintNodesByCondition;
 impl Plugin for TaintNodesByCondition {
     fn name(&self) -> &'static str {
         "TaintNodesByCondition"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Admit
     }
 
     fn handles(&self, operation: Operation) -> bool {

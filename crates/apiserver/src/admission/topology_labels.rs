@@ -5,7 +5,7 @@
 use api::{GroupResource, Status, Value, meta};
 use futures::future::BoxFuture;
 
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 
 const LABELS: [&str; 2] = ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"];
 
@@ -15,6 +15,10 @@ pub struct PodTopologyLabels;
 impl Plugin for PodTopologyLabels {
     fn name(&self) -> &'static str {
         "PodTopologyLabels"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Admit
     }
 
     fn handles(&self, operation: Operation) -> bool {

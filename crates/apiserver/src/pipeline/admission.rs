@@ -18,7 +18,7 @@ use crate::call::Call;
 use crate::cluster::{Cluster, Object};
 use crate::custom::Conversions;
 use crate::dial::ServiceDialer;
-use crate::metrics::DynamicMetrics;
+use crate::metrics::{DynamicMetrics, Step};
 use crate::registry::Registry;
 use crate::request::UserInfo;
 use crate::transport::Own;
@@ -196,6 +196,11 @@ pub trait Plugin: Send + Sync {
 
     /// Told once, when the server is there: how the plug-in asks it itself.
     fn started(&self, _own: &Own) {}
+
+    /// Whether the plug-in has that slot: one that has not is not asked there, and not counted.
+    fn has(&self, _step: Step) -> bool {
+        true
+    }
 
     /// Whether the plug-in wants to see that operation at all.
     fn handles(&self, _operation: Operation) -> bool {

@@ -9,6 +9,7 @@ mod reinvocation;
 mod span;
 mod stages;
 
+pub use crate::metrics::Step;
 pub use admission::{Annotation, Operation, Plugin, Review};
 pub use identity::{Anonymous, Authenticator, Authorizer, Credentials, Decision, Identity, RuleSet, TokenIssuer};
 pub use reinvocation::{Mutator, Reinvocation};

@@ -201,7 +201,7 @@ async fn guarded(
         Err(status) => return body::status(&status),
     };
     let due = (!long).then(|| began + deadline);
-    let what = format!("{} {}", request.method(), request.uri().path());
+    let what = (request.method().clone(), request.uri().clone());
     let stages = AssertUnwindSafe(stages(
         server,
         peer,
@@ -221,7 +221,8 @@ async fn guarded(
     match outcome {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => {
-            tracing::error!(request = %what, audit_id, "a request panicked");
+            let (method, uri) = what;
+            tracing::error!(request = %format_args!("{method} {}", uri.path()), audit_id, "a request panicked");
             let why = "This request caused apiserver to panic. Look in the logs for details.";
             body::status(&Status::internal(why))
         }

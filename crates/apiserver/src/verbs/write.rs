@@ -132,7 +132,7 @@ impl Write<'_> {
             .server
             .admission
             .iter()
-            .any(|plugin| plugin.handles(review.operation))
+            .any(|plugin| plugin.handles(review.operation) && plugin.has(Step::Admit))
         {
             return Ok(before.clone());
         }
@@ -250,11 +250,11 @@ impl<'a> Passage<'a> {
         }
     }
 
-    /// The plug-ins that want to see the operation, and their places.
+    /// The plug-ins that want to see the operation in this step, and their places.
     fn plugins(&self) -> impl Iterator<Item = (usize, &'a Arc<dyn Plugin>)> + use<'a> {
-        let operation = self.operation;
+        let (operation, step) = (self.operation, self.step);
         let all = self.call.server.admission.iter().enumerate();
-        all.filter(move |(_, plugin)| plugin.handles(operation))
+        all.filter(move |(_, plugin)| plugin.handles(operation) && plugin.has(step))
     }
 
     fn span(&self, plugin: &Arc<dyn Plugin>) -> tracing::Span {

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use super::certificates;
 use crate::authorization::node_of;
 use crate::cluster::Object;
-use crate::pipeline::{Authorizer, Operation, Plugin, Review};
+use crate::pipeline::{Authorizer, Operation, Plugin, Review, Step};
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Labels of the reserved domains that a kubelet may set on its Node.
@@ -87,6 +87,10 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 impl Plugin for NodeRestriction {
     fn name(&self) -> &'static str {
         "NodeRestriction"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Validate
     }
 
     fn handles(&self, operation: Operation) -> bool {

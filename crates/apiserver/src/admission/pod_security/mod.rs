@@ -15,7 +15,7 @@ use api::{GroupKind, GroupResource, Status, Value, meta};
 use futures::future::BoxFuture;
 
 use crate::cluster::Object;
-use crate::pipeline::{Operation, Plugin, Review};
+use crate::pipeline::{Operation, Plugin, Review, Step};
 use checks::{Violation, violations};
 use config::Exemptions;
 use policy::{Level, Policy, Rule};
@@ -61,6 +61,10 @@ pub struct PodSecurity {
 impl Plugin for PodSecurity {
     fn name(&self) -> &'static str {
         "PodSecurity"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Validate
     }
 
     fn handles(&self, operation: Operation) -> bool {

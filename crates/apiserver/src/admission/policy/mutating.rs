@@ -23,7 +23,7 @@ use crate::admission::dynamic::expression::{Compiler, Expression};
 use crate::admission::dynamic::input::{Input, Run, Visible};
 use crate::admission::dynamic::items;
 use crate::admission::dynamic::matching::{Matched, Seen, kind_of, normalized};
-use crate::pipeline::{Authorizer, Mutator, Operation, Plugin, Review};
+use crate::pipeline::{Authorizer, Mutator, Operation, Plugin, Review, Step};
 
 /// The plug-in.
 pub struct MutatingPolicies {
@@ -106,6 +106,10 @@ impl MutatingPolicies {
 impl Plugin for MutatingPolicies {
     fn name(&self) -> &'static str {
         "MutatingAdmissionPolicy"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Admit
     }
 
     fn handles(&self, operation: Operation) -> bool {

@@ -20,7 +20,7 @@ use crate::admission::dynamic::expression::{Compiler, Expression};
 use crate::admission::dynamic::input::{Input, Run, Visible};
 use crate::admission::dynamic::items;
 use crate::admission::dynamic::matching::{Matched, Seen};
-use crate::pipeline::{Authorizer, Plugin, Review};
+use crate::pipeline::{Authorizer, Plugin, Review, Step};
 
 /// Longer messages of expressions are not taken (upstream's `MaxEvaluatedMessageExpressionSizeBytes`).
 const MESSAGE_BYTES_MAX: usize = 5 * 1024;
@@ -214,6 +214,10 @@ async fn prepare(
 impl Plugin for ValidatingPolicies {
     fn name(&self) -> &'static str {
         "ValidatingAdmissionPolicy"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Validate
     }
 
     fn validate<'a>(

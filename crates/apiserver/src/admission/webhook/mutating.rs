@@ -24,7 +24,7 @@ use super::source::{Source, Webhook, Webhooks};
 use crate::admission::dynamic::answers::Answers;
 use crate::admission::dynamic::matching::{Matched, Seen, kind_of, normalized};
 use crate::audit::Level;
-use crate::pipeline::{Authorizer, Mutator, Plugin, Review};
+use crate::pipeline::{Authorizer, Mutator, Plugin, Review, Step};
 
 /// Prefixes of annotations: whether a webhook changed the object, with which patch, and that it failed and was ignored.
 const MUTATION: &str = "mutation.webhook.admission.k8s.io/";
@@ -153,6 +153,10 @@ impl MutatingWebhooks {
 impl Plugin for MutatingWebhooks {
     fn name(&self) -> &'static str {
         "MutatingAdmissionWebhook"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Admit
     }
 
     fn admit<'a>(

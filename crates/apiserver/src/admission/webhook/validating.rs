@@ -16,7 +16,7 @@ use super::question::Objects;
 use super::source::{Source, Webhooks};
 use crate::admission::dynamic::answers::Answers;
 use crate::admission::dynamic::matching::{Matched, Seen};
-use crate::pipeline::{Authorizer, Plugin, Review};
+use crate::pipeline::{Authorizer, Plugin, Review, Step};
 
 /// The annotation of a webhook that failed and was ignored, with its place among those that were called.
 const FAILED_OPEN: &str = "failed-open.validating.webhook.admission.k8s.io/round_0_index_";
@@ -82,6 +82,10 @@ impl ValidatingWebhooks {
 impl Plugin for ValidatingWebhooks {
     fn name(&self) -> &'static str {
         "ValidatingAdmissionWebhook"
+    }
+
+    fn has(&self, step: Step) -> bool {
+        step == Step::Validate
     }
 
     fn validate<'a>(
