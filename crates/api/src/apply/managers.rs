@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::equal_but_managers;
 use super::set::FieldSet;
 use crate::{Map, Value};
 
@@ -225,31 +226,25 @@ pub fn is_reset(entries: &Value) -> bool {
 /// Puts the old `managedFields` back when the new object differs from the old one in nothing but their times: a write
 /// that changes nothing must write nothing. Both objects have to be in normal form.
 pub fn ignore_time_changes(new: &mut Value, old: &Value) {
-    let entries = |object: &Value| {
-        object["metadata"]["managedFields"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default()
+    let (of_new, of_old) = (&new["metadata"]["managedFields"], &old["metadata"]["managedFields"]);
+    let (Some(of_new), Some(of_old)) = (of_new.as_array(), of_old.as_array()) else {
+        return;
     };
-    let (new_entries, old_entries) = (entries(new), entries(old));
-    let timeless = |entries: &[Value]| -> Vec<Value> {
-        let mut entries = entries.to_vec();
-        for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
-            entry.remove("time");
-        }
-        entries
-    };
-    if new_entries.is_empty() || new_entries.len() != old_entries.len() || new_entries == old_entries {
+    if of_new.is_empty() || of_new.len() != of_old.len() || of_new == of_old {
         return;
     }
-    if timeless(&new_entries) != timeless(&old_entries) {
-        return;
+    let alike = |(new, old): (&Value, &Value)| match (new, old) {
+        (Value::Object(new), Value::Object(old)) => timeless(new).eq(timeless(old)),
+        _ => new == old,
+    };
+    if of_new.iter().zip(of_old).all(alike) && equal_but_managers(new, old) {
+        new["metadata"]["managedFields"] = old["metadata"]["managedFields"].clone();
     }
-    let old_fields = Value::Array(old_entries);
-    let new_fields = std::mem::replace(&mut new["metadata"]["managedFields"], old_fields);
-    if new != old {
-        new["metadata"]["managedFields"] = new_fields;
-    }
+}
+
+/// An entry but for its time.
+fn timeless(entry: &Map) -> impl Iterator<Item = (&String, &Value)> {
+    entry.iter().filter(|(key, _)| *key != "time")
 }
 
 #[cfg(test)]

@@ -93,7 +93,75 @@ pub fn kind_word(value: &Value) -> &'static str {
 
 /// The value as compact JSON with sorted keys, `<`, `>` and `&` as they are.
 pub fn encode(value: &Value) -> Vec<u8> {
-    serde_json::to_vec(value).expect("invariant: a tree of values always serialises")
+    let mut out = Vec::new();
+    write(value, &mut out);
+    out
+}
+
+/// Appends what [`encode`] makes. It is what `serde_json` makes, which looks at each byte of a text by itself.
+pub fn write(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::String(text) => write_text(text, out),
+        Value::Object(map) => {
+            out.push(b'{');
+            for (index, (key, value)) in map.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                write_text(key, out);
+                out.push(b':');
+                write(value, out);
+            }
+            out.push(b'}');
+        }
+        Value::Array(items) => {
+            out.push(b'[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                write(item, out);
+            }
+            out.push(b']');
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {
+            serde_json::to_writer(out, value).expect("invariant: a tree of values always serialises");
+        }
+    }
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    if plain_len(text.as_bytes()) < text.len() {
+        return serde_json::to_writer(out, text).expect("invariant: a text always serialises");
+    }
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
+/// How many bytes from the beginning stand for themselves in a JSON string: no quotes, backslashes and control characters.
+pub fn plain_len(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let is_special = |byte: u8| byte == b'"' || byte == b'\\' || byte < 0x20;
+    let mut at = 0;
+    // Eight at a time: the high bit of the first special byte is left over (as in "Bit Twiddling Hacks", "determine if a word has
+    // a byte less than n"); those behind it may be wrong, and are not asked for.
+    while let Some(word) = bytes[at..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*word);
+        let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+        let quote = zero(word ^ (ONES * u64::from(b'"')));
+        let backslash = zero(word ^ (ONES * u64::from(b'\\')));
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let special = (quote | backslash | control) & HIGH_BITS;
+        if special != 0 {
+            return at + (special.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    let special = bytes[at..].iter().position(|&byte| is_special(byte));
+    special.map_or(bytes.len(), |special| at + special)
 }
 
 struct Parser<'a> {
@@ -336,9 +404,11 @@ impl Parser<'_> {
         let start = self.at;
         self.skip_plain();
         if self.peek() == Some(b'"') {
-            let text = String::from_utf8_lossy(&self.bytes[start..self.at]).into_owned();
+            let raw = &self.bytes[start..self.at];
+            // Nearly always; the other way looks at each character.
+            let text = std::str::from_utf8(raw).map(str::to_owned);
             self.at += 1;
-            return Ok(text);
+            return Ok(text.unwrap_or_else(|_| String::from_utf8_lossy(raw).into_owned()));
         }
         let mut raw = self.bytes[start..self.at].to_vec();
         loop {
@@ -367,11 +437,7 @@ impl Parser<'_> {
 
     /// Steps over bytes that stand for themselves.
     fn skip_plain(&mut self) {
-        let rest = &self.bytes[self.at..];
-        let plain = rest
-            .iter()
-            .position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20);
-        self.at += plain.unwrap_or(rest.len());
+        self.at += plain_len(&self.bytes[self.at..]);
     }
 
     fn escape(&mut self, raw: &mut Vec<u8>) -> Result<(), DecodeError> {
@@ -442,6 +508,33 @@ mod tests {
             .map(|decoded| &decoded.value)
             .map_err(|error| &*error.message);
         assert_eq!(got, expect.as_ref().map_err(|error| *error), "{text}");
+    }
+
+    #[test]
+    fn trees_are_written_as_serde_json_writes_them() {
+        let long = "an ordinary text of more than thirty-two bytes, ";
+        for value in [
+            json!(null),
+            json!([true, false, -1, 0, u64::MAX, i64::MIN, 1.5, -0.0, 1e300, 1e-7]),
+            json!({}),
+            json!([]),
+            json!({"": "", "b": [{}, []], "a\"": "\\", "\u{1}": "\n\r\t\u{8}\u{c}\u{1f}\u{7f}", "ü": "<&>\u{2028}😀"}),
+            json!({long: [long, format!("{long}\""), format!("{long}ü{long}\u{0}{long}")]}),
+        ] {
+            assert_eq!(encode(&value), serde_json::to_vec(&value).unwrap(), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_stands_for_itself_is_measured() {
+        for length in 0..100 {
+            let text = "x".repeat(length);
+            assert_eq!(plain_len(text.as_bytes()), length);
+            for special in ["\"", "\\", "\u{0}", "\u{1f}"] {
+                let all = format!("{text}{special}{}", "é".repeat(40));
+                assert_eq!(plain_len(all.as_bytes()), length, "{special:?}");
+            }
+        }
     }
 
     #[test]

@@ -158,6 +158,7 @@ fn quantity_of(value: &Value) -> Result<Quantity, DecodeError> {
 
 fn time(value: &mut Value, precision: Precision) -> Result<(), DecodeError> {
     match value {
+        Value::String(text) if precision == Precision::Seconds && is_canonical_time(text) => Ok(()),
         Value::String(text) => {
             let moment = Moment::parse(text, precision)?;
             if moment.is_zero() {
@@ -169,6 +170,26 @@ fn time(value: &mut Value, precision: Precision) -> Result<(), DecodeError> {
         }
         other => Err(into_go_value(kind(other), "string")),
     }
+}
+
+/// Whether a text is for sure a time as it is written. Metadata has several of them, and most are looked at again and again.
+fn is_canonical_time(text: &str) -> bool {
+    let two = |at: usize| {
+        text.get(at..at + 2)
+            .filter(|two| two.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let within = |at: usize, least: &str, most: &str| two(at).is_some_and(|two| (least..=most).contains(&two));
+    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'Z')];
+    text.len() == 20
+        && marks.iter().all(|(at, mark)| text.as_bytes()[*at] == *mark)
+        && within(0, "10", "99")
+        && within(2, "00", "99")
+        && within(5, "01", "12")
+        // What every month has.
+        && within(8, "01", "28")
+        && within(11, "00", "23")
+        && within(14, "00", "59")
+        && within(17, "00", "59")
 }
 
 fn int_or_string(value: &Value) -> Result<(), DecodeError> {

@@ -19,9 +19,10 @@ pub type NameRule = fn(name: &str, prefix: bool) -> Vec<String>;
 pub fn object_meta(metadata: &Value, namespaced: bool, name_rule: NameRule, path: &Path) -> ErrorList {
     let mut errors = Vec::new();
     let invalid = |field: &str, value: &str, prefix: bool| -> ErrorList {
-        let path = path.child(field);
         let broken = name_rule(value, prefix).into_iter();
-        broken.map(|detail| Error::invalid(&path, value, detail)).collect()
+        broken
+            .map(|detail| Error::invalid(&path.child(field), value, detail))
+            .collect()
     };
     let generate_name = text(metadata, "generateName");
     if !generate_name.is_empty() {
@@ -39,25 +40,41 @@ pub fn object_meta(metadata: &Value, namespaced: bool, name_rule: NameRule, path
 pub fn object_meta_common(metadata: &Value, namespaced: bool, path: &Path) -> ErrorList {
     let mut errors = Vec::new();
     let namespace = text(metadata, "namespace");
-    let namespace_path = path.child("namespace");
+    let namespace_path = || path.child("namespace");
     match (namespaced, namespace) {
-        (true, "") => errors.push(Error::required(&namespace_path, "")),
+        (true, "") => errors.push(Error::required(&namespace_path(), "")),
         (true, _) => {
             let broken = name_is_dns_label(namespace, false).into_iter();
-            errors.extend(broken.map(|detail| Error::invalid(&namespace_path, namespace, detail)));
+            errors.extend(broken.map(|detail| Error::invalid(&namespace_path(), namespace, detail)));
         }
         (false, "") => {}
-        (false, _) => errors.push(Error::forbidden(&namespace_path, "not allowed on this type")),
+        (false, _) => errors.push(Error::forbidden(&namespace_path(), "not allowed on this type")),
     }
-    errors.extend(non_negative(number(metadata, "generation"), &path.child("generation")));
-    errors.extend(labels(&metadata["labels"], &path.child("labels")));
-    errors.extend(annotations(&metadata["annotations"], &path.child("annotations")));
-    errors.extend(owner_references(
-        &metadata["ownerReferences"],
-        &path.child("ownerReferences"),
+    if number(metadata, "generation") < 0 {
+        errors.extend(non_negative(number(metadata, "generation"), &path.child("generation")));
+    }
+    errors.extend(maps_and_lists(
+        metadata,
+        &[
+            ("labels", labels),
+            ("annotations", annotations),
+            ("ownerReferences", owner_references),
+            ("finalizers", finalizers),
+            ("managedFields", managed_fields),
+        ],
+        path,
     ));
-    errors.extend(finalizers(&metadata["finalizers"], &path.child("finalizers")));
-    errors.extend(managed_fields(&metadata["managedFields"], &path.child("managedFields")));
+    errors
+}
+
+/// The rules of fields that are there; most objects have few of them.
+fn maps_and_lists(metadata: &Value, rules: &[(&str, fn(&Value, &Path) -> ErrorList)], path: &Path) -> ErrorList {
+    let mut errors = Vec::new();
+    for (field, rule) in rules {
+        if let Some(value) = metadata.get(field).filter(|value| !value.is_null()) {
+            errors.extend(rule(value, &path.child(field)));
+        }
+    }
     errors
 }
 
@@ -82,18 +99,25 @@ pub fn object_meta_update(new: &Value, old: &Value, path: &Path) -> ErrorList {
     }
     for field in ["name", "namespace", "uid"] {
         let (new, old) = (text(new, field), text(old, field));
-        errors.extend(immutable(&new.into(), &old.into(), &path.child(field)));
+        if new != old {
+            errors.extend(immutable(&new.into(), &old.into(), &path.child(field)));
+        }
     }
     for field in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
-        errors.extend(immutable(&new[field], &old[field], &path.child(field)));
+        if new[field] != old[field] {
+            errors.extend(immutable(&new[field], &old[field], &path.child(field)));
+        }
     }
-    errors.extend(labels(&new["labels"], &path.child("labels")));
-    errors.extend(annotations(&new["annotations"], &path.child("annotations")));
-    errors.extend(owner_references(
-        &new["ownerReferences"],
-        &path.child("ownerReferences"),
+    errors.extend(maps_and_lists(
+        new,
+        &[
+            ("labels", labels),
+            ("annotations", annotations),
+            ("ownerReferences", owner_references),
+            ("managedFields", managed_fields),
+        ],
+        path,
     ));
-    errors.extend(managed_fields(&new["managedFields"], &path.child("managedFields")));
     errors
 }
 
@@ -226,23 +250,26 @@ fn no_new_finalizers(new: &Value, old: &Value, path: &Path) -> ErrorList {
 pub fn managed_fields(entries: &Value, path: &Path) -> ErrorList {
     let mut errors = Vec::new();
     for (index, entry) in entries.as_array().into_iter().flatten().enumerate() {
-        let path = path.index(index);
+        let at = || path.index(index);
         match text(entry, "operation") {
-            "" => errors.push(Error::required(&path.child("operation"), "must not be empty")),
+            "" => errors.push(Error::required(&at().child("operation"), "must not be empty")),
             "Apply" | "Update" => {}
             other => {
                 let supported = ["Apply", "Update"];
-                errors.push(Error::not_supported(&path.child("operation"), other, &supported));
+                errors.push(Error::not_supported(&at().child("operation"), other, &supported));
             }
         }
         let kind = text(entry, "fieldsType");
         if !kind.is_empty() && kind != "FieldsV1" {
-            errors.push(Error::invalid(&path.child("fieldsType"), kind, "must be `FieldsV1`"));
+            errors.push(Error::invalid(&at().child("fieldsType"), kind, "must be `FieldsV1`"));
         }
-        errors.extend(field_manager(text(entry, "manager"), &path.child("manager")));
+        let manager = text(entry, "manager");
+        if !field_manager(manager, path).is_empty() {
+            errors.extend(field_manager(manager, &at().child("manager")));
+        }
         if text(entry, "subresource").len() > SUBRESOURCE_LENGTH_MAX {
             errors.push(Error::too_long(
-                &path.child("subresource"),
+                &at().child("subresource"),
                 SUBRESOURCE_LENGTH_MAX as i64,
             ));
         }

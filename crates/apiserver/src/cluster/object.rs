@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use api::codec::json;
 use api::sparse::Fields;
 use api::{Value, meta};
 
@@ -292,7 +293,7 @@ impl Object {
 pub fn to_stored(value: &Value) -> Bytes {
     let write = |value: &Value| {
         let mut bytes = Vec::with_capacity(TYPICAL_BYTES);
-        serde_json::to_writer(&mut bytes, value).expect("invariant: a tree has only text keys");
+        json::write(value, &mut bytes);
         Bytes::from(bytes)
     };
     if meta::resource_version(value).is_empty() {
@@ -375,6 +376,7 @@ impl<'a> Scanner<'a> {
     fn skip_string(&mut self) -> Option<()> {
         self.expect(b'"')?;
         loop {
+            self.at += json::plain_len(self.bytes.get(self.at..)?);
             match self.peek()? {
                 b'"' => {
                     self.at += 1;

@@ -32,7 +32,7 @@ pub fn indented(code: u16, value: &Value) -> Response<Body> {
 
 /// Encodes a tree without anything around it: as a part of something larger.
 pub fn encode(value: &Value) -> Vec<u8> {
-    serde_json::to_vec(value).expect("invariant: a tree has only text keys")
+    api::codec::json::encode(value)
 }
 
 /// Encodes a tree as an answer is written: on one line, with its end, or indented with two spaces, and then without a last
