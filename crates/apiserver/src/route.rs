@@ -21,7 +21,7 @@ pub async fn route(call: &Arc<Call>, request_body: RequestBody) -> Result<Respon
     if !matches!(call.method, Method::GET | Method::HEAD) {
         return Err(verbs::method_not_allowed());
     }
-    plain_path(call).await
+    Box::pin(plain_path(call)).await
 }
 
 async fn resource(call: &Arc<Call>, request_body: RequestBody) -> Result<Response<Body>, Status> {
@@ -39,7 +39,7 @@ async fn resource(call: &Arc<Call>, request_body: RequestBody) -> Result<Respons
         return verbs::serve(call, served, request_body).await;
     }
     match virtuals::find(group, version, plural) {
-        Some(entry) => reviews::serve(call, entry, request_body).await,
+        Some(entry) => Box::pin(reviews::serve(call, entry, request_body)).await,
         None => Err(Status::no_such_path()),
     }
 }

@@ -162,7 +162,9 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     socket: S,
     remote: SocketAddr,
 ) -> Result<(), BoxError> {
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await {
+    // Apart: what a handshake takes is given back after it.
+    let handshake = Box::pin(tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)));
+    let stream = match handshake.await {
         Ok(Ok(stream)) => stream,
         failed => {
             server.metrics.tls_handshake_errors.inc();
@@ -216,20 +218,19 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
     let stream = TokioIo::new(stream);
     if is_http2 {
-        // Apart, because connections of HTTP/1.1 are smaller.
-        let connection = http2_builder().serve_connection(stream, service);
-        return Box::pin(run(connection, |connection| connection.graceful_shutdown(), shutdown)).await;
+        let connection = Box::pin(http2_builder().serve_connection(stream, service));
+        return run(connection, |connection| connection.graceful_shutdown(), shutdown).await;
     }
-    let connection = http1_builder().serve_connection(stream, service).with_upgrades();
+    let connection = Box::pin(http1_builder().serve_connection(stream, service).with_upgrades());
     run(connection, |connection| connection.graceful_shutdown(), shutdown).await
 }
 
-/// Serves a connection until one of both sides ends it. `end`: our side does, when what is at work is answered.
-async fn run<C>(connection: C, end: impl FnOnce(Pin<&mut C>), shutdown: Shutdown) -> Result<(), BoxError>
+/// Serves a connection until one of both sides ends it. `end`: our side does, when what is at work is answered. The connection is
+/// boxed because a task has a place for whatever is handed on, again for each time.
+async fn run<C>(mut connection: Pin<Box<C>>, end: impl FnOnce(Pin<&mut C>), shutdown: Shutdown) -> Result<(), BoxError>
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    tokio::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
         () = shutdown.cancelled() => end(connection.as_mut()),

@@ -271,8 +271,8 @@ async fn stages(
             let Some(trail) = begin(&UserInfo::default(), None, &parts.headers) else {
                 return response;
             };
-            return match trail.announce().await {
-                Ok(()) => trail.follow(response, false).await,
+            return match Box::pin(trail.announce()).await {
+                Ok(()) => Box::pin(trail.follow(response, false)).await,
                 Err(error) => not_told(&parts.uri, error),
             };
         }
@@ -292,7 +292,7 @@ async fn stages(
         notes.iter().for_each(|(key, value)| trail.annotate(key, value));
     }
     if let Some(trail) = &audit
-        && let Err(error) = trail.announce().await
+        && let Err(error) = Box::pin(trail.announce()).await
     {
         return not_told(&parts.uri, error);
     }
@@ -338,7 +338,7 @@ async fn stages(
     }
     let response = traced(response, span);
     match call.audit.clone() {
-        Some(trail) => trail.follow(response, call.is_long_running()).await,
+        Some(trail) => Box::pin(trail.follow(response, call.is_long_running())).await,
         None => response,
     }
 }
@@ -511,7 +511,7 @@ async fn authorized(call: &Arc<Call>, body: RequestBody) -> Result<Response<Body
     }
     must_allow(decision, &call.user, &call.attributes)?;
     if let Some(entry) = call.server.aggregation.answers_for(&call.attributes.path) {
-        return Ok(proxy::serve(call, &entry, body).await);
+        return Ok(Box::pin(proxy::serve(call, &entry, body)).await);
     }
     let writes = !call.attributes.is_read_only() && !call.is_long_running();
     let body = match &call.audit {

@@ -10,6 +10,7 @@ pub mod write;
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use http::Response;
 use http_body_util::{BodyExt, Full};
 
@@ -79,20 +80,21 @@ async fn judge(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Res
         return Err(Status::no_such_path());
     };
     if subresource.role == SubresourceRole::Handler {
-        return connect::serve(call, served, body).await;
+        return Box::pin(connect::serve(call, served, body)).await;
     }
     if !subresource.verbs.contains(&&*attributes.verb) {
         return Err(method_not_allowed());
     }
-    match (subresource.role, &*attributes.verb) {
-        (SubresourceRole::View, "get") => read::get(call, served).await,
-        (SubresourceRole::View, "update") => mutate::update(call, served, body).await,
-        (SubresourceRole::View, "patch") => mutate::patch(call, served, body).await,
-        (SubresourceRole::Scale, "get") => scale::get(call, served).await,
-        (SubresourceRole::Scale, "update") => scale::update(call, served, body).await,
-        (SubresourceRole::Scale, "patch") => scale::patch(call, served, body).await,
-        _ => Err(method_not_allowed()),
-    }
+    let answer: Answer = match (subresource.role, &*attributes.verb) {
+        (SubresourceRole::View, "get") => Box::pin(read::get(call, served)),
+        (SubresourceRole::View, "update") => Box::pin(mutate::update(call, served, body)),
+        (SubresourceRole::View, "patch") => Box::pin(mutate::patch(call, served, body)),
+        (SubresourceRole::Scale, "get") => Box::pin(scale::get(call, served)),
+        (SubresourceRole::Scale, "update") => Box::pin(scale::update(call, served, body)),
+        (SubresourceRole::Scale, "patch") => Box::pin(scale::patch(call, served, body)),
+        _ => refused(method_not_allowed()),
+    };
+    answer.await
 }
 
 /// Whether the verb is only there inside a namespace: lists, watches and nothing else may span all of them.
@@ -104,25 +106,33 @@ fn needs_namespace(call: &Call) -> bool {
 /// apiserver/pkg/endpoints/deprecation.
 const ENDPOINTS_WARNING: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 
-async fn main(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
+/// A verb at work. Each has memory of its own: as a part of the request's the largest of them would be there, and moved, for
+/// all of them.
+type Answer<'a> = BoxFuture<'a, Result<Response<Body>, Status>>;
+
+fn refused(status: Status) -> Answer<'static> {
+    Box::pin(std::future::ready(Err(status)))
+}
+
+fn main<'a>(call: &'a Arc<Call>, served: &'a Arc<Served>, body: RequestBody) -> Answer<'a> {
     let verb = &*call.attributes.verb;
     if call.attributes.group.is_empty() && call.attributes.resource == "endpoints" {
         call.warn(ENDPOINTS_WARNING);
     }
     if !served.allows(verb) {
-        return Err(method_not_allowed());
+        return refused(method_not_allowed());
     }
     let named = !call.attributes.name.is_empty();
     match verb {
-        "get" if history::is_asked(call) => history::get(call, served).await,
-        "get" => read::get(call, served).await,
-        "list" => read::list(call, served).await,
-        "watch" => watch::watch(call, served).await,
-        "create" if !named => mutate::create(call, served, body).await,
-        "update" if named => mutate::update(call, served, body).await,
-        "patch" if named => mutate::patch(call, served, body).await,
-        "delete" => delete::delete(call, served, body).await,
-        "deletecollection" => delete::delete_collection(call, served, body).await,
-        _ => Err(method_not_allowed()),
+        "get" if history::is_asked(call) => Box::pin(history::get(call, served)),
+        "get" => Box::pin(read::get(call, served)),
+        "list" => Box::pin(read::list(call, served)),
+        "watch" => Box::pin(watch::watch(call, served)),
+        "create" if !named => Box::pin(mutate::create(call, served, body)),
+        "update" if named => Box::pin(mutate::update(call, served, body)),
+        "patch" if named => Box::pin(mutate::patch(call, served, body)),
+        "delete" => Box::pin(delete::delete(call, served, body)),
+        "deletecollection" => Box::pin(delete::delete_collection(call, served, body)),
+        _ => refused(method_not_allowed()),
     }
 }
