@@ -2,6 +2,8 @@
 //!
 //! The bookkeeping itself is `api::apply`; this file knows rows, versions and subresources.
 
+use std::borrow::Cow;
+
 use api::apply::{self, FieldSet, Request, Versions};
 use api::schema::SchemaRef;
 use api::{Status, Value, meta};
@@ -84,17 +86,15 @@ pub fn update(
     now: &str,
 ) -> Result<(), Status> {
     tracing::trace!(target: "walk", "its managers");
-    let seen = |tree: &Value| match served.is_hub() {
-        true => Ok(tree.clone()),
-        false => view::from_hub(served, tree.clone()),
-    };
-    let live = live.map(seen).transpose()?.unwrap_or_default();
     if served.is_hub() {
+        let live = live.unwrap_or(&Value::Null);
         with_request(served, subresource, manager, now, |request| {
-            apply::update(&live, object, request)
+            apply::update(live, object, request)
         });
         return Ok(());
     }
+    let seen = |tree: &Value| view::from_hub(served, tree.clone());
+    let live = live.map(seen).transpose()?.unwrap_or_default();
     let mut new = seen(object)?;
     with_request(served, subresource, manager, now, |request| {
         apply::update(&live, &mut new, request)
@@ -117,8 +117,8 @@ pub fn apply(
     now: &str,
 ) -> Result<Value, Status> {
     let live = match live {
-        Some(live) => view::from_hub(served, live.clone())?,
-        None => Value::Null,
+        Some(live) => view::seen(served, live)?,
+        None => Cow::Owned(Value::Null),
     };
     let manager = &options.field_manager;
     let applied = with_request(served, subresource, manager, now, |request| {

@@ -1,6 +1,8 @@
 //! What a reader sees of a stored object: the stored bytes themselves in the stored version, everything else derived on
 //! demand (D1).
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, BytesMut};
 
 use api::normalize::{UnknownFields, normalize};
@@ -26,6 +28,14 @@ pub fn write(served: &Served, object: &Object, revision: u64, out: &mut BytesMut
     }
     let tree = value(served, object, revision)?;
     serde_json::to_writer(out.writer(), &tree).map_err(Status::internal)
+}
+
+/// The same of an object that is only looked at: in the stored version it is there already.
+pub fn seen<'a>(served: &Served, tree: &'a Value) -> Result<Cow<'a, Value>, Status> {
+    match served.is_hub() && served.kind.custom.is_none() {
+        true => Ok(Cow::Borrowed(tree)),
+        false => from_hub(served, tree.clone()).map(Cow::Owned),
+    }
 }
 
 /// Converts a hub object to the served version.

@@ -137,7 +137,7 @@ pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
         _ => {
             let make = |live: Option<&Value>| {
                 let live = live.ok_or_else(|| Status::not_found(&served.resource(), write.name))?;
-                let seen = view::from_hub(served, live.clone())?;
+                let seen = view::seen(served, live)?;
                 let patched = document.patch(call, &served.schema, &seen, &options)?;
                 let mut object = view::to_hub(served, patched)?;
                 served.kind.row.set_defaults(&mut object);

@@ -126,7 +126,7 @@ impl Write<'_> {
     }
 
     /// What the mutating slot makes of an object, with everything again afterwards that a mutation can spoil.
-    async fn admit(&self, review: &Review, before: &Value, old: Option<&Value>) -> Result<Value, Status> {
+    async fn admit(&self, review: &Review, object: Value, old: Option<&Value>) -> Result<Value, Status> {
         if !self
             .call
             .server
@@ -134,22 +134,24 @@ impl Write<'_> {
             .iter()
             .any(|plugin| plugin.handles(review.operation) && plugin.has(Step::Admit))
         {
-            return Ok(before.clone());
+            return Ok(object);
         }
-        let shown = self.shown(before)?;
         let shown_old = old.map(|old| self.shown(old)).transpose()?;
-        let mut slot = Some(shown.clone().into_owned());
+        // Of `scale` it is the Scale that plug-ins see and may change.
+        let scale = (self.subresource == "scale").then(|| scale::scale_in(self.served, &object));
+        let (mut slot, whole) = match scale.transpose()? {
+            Some(scale) => (Some(scale), Some(object)),
+            None => (Some(object), None),
+        };
         run_admit(self.call, review, &mut slot, shown_old.as_deref()).await?;
         let mut object = slot.ok_or_else(|| Status::internal("an admission plug-in removed the object"))?;
-        if self.subresource == "scale" {
-            object = match object == *shown {
-                true => before.clone(),
-                false => scale::replicas_set_in(self.served, before, &object)?,
+        if let Some(whole) = whole {
+            object = match object == scale::scale_in(self.served, &whole)? {
+                true => whole,
+                false => scale::replicas_set_in(self.served, &whole, &object)?,
             };
         }
-        if object != *before {
-            self.settle(&mut object)?;
-        }
+        self.settle(&mut object)?;
         dedup_owners(self.call, &mut object, true);
         Ok(object)
     }

@@ -87,7 +87,7 @@ impl Write<'_> {
         if review.namespace.is_empty() && self.is_namespaces() {
             review.namespace = meta::name(object).to_owned();
         }
-        let mut object = self.admit(&review, object, None).await?;
+        let mut object = self.admit(&review, object.clone(), None).await?;
 
         let now = self.now();
         meta::set_text(&mut object, "creationTimestamp", &now);

@@ -96,7 +96,7 @@ impl Write<'_> {
             return self.store_update(live, &old, object, Reservation::none(), None).await;
         }
         let review = self.review(Operation::Update, self.name);
-        let mut object = self.admit(&review, &object, Some(&old)).await?;
+        let mut object = self.admit(&review, object, Some(&old)).await?;
         if forgets {
             forget_managers(&mut object);
         }
