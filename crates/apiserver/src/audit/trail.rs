@@ -19,6 +19,7 @@ use serde_json::json;
 use super::held::Held;
 use super::policy::Verdict;
 use super::{Auditor, Level, Stage, Strictness};
+use crate::respond::observed::observed;
 
 /// Objects of answers up to here are told; a larger one is left out and the event says so. A line of the log that nothing
 /// can read helps nobody; upstream's truncation begins at the same place (`--audit-log-truncate-max-event-size`).
@@ -146,14 +147,11 @@ impl Trail {
         }
         response.map(|body| {
             let trail = self.clone();
-            let body = body
-                .map_frame(move |frame| {
-                    if let Some(data) = frame.data_ref().filter(|_| keep) {
-                        trail.answer.lock().keep(data);
-                    }
-                    frame
-                })
-                .boxed_unsync();
+            let body = observed(body, move |frame| {
+                if let Some(data) = frame.data_ref().filter(|_| keep) {
+                    trail.answer.lock().keep(data);
+                }
+            });
             match holds {
                 true => Held::new(body, self).boxed_unsync(),
                 false => body,

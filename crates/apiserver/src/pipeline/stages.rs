@@ -28,6 +28,7 @@ use crate::metrics::{LongRunning, RequestLabels};
 use crate::registry::Registry;
 use crate::request::{Attributes, Query, UserInfo, parse};
 use crate::respond::negotiate::{Form, Media, Offers, Output, is_pretty, negotiate};
+use crate::respond::observed::held;
 use crate::respond::{self, body};
 use crate::server::Server;
 use crate::virtuals;
@@ -141,15 +142,6 @@ fn is_known(registry: &Registry, attributes: &Attributes) -> bool {
         Some(served) => subresource.is_empty() || served.subresource(subresource).is_some(),
         None => virtuals::find(group, version, resource).is_some(),
     }
-}
-
-/// A body that holds something until it is sent or given up.
-fn held(body: Body, what: impl Send + 'static) -> Body {
-    body.map_frame(move |frame| {
-        let _held = &what;
-        frame
-    })
-    .boxed_unsync()
 }
 
 /// An answer and its span, which lasts as long as the answer's body.

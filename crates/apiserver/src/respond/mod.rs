@@ -5,6 +5,7 @@ pub mod budget;
 pub mod item;
 pub mod list;
 pub mod negotiate;
+pub mod observed;
 pub mod table;
 pub mod view;
 
