@@ -465,13 +465,16 @@ impl Maker<'_> {
     /// Whether the answer to a deletion is what was deleted (upstream: `ReturnDeletedObject` of the registry).
     fn answers_with_object(&self) -> bool {
         let gvk = &self.resource.gvk;
-        match (&*gvk.group, &*gvk.kind) {
-            ("", "PersistentVolume" | "PersistentVolumeClaim" | "Pod" | "PodTemplate" | "ResourceQuota") => true,
-            ("", "Service" | "ServiceAccount") | ("resource.k8s.io", _) => true,
-            ("storage.k8s.io", "CSIDriver" | "CSINode" | "StorageClass") => true,
-            ("storage.k8s.io", "VolumeAttachment" | "VolumeAttributesClass") => true,
-            _ => false,
-        }
+        matches!(
+            (&*gvk.group, &*gvk.kind),
+            (
+                "",
+                "PersistentVolume" | "PersistentVolumeClaim" | "Pod" | "PodTemplate" | "ResourceQuota"
+            ) | ("", "Service" | "ServiceAccount")
+                | ("resource.k8s.io", _)
+                | ("storage.k8s.io", "CSIDriver" | "CSINode" | "StorageClass")
+                | ("storage.k8s.io", "VolumeAttachment" | "VolumeAttributesClass")
+        )
     }
 
     fn item(&self, verb: &str) -> Operation {

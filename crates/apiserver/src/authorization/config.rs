@@ -262,11 +262,9 @@ fn authorizers(config: &Value, read: &ReadFile, errors: &mut ErrorList) -> Vec<A
         check_name(name, &names, &path.child("name"), errors);
         names.push(name);
         let webhook = &authorizer["webhook"];
-        if kind != "Webhook" {
-            if !webhook.is_null() {
-                let why = "may only be specified when type=Webhook";
-                errors.push(Error::invalid(&path.child("webhook"), "non-null", why));
-            }
+        if kind != "Webhook" && !webhook.is_null() {
+            let why = "may only be specified when type=Webhook";
+            errors.push(Error::invalid(&path.child("webhook"), "non-null", why));
         }
         match kind {
             "Node" => all.push(AuthorizerConfiguration::Node),

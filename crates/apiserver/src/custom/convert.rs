@@ -141,7 +141,7 @@ impl Conversions {
     ///
     /// # Errors
     /// It cannot be converted.
-    pub async fn from_hub(&self, kind: &Kind, index: usize, object: Value) -> Result<Value, Status> {
+    pub async fn in_version(&self, kind: &Kind, index: usize, object: Value) -> Result<Value, Status> {
         match &kind.custom {
             Some(custom) => self.custom(custom, index, object).await,
             None => view::from_hub_version(kind, index, object),
@@ -152,7 +152,7 @@ impl Conversions {
     ///
     /// # Errors
     /// It cannot be converted.
-    pub async fn to_hub(&self, kind: &Kind, index: usize, object: Value) -> Result<Value, Status> {
+    pub async fn in_hub(&self, kind: &Kind, index: usize, object: Value) -> Result<Value, Status> {
         match &kind.custom {
             Some(custom) => self.custom(custom, custom.index_of(&kind.hub.version), object).await,
             None => view::to_hub_version(kind, index, object),

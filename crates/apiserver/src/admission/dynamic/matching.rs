@@ -282,7 +282,7 @@ impl Matched {
     pub async fn convert(&self, review: &Review, object: &Value) -> Result<Value, Status> {
         let kind = kind_of_resource(review);
         let mut seen = match (kind, self.version) {
-            (Some(kind), Some(index)) => review.conversions.from_hub(kind, index, object.clone()).await?,
+            (Some(kind), Some(index)) => review.conversions.in_version(kind, index, object.clone()).await?,
             _ => object.clone(),
         };
         if meta::gvk(&seen).kind.is_empty() {
@@ -309,7 +309,7 @@ impl Matched {
     pub async fn convert_back(&self, review: &Review, object: Value) -> Result<Value, Status> {
         let kind = kind_of_resource(review);
         match (kind, self.version) {
-            (Some(kind), Some(index)) => review.conversions.to_hub(kind, index, object).await,
+            (Some(kind), Some(index)) => review.conversions.in_hub(kind, index, object).await,
             _ => Ok(object),
         }
     }
