@@ -426,6 +426,11 @@ impl Running {
         }
     }
 
+    /// Until the APIServices of all that is built in are there and available: `/readyz` says so then.
+    pub async fn api_services_are_there(&self) {
+        self.server.aggregation.all_available().await;
+    }
+
     /// Stops serving a kind; its watches end, its objects stay stored. False: it was not served.
     pub async fn remove_row(&self, resource: &GroupResource) -> bool {
         let _one = self.rows.lock().await;

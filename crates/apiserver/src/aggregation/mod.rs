@@ -56,7 +56,7 @@ pub(crate) struct Aggregation {
     /// Who is told the names of APIServices that came, changed or went; always after the table says so.
     followers: Mutex<Vec<WorkQueue<String>>>,
     /// The APIServices of what is built in that were not seen to be available yet since the start.
-    awaited: Mutex<BTreeSet<String>>,
+    awaited: watch::Sender<BTreeSet<String>>,
     /// What is listed of other servers' group versions.
     discovered: discovery::Discovered,
     /// What other servers' group versions look like.
@@ -118,7 +118,7 @@ pub(crate) const HOOKS: [&str; 7] = [
 /// `makeAPIServiceAvailableHealthCheck`).
 pub(crate) fn completion() -> NamedCheck {
     NamedCheck::new("autoregister-completion", true, |server| {
-        let awaited = server.aggregation.awaited.lock();
+        let awaited = server.aggregation.awaited.borrow();
         if awaited.is_empty() {
             return Ok(());
         }
@@ -162,7 +162,7 @@ impl Aggregation {
             ways: Arc::new(ways),
             table: ArcSwap::default(),
             followers: Mutex::default(),
-            awaited: Mutex::default(),
+            awaited: watch::Sender::default(),
             discovered: discovery::Discovered::default(),
             specs: openapi::Specs::default(),
             metrics: AggregationMetrics::default(),
@@ -223,17 +223,25 @@ impl Aggregation {
 
     /// Awaits that these are there and available.
     fn await_available(&self, names: impl IntoIterator<Item = String>) {
-        self.awaited.lock().extend(names);
+        self.awaited.send_modify(|awaited| awaited.extend(names));
         self.see_available();
     }
 
+    /// Until none is awaited any more.
+    pub(crate) async fn all_available(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.awaited.subscribe().wait_for(BTreeSet::is_empty).await;
+    }
+
     fn see_available(&self) {
-        let mut awaited = self.awaited.lock();
-        if awaited.is_empty() {
-            return;
-        }
-        let table = self.table.load();
-        awaited.retain(|name| !table.get(name).is_some_and(|entry| entry.service.is_available));
+        self.awaited.send_if_modified(|awaited| {
+            let before = awaited.len();
+            if before > 0 {
+                let table = self.table.load();
+                awaited.retain(|name| !table.get(name).is_some_and(|entry| entry.service.is_available));
+            }
+            awaited.len() < before
+        });
     }
 
     /// Shows the newest certificate on new connections.

@@ -4,18 +4,15 @@
 //! few of a hundred thousand pods at once would end the process. So each is admitted by what it will take, and refused with
 //! 429 when those at work leave no room: clients come again. Invariant: what is admitted counts until its body is gone.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::Response;
-use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt as _;
 
 use api::Status;
-use client::{Body, TransportError};
+use client::Body;
+
+use super::observed::held;
 
 /// What whole answers may take together: a small part of what a server of a large cluster has, and enough for one Table of
 /// 10,000 pods beside another.
@@ -97,7 +94,7 @@ impl Admitted {
     pub fn with(self, answer: Response<Body>) -> Response<Body> {
         match self.budget {
             None => answer,
-            Some(_) => answer.map(|body| Counted { body, _part: self }.boxed_unsync()),
+            Some(_) => answer.map(|body| held(body, self)),
         }
     }
 }
@@ -107,32 +104,6 @@ impl Drop for Admitted {
         if let Some(budget) = &self.budget {
             budget.used.fetch_sub(self.bytes, Ordering::AcqRel);
         }
-    }
-}
-
-/// A body and its part of the budget.
-struct Counted {
-    body: Body,
-    _part: Admitted,
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = TransportError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, TransportError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

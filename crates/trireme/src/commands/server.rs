@@ -112,6 +112,7 @@ pub async fn run(arguments: Server, layout: &Layout) -> Result {
         api_port: plane.address().port(),
     };
     running.write(layout)?;
+    plane.settle().await;
     tell_ready(&ready)?;
     tracing::info!(address = %plane.address(), "the control plane is ready");
     let why = ends.next().await;

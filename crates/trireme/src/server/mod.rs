@@ -24,6 +24,7 @@ mod trusted;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use api::GroupResource;
 use apiserver::admission::Selection;
@@ -92,6 +93,9 @@ pub struct ControlPlane {
     address: SocketAddr,
     demo_port: Option<u16>,
 }
+
+/// A store on a slow disk has made the APIServices of a new cluster long before.
+const SETTLING_LIMIT: Duration = Duration::from_secs(10);
 
 // === impl ControlPlane ===
 
@@ -239,6 +243,15 @@ impl ControlPlane {
             address,
             demo_port,
         })
+    }
+
+    /// Until `/readyz` may say that it is ready, or a little longer than that takes. Whoever keeps it from it, like a webhook
+    /// that refuses every write, is to be found and changed by requests.
+    pub async fn settle(&self) {
+        let there = self.running.api_services_are_there();
+        if tokio::time::timeout(SETTLING_LIMIT, there).await.is_err() {
+            tracing::warn!("not all APIServices of what is built in are available: see kubectl get apiservices");
+        }
     }
 
     /// Serves etcd's API over the store: to read all of it, and to write outside of what is the API server's.
