@@ -1,6 +1,7 @@
 //! Connections: TLS with optional client certificates, HTTP/1.1 and HTTP/2 by ALPN, upgrades, and limits on all of it.
 //! Without ALPN it is HTTP/1.1, as with Go's servers.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -8,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::Shutdown;
-use http::Request;
+use futures::future::{Either, ready};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -27,11 +30,14 @@ use tokio_rustls::server::TlsStream;
 use crate::call::BodyError;
 use crate::connect::upgrade::{Offer, say_goodbye};
 use crate::pipeline::{Peer, handle};
+use crate::respond::body;
 use crate::server::{Running, Server};
 
+mod lingering;
 mod paced;
 mod verifier;
 
+use lingering::Lingering;
 use paced::Paced;
 pub use verifier::AnyClientCertificate;
 
@@ -46,7 +52,8 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the head of a request may take (upstream: `ReadHeaderTimeout`).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
-/// The largest head of a request, in bytes (upstream: Go's default of 1 MiB; nobody needs it).
+/// The largest head of a request, in bytes (upstream: Go's default of 1 MiB; nobody needs it). hyper looks at it between two
+/// reads, so a larger head that came at once gets through there: [`is_too_large`] looks again.
 const HEADER_BYTES_MAX: usize = 256 * 1024;
 /// Requests at once on one HTTP/2 connection (upstream: `--http2-max-streams-per-connection`): an informer a resource.
 const HTTP2_STREAMS_MAX: u32 = 250;
@@ -163,7 +170,10 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     remote: SocketAddr,
 ) -> Result<(), BoxError> {
     // Apart: what a handshake takes is given back after it.
-    let handshake = Box::pin(tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)));
+    let handshake = Box::pin(tokio::time::timeout(
+        HANDSHAKE_TIMEOUT,
+        acceptor.accept(Lingering::new(socket)),
+    ));
     let stream = match handshake.await {
         Ok(Ok(stream)) => stream,
         failed => {
@@ -196,13 +206,16 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 /// Serves a connection until it ends or becomes something else. `offered` is the last upgrade of it that could be taken.
 async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     server: Arc<Server>,
-    stream: TlsStream<S>,
+    stream: TlsStream<Lingering<S>>,
     remote: SocketAddr,
     certificates: Arc<Vec<CertificateDer<'static>>>,
     offered: &Arc<Mutex<Option<Offer>>>,
 ) -> Result<(), BoxError> {
     let (shutdown, offered) = (server.shutdown.clone(), offered.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
+        if is_too_large(&request) {
+            return Either::Left(ready(Ok(too_large())));
+        }
         if let Some(offer) = Offer::of(&mut request) {
             *offered.lock() = Some(offer.clone());
             request.extensions_mut().insert(offer);
@@ -213,7 +226,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         };
         let request = request.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync());
         let answer = handle(server.clone(), peer, request);
-        async move { Ok::<_, std::convert::Infallible>(answer.await.map(Paced::new)) }
+        Either::Right(async move { Ok::<_, Infallible>(answer.await.map(Paced::new)) })
     });
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
     let stream = TokioIo::new(stream);
@@ -223,6 +236,25 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     }
     let connection = Box::pin(http1_builder().serve_connection(stream, service).with_upgrades());
     run(connection, |connection| connection.graceful_shutdown(), shutdown).await
+}
+
+fn is_too_large(request: &Request<Incoming>) -> bool {
+    let uri = request.uri();
+    let line = uri.path().len() + uri.query().map_or(0, str::len);
+    let fields = request.headers().iter();
+    line + fields
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum::<usize>()
+        > HEADER_BYTES_MAX
+}
+
+/// Upstream's answer, which is Go's.
+fn too_large() -> Response<Paced> {
+    let mut answer = body::text(431, "431 Request Header Fields Too Large").map(Paced::new);
+    answer
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 /// Serves a connection until one of both sides ends it. `end`: our side does, when what is at work is answered. The connection is

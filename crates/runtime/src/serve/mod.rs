@@ -30,8 +30,13 @@ const STREAMS_MAX: u32 = 1000;
 #[derive(Clone)]
 struct Cri(Arc<Runtime>);
 
-/// Serves CRI on `socket` (mode 0600) until `shutdown`, with the streaming server beside it. Containers go on without.
-pub async fn serve(runtime: Arc<Runtime>, socket: &Path, shutdown: base::Shutdown) -> Result<()> {
+/// Opens `socket` (mode 0600), and serves CRI on it while what it returns is polled, until `shutdown`, with the streaming
+/// server beside it. Containers go on without.
+pub async fn serve(
+    runtime: Arc<Runtime>,
+    socket: &Path,
+    shutdown: base::Shutdown,
+) -> Result<impl Future<Output = ()> + Send + use<>> {
     if let Some(directory) = socket.parent() {
         std::fs::create_dir_all(directory).map_err(doing(directory.display()))?;
     }
@@ -48,20 +53,22 @@ pub async fn serve(runtime: Arc<Runtime>, socket: &Path, shutdown: base::Shutdow
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX),
     };
-    while let Some(accepted) = shutdown.until(listener.accept()).await {
-        let Ok((stream, _)) = accepted else { continue };
-        let (services, ends) = (services.clone(), shutdown.clone());
-        shutdown.spawn(async move {
-            let service = service_fn(move |request| services.clone().answer(request));
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.max_concurrent_streams(STREAMS_MAX);
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            // Event streams have no end of their own, and operations go on in their own tasks: connections are cut.
-            let _ = ends.until(connection).await;
-        });
-    }
-    let _ = std::fs::remove_file(socket);
-    Ok(())
+    let path = socket.to_owned();
+    Ok(async move {
+        while let Some(accepted) = shutdown.until(listener.accept()).await {
+            let Ok((stream, _)) = accepted else { continue };
+            let (services, ends) = (services.clone(), shutdown.clone());
+            shutdown.spawn(async move {
+                let service = service_fn(move |request| services.clone().answer(request));
+                let mut builder = http2::Builder::new(TokioExecutor::new());
+                builder.max_concurrent_streams(STREAMS_MAX);
+                let connection = builder.serve_connection(TokioIo::new(stream), service);
+                // Event streams have no end of their own, and operations go on in their own tasks: connections are cut.
+                let _ = ends.until(connection).await;
+            });
+        }
+        let _ = std::fs::remove_file(path);
+    })
 }
 
 /// The socket appears under its name when it can be connected to and only its owner may.

@@ -54,9 +54,8 @@ async fn host_of_an_engine() {
     let runtime = runtime::Runtime::open(crate::node::config(&dir, &cgroup))
         .await
         .unwrap();
-    runtime::serve(runtime, &dir.join("child.sock"), base::Shutdown::new())
-        .await
-        .unwrap();
+    let serving = runtime::serve(runtime, &dir.join("child.sock"), base::Shutdown::new());
+    serving.await.unwrap().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -63,8 +63,8 @@ impl Node {
     async fn serve(dir: tempfile::TempDir, cgroup: String, runtime: Arc<Runtime>) -> Node {
         let socket = dir.path().join("cri.sock");
         let shutdown = base::Shutdown::new();
-        let (served, stops, path) = (Arc::clone(&runtime), shutdown.clone(), socket.clone());
-        let server = tokio::spawn(async move { runtime::serve(served, &path, stops).await.unwrap() });
+        let serving = runtime::serve(Arc::clone(&runtime), &socket, shutdown.clone()).await;
+        let server = tokio::spawn(serving.unwrap());
         let channel = connect(&socket).await;
         Node {
             dir,

@@ -321,15 +321,7 @@ async fn start_runtime(
 }
 
 async fn serve_cri(runtime: &Arc<runtime::Runtime>, socket: &Path, shutdown: &Shutdown) -> Result {
-    let (runtime, path, stop) = (runtime.clone(), socket.to_owned(), shutdown.clone());
-    let (bound, is_bound) = tokio::sync::oneshot::channel::<()>();
-    shutdown.spawn(async move {
-        drop(bound);
-        if let Err(error) = runtime::serve(runtime, &path, stop).await {
-            tracing::error!(%error, "the runtime's socket is closed");
-        }
-    });
-    // The sender is dropped when the task runs; the client connects again until the socket is there.
-    let _ = is_bound.await;
+    let serving = runtime::serve(runtime.clone(), socket, shutdown.clone()).await;
+    shutdown.spawn(serving.doing("opening the runtime's socket")?);
     Ok(())
 }

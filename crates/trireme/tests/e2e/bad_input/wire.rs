@@ -232,7 +232,16 @@ fn what_is_no_http_1_is_refused() {
     block_on(async {
         let mut wrong = String::new();
         for (what, text, expect) in cases {
-            let answer = converse(wire.tls().await, text.as_bytes()).await;
+            let mut stream = wire.tls().await;
+            let answer = match expect {
+                "" => converse(stream, text.as_bytes()).await,
+                // Whoever says that this is all need not be answered: hyper looks for the end before it answers.
+                _ => {
+                    stream.write_all(text.as_bytes()).await.unwrap();
+                    stream.flush().await.unwrap();
+                    until_its_end(stream).await
+                }
+            };
             let good =
                 answer.starts_with(expect.as_bytes()) && (!expect.is_empty() || !answer.starts_with(b"HTTP/1.1 2"));
             if !good {
