@@ -11,6 +11,7 @@ mod key_files;
 pub(crate) mod keys;
 mod legacy;
 mod settings;
+mod tracking;
 
 pub use authenticator::{BoundObjects, Identity, TokenAuthenticator, TokenError};
 pub use claims::{Claims, KubernetesClaims, LegacyClaims, Reference, TokenBinding};
@@ -20,6 +21,8 @@ pub use jwt::{JwtError, Signer};
 pub use key_files::{SigningKey, VerifyingKey, verifying_keys};
 pub use legacy::SecretToken;
 pub use settings::TokenSettings;
+pub use tracking::UsedSecrets;
+pub(crate) use tracking::maintain;
 
 use jiff::Timestamp;
 

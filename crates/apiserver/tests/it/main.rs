@@ -22,6 +22,7 @@ mod requests;
 mod rows;
 mod sealing;
 mod secrecy;
+mod secret_tokens;
 mod services;
 mod watches;
 mod webhooks;

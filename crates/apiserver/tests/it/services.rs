@@ -168,7 +168,7 @@ fn keep(world: &World) -> base::Shutdown {
 }
 
 /// Waits until a watched object is as wanted.
-async fn until(api: &Api, path: &str, name: &str, enough: impl Fn(&str, &Value) -> bool) {
+pub async fn until(api: &Api, path: &str, name: &str, enough: impl Fn(&str, &Value) -> bool) {
     let mut watch = api
         .watch(&format!("{path}?watch=1&fieldSelector=metadata.name%3D{name}"))
         .await;
