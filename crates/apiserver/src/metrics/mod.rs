@@ -69,7 +69,7 @@ pub use pod_security::PodSecurityMetrics;
 use process::Process;
 pub use reads::{Reads, Sizes, WatchMetrics};
 pub use reloads::ReloadMetrics;
-pub use requests::{InFlight, LongRunning, OfAggregator, RequestLabels, Requests, scope};
+pub use requests::{HandedThrough, InFlight, LongRunning, OfAggregator, RequestLabels, Requests, scope};
 pub use sealing::{SealingMetrics, Transformation};
 pub use server_certificates::RefusedCertificates;
 pub use shared::{Shared, shared};

@@ -24,7 +24,7 @@ use crate::audit::{AnnounceError, Facts};
 use crate::call::{Call, RequestBody, is_long_running, own_head, read_body, warning_headers};
 use crate::connect::upgrade::Offer;
 use crate::flowcontrol::{Flow, Work, width};
-use crate::metrics::{LongRunning, RequestLabels};
+use crate::metrics::{HandedThrough, LongRunning, RequestLabels};
 use crate::registry::Registry;
 use crate::request::{Attributes, Query, UserInfo, parse};
 use crate::respond::negotiate::{Form, Media, Offers, Output, is_pretty, negotiate};
@@ -94,8 +94,9 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
                 open.clone(),
             );
             let response = work.await;
-            let goes_on = response.body().size_hint().exact().is_none();
-            let labels = (open.is_none() && goes_on).then(|| asked.labels().clone());
+            let is_streamed = response.body().size_hint().exact().is_none();
+            let may_break_off = is_streamed || response.extensions().get::<HandedThrough>().is_some();
+            let labels = (open.is_none() && may_break_off).then(|| asked.labels().clone());
             server.metrics.requests.answered(asked, &response, started.elapsed());
             match (open, labels) {
                 (Some(open), _) => response.map(|body| held(body, open)),

@@ -16,6 +16,7 @@ mod faults;
 mod flow;
 mod identity;
 mod lists;
+mod metrics;
 mod policies;
 mod quota;
 mod requests;

@@ -302,6 +302,16 @@ impl Api {
             .await
     }
 
+    /// What the metrics whose lines begin so are together.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let page = self.get("/metrics").await;
+        let page = String::from_utf8_lossy(&page.bytes);
+        let lines = page.lines().filter(|line| line.starts_with(series));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
     /// Creates a ConfigMap in `default`.
     pub async fn config_map(&self, name: &str, labels: Value) -> Value {
         let object = json!({"metadata": {"name": name, "labels": labels}, "data": {"k": "v"}});
