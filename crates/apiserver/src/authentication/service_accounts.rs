@@ -31,16 +31,28 @@ impl TokenKind for ServiceAccounts {
         token: &'a str,
         audiences: &'a [String],
     ) -> BoxFuture<'a, Result<Option<Identity>, Refusal>> {
-        let found = match self.tokens.authenticate(token, audiences, self.clock.now()) {
-            Ok(identity) => Ok(Some(told(identity))),
-            Err(TokenError::NotOurs) => Ok(None),
-            Err(error) => Err(refused(error)),
-        };
-        Box::pin(std::future::ready(found))
+        let found = self.tokens.authenticate(token, audiences, self.clock.now());
+        if let Err(error) = &found
+            && self.tokens.may_find_key(error)
+        {
+            return Box::pin(async move {
+                self.tokens.finds_key_of(token).await;
+                outcome(self.tokens.authenticate(token, audiences, self.clock.now()))
+            });
+        }
+        Box::pin(std::future::ready(outcome(found)))
     }
 
     fn knows_audiences(&self) -> bool {
         true
+    }
+}
+
+fn outcome(found: Result<tokens::Identity, TokenError>) -> Result<Option<Identity>, Refusal> {
+    match found {
+        Ok(identity) => Ok(Some(told(identity))),
+        Err(TokenError::NotOurs) => Ok(None),
+        Err(error) => Err(refused(error)),
     }
 }
 

@@ -17,6 +17,7 @@ mod conversions;
 mod credentials;
 mod dynamic;
 mod expressions;
+mod external_signers;
 mod features;
 mod flow;
 mod health;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
@@ -188,5 +189,10 @@ pub trait TokenIssuer: Send + Sync {
     /// `GET /openid/v1/jwks`: the public keys, when there are any.
     fn jwks(&self) -> Option<Value> {
         None
+    }
+
+    /// How long others may keep both.
+    fn max_age(&self) -> Duration {
+        Duration::ZERO
     }
 }

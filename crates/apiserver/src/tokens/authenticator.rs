@@ -123,6 +123,17 @@ impl TokenAuthenticator {
         }
     }
 
+    /// Whether a token that was refused because nobody knew its key may be asked about once more: see
+    /// [`TokenAuthenticator::finds_key_of`].
+    pub fn may_find_key(&self, error: &TokenError) -> bool {
+        *error == TokenError::Jwt(JwtError::UnknownKey) && self.signer.is_external()
+    }
+
+    /// Asks the external signer for its keys. Whether that of the token is among them now.
+    pub async fn finds_key_of(&self, token: &str) -> bool {
+        self.signer.finds_key_of(token).await
+    }
+
     /// The API server's own audiences.
     pub fn audiences(&self) -> &[String] {
         &self.signer.settings().audiences

@@ -12,6 +12,7 @@ mod encryption;
 mod etcd;
 mod every_kind;
 mod eviction;
+mod external_signer;
 mod faults;
 mod flow;
 mod identity;

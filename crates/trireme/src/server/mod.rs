@@ -132,7 +132,7 @@ impl ControlPlane {
             shutdown: components.clone(),
         };
         let flags = &settings.api_server;
-        let accounts = flags.service_accounts.read()?;
+        let accounts = flags.service_accounts.read()?.connected(&components).await?;
         let own_names = accounts.settings.clone();
         let (mut authentication, trusted) = authentication(flags, &own_names, &pki)?;
         let cleans = authentication.bootstrap_tokens;
