@@ -19,7 +19,7 @@ use crate::call::{Call, RequestBody, read_body};
 use crate::connect::pods;
 use crate::decode;
 use crate::options::WriteOptions;
-use crate::pipeline::{Decision, Review};
+use crate::pipeline::{Decision, Review, Told};
 use crate::request::{Attributes, UserInfo};
 use crate::respond;
 use crate::respond::negotiate::{Form, Offers, negotiate};
@@ -93,6 +93,7 @@ async fn token_review(call: &Call, review: &mut Value) -> Result<(), Status> {
     let mut status = Map::new();
     match outcome {
         Ok(Some(identity)) => {
+            tell(call, identity.told);
             status.insert("authenticated".into(), true.into());
             status.insert("user".into(), identity.user.to_value());
             if !identity.audiences.is_empty() {
@@ -102,13 +103,23 @@ async fn token_review(call: &Call, review: &mut Value) -> Result<(), Status> {
         Ok(None) => {
             status.insert("user".into(), json!({}));
         }
-        Err(why) => {
+        Err(refusal) => {
+            tell(call, refusal.told);
             status.insert("user".into(), json!({}));
-            status.insert("error".into(), why.into());
+            status.insert("error".into(), refusal.why.into());
         }
     }
     review["status"] = Value::Object(status);
     Ok(())
+}
+
+/// What there is to tell of a token is told to whoever asks about it, as if it was theirs: upstream's authenticators know
+/// the request only.
+fn tell(call: &Call, told: Told) {
+    if let Some(trail) = &call.audit {
+        told.notes.iter().for_each(|(key, value)| trail.annotate(key, value));
+    }
+    told.warnings.into_iter().for_each(|text| call.warn(text));
 }
 
 fn strings(list: &Value) -> Vec<String> {

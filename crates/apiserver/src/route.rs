@@ -10,6 +10,7 @@ use api::Status;
 use client::Body;
 
 use crate::call::{Call, RequestBody};
+use crate::pipeline::TokenIssuer;
 use crate::respond::body;
 use crate::{aggregation, backup, health, openapi, reviews, verbs, virtuals};
 
@@ -71,25 +72,28 @@ async fn plain_path(call: &Arc<Call>) -> Result<Response<Body>, Status> {
         ["openapi", "v3"] => openapi::v3_index(call).await,
         ["openapi", "v3", rest @ ..] => openapi::v3(call, &rest.join("/")).await,
         [".well-known", "openid-configuration"] => {
-            let tokens = call.server.tokens.as_ref();
-            optional(
-                tokens.and_then(|tokens| tokens.openid_configuration()),
-                "application/json",
-            )
+            let tokens = call.server.tokens.as_deref();
+            optional(tokens, |tokens| tokens.openid_configuration(), "application/json")
         }
         ["openid", "v1", "jwks"] => {
-            let tokens = call.server.tokens.as_ref();
-            optional(tokens.and_then(|tokens| tokens.jwks()), "application/jwk-set+json")
+            let tokens = call.server.tokens.as_deref();
+            optional(tokens, |tokens| tokens.jwks(), "application/jwk-set+json")
         }
         _ => Ok(body::text(404, "404 page not found\n")),
     }
 }
 
-/// What others read to verify tokens: they may keep it for an hour, as upstream tells them.
-fn optional(document: Option<api::Value>, media: &'static str) -> Result<Response<Body>, Status> {
-    let document = document.ok_or_else(Status::no_such_path)?;
+/// What others read to verify tokens: they may keep it for some time.
+fn optional(
+    tokens: Option<&dyn TokenIssuer>,
+    document: impl FnOnce(&dyn TokenIssuer) -> Option<api::Value>,
+    media: &'static str,
+) -> Result<Response<Body>, Status> {
+    let tokens = tokens.ok_or_else(Status::no_such_path)?;
+    let document = document(tokens).ok_or_else(Status::no_such_path)?;
     let mut answer = body::typed(200, media, body::encode(&document));
-    let kept = HeaderValue::from_static("public, max-age=3600");
+    let kept = format!("public, max-age={}", tokens.max_age().as_secs());
+    let kept = HeaderValue::try_from(kept).map_err(Status::internal)?;
     answer.headers_mut().insert(CACHE_CONTROL, kept);
     Ok(answer)
 }

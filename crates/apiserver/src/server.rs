@@ -31,6 +31,7 @@ use crate::registry::{Registry, RegistryError};
 use crate::respond::budget::{self, Budget};
 use crate::sealing::Sealing;
 use crate::storage::Storage;
+use crate::tokens::{self, UsedSecrets};
 use crate::transport::Own;
 
 /// Seats by default: upstream's 400 for reads and 200 for writes, which flow control puts together.
@@ -410,6 +411,12 @@ impl Running {
     pub fn keep_cluster_ips(&self, client: &client::Client, shutdown: &Shutdown) {
         allocation::maintain(&self.server, client, shutdown);
         self.hooks_ran(&["start-service-ip-repair-controllers"]);
+    }
+
+    /// Tells when tokens of Secrets were last used, and since when, until the end. The client is the server itself.
+    pub fn track_legacy_tokens(&self, used: &UsedSecrets, client: &client::Client, shutdown: &Shutdown) {
+        tokens::maintain(self.cluster(), used, client, self.server.clock.clone(), shutdown);
+        self.hooks_ran(&["start-legacy-token-tracking-controller"]);
     }
 
     /// Tells with the health checks that something was done after the start, as `poststarthook/NAME`: a name of upstream's, for

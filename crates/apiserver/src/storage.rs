@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use futures::future::BoxFuture;
 use store::{
-    CommitError, Cursor, Engine, Entry, Event, Guard, History, Interest, Operation, Put, Record, Replica, RingLimits,
-    Snapshot, Stamp, Table, Transaction, Value as StoreValue, WatchError, Watches,
+    CommitError, Cursor, Engine, Entry, Event, Guard, History, Interest, KeyRange, Operation, Put, Record, Replica,
+    RingLimits, Snapshot, Stamp, Table, Transaction, Value as StoreValue, WatchError, Watches,
 };
 
 use api::codec::protobuf;
@@ -267,6 +267,13 @@ impl Storage {
     /// The newest revision that readers see.
     pub fn revision(&self) -> u64 {
         self.replica.revision()
+    }
+
+    /// What stands under keys that are of no kind, as the store has it now.
+    pub async fn range(&self, range: KeyRange) -> Result<Vec<Arc<Record>>, Status> {
+        let answer = self.replica.engine().range(range, None).await;
+        let answer = answer.map_err(|error| Status::failure(Reason::ServiceUnavailable, error.to_string()))?;
+        Ok(answer.records)
     }
 
     /// One object.

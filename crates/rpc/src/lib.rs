@@ -15,6 +15,12 @@ pub mod cri;
 
 pub mod etcd;
 
+/// External signers of service accounts' tokens (`externaljwt` v1).
+#[allow(clippy::all, missing_docs)]
+#[rustfmt::skip]
+#[path = "generated/v1.rs"]
+pub mod external_jwt;
+
 /// The key management service of encryption at rest (KMS v2), and the envelope of what it seals.
 #[allow(clippy::all, missing_docs)]
 #[rustfmt::skip]

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::cri::AuthConfig;
 use crate::etcd::etcdserverpb::{AuthUserAddRequest, AuthenticateRequest, AuthenticateResponse};
+use crate::external_jwt::SignJwtResponse;
 use crate::kms::{DecryptResponse, EncryptRequest};
 
 impl fmt::Debug for AuthConfig {
@@ -26,6 +27,14 @@ impl fmt::Debug for EncryptRequest {
 impl fmt::Debug for DecryptResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DecryptResponse").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SignJwtResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignJwtResponse")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
     }
 }
 
@@ -86,7 +95,11 @@ mod tests {
             header: None,
             token: hidden(),
         };
-        let text = format!("{user:?} {asked:?} {answered:?}");
+        let signed = SignJwtResponse {
+            header: String::new(),
+            signature: hidden(),
+        };
+        let text = format!("{user:?} {asked:?} {answered:?} {signed:?}");
         assert!(text.contains("someone") && !text.contains("hidden"), "{text}");
     }
 }

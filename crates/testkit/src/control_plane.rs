@@ -10,7 +10,7 @@ use apiserver::cluster::Cluster;
 use apiserver::pipeline::Authorizer;
 use apiserver::pki::{Authority, Pair};
 use apiserver::request::{SYSTEM_MASTERS, UserInfo};
-use apiserver::tokens::{ClusterObjects, Issuer, Signer, TokenAuthenticator};
+use apiserver::tokens::{ClusterObjects, Issuer, Signer, TokenAuthenticator, UsedSecrets};
 use apiserver::{ApiServer, Config, Parts, Running, bootstrap};
 use base::disk::{Disk, SimDisk};
 use base::{Clock, Random, Shutdown};
@@ -40,6 +40,7 @@ pub struct ControlPlane {
     authority: Authority,
     address: SocketAddr,
     clock: Clock,
+    used_secrets: UsedSecrets,
 }
 
 /// A store engine on a disk: a simulated one, whose power a test can cut, or any other.
@@ -76,7 +77,8 @@ impl ControlPlane {
         let authority = Authority::generate("kubernetes", clock.now(), random.fork())?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let running = start_api(store.clone(), &authority, address, &clock, &random).await?;
+        let used_secrets = UsedSecrets::default();
+        let running = start_api(store.clone(), &authority, address, &used_secrets, (&clock, &random)).await?;
         let plane = ControlPlane {
             running,
             store,
@@ -84,6 +86,7 @@ impl ControlPlane {
             authority,
             address,
             clock,
+            used_secrets,
         };
         bootstrap::ensure(&plane.administrator(), &ADDRESSES).await?;
         plane.running.hooks_ran(&bootstrap::HOOKS);
@@ -175,6 +178,8 @@ impl ControlPlane {
     fn start_components(&self, random: &Random) {
         let own = self.client(UserInfo::new("system:apiserver", [SYSTEM_MASTERS]));
         self.running.keep_cluster_ips(&own, &self.components);
+        self.running
+            .track_legacy_tokens(&self.used_secrets, &own, &self.components);
         self.running.keep_api_services(&own, &self.components);
         let manager = self.client(UserInfo::new::<String>("system:kube-controller-manager", []));
         let server = self.running.clone();
@@ -208,8 +213,8 @@ async fn start_api(
     store: Arc<Embedded>,
     authority: &Authority,
     address: SocketAddr,
-    clock: &Clock,
-    random: &Random,
+    used_secrets: &UsedSecrets,
+    (clock, random): (&Clock, &Random),
 ) -> anyhow::Result<Running> {
     let signer = Arc::new(Signer::from_pem(
         &rcgen::KeyPair::generate()?.serialize_pem(),
@@ -219,12 +224,13 @@ async fn start_api(
     let policy = bootstrap::policy::objects().map_err(anyhow::Error::msg)?;
     let is_node_role = |object: &&Value| object["kind"] == "ClusterRole" && object["metadata"]["name"] == "system:node";
     let node_role = policy.iter().find(is_node_role).cloned().context("no role for nodes")?;
-    let (parts_clock, parts_random) = (clock.clone(), random.fork());
+    let (parts_clock, parts_random, used_secrets) = (clock.clone(), random.fork(), used_secrets.clone());
     let parts = move |cluster: Arc<dyn Cluster>| {
         let rbac = Arc::new(Rbac::new(&*cluster));
         let node = Arc::new(NodeAuthorizer::new(&*cluster, &node_role));
         let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![node, rbac.clone()]));
         let tokens = TokenAuthenticator::new(signer.clone(), Arc::new(ClusterObjects(cluster.clone())));
+        let tokens = tokens.with_used(&used_secrets);
         Parts {
             authenticator: Arc::new(Authentication::new(certificates, tokens, parts_clock.clone())),
             admission: apiserver::admission::plugins(rbac, authorizer.clone(), parts_random, &Default::default()),

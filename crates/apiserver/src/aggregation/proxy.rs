@@ -18,7 +18,7 @@ use super::remote::{Remote, tell_user, url};
 use crate::call::{Call, RequestBody};
 use crate::connect::proxy::{CORS, append_forwarded_for, copy_headers};
 use crate::connect::upgrade;
-use crate::metrics::OfAggregator;
+use crate::metrics::{HandedThrough, OfAggregator};
 use crate::respond::body;
 
 /// How long discovery of a group version may take: many clients wait for it. Source: `aggregatedDiscoveryTimeout`.
@@ -117,6 +117,7 @@ async fn hand_through(call: &Arc<Call>, remote: &Remote, body: RequestBody) -> R
     *answer.status_mut() = head.status;
     copy_headers(&head.headers, answer.headers_mut());
     CORS.iter().for_each(|name| drop(answer.headers_mut().remove(*name)));
+    answer.extensions_mut().insert(HandedThrough);
     Ok(answer)
 }
 

@@ -5,13 +5,15 @@
 //! when the commit happened, so two writes that race never get the same thing. Invariant: everything that a stored
 //! Service has is in the table. With several servers on one store, each follows what the others write, and an object for
 //! each address ([`objects`]) and a key for each port, written with the Service, let one of two writes within the same
-//! moment win. [`repair`] keeps Services and IPAddresses together, [`default_range`] the ServiceCIDR of the flags.
+//! moment win. [`repair`] keeps Services and IPAddresses together, [`port_repair`] Services and those keys, [`default_range`] the
+//! ServiceCIDR of the flags.
 //!
 //! Source: `k8s.io/kubernetes/pkg/registry/core/service/{storage/alloc.go,ipallocator,portallocator}`.
 
 mod addresses;
 mod default_range;
 mod objects;
+mod port_repair;
 mod ports;
 mod ranges;
 mod repair;
@@ -40,9 +42,11 @@ use ranges::{Ranges, usable};
 pub use default_range::default_service_cidr;
 pub use reservation::Reservation;
 
-/// Below it stands a key for each port that a write has given, with the Service that has it. Older ones have none.
-/// Upstream's allocators keep their bitmaps under such names; no kind does.
-const CLAIMS: &str = "/registry/ranges";
+/// Below it stands a key for each port that is given, with the Service that has it. Upstream's allocators keep their bitmaps
+/// under such names; no kind does.
+const CLAIMED_PORTS: &str = "/registry/ranges/servicenodeports/";
+/// Where keys of addresses stand that older versions wrote.
+const CLAIMED_ADDRESSES: &str = "/registry/ranges/serviceips/";
 /// How many are tried at random before the range is searched from there on.
 const RANDOM_TRIES: usize = 8;
 
@@ -61,8 +65,8 @@ pub enum Given {
 /// The key that stands for a port. Versions before the first IPAddress had one for each address too.
 fn claim(given: Given) -> Bytes {
     Bytes::from(match given {
-        Given::Address(address) => format!("{CLAIMS}/serviceips/{address}"),
-        Given::Port(port) => format!("{CLAIMS}/servicenodeports/{port}"),
+        Given::Address(address) => format!("{CLAIMED_ADDRESSES}{address}"),
+        Given::Port(port) => format!("{CLAIMED_PORTS}{port}"),
     })
 }
 
@@ -94,6 +98,7 @@ impl fmt::Debug for Allocator {
 pub fn maintain(server: &Arc<Server>, client: &client::Client, shutdown: &base::Shutdown) {
     default_range::start(server, client, shutdown);
     repair::start(server, client, shutdown);
+    port_repair::start(server, client, shutdown);
 }
 
 fn is_services(kind: &Kind) -> bool {
@@ -166,6 +171,23 @@ impl Allocator {
     /// The range of the flags.
     pub fn default_range(&self) -> Ipv4Net {
         self.default_range
+    }
+
+    /// The node ports that are given.
+    fn node_ports(&self) -> &Range<u16> {
+        &self.node_ports
+    }
+
+    /// Takes a port for a stored Service that has it, if it is free.
+    fn hold_port(&self, port: u16, namespace: &str, name: &str) {
+        // What the Service gives back meanwhile is given back after this.
+        let mut taken = self.taken.lock();
+        let service = self.cluster.get(&repair::services(), namespace, name);
+        if service.is_some_and(|service| ports::of(&service.value()).contains(&port)) {
+            taken
+                .entry(Given::Port(port))
+                .or_insert_with(|| format!("{namespace}/{name}"));
+        }
     }
 
     /// Takes what a stored Service has (at start).

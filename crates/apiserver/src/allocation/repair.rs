@@ -41,7 +41,7 @@ enum Key {
     Address(String),
 }
 
-fn services() -> GroupResource {
+pub(super) fn services() -> GroupResource {
     GroupResource {
         group: String::new(),
         resource: "services".into(),
@@ -50,18 +50,18 @@ fn services() -> GroupResource {
 
 /// What is wrong: a reason and a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Finding {
-    reason: &'static str,
-    message: String,
+pub(super) struct Finding {
+    pub reason: &'static str,
+    pub message: String,
 }
 
 impl Finding {
-    /// What it is among upstream's metrics of its older repair, which has fewer words.
-    fn kind(&self) -> &'static str {
+    /// What it is among upstream's metrics of its older repair, which has fewer words, and of ports.
+    pub(super) fn kind(&self) -> &'static str {
         match self.reason {
-            "ClusterIPOutOfRange" => "outOfRange",
-            "ClusterIPNotAllocated" => "repair",
-            "ClusterIPAlreadyAllocated" => "duplicate",
+            "ClusterIPOutOfRange" | "PortOutOfRange" => "outOfRange",
+            "ClusterIPNotAllocated" | "PortNotAllocated" => "repair",
+            "ClusterIPAlreadyAllocated" | "PortAlreadyAllocated" => "duplicate",
             "IPAddressNotAllocated" => "leak",
             _ => "invalid",
         }
@@ -339,11 +339,16 @@ impl Repair {
 
     fn tell(&self, resource: &Resource, object: &Value, finding: Finding) {
         self.server.allocator.metrics().found(finding.kind());
-        let metadata = Metadata::deserialize(&object["metadata"]).unwrap_or_default();
-        let about = ObjectReference::to(resource, &metadata);
-        tracing::warn!(object = %meta::name(object), message = finding.message, "cluster IPs");
-        self.recorder.warning(about, finding.reason, finding.message);
+        record(&self.recorder, resource, object, finding, "cluster IPs");
     }
+}
+
+/// An event, and a line of the log.
+pub(super) fn record(recorder: &Recorder, resource: &Resource, object: &Value, finding: Finding, of: &str) {
+    let metadata = Metadata::deserialize(&object["metadata"]).unwrap_or_default();
+    let about = ObjectReference::to(resource, &metadata);
+    tracing::warn!(object = %meta::name(object), message = finding.message, "{of}");
+    recorder.warning(about, finding.reason, finding.message);
 }
 
 /// Starts to keep them together.
@@ -458,6 +463,9 @@ mod tests {
             ("ClusterIPAlreadyAllocated", "duplicate"),
             ("IPAddressNotAllocated", "leak"),
             ("IPAddressWrongReference", "invalid"),
+            ("PortNotAllocated", "repair"),
+            ("PortOutOfRange", "outOfRange"),
+            ("PortAlreadyAllocated", "duplicate"),
         ] {
             let finding = Finding {
                 reason,

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::TokenKind;
 use crate::cluster::Cluster;
-use crate::pipeline::Identity;
+use crate::pipeline::{Identity, Refusal};
 use crate::request::UserInfo;
 
 /// The namespace of the Secrets.
@@ -67,7 +67,7 @@ impl BootstrapTokens {
 }
 
 impl TokenKind for BootstrapTokens {
-    fn authenticate<'a>(&'a self, token: &'a str, _: &'a [String]) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+    fn authenticate<'a>(&'a self, token: &'a str, _: &'a [String]) -> BoxFuture<'a, Result<Option<Identity>, Refusal>> {
         let found = self.find(token).map(|user| Identity {
             user,
             ..Identity::default()

@@ -32,7 +32,7 @@ pub use token_file::TokenFile;
 pub use webhook::{TOKEN_TTL, TokenReviewVersion, WebhookTokens};
 
 use self::service_accounts::ServiceAccounts;
-use crate::pipeline::{Authenticator, Credentials, Identity};
+use crate::pipeline::{Authenticator, Credentials, Identity, Refusal, Told};
 use crate::request::UserInfo;
 use crate::tokens::TokenAuthenticator;
 
@@ -47,7 +47,7 @@ pub trait TokenKind: Send + Sync {
         &'a self,
         token: &'a str,
         audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<Identity>, String>>;
+    ) -> BoxFuture<'a, Result<Option<Identity>, Refusal>>;
 
     /// Whether its tokens say for whom they are. All others are for the API server alone, and nobody has to look whether they
     /// are: they are not asked about when none of its own audiences is wanted.
@@ -107,7 +107,7 @@ impl Authentication {
         self
     }
 
-    async fn request(&self, credentials: Credentials<'_>) -> Result<Option<Identity>, String> {
+    async fn request(&self, credentials: Credentials<'_>) -> Result<Option<Identity>, Refusal> {
         tracing::trace!(target: "walk", "who asks");
         let (chain, headers, now) = (credentials.peer_certificates, credentials.headers, self.clock.now());
         let of_user = |user: UserInfo| Identity {
@@ -119,27 +119,27 @@ impl Authentication {
             match proxy.authenticate(chain, headers, now) {
                 Ok(Some(user)) => return Ok(Some(of_user(user))),
                 Ok(None) => {}
-                Err(why) => refusals.push(why),
+                Err(why) => refusals.push(why.into()),
             }
         }
         match self.certificates.authenticate(chain, now) {
             Ok(Some(user)) => return Ok(Some(of_user(user))),
             Ok(None) => {}
-            Err(why) => refusals.push(why),
+            Err(why) => refusals.push(why.into()),
         }
         if let Some(token) = bearer::of_header(headers) {
             match self.token(token, &self.own_audiences).await {
                 Ok(identity) => return Ok(Some(identity)),
-                Err(why) => refusals.push(why),
+                Err(refusal) => refusals.push(refusal),
             }
         }
         match bearer::of_websocket(headers) {
             Ok(Some(token)) => match self.token(&token, &self.own_audiences).await {
                 Ok(identity) => return Ok(Some(identity)),
-                Err(why) => refusals.push(why),
+                Err(refusal) => refusals.push(refusal),
             },
             Ok(None) => {}
-            Err(why) => refusals.push(why),
+            Err(why) => refusals.push(why.into()),
         }
         match refusals.is_empty() {
             true => Ok(None),
@@ -147,8 +147,8 @@ impl Authentication {
         }
     }
 
-    async fn token(&self, token: &str, audiences: &[String]) -> Result<Identity, String> {
-        let mut refusals = vec![INVALID_TOKEN.to_owned()];
+    async fn token(&self, token: &str, audiences: &[String]) -> Result<Identity, Refusal> {
+        let mut refusals = vec![Refusal::from(INVALID_TOKEN.to_owned())];
         let own: Vec<String> = audiences
             .iter()
             .filter(|audience| self.own_audiences.contains(audience))
@@ -168,7 +168,7 @@ impl Authentication {
                     return Ok(identity);
                 }
                 Ok(None) => {}
-                Err(why) => refusals.push(why),
+                Err(refusal) => refusals.push(refusal),
             }
         }
         Err(together(refusals))
@@ -176,7 +176,7 @@ impl Authentication {
 }
 
 impl Authenticator for Authentication {
-    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Option<Identity>, Refusal>> {
         Box::pin(self.request(credentials))
     }
 
@@ -184,7 +184,7 @@ impl Authenticator for Authentication {
         &'a self,
         token: &'a str,
         audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+    ) -> BoxFuture<'a, Result<Option<Identity>, Refusal>> {
         let audiences = match audiences.is_empty() {
             true => &self.own_audiences,
             false => audiences,
@@ -207,12 +207,18 @@ pub(crate) fn clear_standard(headers: &mut HeaderMap) {
     PROXIES.clear(headers);
 }
 
-/// Several reasons as one text.
-fn together(mut reasons: Vec<String>) -> String {
-    match reasons.len() {
+/// Several reasons as one.
+fn together(refusals: Vec<Refusal>) -> Refusal {
+    let (mut reasons, mut told) = (Vec::new(), Told::default());
+    for refusal in refusals {
+        reasons.push(refusal.why);
+        told.add(refusal.told);
+    }
+    let why = match reasons.len() {
         1 => reasons.remove(0),
         _ => format!("[{}]", reasons.join(", ")),
-    }
+    };
+    Refusal { why, told }
 }
 
 #[cfg(test)]
@@ -229,7 +235,7 @@ mod tests {
             &'a self,
             token: &'a str,
             audiences: &'a [String],
-        ) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+        ) -> BoxFuture<'a, Result<Option<Identity>, Refusal>> {
             let for_it = self
                 .1
                 .is_none_or(|own| audiences.iter().any(|audience| audience == own));

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use futures::future::BoxFuture;
 
 use super::TokenKind;
-use crate::pipeline::Identity;
+use crate::pipeline::{Identity, Refusal};
 use crate::request::UserInfo;
 
 /// The tokens. Nothing shows them, not even for debugging.
@@ -58,7 +58,7 @@ impl TokenFile {
 }
 
 impl TokenKind for TokenFile {
-    fn authenticate<'a>(&'a self, token: &'a str, _: &'a [String]) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+    fn authenticate<'a>(&'a self, token: &'a str, _: &'a [String]) -> BoxFuture<'a, Result<Option<Identity>, Refusal>> {
         let user = self.0.get(token).cloned();
         Box::pin(std::future::ready(Ok(user.map(|user| Identity {
             user,

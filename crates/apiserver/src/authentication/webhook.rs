@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::TokenKind;
 use crate::hook::{Hook, Remembered};
 use crate::metrics::shared;
-use crate::pipeline::Identity;
+use crate::pipeline::{Identity, Refusal};
 use crate::request::UserInfo;
 
 /// How long an answer counts when nobody says: upstream's `--authentication-token-webhook-cache-ttl`.
@@ -108,7 +108,7 @@ impl TokenKind for WebhookTokens {
         &'a self,
         token: &'a str,
         audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+    ) -> BoxFuture<'a, Result<Option<Identity>, Refusal>> {
         Box::pin(async move {
             let found = self.find(token, audiences).await?;
             Ok(found.map(|(user, audiences)| Identity {
@@ -254,7 +254,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(
                 tokens.authenticate("broken", &own).await,
-                Err("it was taken back".into())
+                Err("it was taken back".to_owned().into())
             );
         }
         assert_eq!(service.asked().len(), 4);
@@ -290,7 +290,10 @@ mod tests {
             let refused = tokens(&service, TOKEN_TTL)
                 .authenticate("jane", &[ISSUER.to_owned()])
                 .await;
-            assert!(refused.clone().is_err_and(|why| why.ends_with(expect)), "{refused:?}");
+            assert!(
+                refused.clone().is_err_and(|refusal| refusal.why.ends_with(expect)),
+                "{refused:?}"
+            );
         }
     }
 

@@ -1,6 +1,6 @@
 //! What Services are given, and what is left, under upstream's names.
 //!
-//! Sources: `metrics.go` of `pkg/registry/core/service/ipallocator`, `.../portallocator` and `.../ipallocator/controller`.
+//! Sources: `metrics.go` of `pkg/registry/core/service/ipallocator`, `.../portallocator` and of the folder `controller` of both.
 
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ pub struct AllocationMetrics {
     /// What repair found, and how often it failed.
     findings: Family<TypeLabels, Counter>,
     repairs_failed: Counter,
+    port_findings: Family<TypeLabels, Counter>,
+    port_repairs_failed: Counter,
 }
 
 impl Default for AllocationMetrics {
@@ -80,6 +82,8 @@ impl Default for AllocationMetrics {
             port_outcomes: Default::default(),
             findings: Family::default(),
             repairs_failed: Counter::default(),
+            port_findings: Family::default(),
+            port_repairs_failed: Counter::default(),
         }
     }
 }
@@ -135,6 +139,11 @@ impl AllocationMetrics {
         name(r, &repair("ip_errors"), help, &self.findings);
         let help = "Corrections of cluster IPs that did not succeed";
         name(r, &repair("reconcile_errors"), help, &self.repairs_failed);
+        let repair = |rest: &str| format!("apiserver_nodeport_repair_{rest}");
+        let help = "What is wrong with node ports, by what it is";
+        name(r, &repair("port_errors"), help, &self.port_findings);
+        let help = "Corrections of node ports that did not succeed";
+        name(r, &repair("reconcile_errors"), help, &self.port_repairs_failed);
     }
 
     /// Repair found something: `repair`, `duplicate`, `outOfRange`, `leak` or `invalid`, as upstream names it.
@@ -145,6 +154,16 @@ impl AllocationMetrics {
     /// Repair did not succeed.
     pub fn repair_failed(&self) {
         self.repairs_failed.inc();
+    }
+
+    /// Repair of ports found something: `repair`, `duplicate`, `outOfRange` or `leak`, as upstream names it.
+    pub fn found_of_ports(&self, what: &'static str) {
+        self.port_findings.get_or_create(&TypeLabels { r#type: what }).inc();
+    }
+
+    /// Repair of ports did not succeed.
+    pub fn port_repair_failed(&self) {
+        self.port_repairs_failed.inc();
     }
 
     /// An address of a range was given, or could not be.
@@ -200,6 +219,8 @@ mod tests {
         metrics.measured(&[(range, 2, 254)], (3, 10));
         metrics.found("leak");
         metrics.repair_failed();
+        metrics.found_of_ports("duplicate");
+        metrics.port_repair_failed();
         let mut names = Names::default();
         metrics.register(&mut names);
         let text = names.text();
@@ -215,6 +236,8 @@ mod tests {
             r#"kube_apiserver_nodeport_allocator_allocation_total{scope="static"} 1"#,
             r#"apiserver_clusterip_repair_ip_errors_total{type="leak"} 1"#,
             r#"apiserver_clusterip_repair_reconcile_errors_total 1"#,
+            r#"apiserver_nodeport_repair_port_errors_total{type="duplicate"} 1"#,
+            r#"apiserver_nodeport_repair_reconcile_errors_total 1"#,
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

@@ -107,6 +107,10 @@ struct AbortLabels {
 #[derive(Clone, Copy, Debug)]
 pub struct OfAggregator;
 
+/// On an answer: it is another server's, and may break off even where its length is known.
+#[derive(Clone, Copy, Debug)]
+pub struct HandedThrough;
+
 /// The metrics of requests.
 pub struct Requests {
     answered: Family<CodeLabels, Counter>,

@@ -8,6 +8,7 @@ use super::authorizers::AuthorizerMetrics;
 use super::certificate_requests::CertificateRequestMetrics;
 use super::credentials::CredentialMetrics;
 use super::expressions::ExpressionMetrics;
+use super::external_signers::ExternalSignerMetrics;
 use super::key_services::KeyServiceMetrics;
 use super::names::Names;
 use super::pod_logs::PodLogMetrics;
@@ -25,6 +26,8 @@ pub struct Shared {
     pub credentials: CredentialMetrics,
     /// Expressions (CEL).
     pub expressions: ExpressionMetrics,
+    /// Who signs tokens in our place.
+    pub external_signers: ExternalSignerMetrics,
     /// Key services of encryption at rest.
     pub key_services: KeyServiceMetrics,
     /// Logs of pods.
@@ -46,6 +49,7 @@ impl Shared {
         self.authorizers.register(r);
         self.credentials.register(r);
         self.expressions.register(r);
+        self.external_signers.register(r);
         self.key_services.register(r);
         self.certificate_requests.register(r);
         self.pod_logs.register(r);

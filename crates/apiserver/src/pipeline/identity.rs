@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
@@ -31,26 +32,65 @@ pub struct Identity {
     pub user: UserInfo,
     /// The audiences for which the credential holds; empty when it is bound to none.
     pub audiences: Vec<String>,
-    /// What the audit log is told of the credential: annotations.
+    /// What is told of the credential.
+    pub told: Told,
+}
+
+/// What is told of a credential beside whose it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// To the audit log: annotations.
     pub notes: Vec<(&'static str, String)>,
+    /// To whoever used it: texts of the `Warning` header.
+    pub warnings: Vec<String>,
+}
+
+/// Why credentials are wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// For the log, and for whoever reviews a token.
+    pub why: String,
+    /// What is told nevertheless.
+    pub told: Told,
 }
 
 /// Finds out who asks.
 pub trait Authenticator: Send + Sync {
     /// The identity that the credentials prove. `Ok(None)`: there are none (the request is anonymous);
-    /// `Err`: there are some and they are wrong (401, the text goes into the log only).
-    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Option<Identity>, String>>;
+    /// `Err`: there are some and they are wrong (401, the reason goes into the log only).
+    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Option<Identity>, Refusal>>;
 
     /// The identity that a bearer token proves, for TokenReview. Empty `audiences` means the API server's own.
     fn authenticate_token<'a>(
         &'a self,
         token: &'a str,
         audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<Identity>, String>>;
+    ) -> BoxFuture<'a, Result<Option<Identity>, Refusal>>;
 
     /// Removes from a request whose sender is known what proved it, and what only a trusted proxy may say.
     fn clear(&self, headers: &mut http::HeaderMap) {
         crate::authentication::clear_standard(headers);
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    /// Adds what another credential of the same request had to tell.
+    pub fn add(&mut self, other: Told) {
+        self.notes.extend(other.notes);
+        self.warnings.extend(other.warnings);
+    }
+}
+
+// === impl Refusal ===
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Refusal {
+        Refusal {
+            why,
+            told: Told::default(),
+        }
     }
 }
 
@@ -149,5 +189,10 @@ pub trait TokenIssuer: Send + Sync {
     /// `GET /openid/v1/jwks`: the public keys, when there are any.
     fn jwks(&self) -> Option<Value> {
         None
+    }
+
+    /// How long others may keep both.
+    fn max_age(&self) -> Duration {
+        Duration::ZERO
     }
 }

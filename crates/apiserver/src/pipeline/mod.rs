@@ -11,7 +11,9 @@ mod stages;
 
 pub use crate::metrics::Step;
 pub use admission::{Annotation, Operation, Plugin, Review};
-pub use identity::{Anonymous, Authenticator, Authorizer, Credentials, Decision, Identity, RuleSet, TokenIssuer};
+pub use identity::{
+    Anonymous, Authenticator, Authorizer, Credentials, Decision, Identity, Refusal, RuleSet, TokenIssuer, Told,
+};
 pub use reinvocation::{Mutator, Reinvocation};
 pub use stages::{Peer, handle};
 

@@ -24,7 +24,7 @@ use crate::audit::{AnnounceError, Facts};
 use crate::call::{Call, RequestBody, is_long_running, own_head, read_body, warning_headers};
 use crate::connect::upgrade::Offer;
 use crate::flowcontrol::{Flow, Work, width};
-use crate::metrics::{LongRunning, RequestLabels};
+use crate::metrics::{HandedThrough, LongRunning, RequestLabels};
 use crate::registry::Registry;
 use crate::request::{Attributes, Query, UserInfo, parse};
 use crate::respond::negotiate::{Form, Media, Offers, Output, is_pretty, negotiate};
@@ -34,7 +34,7 @@ use crate::server::Server;
 use crate::virtuals;
 
 use super::impersonate::{Impersonated, impersonate};
-use super::{Credentials, Decision, must_allow, span};
+use super::{Credentials, Decision, Told, must_allow, span};
 
 /// How long a request that is neither a watch nor a stream may take (upstream's `--request-timeout`).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -94,8 +94,9 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
                 open.clone(),
             );
             let response = work.await;
-            let goes_on = response.body().size_hint().exact().is_none();
-            let labels = (open.is_none() && goes_on).then(|| asked.labels().clone());
+            let is_streamed = response.body().size_hint().exact().is_none();
+            let may_break_off = is_streamed || response.extensions().get::<HandedThrough>().is_some();
+            let labels = (open.is_none() && may_break_off).then(|| asked.labels().clone());
             server.metrics.requests.answered(asked, &response, started.elapsed());
             match (open, labels) {
                 (Some(open), _) => response.map(|body| held(body, open)),
@@ -256,13 +257,17 @@ async fn stages(
         };
         auditor.begin(&facts).map(Arc::new)
     };
-    let (user, impersonated, notes) = match authenticate(&server, &peer, &attributes, &mut parts.headers).await {
+    let mut told = Told::default();
+    let found = authenticate(&server, &peer, &attributes, &mut parts.headers, &mut told).await;
+    let (user, impersonated) = match found {
         Ok(found) => found,
         Err(status) => {
-            let response = respond::failure(&output, &status);
+            let mut response = respond::failure(&output, &status);
+            warn(&mut response, &told.warnings);
             let Some(trail) = begin(&UserInfo::default(), None, &parts.headers) else {
                 return response;
             };
+            told.notes.iter().for_each(|(key, value)| trail.annotate(key, value));
             return match Box::pin(trail.announce()).await {
                 Ok(()) => Box::pin(trail.follow(response, false)).await,
                 Err(error) => not_told(&parts.uri, error),
@@ -281,7 +286,7 @@ async fn stages(
     );
     let trace = span::of_client(&span, &parts.headers, &user);
     if let Some(trail) = &audit {
-        notes.iter().for_each(|(key, value)| trail.annotate(key, value));
+        told.notes.iter().for_each(|(key, value)| trail.annotate(key, value));
     }
     if let Some(trail) = &audit
         && let Err(error) = Box::pin(trail.announce()).await
@@ -308,7 +313,7 @@ async fn stages(
         query,
         attributes,
         user: Arc::new(user),
-        warnings: Mutex::default(),
+        warnings: Mutex::new(told.warnings),
         remote: match &peer {
             Peer::Connection { remote, .. } => Some(remote.ip()),
             Peer::InProcess(_) => None,
@@ -325,13 +330,17 @@ async fn stages(
         Err(status) => respond::failure(&call.output, &status),
     };
     flow.tell(response.headers_mut());
-    for warning in warning_headers(&call.warnings.lock()) {
-        response.headers_mut().append("warning", warning);
-    }
+    warn(&mut response, &call.warnings.lock());
     let response = traced(response, span);
     match call.audit.clone() {
         Some(trail) => Box::pin(trail.follow(response, call.is_long_running())).await,
         None => response,
+    }
+}
+
+fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warning_headers(warnings) {
+        response.headers_mut().append("warning", warning);
     }
 }
 
@@ -397,17 +406,14 @@ fn negotiated(
     }
 }
 
-/// What the audit log is told of a credential.
-type Notes = Vec<(&'static str, String)>;
-
 /// Authentication and impersonation: who it is, and as whom they act. The credentials are removed from the headers.
 async fn authenticate(
     server: &Server,
     peer: &Peer,
     attributes: &Attributes,
     headers: &mut http::HeaderMap,
-) -> Result<(UserInfo, Option<Impersonated>, Notes), Status> {
-    let mut notes = Vec::new();
+    told: &mut Told,
+) -> Result<(UserInfo, Option<Impersonated>), Status> {
     let user = match peer {
         Peer::InProcess(user) => (**user).clone(),
         Peer::Connection { remote, certificates } => {
@@ -426,13 +432,14 @@ async fn authenticate(
             server.metrics.access.authenticated(&name, began.elapsed());
             match found {
                 Ok(Some(identity)) => {
-                    notes = identity.notes;
+                    told.add(identity.told);
                     identity.user
                 }
                 Ok(None) if server.anonymous.allows(&attributes.path) => UserInfo::anonymous(),
                 Ok(None) => return Err(Status::unauthorized()),
-                Err(why) => {
-                    tracing::info!(%remote, %why, "unable to authenticate the request");
+                Err(refusal) => {
+                    tracing::info!(%remote, why = refusal.why, "unable to authenticate the request");
+                    told.add(refusal.told);
                     return Err(Status::unauthorized());
                 }
             }
@@ -440,7 +447,7 @@ async fn authenticate(
     };
     server.authenticator.clear(headers);
     let impersonated = impersonate(&*server.authorizer, &user, attributes, headers).await?;
-    Ok((user, impersonated, notes))
+    Ok((user, impersonated))
 }
 
 /// Flow control: the request has its seats until it is answered; a list until its answer is sent, a watch until it begins.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use api::Value;
 use jiff::Timestamp;
 
-use super::legacy::{self, SecretToken};
+use super::legacy::{self, Lookup, SecretToken};
+use super::tracking::UsedSecrets;
 use super::{Claims, JwtError, Reference, Signer};
 
 /// How long a token of a pod or an account that is being deleted is still taken, in seconds.
@@ -99,6 +100,7 @@ pub struct Identity {
 pub struct TokenAuthenticator {
     signer: Arc<Signer>,
     objects: Arc<dyn BoundObjects>,
+    used: Option<UsedSecrets>,
 }
 
 // === impl TokenAuthenticator ===
@@ -106,7 +108,30 @@ pub struct TokenAuthenticator {
 impl TokenAuthenticator {
     /// An authenticator for the tokens of that signer.
     pub fn new(signer: Arc<Signer>, objects: Arc<dyn BoundObjects>) -> TokenAuthenticator {
-        TokenAuthenticator { signer, objects }
+        TokenAuthenticator {
+            signer,
+            objects,
+            used: None,
+        }
+    }
+
+    /// The same, which tells of the Secrets whose tokens are used.
+    pub fn with_used(self, used: &UsedSecrets) -> TokenAuthenticator {
+        TokenAuthenticator {
+            used: Some(used.clone()),
+            ..self
+        }
+    }
+
+    /// Whether a token that was refused because nobody knew its key may be asked about once more: see
+    /// [`TokenAuthenticator::finds_key_of`].
+    pub fn may_find_key(&self, error: &TokenError) -> bool {
+        *error == TokenError::Jwt(JwtError::UnknownKey) && self.signer.is_external()
+    }
+
+    /// Asks the external signer for its keys. Whether that of the token is among them now.
+    pub async fn finds_key_of(&self, token: &str) -> bool {
+        self.signer.finds_key_of(token).await
     }
 
     /// The API server's own audiences.
@@ -139,9 +164,13 @@ impl TokenAuthenticator {
                 target: wanted.to_vec(),
             });
         }
+        let lookup = self.signer.settings().lookup.then(|| Lookup {
+            objects: &*self.objects,
+            used: self.used.as_ref(),
+            now,
+        });
         if let Some(legacy) = &claims.legacy {
-            let lookup = self.signer.settings().lookup;
-            let secret = legacy::check(token, &claims, legacy, lookup, &*self.objects)?;
+            let secret = legacy::check(token, &claims, legacy, lookup.as_ref())?;
             let of_account = Claims {
                 subject: claims.subject.clone(),
                 ..Claims::default()
@@ -154,9 +183,14 @@ impl TokenAuthenticator {
         check_times(&claims, now)?;
         self.check_objects(&claims, now)?;
         let account = &claims.kubernetes;
+        let secret = match &lookup {
+            Some(lookup) => legacy::held(token, account, lookup)?,
+            None => None,
+        };
         Ok(Identity {
             stale_seconds: account.warn_after.map(|after| now - after),
             is_legacy,
+            secret,
             ..identity(&claims, &account.namespace, &account.account.uid, accepted)
         })
     }
@@ -498,6 +532,8 @@ mod tests {
     #[test]
     fn a_token_of_a_secret_lives_with_it() {
         let (signer, objects, authenticator) = world();
+        let used = UsedSecrets::default();
+        let authenticator = authenticator.with_used(&used);
         let claims = json!({
             "iss": "kubernetes/serviceaccount", "sub": "system:serviceaccount:ns:builder",
             "kubernetes.io/serviceaccount/namespace": "ns",
@@ -512,8 +548,14 @@ mod tests {
             all.insert("serviceaccounts/ns/builder".into(), account);
         };
         let held = base64::engine::general_purpose::STANDARD.encode(&token);
-        let secret = |metadata: Value| json!({"metadata": metadata, "data": {"token": held}});
-        let account = |secrets: Value| json!({"metadata": {"uid": "a1"}, "secrets": secrets});
+        let secret = |more: Value| {
+            let mut secret =
+                json!({"metadata": {"name": "builder-token", "namespace": "ns", "uid": "s1"}, "data": {"token": held}});
+            let metadata = secret["metadata"].as_object_mut().unwrap();
+            metadata.extend(more.as_object().unwrap().clone());
+            secret
+        };
+        let account = |secrets: Value| json!({"metadata": {"name": "builder", "uid": "a1"}, "secrets": secrets});
         let ask = |token: &str| {
             authenticator
                 .authenticate(token, &[], at(100))
@@ -535,11 +577,18 @@ mod tests {
         );
         let other = authenticator.authenticate(&token, &["vault".into()], at(100));
         assert!(matches!(other, Err(TokenError::Audience { .. })), "{other:?}");
+        assert_eq!(used.len(), 1, "it is to be labelled, once");
 
         let marked = json!({"labels": {"kubernetes.io/legacy-token-invalid-since": "2030-01-01"}});
         let deleted = json!({"deletionTimestamp": "2030-01-01T00:00:00Z"});
         for (secret, account, expect) in [
-            (secret(marked), account(json!([])), "has been marked invalid"),
+            (
+                secret(marked),
+                account(json!([])),
+                "the token in secret ns/builder-token for service account ns/builder has been marked invalid. Use tokens from the \
+                 TokenRequest API or manually created secret-based tokens, or remove the \
+                 'kubernetes.io/legacy-token-invalid-since' label from the secret to temporarily allow use of this token",
+            ),
             (secret(deleted), account(json!([])), "Token has been invalidated"),
             (
                 json!({"data": {"token": "QQ=="}}),
@@ -560,5 +609,51 @@ mod tests {
         nameless["kubernetes.io/serviceaccount/secret.name"] = "".into();
         let nameless = signer.sign_text(&nameless.to_string()).unwrap();
         assert_eq!(ask(&nameless), Err("secretName claim is missing".into()));
+    }
+
+    #[test]
+    fn our_own_token_of_a_secret_is_followed_where_the_secret_holds_it() {
+        let (signer, objects, authenticator) = world();
+        let used = UsedSecrets::default();
+        let authenticator = authenticator.with_used(&used);
+        let mut wanted = request(false, 3600, &[]);
+        wanted.bound_to.secret = Some(reference("builder-token", "s1"));
+        let token = issue(&signer, wanted, at(0)).unwrap().token;
+        let uids = [("secrets/ns/builder-token", "s1"), ("serviceaccounts/ns/builder", "a1")];
+        for (key, uid) in uids {
+            objects.0.lock().insert(key.into(), (uid.into(), None));
+        }
+        let held = base64::engine::general_purpose::STANDARD.encode(&token);
+        let account = json!({"metadata": {"name": "builder", "uid": "a1"}});
+        objects.1.lock().insert("serviceaccounts/ns/builder".into(), account);
+        let own = "kubernetes.io/service-account-token";
+        let manual = Some(SecretToken::Manual("builder-token".into()));
+        for (kind, data, labels, expect) in [
+            ("Opaque", &*held, json!({}), Ok(None)),
+            (own, "QQ==", json!({}), Ok(None)),
+            (
+                own,
+                &held,
+                json!({"kubernetes.io/legacy-token-last-used": "1999-01-01"}),
+                Ok(manual),
+            ),
+            (
+                own,
+                &held,
+                json!({"kubernetes.io/legacy-token-invalid-since": "1999-01-01"}),
+                Err("builder-token/ns".to_owned()),
+            ),
+        ] {
+            let metadata = json!({"name": "builder-token", "namespace": "ns", "uid": "s1", "labels": labels});
+            let secret = json!({"metadata": metadata, "type": kind, "data": {"token": data}});
+            objects.1.lock().insert("secrets/ns/builder-token".into(), secret);
+            let found = authenticator.authenticate(&token, &[], at(1));
+            let found = found.map(|identity| identity.secret).map_err(|error| match error {
+                TokenError::Withdrawn { secret, .. } => secret,
+                other => other.to_string(),
+            });
+            assert_eq!(found, expect, "{kind} {labels}");
+        }
+        assert_eq!(used.len(), 1);
     }
 }

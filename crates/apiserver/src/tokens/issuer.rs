@@ -4,6 +4,7 @@
 //! `pkg/apis/authentication/validation/validation.go`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::field::{Error, Path};
 use api::{GroupKind, GroupResource, Status, Value};
@@ -14,7 +15,7 @@ use serde_json::json;
 
 use super::{
     BoundObjects, DEFAULT_EXPIRATION_SECONDS, MAX_EXPIRATION_SECONDS, MIN_EXPIRATION_SECONDS, Reference, Signer,
-    TokenBinding, TokenRequest, issue,
+    TokenBinding, TokenRequest, issued,
 };
 use crate::cluster::{Cluster, Object};
 use crate::pipeline::TokenIssuer;
@@ -50,7 +51,7 @@ impl Issuer {
         }
     }
 
-    fn fill(&self, account: &Object, mut request: Value) -> Result<Value, Status> {
+    async fn fill(&self, account: &Object, mut request: Value) -> Result<Value, Status> {
         let spec = &request["spec"];
         let seconds = spec["expirationSeconds"].as_i64().unwrap_or(DEFAULT_EXPIRATION_SECONDS);
         check_seconds(account.name(), seconds)?;
@@ -74,7 +75,8 @@ impl Issuer {
             audiences,
             expiration_seconds: seconds,
         };
-        let issued = issue(&self.signer, wanted, self.clock.now()).map_err(Status::internal)?;
+        let issued = issued(&self.signer, wanted, self.clock.now()).await;
+        let issued = issued.map_err(|error| Status::internal(format_args!("failed to generate token: {error}")))?;
         let expires = issued.expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         request["metadata"] = json!({
             "name": account.name(), "namespace": account.namespace(), "uid": account.uid(),
@@ -167,7 +169,7 @@ impl TokenIssuer for Issuer {
         request: Value,
         _user: &'a UserInfo,
     ) -> BoxFuture<'a, Result<Value, Status>> {
-        Box::pin(std::future::ready(self.fill(service_account, request)))
+        Box::pin(self.fill(service_account, request))
     }
 
     fn openid_configuration(&self) -> Option<Value> {
@@ -181,6 +183,10 @@ impl TokenIssuer for Issuer {
 
     fn jwks(&self) -> Option<Value> {
         self.jwks_uri.as_ref().map(|_| self.signer.key_set())
+    }
+
+    fn max_age(&self) -> Duration {
+        self.signer.max_age()
     }
 }
 
@@ -258,9 +264,8 @@ mod tests {
         };
         let account = world.get(&account, "ns", "sa").unwrap();
         let issuer = Issuer::new(signer, Arc::new(world), Clock::real());
-        issuer
-            .fill(&account, json!({"spec": spec}))
-            .map_err(|status| status.message)
+        let filled = issuer.fill(&account, json!({"spec": spec}));
+        futures::executor::block_on(filled).map_err(|status| status.message)
     }
 
     #[test]

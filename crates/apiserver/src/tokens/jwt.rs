@@ -1,7 +1,9 @@
-//! Compact JSON web tokens, signed by one key and verified by several, and the key set others verify them by.
+//! Compact JSON web tokens, signed by one key and verified by several, and the key set others verify them by. The keys are those of
+//! files, or an external signer's.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::random::Random;
 use base64::Engine as _;
@@ -13,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use tokio::time::Instant;
 
+use super::external::ExternalSigner;
 use super::keys::{PublicKey, algorithm};
 use super::legacy::LEGACY_ISSUER;
 use super::{Claims, SigningKey, TokenSettings, VerifyingKey};
@@ -32,6 +35,9 @@ pub enum JwtError {
     /// The library refused to sign.
     #[error("the token could not be signed")]
     Sign,
+    /// An external signer did not sign.
+    #[error("{0}")]
+    External(String),
     /// Three parts of base64 are what a token has to be.
     #[error("the token is malformed")]
     Malformed,
@@ -49,29 +55,50 @@ pub enum JwtError {
     Expiration,
 }
 
+/// How long others may keep the keys of files, as upstream tells them.
+const KEY_SET_MAX_AGE: Duration = Duration::from_secs(3600);
+
 /// Tokens whose signatures were verified that are remembered: one a pod of a large cluster's busiest. Past it all are
 /// forgotten and verified once more.
 const REMEMBERED_MAX: usize = 4096;
 
 /// Signs tokens with one key, and verifies them with those that are taken.
 pub struct Signer {
-    key: SigningKey,
-    key_id: String,
-    /// In the order of the key set.
-    taken: Vec<Taken>,
+    keys: Keys,
     settings: TokenSettings,
     entropy: SystemRandom,
     random: Random,
-    /// What verified tokens claim, by the digest of the whole token. A signature costs three times as much as all the rest
-    /// of a request, and what was signed once stays signed: the keys never change.
-    remembered: RwLock<HashMap<[u8; DIGEST_BYTES], Arc<Claims>>>,
+    remembered: RwLock<Remembered>,
+}
+
+/// Where keys are.
+enum Keys {
+    /// Here, as files had them.
+    Own {
+        key: SigningKey,
+        key_id: String,
+        /// In the order of the key set.
+        taken: Arc<Vec<Taken>>,
+    },
+    External(Arc<ExternalSigner>),
+}
+
+/// What verified tokens claim, by the digest of the whole token. A signature costs three times as much as all the rest of a
+/// request, and what was signed once stays signed as long as the keys are the same.
+#[derive(Default)]
+struct Remembered {
+    generation: u64,
+    claims: HashMap<[u8; DIGEST_BYTES], Arc<Claims>>,
 }
 
 /// A key whose signatures count.
-struct Taken {
-    id: String,
-    former_id: Option<String>,
-    key: PublicKey,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub id: String,
+    pub former_id: Option<String>,
+    pub key: PublicKey,
+    /// Others are not told of it.
+    pub is_hidden: bool,
 }
 
 #[derive(Deserialize)]
@@ -108,18 +135,72 @@ impl Signer {
             // Key sets name each key once.
             if keys.iter().all(|own| own.key != key) {
                 let (id, former_id) = (key.id(), key.former_id());
-                keys.push(Taken { id, former_id, key });
+                keys.push(Taken {
+                    id,
+                    former_id,
+                    key,
+                    is_hidden: false,
+                });
             }
         }
-        Signer {
+        let keys = Keys::Own {
             key_id: key.public().id(),
             key,
-            taken: keys,
+            taken: Arc::new(keys),
+        };
+        Signer::of(keys, settings, random)
+    }
+
+    /// Has another program sign, and takes what that program says.
+    pub fn external(signer: Arc<ExternalSigner>, settings: TokenSettings, random: Random) -> Signer {
+        Signer::of(Keys::External(signer), settings, random)
+    }
+
+    fn of(keys: Keys, settings: TokenSettings, random: Random) -> Signer {
+        Signer {
+            keys,
             settings,
             entropy: SystemRandom::new(),
             random,
             remembered: RwLock::default(),
         }
+    }
+
+    /// Those that are taken, in the order of the key set.
+    fn taken(&self) -> Arc<Vec<Taken>> {
+        match &self.keys {
+            Keys::Own { taken, .. } => taken.clone(),
+            Keys::External(signer) => signer.keys(),
+        }
+    }
+
+    /// Files are read once.
+    fn generation(&self) -> u64 {
+        match &self.keys {
+            Keys::Own { .. } => 0,
+            Keys::External(signer) => signer.generation(),
+        }
+    }
+
+    /// How long others may keep the key set.
+    pub(super) fn max_age(&self) -> Duration {
+        match &self.keys {
+            Keys::Own { .. } => KEY_SET_MAX_AGE,
+            Keys::External(signer) => signer.max_age(),
+        }
+    }
+
+    /// Looks once more for the key of a token that was refused because nobody knew it. Whether there is one now.
+    pub(super) async fn finds_key_of(&self, token: &str) -> bool {
+        match (&self.keys, key_of(token)) {
+            (Keys::External(signer), Some(id)) => signer.knows(&id).await,
+            _ => false,
+        }
+    }
+
+    /// Whether keys come and go.
+    pub(super) fn is_external(&self) -> bool {
+        matches!(self.keys, Keys::External(_))
     }
 
     /// Who issues tokens, for whom and for how long.
@@ -132,19 +213,34 @@ impl Signer {
         self.random.uuid()
     }
 
-    /// The signed, compact token.
+    /// The signed, compact token, by whoever signs.
     ///
     /// # Errors
-    /// The library's.
+    /// As [`Signer::sign`], or what the external signer said.
+    pub async fn signed(&self, claims: &Claims) -> Result<String, JwtError> {
+        let Keys::External(signer) = &self.keys else {
+            return self.sign(claims);
+        };
+        let claims = serde_json::to_string(claims).map_err(|_| JwtError::Sign)?;
+        signer.sign(&claims).await.map_err(JwtError::External)
+    }
+
+    /// The signed, compact token, by a key of our own.
+    ///
+    /// # Errors
+    /// The library's; or there is none.
     pub fn sign(&self, claims: &Claims) -> Result<String, JwtError> {
         self.sign_text(&serde_json::to_string(claims).map_err(|_| JwtError::Sign)?)
     }
 
     /// The same of claims that are text already.
     pub(super) fn sign_text(&self, claims: &str) -> Result<String, JwtError> {
-        let header = serde_json::json!({"alg": self.key.public().algorithm(), "kid": self.key_id});
+        let Keys::Own { key, key_id, .. } = &self.keys else {
+            return Err(JwtError::Sign);
+        };
+        let header = serde_json::json!({"alg": key.public().algorithm(), "kid": key_id});
         let mut token = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims));
-        let signature = self.key.sign(&self.entropy, token.as_bytes())?;
+        let signature = key.sign(&self.entropy, token.as_bytes())?;
         token.push('.');
         token.push_str(&BASE64.encode(signature));
         Ok(token)
@@ -161,8 +257,9 @@ impl Signer {
         }
         let (metrics, began) = (&shared().credentials, Instant::now());
         let digest = Sha256::digest(token).into();
-        let known = self.remembered.read().get(&digest).cloned();
-        if let Some(claims) = known {
+        // Before the keys are looked at: what is remembered is never of newer keys than it says.
+        let generation = self.generation();
+        if let Some(claims) = self.remembered.read().get(generation, &digest) {
             metrics.looked_up(true, began.elapsed());
             return Ok(claims);
         }
@@ -173,11 +270,7 @@ impl Signer {
             metrics.fetched(verified.is_ok());
         }
         let claims = Arc::new(verified?);
-        let mut remembered = self.remembered.write();
-        if remembered.len() >= REMEMBERED_MAX {
-            remembered.clear();
-        }
-        remembered.insert(digest, claims.clone());
+        self.remembered.write().insert(generation, digest, claims.clone());
         Ok(claims)
     }
 
@@ -195,7 +288,8 @@ impl Signer {
         }
         let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| JwtError::Malformed)?;
         let signature = decode(signature)?;
-        let mut named = self.taken.iter().filter(|taken| taken.is_named(&header.kid)).peekable();
+        let taken = self.taken();
+        let mut named = taken.iter().filter(|taken| taken.is_named(&header.kid)).peekable();
         if named.peek().is_none() {
             return Err(JwtError::UnknownKey);
         }
@@ -206,9 +300,11 @@ impl Signer {
         }
     }
 
-    /// The algorithms of the keys that are taken, sorted, each once.
+    /// The algorithms of the keys that others are told of, sorted, each once.
     pub(super) fn algorithms(&self) -> Vec<&'static str> {
-        let mut all: Vec<&str> = self.taken.iter().map(|taken| taken.key.algorithm()).collect();
+        let taken = self.taken();
+        let told = taken.iter().filter(|taken| !taken.is_hidden);
+        let mut all: Vec<&str> = told.map(|taken| taken.key.algorithm()).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -216,8 +312,37 @@ impl Signer {
 
     /// The JSON web key set of `/openid/v1/jwks`.
     pub fn key_set(&self) -> api::Value {
-        let keys: Vec<api::Value> = self.taken.iter().map(|taken| taken.key.jwk(&taken.id)).collect();
+        let taken = self.taken();
+        let told = taken.iter().filter(|taken| !taken.is_hidden);
+        let keys: Vec<api::Value> = told.map(|taken| taken.key.jwk(&taken.id)).collect();
         serde_json::json!({"keys": keys})
+    }
+}
+
+/// The key that a token names; nothing of it is verified.
+fn key_of(token: &str) -> Option<String> {
+    let header = BASE64.decode(token.split('.').next()?).ok()?;
+    let header: Header = serde_json::from_slice(&header).ok()?;
+    Some(header.kid)
+}
+
+// === impl Remembered ===
+
+impl Remembered {
+    fn get(&self, generation: u64, digest: &[u8; DIGEST_BYTES]) -> Option<Arc<Claims>> {
+        let claims = self.claims.get(digest).filter(|_| self.generation == generation);
+        claims.cloned()
+    }
+
+    fn insert(&mut self, generation: u64, digest: [u8; DIGEST_BYTES], claims: Arc<Claims>) {
+        if self.generation > generation {
+            return;
+        }
+        if self.generation < generation || self.claims.len() >= REMEMBERED_MAX {
+            self.claims.clear();
+        }
+        self.generation = generation;
+        self.claims.insert(digest, claims);
     }
 }
 
@@ -260,7 +385,11 @@ mod tests {
         assert_eq!(signer.verify(&forged), Err(JwtError::Signature));
         assert_eq!(signer.verify(&root).unwrap().subject, "root");
         assert_eq!(signer.verify(&forged), Err(JwtError::Signature));
-        assert_eq!(signer.remembered.read().len(), 2, "what is wrong is not remembered");
+        assert_eq!(
+            signer.remembered.read().claims.len(),
+            2,
+            "what is wrong is not remembered"
+        );
     }
 
     #[test]
@@ -308,7 +437,7 @@ mod tests {
             let header = serde_json::json!({"alg": "PS256", "kid": RSA_ID.trim()});
             let renamed = format!("{}.{rest}", BASE64.encode(header.to_string()));
             assert!(signer.verify(&renamed).is_err());
-            let nameless = serde_json::json!({"alg": foreign.key.public().algorithm()});
+            let nameless = serde_json::json!({"alg": pem(key).public().algorithm()});
             assert!(
                 signer
                     .verify(&format!("{}.{rest}", BASE64.encode(nameless.to_string())))
@@ -321,7 +450,10 @@ mod tests {
     fn tokens_of_earlier_versions_name_their_key_otherwise() {
         let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
         let mut signer = Signer::from_pem(&key, Random::seeded(1)).unwrap();
-        signer.key_id = signer.taken[0].former_id.clone().unwrap();
+        let former = signer.taken()[0].former_id.clone().unwrap();
+        if let Keys::Own { key_id, .. } = &mut signer.keys {
+            *key_id = former;
+        }
         let claims = Claims {
             issuer: super::super::ISSUER.into(),
             ..Claims::default()

@@ -192,7 +192,7 @@ impl PublicKey {
     }
 
     /// The DER `SubjectPublicKeyInfo`.
-    fn der(&self) -> Vec<u8> {
+    pub(super) fn der(&self) -> Vec<u8> {
         let (algorithm, key) = match self {
             PublicKey::Rsa { n, e } => {
                 let algorithm = [der::value(OID, &[&OID_RSA]), der::value(NULL, &[])].concat();

@@ -1,18 +1,21 @@
-//! Tokens that controllers of other clusters put into Secrets: without an end and without audiences, and therefore good only
-//! as long as the Secret holds them.
+//! Tokens that Secrets hold. Those that controllers of other clusters put there have no end and no audiences, and are therefore
+//! good only as long as the Secret holds them. Ours are bound to their Secret, and are followed in the same way.
 //!
-//! Source: `pkg/serviceaccount/legacy.go`. Different from upstream: the Secret gets no label that tells when its token was
-//! last used, since nobody writes while a request is authenticated here.
+//! Source: `pkg/serviceaccount/legacy.go`.
 
-use api::meta;
+use api::{Value, meta};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use jiff::Timestamp;
 
 use super::authenticator::{BoundObjects, TokenError};
-use super::claims::{Claims, LegacyClaims};
+use super::claims::{Claims, KubernetesClaims, LegacyClaims};
+use super::tracking::UsedSecrets;
 
 /// Who issued them.
 pub(super) const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+/// The type of their Secrets.
+const TYPE: &str = "kubernetes.io/service-account-token";
 /// The label of a Secret whose token counts no longer.
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 
@@ -27,7 +30,16 @@ pub enum SecretToken {
     Automatic(String),
 }
 
-/// Whether a token whose signature was verified still counts. With `lookup` its Secret and its account are looked at.
+/// Where Secrets and accounts are looked at, and when.
+pub(super) struct Lookup<'a> {
+    pub objects: &'a dyn BoundObjects,
+    /// Hears of the Secrets whose tokens are used.
+    pub used: Option<&'a UsedSecrets>,
+    pub now: Timestamp,
+}
+
+/// Whether a token of another cluster's controllers, whose signature was verified, still counts. With `lookup` its Secret and
+/// its account are looked at.
 ///
 /// # Errors
 /// Why not.
@@ -35,8 +47,7 @@ pub(super) fn check(
     token: &str,
     public: &Claims,
     own: &LegacyClaims,
-    lookup: bool,
-    objects: &dyn BoundObjects,
+    lookup: Option<&Lookup>,
 ) -> Result<SecretToken, TokenError> {
     let refused = |why: String| Err(TokenError::Refused(why));
     for (claim, name) in [
@@ -54,24 +65,21 @@ pub(super) fn check(
     if public.subject != format!("system:serviceaccount:{namespace}:{account}") {
         return refused("sub claim is invalid".into());
     }
-    if !lookup {
+    let Some(lookup) = lookup else {
         return Ok(SecretToken::Unknown);
-    }
+    };
     let invalidated = || TokenError::Refused("Token has been invalidated".into());
-    let secret = objects
+    let secret = lookup
+        .objects
         .read("secrets", namespace, &own.secret)
         .ok_or_else(invalidated)?;
     if is_deleting(&secret) {
         return Err(invalidated());
     }
-    let held = secret["data"]["token"]
-        .as_str()
-        .and_then(|data| BASE64.decode(data).ok());
-    // Its signature was verified: there is nothing to find out by the time that this takes.
-    if held.as_deref() != Some(token.as_bytes()) {
+    if !holds(&secret, token) {
         return refused("Token does not match server's copy".into());
     }
-    let found = objects.read("serviceaccounts", namespace, account);
+    let found = lookup.objects.read("serviceaccounts", namespace, account);
     let found = found.ok_or_else(|| TokenError::Refused(format!("serviceaccounts {account:?} not found")))?;
     if is_deleting(&found) {
         return refused(format!("ServiceAccount {namespace}/{account} has been deleted"));
@@ -80,7 +88,40 @@ pub(super) fn check(
     if uid != claimed {
         return refused(format!("ServiceAccount UID ({uid}) does not match claim ({claimed})"));
     }
-    let name = &own.secret;
+    follow(&secret, &found, lookup)
+}
+
+/// The same for a token of this cluster, which is known to count: how it came into its Secret, if that holds it.
+///
+/// # Errors
+/// It was withdrawn.
+pub(super) fn held(token: &str, own: &KubernetesClaims, lookup: &Lookup) -> Result<Option<SecretToken>, TokenError> {
+    let Some(bound) = &own.secret else {
+        return Ok(None);
+    };
+    let secret = lookup.objects.read("secrets", &own.namespace, &bound.name);
+    let Some(secret) = secret.filter(|secret| secret["type"] == TYPE && holds(secret, token)) else {
+        return Ok(None);
+    };
+    let account = lookup
+        .objects
+        .read("serviceaccounts", &own.namespace, &own.account.name);
+    account.map(|account| follow(&secret, &account, lookup)).transpose()
+}
+
+/// Its signature was verified: there is nothing to find out by the time that this takes.
+fn holds(secret: &Value, token: &str) -> bool {
+    let held = secret["data"]["token"].as_str();
+    let held = held.and_then(|data| BASE64.decode(data).ok());
+    held.as_deref() == Some(token.as_bytes())
+}
+
+/// What is known of the Secret of a token that was used just now.
+fn follow(secret: &Value, account: &Value, lookup: &Lookup) -> Result<SecretToken, TokenError> {
+    if let Some(used) = lookup.used {
+        used.used(secret, lookup.now);
+    }
+    let (namespace, name, account_name) = (meta::namespace(secret), meta::name(secret), meta::name(account));
     if secret["metadata"]["labels"][INVALID_SINCE]
         .as_str()
         .is_some_and(|since| !since.is_empty())
@@ -88,19 +129,19 @@ pub(super) fn check(
         return Err(TokenError::Withdrawn {
             secret: format!("{name}/{namespace}"),
             why: format!(
-                "the token in secret {namespace}/{name} for service account {namespace}/{account} has been marked invalid. Use \
+                "the token in secret {namespace}/{name} for service account {namespace}/{account_name} has been marked invalid. Use \
                  tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' \
                  label from the secret to temporarily allow use of this token"
             ),
         });
     }
-    let mut listed = found["secrets"].as_array().into_iter().flatten();
-    Ok(match listed.any(|reference| reference["name"] == **name) {
-        true => SecretToken::Automatic(name.clone()),
-        false => SecretToken::Manual(name.clone()),
+    let mut listed = account["secrets"].as_array().into_iter().flatten();
+    Ok(match listed.any(|reference| reference["name"] == name) {
+        true => SecretToken::Automatic(name.to_owned()),
+        false => SecretToken::Manual(name.to_owned()),
     })
 }
 
-fn is_deleting(object: &api::Value) -> bool {
+fn is_deleting(object: &Value) -> bool {
     !meta::text(object, "deletionTimestamp").is_empty()
 }

@@ -5,21 +5,26 @@
 
 mod authenticator;
 mod claims;
+mod external;
 mod issuer;
 mod jwt;
 mod key_files;
 pub(crate) mod keys;
 mod legacy;
 mod settings;
+mod tracking;
 
 pub use authenticator::{BoundObjects, Identity, TokenAuthenticator, TokenError};
 pub use claims::{Claims, KubernetesClaims, LegacyClaims, Reference, TokenBinding};
+pub use external::ExternalSigner;
 pub use issuer::{ClusterObjects, Issuer};
 pub(crate) use jwt::id_of;
 pub use jwt::{JwtError, Signer};
 pub use key_files::{SigningKey, VerifyingKey, verifying_keys};
 pub use legacy::SecretToken;
 pub use settings::TokenSettings;
+pub use tracking::UsedSecrets;
+pub(crate) use tracking::maintain;
 
 use jiff::Timestamp;
 
@@ -59,11 +64,29 @@ pub struct IssuedToken {
     pub expires: Timestamp,
 }
 
-/// Signs a token for a request whose objects were found to exist.
+/// Signs a token for a request whose objects were found to exist, by a key of our own.
 ///
 /// # Errors
 /// The signature library's.
 pub fn issue(signer: &Signer, request: TokenRequest, now: Timestamp) -> Result<IssuedToken, JwtError> {
+    let (claims, expires) = asked_for(signer, request, now)?;
+    Ok(IssuedToken {
+        token: signer.sign(&claims)?,
+        expires,
+    })
+}
+
+/// The same by whoever signs.
+async fn issued(signer: &Signer, request: TokenRequest<'_>, now: Timestamp) -> Result<IssuedToken, JwtError> {
+    let (claims, expires) = asked_for(signer, request, now)?;
+    Ok(IssuedToken {
+        token: signer.signed(&claims).await?,
+        expires,
+    })
+}
+
+/// What the token of a request says, and when it ends by what the client is told.
+fn asked_for(signer: &Signer, request: TokenRequest, now: Timestamp) -> Result<(Claims, Timestamp), JwtError> {
     let (settings, issued) = (signer.settings(), now.as_second());
     let audiences = match request.audiences.is_empty() {
         true => settings.audiences.clone(),
@@ -89,8 +112,5 @@ pub fn issue(signer: &Signer, request: TokenRequest, now: Timestamp) -> Result<I
         legacy: None,
     };
     let expires = Timestamp::from_second(issued + request.expiration_seconds).map_err(|_| JwtError::Expiration)?;
-    Ok(IssuedToken {
-        token: signer.sign(&claims)?,
-        expires,
-    })
+    Ok((claims, expires))
 }

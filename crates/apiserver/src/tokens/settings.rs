@@ -16,8 +16,10 @@ pub struct TokenSettings {
     pub audiences: Vec<String>,
     /// The longest life of a token that was asked for, in seconds.
     pub max_expiration_seconds: Option<i64>,
-    /// Whether the tokens of pods outlive what they tell by a year.
+    /// Whether the tokens of pods outlive what they tell.
     pub extend: bool,
+    /// How long they live then, in seconds: a year, or what an external signer gives.
+    pub extended_seconds: i64,
     /// Whether a token of a Secret must be what the Secret holds.
     pub lookup: bool,
     /// Where others find the key set.
@@ -31,6 +33,7 @@ impl Default for TokenSettings {
             audiences: vec![ISSUER.to_owned()],
             max_expiration_seconds: None,
             extend: true,
+            extended_seconds: EXTENDED_SECONDS,
             lookup: true,
             jwks_uri: None,
         }
@@ -50,7 +53,7 @@ impl TokenSettings {
     pub(super) fn life(&self, seconds: i64, audiences: &[String], is_of_pod: bool) -> (i64, Option<i64>) {
         let for_us = audiences.iter().all(|audience| self.audiences.contains(audience));
         match self.extend && is_of_pod && for_us && seconds == super::WARN_ONLY_SECONDS {
-            true => (EXTENDED_SECONDS, Some(seconds)),
+            true => (self.extended_seconds, Some(seconds)),
             false => (seconds, None),
         }
     }
@@ -138,6 +141,14 @@ mod tests {
                 extend: false,
                 ..settings.clone()
             };
+            let shorter = TokenSettings {
+                extended_seconds: 7200,
+                ..settings.clone()
+            };
+            if expect == extended {
+                let found = shorter.life(WARN_ONLY_SECONDS, &audiences, is_of_pod);
+                assert_eq!(found, (7200, Some(WARN_ONLY_SECONDS)));
+            }
             assert_eq!(never.life(WARN_ONLY_SECONDS, &audiences, is_of_pod), plain);
         }
         assert_eq!((settings.shortened(7201), settings.shortened(600)), (7200, 600));

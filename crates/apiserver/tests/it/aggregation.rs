@@ -1,6 +1,7 @@
 //! Aggregation through the whole server: another server of the test's own answers for a group version.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use base::{Clock, Random, Shutdown};
 use base64::Engine as _;
 use bytes::Bytes;
 use client::Client;
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::BoxBody;
@@ -27,7 +29,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::connect;
 use crate::world::{Answer, Api, Watch, World};
@@ -41,7 +43,7 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 /// Nothing takes this long on any machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-type Reply = Response<BoxBody<Bytes, Infallible>>;
+type Reply = Response<BoxBody<Bytes, io::Error>>;
 
 /// What was asked.
 #[derive(Clone, Debug)]
@@ -71,6 +73,8 @@ struct Extension {
     address: SocketAddr,
     ca_bundle: String,
     says: Arc<Mutex<Says>>,
+    /// Answers that have begun break off.
+    breaks: Arc<Notify>,
 }
 
 fn certified(pair: &Pair) -> CertifiedKey {
@@ -84,10 +88,15 @@ fn certified(pair: &Pair) -> CertifiedKey {
 
 impl Extension {
     async fn start() -> Extension {
+        Extension::named(&["sample.default.svc"]).await
+    }
+
+    /// With a certificate for these names.
+    async fn named(names: &[&str]) -> Extension {
         let now = Clock::real().now();
         let authority = Authority::generate("extension", now, Random::real()).unwrap();
         let pair = authority
-            .issue_server("sample", None, &["sample.default.svc"], &[], now)
+            .issue_server("sample.default.svc", None, names, &[], now)
             .unwrap();
         let tls = tls_config(Arc::new(SingleCertAndKey::from(certified(&pair))));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -95,6 +104,7 @@ impl Extension {
             address: listener.local_addr().unwrap(),
             ca_bundle: base64::engine::general_purpose::STANDARD.encode(&authority.pair().certificate_pem),
             says: Arc::default(),
+            breaks: Arc::default(),
         };
         let (acceptor, served) = (tokio_rustls::TlsAcceptor::from(tls), extension.clone());
         tokio::spawn(async move {
@@ -185,6 +195,19 @@ impl Extension {
                 }
                 reply
             }
+            path if path.contains("/breaks-off") => {
+                let breaks = self.breaks.clone();
+                let first = futures::stream::iter([Ok(Frame::data(Bytes::from("half")))]);
+                let rest = futures::stream::once(async move {
+                    breaks.notified().await;
+                    Err(io::Error::other("no more"))
+                });
+                let mut reply = Response::new(BoxBody::new(StreamBody::new(first.chain(rest))));
+                if path.ends_with("-early") {
+                    reply.headers_mut().insert("content-length", "8".parse().unwrap());
+                }
+                reply
+            }
             path if path.ends_with("/refused") => text(418, "text/plain", "a teapot"),
             path if path.starts_with(FLUNDERS) => {
                 let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -219,7 +242,7 @@ impl Extension {
 }
 
 fn text(code: u16, media: &str, text: &str) -> Reply {
-    let body = BoxBody::new(Full::new(Bytes::from(text.to_owned())));
+    let body = BoxBody::new(Full::new(Bytes::from(text.to_owned())).map_err(|never| match never {}));
     let reply = Response::builder().status(code).header("content-type", media);
     reply.body(body).unwrap()
 }
@@ -575,6 +598,49 @@ async fn requests_are_handed_through() {
         watchers[0].send(format!("{frame}\n").into()).unwrap();
         assert_eq!(watch.word().await, format!("ADDED {name}"));
     }
+    shutdown.finish().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_counted() {
+    let extension = Extension::start().await;
+    let (world, shutdown, _) = aggregated_world(&extension).await;
+    let aborts = "apiserver_request_aborts_total{verb=\"GET\"";
+    for api in world.both().await {
+        for name in ["breaks-off", "breaks-off-early"] {
+            let before = api.metric(aborts).await;
+            let response = api.open(&format!("GET {FLUNDERS}/{name}"), &[], "").await;
+            assert_eq!(response.status(), 200);
+            extension.breaks.notify_one();
+            let body = response.into_body().collect().await;
+            assert!(body.is_err(), "{name} came as a whole");
+            assert_eq!(api.metric(aborts).await, before + 1.0, "{name}");
+        }
+        let before = api.metric(aborts).await;
+        api.get(&format!("{FLUNDERS}/whole")).await;
+        assert_eq!(api.metric(aborts).await, before);
+    }
+    shutdown.finish().await;
+}
+
+#[tokio::test]
+async fn a_server_whose_certificate_names_nobody_is_counted() {
+    let extension = Extension::named(&[]).await;
+    let (world, shutdown, _) = world(&extension).await;
+    let api = world.api();
+    let refused = "apiserver_kube_aggregator_x509_missing_san_total";
+    let before = api.metric(refused).await;
+    api.post(SERVICES, &service()).await.ok();
+    api.post(SLICES, &slice(true)).await.ok();
+    api.post(API_SERVICES, &extension.api_service()).await.ok();
+    // Whether it is there is asked without looking whether it is to be trusted.
+    available(&api, "Passed").await;
+    let expect = "certificate relies on legacy Common Name field, use SANs instead";
+    let is_told = |answer: &Answer| String::from_utf8_lossy(&answer.bytes).contains(expect);
+    let answer = until(&api, FLUNDERS, "application/json", is_told).await;
+    assert_eq!(answer.code, 503);
+    // One set of them is the process': others may count too.
+    assert!(api.metric(refused).await > before);
     shutdown.finish().await;
 }
 

@@ -30,16 +30,7 @@ impl Fake {
     /// The same with TLS, and a certificate that nobody signed.
     fn connect_tls(&self, who: String) -> Stream {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        let own = rcgen::generate_simple_self_signed(["nobody".to_owned()]).unwrap();
-        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![own.cert.der().clone()], key)
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let acceptor = acceptor(&rcgen::generate_simple_self_signed(["nobody".to_owned()]).unwrap());
         tokio::spawn(async move { Self::serve(acceptor.accept(theirs).await.unwrap(), who) });
         Box::new(ours)
     }
@@ -104,6 +95,19 @@ impl Fake {
         }
         response
     }
+}
+
+/// TLS with a certificate that nobody signed.
+fn acceptor(own: &rcgen::CertifiedKey<rcgen::KeyPair>) -> tokio_rustls::TlsAcceptor {
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    tokio_rustls::TlsAcceptor::from(Arc::new(config))
 }
 
 impl NodeDialer for Fake {
@@ -213,6 +217,48 @@ async fn logs_come_from_the_kubelet() {
     for usage in ["enforce_tls", "skip_tls_allowed"] {
         let line = format!("kube_apiserver_pod_logs_insecure_backend_total{{usage=\"{usage}\"}}");
         assert!(metrics.contains(&line), "{line}\n{metrics}");
+    }
+}
+
+/// Kubelets that show a certificate that nobody signed, and are asked for a better one.
+struct Untrusted;
+
+impl NodeDialer for Untrusted {
+    fn dial(&self, node: &str, _: &str, _: u16) -> BoxFuture<'static, std::io::Result<Stream>> {
+        let stranger = rcgen::generate_simple_self_signed(["stranger".to_owned()]).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(stranger.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let name = rustls::pki_types::ServerName::try_from(node.to_owned()).unwrap();
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let own = rcgen::generate_simple_self_signed([node.to_owned()]).unwrap();
+        tokio::spawn(async move {
+            // Whoever does not trust it does not stay.
+            let _ = acceptor(&own).accept(theirs).await;
+        });
+        Box::pin(async move { Ok(Box::new(connector.connect(name, ours).await?) as Stream) })
+    }
+}
+
+#[tokio::test]
+async fn logs_of_a_kubelet_that_is_not_trusted_are_counted() {
+    let world = World::with(|config| config.nodes = Some(Arc::new(Untrusted))).await;
+    let api = world.api();
+    node(&api, "n1").await;
+    pod(&api, "p", json!("n1")).await;
+    for api in world.both().await {
+        let refused = "kube_apiserver_pod_logs_backend_tls_failure_total";
+        let before = api.metric(refused).await;
+        let answer = api.get(&format!("{PODS}/p/log")).await;
+        answer.refused(503, "the kubelet of node n1 (192.0.2.7:10250) cannot be reached");
+        assert!(answer.message().contains("invalid peer certificate"), "{answer:?}");
+        assert_eq!(api.metric(refused).await, before + 1.0);
     }
 }
 

@@ -367,6 +367,48 @@ async fn a_definition_ends_with_its_objects() {
     assert_eq!(api.get(WIDGETS).await.ok()["items"], json!([]));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_definition_tells_that_its_objects_do_not_go() {
+    let (_world, api) = world().await;
+    define(&api, &widgets(json!([v1()]))).await;
+    let mut kept = widget("a", json!({"color": "red"}));
+    kept["metadata"]["finalizers"] = json!(["example.com/keep"]);
+    api.post(WIDGETS, &kept).await.ok();
+    let name = "widgets.example.com";
+    let path = format!("{DEFINITIONS}/{name}");
+    let terminating = |crd: &Value| {
+        let mut conditions = crd["status"]["conditions"].as_array().into_iter().flatten();
+        let found = conditions.find(|own| own["type"] == "Terminating");
+        found.cloned().unwrap_or_default()
+    };
+    let began = tokio::time::Instant::now();
+    api.delete(&path).await.ok();
+    let told = until(&api, name, |crd| terminating(crd)["reason"] == "InstanceDeletionCheck").await;
+    assert!(
+        began.elapsed() >= std::time::Duration::from_secs(60),
+        "{:?}",
+        began.elapsed()
+    );
+    let told = terminating(&told);
+    assert_eq!(
+        (&told["status"], &told["message"]),
+        (
+            &json!("True"),
+            &json!("could not confirm zero CustomResources remaining: context deadline exceeded")
+        )
+    );
+    // It tries again, and hears when they are gone.
+    until(&api, name, |crd| {
+        terminating(crd)["reason"] == "InstanceDeletionInProgress"
+    })
+    .await;
+    let mut definitions = api.watch(&format!("{DEFINITIONS}?watch=1")).await;
+    let free = json!([{"op": "remove", "path": "/metadata/finalizers"}]);
+    api.patch(&format!("{WIDGETS}/a"), "json", &free).await.ok();
+    while definitions.word().await != "DELETED widgets.example.com" {}
+    assert_eq!(api.get(&path).await.code, 404);
+}
+
 #[tokio::test]
 async fn a_changed_definition_ends_its_watches() {
     let (_world, api) = world().await;

@@ -159,6 +159,22 @@ async fn a_webhook_converts() {
     let changed = api.patch(&path, "merge", &change("b", "m")).await.ok();
     assert_eq!(owned(&changed), json!({"f:both": {}}));
     api.delete(&format!("{BETA}/d")).await.ok();
+    let converted = |from: &str, to: &str, succeeded: bool| {
+        format!(
+            "apiserver_crd_conversion_webhook_duration_seconds_count{{crd_name=\"widgets.example.com\",from_version=\"{from}\",\
+             to_version=\"{to}\",succeeded=\"{succeeded}\"}}"
+        )
+    };
+    let called = |outcome: &str, failure: &str| {
+        format!("apiserver_conversion_webhook_request_total{{result=\"{outcome}\",failure_type=\"{failure}\"}}")
+    };
+    for (from, to) in [("v1", "v1beta1"), ("v1beta1", "v1")] {
+        assert!(api.metric(&converted(from, to, true)).await > 0.0, "{from} to {to}");
+        assert_eq!(api.metric(&converted(from, to, false)).await, 0.0, "{from} to {to}");
+    }
+    assert!(api.metric(&called("success", "")).await > 0.0);
+    let seconds = "apiserver_conversion_webhook_duration_seconds_count{result=\"success\"";
+    assert!(api.metric(seconds).await > 0.0);
     for (path, expect) in [
         (
             "/refuse-conversion",
@@ -180,4 +196,7 @@ async fn a_webhook_converts() {
         };
         answer.refused(500, expect);
     }
+    assert!(api.metric(&converted("v1", "v1beta1", false)).await >= 2.0);
+    let failed = "apiserver_conversion_webhook_request_total{result=\"failure\"";
+    assert!(api.metric(failed).await >= 2.0);
 }

@@ -12,8 +12,8 @@ use apiserver::cluster::Cluster;
 use apiserver::pipeline::Authorizer;
 use apiserver::pki::Authority;
 use apiserver::request::{SYSTEM_MASTERS, UserInfo};
-use apiserver::tokens::{ClusterObjects, Issuer, Signer, TokenAuthenticator};
-use apiserver::{Parts, Running, bootstrap};
+use apiserver::tokens::{ClusterObjects, Issuer, Signer, TokenAuthenticator, UsedSecrets};
+use apiserver::{Config, Parts, Running, bootstrap};
 use base::{Clock, Random};
 use base64::Engine as _;
 use client::https::{Credentials, HttpsTransport};
@@ -34,6 +34,11 @@ pub struct Identities {
 
 impl Identities {
     pub async fn start() -> Identities {
+        Identities::with(|_| {}).await
+    }
+
+    /// The same, with changes to the configuration.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Identities {
         let (clock, random) = (Clock::real(), Random::real());
         let authority = Authority::generate("cluster", clock.now(), random.clone()).unwrap();
         let certificates = Arc::new(CertificateAuthenticator::new(&authority.pair().certificate_pem).unwrap());
@@ -54,11 +59,14 @@ impl Identities {
         let is_node_role =
             |object: &&api::Value| object["kind"] == "ClusterRole" && object["metadata"]["name"] == "system:node";
         let node_role = policy.iter().find(is_node_role).cloned().unwrap();
+        let used = UsedSecrets::default();
+        let uses = used.clone();
         let parts = move |cluster: Arc<dyn Cluster>| {
             let rbac = Arc::new(Rbac::new(&*cluster));
             let node = Arc::new(NodeAuthorizer::new(&*cluster, &node_role));
             let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![node, rbac.clone()]));
             let tokens = TokenAuthenticator::new(signer.clone(), Arc::new(ClusterObjects(cluster.clone())));
+            let tokens = tokens.with_used(&uses);
             let bootstrap_tokens = BootstrapTokens::new(cluster.clone(), clock.clone());
             let authentication = Authentication::new(certificates, tokens, clock.clone())
                 .with_front_proxy(Some(proxy))
@@ -70,7 +78,11 @@ impl Identities {
                 tokens: Some(Arc::new(Issuer::new(signer, cluster, clock))),
             }
         };
-        let world = World::with(|config| config.parts = Box::new(parts)).await;
+        let world = World::with(|config| {
+            config.parts = Box::new(parts);
+            change(config);
+        })
+        .await;
         let addresses = bootstrap::Addresses {
             service_range: "10.96.0.0/12".parse().unwrap(),
             api_service: Ipv4Addr::new(10, 96, 0, 1),
@@ -90,6 +102,7 @@ impl Identities {
         let stop = world.running.shutdown_handle();
         let (_, trusted) = tokio::sync::watch::channel(trusted);
         trust::maintain(&own_client, trusted, Clock::real(), &stop);
+        world.running.track_legacy_tokens(&used, &own_client, &stop);
         let (address, server_ca) = world.listen().await;
         Identities {
             world,

@@ -168,7 +168,7 @@ fn keep(world: &World) -> base::Shutdown {
 }
 
 /// Waits until a watched object is as wanted.
-async fn until(api: &Api, path: &str, name: &str, enough: impl Fn(&str, &Value) -> bool) {
+pub async fn until(api: &Api, path: &str, name: &str, enough: impl Fn(&str, &Value) -> bool) {
     let mut watch = api
         .watch(&format!("{path}?watch=1&fieldSelector=metadata.name%3D{name}"))
         .await;
@@ -269,6 +269,110 @@ async fn what_went_apart_is_put_together() {
         kind != "DELETED" && object["metadata"]["uid"] != first["metadata"]["uid"]
     })
     .await;
+    shutdown.finish().await;
+}
+
+/// Waits until something is told of a Service.
+async fn told(api: &Api, reason: &str, name: &str) -> String {
+    let events = "/api/v1/namespaces/default/events";
+    let selector = format!("reason%3D{reason},involvedObject.name%3D{name}");
+    let mut watch = api.watch(&format!("{events}?watch=1&fieldSelector={selector}")).await;
+    let frame = tokio::time::timeout(std::time::Duration::from_secs(60), watch.next()).await;
+    let frame = frame.unwrap_or_else(|_| panic!("{reason} was never told of {name}"));
+    let event = &frame.unwrap()["object"];
+    assert_eq!(
+        (&event["type"], &event["source"]["component"]),
+        (&json!("Warning"), &json!("portallocator-repair-controller"))
+    );
+    event["message"].as_str().unwrap().to_owned()
+}
+
+/// Whose a node port is, by its key.
+async fn owner(world: &World, port: u16) -> Option<String> {
+    let key = format!("/registry/ranges/servicenodeports/{port}");
+    let range = store::KeyRange::prefix(key.as_bytes());
+    let found = world.engine.range(range, None).await.unwrap().records;
+    found
+        .first()
+        .map(|record| String::from_utf8(record.value.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn node_ports_that_went_apart_are_put_together() {
+    let world = World::start().await;
+    let api = world.api();
+    let on_port = |name: &str, port: u16| {
+        let mut service = service(name, Value::Null);
+        service["spec"]["type"] = "NodePort".into();
+        service["spec"]["ports"][0]["nodePort"] = port.into();
+        service
+    };
+    api.post(SERVICES, &on_port("one", 30_001)).await.ok();
+    api.post(SERVICES, &on_port("two", 30_002)).await.ok();
+    // As an older version left it, and as somebody's hand did.
+    let by_hand = store::Transaction::new()
+        .operation(store::Operation::Delete(
+            "/registry/ranges/servicenodeports/30001".into(),
+        ))
+        .put("/registry/ranges/servicenodeports/30007", "default/gone");
+    world.engine.commit(by_hand).await.unwrap();
+    let shutdown = keep(&world);
+    assert_eq!(
+        told(&api, "PortNotAllocated", "one").await,
+        "Port 30001 is not allocated; repairing"
+    );
+    assert_eq!(owner(&world, 30_001).await.as_deref(), Some("default/one"));
+    while owner(&world, 30_007).await.is_some() {
+        tokio::task::yield_now().await;
+    }
+    api.post(SERVICES, &on_port("seven", 30_007)).await.ok();
+    assert_eq!(owner(&world, 30_007).await.as_deref(), Some("default/seven"));
+
+    // Another program writes a Service that has the port of one that is there.
+    let all = world
+        .engine
+        .range(store::KeyRange::prefix(b"/registry/services/specs/"), None);
+    let all = all.await.unwrap().records;
+    let two = all.iter().find(|record| record.key.ends_with(b"/two")).unwrap();
+    let [key, value] = [&two.key, &two.value].map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
+    let key = key.replace("/two", "/copy");
+    let value = value.replace("\"two\"", "\"copy\"");
+    world
+        .engine
+        .commit(store::Transaction::create(key, value))
+        .await
+        .unwrap();
+    assert_eq!(
+        told(&api, "PortAlreadyAllocated", "copy").await,
+        "Port 30002 was assigned to multiple services; please recreate service"
+    );
+    assert_eq!(owner(&world, 30_002).await.as_deref(), Some("default/two"));
+    // The copy gives back what was never its own.
+    api.delete(&format!("{SERVICES}/copy")).await.ok();
+    assert_eq!(
+        told(&api, "PortNotAllocated", "two").await,
+        "Port 30002 is not allocated; repairing"
+    );
+    assert_eq!(owner(&world, 30_002).await.as_deref(), Some("default/two"));
+    api.post(SERVICES, &on_port("other", 30_002))
+        .await
+        .refused(422, "provided port is already allocated");
+    for (what, count) in [("repair", 2.0), ("duplicate", 1.0), ("leak", 1.0)] {
+        let series = format!("apiserver_nodeport_repair_port_errors_total{{type=\"{what}\"}}");
+        assert_eq!(api.metric(&series).await, count, "{what}");
+    }
+    shutdown.finish().await;
+
+    // The next server gives other ports.
+    let next = World::over(world.engine.clone(), Vec::new(), |config| {
+        config.node_port_range = 31_000..31_011;
+    })
+    .await;
+    let shutdown = keep(&next);
+    assert_eq!(
+        told(&next.api(), "PortOutOfRange", "one").await,
+        "Port 30001 is not within the port range 31000-31010; please recreate service"
+    );
     shutdown.finish().await;
 }
 

@@ -57,10 +57,14 @@ pub struct Service {
 
 impl Service {
     pub async fn start() -> Service {
+        Service::named(&["localhost", "hook.default.svc", "outside.default.svc"]).await
+    }
+
+    /// With a certificate for these names.
+    async fn named(names: &[&str]) -> Service {
         let now = Clock::real().now();
         let authority = Authority::generate("webhooks", now, Random::real()).unwrap();
-        let names = ["localhost", "hook.default.svc", "outside.default.svc"];
-        let pair = authority.issue_server("hook", None, &names, &[], now).unwrap();
+        let pair = authority.issue_server("localhost", None, names, &[], now).unwrap();
         let certificates: Result<Vec<_>, _> = rustls_pemfile::certs(&mut pair.certificate_pem.as_bytes()).collect();
         let key = rustls_pemfile::private_key(&mut pair.key_pem.as_bytes())
             .unwrap()
@@ -495,6 +499,23 @@ async fn failures_are_told_or_ignored() {
     }
     let followed = service.asked().iter().any(|asked| asked.path.starts_with("/allow"));
     assert!(!followed, "a redirect was followed");
+}
+
+#[tokio::test]
+async fn a_service_whose_certificate_names_nobody_is_counted() {
+    let service = Service::named(&[]).await;
+    let (_world, api) = world(&service).await;
+    let refused = "apiserver_webhooks_x509_missing_san_total";
+    for client in [service.by_url("/allow"), service.by_service("/allow")] {
+        let before = api.metric(refused).await;
+        configure(&api, VALIDATING, &[webhook("w.x.y", &client, &json!({}))]).await;
+        let expect = "certificate relies on legacy Common Name field, use SANs instead";
+        api.post(MAPS, &map("a")).await.refused(500, expect);
+        // One set of them is the process': others may count too.
+        assert!(api.metric(refused).await > before);
+        configure(&api, VALIDATING, &[]).await;
+    }
+    assert!(service.asked().is_empty());
 }
 
 #[tokio::test]

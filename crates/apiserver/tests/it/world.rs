@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use api::Value;
-use apiserver::pipeline::{Authenticator, Authorizer, Credentials, Decision, Identity, Plugin, RuleSet};
+use apiserver::pipeline::{Authenticator, Authorizer, Credentials, Decision, Identity, Plugin, Refusal, RuleSet};
 use apiserver::pki::Authority;
 use apiserver::request::{Attributes, UserInfo};
 use apiserver::serve::tls_config;
@@ -24,7 +24,7 @@ use store::Engine;
 struct Tokens;
 
 impl Authenticator for Tokens {
-    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Option<Identity>, Refusal>> {
         let header = credentials
             .headers
             .get("authorization")
@@ -44,13 +44,13 @@ impl Authenticator for Tokens {
         &'a self,
         token: &'a str,
         _: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+    ) -> BoxFuture<'a, Result<Option<Identity>, Refusal>> {
         let identity = Identity {
             user: UserInfo::new(token, ["testers"]),
             ..Identity::default()
         };
         let outcome = if token == "bad" {
-            Err("a bad token".into())
+            Err("a bad token".to_owned().into())
         } else {
             Ok(Some(identity))
         };
@@ -300,6 +300,16 @@ impl Api {
         };
         self.call(&format!("PATCH {path}"), &[("content-type", media)], body.to_string())
             .await
+    }
+
+    /// What the metrics whose lines begin so are together.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let page = self.get("/metrics").await;
+        let page = String::from_utf8_lossy(&page.bytes);
+        let lines = page.lines().filter(|line| line.starts_with(series));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 
     /// Creates a ConfigMap in `default`.

@@ -10,6 +10,7 @@ pub fn generate(crate_dir: &Path, out_dir: &Path) -> Result<(), Box<dyn Error>> 
         "runtime_v1.proto",
         "etcdserverpb.proto",
         "kms_v2.proto",
+        "external_jwt.proto",
         "otlp_trace.proto",
     ]
     .map(|name| proto.join(name));
@@ -28,6 +29,7 @@ pub fn generate(crate_dir: &Path, out_dir: &Path) -> Result<(), Box<dyn Error>> 
             "etcdserverpb.AuthenticateRequest",
             "etcdserverpb.AuthenticateResponse",
             "etcdserverpb.AuthUserAddRequest",
+            "v1.SignJWTResponse",
             "v2.DecryptResponse",
             "v2.EncryptRequest",
         ])

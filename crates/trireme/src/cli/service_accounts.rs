@@ -24,7 +24,11 @@ pub struct ServiceAccountFlags {
     /// [default: the cluster's own, in pki/sa.key, which verifies them, too]
     #[arg(long, value_name = "FILE", value_parser = file_or_nothing)]
     pub service_account_signing_key_file: Option<PathBuf>,
-    /// The longest life of a token that is asked for; longer ones are shortened [default: 2^32 seconds]
+    /// The socket of a program that signs tokens and says which keys verify them (gRPC, externaljwt v1), in place of the key
+    /// files; @NAME is a socket without a file
+    #[arg(long, value_name = "SOCKET")]
+    pub service_account_signing_endpoint: Option<String>,
+    /// The longest life of a token that is asked for; longer ones are shortened [default: 2^32 seconds, or what signs]
     #[arg(long, value_name = "DURATION")]
     pub service_account_max_token_expiration: Option<String>,
     /// Whether the tokens of pods are good for a year, for programs that read them once [default: true]

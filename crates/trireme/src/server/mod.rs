@@ -36,7 +36,7 @@ use apiserver::metrics::ReloadMetrics;
 use apiserver::pipeline::Authorizer;
 use apiserver::request::{SYSTEM_MASTERS, UserInfo};
 use apiserver::sealing::{Sealer, Sealing};
-use apiserver::tokens::{ClusterObjects, Issuer, TokenAuthenticator, TokenSettings};
+use apiserver::tokens::{ClusterObjects, Issuer, TokenAuthenticator, TokenSettings, UsedSecrets};
 use apiserver::{ApiServer, Config, Parts, Running};
 use base::{Clock, Random, Shutdown};
 use bytes::Bytes;
@@ -132,7 +132,7 @@ impl ControlPlane {
             shutdown: components.clone(),
         };
         let flags = &settings.api_server;
-        let accounts = flags.service_accounts.read()?;
+        let accounts = flags.service_accounts.read()?.connected(&components).await?;
         let own_names = accounts.settings.clone();
         let (mut authentication, trusted) = authentication(flags, &own_names, &pki)?;
         let cleans = authentication.bootstrap_tokens;
@@ -153,10 +153,11 @@ impl ControlPlane {
             access.admission,
         );
         let of = (&clock, &random);
+        let used_secrets = UsedSecrets::default();
         let mut config = api_config(
             &pki,
             (authentication, &trusted, issuers),
-            accounts,
+            (accounts, &used_secrets),
             store.engine(),
             address,
             chosen,
@@ -195,6 +196,7 @@ impl ControlPlane {
 
         apiserver::flowcontrol::maintain(&own, clock.clone(), &components);
         running.keep_cluster_ips(&own, &components);
+        running.track_legacy_tokens(&used_secrets, &own, &components);
         running.keep_api_services(&own, &components);
         trust::maintain(&own, trusted.told(), clock.clone(), &components);
         trusted.follow(&follow);
@@ -357,7 +359,7 @@ impl ApiServerFlags {
 fn api_config(
     pki: &Pki,
     (settings, trusted, issuers): (AuthenticationSettings, &Trusted, Option<Arc<JwtTokens>>),
-    accounts: TokenPlan,
+    (accounts, used_secrets): (TokenPlan, &UsedSecrets),
     store: Arc<dyn Engine>,
     address: SocketAddr,
     (prepared, authorizers, admission): (Prepared, Arc<OnceLock<Arc<Configured>>>, Selection),
@@ -369,6 +371,7 @@ fn api_config(
     let is_node_role = |object: &&Value| object["kind"] == "ClusterRole" && object["metadata"]["name"] == "system:node";
     let node_role = policy.iter().find(is_node_role).cloned().unwrap_or_default();
     let (parts_clock, parts_random) = (clock.clone(), random.fork());
+    let used_secrets = used_secrets.clone();
     let parts = move |cluster: Arc<dyn Cluster>| {
         let rbac = Arc::new(Rbac::new(&*cluster));
         let node = Arc::new(NodeAuthorizer::new(&*cluster, &node_role));
@@ -377,7 +380,7 @@ fn api_config(
         let _ = authorizers.set(configured.clone());
         let authorizer: Arc<dyn Authorizer> = configured;
         let objects = Arc::new(ClusterObjects(cluster.clone()));
-        let tokens = TokenAuthenticator::new(signer.clone(), objects);
+        let tokens = TokenAuthenticator::new(signer.clone(), objects).with_used(&used_secrets);
         let mut authentication = Authentication::new(certificates, tokens, parts_clock.clone())
             .with_front_proxy(proxy)
             .with_token_file(settings.token_file);

@@ -6,13 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver::tokens::{
-    EXTENDED_SECONDS, MAX_EXPIRATION_SECONDS, Signer, SigningKey, TokenSettings, VerifyingKey, WARN_ONLY_SECONDS,
-    verifying_keys,
+    EXTENDED_SECONDS, ExternalSigner, MAX_EXPIRATION_SECONDS, Signer, SigningKey, TokenSettings, VerifyingKey,
+    WARN_ONLY_SECONDS, verifying_keys,
 };
-use base::Random;
+use base::{Random, Shutdown};
 
 use super::anchor;
 use crate::cli::ServiceAccountFlags;
@@ -29,6 +30,10 @@ pub struct TokenPlan {
     keys: Vec<VerifyingKey>,
     /// Who signs, when that is not the cluster's own key.
     signing: Option<SigningKey>,
+    /// Where another program is that signs.
+    endpoint: Option<String>,
+    /// That program.
+    external: Option<Arc<ExternalSigner>>,
 }
 
 // === impl ServiceAccountFlags ===
@@ -53,6 +58,7 @@ impl ServiceAccountFlags {
             service_account_issuer: said(&self.service_account_issuer),
             service_account_key_file: files.into_iter().flatten().collect(),
             service_account_signing_key_file: anchor(self.service_account_signing_key_file.as_deref())?,
+            service_account_signing_endpoint: socket(self.service_account_signing_endpoint.as_deref())?,
             service_account_max_token_expiration: word(&self.service_account_max_token_expiration),
             service_account_jwks_uri: word(&self.service_account_jwks_uri),
             api_audiences: said(&self.api_audiences),
@@ -66,6 +72,7 @@ impl ServiceAccountFlags {
     /// They contradict each other, or a file cannot be used.
     pub fn read(&self) -> Result<TokenPlan> {
         let issuers = self.issuers()?;
+        self.check_endpoint()?;
         if self.service_account_signing_key_file.is_some() && self.service_account_key_file.is_empty() {
             return Err(wrong(
                 "either `--service-account-key-file` or `--service-account-signing-endpoint` must be set",
@@ -82,7 +89,8 @@ impl ServiceAccountFlags {
         }
         let max_expiration_seconds = self.max_expiration_seconds()?;
         let extend = self.service_account_extend_token_expiration.unwrap_or(true);
-        if let Some(max) = max_expiration_seconds.filter(|_| extend) {
+        if let Some(max) = max_expiration_seconds.filter(|_| extend && self.service_account_signing_endpoint.is_none())
+        {
             warn_of_extension(max);
         }
         let mut keys = Vec::new();
@@ -111,12 +119,48 @@ impl ServiceAccountFlags {
                 issuers,
                 max_expiration_seconds,
                 extend,
+                extended_seconds: EXTENDED_SECONDS,
                 lookup: self.service_account_lookup.unwrap_or(true),
                 jwks_uri: self.service_account_jwks_uri.clone(),
             },
             keys,
             signing: signing.transpose()?,
+            endpoint: self.service_account_signing_endpoint.clone(),
+            external: None,
         })
+    }
+
+    fn check_endpoint(&self) -> Result {
+        let Some(endpoint) = &self.service_account_signing_endpoint else {
+            return Ok(());
+        };
+        if self.service_account_signing_key_file.is_some() {
+            return Err(wrong(
+                "service-account-signing-key-file and service-account-signing-endpoint are mutually exclusive and cannot be set at \
+                 the same time",
+            ));
+        }
+        if !self.service_account_key_file.is_empty() {
+            return Err(wrong(
+                "can't set `--service-account-signing-key-file` and/or `--service-account-key-file` with \
+                 `--service-account-signing-endpoint` (They are mutually exclusive)",
+            ));
+        }
+        let is_word = |word: &str| {
+            !word.is_empty()
+                && word
+                    .chars()
+                    .all(|char| char.is_ascii_alphanumeric() || "_-".contains(char))
+        };
+        if let Some(name) = endpoint.strip_prefix('@')
+            && !name.split('.').all(is_word)
+        {
+            return Err(wrong(format!(
+                "invalid value {endpoint:?} passed for `--service-account-signing-endpoint`, when prefixed with @ must be a valid \
+                 abstract socket name"
+            )));
+        }
+        Ok(())
     }
 
     fn issuers(&self) -> Result<Vec<String>> {
@@ -163,6 +207,23 @@ impl ServiceAccountFlags {
     }
 }
 
+/// The same with an external signer, which shortens them.
+fn warn_of_signer(max: i64) {
+    let shown = api::duration::text(Duration::from_secs(max.unsigned_abs()));
+    if max < WARN_ONLY_SECONDS {
+        tracing::warn!(
+            "service-account-extend-token-expiration is true, in order to correctly trigger safe transition logic, token lifetime \
+             supported by external-jwt-signer must be longer than {WARN_ONLY_SECONDS} seconds (currently {shown})"
+        );
+    }
+    if max < EXTENDED_SECONDS {
+        tracing::warn!(
+            "service-account-extend-token-expiration is true, tokens validity will be caped at the smaller of {EXTENDED_SECONDS} \
+             seconds and maximum token lifetime supported by external-jwt-signer ({shown})"
+        );
+    }
+}
+
 /// Tokens of pods outlive what was set as the longest life.
 fn warn_of_extension(max: i64) {
     if max < WARN_ONLY_SECONDS {
@@ -182,12 +243,46 @@ fn warn_of_extension(max: i64) {
 // === impl TokenPlan ===
 
 impl TokenPlan {
+    /// The same with the program that signs, if one does; its keys are asked for until the end.
+    ///
+    /// # Errors
+    /// It does not answer, or not with what can be used.
+    pub async fn connected(mut self, shutdown: &Shutdown) -> Result<TokenPlan> {
+        let Some(endpoint) = &self.endpoint else {
+            return Ok(self);
+        };
+        let (signer, longest) = ExternalSigner::connect(endpoint).await.map_err(wrong)?;
+        let settings = &mut self.settings;
+        match settings.max_expiration_seconds {
+            Some(max) if max > longest => {
+                let shown = |seconds: i64| api::duration::text(Duration::from_secs(seconds.unsigned_abs()));
+                let (max, longest) = (shown(max), shown(longest));
+                return Err(wrong(format!(
+                    "service-account-max-token-expiration cannot be set longer than the token expiration supported by \
+                     service-account-signing-endpoint: {max} > {longest}"
+                )));
+            }
+            Some(_) => {}
+            None => settings.max_expiration_seconds = Some(longest),
+        }
+        settings.extended_seconds = settings.extended_seconds.min(longest);
+        if let Some(max) = settings.max_expiration_seconds.filter(|_| settings.extend) {
+            warn_of_signer(max);
+        }
+        signer.follow(shutdown);
+        self.external = Some(signer);
+        Ok(self)
+    }
+
     /// Who signs and verifies. The cluster's own key does both until another one signs; from then on it verifies what it
     /// signed as long as it is among the files.
     ///
     /// # Errors
     /// The cluster's own key cannot be read.
     pub fn signer(self, own_key_pem: &str, random: Random) -> Result<Signer> {
+        if let Some(external) = self.external {
+            return Ok(Signer::external(external, self.settings, random));
+        }
         let mut taken = self.keys;
         let key = match self.signing {
             Some(key) => key,
@@ -199,6 +294,17 @@ impl TokenPlan {
             }
         };
         Ok(Signer::new(key, taken, self.settings, random))
+    }
+}
+
+/// A name of a socket that does not depend on the working directory; a name of nothing is none.
+fn socket(name: Option<&str>) -> Result<Option<String>> {
+    match name.filter(|name| !name.is_empty()) {
+        Some(name) if !name.starts_with('@') => {
+            let path = std::path::absolute(name).map_err(CliError::internal)?;
+            Ok(Some(path.display().to_string()))
+        }
+        name => Ok(name.map(str::to_owned)),
     }
 }
 
@@ -336,6 +442,7 @@ mod tests {
             audiences: vec!["https://new".into(), "old".into()],
             max_expiration_seconds: Some(7200),
             extend: false,
+            extended_seconds: EXTENDED_SECONDS,
             lookup: false,
             jwks_uri: Some("https://keys/set".into()),
         };
@@ -404,6 +511,24 @@ mod tests {
                 "empty: data does not contain a valid RSA or ECDSA private key",
             ),
             (
+                vec![
+                    "--service-account-signing-endpoint=/s",
+                    "--service-account-signing-key-file",
+                    &empty,
+                ],
+                "service-account-signing-key-file and service-account-signing-endpoint are mutually exclusive and cannot be set at \
+                 the same time",
+            ),
+            (
+                vec!["--service-account-signing-endpoint=/s", &good],
+                "can't set `--service-account-signing-key-file` and/or `--service-account-key-file` with \
+                 `--service-account-signing-endpoint` (They are mutually exclusive)",
+            ),
+            (
+                vec!["--service-account-signing-endpoint=@a..b"],
+                "invalid value \"@a..b\" passed for `--service-account-signing-endpoint`, when prefixed with @ must be a valid",
+            ),
+            (
                 vec!["--service-account-signing-key-file", &empty],
                 "either `--service-account-key-file` or `--service-account-signing-endpoint` must be set",
             ),
@@ -418,11 +543,21 @@ mod tests {
             .anchored()
             .unwrap();
         assert_eq!(anchored.service_account_key_file, [here.join("a"), "/b".into()]);
+        for (given, expect) in [
+            ("s", Some(here.join("s").display().to_string())),
+            ("/s", Some("/s".to_owned())),
+            ("@s.t", Some("@s.t".to_owned())),
+            ("", None),
+        ] {
+            let given = flags(&[&format!("--service-account-signing-endpoint={given}")]);
+            assert_eq!(given.anchored().unwrap().service_account_signing_endpoint, expect);
+        }
         let back = flags(&[
             "--service-account-key-file=",
             "--service-account-issuer=",
             "--api-audiences=",
             "--service-account-jwks-uri=",
+            "--service-account-signing-endpoint=",
         ]);
         assert!(back.are_given() && !back.anchored().unwrap().are_given());
     }

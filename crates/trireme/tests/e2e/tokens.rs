@@ -1,13 +1,27 @@
 //! Tokens of service accounts by kube-apiserver's flags: other keys and issuers, and what was issued before them.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use apiserver::tokens::{Claims, KubernetesClaims, Reference, Signer, SigningKey, TokenSettings};
 use base::{Clock, Random};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use rcgen::{PublicKeyData as _, SigningKey as _};
+use rpc::external_jwt::external_jwt_signer_server::{ExternalJwtSigner, ExternalJwtSignerServer};
+use rpc::external_jwt::{
+    FetchKeysRequest, FetchKeysResponse, Key, MetadataRequest, MetadataResponse, SignJwtRequest, SignJwtResponse,
+    Timestamp,
+};
 use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tonic::{Request, Response, Status};
 
 use crate::access::{flag, is_nobody, up, whoami, with_token, write};
-use crate::cluster::{Cluster, succeed};
+use crate::cluster::{Cluster, decode, fail, succeed};
+use crate::node_cluster::until;
 
 /// A key of no use outside of tests.
 const RSA_KEY: &str = include_str!("../../../apiserver/src/tokens/testdata/rsa.pem");
@@ -170,4 +184,149 @@ fn other_keys_and_issuers_are_taken_beside_the_old() {
         (&json!(RSA_ID.trim()), &own_id)
     );
     assert!(of_keys("d").iter().all(Value::is_null));
+}
+
+#[test]
+fn the_use_of_a_secrets_token_is_told() {
+    let (cluster, dir) = (Cluster::shared(), tempfile::tempdir().unwrap());
+    cluster.kubectl_ok(&["create", "serviceaccount", "keeper"]);
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+        "metadata": {"name": "keeper-token", "annotations": {"kubernetes.io/service-account.name": "keeper"}}});
+    let file = write(dir.path(), "secret.json", &secret.to_string());
+    cluster.kubectl_ok(&["create", "-f", &file.display().to_string()]);
+    let get = |path: &str| cluster.kubectl_ok(&["get", "secret", "keeper-token", "-o", &format!("jsonpath={path}")]);
+    let token = until("a token", || {
+        Some(get("{.data.token}")).filter(|token| !token.is_empty())
+    });
+    let keeper = with_token(cluster, &decode(&json!(token)));
+    let told = whoami(&keeper);
+    assert!(succeed(&told).starts_with("system:serviceaccount:default:keeper "));
+    assert!(told.stderr.is_empty(), "{told:?}");
+    let day = until("the day of its use", || {
+        let day = get("{.metadata.labels.kubernetes\\.io/legacy-token-last-used}");
+        (!day.is_empty()).then_some(day)
+    });
+    let since = [
+        "get",
+        "configmap",
+        "-n",
+        "kube-system",
+        "kube-apiserver-legacy-service-account-token-tracking",
+        "-o",
+        "jsonpath={.data.since}",
+    ];
+    let since = cluster.kubectl_ok(&since);
+    assert!(since.len() == 10 && since <= day, "{since} {day}");
+
+    let listed = r#"{"secrets": [{"name": "keeper-token"}]}"#;
+    cluster.kubectl_ok(&["patch", "serviceaccount", "keeper", "-p", listed]);
+    let told = whoami(&keeper);
+    succeed(&told);
+    let warned = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(
+        warned.contains("Warning: Use tokens from the TokenRequest API or manually created secret-based tokens"),
+        "{warned}"
+    );
+    let mark = "kubernetes.io/legacy-token-invalid-since=2020-01-01";
+    cluster.kubectl_ok(&["label", "secret", "keeper-token", mark]);
+    is_nobody(&keeper);
+}
+
+/// A program with one key, on a thread of its own.
+#[derive(Clone)]
+struct Remote(Arc<rcgen::KeyPair>);
+
+/// A signature as tokens have it: both numbers of 32 bytes, which DER writes without zeros before them and with a sign.
+fn fixed(mut der: &[u8]) -> Vec<u8> {
+    let mut numbers = Vec::new();
+    der = &der[2..];
+    while let [2, length, rest @ ..] = der {
+        let (number, rest) = rest.split_at(usize::from(*length));
+        let zeros = number.iter().take_while(|byte| **byte == 0).count();
+        let number = &number[zeros..];
+        numbers.resize(numbers.len() + 32 - number.len(), 0);
+        numbers.extend_from_slice(number);
+        der = rest;
+    }
+    numbers
+}
+
+#[tonic::async_trait]
+impl ExternalJwtSigner for Remote {
+    async fn sign(&self, request: Request<SignJwtRequest>) -> Result<Response<SignJwtResponse>, Status> {
+        let header = BASE64.encode(json!({"alg": "ES256", "kid": "theirs", "typ": "JWT"}).to_string());
+        let signed = format!("{header}.{}", request.into_inner().claims);
+        let signature = BASE64.encode(fixed(&self.0.sign(signed.as_bytes()).unwrap()));
+        Ok(Response::new(SignJwtResponse { header, signature }))
+    }
+
+    async fn fetch_keys(&self, _: Request<FetchKeysRequest>) -> Result<Response<FetchKeysResponse>, Status> {
+        Ok(Response::new(FetchKeysResponse {
+            keys: vec![Key {
+                key_id: "theirs".into(),
+                key: self.0.subject_public_key_info(),
+                exclude_from_oidc_discovery: false,
+            }],
+            data_timestamp: Some(Timestamp::default()),
+            refresh_hint_seconds: 3600,
+        }))
+    }
+
+    async fn metadata(&self, _: Request<MetadataRequest>) -> Result<Response<MetadataResponse>, Status> {
+        Ok(Response::new(MetadataResponse {
+            max_token_expiration_seconds: 7200,
+        }))
+    }
+}
+
+impl Remote {
+    /// Serves on a socket until the answer is dropped.
+    fn serve(&self, socket: &Path) -> tokio::runtime::Runtime {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let listener = UnixListener::bind(socket).unwrap();
+        let service = ExternalJwtSignerServer::new(self.clone());
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
+                tokio::spawn(async move { drop(connection.await) });
+            }
+        });
+        runtime
+    }
+}
+
+#[test]
+fn another_program_signs() {
+    let (cluster, dir) = (Cluster::prepare(), tempfile::tempdir().unwrap());
+    let remote = Remote(Arc::new(rcgen::KeyPair::generate().unwrap()));
+    let socket = dir.path().join("signer.sock");
+    let serving = remote.serve(&socket);
+    let endpoint = flag("service-account-signing-endpoint", &socket);
+    let too_long = cluster.trireme(&[
+        "--quiet",
+        "up",
+        "--no-node",
+        "--api-port",
+        "0",
+        &endpoint,
+        "--service-account-max-token-expiration=3h",
+    ]);
+    let why = "service-account-max-token-expiration cannot be set longer than the token expiration supported by \
+               service-account-signing-endpoint: 3h0m0s > 2h0m0s";
+    let told = fail(&too_long);
+    assert!(told.contains(why), "{told}");
+    up(&cluster, &[endpoint, "--service-account-max-token-expiration=".into()]);
+    cluster.kubectl_ok(&["create", "serviceaccount", "builder"]);
+    let token = issued(&cluster, &["--duration=3h"]);
+    assert_eq!(part(&token, 0)["kid"], "theirs");
+    let claims = part(&token, 1);
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 7200);
+    assert!(succeed(&whoami(&with_token(&cluster, &token))).starts_with(BUILDER));
+    assert_eq!(get(&cluster, "/openid/v1/jwks")["keys"][0]["kid"], "theirs");
+    // What it signed counts without it; nothing new is signed.
+    serving.shutdown_background();
+    assert!(succeed(&whoami(&with_token(&cluster, &token))).starts_with(BUILDER));
 }

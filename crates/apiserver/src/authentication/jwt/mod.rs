@@ -29,7 +29,7 @@ pub(crate) use self::signature::ALGORITHMS;
 use self::signature::Unverified;
 use super::TokenKind;
 use crate::metrics::shared;
-use crate::pipeline::Identity;
+use crate::pipeline::{Identity, Refusal};
 use crate::request::UserInfo;
 
 /// How long a new configuration's issuers may take to answer before the old one stays: upstream's
@@ -173,7 +173,7 @@ impl JwtTokens {
 }
 
 impl TokenKind for JwtTokens {
-    fn authenticate<'a>(&'a self, token: &'a str, _: &'a [String]) -> BoxFuture<'a, Result<Option<Identity>, String>> {
+    fn authenticate<'a>(&'a self, token: &'a str, _: &'a [String]) -> BoxFuture<'a, Result<Option<Identity>, Refusal>> {
         Box::pin(async move {
             let user = self.find(token).await?;
             Ok(user.map(|user| Identity {
