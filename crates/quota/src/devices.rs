@@ -4,6 +4,7 @@
 //! Sources: `resource_claims.go` of `pkg/quota/v1/evaluator/core`, and the extended resource cache of
 //! `k8s.io/dynamic-resource-allocation`.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use api::{Value, meta};
@@ -103,15 +104,22 @@ impl MadeFor {
         })
     }
 
-    /// What of the pod counts for the claim: the pod says that it is its claim, or says nothing and none was made for it
-    /// before. Anybody can write such a claim, and only one of them takes less for it.
-    pub fn counted<'p>(&self, pod: &'p Consumer, others: impl IntoIterator<Item = MadeFor>) -> Option<&'p Amounts> {
+    /// Whether it was made before another one for the same pod.
+    pub fn is_before(&self, other: &MadeFor) -> bool {
+        self.uid == other.uid && (&self.created, &self.claim) < (&other.created, &other.claim)
+    }
+
+    /// What of the pod counts for the claim: the pod says that it is its claim, or says nothing and none of `others` was made
+    /// for it before. Anybody can write such a claim, and only one of them takes less for it.
+    pub fn counted<'p>(
+        &self,
+        pod: &'p Consumer,
+        others: impl IntoIterator<Item = impl Borrow<MadeFor>>,
+    ) -> Option<&'p Amounts> {
         if pod.uid != self.uid || !(pod.claim.is_empty() || pod.claim == self.claim) {
             return None;
         }
-        let before =
-            |other: &MadeFor| other.uid == self.uid && (&other.created, &other.claim) < (&self.created, &self.claim);
-        if pod.claim.is_empty() && others.into_iter().any(|other| before(&other)) {
+        if pod.claim.is_empty() && others.into_iter().any(|other| other.borrow().is_before(self)) {
             return None;
         }
         Some(&pod.usage)
@@ -193,8 +201,8 @@ mod tests {
             (&second, pod("u", ""), vec![first.clone()], false),
             (&same, pod("u", ""), vec![first.clone()], false),
             (&second, pod("u", "a"), vec![first.clone()], true),
-            (&first, pod("u", "a"), vec![], false),
-            (&first, pod("other", ""), vec![], false),
+            (&first, pod("u", "a"), Vec::new(), false),
+            (&first, pod("other", ""), Vec::new(), false),
         ] {
             assert_eq!(own.counted(&pod, others).is_some(), expect, "{own:?} {pod:?}");
         }

@@ -309,7 +309,9 @@ fn charge(review: &Review, resource: &GroupResource, object: &Value) -> Charge {
         let pod = review.cluster.get(&pods, &review.namespace, &made_for.pod)?.value();
         let usage = Charge::of(&pods, &pod).usage;
         let claims = review.cluster.list(resource, Some(&review.namespace));
-        let others = claims.iter().filter_map(|claim| MadeFor::of(&claim.value()));
+        let is_owned = |claim: &&Arc<Object>| claim.header().owners.iter().any(|owner| **owner == *made_for.uid);
+        let owned = claims.iter().filter(is_owned);
+        let others = owned.filter_map(|claim| MadeFor::of(&claim.value()));
         made_for.counted(&Consumer::of(&pod, usage), others).cloned()
     });
     classes.add_names(&mut charge, pod.as_ref());

@@ -93,7 +93,7 @@ impl CustomKind {
                 return self.renamed(object.clone(), index).ok();
             };
             let found = asking.known.iter().find(|(of, to, _)| *to == index && of == object);
-            if found.is_none() {
+            if found.is_none() && !asking.open.iter().any(|(of, to)| *to == index && of == object) {
                 asking.open.push((object.clone(), index));
             }
             found.map(|(_, _, converted)| converted.clone())

@@ -3,17 +3,20 @@
 //! One task does it, one definition after the other: names are given to who asks first. What upstream does in five controllers
 //! over informers is here one look at a definition, each time that it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::normalize::{UnknownFields, normalize};
 use api::{GroupResource, Status, Value, meta};
+use base::Backoff;
 use kinds::apiextensions::conditions::Condition;
 use kinds::apiextensions::{CLEANUP_FINALIZER, conditions};
 use kinds::custom::{Definition, is_true};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use store::{Guard, History, Transaction};
+use tokio::time::Instant;
 
 use super::{CustomKind, cleanup};
 use crate::admission::webhook::{Clients, WebhookConfig};
@@ -27,6 +30,9 @@ use crate::storage::WriteError;
 
 /// Who writes the status.
 const MANAGER: &str = "kube-apiserver";
+/// First and longest pause before definitions are looked at again that the store did not let be served or told of.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The definitions.
 pub fn definitions() -> GroupResource {
@@ -82,6 +88,10 @@ pub struct Controller {
     clients: Arc<Clients>,
     known: BTreeMap<String, Known>,
     changes: Box<dyn Changes>,
+    /// Definitions to look at again, because the store did not do what was asked of it; and when.
+    left: BTreeSet<String>,
+    again: Option<Instant>,
+    backoff: Backoff,
 }
 
 impl Controller {
@@ -93,6 +103,9 @@ impl Controller {
             clients: Arc::new(Clients::new(WebhookConfig::default(), server.random.fork())),
             known: BTreeMap::new(),
             changes: Cluster::changes(&*server.storage, &definitions()),
+            left: BTreeSet::new(),
+            again: None,
+            backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
         };
         // Clients that watched before a restart go on.
         while let Some(change) = controller.changes.try_next() {
@@ -104,8 +117,40 @@ impl Controller {
     /// Follows the definitions until the server ends.
     pub async fn run(mut self) {
         let end = self.server.shutdown.clone();
-        while let Some(Some(change)) = end.until(self.changes.next()).await {
-            self.take(change, History::FromNow).await;
+        loop {
+            self.plan();
+            let changes = self.changes.next();
+            let change = match self.again {
+                None => end.until(changes).await.map(Ok),
+                Some(again) => end.until(tokio::time::timeout_at(again, changes)).await,
+            };
+            match change {
+                Some(Ok(Some(change))) => self.take(change, History::FromNow).await,
+                Some(Err(_)) => self.look_again().await,
+                Some(Ok(None)) | None => return,
+            }
+        }
+    }
+
+    /// Sets the time of the next attempt, if one is needed.
+    fn plan(&mut self) {
+        if self.left.is_empty() {
+            self.again = None;
+            self.backoff.reset();
+        } else if self.again.is_none() {
+            self.again = Some(Instant::now() + self.backoff.next_delay());
+        }
+    }
+
+    /// Looks again at what was left, at one definition after the other: what is wrong with one keeps none of the others.
+    async fn look_again(&mut self) {
+        self.again = None;
+        for name in std::mem::take(&mut self.left) {
+            if let Some(object) = Cluster::get(&*self.server.storage, &definitions(), "", &name) {
+                let crd = object.value();
+                // It may have been watched before the server's start.
+                self.look(vec![(object, crd)], History::Kept).await;
+            }
         }
     }
 
@@ -210,7 +255,9 @@ impl Controller {
             }
         }
         if let Err(why) = self.serve(changes, history).await {
-            return tracing::error!(why, "custom resources cannot be served");
+            self.left
+                .extend(looked.iter().map(|(object, ..)| object.name().to_owned()));
+            return tracing::error!(why, "custom resources cannot be served yet");
         }
         for (object, crd, mut decided, is_served) in looked {
             if is_served && conditions::awaits_establishment(&decided) && !object.is_deleting() {
@@ -249,6 +296,7 @@ impl Controller {
     /// Writes what was decided.
     async fn settle(&mut self, object: &Arc<Object>, crd: &Value, decided: Value) {
         let name = object.name();
+        self.left.remove(name);
         if decided == *crd {
             self.saw(name, object);
         } else {
@@ -257,6 +305,7 @@ impl Controller {
                 // Somebody else's write won; its change is on the way.
                 Ok(None) => return,
                 Err(status) => {
+                    self.left.insert(name.to_owned());
                     return tracing::warn!(name, %status.message, "the status of a definition was not written");
                 }
             }

@@ -18,7 +18,7 @@ pub fn widgets(versions: Value) -> Value {
             "names": {"plural": "widgets", "kind": "Widget", "shortNames": ["wg"], "categories": ["all"]}}})
 }
 
-fn v1() -> Value {
+pub fn v1() -> Value {
     json!({"name": "v1", "served": true, "storage": true,
         "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size",
             "labelSelectorPath": ".status.selector"}},

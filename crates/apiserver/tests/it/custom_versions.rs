@@ -200,3 +200,32 @@ async fn a_webhook_converts() {
     let failed = "apiserver_conversion_webhook_request_total{result=\"failure\"";
     assert!(api.metric(failed).await >= 2.0);
 }
+
+/// A watch that waits for its first objects while the definition changes ends as those do that had begun.
+#[tokio::test]
+async fn a_watch_does_not_outlive_the_definition_that_it_began_under() {
+    let service = Service::start().await;
+    let (_world, api) = world().await;
+    let mut crd = widgets(versions("v1"));
+    crd["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+        "clientConfig": service.by_url("/held")}});
+    define(&api, &crd).await;
+    let object = json!({"metadata": {"name": "a"}, "spec": {"size": "s"}});
+    let made = api.post(WIDGETS, &object).await.ok();
+    let from = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut open = api.watch(&format!("{WIDGETS}?watch=1&resourceVersion={from}")).await;
+    let late = tokio::spawn({
+        let api = api.clone();
+        async move { api.watch(&format!("{BETA}?watch=1")).await.word().await }
+    });
+    service.holds().await;
+    let mut changed = versions("v1");
+    changed[1]["additionalPrinterColumns"] = json!([{"name": "Both", "type": "string", "jsonPath": ".spec.both"}]);
+    let change = json!({"spec": {"versions": changed}});
+    api.patch(&format!("{DEFINITIONS}/widgets.example.com"), "merge", &change)
+        .await
+        .ok();
+    assert_eq!(open.word().await, "END");
+    service.go_on();
+    assert_eq!(late.await.unwrap(), "END");
+}

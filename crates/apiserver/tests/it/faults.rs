@@ -2,7 +2,9 @@
 //! watches sees each change once and in order, or is told to start over.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::{Clock, Random};
 use futures::future::BoxFuture;
@@ -12,6 +14,7 @@ use store::{
     Commit, CommitError, CommittedStream, Engine, EngineError, KeyRange, Progress, RangeAnswer, Revision, Transaction,
 };
 
+use crate::custom::{WIDGETS, define, v1, widgets};
 use crate::world::{Api, World};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -262,4 +265,66 @@ async fn who_manages_fields_gives_way_to_them() {
     let change = json!({"data": {"more": "x".repeat(NARROW_BYTES)}});
     api.patch(&path("put"), "merge", &change).await.refused(413, "");
     assert_eq!(found(&api.get(&path("put")).await.ok()), (0, 300));
+}
+
+/// An engine that is away the first times that somebody wants to read one resource.
+struct Away {
+    engine: Arc<dyn Engine>,
+    resource: &'static [u8],
+    times: AtomicUsize,
+}
+
+impl Engine for Away {
+    fn commit(&self, transaction: Transaction) -> BoxFuture<'static, Result<Commit, CommitError>> {
+        self.engine.commit(transaction)
+    }
+
+    fn range(
+        &self,
+        range: KeyRange,
+        revision: Option<Revision>,
+    ) -> BoxFuture<'static, Result<RangeAnswer, EngineError>> {
+        let is_it = matches!(&range.lower, Bound::Included(key) if key.starts_with(self.resource));
+        let less = |times: usize| times.checked_sub(1);
+        if is_it
+            && self
+                .times
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+                .is_ok()
+        {
+            return Box::pin(async { Err(EngineError::Unavailable("it is away".into())) });
+        }
+        self.engine.range(range, revision)
+    }
+
+    fn stream(&self, after: Revision) -> BoxFuture<'static, Result<Box<dyn CommittedStream>, EngineError>> {
+        self.engine.stream(after)
+    }
+
+    fn progress(&self) -> BoxFuture<'static, Result<Progress, EngineError>> {
+        self.engine.progress()
+    }
+
+    fn compact(&self, revision: Revision) -> BoxFuture<'static, Result<(), EngineError>> {
+        self.engine.compact(revision)
+    }
+}
+
+/// A store that is away for a moment keeps no resource from being served after it.
+#[tokio::test]
+async fn a_definition_is_served_once_the_store_is_back() {
+    let away = Arc::new(Away {
+        engine: engine_in_memory(Clock::real(), Random::seeded(1)).await,
+        resource: b"/registry/example.com/widgets/",
+        times: AtomicUsize::new(2),
+    });
+    let world = World::over(away.clone(), Vec::new(), |_| {}).await;
+    let api = world.api();
+    let namespace = json!({"metadata": {"name": "default"}});
+    api.post("/api/v1/namespaces", &namespace).await.ok();
+    define(&api, &widgets(json!([v1()]))).await;
+    assert_eq!(away.times.load(Ordering::SeqCst), 0, "it was asked while it was away");
+    let widget = json!({"metadata": {"name": "a"}, "spec": {"color": "red"}});
+    api.post(WIDGETS, &widget).await.ok();
+    assert_eq!(api.get(WIDGETS).await.ok()["items"].as_array().unwrap().len(), 1);
 }

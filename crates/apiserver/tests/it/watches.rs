@@ -302,6 +302,18 @@ async fn bookmarks_say_how_far_a_quiet_watch_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn events_do_not_keep_a_watch_beyond_its_time() {
+    let world = World::start().await;
+    let api = world.api();
+    let mut watch = api.watch("/api/v1/configmaps?watch=1&timeoutSeconds=60").await;
+    api.config_map("a", json!({})).await;
+    assert_eq!(watch.word().await, "ADDED a");
+    tokio::time::advance(std::time::Duration::from_secs(61)).await;
+    api.config_map("b", json!({})).await;
+    assert_eq!(watch.word().await, "END");
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_go_by_themselves() {
     let clock = base::Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap());
     let engine = store::testing::engine_in_memory(clock.clone(), base::Random::seeded(1)).await;

@@ -24,6 +24,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::connect;
 use crate::custom::{WIDGETS, define, widgets};
@@ -53,6 +54,8 @@ pub struct Service {
     address: SocketAddr,
     ca_bundle: String,
     asked: Arc<Mutex<Vec<Asked>>>,
+    /// Where conversions by the path `/held` wait: until one came, and until it may go on.
+    held: Arc<[Semaphore; 2]>,
 }
 
 impl Service {
@@ -81,19 +84,20 @@ impl Service {
             address: listener.local_addr().unwrap(),
             ca_bundle: base64(&authority.pair().certificate_pem),
             asked: Arc::default(),
+            held: Arc::new([Semaphore::new(0), Semaphore::new(0)]),
         };
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let (asked, connections) = (service.asked.clone(), AtomicUsize::new(0));
+        let (asked, held, connections) = (service.asked.clone(), service.held.clone(), AtomicUsize::new(0));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, asked) = (acceptor.clone(), asked.clone());
+                let (acceptor, asked, held) = (acceptor.clone(), asked.clone(), held.clone());
                 let connection = connections.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(async move {
                     // Whoever does not trust the service does not stay.
                     let Ok(stream) = acceptor.accept(stream).await else {
                         return;
                     };
-                    let answer = service_fn(|request| answer(request, connection, &asked));
+                    let answer = service_fn(|request| answer(request, connection, &asked, &held));
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), answer)
                         .await;
@@ -101,6 +105,15 @@ impl Service {
             }
         });
         service
+    }
+
+    /// Until a conversion is held. It goes on with [`Service::go_on`].
+    pub async fn holds(&self) {
+        self.held[0].acquire().await.unwrap().forget();
+    }
+
+    pub fn go_on(&self) {
+        self.held[1].add_permits(1);
     }
 
     /// What was asked since somebody looked.
@@ -138,6 +151,7 @@ async fn answer(
     request: Request<Incoming>,
     connection: usize,
     asked: &Mutex<Vec<Asked>>,
+    [came, goes_on]: &[Semaphore; 2],
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
@@ -155,6 +169,10 @@ async fn answer(
         question: question.clone(),
     });
     if question["kind"] == "ConversionReview" {
+        if path == "/held" {
+            came.add_permits(1);
+            goes_on.acquire().await.unwrap().forget();
+        }
         let review = crate::custom_versions::converted(&path, &question);
         return Ok(Response::new(Full::from(review.to_string())));
     }

@@ -296,9 +296,10 @@ impl<'p, 'a> Evaluator<'p, 'a> {
             (one, other) => return self.add_values(expr, call, [one, other]),
         };
         if list.is_unordered() {
-            self.work(list.len() + more.len())?;
+            let united = list.united(&more, &mut self.work);
+            self.work(0)?;
             self.charge(1)?;
-            return Ok(Value::List(list.united(&more)));
+            return Ok(Value::List(united));
         }
         let mut values = match list {
             crate::value::List::Made(values, _) => values,

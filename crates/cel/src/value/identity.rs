@@ -8,8 +8,11 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::{List, Value};
+use super::{List, Map, Value, WORK_MAX};
 use crate::types::Identity;
+
+/// So many bytes of what tells an element apart are as much work as comparing two values: they are copied and hashed.
+const KEY_BYTES_OF_WORK: usize = 64;
 
 impl<'a> List<'a> {
     fn identity(&self) -> &Identity {
@@ -23,32 +26,44 @@ impl<'a> List<'a> {
         !matches!(self.identity(), Identity::Place)
     }
 
-    /// Whether both have the same elements.
+    /// Whether both have the same elements. Counts and gives up as [`Value::equals_counting`] does.
     pub(super) fn equals_unordered(&self, other: &List<'a>, work: &mut usize) -> bool {
         if self.len() != other.len() {
             return false;
         }
-        *work += self.len();
         let identity = self.identity();
-        let own = self
-            .iter()
-            .filter_map(|element| Some((key_of(&element, identity)?, element)));
-        let own: HashMap<String, Value<'a>> = own.collect();
+        let mut own = HashMap::with_capacity(self.len());
+        for element in self.iter() {
+            let key = key_of(&element, identity, work);
+            if *work > WORK_MAX {
+                return false;
+            }
+            own.extend(key.map(|key| (key, element)));
+        }
         other.iter().all(|element| {
-            let found = key_of(&element, identity).and_then(|key| own.get(&key));
+            let found = key_of(&element, identity, work).and_then(|key| own.get(&key));
             found.is_some_and(|own| own.equals_counting(&element, work))
         })
     }
 
-    /// The elements of both: those of `more` that are here already replace these in a map, and are left out of a set.
-    pub(crate) fn united(&self, more: &List<'a>) -> List<'a> {
+    /// The elements of both: those of `more` that are here already replace these in a map, and are left out of a set. Counts
+    /// the work; past [`WORK_MAX`] elements are missing, and nobody may use what was made.
+    pub(crate) fn united(&self, more: &List<'a>, work: &mut usize) -> List<'a> {
         let identity = self.identity();
         let mut values: Vec<Value<'a>> = self.iter().collect();
-        let places = values.iter().enumerate();
-        let places = places.filter_map(|(place, element)| Some((key_of(element, identity)?, place)));
-        let mut places: HashMap<String, usize> = places.collect();
+        let mut places = HashMap::with_capacity(values.len());
+        for (place, element) in values.iter().enumerate() {
+            places.extend(key_of(element, identity, work).map(|key| (key, place)));
+            if *work > WORK_MAX {
+                break;
+            }
+        }
         for element in more.iter() {
-            let Some(key) = key_of(&element, identity) else {
+            let key = key_of(&element, identity, work);
+            if *work > WORK_MAX {
+                break;
+            }
+            let Some(key) = key else {
                 values.push(element);
                 continue;
             };
@@ -66,15 +81,26 @@ impl<'a> List<'a> {
 }
 
 /// What is equal for elements that are the same one; none for what has no JSON.
-fn key_of(element: &Value<'_>, identity: &Identity) -> Option<String> {
-    let json = element.to_json()?;
-    Some(match identity {
-        Identity::Keys(keys) => {
-            let values = keys.iter().map(|key| json.get(key).cloned().unwrap_or(Json::Null));
-            Json::Array(values.collect()).to_string()
-        }
-        _ => json.to_string(),
-    })
+fn key_of(element: &Value<'_>, identity: &Identity, work: &mut usize) -> Option<String> {
+    let key = match (identity, element) {
+        // Of an object nothing but these fields is looked at: the rest of it may be large.
+        (Identity::Keys(keys), Value::Map(Map::Json(entries, _) | Map::Record(entries, _))) => of_fields(keys, entries),
+        (Identity::Keys(keys), _) => match element.to_json()? {
+            Json::Object(entries) => of_fields(keys, &entries),
+            _ => of_fields(keys, &serde_json::Map::new()),
+        },
+        _ => element.to_json()?.to_string(),
+    };
+    *work += 1 + key.len() / KEY_BYTES_OF_WORK;
+    Some(key)
+}
+
+fn of_fields(keys: &[String], entries: &serde_json::Map<String, Json>) -> String {
+    // Texts are quoted, so that no two lists of values look the same.
+    let values = keys
+        .iter()
+        .map(|key| entries.get(key).unwrap_or(&Json::Null).to_string());
+    values.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -110,7 +136,38 @@ mod tests {
             let (Value::List(left), Value::List(right)) = (&left, &right) else {
                 panic!("both are lists");
             };
-            assert_eq!(Value::List(left.united(right)).to_json(), Some(sum), "{one} {other}");
+            assert_eq!(
+                Value::List(left.united(right, &mut 0)).to_json(),
+                Some(sum),
+                "{one} {other}"
+            );
         }
+    }
+    #[test]
+    fn large_elements_are_more_work() {
+        let text = "x".repeat(1 << 20);
+        let large = json!([text]);
+        let (set, other) = (list(&large, &Identity::Whole), list(&large, &Identity::Whole));
+        let mut work = 0;
+        assert!(set.equals_counting(&other, &mut work));
+        assert!(work > 2 * text.len() / KEY_BYTES_OF_WORK, "{work}");
+        let (Value::List(one), Value::List(more)) = (&set, &other) else {
+            panic!("both are lists");
+        };
+        let mut work = 0;
+        assert_eq!(one.united(more, &mut work).len(), 1);
+        assert!(work > 2 * text.len() / KEY_BYTES_OF_WORK, "{work}");
+        // What has to be looked at is too much: nothing is said of it.
+        let mut work = WORK_MAX;
+        assert!(!set.equals_counting(&other, &mut work));
+        // Of a map's elements only their keys.
+        let keys = Identity::Keys(["name".to_owned()].into());
+        let (one, other) = (
+            json!([{"name": "a", "x": [text, 1]}]),
+            json!([{"name": "b", "x": [text, 2]}]),
+        );
+        let mut work = 0;
+        assert!(!list(&one, &keys).equals_counting(&list(&other, &keys), &mut work));
+        assert!(work < 10, "{work}");
     }
 }

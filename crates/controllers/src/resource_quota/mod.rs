@@ -361,6 +361,11 @@ mod tests {
         bench.api.put(made);
         bench.idle().await;
         assert_eq!(used(&bench), "4");
+        // Made for itself, it takes the same and counts beside the pod.
+        let forget = |claim: &mut Value| claim["metadata"]["annotations"] = json!({});
+        bench.api.edit(&CLAIMS, "n", "made", forget);
+        bench.idle().await;
+        assert_eq!(used(&bench), "6");
         bench.end().await;
     }
 

@@ -1,6 +1,7 @@
 //! A resource that some quota counts: an informer of its own, started when the first quota asks for it.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::GroupResource;
@@ -9,7 +10,7 @@ use client::informer::{Delta, Informer, Selection};
 use client::{PartialObject, Resource};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use quota::{Amounts, Charge, Consumer, DeviceClasses, Quota, amounts, tracks};
+use quota::{Amounts, Charge, Consumer, DeviceClasses, MadeFor, Quota, amounts, tracks};
 
 use super::views::{Claims, Counted, Measured, Pods, ResourceClaims, Services};
 use crate::context::Context;
@@ -83,8 +84,10 @@ fn watch<T: Counted>(
     let client = context.informers.client().clone();
     let stop = context.shutdown.child();
     let informer = Informer::<T>::start(client, resource, Selection::all(), context.random.fork(), stop);
+    let counts_alike =
+        |old: &T, new: &T| old.charge() == new.charge() && old.pod() == new.pod() && old.made_for() == new.made_for();
     context.watch(&informer, move |delta| match delta {
-        Delta::Updated { old, new } if old.charge() == new.charge() && old.pod() == new.pod() => {}
+        Delta::Updated { old, new } if counts_alike(&old, &new) => {}
         Delta::Added(object) | Delta::Deleted(object) | Delta::Updated { new: object, .. } => {
             changed(object.meta().namespace());
         }
@@ -113,6 +116,14 @@ impl<T: Counted> Monitor for Watched<T> {
 
     fn count(&self, namespace: &str, quota: &Quota, now: Timestamp, devices: &Devices<'_>) -> Count {
         let objects = self.informer.list_namespace(namespace);
+        // Of each pod's claims: one look at all of them, for there may be many.
+        let mut first: HashMap<&str, &MadeFor> = HashMap::new();
+        for made_for in objects.iter().filter_map(|object| object.made_for()) {
+            let first = first.entry(&made_for.uid).or_insert(made_for);
+            if made_for.is_before(first) {
+                *first = made_for;
+            }
+        }
         let charges = objects.iter().map(|object| {
             let charge = object.charge().unwrap_or(&self.plain);
             if !T::TAKES_DEVICES {
@@ -121,9 +132,8 @@ impl<T: Counted> Monitor for Watched<T> {
             let mut charge = charge.clone();
             let made_for = object.made_for();
             let pod = made_for.and_then(|made_for| devices.pods?.pod(namespace, &made_for.pod));
-            let others = || objects.iter().filter_map(|other| other.made_for().cloned());
             let counted = made_for.zip(pod.as_ref());
-            let counted = counted.and_then(|(made_for, pod)| made_for.counted(pod, others()));
+            let counted = counted.and_then(|(made_for, pod)| made_for.counted(pod, first.get(&*made_for.uid).copied()));
             devices.classes.add_names(&mut charge, counted);
             Cow::Owned(charge)
         });

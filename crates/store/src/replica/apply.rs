@@ -225,17 +225,21 @@ impl<V: Value> Applier<V> {
     /// Builds many records, which takes most of the time that reading a store takes.
     fn entries(&self, records: &[Arc<Record>]) -> Vec<Arc<Entry<V>>> {
         let build = |records: &[Arc<Record>]| -> Vec<_> { records.iter().map(|record| self.entry(record)).collect() };
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        if processors == 1 || records.len() < BUILT_TOGETHER_MIN {
+        if records.len() < BUILT_TOGETHER_MIN {
             return build(records);
         }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
             let (first, others) = records.split_at(records.len().div_ceil(processors));
-            let others = others.chunks(first.len()).map(|part| scope.spawn(move || build(part)));
-            let others: Vec<_> = others.collect();
+            let spawn = |part| std::thread::Builder::new().spawn_scoped(scope, move || build(part));
+            let others: Vec<_> = others.chunks(first.len()).map(|part| (part, spawn(part))).collect();
             let mut entries = build(first);
-            for part in others {
-                entries.extend(part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            for (part, built) in others {
+                entries.extend(match built {
+                    Ok(built) => built.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    // There may be no more threads (a limit of processes): it takes longer.
+                    Err(_) => build(part),
+                });
             }
             entries
         })

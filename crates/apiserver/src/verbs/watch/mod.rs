@@ -103,7 +103,7 @@ pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bo
         }),
         open: Open::new(&served.frames),
         call: call.clone(),
-        ended: false,
+        ended: is_of_the_past(call, served),
     };
     let chunks = futures::stream::unfold(state, |mut state| async move {
         let chunk = state.chunk().await?;
@@ -114,6 +114,15 @@ pub async fn watch(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Bo
         return websocket::events(call, call.output.media, answer);
     }
     Ok(answer)
+}
+
+/// Whether a custom resource is another one by now. When its definition changed the watches that there were ended; this one
+/// may have waited then (for a seat, for a version, for a webhook), and ends too.
+fn is_of_the_past(call: &Call, served: &Arc<Served>) -> bool {
+    let registry = call.server.registry.load();
+    let gvr = &served.gvr;
+    let now = registry.find(&gvr.group, &gvr.version, &gvr.resource);
+    served.kind.custom.is_some() && !now.is_some_and(|now| Arc::ptr_eq(now, served))
 }
 
 /// Where a watch begins.
@@ -389,13 +398,18 @@ impl Watcher {
             self.ended = true;
             return;
         };
-        let outcome = tokio::select! {
-            biased;
-            batch = cursor.next() => Some(batch),
-            () = self.timer.as_mut() => None,
-            () = self.call.server.shutdown.cancelled() => {
-                self.deadline = Instant::now();
-                None
+        // Events that never cease must not keep it beyond its time.
+        let outcome = if Instant::now() >= self.deadline {
+            None
+        } else {
+            tokio::select! {
+                biased;
+                batch = cursor.next() => Some(batch),
+                () = self.timer.as_mut() => None,
+                () = self.call.server.shutdown.cancelled() => {
+                    self.deadline = Instant::now();
+                    None
+                }
             }
         };
         match outcome {
