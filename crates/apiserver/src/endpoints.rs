@@ -18,7 +18,7 @@ use crate::dial::{ServiceDialer, Stream};
 use crate::hook::dialed;
 
 /// The Service that stands for this server: its namespace, name and port.
-const OWN: (&str, &str, u16) = ("default", "kubernetes", 443);
+pub(crate) const OWN: (&str, &str, u16) = ("default", "kubernetes", 443);
 
 fn service(cluster: &dyn Cluster, namespace: &str, name: &str) -> Option<Value> {
     let services = GroupResource {

@@ -27,6 +27,7 @@ use tokio_rustls::server::TlsStream;
 use crate::call::BodyError;
 use crate::connect::upgrade::{Offer, say_goodbye};
 use crate::pipeline::{Peer, handle};
+use crate::request::UserInfo;
 use crate::server::{Running, Server};
 
 mod paced;
@@ -84,8 +85,6 @@ impl Running {
     }
 
     async fn serve_on<L: Listen>(&self, listener: L, tls: Arc<ServerConfig>) -> io::Result<()> {
-        // The first one is how the server speaks to itself, too.
-        self.server.tls.get_or_init(|| tls.clone());
         let acceptor = TlsAcceptor::from(tls);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let shutdown = self.server.shutdown.clone();
@@ -115,12 +114,18 @@ impl Running {
     }
 }
 
-/// Serves a connection that this server made to itself.
-pub(crate) fn serve_own(server: &Arc<Server>, tls: Arc<ServerConfig>, socket: DuplexStream) {
-    let own = server.clone();
+/// Serves a connection that this server made to itself: it is the server who asks.
+pub(crate) fn serve_own(server: &Arc<Server>, socket: DuplexStream) {
+    let (own, shutdown) = (server.clone(), server.shutdown.clone());
     server.shutdown.spawn(async move {
-        let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        if let Err(error) = connection(own, TlsAcceptor::from(tls), socket, remote).await {
+        let peer = Peer::InProcess(Arc::new(UserInfo::api_server()));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let request = request.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync());
+            let answer = handle(own.clone(), peer.clone(), request);
+            async move { Ok::<_, std::convert::Infallible>(answer.await.map(Paced::new)) }
+        });
+        let connection = Box::pin(http1_builder().serve_connection(TokioIo::new(socket), service));
+        if let Err(error) = run(connection, |connection| connection.graceful_shutdown(), shutdown).await {
             tracing::debug!(error = %error, "a connection of the server to itself ended");
         }
     });

@@ -17,7 +17,7 @@ use super::controller::{definitions, write};
 use crate::call::rfc3339;
 use crate::cluster::{Cluster, Object};
 use crate::registry::Kind;
-use crate::request::{SYSTEM_MASTERS, UserInfo};
+use crate::request::UserInfo;
 use crate::server::Server;
 use crate::transport::Own;
 
@@ -173,8 +173,7 @@ async fn tell(server: &Arc<Server>, name: &str, uid: &str, condition: &Condition
 async fn remove_all(server: &Arc<Server>, kind: &Kind, resource: &GroupResource) -> Result<(), Failure> {
     let storage = &*server.storage;
     let mut changes = Cluster::changes(storage, resource);
-    let user = UserInfo::new("system:apiserver", [SYSTEM_MASTERS]);
-    let transport = Own::of(server).transport(user);
+    let transport = Own::of(server).transport(UserInfo::api_server());
     let client = Client::new(transport.ok_or_else(|| Failure::List("the server ends".into()))?);
     delete_all(server, &client, kind, resource).await?;
     let gone = async {
