@@ -139,12 +139,13 @@ fn target(call: &Call, base: &str) -> String {
     format!("{slash}{rest}{}", query.unwrap_or_default())
 }
 
-/// Adds where the request comes from to what the proxies before us told.
+/// Adds where the request comes from to what the proxies before us told, be it in several lines.
 pub fn append_forwarded_for(call: &Call, headers: &mut HeaderMap) {
     let Some(from) = call.remote else { return };
-    let before = headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok());
-    let through = before.map_or_else(|| from.to_string(), |before| format!("{before}, {from}"));
-    if let Ok(through) = HeaderValue::try_from(through) {
+    let before = headers.get_all(FORWARDED_FOR).iter();
+    let before = before.filter_map(|value| value.to_str().ok()).map(str::to_owned);
+    let through: Vec<String> = before.chain([from.to_string()]).collect();
+    if let Ok(through) = HeaderValue::try_from(through.join(", ")) {
         headers.insert(FORWARDED_FOR, through);
     }
 }
