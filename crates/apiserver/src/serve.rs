@@ -15,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use rustix::net::sockopt;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::server::ResolvesServerCert;
@@ -45,6 +46,9 @@ const CONNECTIONS_MAX: usize = 16_384;
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
 /// How long a handshake may take: a client that says nothing must not hold a place.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection is silent before the kernel asks whether its other side is there, and how often it asks again: whoever is
+/// gone without a word would hold a tunnel for ever in which nothing is said (upstream: `defaultKeepAlivePeriod`).
+const KEEP_ALIVE: Duration = Duration::from_secs(3 * 60);
 /// How long the head of a request may take (upstream: `ReadHeaderTimeout`).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
 /// The largest head of a request, in bytes (upstream: Go's default of 1 MiB; nobody needs it).
@@ -147,6 +151,9 @@ impl Listen for TcpListener {
     async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (socket, remote) = TcpListener::accept(self).await?;
         socket.set_nodelay(true)?;
+        sockopt::set_socket_keepalive(&socket, true)?;
+        sockopt::set_tcp_keepidle(&socket, KEEP_ALIVE)?;
+        sockopt::set_tcp_keepintvl(&socket, KEEP_ALIVE)?;
         Ok((socket, remote))
     }
 }
@@ -269,4 +276,19 @@ fn http2_builder() -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(HTTP2_PING_INTERVAL)
         .keep_alive_timeout(HTTP2_PING_TIMEOUT);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_looks_for_clients_that_are_gone() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = Listen::accept(&listener).await.unwrap();
+        assert!(sockopt::socket_keepalive(&socket).unwrap());
+        let times = [sockopt::tcp_keepidle(&socket), sockopt::tcp_keepintvl(&socket)];
+        assert_eq!(times.map(Result::unwrap), [KEEP_ALIVE; 2]);
+    }
 }
