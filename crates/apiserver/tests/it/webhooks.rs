@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::connect;
-use crate::custom::{WIDGETS, define, widgets};
+use crate::custom::{WIDGETS, define, forget, widgets};
 use crate::custom_versions::{BETA, versions};
 use crate::world::{Api, World};
 
@@ -761,6 +761,25 @@ async fn a_conversion_webhook_stands_between_a_request_and_rules_of_another_vers
         .collect();
     let as_v1 = (&json!("example.com/v1"), &json!({"size": "l"}));
     assert_eq!(seen, [as_v1, as_v1]);
+}
+
+/// A definition that goes takes its objects along, whatever a webhook says of it.
+#[tokio::test]
+async fn webhooks_do_not_keep_the_objects_of_a_definition() {
+    let service = Service::start().await;
+    let (_world, api) = world(&service).await;
+    let made = define(&api, &widgets(versions("v1"))).await;
+    let object = json!({"metadata": {"name": "a"}});
+    api.post(WIDGETS, &object).await.ok();
+    configure(
+        &api,
+        VALIDATING,
+        &[webhook("w.x.y", &service.by_service("/deny"), &json!({}))],
+    )
+    .await;
+    api.delete(&format!("{WIDGETS}/a")).await.refused(400, "w.x.y");
+    forget(&api, made["metadata"]["name"].as_str().unwrap()).await;
+    assert_eq!(api.get(WIDGETS).await.code, 404);
 }
 
 #[tokio::test]
