@@ -33,7 +33,8 @@ pub trait ServiceDialer: Send + Sync {
         Box::pin(async move { crate::endpoints::dial_external(&host, port).await })
     }
 
-    /// A plain connection to this server itself, which the Service `default/kubernetes` stands for.
+    /// A connection to this server itself, which the Service `default/kubernetes` stands for: without TLS, as nobody but the
+    /// server.
     fn dial_own(&self) -> BoxFuture<'static, io::Result<Stream>> {
         Box::pin(future::ready(Err(io::Error::other("this server has no way to itself"))))
     }

@@ -18,7 +18,7 @@ use crate::dial::{ServiceDialer, Stream};
 use crate::hook::dialed;
 
 /// The Service that stands for this server: its namespace, name and port.
-const OWN: (&str, &str, u16) = ("default", "kubernetes", 443);
+pub(crate) const OWN: (&str, &str, u16) = ("default", "kubernetes", 443);
 
 fn service(cluster: &dyn Cluster, namespace: &str, name: &str) -> Option<Value> {
     let services = GroupResource {
@@ -131,14 +131,15 @@ fn ready(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
     addresses.map(|address| (address.to_owned(), port)).collect()
 }
 
-/// The address, unless it is none that pods may have: nobody points the server at itself or at the link's own services.
+/// The address, unless it is none that pods may have: nobody points the server at itself or at the link's own services. One
+/// of IPv4 stays one when it is written as one of IPv6: the kernel takes them for the same.
 pub fn checked(address: &str, port: u16) -> Option<SocketAddr> {
-    let ip: IpAddr = address.parse().ok()?;
-    let link_local = match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
+    let ip = address.parse::<IpAddr>().ok()?.to_canonical();
+    let of_the_link = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
-    let refused = ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local;
+    let refused = ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || of_the_link;
     (!refused).then(|| SocketAddr::new(ip, port))
 }
 
@@ -201,6 +202,10 @@ mod tests {
             ("fe80::1", false),
             ("0.0.0.0", false),
             ("224.0.0.1", false),
+            ("255.255.255.255", false),
+            ("::ffff:10.0.0.1", true),
+            ("::ffff:127.0.0.1", false),
+            ("::ffff:169.254.169.254", false),
             ("web", false),
         ] {
             assert_eq!(checked(address, 80).is_some(), expect, "{address}");

@@ -1,9 +1,10 @@
 //! The way of this server to itself, for webhooks that are served behind it: one that an extension server answers, as a resource of
 //! an APIService, is named by the Service `default/kubernetes`.
 //!
-//! It is a connection like any other, with the same certificate, and whoever is asked does not know the difference; only that
-//! no network lies between.
-//! Source: `NewLoopbackServiceResolver` of `k8s.io/kube-aggregator/pkg/apiserver/resolvers.go`.
+//! It is a connection inside of this process. Invariant: nobody else can be on it; so it takes no TLS, and whoever speaks there
+//! is the server itself, which may ask what it likes.
+//! Source: `NewLoopbackServiceResolver` of `k8s.io/kube-aggregator/pkg/apiserver/resolvers.go`, and
+//! `NewDefaultAuthenticationInfoResolverWrapper` of `k8s.io/apiserver/pkg/util/webhook/authentication.go`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -54,11 +55,9 @@ impl ServiceDialer for Loopback {
     fn dial_own(&self) -> BoxFuture<'static, io::Result<Stream>> {
         let server = self.server.get().and_then(Weak::upgrade);
         Box::pin(async move {
-            let none = || io::Error::other("this server does not serve yet");
-            let server = server.ok_or_else(none)?;
-            let tls = server.tls.get().ok_or_else(none)?.clone();
+            let server = server.ok_or_else(|| io::Error::other("this server is not there"))?;
             let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
-            serve::serve_own(&server, tls, theirs);
+            serve::serve_own(&server, theirs);
             Ok(Box::new(ours) as Stream)
         })
     }

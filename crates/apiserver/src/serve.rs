@@ -18,6 +18,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use rustix::net::sockopt;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::server::ResolvesServerCert;
@@ -30,6 +31,7 @@ use tokio_rustls::server::TlsStream;
 use crate::call::BodyError;
 use crate::connect::upgrade::{Offer, say_goodbye};
 use crate::pipeline::{Peer, handle};
+use crate::request::UserInfo;
 use crate::respond::body;
 use crate::server::{Running, Server};
 
@@ -50,6 +52,9 @@ const CONNECTIONS_MAX: usize = 16_384;
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
 /// How long a handshake may take: a client that says nothing must not hold a place.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection is silent before the kernel asks whether its other side is there, and how often it asks again: whoever is
+/// gone without a word would hold a tunnel for ever in which nothing is said (upstream: `defaultKeepAlivePeriod`).
+const KEEP_ALIVE: Duration = Duration::from_secs(3 * 60);
 /// How long the head of a request may take (upstream: `ReadHeaderTimeout`).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
 /// The largest head of a request, in bytes (upstream: Go's default of 1 MiB; nobody needs it). hyper looks at it between two
@@ -91,8 +96,6 @@ impl Running {
     }
 
     async fn serve_on<L: Listen>(&self, listener: L, tls: Arc<ServerConfig>) -> io::Result<()> {
-        // The first one is how the server speaks to itself, too.
-        self.server.tls.get_or_init(|| tls.clone());
         let acceptor = TlsAcceptor::from(tls);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let shutdown = self.server.shutdown.clone();
@@ -122,12 +125,18 @@ impl Running {
     }
 }
 
-/// Serves a connection that this server made to itself.
-pub(crate) fn serve_own(server: &Arc<Server>, tls: Arc<ServerConfig>, socket: DuplexStream) {
-    let own = server.clone();
+/// Serves a connection that this server made to itself: it is the server who asks.
+pub(crate) fn serve_own(server: &Arc<Server>, socket: DuplexStream) {
+    let (own, shutdown) = (server.clone(), server.shutdown.clone());
     server.shutdown.spawn(async move {
-        let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        if let Err(error) = connection(own, TlsAcceptor::from(tls), socket, remote).await {
+        let peer = Peer::InProcess(Arc::new(UserInfo::api_server()));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let request = request.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync());
+            let answer = handle(own.clone(), peer.clone(), request);
+            async move { Ok::<_, std::convert::Infallible>(answer.await.map(Paced::new)) }
+        });
+        let connection = Box::pin(http1_builder().serve_connection(TokioIo::new(socket), service));
+        if let Err(error) = run(connection, |connection| connection.graceful_shutdown(), shutdown).await {
             tracing::debug!(error = %error, "a connection of the server to itself ended");
         }
     });
@@ -149,6 +158,9 @@ impl Listen for TcpListener {
     async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (socket, remote) = TcpListener::accept(self).await?;
         socket.set_nodelay(true)?;
+        sockopt::set_socket_keepalive(&socket, true)?;
+        sockopt::set_tcp_keepidle(&socket, KEEP_ALIVE)?;
+        sockopt::set_tcp_keepintvl(&socket, KEEP_ALIVE)?;
         Ok((socket, remote))
     }
 }
@@ -296,4 +308,19 @@ fn http2_builder() -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(HTTP2_PING_INTERVAL)
         .keep_alive_timeout(HTTP2_PING_TIMEOUT);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_looks_for_clients_that_are_gone() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = Listen::accept(&listener).await.unwrap();
+        assert!(sockopt::socket_keepalive(&socket).unwrap());
+        let times = [sockopt::tcp_keepidle(&socket), sockopt::tcp_keepintvl(&socket)];
+        assert_eq!(times.map(Result::unwrap), [KEEP_ALIVE; 2]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use base::{Clock, Random, Shutdown};
@@ -165,8 +165,6 @@ pub struct Server {
     pub nodes: Option<Arc<dyn NodeDialer>>,
     /// The way to pods, and back to this server.
     pub services: Option<Arc<dyn ServiceDialer>>,
-    /// How this server shows itself on connections, once it serves.
-    pub tls: OnceLock<Arc<rustls::ServerConfig>>,
     /// What is told of requests, and where it goes.
     pub audit: Option<Arc<Auditor>>,
     /// Who else answers for group versions.
@@ -331,7 +329,6 @@ impl ApiServer {
             tokens: parts.tokens,
             nodes: config.nodes,
             services,
-            tls: OnceLock::new(),
             audit: config.audit,
             aggregation,
             allocator,

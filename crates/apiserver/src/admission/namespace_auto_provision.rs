@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 
 use crate::pipeline::{Operation, Plugin, Review, Step};
-use crate::request::{SYSTEM_MASTERS, UserInfo};
+use crate::request::UserInfo;
 use crate::transport::Own;
 
 const NAMESPACES: Resource = Resource::new("", "v1", "namespaces", "Namespace", false);
@@ -60,8 +60,8 @@ impl Plugin for NamespaceAutoProvision {
 
 impl NamespaceAutoProvision {
     async fn make(&self, review: &Review) -> Result<(), Status> {
-        let user = UserInfo::new("system:apiserver", [SYSTEM_MASTERS]);
-        let Some(transport) = self.own.get().and_then(|own| own.transport(user)) else {
+        let own = self.own.get();
+        let Some(transport) = own.and_then(|own| own.transport(UserInfo::api_server())) else {
             return Err(review.forbidden("not yet ready to handle request"));
         };
         let namespace = json!({"metadata": {"name": review.namespace}});

@@ -139,12 +139,13 @@ fn target(call: &Call, base: &str) -> String {
     format!("{slash}{rest}{}", query.unwrap_or_default())
 }
 
-/// Adds where the request comes from to what the proxies before us told.
+/// Adds where the request comes from to what the proxies before us told, be it in several lines.
 pub fn append_forwarded_for(call: &Call, headers: &mut HeaderMap) {
     let Some(from) = call.remote else { return };
-    let before = headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok());
-    let through = before.map_or_else(|| from.to_string(), |before| format!("{before}, {from}"));
-    if let Ok(through) = HeaderValue::try_from(through) {
+    let before = headers.get_all(FORWARDED_FOR).iter();
+    let before = before.filter_map(|value| value.to_str().ok()).map(str::to_owned);
+    let through: Vec<String> = before.chain([from.to_string()]).collect();
+    if let Ok(through) = HeaderValue::try_from(through.join(", ")) {
         headers.insert(FORWARDED_FOR, through);
     }
 }
@@ -152,12 +153,24 @@ pub fn append_forwarded_for(call: &Call, headers: &mut HeaderMap) {
 /// The path up to and with `proxy`, as it was sent.
 fn proxy_base(call: &Call) -> String {
     let path = call.uri.path();
-    let segments = 1 + path
-        .split('/')
-        .position(|segment| segment == "proxy")
-        .filter(|_| call.attributes.subresource == "proxy")
-        .unwrap_or(path.split('/').count());
-    path.split('/').take(segments).collect::<Vec<_>>().join("/")
+    match &*call.attributes.subresource {
+        "proxy" => base_of(path, !call.attributes.namespace.is_empty()).to_owned(),
+        _ => path.to_owned(),
+    }
+}
+
+/// The same of `/api/v1/namespaces/NAMESPACE/PLURAL/NAME/proxy` or `/api/v1/PLURAL/NAME/proxy`, whose namespace and name may be
+/// called so, too.
+fn base_of(path: &str, namespaced: bool) -> &str {
+    let before = if namespaced { 7 } else { 5 };
+    let mut end = 0;
+    for (index, segment) in path.split('/').enumerate() {
+        end += segment.len() + usize::from(index > 0);
+        if index >= before && segment == "proxy" {
+            return &path[..end];
+        }
+    }
+    path
 }
 
 /// A browser resolves relative links against the path, so `.../proxy` without a slash is answered with one.
@@ -329,6 +342,29 @@ mod tests {
             ("ftp:a:1", Err(400)),
         ] {
             assert_eq!(split_name(name).map_err(|status| status.code), expect, "{name}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_called_proxy_is_no_proxy() {
+        for (path, namespaced, expect) in [
+            (
+                "/api/v1/namespaces/n/pods/p/proxy",
+                true,
+                "/api/v1/namespaces/n/pods/p/proxy",
+            ),
+            (
+                "/api/v1/namespaces/proxy/services/proxy/proxy/proxy/",
+                true,
+                "/api/v1/namespaces/proxy/services/proxy/proxy",
+            ),
+            (
+                "/api/v1/nodes/proxy/proxy/a%2Fproxy",
+                false,
+                "/api/v1/nodes/proxy/proxy",
+            ),
+        ] {
+            assert_eq!(base_of(path, namespaced), expect);
         }
     }
 

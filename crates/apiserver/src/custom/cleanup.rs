@@ -1,14 +1,16 @@
-//! What is left of a deleted definition: its objects are deleted as anybody would delete them, and it goes when they are gone.
+//! What is left of a deleted definition: its objects are deleted, and it goes when they are gone.
+//!
+//! They are deleted where they are stored, in whatever version, and nobody is asked: no webhook, no policy and no server that
+//! answers for the group version today keeps a definition that goes.
 //!
 //! Source: `apiextensions-apiserver/pkg/controller/finalizer/crd_finalizer.go`.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::{GroupResource, Value, meta};
 use base::Backoff;
-use client::{Client, DeleteParams, ListParams, Resource};
+use futures::{StreamExt, stream};
 use kinds::apiextensions::CLEANUP_FINALIZER;
 use kinds::apiextensions::conditions::{Condition, set};
 use kinds::custom::is_true;
@@ -17,11 +19,10 @@ use super::controller::{definitions, write};
 use crate::call::rfc3339;
 use crate::cluster::{Cluster, Object};
 use crate::registry::Kind;
-use crate::request::{SYSTEM_MASTERS, UserInfo};
 use crate::server::Server;
-use crate::transport::Own;
+use crate::verbs::delete::{COLLECTION_WORKERS, delete_unasked};
 
-/// The pauses between attempts when objects cannot be deleted: a webhook that is away, a rule that forbids it.
+/// The pauses between attempts when objects cannot be deleted, or are kept.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How long objects may take to go until that is told and tried again. Source: `deleteInstances`.
@@ -72,8 +73,11 @@ async fn attempt(server: &Arc<Server>, name: &str, uid: &str) -> bool {
             "instances overlap with built-in resources in storage",
         )),
         (_, false) => Ok(condition("False", "NeverEstablished", "resource was never established")),
-        (None, true) => Ok(completed()),
-        (Some(kind), true) => remove_all(server, &kind, &resource).await.map(|()| completed()),
+        // Nobody knows what is stored of it: it must not come back with another definition of the name.
+        (None, true) => Err(Failure::List("the resource is not served")),
+        (Some(kind), true) => remove_all(server, &kind)
+            .await
+            .map(|()| condition("False", "InstanceDeletionCompleted", "removed all instances")),
     };
     match outcome {
         Ok(done) => tell(server, name, uid, &done, true).await,
@@ -94,12 +98,12 @@ fn resource_of(crd: &Value) -> GroupResource {
 
 /// Why objects are still there.
 enum Failure {
-    /// They cannot be deleted in the API, because of this.
-    List(String),
-    /// These deletions failed.
-    Delete(Vec<String>),
-    /// They are being deleted, but somebody's finalizers keep them.
-    Check,
+    /// They cannot be looked at, because of this.
+    List(&'static str),
+    /// A deletion failed.
+    Delete(String),
+    /// They are being deleted, but somebody's finalizers keep them; and why nobody waits any longer.
+    Check(&'static str),
 }
 
 impl Failure {
@@ -109,25 +113,16 @@ impl Failure {
                 let message = format!("could not list instances: {why}");
                 condition("True", "InstanceDeletionFailed", &message)
             }
-            Failure::Delete(errors) => {
-                let errors = match &errors[..] {
-                    [one] => one.clone(),
-                    several => format!("[{}]", several.join(", ")),
-                };
-                let message = format!("could not issue all deletes: {errors}");
+            Failure::Delete(why) => {
+                let message = format!("could not issue all deletes: {why}");
                 condition("True", "InstanceDeletionFailed", &message)
             }
-            Failure::Check => condition(
-                "True",
-                "InstanceDeletionCheck",
-                "could not confirm zero CustomResources remaining: context deadline exceeded",
-            ),
+            Failure::Check(why) => {
+                let message = format!("could not confirm zero CustomResources remaining: {why}");
+                condition("True", "InstanceDeletionCheck", &message)
+            }
         }
     }
-}
-
-fn completed() -> Condition {
-    condition("False", "InstanceDeletionCompleted", "removed all instances")
 }
 
 fn condition(status: &'static str, reason: &'static str, message: &str) -> Condition {
@@ -170,60 +165,32 @@ async fn tell(server: &Arc<Server>, name: &str, uid: &str, condition: &Condition
 }
 
 /// Deletes all objects, and waits until they are gone.
-async fn remove_all(server: &Arc<Server>, kind: &Kind, resource: &GroupResource) -> Result<(), Failure> {
-    let storage = &*server.storage;
+async fn remove_all(server: &Arc<Server>, kind: &Arc<Kind>) -> Result<(), Failure> {
+    let (storage, resource) = (&*server.storage, &kind.resource);
     let mut changes = Cluster::changes(storage, resource);
-    let user = UserInfo::new("system:apiserver", [SYSTEM_MASTERS]);
-    let transport = Own::of(server).transport(user);
-    let client = Client::new(transport.ok_or_else(|| Failure::List("the server ends".into()))?);
-    delete_all(server, &client, kind, resource).await?;
+    delete_all(server, kind).await?;
     let gone = async {
-        while !Cluster::list(storage, resource, None).is_empty() && changes.next().await.is_some() {
+        while !Cluster::list(storage, resource, None).is_empty() {
+            changes.next().await.ok_or(Failure::Check("the server ends"))?;
             // What was created meanwhile.
-            delete_all(server, &client, kind, resource).await?;
+            delete_all(server, kind).await?;
         }
         Ok(())
     };
-    tokio::time::timeout(CHECK_LIMIT, gone)
-        .await
-        .unwrap_or(Err(Failure::Check))
+    let late = Failure::Check("context deadline exceeded");
+    tokio::time::timeout(CHECK_LIMIT, gone).await.unwrap_or(Err(late))
 }
 
 /// Deletes what is not being deleted: that waits for its finalizers, which are others' to take away.
-async fn delete_all(
-    server: &Arc<Server>,
-    client: &Client,
-    kind: &Kind,
-    resource: &GroupResource,
-) -> Result<(), Failure> {
-    let objects = Cluster::list(&*server.storage, resource, None);
-    let left = objects.iter().filter(|object| !object.is_deleting());
-    let namespaces: BTreeSet<&str> = left.map(|object| object.namespace()).collect();
-    if namespaces.is_empty() {
-        return Ok(());
+async fn delete_all(server: &Arc<Server>, kind: &Arc<Kind>) -> Result<(), Failure> {
+    let objects = Cluster::list(&*server.storage, &kind.resource, None).into_iter();
+    let deletions = objects.filter(|object| !object.is_deleting()).map(|object| {
+        let (server, kind) = (server.clone(), kind.clone());
+        async move { delete_unasked(&server, &kind, object.namespace(), object.name()).await }
+    });
+    let mut running = stream::iter(deletions).buffer_unordered(COLLECTION_WORKERS);
+    while let Some(outcome) = running.next().await {
+        outcome.map_err(|status| Failure::Delete(status.message))?;
     }
-    let registry = server.registry.load_full();
-    let served = registry
-        .served()
-        .iter()
-        .find(|served| served.kind.resource == *resource);
-    let served = served.ok_or_else(|| Failure::List("no version of them is served".into()))?;
-    let of = Resource {
-        group: served.gvr.group.clone().into(),
-        version: served.gvr.version.clone().into(),
-        plural: served.gvr.resource.clone().into(),
-        kind: served.gvk.kind.clone().into(),
-        namespaced: kind.row.namespaced,
-    };
-    let mut errors = Vec::new();
-    for namespace in namespaces {
-        let (params, all) = (DeleteParams::default(), ListParams::default());
-        if let Err(error) = client.delete_collection(&of, namespace, &params, &all).await {
-            errors.push(error.to_string());
-        }
-    }
-    match errors.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::Delete(errors)),
-    }
+    Ok(())
 }

@@ -42,9 +42,6 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A client may name its requests; longer names are replaced (upstream: `maxAuditIDLength` of logs).
 const AUDIT_ID_BYTES_MAX: usize = 64;
 
-/// Whom the server is to itself.
-const OWN_USER: &str = "system:apiserver";
-
 /// Where a request comes from.
 #[derive(Clone)]
 pub enum Peer {
@@ -81,7 +78,7 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
             let known = is_known(&server.registry.load(), &attributes);
             let requests = &server.metrics.requests;
             let mut asked = requests.asked(request.method(), request.headers(), &attributes, &query, known);
-            asked.own = matches!(&peer, Peer::InProcess(user) if *user.name == *OWN_USER);
+            asked.own = matches!(&peer, Peer::InProcess(user) if user.is_api_server());
             let open = asked.long_running.take();
             let work = guarded(
                 server.clone(),

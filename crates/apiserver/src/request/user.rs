@@ -7,6 +7,9 @@ pub const SYSTEM_ANONYMOUS: &str = "system:anonymous";
 /// The group that may do everything: only the administrator's certificate carries it.
 pub const SYSTEM_MASTERS: &str = "system:masters";
 
+/// Whom the server is to itself.
+const SYSTEM_API_SERVER: &str = "system:apiserver";
+
 /// Groups that the server itself adds.
 pub mod groups {
     /// Every authenticated request.
@@ -47,6 +50,16 @@ impl UserInfo {
             groups: vec![groups::UNAUTHENTICATED.into()],
             ..UserInfo::default()
         }
+    }
+
+    /// The server itself, which may do everything.
+    pub fn api_server() -> UserInfo {
+        UserInfo::new(SYSTEM_API_SERVER, [SYSTEM_MASTERS])
+    }
+
+    /// Whether it is the server itself.
+    pub fn is_api_server(&self) -> bool {
+        self.name == SYSTEM_API_SERVER
     }
 
     /// Whether the user is in that group.

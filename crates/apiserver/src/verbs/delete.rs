@@ -23,13 +23,14 @@ use crate::options::{DeleteOptions, ListOptions};
 use crate::pipeline::{Operation, Review};
 use crate::registry::{Kind, Served};
 use crate::respond;
+use crate::server::Server;
 use crate::storage::WriteError;
 
 use super::read::{page, scope};
 use super::write::{is_namespaces, run_admit, run_validate};
 
 /// How many objects of a collection are deleted at once.
-const COLLECTION_WORKERS: usize = 16;
+pub const COLLECTION_WORKERS: usize = 16;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -207,6 +208,35 @@ pub async fn delete_object(
             Err(WriteError::Failed(status) | WriteError::TooLarge(status)) => return Err(status),
         }
     }
+}
+
+/// Deletes one object, or starts its deletion, and asks nobody: its definition goes and takes it along.
+///
+/// # Errors
+/// The store does not take it.
+pub async fn delete_unasked(server: &Arc<Server>, kind: &Kind, namespace: &str, name: &str) -> Result<(), Status> {
+    // A lost race is run again: each time somebody else's write won.
+    while let Some(live) = server.storage.get(kind, namespace, name)? {
+        let old = live.value();
+        let key = kind.key(namespace, name);
+        let operation = match decide(kind, &old, &DeleteOptions::default(), server.clock.now()) {
+            Step::Now => StoreOperation::Delete(key.clone().into()),
+            Step::Mark(object) if object != old => server.storage.put(kind, &key, &object, None)?,
+            Step::Mark(_) | Step::Pending => return Ok(()),
+        };
+        let transaction = Transaction {
+            guards: vec![Guard::ModRevision(key.into(), live.revision())],
+            operations: vec![operation],
+        };
+        match crate::commit::commit(server, transaction, Reservation::none()).await {
+            Ok(_) => return Ok(()),
+            Err(WriteError::Raced) => {
+                server.metrics.write_retries.inc();
+            }
+            Err(WriteError::Failed(status) | WriteError::TooLarge(status)) => return Err(status),
+        }
+    }
+    Ok(())
 }
 
 fn review(call: &Call, kind: &Kind, namespace: &str, name: &str, options: &DeleteOptions) -> Review {

@@ -6,8 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use apiserver::admission::{ValidatingWebhooks, WebhookConfig};
 use apiserver::aggregation::ProxyConfig;
+use apiserver::authorization::AlwaysAllow;
 use apiserver::dial::{ServiceDialer, Stream};
+use apiserver::pipeline::Plugin;
 use apiserver::pki::{Authority, Pair};
 use apiserver::request::{SYSTEM_MASTERS, UserInfo};
 use apiserver::serve::tls_config;
@@ -173,6 +176,19 @@ impl Extension {
                 });
                 Response::new(BoxBody::new(StreamBody::new(frames)))
             }
+            path if path.ends_with("/reviews") => {
+                let user = request.headers()["x-remote-user"].to_str().unwrap().to_owned();
+                let groups = request.headers().get_all("x-remote-group").iter();
+                let groups: Vec<String> = groups.map(|group| group.to_str().unwrap().to_owned()).collect();
+                let asked = request.into_body().collect().await.unwrap().to_bytes();
+                let asked: Value = serde_json::from_slice(&asked).unwrap();
+                let message = format!("{user} of {} asks", groups.join(" and "));
+                let response =
+                    json!({"uid": asked["request"]["uid"], "allowed": false, "status": {"message": message}});
+                let review =
+                    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
+                text(200, "application/json", &review.to_string())
+            }
             path if path.ends_with("/redirect") => {
                 let mut reply = text(302, "text/plain", "");
                 reply
@@ -293,6 +309,11 @@ impl ServiceDialer for ToExtension {
 
 /// A server, and the front proxy's certificate.
 async fn world(extension: &Extension) -> (World, Shutdown, Pair) {
+    world_with(extension, Vec::new()).await
+}
+
+/// The same, with admission plug-ins.
+async fn world_with(extension: &Extension, plugins: Vec<Arc<dyn Plugin>>) -> (World, Shutdown, Pair) {
     let now = Clock::real().now();
     let authority = Authority::generate("front-proxy-ca", now, Random::real()).unwrap();
     let pair = authority.issue_client("front-proxy-client", None, now).unwrap();
@@ -300,7 +321,8 @@ async fn world(extension: &Extension) -> (World, Shutdown, Pair) {
         pair.certificate_pem.clone().into_bytes(),
         pair.key_pem.clone().into_bytes(),
     );
-    let world = World::with(|config| {
+    let engine = store::testing::engine_in_memory(Clock::real(), Random::seeded(1)).await;
+    let world = World::over(engine, plugins, |config| {
         config.services = Some(Arc::new(ToExtension(extension.address)));
         config.aggregation = ProxyConfig {
             certificate: tokio::sync::watch::channel(Some(shown)).1,
@@ -370,7 +392,11 @@ fn slice(is_ready: bool) -> Value {
 
 /// A server behind which the extension server is, and is known to be.
 async fn aggregated_world(extension: &Extension) -> (World, Shutdown, Pair) {
-    let (world, shutdown, pair) = world(extension).await;
+    aggregated_world_with(extension, Vec::new()).await
+}
+
+async fn aggregated_world_with(extension: &Extension, plugins: Vec<Arc<dyn Plugin>>) -> (World, Shutdown, Pair) {
+    let (world, shutdown, pair) = world_with(extension, plugins).await;
     let api = world.api();
     api.post(SERVICES, &service()).await.ok();
     api.post(SLICES, &slice(true)).await.ok();
@@ -488,6 +514,29 @@ async fn a_service_may_stand_for_a_host_outside() {
         {}
     };
     tokio::time::timeout(LIMIT, wait).await.unwrap();
+    shutdown.finish().await;
+}
+
+/// An extension server answers webhooks, too: this server is asked for it, by itself.
+#[tokio::test]
+async fn a_webhook_may_be_served_behind_an_api_service() {
+    let extension = Extension::start().await;
+    let webhooks = ValidatingWebhooks::new(Arc::new(AlwaysAllow), WebhookConfig::default(), Random::seeded(3));
+    let (world, shutdown, _) = aggregated_world_with(&extension, vec![Arc::new(webhooks)]).await;
+    let api = world.api();
+    let service = json!({"namespace": "default", "name": "kubernetes", "path": format!("{VERSION}/reviews")});
+    let rules =
+        json!([{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]);
+    let webhook = json!({"name": "w.x.y", "clientConfig": {"service": service}, "sideEffects": "None",
+        "admissionReviewVersions": ["v1"], "rules": rules});
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    let object = json!({"metadata": {"name": "c"}, "webhooks": [webhook]});
+    api.post(path, &object).await.ok();
+    let map = json!({"metadata": {"name": "a"}});
+    api.post("/api/v1/namespaces/default/configmaps", &map).await.refused(
+        400,
+        "admission webhook \"w.x.y\" denied the request: system:apiserver of system:masters and system:authenticated asks",
+    );
     shutdown.finish().await;
 }
 

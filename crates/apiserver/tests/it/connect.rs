@@ -539,10 +539,10 @@ async fn proxies_hand_upgrades_through() {
                 &mut stream,
                 "tester",
                 &format!("{base}{path}"),
-                "X-Forwarded-For: 192.0.2.1\r\n",
+                "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.2\r\n",
             )
             .await;
-            let asked = format!("x-asked: {who} {asked} host=the-server for=192.0.2.1, 127.0.0.1\r\n");
+            let asked = format!("x-asked: {who} {asked} host=the-server for=192.0.2.1, 192.0.2.2, 127.0.0.1\r\n");
             assert!(
                 head.starts_with("http/1.1 101 ")
                     && head.contains("upgrade: websocket\r\n")

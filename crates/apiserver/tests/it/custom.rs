@@ -1,5 +1,7 @@
 //! Custom resources, from their definition to their end.
 
+use std::time::Duration;
+
 use api::GroupVersionKind;
 use api::codec::protobuf;
 use api::schema::SchemaRef;
@@ -8,6 +10,8 @@ use serde_json::{Value, json};
 use crate::world::{Api, World};
 
 pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+/// Nothing takes this long on any machine.
+const LIMIT: Duration = Duration::from_secs(60);
 pub const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
 
 /// A definition of widgets with these versions.
@@ -69,6 +73,16 @@ pub async fn until(api: &Api, name: &str, holds: impl Fn(&Value) -> bool) -> Val
         }
     }
     panic!("the watch ended");
+}
+
+/// Deletes a definition and waits until it is gone.
+pub async fn forget(api: &Api, name: &str) {
+    let mut watch = api
+        .watch(&format!("{DEFINITIONS}?watch=1&fieldSelector=metadata.name%3D{name}"))
+        .await;
+    api.delete(&format!("{DEFINITIONS}/{name}")).await.ok();
+    let gone = async { while watch.next().await.expect("the watch ended")["type"] != "DELETED" {} };
+    tokio::time::timeout(LIMIT, gone).await.expect("it stays");
 }
 
 pub async fn world() -> (World, Api) {
@@ -330,6 +344,21 @@ async fn objects_are_applied_scaled_selected_and_printed() {
     assert_eq!(table["rows"][0]["cells"], json!(["a", 5, null]));
     let removed = api.delete(&format!("{WIDGETS}/a")).await.ok();
     assert_eq!(removed["status"], "Success");
+}
+
+/// The objects of a definition go with it, too, when nobody can see them any more.
+#[tokio::test]
+async fn a_definition_that_is_not_served_ends_with_its_objects() {
+    let (_world, api) = world().await;
+    define(&api, &widgets(json!([v1()]))).await;
+    api.post(WIDGETS, &widget("a", json!({"color": "red"}))).await.ok();
+    let change = json!([{"op": "replace", "path": "/spec/versions/0/served", "value": false}]);
+    api.patch(&format!("{DEFINITIONS}/widgets.example.com"), "json", &change)
+        .await
+        .ok();
+    forget(&api, "widgets.example.com").await;
+    define(&api, &widgets(json!([v1()]))).await;
+    assert_eq!(api.get(WIDGETS).await.ok()["items"], json!([]));
 }
 
 #[tokio::test]

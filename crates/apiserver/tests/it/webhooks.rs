@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::connect;
-use crate::custom::{WIDGETS, define, widgets};
+use crate::custom::{WIDGETS, define, forget, widgets};
 use crate::custom_versions::{BETA, versions};
 use crate::world::{Api, World};
 
@@ -373,32 +373,22 @@ async fn a_service_may_stand_for_a_host_outside() {
     assert_eq!(service.asked().len(), 1);
 }
 
-/// `default/kubernetes` is this server, however the network is: what it says to the question is its own, to somebody unknown.
+/// `default/kubernetes` is this server, however the network is and whatever is said of certificates: what it says to the
+/// question is its own, to itself, which may ask anything.
 #[tokio::test]
 async fn a_service_may_stand_for_the_server_itself() {
     let service = Service::start().await;
-    let (world, api) = world(&service).await;
-    let mut client = json!({"service": {"namespace": "default", "name": "kubernetes", "path": "/apis/x.y/v1/reviews"}});
-    client["caBundle"] = service.ca_bundle.clone().into();
-    configure(&api, VALIDATING, &[webhook("w.x.y", &client, &json!({}))]).await;
-    api.post(MAPS, &map("a"))
-        .await
-        .refused(500, "this server does not serve yet");
-    let (_, ca) = world.listen().await;
-    client["caBundle"] = base64(ca).into();
-    configure(&api, VALIDATING, &[webhook("w.x.y", &client, &json!({}))]).await;
-    // A task of its own begins to serve.
-    let refused = loop {
-        let answer = api.post(MAPS, &map("a")).await;
-        if !answer.message().contains("does not serve yet") {
-            break answer;
-        }
-        tokio::task::yield_now().await;
-    };
-    refused.refused(
-        500,
-        "User \"system:anonymous\" cannot create resource \"reviews\" in API group \"x.y\"",
-    );
+    let (_world, api) = world(&service).await;
+    let own = json!({"service": {"namespace": "default", "name": "kubernetes", "path": "/apis/x.y/v1/reviews"}});
+    let mut other = own.clone();
+    other["caBundle"] = service.ca_bundle.clone().into();
+    for client in [own, other] {
+        configure(&api, VALIDATING, &[webhook("w.x.y", &client, &json!({}))]).await;
+        api.post(MAPS, &map("a")).await.refused(
+            500,
+            "failed calling webhook \"w.x.y\": failed to call webhook: the server could not find the requested resource",
+        );
+    }
 }
 
 #[tokio::test]
@@ -810,6 +800,25 @@ async fn a_conversion_webhook_stands_between_a_request_and_rules_of_another_vers
         .collect();
     let as_v1 = (&json!("example.com/v1"), &json!({"size": "l"}));
     assert_eq!(seen, [as_v1, as_v1]);
+}
+
+/// A definition that goes takes its objects along, whatever a webhook says of it.
+#[tokio::test]
+async fn webhooks_do_not_keep_the_objects_of_a_definition() {
+    let service = Service::start().await;
+    let (_world, api) = world(&service).await;
+    let made = define(&api, &widgets(versions("v1"))).await;
+    let object = json!({"metadata": {"name": "a"}});
+    api.post(WIDGETS, &object).await.ok();
+    configure(
+        &api,
+        VALIDATING,
+        &[webhook("w.x.y", &service.by_service("/deny"), &json!({}))],
+    )
+    .await;
+    api.delete(&format!("{WIDGETS}/a")).await.refused(400, "w.x.y");
+    forget(&api, made["metadata"]["name"].as_str().unwrap()).await;
+    assert_eq!(api.get(WIDGETS).await.code, 404);
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 //!
 //! A Service is resolved to a ready endpoint for each connection, and that address is dialled from where pods are reachable
 //! (D14); its certificate must be for `NAME.NAMESPACE.svc`, also when the Service stands for a host outside of the cluster
-//! (ExternalName) or for this server (`default/kubernetes`). Webhooks that say the same of their service share its connections. One that asks for patience
-//! (`Retry-After`) is asked again within its time.
+//! (ExternalName). `default/kubernetes` is this server, which asks itself without a certificate. Webhooks that say the same of
+//! their service share its connections. One that asks for patience (`Retry-After`) is asked again within its time.
 //!
 //! Source: `k8s.io/apiserver/pkg/util/webhook/client.go`; for the words of answers that are none
 //! `NewGenericServerResponse` of apimachinery and `k8s.io/client-go/rest/request.go`; for patience `with_retry.go` there.
@@ -20,13 +20,14 @@ use base64::Engine as _;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::response::Parts;
+use http::uri::InvalidUri;
 use http::{HeaderValue, StatusCode, Uri};
 use parking_lot::Mutex;
 
 use super::config::WebhookConfig;
 use crate::cluster::Cluster;
 use crate::dial::{ServiceDialer, Stream};
-use crate::endpoints::resolve;
+use crate::endpoints::{OWN, resolve};
 use crate::hook::{CallError, Caller, Connector, Dial, Login, Protocols, Target, machine_roots};
 use crate::trace;
 
@@ -120,7 +121,7 @@ impl Clients {
         if !service.is_object() {
             let url = config["url"].as_str().filter(|url| !url.is_empty());
             let url = url.ok_or("webhook configuration must have either service or URL")?;
-            let parsed: Uri = url.parse().map_err(|error| format!("Unparsable URL: {error}"))?;
+            let parsed: Uri = url.parse().map_err(unparsable)?;
             let (Some(scheme), Some(authority)) = (parsed.scheme_str(), parsed.authority()) else {
                 return Err(format!("Unparsable URL: {} has no host", quote(url)));
             };
@@ -144,7 +145,10 @@ impl Clients {
         let port = u16::try_from(port).map_err(|_| format!("port {port} is none"))?;
         let host = format!("{name}.{namespace}.svc:{port}");
         let url = format!("https://{host}{}", clean(&text("path")));
-        let target = self.target(&url, &host, config)?;
+        let target = match (&*namespace, &*name, port) == OWN {
+            true => own(&host)?,
+            false => self.target(&url, &host, config)?,
+        };
         let connector = Connector::new(&target, Protocols::Http1).map_err(unloadable)?;
         let route = Arc::new(Route {
             namespace,
@@ -178,13 +182,28 @@ impl Clients {
         };
         let user = self.config.users.for_host(host);
         Ok(Target {
-            url: url.parse().map_err(|error| format!("Unparsable URL: {error}"))?,
+            url: url.parse().map_err(unparsable)?,
             ca_pem: Some(ca_pem),
             server_name: None,
             certificate: user.and_then(|user| user.certificate.clone()),
             login: user.map_or(Login::None, |user| user.login.clone()),
         })
     }
+}
+
+/// This server: nobody else is asked, whatever is said of certificates and users (see `loopback.rs`).
+fn own(host: &str) -> Result<Target, String> {
+    Ok(Target {
+        url: format!("http://{host}").parse().map_err(unparsable)?,
+        ca_pem: None,
+        server_name: None,
+        certificate: None,
+        login: Login::None,
+    })
+}
+
+fn unparsable(error: InvalidUri) -> String {
+    format!("Unparsable URL: {error}")
 }
 
 fn unloadable(why: String) -> String {
@@ -227,9 +246,7 @@ impl Client {
             why: format!("Post {}: {why}", quote(&url)),
             code: 503,
         };
-        let target: Uri = url
-            .parse()
-            .map_err(|error: http::uri::InvalidUri| failed(&error.to_string()))?;
+        let target: Uri = url.parse().map_err(|error: InvalidUri| failed(&error.to_string()))?;
         let trace = trace::onward(trace);
         let exchange = async {
             let mut attempt = 1;
