@@ -54,8 +54,9 @@ async fn host_of_an_engine() {
     let runtime = runtime::Runtime::open(crate::node::config(&dir, &cgroup))
         .await
         .unwrap();
-    let serving = runtime::serve(runtime, &dir.join("child.sock"), base::Shutdown::new());
-    serving.await.unwrap().await;
+    let socket = dir.join("child.sock");
+    let serving = runtime::serve(runtime, &socket, base::Shutdown::new()).await;
+    serving.unwrap().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
