@@ -12,9 +12,10 @@ use crate::{GroupVersion, GroupVersionKind};
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// Types of which one field, or at most one, is set (upstream: `+union` and `+unionMember` of its types): the field that says
-/// which, and those that are a member each.
-const UNIONS: [(&str, &str, &[&str]); 5] = [
+/// which (none: whoever is set), and those that are a member each.
+const UNIONS: [(&str, &str, &[&str]); 6] = [
     ("api.core.v1.AppArmorProfile", "type", &["localhostProfile"]),
+    ("api.core.v1.PodSchedulingGroup", "", &["podGroupName"]),
     ("api.core.v1.SeccompProfile", "type", &["localhostProfile"]),
     ("api.flowcontrol.v1.LimitResponse", "type", &["queuing"]),
     (
@@ -93,14 +94,15 @@ pub(super) fn say_action(operation: &Operation, out: &mut Value) {
 
 /// The schema of an operation's answer.
 pub(super) fn answer(operation: &Operation, mut refer: impl FnMut(String) -> Value) -> Value {
-    let kind = name_of_kind(&operation.gvk);
+    let kind = || name_of_kind(&operation.gvk);
     match operation.answer {
-        Answer::Object => refer(kind),
-        Answer::List => refer(format!("{kind}List")),
+        Answer::Object => refer(kind()),
+        Answer::List => refer(format!("{}List", kind())),
         Answer::Event => refer(format!("{META}.WatchEvent")),
-        Answer::Resources => refer(format!("{META}.APIResourceList")),
+        Answer::Discovery(kind) => refer(format!("{META}.{kind}")),
+        Answer::Version => refer("io.k8s.apimachinery.pkg.version.Info".into()),
         Answer::Status => refer(format!("{META}.Status")),
-        Answer::Log | Answer::Text => json!({"type": "string"}),
+        Answer::Log | Answer::Text | Answer::OpenId(_) => json!({"type": "string"}),
     }
 }
 
@@ -218,8 +220,11 @@ impl Writer<'_, '_> {
                 .iter()
                 .map(|name| ((*name).to_owned(), camel(name).into()))
                 .collect();
-            let union = json!([{"discriminator": says, "fields-to-discriminateBy": members}]);
-            schema.insert("x-kubernetes-unions".into(), union);
+            let mut union = json!({"fields-to-discriminateBy": members});
+            if !says.is_empty() {
+                union["discriminator"] = (*says).into();
+            }
+            schema.insert("x-kubernetes-unions".into(), json!([union]));
         }
         if let Some(kinds) = self.kinds.get(name) {
             schema.insert("x-kubernetes-group-version-kind".into(), Value::Array(kinds.clone()));
