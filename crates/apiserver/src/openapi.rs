@@ -2,7 +2,6 @@
 //!
 //! The documents are large, so each is made when it is first asked for, and kept, compressed, until its rows change.
 
-use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -45,6 +44,10 @@ pub struct OpenApi {
     hashes: Mutex<HashMap<String, Arc<str>>>,
 }
 
+/// A document is compressed in pieces of this size: it is written in pieces of a few bytes, for each of which the encoder would
+/// clear the 32 KiB of its own buffer.
+const COMPRESSED_AT_ONCE_BYTES: usize = 32 * 1024;
+
 /// A document as it is kept: most who ask take it compressed, and hundreds of custom resources make many.
 #[derive(Clone)]
 struct Document {
@@ -61,12 +64,14 @@ type Make<'m> = &'m dyn Fn(&mut dyn io::Write) -> io::Result<()>;
 impl Document {
     /// Of what is written; `hash` is that of its bytes unless it is known.
     fn make(hash: Option<Arc<str>>, make: Make<'_>) -> Result<Document, Status> {
-        let mut out = Counted {
+        let counted = Counted {
             gzip: GzEncoder::new(Vec::new(), Compression::fast()),
             hasher: hash.is_none().then(Sha256::new),
             len: 0,
         };
+        let mut out = io::BufWriter::with_capacity(COMPRESSED_AT_ONCE_BYTES, counted);
         make(&mut out).map_err(Status::internal)?;
+        let out = out.into_inner().map_err(Status::internal)?;
         let gzip = out.gzip.finish().map_err(Status::internal)?;
         let of_bytes = || out.hasher.map(|hasher| format!("{:X}", hasher.finalize()).into());
         Ok(Document {
@@ -189,7 +194,7 @@ impl OpenApi {
 
     /// The v2 document; as a whole tree only where those of others are merged into it.
     fn make_v2(&self, server: &Server, protobuf: bool) -> Result<Document, Status> {
-        let texts = texts();
+        let texts = Descriptions::new();
         let describe = |ty: &str, field: &str| texts.get(ty, field);
         let source = self.source(&describe);
         if server.aggregation.has_v2() {
@@ -224,17 +229,18 @@ impl OpenApi {
     }
 
     /// The document of a group version: our own, or one that was made of what another server says.
-    fn v3_of_all(&self, server: &Server, path: &str, texts: &Texts) -> Result<Option<Document>, Status> {
+    fn v3_of_all(&self, server: &Server, path: &str) -> Result<Option<Document>, Status> {
         match server.aggregation.converted(path) {
             Some(converted) => self.document(path, || Document::of(&converted)).map(Some),
-            None => self.v3(path, texts),
+            None => self.v3(path),
         }
     }
 
-    fn v3(&self, path: &str, texts: &Texts) -> Result<Option<Document>, Status> {
+    fn v3(&self, path: &str) -> Result<Option<Document>, Status> {
         let Some(hash) = self.hash(path) else {
             return Ok(None);
         };
+        let texts = Descriptions::new();
         let describe = |ty: &str, field: &str| texts.get(ty, field);
         let source = self.source(&describe);
         let make = || {
@@ -283,13 +289,6 @@ impl OpenApi {
         self.hashes.lock().insert(path.to_owned(), hash.clone());
         Some(hash)
     }
-}
-
-/// Upstream's descriptions, unpacked when a document is made and dropped with the batch that needed them.
-type Texts = LazyCell<Descriptions>;
-
-fn texts() -> Texts {
-    LazyCell::new(Descriptions::load)
 }
 
 fn row(served: &Served) -> OpenApiResource {
@@ -390,7 +389,7 @@ pub async fn v3(call: &Call, path: &str) -> Result<Response<Body>, Status> {
     let documents = call.server.openapi(&call.registry);
     let wanted = path.to_owned();
     let server = call.server.clone();
-    let document = aside(move || documents.v3_of_all(&server, &wanted, &texts()))
+    let document = aside(move || documents.v3_of_all(&server, &wanted))
         .await??
         .ok_or_else(Status::no_such_path)?;
     match call.query.get("hash") {
