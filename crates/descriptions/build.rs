@@ -16,6 +16,9 @@ use std::process::Command;
 const VERSION: &str = "v1_36";
 /// How many descriptions there are at least; v1.36 has 3,400.
 const LEAST: usize = 3000;
+/// How much text is compressed together, of a megabyte: what deflate looks back over. Less would compress worse, more would be
+/// unpacked in vain.
+const BLOCK_BYTES: usize = 32 * 1024;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -30,16 +33,37 @@ fn main() {
         "only {} descriptions in the sources of k8s-openapi: has its generated code another form?",
         found.len()
     );
-    let mut text = String::new();
-    for (key, description) in found {
+    let (mut packed, mut index) = (Vec::new(), String::from("&[\n"));
+    let (mut first, mut text) = (String::new(), String::new());
+    let mut found = found.into_iter().peekable();
+    while let Some((key, description)) = found.next() {
         let escaped = description.replace('\\', "\\\\").replace('\n', "\\n");
         text.push_str(&format!("{key}\t{escaped}\n"));
+        if first.is_empty() {
+            first = key;
+        }
+        if text.len() >= BLOCK_BYTES || found.peek().is_none() {
+            let begin = packed.len();
+            packed.extend(deflated(&text));
+            index.push_str(&format!("({first:?}, {begin}, {}),\n", packed.len()));
+            first.clear();
+            text.clear();
+        }
     }
-    let out = PathBuf::from(variable("OUT_DIR")).join("descriptions.deflate");
+    index.push(']');
+    write("descriptions.deflate", &packed);
+    write("blocks.rs", index.as_bytes());
+}
+
+fn deflated(text: &str) -> Vec<u8> {
     let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(text.as_bytes()).expect("writing to memory");
-    let compressed = encoder.finish().expect("writing to memory");
-    fs::write(&out, compressed).unwrap_or_else(|error| panic!("writing {}: {error}", out.display()));
+    encoder.finish().expect("writing to memory")
+}
+
+fn write(name: &str, bytes: &[u8]) {
+    let out = PathBuf::from(variable("OUT_DIR")).join(name);
+    fs::write(&out, bytes).unwrap_or_else(|error| panic!("writing {}: {error}", out.display()));
 }
 
 /// Where cargo keeps the sources of `k8s-openapi`: beside all others, or (vendored, or not fetched yet) where cargo says.

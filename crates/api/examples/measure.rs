@@ -106,6 +106,7 @@ fn main() {
     let source = Source {
         resources: &resources,
         version: "v1.36.0",
+        is_issuer: true,
         describe: &openapi::undescribed,
     };
     let core = GroupVersion::new("", "v1");

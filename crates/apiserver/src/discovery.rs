@@ -7,6 +7,7 @@
 mod messages;
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use http::HeaderMap;
@@ -231,10 +232,12 @@ impl Aggregated {
 
 fn collect(registry: &Registry) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     let mut add = |group: &str, version: &str, entry: Entry| {
-        let index = match groups.iter().position(|own| own.name == group) {
-            Some(index) => index,
+        let index = match places.get(group) {
+            Some(index) => *index,
             None => {
+                places.insert(group.to_owned(), groups.len());
                 groups.push(Group {
                     name: group.to_owned(),
                     versions: Vec::new(),

@@ -2,7 +2,6 @@
 //!
 //! The documents are large, so each is made when it is first asked for, and kept, compressed, until its rows change.
 
-use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -34,12 +33,20 @@ pub struct OpenApi {
     /// Of what is known of other servers' group versions.
     pub others: u64,
     rows: Vec<OpenApiResource>,
+    /// Whether the server tells how its tokens are verified.
+    is_issuer: bool,
+    /// The names of our own documents of v3 that are of no group version.
+    general: Vec<String>,
     /// For each group version, what its document is made of: one that is made holds as long as this is the same.
     served: HashMap<String, Vec<Arc<Served>>>,
     made: Mutex<HashMap<String, Document>>,
     /// The hashes of our own documents of v3, which are known before these are made.
     hashes: Mutex<HashMap<String, Arc<str>>>,
 }
+
+/// A document is compressed in pieces of this size: it is written in pieces of a few bytes, for each of which the encoder would
+/// clear the 32 KiB of its own buffer.
+const COMPRESSED_AT_ONCE_BYTES: usize = 32 * 1024;
 
 /// A document as it is kept: most who ask take it compressed, and hundreds of custom resources make many.
 #[derive(Clone)]
@@ -57,12 +64,14 @@ type Make<'m> = &'m dyn Fn(&mut dyn io::Write) -> io::Result<()>;
 impl Document {
     /// Of what is written; `hash` is that of its bytes unless it is known.
     fn make(hash: Option<Arc<str>>, make: Make<'_>) -> Result<Document, Status> {
-        let mut out = Counted {
+        let counted = Counted {
             gzip: GzEncoder::new(Vec::new(), Compression::fast()),
             hasher: hash.is_none().then(Sha256::new),
             len: 0,
         };
+        let mut out = io::BufWriter::with_capacity(COMPRESSED_AT_ONCE_BYTES, counted);
         make(&mut out).map_err(Status::internal)?;
+        let out = out.into_inner().map_err(Status::internal)?;
         let gzip = out.gzip.finish().map_err(Status::internal)?;
         let of_bytes = || out.hasher.map(|hasher| format!("{:X}", hasher.finalize()).into());
         Ok(Document {
@@ -122,7 +131,7 @@ impl io::Write for Counted {
 
 impl OpenApi {
     /// The documents of a registry: none of them made yet, but for those that were made before and would be the same.
-    pub fn new(registry: &Registry, others: u64, before: Option<&OpenApi>) -> OpenApi {
+    pub fn new(registry: &Registry, is_issuer: bool, others: u64, before: Option<&OpenApi>) -> OpenApi {
         let mut rows: Vec<OpenApiResource> = registry.served().iter().map(|served| row(served)).collect();
         rows.extend(virtuals::ALL.iter().map(|entry| OpenApiResource {
             gvk: GroupVersionKind::new(entry.group, entry.version, entry.kind),
@@ -160,27 +169,32 @@ impl OpenApi {
                 .filter(|(path, _)| by_version.contains_key(*path) && keeps(path));
             hashes.extend(kept.map(|(path, hash)| (path.clone(), hash.clone())));
         }
-        OpenApi {
+        let mut new = OpenApi {
             epoch: registry.epoch,
             others,
             rows,
+            is_issuer,
+            general: Vec::new(),
             served: by_version,
             made: Mutex::new(made),
             hashes: Mutex::new(hashes),
-        }
+        };
+        new.general = openapi::v3_general_names(&new.source(&openapi::undescribed));
+        new
     }
 
     fn source<'a>(&'a self, describe: &'a dyn Fn(&str, &str) -> Option<String>) -> Source<'a> {
         Source {
             resources: &self.rows,
             version: "v1.36.0",
+            is_issuer: self.is_issuer,
             describe,
         }
     }
 
     /// The v2 document; as a whole tree only where those of others are merged into it.
     fn make_v2(&self, server: &Server, protobuf: bool) -> Result<Document, Status> {
-        let texts = texts();
+        let texts = Descriptions::new();
         let describe = |ty: &str, field: &str| texts.get(ty, field);
         let source = self.source(&describe);
         if server.aggregation.has_v2() {
@@ -215,35 +229,44 @@ impl OpenApi {
     }
 
     /// The document of a group version: our own, or one that was made of what another server says.
-    fn v3_of_all(&self, server: &Server, path: &str, texts: &Texts) -> Result<Option<Document>, Status> {
+    fn v3_of_all(&self, server: &Server, path: &str) -> Result<Option<Document>, Status> {
         match server.aggregation.converted(path) {
             Some(converted) => self.document(path, || Document::of(&converted)).map(Some),
-            None => self.v3(path, texts),
+            None => self.v3(path),
         }
     }
 
-    fn v3(&self, path: &str, texts: &Texts) -> Result<Option<Document>, Status> {
-        let (Some(group_version), Some(hash)) = (group_version_of(path), self.hash(path)) else {
+    fn v3(&self, path: &str) -> Result<Option<Document>, Status> {
+        let Some(hash) = self.hash(path) else {
             return Ok(None);
         };
+        let texts = Descriptions::new();
         let describe = |ty: &str, field: &str| texts.get(ty, field);
+        let source = self.source(&describe);
         let make = || {
-            let tree = openapi::v3(&self.source(&describe), &group_version);
+            let tree = match group_version_of(path) {
+                Some(group_version) => openapi::v3(&source, &group_version),
+                None => openapi::v3_general(&source, path).ok_or_else(Status::no_such_path)?,
+            };
             Document::make(Some(hash), &|out| Ok(serde_json::to_writer(out, &tree)?))
         };
         self.document(path, make).map(Some)
     }
 
-    /// The hash of our own document of a group version: of what it is made of, so that an index of all can be told without
+    /// The hash of our own document of a path: of what it is made of, so that an index of all can be told without
     /// making any. Clients keep documents by it, over an upgrade of the server, too.
     fn hash(&self, path: &str) -> Option<Arc<str>> {
         if let Some(known) = self.hashes.lock().get(path) {
             return Some(known.clone());
         }
-        let group_version = group_version_of(path)?;
         let mut hasher = Sha256::new();
         let mut is_empty = true;
-        let own = |row: &&OpenApiResource| row.gvk.group_version() == group_version;
+        if self.general.iter().any(|name| name == path) {
+            is_empty = false;
+            hasher.update(path);
+        }
+        let of = group_version_of(path);
+        let own = |row: &&OpenApiResource| of.as_ref().is_some_and(|of| row.is_of(of));
         for row in self.rows.iter().filter(own) {
             is_empty = false;
             let subresources = row
@@ -266,13 +289,6 @@ impl OpenApi {
         self.hashes.lock().insert(path.to_owned(), hash.clone());
         Some(hash)
     }
-}
-
-/// Upstream's descriptions, unpacked when a document is made and dropped with the batch that needed them.
-type Texts = LazyCell<Descriptions>;
-
-fn texts() -> Texts {
-    LazyCell::new(Descriptions::load)
 }
 
 fn row(served: &Served) -> OpenApiResource {
@@ -342,12 +358,13 @@ async fn aside<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> 
 /// `/openapi/v3`: where the documents are, with their hashes.
 pub async fn v3_index(call: &Call) -> Result<Response<Body>, Status> {
     let documents = call.server.openapi(&call.registry);
-    let group_versions: Vec<String> = call.server.discovery(&call.registry).group_versions().collect();
+    let mut own: Vec<String> = call.server.discovery(&call.registry).group_versions().collect();
+    own.extend(documents.general.iter().cloned());
     let server = call.server.clone();
     let made = aside(move || {
         let mut paths = Map::new();
         let others = server.aggregation.v3_paths();
-        let own = group_versions.into_iter().filter(|path| !others.contains_key(path));
+        let own = own.into_iter().filter(|path| !others.contains_key(path));
         let own = own.map(|path| (path, None));
         for (path, url) in own.chain(others.clone()) {
             let url = match url {
@@ -365,14 +382,14 @@ pub async fn v3_index(call: &Call) -> Result<Response<Body>, Status> {
     made.await??.answer(&call.headers, "application/json")
 }
 
-/// `/openapi/v3/<group version>`. With a hash in the query the answer never changes; with an old hash the client is sent
-/// on to the new one.
+/// `/openapi/v3/<group version>`, or the name of another document. With a hash in the query the answer never changes; with
+/// an old hash the client is sent on to the new one.
 pub async fn v3(call: &Call, path: &str) -> Result<Response<Body>, Status> {
     tracing::trace!(target: "walk", "OpenAPI");
     let documents = call.server.openapi(&call.registry);
     let wanted = path.to_owned();
     let server = call.server.clone();
-    let document = aside(move || documents.v3_of_all(&server, &wanted, &texts()))
+    let document = aside(move || documents.v3_of_all(&server, &wanted))
         .await??
         .ok_or_else(Status::no_such_path)?;
     match call.query.get("hash") {

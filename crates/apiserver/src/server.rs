@@ -222,7 +222,10 @@ impl Server {
         {
             return made;
         }
-        let made = Arc::new(OpenApi::new(registry, others, self.openapi.load().as_deref()));
+        let tokens = self.tokens.as_ref();
+        let is_issuer = tokens.is_some_and(|tokens| tokens.openid_configuration().is_some());
+        let before = self.openapi.load();
+        let made = Arc::new(OpenApi::new(registry, is_issuer, others, before.as_deref()));
         self.openapi.store(Some(made.clone()));
         made
     }

@@ -2,6 +2,9 @@
 //!
 //! Asks for aggregated discovery (two requests) and falls back to the plain lists (one request a version).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use serde::Deserialize;
 
 use crate::resource::Resource;
@@ -42,14 +45,20 @@ impl Discovered {
     /// Each resource once, in the version the server prefers among those that have the verbs.
     pub fn preferred(&self, verbs: &[&str]) -> Vec<Resource> {
         let mut chosen: Vec<&ServedResource> = Vec::new();
+        let mut places: HashMap<(&str, &str), usize> = HashMap::new();
         for candidate in self.resources.iter().filter(|served| served.supports(verbs)) {
-            let same = |served: &&mut &ServedResource| {
-                served.resource.group == candidate.resource.group && served.resource.plural == candidate.resource.plural
-            };
-            match chosen.iter_mut().find(same) {
-                Some(have) if candidate.preferred && !have.preferred => *have = candidate,
-                Some(_) => {}
-                None => chosen.push(candidate),
+            let resource = &candidate.resource;
+            match places.entry((&*resource.group, &*resource.plural)) {
+                Entry::Vacant(place) => {
+                    place.insert(chosen.len());
+                    chosen.push(candidate);
+                }
+                Entry::Occupied(place) => {
+                    let have = &mut chosen[*place.get()];
+                    if candidate.preferred && !have.preferred {
+                        *have = candidate;
+                    }
+                }
             }
         }
         chosen.into_iter().map(|served| served.resource.clone()).collect()

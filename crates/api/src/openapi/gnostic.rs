@@ -8,29 +8,29 @@ use std::io;
 use serde_json::Value;
 
 use super::Source;
-use super::v2::{self, Part};
+use super::v2::{self, Part, Section};
 
 /// Writes a document.
 pub(super) fn encode(document: &Value) -> Vec<u8> {
-    let (mut paths, mut definitions) = (Message::default(), Message::default());
-    paths.named(2, &document["paths"], path_item);
-    definitions.named(1, &document["definitions"], schema);
+    let mut parts = Parts::default();
+    parts.paths.named(2, &document["paths"], path_item);
+    parts.definitions.named(1, &document["definitions"], schema);
+    parts.parameters.named(1, &document["parameters"], parameter);
     let mut bytes = Vec::new();
-    whole(document, [&paths, &definitions], &mut |part| {
-        bytes.extend_from_slice(part)
-    });
+    whole(document, &parts, &mut |part| bytes.extend_from_slice(part));
     bytes
 }
 
 /// Makes a document part by part and writes it.
 pub(super) fn write(source: &Source<'_>, out: &mut dyn io::Write) -> io::Result<()> {
-    let (mut paths, mut definitions) = (Message::default(), Message::default());
-    v2::each_part(source, &mut |part| match part {
-        Part::Path(path, item) => paths.pair(2, &path, &item, path_item),
-        Part::Definition(name, of) => definitions.pair(1, &name, &of, schema),
+    let mut parts = Parts::default();
+    v2::each_part(source, &mut |Part { section, name, value }| match section {
+        Section::Paths => parts.paths.pair(2, &name, &value, path_item),
+        Section::Definitions => parts.definitions.pair(1, &name, &value, schema),
+        Section::Parameters => parts.parameters.pair(1, &name, &value, parameter),
     });
     let mut outcome = Ok(());
-    whole(&v2::frame(source), [&paths, &definitions], &mut |part| {
+    whole(&v2::frame(source), &parts, &mut |part| {
         if outcome.is_ok() {
             outcome = out.write_all(part);
         }
@@ -38,15 +38,22 @@ pub(super) fn write(source: &Source<'_>, out: &mut dyn io::Write) -> io::Result<
     outcome
 }
 
-/// Hands out a document around its paths and definitions.
-fn whole(document: &Value, [paths, definitions]: [&Message; 2], write: &mut dyn FnMut(&[u8])) {
+#[derive(Default)]
+struct Parts {
+    paths: Message,
+    definitions: Message,
+    parameters: Message,
+}
+
+/// Hands out a document around its parts.
+fn whole(document: &Value, parts: &Parts, write: &mut dyn FnMut(&[u8])) {
     let mut out = Message::default();
     out.text(1, &document["swagger"]);
     out.message(2, |info| {
         info.text(1, &document["info"]["title"]);
         info.text(2, &document["info"]["version"]);
     });
-    for (tag, part) in [(8, paths), (9, definitions)] {
+    for (tag, part) in [(8, &parts.paths), (9, &parts.definitions), (10, &parts.parameters)] {
         out.head(tag, part.bytes.len());
         write(&std::mem::take(&mut out.bytes));
         write(&part.bytes);
@@ -86,7 +93,7 @@ fn path_item(out: &mut Message, item: &Value) {
         }
     }
     for found in list(&item["parameters"]) {
-        out.message(9, |out| parameter(out, found));
+        out.message(9, |out| parameter_item(out, found));
     }
 }
 
@@ -97,7 +104,7 @@ fn operation(out: &mut Message, operation: &Value) {
     out.texts(6, &operation["produces"]);
     out.texts(7, &operation["consumes"]);
     for found in list(&operation["parameters"]) {
-        out.message(8, |out| parameter(out, found));
+        out.message(8, |out| parameter_item(out, found));
     }
     out.message(9, |responses| {
         responses.named(1, &operation["responses"], |value, found| {
@@ -113,8 +120,16 @@ fn operation(out: &mut Message, operation: &Value) {
     out.extensions(13, operation);
 }
 
+/// A parameter, or a reference to one that is shared.
+fn parameter_item(out: &mut Message, item: &Value) {
+    match item.get("$ref") {
+        Some(reference) => out.message(2, |out| out.text(1, reference)),
+        None => out.message(1, |out| parameter(out, item)),
+    }
+}
+
 fn parameter(out: &mut Message, parameter: &Value) {
-    out.message(1, |out| match parameter["in"].as_str() {
+    match parameter["in"].as_str() {
         Some("body") => out.message(1, |body| {
             body.text(1, &parameter["description"]);
             body.text(2, &parameter["name"]);
@@ -134,7 +149,7 @@ fn parameter(out: &mut Message, parameter: &Value) {
                 out.flag(if is_query { 20 } else { 19 }, &parameter["uniqueItems"]);
             });
         }),
-    });
+    }
 }
 
 fn schema(out: &mut Message, of: &Value) {

@@ -1,4 +1,4 @@
-//! OpenAPI documents of what is served: v3 for each group version, v2 for everything.
+//! OpenAPI documents of what is served: v3 for each group version and for each path of none, v2 for everything.
 //!
 //! Pure functions from rows to documents. They are large (the one of `v1` is a megabyte), so the caller makes them
 //! when first asked, keeps the bytes with a hash, and drops them when a row changes.
@@ -7,6 +7,7 @@
 //! of paths, merges by the list and patch extensions, asks whether PATCH has `fieldValidation`, and explains fields
 //! by the schemas. The v2 document also exists in gnostic's protobuf, which client-go asks for.
 
+mod general;
 mod gnostic;
 mod paths;
 mod types;
@@ -73,6 +74,8 @@ pub struct Source<'a> {
     pub resources: &'a [OpenApiResource],
     /// The version in `info`, such as `v1.36.0`.
     pub version: &'a str,
+    /// Whether it tells how its tokens are verified.
+    pub is_issuer: bool,
     /// The description of a type (second argument empty) or of a field, by the definition's name without `io.k8s.`.
     pub describe: &'a dyn Fn(&str, &str) -> Option<String>,
 }
@@ -80,6 +83,20 @@ pub struct Source<'a> {
 /// The OpenAPI v3 document of a group version.
 pub fn v3(source: &Source<'_>, group_version: &GroupVersion) -> Value {
     v3::document(source, group_version)
+}
+
+/// The OpenAPI v3 document of a path that belongs to no group version: `api`, `apis/apps`, `version`.
+pub fn v3_general(source: &Source<'_>, name: &str) -> Option<Value> {
+    let path = general::paths(source)
+        .into_iter()
+        .find(|path| general::document_of(path) == name)?;
+    Some(v3::general(source, path))
+}
+
+/// The names of all documents that [`v3_general`] makes.
+pub fn v3_general_names(source: &Source<'_>) -> Vec<String> {
+    let paths = general::paths(source);
+    paths.iter().map(|path| general::document_of(path).to_owned()).collect()
 }
 
 /// The OpenAPI v2 (swagger) document of everything.
@@ -111,6 +128,13 @@ pub fn write_v2_protobuf(source: &Source<'_>, out: &mut dyn io::Write) -> io::Re
 /// No descriptions.
 pub fn undescribed(_: &str, _: &str) -> Option<String> {
     None
+}
+
+impl OpenApiResource {
+    /// Whether it is one of a group version.
+    pub fn is_of(&self, group_version: &GroupVersion) -> bool {
+        self.gvk.group == group_version.group && self.gvk.version == group_version.version
+    }
 }
 
 /// The rows of everything that upstream serves, as its table of facts has it.

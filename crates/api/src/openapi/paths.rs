@@ -1,4 +1,5 @@
-//! The operations of every path, before either version of OpenAPI gives them its form.
+//! The operations of every path, before either version of OpenAPI gives them its form; [`super::general`] has those of no group
+//! version.
 //!
 //! Names of operations, actions and parameters follow `k8s.io/apiserver/pkg/endpoints/installer.go`; clients are
 //! generated from them.
@@ -18,6 +19,8 @@ pub(super) struct Path {
 
 pub(super) struct PathParameter {
     pub(super) name: &'static str,
+    /// See [`Query::mark`].
+    pub(super) mark: &'static str,
     pub(super) description: String,
 }
 
@@ -54,15 +57,19 @@ pub(super) enum Answer {
     List,
     Event,
     Status,
-    /// What can be asked for in a group version.
-    Resources,
+    /// A kind of discovery.
+    Discovery(&'static str),
+    /// What the server is.
+    Version,
+    /// A document for those who verify tokens, of this media type.
+    OpenId(&'static [&'static str]),
     /// A log.
     Log,
     /// Whatever somebody else says.
     Text,
 }
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const JSON_EVENTS: &str = "application/json;stream=watch";
@@ -73,6 +80,8 @@ impl Operation {
     pub(super) fn media(&self) -> &'static [&'static str] {
         match (self.answer, self.is_custom) {
             (Answer::Text, _) => &["*/*"],
+            (Answer::Version, _) => &[JSON],
+            (Answer::OpenId(media), _) => media,
             (Answer::Log, _) => &["text/plain", JSON, YAML, PROTOBUF],
             (Answer::List | Answer::Event, false) => &[JSON, YAML, PROTOBUF, JSON_EVENTS, PROTOBUF_EVENTS],
             (Answer::List | Answer::Event, true) => &[JSON, YAML, JSON_EVENTS],
@@ -121,45 +130,54 @@ fn has(operation: &Operation, query: &Query) -> bool {
 pub(super) struct Query {
     pub(super) name: &'static str,
     pub(super) ty: &'static str,
+    /// What stands behind the name where v2 tells a parameter once for all operations that have it; empty: each tells it, for
+    /// old kubectls look there. Upstream makes it of the parameter's text.
+    pub(super) mark: &'static str,
     pub(super) description: &'static str,
 }
 
-const fn query(name: &'static str, ty: &'static str, description: &'static str) -> Query {
-    Query { name, ty, description }
+const fn query(name: &'static str, ty: &'static str, mark: &'static str, description: &'static str) -> Query {
+    Query {
+        name,
+        ty,
+        mark,
+        description,
+    }
 }
 
-/// Parameters by their names, types and what they do.
+/// Parameters by their names, types, marks and what they do.
 macro_rules! queries {
-    ($($visibility:vis $query:ident $name:literal $ty:literal $description:literal)*) => {
-        $($visibility const $query: Query = query($name, $ty, $description);)*
+    ($($query:ident $name:literal $ty:literal $mark:literal $description:literal)*) => {
+        $(const $query: Query = query($name, $ty, $mark, $description);)*
     };
 }
 
 queries! {
-    pub(super) PRETTY "pretty" "string" "If 'true', the answer is indented for people."
-    DRY_RUN "dryRun" "string" "'All' runs every stage of the request and stores nothing."
-    FIELD_MANAGER "fieldManager" "string" "The name under which the changed fields are owned."
-    FIELD_VALIDATION "fieldValidation" "string" "What unknown and duplicate fields lead to: Ignore, Warn (a warning header) or Strict (an error)."
-    FORCE "force" "boolean" "Takes over fields that another manager owns. For apply only."
-    CONTINUE "continue" "string" "The token that the page before ended with."
-    FIELD_SELECTOR "fieldSelector" "string" "Restricts the answer by fields."
-    LABEL_SELECTOR "labelSelector" "string" "Restricts the answer by labels."
-    LIMIT "limit" "integer" "The most objects of one answer."
-    VERSION "resourceVersion" "string" "The version that the answer may or must be of."
-    VERSION_MATCH "resourceVersionMatch" "string" "How resourceVersion applies to a list."
-    INITIAL_EVENTS "sendInitialEvents" "boolean" "Begins a watch with events for all objects that are there, ended by a bookmark."
-    TIMEOUT "timeoutSeconds" "integer" "The longest duration of a list or watch."
-    WATCH "watch" "boolean" "Streams changes instead of answering with a list."
-    BOOKMARKS "allowWatchBookmarks" "boolean" "Asks for bookmark events in a watch."
-    GRACE "gracePeriodSeconds" "integer" "Seconds until the object is gone; zero is at once."
-    IGNORE_READ_ERROR "ignoreStoreReadErrorWithClusterBreakingPotential" "boolean" "Deletes an object that cannot be read from the store, without any check."
-    ORPHAN "orphanDependents" "boolean" "Deprecated: use propagationPolicy."
-    PROPAGATION "propagationPolicy" "string" "What becomes of dependents: Orphan, Background or Foreground."
+    PRETTY "pretty" "string" "tJGM1-ng" "If 'true', the answer is indented for people."
+    DRY_RUN "dryRun" "string" "" "'All' runs every stage of the request and stores nothing."
+    FIELD_MANAGER "fieldManager" "string" "Qy4HdaTW" "The name under which the changed fields are owned."
+    FIELD_VALIDATION "fieldValidation" "string" "" "What unknown and duplicate fields lead to: Ignore, Warn (a warning header) or Strict (an error)."
+    APPLIED_BY "fieldManager" "string" "7c6nTn1T" "The name under which the changed fields are owned; apply has to have one."
+    FORCE "force" "boolean" "tOGGb0Yi" "Takes over fields that another manager owns. For apply only."
+    CONTINUE "continue" "string" "QfD61s0i" "The token that the page before ended with."
+    FIELD_SELECTOR "fieldSelector" "string" "xIcQKXFG" "Restricts the answer by fields."
+    LABEL_SELECTOR "labelSelector" "string" "5Zw57w4C" "Restricts the answer by labels."
+    LIMIT "limit" "integer" "1NfNmdNH" "The most objects of one answer."
+    VERSION "resourceVersion" "string" "5WAnf1kx" "The version that the answer may or must be of."
+    VERSION_MATCH "resourceVersionMatch" "string" "t8XhRHeC" "How resourceVersion applies to a list."
+    INITIAL_EVENTS "sendInitialEvents" "boolean" "rLXlEK_k" "Begins a watch with events for all objects that are there, ended by a bookmark."
+    TIMEOUT "timeoutSeconds" "integer" "yvYezaOC" "The longest duration of a list or watch."
+    WATCH "watch" "boolean" "XNNPZGbK" "Streams changes instead of answering with a list."
+    BOOKMARKS "allowWatchBookmarks" "boolean" "HC2hJt-J" "Asks for bookmark events in a watch."
+    GRACE "gracePeriodSeconds" "integer" "-K5HaBOS" "Seconds until the object is gone; zero is at once."
+    IGNORE_READ_ERROR "ignoreStoreReadErrorWithClusterBreakingPotential" "boolean" "QbNkfIqj" "Deletes an object that cannot be read from the store, without any check."
+    ORPHAN "orphanDependents" "boolean" "uRB25kX5" "Deprecated: use propagationPolicy."
+    PROPAGATION "propagationPolicy" "string" "6jk3prlO" "What becomes of dependents: Orphan, Background or Foreground."
 }
 
 static READ: &[Query] = &[];
 static WRITE: &[Query] = &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION];
-static PATCH: &[Query] = &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, FORCE];
+static PATCH: &[Query] = &[DRY_RUN, APPLIED_BY, FIELD_VALIDATION, FORCE];
 static DELETE: &[Query] = &[DRY_RUN, GRACE, IGNORE_READ_ERROR, ORPHAN, PROPAGATION];
 static LIST: &[Query] = &[
     BOOKMARKS,
@@ -192,54 +210,80 @@ static LOG: &[Query] = &[
     query(
         "container",
         "string",
+        "1GeXxFDC",
         "The container whose log is read; only one that is alone may be left out.",
     ),
-    query("follow", "boolean", "Streams the log as it grows."),
+    query("follow", "boolean", "9OIXh_2R", "Streams the log as it grows."),
     query(
         "insecureSkipTLSVerifyBackend",
         "boolean",
+        "gM00jVbe",
         "Does not verify the kubelet's certificate.",
     ),
-    query("limitBytes", "integer", "The most bytes of the answer."),
-    query("previous", "boolean", "The log of the container's previous run."),
-    query("sinceSeconds", "integer", "Only lines of the last seconds."),
-    query("stream", "string", "All, Stdout or Stderr."),
-    query("tailLines", "integer", "Only the last lines."),
-    query("timestamps", "boolean", "Begins each line with its time."),
+    query("limitBytes", "integer", "zwd1RXuc", "The most bytes of the answer."),
+    query(
+        "previous",
+        "boolean",
+        "1jxDPu3y",
+        "The log of the container's previous run.",
+    ),
+    query("sinceSeconds", "integer", "vE2NLdnP", "Only lines of the last seconds."),
+    query("stream", "string", "l-48cgXv", "All, Stdout or Stderr."),
+    query("tailLines", "integer", "9xQLWHMV", "Only the last lines."),
+    query("timestamps", "boolean", "c17fW1w_", "Begins each line with its time."),
 ];
 static EXEC: &[Query] = &[
-    query("command", "string", "The command; given once for each word."),
-    query("container", "string", "The container; the first one when left out."),
-    query("stderr", "boolean", "Sends standard error."),
-    query("stdin", "boolean", "Takes standard input."),
-    query("stdout", "boolean", "Sends standard output."),
-    query("tty", "boolean", "Gives the command a terminal."),
+    query(
+        "command",
+        "string",
+        "Py3eQybp",
+        "The command; given once for each word.",
+    ),
+    query(
+        "container",
+        "string",
+        "i5dOmRiM",
+        "The container; the first one when left out.",
+    ),
+    query("stderr", "boolean", "W_1TNlWc", "Sends standard error."),
+    query("stdin", "boolean", "PSzNhyUC", "Takes standard input."),
+    query("stdout", "boolean", "-EZLRwV1", "Sends standard output."),
+    query("tty", "boolean", "s0flW37O", "Gives the command a terminal."),
 ];
 static ATTACH: &[Query] = &[
-    query("container", "string", "The container; the only one when left out."),
-    query("stderr", "boolean", "Sends standard error."),
-    query("stdin", "boolean", "Takes standard input."),
-    query("stdout", "boolean", "Sends standard output."),
-    query("tty", "boolean", "The container has a terminal."),
+    query(
+        "container",
+        "string",
+        "_Q-EJ3nR",
+        "The container; the only one when left out.",
+    ),
+    query("stderr", "boolean", "26jJhFUR", "Sends standard error."),
+    query("stdin", "boolean", "sEFnN3IS", "Takes standard input."),
+    query("stdout", "boolean", "005YMKE6", "Sends standard output."),
+    query("tty", "boolean", "g7MlET_l", "The container has a terminal."),
 ];
-static PORT_FORWARD: &[Query] = &[query("ports", "integer", "The ports to forward.")];
-static PROXY: &[Query] = &[query("path", "string", "The path to ask for.")];
+static PORT_FORWARD: &[Query] = &[query("ports", "integer", "91KROJmm", "The ports to forward.")];
+static NODE_PROXY: &[Query] = &[query("path", "string", "rFDtV0x9", "The path to ask the node for.")];
+static POD_PROXY: &[Query] = &[query("path", "string", "oPbzgLUj", "The path to ask the pod for.")];
+static SERVICE_PROXY: &[Query] = &[query("path", "string", "QCf0eosM", "The path to ask the service for.")];
 
 const OK: (&str, &str) = ("200", "OK");
 const CREATED: (&str, &str) = ("201", "Created");
 const ACCEPTED: (&str, &str) = ("202", "Accepted");
 
-/// All paths of a group version, or of all of them.
+/// All paths of a group version, or of all of them and of none.
 pub(super) fn paths(source: &Source<'_>, group_version: Option<&GroupVersion>) -> Vec<Path> {
-    let mut paths = Vec::new();
+    let mut paths = match group_version {
+        Some(_) => Vec::new(),
+        None => super::general::paths(source),
+    };
     let mut built_in: BTreeMap<String, GroupVersion> = BTreeMap::new();
-    for resource in source.resources {
-        let of = GroupVersion::new(&*resource.gvk.group, &*resource.gvk.version);
-        if group_version.is_none_or(|wanted| *wanted == of) {
-            resource_paths(&mut paths, resource, &of);
-            if resource.custom.is_none() {
-                built_in.insert(prefix(&of), of);
-            }
+    let wanted = |resource: &&OpenApiResource| group_version.is_none_or(|wanted| resource.is_of(wanted));
+    for resource in source.resources.iter().filter(wanted) {
+        let of = resource.gvk.group_version();
+        resource_paths(&mut paths, resource, &of);
+        if resource.custom.is_none() {
+            built_in.insert(prefix(&of), of);
         }
     }
     paths.extend(built_in.iter().map(|(prefix, of)| resource_list(prefix, of)));
@@ -256,21 +300,34 @@ fn prefix(group_version: &GroupVersion) -> String {
 
 /// What can be asked for in a group version.
 fn resource_list(prefix: &str, group_version: &GroupVersion) -> Path {
+    let id = format!("get{}APIResources", title(group_version));
+    let what = "get available resources";
+    read(
+        format!("{prefix}/"),
+        id,
+        tag(group_version),
+        what,
+        Answer::Discovery("APIResourceList"),
+    )
+}
+
+/// A path that is read and is no object.
+pub(super) fn read(path: String, id: String, tag: String, description: &str, answer: Answer) -> Path {
     let operation = Operation {
         method: "get",
         action: "",
-        id: format!("get{}APIResources", title(group_version)),
-        tag: tag(group_version),
-        description: "get available resources".into(),
-        gvk: GroupVersionKind::new("", "v1", "APIResourceList"),
+        id,
+        tag,
+        description: description.into(),
+        gvk: GroupVersionKind::new("", "", ""),
         is_custom: false,
         query: READ,
         body: Body::None,
         codes: &[OK],
-        answer: Answer::Resources,
+        answer,
     };
     Path {
-        path: format!("{prefix}/"),
+        path,
         path_parameters: Vec::new(),
         operations: vec![operation],
     }
@@ -341,6 +398,7 @@ fn resource_paths(paths: &mut Vec<Path>, resource: &OpenApiResource, group_versi
             let mut parameters = maker.parameters(true);
             parameters.push(PathParameter {
                 name: "path",
+                mark: "z6Ciiujn",
                 description: "path to the resource".into(),
             });
             push(
@@ -377,12 +435,14 @@ impl Maker<'_> {
         if with_name {
             parameters.push(PathParameter {
                 name: "name",
+                mark: "",
                 description: format!("name of the {}", self.resource.gvk.kind),
             });
         }
         if self.resource.namespaced {
             parameters.push(PathParameter {
                 name: "namespace",
+                mark: "vgWSWtn3",
                 description: "object name and auth scope, such as for teams and projects".into(),
             });
         }
@@ -557,7 +617,11 @@ impl Maker<'_> {
             "exec" => EXEC,
             "attach" => ATTACH,
             "portforward" => PORT_FORWARD,
-            _ => PROXY,
+            _ => match &**kind {
+                "Node" => NODE_PROXY,
+                "Pod" => POD_PROXY,
+                _ => SERVICE_PROXY,
+            },
         };
         let make = |&method: &&'static str| {
             let id = format!("connect{}{}{}{kind}{title}", self.title, camel(method), self.scope);
@@ -591,18 +655,23 @@ fn one(kind: &str) -> String {
 
 /// `core_v1`, `rbacAuthorization_v1`.
 fn tag(group_version: &GroupVersion) -> String {
-    let title = group_title(&group_version.group);
+    format!("{}_{}", group_tag(&group_version.group), group_version.version)
+}
+
+/// `core`, `rbacAuthorization`.
+pub(super) fn group_tag(group: &str) -> String {
+    let title = group_title(group);
     let mut chars = title.chars();
     let first = chars.next().map(|c| c.to_ascii_lowercase());
-    let group: String = first.into_iter().chain(chars).collect();
-    format!("{group}_{}", group_version.version)
+    first.into_iter().chain(chars).collect()
 }
 
 fn title(group_version: &GroupVersion) -> String {
     format!("{}{}", group_title(&group_version.group), camel(&group_version.version))
 }
 
-fn group_title(group: &str) -> String {
+/// `Core`, `RbacAuthorization`.
+pub(super) fn group_title(group: &str) -> String {
     match group {
         "" => "Core".into(),
         group => group.trim_end_matches(".k8s.io").split('.').map(camel).collect(),

@@ -31,21 +31,22 @@ fn with_widget(check: impl Fn(&Source<'_>)) {
     check(&Source {
         resources: &resources,
         version: "v1.36.0",
+        is_issuer: true,
         describe: &describe,
     });
 }
 
 /// Every reference leads somewhere.
-fn check_references(value: &Value, known: &serde_json::Map<String, Value>, prefix: &str) {
+fn check_references(value: &Value, document: &Value) {
     match value {
         Value::Object(map) => {
             if let Some(Value::String(reference)) = map.get("$ref") {
-                let name = reference.strip_prefix(prefix).unwrap_or_else(|| panic!("{reference}"));
-                assert!(known.contains_key(name), "{reference}");
+                let found = reference.strip_prefix('#').and_then(|path| document.pointer(path));
+                assert!(found.is_some(), "{reference}");
             }
-            map.values().for_each(|value| check_references(value, known, prefix));
+            map.values().for_each(|value| check_references(value, document));
         }
-        Value::Array(items) => items.iter().for_each(|value| check_references(value, known, prefix)),
+        Value::Array(items) => items.iter().for_each(|value| check_references(value, document)),
         _ => {}
     }
 }
@@ -63,7 +64,7 @@ fn v3_of_every_group_version_is_whole() {
         for version in versions {
             let document = v3(source, &version);
             let schemas = document["components"]["schemas"].as_object().unwrap();
-            check_references(&document, schemas, "#/components/schemas/");
+            check_references(&document, &document);
             for row in source
                 .resources
                 .iter()
@@ -184,7 +185,7 @@ fn v2_is_whole_in_both_encodings() {
     with_widget(|source| {
         let document = v2(source);
         let definitions = document["definitions"].as_object().unwrap();
-        check_references(&document, definitions, "#/definitions/");
+        check_references(&document, &document);
         assert!(definitions.len() > 600, "{}", definitions.len());
         assert_eq!(
             definitions["io.k8s.api.core.v1.Pod"]["properties"]["metadata"],
@@ -195,14 +196,20 @@ fn v2_is_whole_in_both_encodings() {
         let fields = top_level(&bytes);
         assert_eq!(
             fields.iter().map(|(tag, _)| *tag).collect::<Vec<_>>(),
-            [1, 2, 8, 9, 12, 13]
+            [1, 2, 8, 9, 10, 12, 13]
         );
-        let pairs = top_level(fields[3].1);
-        assert_eq!(pairs.len(), definitions.len());
-        for ((tag, pair), name) in pairs.iter().zip(definitions.keys()) {
-            let inner = top_level(pair);
-            assert_eq!((*tag, inner[0].0, inner[0].1), (1, 1, name.as_bytes()));
+        for (at, section) in [(3, "definitions"), (4, "parameters")] {
+            let named = document[section].as_object().unwrap();
+            let pairs = top_level(fields[at].1);
+            assert_eq!(pairs.len(), named.len());
+            for ((tag, pair), name) in pairs.iter().zip(named.keys()) {
+                let inner = top_level(pair);
+                assert_eq!((*tag, inner[0].0, inner[0].1), (1, 1, name.as_bytes()));
+            }
         }
+        let reference = b"\x12\x1e\x0a\x1c#/parameters/pretty-tJGM1-ng";
+        let paths = fields[2].1;
+        assert!(paths.windows(reference.len()).any(|bytes| bytes == reference));
     });
 }
 
@@ -320,6 +327,10 @@ fn documents_have_the_paths_and_words_of_upstreams() {
             profile["x-kubernetes-unions"],
             json!([{"discriminator": "type", "fields-to-discriminateBy": members}])
         );
+        assert_eq!(
+            schemas["io.k8s.api.core.v1.PodSchedulingGroup"]["x-kubernetes-unions"],
+            json!([{"fields-to-discriminateBy": {"podGroupName": "PodGroupName"}}])
+        );
         let name = &schemas["io.k8s.api.core.v1.LocalObjectReference"]["properties"]["name"];
         assert_eq!(name["default"], "");
         let say = |path: &str, method: &str| core["paths"][path][method]["description"].clone();
@@ -358,5 +369,83 @@ fn documents_have_the_paths_and_words_of_upstreams() {
             (&list["consumes"], &list["x-kubernetes-action"]),
             (&list["produces"], &json!(null))
         );
+    });
+}
+
+#[test]
+fn parameters_that_many_share_are_told_once() {
+    with_widget(|source| {
+        let document = v2(source);
+        let parameters = document["parameters"].as_object().unwrap();
+        assert_eq!(parameters.len(), 46, "upstream's without shardSelector and logpath");
+        for (name, parameter) in parameters {
+            let own = parameter["name"].as_str().unwrap();
+            let mark = name.strip_prefix(own).and_then(|rest| rest.strip_prefix('-'));
+            assert_eq!(mark.map(str::len), Some(8), "{name}");
+        }
+        let pod = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"];
+        let names = |parameters: &Value| -> Vec<String> {
+            let name = |one: &Value| one["$ref"].as_str().or(one["name"].as_str()).unwrap().to_owned();
+            parameters.as_array().unwrap().iter().map(name).collect()
+        };
+        let shared = ["#/parameters/namespace-vgWSWtn3", "#/parameters/pretty-tJGM1-ng"];
+        assert_eq!(names(&pod["parameters"]), ["name", shared[0], shared[1]]);
+        assert_eq!(
+            names(&pod["patch"]["parameters"]),
+            [
+                "#/parameters/body-78PwaGsr",
+                "dryRun",
+                "#/parameters/fieldManager-7c6nTn1T",
+                "fieldValidation",
+                "#/parameters/force-tOGGb0Yi",
+            ]
+        );
+        assert_eq!(
+            names(&pod["put"]["parameters"])[..3],
+            ["body", "dryRun", "#/parameters/fieldManager-Qy4HdaTW"]
+        );
+    });
+}
+
+#[test]
+fn paths_of_no_group_version_have_documents() {
+    with_widget(|source| {
+        let names = v3_general_names(source);
+        let groups: Vec<&str> = names.iter().filter_map(|name| name.strip_prefix("apis/")).collect();
+        assert!(
+            groups.contains(&"apps") && !groups.contains(&"example.com"),
+            "{groups:?}"
+        );
+        for name in &names {
+            let document = v3_general(source, name).unwrap();
+            check_references(&document, &document);
+            let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+            assert_eq!(paths, [&format!("/{name}/")]);
+        }
+        let get = |name: &str, path: &str| v3_general(source, name).unwrap()["paths"][path]["get"].clone();
+        let rbac = get("apis/rbac.authorization.k8s.io", "/apis/rbac.authorization.k8s.io/");
+        assert_eq!(
+            (&rbac["operationId"], &rbac["tags"]),
+            (&json!("getRbacAuthorizationAPIGroup"), &json!(["rbacAuthorization"]))
+        );
+        let version = get("version", "/version/");
+        let info = json!({"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.version.Info"});
+        assert_eq!(
+            version["responses"]["200"]["content"],
+            json!({"application/json": {"schema": info}})
+        );
+        let keys = get("openid/v1/jwks", "/openid/v1/jwks/");
+        let text = json!({"application/jwk-set+json": {"schema": {"type": "string"}}});
+        assert_eq!(keys["responses"]["200"]["content"], text);
+        assert!(v3_general(source, "apis/example.com").is_none());
+        let document = v2(source);
+        for name in &names {
+            assert!(document["paths"][format!("/{name}/")]["get"].is_object(), "{name}");
+        }
+        let silent = Source {
+            is_issuer: false,
+            ..*source
+        };
+        assert!(!v3_general_names(&silent).iter().any(|name| name.contains("openid")));
     });
 }

@@ -6,15 +6,16 @@ use serde_json::{Map, Value, json};
 
 use super::paths::{Answer, Operation, camel};
 use super::{OpenApiResource, Source};
-use crate::schema::{Field, ListType, Node, Omit, Scalar, SchemaRef, Shape, all_kinds};
+use crate::schema::{Field, ListType, Node, Omit, Scalar, SchemaRef, Shape, kinds_of};
 use crate::{GroupVersion, GroupVersionKind};
 
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// Types of which one field, or at most one, is set (upstream: `+union` and `+unionMember` of its types): the field that says
-/// which, and those that are a member each.
-const UNIONS: [(&str, &str, &[&str]); 5] = [
+/// which (none: whoever is set), and those that are a member each.
+const UNIONS: [(&str, &str, &[&str]); 6] = [
     ("api.core.v1.AppArmorProfile", "type", &["localhostProfile"]),
+    ("api.core.v1.PodSchedulingGroup", "", &["podGroupName"]),
     ("api.core.v1.SeccompProfile", "type", &["localhostProfile"]),
     ("api.flowcontrol.v1.LimitResponse", "type", &["queuing"]),
     (
@@ -93,14 +94,15 @@ pub(super) fn say_action(operation: &Operation, out: &mut Value) {
 
 /// The schema of an operation's answer.
 pub(super) fn answer(operation: &Operation, mut refer: impl FnMut(String) -> Value) -> Value {
-    let kind = name_of_kind(&operation.gvk);
+    let kind = || name_of_kind(&operation.gvk);
     match operation.answer {
-        Answer::Object => refer(kind),
-        Answer::List => refer(format!("{kind}List")),
+        Answer::Object => refer(kind()),
+        Answer::List => refer(format!("{}List", kind())),
         Answer::Event => refer(format!("{META}.WatchEvent")),
-        Answer::Resources => refer(format!("{META}.APIResourceList")),
+        Answer::Discovery(kind) => refer(format!("{META}.{kind}")),
+        Answer::Version => refer("io.k8s.apimachinery.pkg.version.Info".into()),
         Answer::Status => refer(format!("{META}.Status")),
-        Answer::Log | Answer::Text => json!({"type": "string"}),
+        Answer::Log | Answer::Text | Answer::OpenId(_) => json!({"type": "string"}),
     }
 }
 
@@ -129,8 +131,8 @@ pub(super) fn each_schema(
     let mut writer = Writer {
         source,
         dialect,
-        kinds: kinds_by_type(source, of),
-        customs: customs_by_name(source),
+        of,
+        customs: customs_by_name(source, of),
         wanted: roots.into_iter().collect(),
     };
     let mut done: BTreeSet<String> = BTreeSet::new();
@@ -150,10 +152,12 @@ pub(super) fn each_schema(
     }
 }
 
-/// Custom resources by the names of their kinds and, with true, of their lists.
-fn customs_by_name<'s>(source: &Source<'s>) -> HashMap<String, (&'s OpenApiResource, bool)> {
+/// Custom resources of a group version, or of all, by the names of their kinds and, with true, of their lists.
+fn customs_by_name<'s>(source: &Source<'s>, of: Option<&GroupVersion>) -> HashMap<String, (&'s OpenApiResource, bool)> {
     let mut names = HashMap::new();
-    for resource in source.resources.iter().filter(|resource| resource.custom.is_some()) {
+    let wanted = |resource: &&OpenApiResource| of.is_none_or(|wanted| resource.is_of(wanted));
+    let customs = source.resources.iter().filter(|resource| resource.custom.is_some());
+    for resource in customs.filter(wanted) {
         let kind = name_of_kind(&resource.gvk);
         names.entry(format!("{kind}List")).or_insert((resource, true));
         names.insert(kind, (resource, false));
@@ -161,35 +165,11 @@ fn customs_by_name<'s>(source: &Source<'s>) -> HashMap<String, (&'s OpenApiResou
     names
 }
 
-/// The kinds that a built-in type is served as. Those that every group version has are named for the one that is asked about, and
-/// for the first.
-fn kinds_by_type(source: &Source<'_>, wanted: Option<&GroupVersion>) -> BTreeMap<String, Vec<Value>> {
-    let mut kinds: BTreeMap<String, BTreeSet<(String, String, String)>> = BTreeMap::new();
-    let mut add = |gvk: &GroupVersionKind| {
-        let key = (gvk.group.clone(), gvk.version.clone(), gvk.kind.clone());
-        kinds.entry(name_of_kind(gvk)).or_default().insert(key);
-    };
-    all_kinds().for_each(|gvk| add(&gvk));
-    // Custom groups are not among them, as upstream's scheme does not know them.
-    for resource in source.resources.iter().filter(|resource| resource.custom.is_none()) {
-        let of = GroupVersion::new(&*resource.gvk.group, &*resource.gvk.version);
-        if wanted.is_none_or(|wanted| *wanted == of) {
-            add(&of.kind("DeleteOptions"));
-            add(&of.kind("WatchEvent"));
-        }
-    }
-    let render =
-        |(group, version, kind): (String, String, String)| json!({"group": group, "kind": kind, "version": version});
-    kinds
-        .into_iter()
-        .map(|(name, set)| (name, set.into_iter().map(render).collect()))
-        .collect()
-}
-
 struct Writer<'w, 's> {
     source: &'w Source<'s>,
     dialect: Dialect,
-    kinds: BTreeMap<String, Vec<Value>>,
+    /// The group version that the document is of.
+    of: Option<&'w GroupVersion>,
     customs: HashMap<String, (&'s OpenApiResource, bool)>,
     wanted: Vec<String>,
 }
@@ -218,13 +198,40 @@ impl Writer<'_, '_> {
                 .iter()
                 .map(|name| ((*name).to_owned(), camel(name).into()))
                 .collect();
-            let union = json!([{"discriminator": says, "fields-to-discriminateBy": members}]);
-            schema.insert("x-kubernetes-unions".into(), union);
+            let mut union = json!({"fields-to-discriminateBy": members});
+            if !says.is_empty() {
+                union["discriminator"] = (*says).into();
+            }
+            schema.insert("x-kubernetes-unions".into(), json!([union]));
         }
-        if let Some(kinds) = self.kinds.get(name) {
-            schema.insert("x-kubernetes-group-version-kind".into(), Value::Array(kinds.clone()));
+        let kinds = self.kinds(node);
+        if !kinds.is_empty() {
+            schema.insert("x-kubernetes-group-version-kind".into(), kinds.into());
         }
         Value::Object(schema)
+    }
+
+    /// The kinds that a type is served as. Those that every group version has are named for the one that the document is of, and
+    /// for the first.
+    fn kinds(&self, node: Node<'_>) -> Vec<Value> {
+        let mut kinds: BTreeSet<(&str, &str, &str)> = kinds_of(node).collect();
+        let everywhere = ["DeleteOptions", "WatchEvent"].into_iter().find(|kind| {
+            let name = node.name().strip_prefix("apimachinery.pkg.apis.meta.v1.");
+            name == Some(*kind)
+        });
+        if let Some(kind) = everywhere {
+            // Custom groups are not among them, as upstream's scheme does not know them.
+            let built_in = self
+                .source
+                .resources
+                .iter()
+                .filter(|resource| resource.custom.is_none());
+            let own = built_in.filter(|resource| self.of.is_none_or(|wanted| resource.is_of(wanted)));
+            kinds.extend(own.map(|resource| (&*resource.gvk.group, &*resource.gvk.version, kind)));
+        }
+        let render =
+            |(group, version, kind): (&str, &str, &str)| json!({"group": group, "kind": kind, "version": version});
+        kinds.into_iter().map(render).collect()
     }
 
     fn object(&mut self, node: Node<'_>) -> Map<String, Value> {

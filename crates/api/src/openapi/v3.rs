@@ -1,18 +1,28 @@
-//! OpenAPI 3.0, one document a group version.
+//! OpenAPI 3.0: a document for each group version, and for each path of none.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
 use super::Source;
-use super::paths::{self, Body, Operation, Query};
+use super::paths::{self, Body, Operation, Path, Query};
 use super::types::{self, Dialect, META};
 use crate::GroupVersion;
 
 pub(super) fn document(source: &Source<'_>, group_version: &GroupVersion) -> Value {
+    let paths = paths::paths(source, Some(group_version));
+    with_paths(source, paths, Some(group_version))
+}
+
+/// The document of a path of no group version.
+pub(super) fn general(source: &Source<'_>, path: Path) -> Value {
+    with_paths(source, vec![path], None)
+}
+
+fn with_paths(source: &Source<'_>, paths: Vec<Path>, group_version: Option<&GroupVersion>) -> Value {
     let mut roots = BTreeSet::new();
     let mut items = Map::new();
-    for path in paths::paths(source, Some(group_version)) {
+    for path in paths {
         let mut item = Map::new();
         let mut parameters: Vec<Value> = Vec::new();
         for parameter in &path.path_parameters {
@@ -30,16 +40,20 @@ pub(super) fn document(source: &Source<'_>, group_version: &GroupVersion) -> Val
         }
         items.insert(path.path, Value::Object(item));
     }
-    json!({
+    let mut document = json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": source.version},
         "paths": items,
         "components": {
-            "schemas": types::schemas(source, Dialect::V3, Some(group_version), roots),
             "securitySchemes": {"BearerToken": {"type": "apiKey", "in": "header", "name": "authorization",
                 "description": "Bearer Token authentication"}},
         },
-    })
+    });
+    let schemas = types::schemas(source, Dialect::V3, group_version, roots);
+    if !schemas.is_empty() {
+        document["components"]["schemas"] = Value::Object(schemas);
+    }
+    document
 }
 
 fn query_parameter(query: &Query) -> Value {
@@ -53,7 +67,6 @@ fn render(operation: &Operation, common: &[Query], roots: &mut BTreeSet<String>)
         roots.insert(name);
         reference
     };
-    let kind = types::name_of_kind(&operation.gvk);
     let own = operation.query.iter();
     let own = own.filter(|query| !common.iter().any(|shared| shared.name == query.name));
     let mut out = json!({
@@ -69,7 +82,8 @@ fn render(operation: &Operation, common: &[Query], roots: &mut BTreeSet<String>)
     match operation.body {
         Body::None => {}
         Body::Object => {
-            out["requestBody"] = json!({"required": true, "content": {"*/*": {"schema": refer(kind.clone())}}});
+            out["requestBody"] =
+                json!({"required": true, "content": {"*/*": {"schema": refer(types::name_of_kind(&operation.gvk))}}});
         }
         Body::DeleteOptions => {
             let schema = refer(format!("{META}.DeleteOptions"));

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+use super::Node;
 use super::field::{Omit, PatchStrategy};
 use super::graph::{Builder, FieldSpec, Flags, Graph, NodeId};
 use super::shape::Scalar;
@@ -61,6 +62,13 @@ pub fn all_kinds() -> impl Iterator<Item = GroupVersionKind> {
         .kinds
         .iter()
         .map(|&((group, version, kind), _)| GroupVersionKind::new(group, version, kind))
+}
+
+/// The group, version and name of every kind that a built-in type is served as, as [`all_kinds`] has them.
+pub(crate) fn kinds_of(node: Node<'_>) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let id = node.id();
+    let kinds = tables().kinds.iter().filter(move |(_, of)| *of == id);
+    kinds.map(|(kind, _)| *kind)
 }
 
 /// The definition names of all types, without `io.k8s.`.

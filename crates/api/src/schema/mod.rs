@@ -22,6 +22,7 @@ pub use field::{Field, Omit, PatchStrategy};
 pub use graph::{Builder, FieldSpec, Flags, Graph, NodeId};
 pub use shape::{Fields, ListKeys, ListType, Scalar, Shape};
 
+pub(crate) use builtin::kinds_of;
 use graph::Text;
 pub(crate) use graph::{Absent, BUILTIN, WireStep};
 

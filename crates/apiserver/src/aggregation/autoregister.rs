@@ -18,7 +18,7 @@ use serde_json::json;
 use super::priorities::{self, CUSTOM, Priority};
 use super::service::name_of;
 use super::{API_SERVICES, api_services};
-use crate::cluster::{Change, Changes, Cluster, Object};
+use crate::cluster::{Change, Changes, Cluster};
 use crate::server::Server;
 
 /// Upstream's workers.
@@ -139,28 +139,63 @@ fn built_in(path: &str) -> Option<Wanted> {
 #[derive(Default)]
 struct Definitions {
     /// By the definition.
-    served: BTreeMap<String, Vec<(String, String)>>,
+    served: BTreeMap<String, Vec<GroupVersion>>,
+    /// How many definitions serve each.
+    counts: BTreeMap<GroupVersion, usize>,
 }
+
+type GroupVersion = (String, String);
 
 // === impl Definitions ===
 
 impl Definitions {
-    fn take(&mut self, change: Change) {
-        let of = |object: &Object| (object.name().to_owned(), served(&object.value()));
+    /// Whether a group version came or went.
+    fn take(&mut self, change: Change) -> bool {
         match change {
-            Change::Reset(all) => self.served = all.iter().map(|object| of(object)).collect(),
-            Change::Changed { new: Some(new), .. } => self.served.extend([of(&new)]),
-            Change::Changed { old: Some(old), .. } => drop(self.served.remove(old.name())),
-            Change::Changed { .. } => {}
+            Change::Reset(all) => {
+                *self = Definitions::default();
+                for object in &all {
+                    self.put(object.name(), served(&object.value()));
+                }
+                true
+            }
+            Change::Changed { new: Some(new), .. } => self.put(new.name(), served(&new.value())),
+            Change::Changed { old: Some(old), .. } => self.put(old.name(), Vec::new()),
+            Change::Changed { .. } => false,
         }
     }
 
-    fn group_versions(&self) -> BTreeSet<(String, String)> {
-        self.served.values().flatten().cloned().collect()
+    /// The same for one definition. Most changes of one say nothing new here.
+    fn put(&mut self, name: &str, served: Vec<GroupVersion>) -> bool {
+        let before = match served.is_empty() {
+            true => self.served.remove(name),
+            false => self.served.insert(name.to_owned(), served.clone()),
+        };
+        let mut changes = false;
+        for group_version in served {
+            let count = self.counts.entry(group_version).or_default();
+            *count += 1;
+            changes |= *count == 1;
+        }
+        for group_version in before.unwrap_or_default() {
+            let Some(count) = self.counts.get_mut(&group_version) else {
+                continue;
+            };
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&group_version);
+                changes = true;
+            }
+        }
+        changes
+    }
+
+    fn group_versions(&self) -> impl Iterator<Item = &GroupVersion> {
+        self.counts.keys()
     }
 }
 
-fn served(definition: &Value) -> Vec<(String, String)> {
+fn served(definition: &Value) -> Vec<GroupVersion> {
     let group = definition["spec"]["group"].as_str().unwrap_or("");
     let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
     let served = versions.filter(|version| version["served"].as_bool().unwrap_or(false));
@@ -173,18 +208,16 @@ fn served(definition: &Value) -> Vec<(String, String)> {
 impl Controller {
     async fn follow(&self, mut changes: Box<dyn Changes>, mut known: Definitions) {
         while let Some(change) = changes.next().await {
-            known.take(change);
-            self.want(known.group_versions());
+            if known.take(change) {
+                self.want(known.group_versions());
+            }
         }
     }
 
     /// The group versions of custom resources are these now.
-    fn want(&self, custom: BTreeSet<(String, String)>) {
+    fn want<'g>(&self, custom: impl Iterator<Item = &'g GroupVersion>) {
         let mut wanted = self.wanted.lock();
-        let named: BTreeMap<String, (String, String)> = custom
-            .into_iter()
-            .map(|(group, version)| (name_of(&group, &version), (group, version)))
-            .collect();
+        let named: BTreeMap<String, &GroupVersion> = custom.map(|of| (name_of(&of.0, &of.1), of)).collect();
         let gone = |(name, wanted): (&String, &Wanted)| {
             (wanted.managed == Managed::Always && !named.contains_key(name)).then(|| name.clone())
         };
@@ -196,8 +229,8 @@ impl Controller {
         for (name, (group, version)) in named {
             if !wanted.contains_key(&name) {
                 let custom = Wanted {
-                    group,
-                    version,
+                    group: group.clone(),
+                    version: version.clone(),
                     priority: CUSTOM,
                     managed: Managed::Always,
                 };
@@ -376,5 +409,31 @@ mod tests {
             {"name": "v1", "served": true}, {"name": "v1beta1", "served": false},
         ]}});
         assert_eq!(served(&definition), [("example.com".to_owned(), "v1".to_owned())]);
+    }
+
+    #[test]
+    fn a_group_version_is_there_as_long_as_a_definition_serves_it() {
+        let of = |versions: &[&str]| -> Vec<GroupVersion> {
+            let versions = versions.iter();
+            versions
+                .map(|version| ("g".to_owned(), (*version).to_owned()))
+                .collect()
+        };
+        let mut known = Definitions::default();
+        for (name, versions, expect, left) in [
+            ("a.g", &["v1"][..], true, &["v1"][..]),
+            ("a.g", &["v1"], false, &["v1"]),
+            ("b.g", &["v1"], false, &["v1"]),
+            ("b.g", &["v1", "v2"], true, &["v1", "v2"]),
+            ("a.g", &[], false, &["v1", "v2"]),
+            ("b.g", &["v2"], true, &["v2"]),
+            ("b.g", &[], true, &[]),
+            ("b.g", &[], false, &[]),
+        ] {
+            assert_eq!(known.put(name, of(versions)), expect, "{name} {versions:?}");
+            let there: Vec<GroupVersion> = known.group_versions().cloned().collect();
+            assert_eq!(there, of(left), "{name} {versions:?}");
+        }
+        assert!(known.served.is_empty());
     }
 }

@@ -17,6 +17,7 @@ use streams::{spdy, tunnel};
 
 use crate::call::{Call, RequestBody};
 use crate::dial::Stream;
+use crate::hook::unreached;
 use crate::metrics::shared;
 use crate::pipeline::must_allow;
 use crate::registry::Served;
@@ -55,12 +56,20 @@ pub async fn log(call: &Arc<Call>, served: &Arc<Served>) -> Result<Response<Body
             metrics.refused();
         }
     };
-    let stream = dial(call, &target, refused).await?;
+    // As Go's client says what it could not do.
+    let failed = |why: &str| {
+        proxy::unknown(format!(
+            "Get \"https://{}:{}{path}\": {why}",
+            target.address, target.port
+        ))
+    };
+    let stream = dial(call, &target, refused, failed).await?;
     let mut request = Request::new(empty());
     *request.uri_mut() = path.parse().map_err(Status::internal)?;
     request.headers_mut().insert(HOST, host(&target)?);
     in_trace(call, request.headers_mut());
-    let mut response = proxy::send(stream, request).await?;
+    let answered = proxy::exchange(stream, request).await;
+    let mut response = answered.map_err(|error| failed(&error.to_string()))?;
     if response.status() != StatusCode::OK {
         return Err(kubelet_error(response).await);
     }
@@ -203,7 +212,8 @@ async fn question(
     headers: Vec<(HeaderName, HeaderValue)>,
 ) -> Result<(Stream, Request<RequestBody>), Status> {
     upgrade::must_be_possible(call)?;
-    let stream = dial(call, target, |_| {}).await?;
+    let failed = |why: &str| proxy::unknown(format!("error dialing backend: {why}"));
+    let stream = dial(call, target, |_| {}, failed).await?;
     let mut request = Request::new(empty());
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().map_err(Status::internal)?;
@@ -450,25 +460,25 @@ fn empty() -> RequestBody {
         .boxed_unsync()
 }
 
-/// A connection to the kubelet; `failed` is told why there is none.
-async fn dial(call: &Call, target: &Target, failed: impl FnOnce(&io::Error)) -> Result<Stream, Status> {
+/// A connection to the kubelet; `look` sees why there is none, and `failed` says it.
+async fn dial(
+    call: &Call,
+    target: &Target,
+    look: impl FnOnce(&io::Error),
+    failed: impl FnOnce(&str) -> Status,
+) -> Result<Stream, Status> {
     let Some(nodes) = &call.server.nodes else {
         return Err(Status::failure(
             Reason::ServiceUnavailable,
             "this server has no way to its nodes",
         ));
     };
-    nodes
-        .dial(&target.node, &target.address, target.port)
-        .await
-        .map_err(|error| {
-            failed(&error);
-            let message = format!(
-                "the kubelet of node {} ({}:{}) cannot be reached: {error}",
-                target.node, target.address, target.port
-            );
-            Status::failure(Reason::ServiceUnavailable, message)
-        })
+    let dialed = nodes.dial(&target.node, &target.address, target.port).await;
+    dialed.map_err(|error| {
+        look(&error);
+        let address = format!("{}:{}", target.address, target.port);
+        failed(&unreached(&address, &error))
+    })
 }
 
 fn host(target: &Target) -> Result<HeaderValue, Status> {

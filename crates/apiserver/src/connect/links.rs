@@ -60,22 +60,34 @@ pub struct Place<'a> {
     pub base: &'a str,
     /// The host and port that were asked.
     pub host: &'a str,
+    /// The host that the client asked, which the other side was told.
+    pub asked: &'a str,
 }
 
 impl Place<'_> {
     /// The link as it works below the proxy; `None` when it does already.
     fn link(&self, link: &str) -> Option<String> {
-        let path = match link.split_once("://") {
-            Some(("http" | "https", rest)) => rest.strip_prefix(self.host)?,
+        let (before, path) = match link.split_once("://") {
+            Some(("http" | "https", rest)) => self.behind_host(link, rest)?,
             _ => match link.strip_prefix("//") {
-                Some(rest) => rest.strip_prefix(self.host)?,
-                None => link,
+                Some(rest) => self.behind_host(link, rest)?,
+                None => ("", link),
             },
         };
         if !path.starts_with('/') || path.starts_with(self.base) {
             return None;
         }
-        Some(format!("{}{path}", self.base))
+        Some(format!("{before}{}{path}", self.base))
+    }
+
+    /// What of a link stays before the proxy's path, and its own path. The client reaches the host that it asked, and no other.
+    fn behind_host<'l>(&self, link: &'l str, rest: &'l str) -> Option<(&'l str, &'l str)> {
+        let own = rest.strip_prefix(self.host);
+        if let Some(path) = own.filter(|path| path.starts_with('/')) {
+            return Some(("", path));
+        }
+        let path = rest.strip_prefix(self.asked)?;
+        Some((&link[..link.len() - path.len()], path))
     }
 }
 
@@ -229,6 +241,7 @@ mod tests {
     const PLACE: Place<'static> = Place {
         base: "/api/v1/namespaces/n/pods/p/proxy",
         host: "10.244.0.9:80",
+        asked: "localhost:8001",
     };
 
     #[test]
@@ -241,6 +254,15 @@ mod tests {
             ),
             ("//10.244.0.9:80/", Some("/api/v1/namespaces/n/pods/p/proxy/")),
             ("/api/v1/namespaces/n/pods/p/proxy/next", None),
+            (
+                "https://localhost:8001/next",
+                Some("https://localhost:8001/api/v1/namespaces/n/pods/p/proxy/next"),
+            ),
+            (
+                "//localhost:8001/",
+                Some("//localhost:8001/api/v1/namespaces/n/pods/p/proxy/"),
+            ),
+            ("https://localhost:80011/next", None),
             ("http://elsewhere/next", None),
             ("//elsewhere/next", None),
             ("http://10.244.0.9:8080/next", None),

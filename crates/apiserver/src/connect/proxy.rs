@@ -4,6 +4,7 @@
 //! The address that was checked is the address that is dialled (D14). Source:
 //! `k8s.io/apimachinery/pkg/util/proxy/upgradeaware.go` and the `ResourceLocation` functions of core's registries.
 
+use std::io;
 use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, LOCATION};
@@ -20,6 +21,7 @@ use crate::call::{Call, RequestBody};
 use crate::cluster::Cluster;
 use crate::dial::Stream;
 use crate::endpoints::{checked, ready_endpoints, service_port};
+use crate::hook::unreached;
 use crate::registry::Served;
 
 use super::kubelet::address_of;
@@ -66,7 +68,7 @@ pub async fn exchange(stream: Stream, request: Request<RequestBody>) -> Result<R
 }
 
 /// The same, with its failure as the API tells it.
-pub async fn send(stream: Stream, request: Request<RequestBody>) -> Result<Response<Body>, Status> {
+async fn send(stream: Stream, request: Request<RequestBody>) -> Result<Response<Body>, Status> {
     let answered = exchange(stream, request).await;
     answered.map_err(|error| unavailable(format!("error trying to reach service: {error}")))
 }
@@ -113,7 +115,9 @@ pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) ->
     }
     copy_headers(&call.headers, request.headers_mut());
     append_forwarded_for(call, request.headers_mut());
-    for (name, value) in [(HOST, &*host), (FORWARDED_URI, call.uri.path())] {
+    // The client's, as upstream: whoever answers for several names knows by it which one is meant.
+    let asked = asked_host(call).unwrap_or(&host);
+    for (name, value) in [(HOST, asked), (FORWARDED_URI, call.uri.path())] {
         let value = HeaderValue::from_str(value).map_err(Status::internal)?;
         request.headers_mut().insert(name, value);
     }
@@ -127,8 +131,16 @@ pub async fn serve(call: &Arc<Call>, served: &Arc<Served>, body: RequestBody) ->
     let place = Place {
         base: &base,
         host: &host,
+        asked,
     };
     links::rewrite(answer, &place).await
+}
+
+/// The host that the client asked, which in HTTP/2 is in the URI; a call of this process asks none.
+fn asked_host(call: &Call) -> Option<&str> {
+    let header = call.headers.get(HOST).and_then(|value| value.to_str().ok());
+    let header = header.filter(|host| !host.is_empty());
+    header.or_else(|| Some(call.uri.authority()?.as_str()))
 }
 
 /// What is asked for behind the proxy's path.
@@ -229,8 +241,9 @@ pub fn unknown(why: impl Into<String>) -> Status {
     Status::failure(Reason::Unknown, why)
 }
 
-/// Why nobody is reached.
-fn unreachable(call: &Call, why: std::fmt::Arguments<'_>) -> Status {
+/// Why nobody is reached at an address.
+fn unreachable(call: &Call, address: &str, error: &io::Error) -> Status {
+    let why = unreached(address, error);
     match upgrade::is_asked(&call.headers) {
         true => unknown(format!("error dialing backend: {why}")),
         false => unavailable(format!("error trying to reach service: {why}")),
@@ -244,12 +257,13 @@ async fn dial_pod(call: &Call, scheme: &str, address: &str, port: u16) -> Result
         .services
         .as_ref()
         .ok_or_else(|| unavailable("this server has no way to its pods"))?;
-    let failed = |error: std::io::Error| unreachable(call, format_args!("dial tcp {address}: {error}"));
+    let host = address.to_string();
+    let failed = |error: io::Error| unreachable(call, &host, &error);
     let mut stream = services.dial(address).await.map_err(failed)?;
     if scheme == "https" {
         stream = Box::new(tls_unverified(stream, address.ip()).await.map_err(failed)?);
     }
-    Ok((stream, address.to_string()))
+    Ok((stream, host))
 }
 
 async fn pod(call: &Call) -> Result<(Stream, String), Status> {
@@ -323,10 +337,10 @@ async fn node(call: &Call) -> Result<(Stream, String), Status> {
         .nodes
         .as_ref()
         .ok_or_else(|| unavailable("this server has no way to its nodes"))?;
+    let host = format!("{address}:{kubelet_port}");
     let stream = dialer.dial(name, &address, kubelet_port).await;
-    let stream =
-        stream.map_err(|error| unreachable(call, format_args!("dial tcp {address}:{kubelet_port}: {error}")))?;
-    Ok((stream, format!("{address}:{kubelet_port}")))
+    let stream = stream.map_err(|error| unreachable(call, &host, &error))?;
+    Ok((stream, host))
 }
 
 #[cfg(test)]

@@ -159,6 +159,21 @@ impl Conversions {
         }
     }
 
+    /// Objects of the cluster in the version that is served.
+    ///
+    /// # Errors
+    /// They cannot be converted.
+    pub async fn of_cluster(&self, served: &Served, objects: Vec<Arc<Object>>) -> Result<Vec<Value>, Status> {
+        let objects = match &self.server {
+            Some(server) => shown(server, served, objects).await?,
+            None => objects,
+        };
+        let values = objects.iter().map(|object| object.value());
+        values
+            .map(|value| view::from_hub_version(&served.kind, served.index(), value))
+            .collect()
+    }
+
     async fn custom(&self, custom: &CustomKind, index: usize, object: Value) -> Result<Value, Status> {
         let is_there = meta::gvk(&object).api_version() == custom.definition.versions[index].gvk.api_version();
         let server = match (&self.server, &custom.conversion) {

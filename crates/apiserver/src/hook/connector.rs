@@ -146,13 +146,27 @@ pub(crate) fn dialed(address: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("dial tcp {address}: {why}"))
 }
 
-/// Why a server is not trusted, as Go says it where it has the same reason.
+/// Why a server could not be spoken to, as Go says it: its address cannot be reached, or what it says in TLS is no good.
+pub(crate) fn unreached(address: &str, error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(why)) => untrusted(why),
+        Some(other) => format!("tls: {other}"),
+        None => dialed(address, error).to_string(),
+    }
+}
+
 fn of_tls(error: io::Error, refused: &RefusedCertificates) -> io::Error {
-    use rustls::{CertificateError, Error};
-    let Some(Error::InvalidCertificate(why)) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(why)) = inner else {
         return error;
     };
     refused.refused(why);
+    io::Error::new(error.kind(), untrusted(why))
+}
+
+/// Why a server is not trusted, as Go says it where it has the same reason.
+fn untrusted(why: &rustls::CertificateError) -> String {
+    use rustls::CertificateError;
     let why = match why {
         // A bad signature is that of another authority of the same name.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
@@ -175,7 +189,7 @@ fn of_tls(error: io::Error, refused: &RefusedCertificates) -> io::Error {
         }
         other => other.to_string(),
     };
-    io::Error::new(error.kind(), format!("tls: failed to verify certificate: x509: {why}"))
+    format!("tls: failed to verify certificate: x509: {why}")
 }
 
 /// A name as it is written: rustls shows names of certificates as `DnsName("a")`.

@@ -27,7 +27,7 @@ use http::{StatusCode, Uri};
 use tokio::time::Instant;
 
 pub(crate) use caller::{CallError, Caller, reason};
-pub(crate) use connector::{Connector, Dial, Protocols, dialed, machine_roots};
+pub(crate) use connector::{Connector, Dial, Protocols, dialed, machine_roots, unreached};
 pub use kubeconfig::{Certificate, Login, Target};
 pub(crate) use remembered::Remembered;
 pub(crate) use users::Users;

@@ -83,6 +83,14 @@ impl Fake {
         }
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
+        if parts.uri.path() == "/host" {
+            let host = parts.headers["host"].to_str().unwrap().to_owned();
+            let link = format!("https://{host}/next");
+            return Response::builder()
+                .header("location", link)
+                .body(Full::from(host))
+                .unwrap();
+        }
         let text = format!(
             "{who} {} {} {}",
             parts.method,
@@ -112,6 +120,9 @@ fn acceptor(own: &rcgen::CertifiedKey<rcgen::KeyPair>) -> tokio_rustls::TlsAccep
 
 impl NodeDialer for Fake {
     fn dial(&self, node: &str, address: &str, port: u16) -> BoxFuture<'static, std::io::Result<Stream>> {
+        if node == "down" {
+            return Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) });
+        }
         let stream = self.connect(format!("{node}@{address}:{port}"));
         Box::pin(std::future::ready(Ok(stream)))
     }
@@ -337,6 +348,12 @@ async fn upgrade(stream: &mut Tls, user: &str, path: &str, headers: &str) -> Str
 
 /// Reads one answer: its code and its body.
 pub async fn answer(stream: &mut Tls) -> (u16, String) {
+    let (head, body) = whole_answer(stream).await;
+    (head[9..12].parse().unwrap(), body)
+}
+
+/// Reads one answer: its head in small letters, and its body.
+async fn whole_answer(stream: &mut Tls) -> (String, String) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
@@ -356,7 +373,7 @@ pub async fn answer(stream: &mut Tls) -> (u16, String) {
             }
         }
     }
-    (head[9..12].parse().unwrap(), String::from_utf8(body).unwrap())
+    (head, String::from_utf8(body).unwrap())
 }
 
 /// CVE-2018-1002105 and CVE-2020-8559: a kubelet that refuses an upgrade, or points elsewhere, ends the matter. What the client
@@ -564,6 +581,60 @@ async fn proxies_hand_upgrades_through() {
             assert!(heard == sent, "{base}{path}: {} bytes", heard.len());
             saying.await.unwrap();
         }
+    }
+}
+
+/// Whoever answers for several names knows by the client's Host which one is meant; links to it lead back through the proxy.
+#[tokio::test]
+async fn proxies_tell_which_host_was_asked() {
+    let world = world().await;
+    let api = world.api();
+    let (address, ca) = world.listen().await;
+    for (base, who) in proxied(&api).await {
+        let mut stream = tls(address, &ca).await;
+        let request = format!("GET {base}/host HTTP/1.1\r\nHost: the-server\r\nAuthorization: Bearer tester\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let (head, body) = whole_answer(&mut stream).await;
+        assert_eq!(body, "the-server", "{base}");
+        let link = format!("location: https://the-server{base}/next\r\n");
+        assert!(head.contains(&link), "{head}{link}");
+        // A call of this process asks no host, so that it is the other side's address.
+        let answer = api.get(&format!("{base}/host")).await;
+        let own = who.split('@').next_back().unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer.bytes), own, "{base}");
+        assert_eq!(answer.headers["location"], format!("{base}/next"));
+    }
+}
+
+/// In Go's words, as upstream's clients know them.
+#[tokio::test]
+async fn kubelets_that_are_not_there_are_told() {
+    let world = world().await;
+    let api = world.api();
+    node(&api, "down").await;
+    pod(&api, "p", json!("down")).await;
+    let why = "dial tcp 192.0.2.7:10250: connect: connection refused";
+    let log = api.get(&format!("{PODS}/p/log?follow=true")).await;
+    let path = "/containerLogs/default/p/c?follow=true";
+    log.refused(500, &format!("Get \"https://192.0.2.7:10250{path}\": {why}"));
+    let stats = api.get("/api/v1/nodes/down/proxy/stats").await;
+    stats.refused(503, &format!("error trying to reach service: {why}"));
+    let (address, ca) = world.listen().await;
+    for path in [
+        "pods/p/exec?command=sh&stdout=1",
+        "pods/p/attach?stdout=1",
+        "pods/p/portforward?ports=80",
+    ] {
+        let mut stream = tls(address, &ca).await;
+        let request = format!(
+            "GET /api/v1/namespaces/default/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tester\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let (code, body) = answer(&mut stream).await;
+        let status: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(code, 500, "{path}: {body}");
+        assert_eq!(status["message"], format!("error dialing backend: {why}"), "{path}");
     }
 }
 

@@ -102,6 +102,19 @@ async fn openapi_documents_have_hashes() {
     );
     assert_eq!(api.get("/openapi/v3/apis/apps/v1?hash=old").await.code, 301);
     assert_eq!(api.get("/openapi/v3/apis/none/v1").await.code, 404);
+    for (name, id) in [
+        ("api", "getCoreAPIVersions"),
+        ("apis", "getAPIVersions"),
+        ("apis/apps", "getAppsAPIGroup"),
+        ("version", "getCodeVersion"),
+    ] {
+        let url = index["paths"][name]["serverRelativeURL"].as_str().unwrap();
+        let document = api.get(url).await.ok();
+        assert_eq!(document["paths"][format!("/{name}/")]["get"]["operationId"], id);
+    }
+    // Nobody verifies tokens here.
+    assert!(index["paths"].get("openid/v1/jwks").is_none());
+    assert_eq!(api.get("/openapi/v3/openid/v1/jwks").await.code, 404);
     let core = api.get("/openapi/v3/api/v1").await.ok();
     let proxy = &core["paths"]["/api/v1/nodes/{name}/proxy"];
     assert_eq!(proxy["options"]["operationId"], "connectCoreV1OptionsNodeProxy");

@@ -437,6 +437,12 @@ async fn tokens_are_bound_to_what_lives() {
         discovery["jwks_uri"].as_str().unwrap().ends_with("/openid/v1/jwks"),
         "{discovery}"
     );
+    let index = admin.get("/openapi/v3").await.ok();
+    for path in [".well-known/openid-configuration", "openid/v1/jwks"] {
+        let url = index["paths"][path]["serverRelativeURL"].as_str().unwrap();
+        let document = admin.get(url).await.ok();
+        assert!(document["paths"][format!("/{path}/")]["get"].is_object(), "{path}");
+    }
     let keys = admin.get("/openid/v1/jwks").await.ok();
     let header = of_vault.split('.').next().unwrap();
     let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header).unwrap();

@@ -6,6 +6,9 @@ use apiserver::admission::{LimitRanger, MutatingPolicies, Optional, PodSecurity,
 use apiserver::authorization::AlwaysAllow;
 use serde_json::{Value, json};
 
+use crate::custom::{WIDGETS, define, widgets};
+use crate::custom_versions::versions;
+use crate::webhooks::Service;
 use crate::world::World;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -223,4 +226,60 @@ async fn policies_refuse_and_change() {
         }
         api.delete("/api/v1/namespaces/default/configmaps/most").await.ok();
     }
+}
+
+/// Parameters of a kind in several versions are seen in the one that the policy names, even if it takes a webhook to have them so.
+#[tokio::test]
+async fn parameters_come_in_the_version_of_their_param_kind() {
+    let all = Arc::new(AlwaysAllow);
+    let world = World::with_plugins(vec![
+        Arc::new(MutatingPolicies::new(all.clone())),
+        Arc::new(ValidatingPolicies::new(all)),
+    ])
+    .await;
+    let api = world.api();
+    let namespace = json!({"metadata": {"name": "default"}});
+    api.post("/api/v1/namespaces", &namespace).await;
+    let service = Service::start().await;
+    let mut crd = widgets(versions("v1"));
+    crd["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+        "clientConfig": service.by_url("/convert")}});
+    define(&api, &crd).await;
+    let stored = json!({"metadata": {"name": "most"}, "spec": {"size": "3"}});
+    api.post(WIDGETS, &stored).await.ok();
+    assert!(service.asked().is_empty());
+
+    let kind = json!({"apiVersion": "example.com/v1beta1", "kind": "Widget"});
+    let policy = json!({"metadata": {"name": "few"}, "spec": {
+        "paramKind": kind, "matchConstraints": about_deployments(),
+        "validations": [{"expression": "object.spec.replicas <= int(params.spec.length)",
+            "messageExpression": "'at most ' + params.spec.length + ' replicas'"}]}});
+    api.post(&format!("{GROUP}/validatingadmissionpolicies"), &policy)
+        .await
+        .ok();
+    let reference = json!({"name": "most", "parameterNotFoundAction": "Deny"});
+    let binding = json!({"metadata": {"name": "few"},
+        "spec": {"policyName": "few", "paramRef": reference, "validationActions": ["Deny"]}});
+    let bindings = format!("{GROUP}/validatingadmissionpolicybindings");
+    api.post(&bindings, &binding).await.ok();
+    api.post(DEPLOYMENTS, &deployment("more", 4))
+        .await
+        .refused(422, "at most 3 replicas");
+    api.post(DEPLOYMENTS, &deployment("few", 3)).await.ok();
+    // What does not change is converted once.
+    assert_eq!(service.asked().len(), 1);
+
+    let mutating = json!({"metadata": {"name": "capped"}, "spec": {
+        "reinvocationPolicy": "Never", "paramKind": kind, "matchConstraints": about_deployments(),
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression":
+            "[JSONPatch{op: 'replace', path: '/spec/replicas', value: int(params.spec.length)}]"}}]}});
+    api.post(&format!("{GROUP}/mutatingadmissionpolicies"), &mutating)
+        .await
+        .ok();
+    let binding = json!({"metadata": {"name": "capped"}, "spec": {"policyName": "capped", "paramRef": reference}});
+    api.post(&format!("{GROUP}/mutatingadmissionpolicybindings"), &binding)
+        .await
+        .ok();
+    let made = api.post(DEPLOYMENTS, &deployment("more", 4)).await.ok();
+    assert_eq!(made["spec"]["replicas"], 3);
 }

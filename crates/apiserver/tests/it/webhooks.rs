@@ -42,7 +42,7 @@ fn base64(text: impl AsRef<[u8]>) -> String {
 
 /// What was asked: the path with its query, over which connection, in which trace, and the question.
 #[derive(Clone, Debug)]
-struct Asked {
+pub struct Asked {
     path: String,
     connection: usize,
     trace: Option<String>,
@@ -117,7 +117,7 @@ impl Service {
     }
 
     /// What was asked since somebody looked.
-    fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.asked.lock())
     }
 

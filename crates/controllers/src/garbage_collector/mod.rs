@@ -7,7 +7,7 @@
 
 mod graph;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,19 +121,18 @@ impl Collector {
             .collect();
         let new: Vec<Resource> = {
             let mut monitors = self.monitors.lock();
+            let there: HashSet<&Resource> = wanted.iter().collect();
             // A group that cannot be told now (its server is away) is not gone.
             let unknown = |resource: &Resource| found.failed.iter().any(|(group, _)| *group == resource.api_version());
             monitors.retain(|resource, shutdown| {
-                let keep = wanted.contains(resource) || unknown(resource);
+                let keep = there.contains(resource) || unknown(resource);
                 if !keep {
                     shutdown.trigger();
                 }
                 keep
             });
-            wanted
-                .into_iter()
-                .filter(|resource| !monitors.contains_key(resource))
-                .collect()
+            let new = wanted.iter().filter(|resource| !monitors.contains_key(*resource));
+            new.cloned().collect()
         };
         let filled: Vec<watch::Receiver<bool>> = new.into_iter().map(|resource| self.monitor(resource)).collect();
         let all = async {

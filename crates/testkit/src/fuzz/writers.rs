@@ -116,6 +116,7 @@ pub fn openapi(input: &[u8]) -> String {
     let source = Source {
         resources: &[boats],
         version: "v1.36.0",
+        is_issuer: true,
         describe: &undescribed,
     };
     let newer = openapi::v3(&source, &gvk.group_version());

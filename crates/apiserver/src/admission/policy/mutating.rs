@@ -93,7 +93,7 @@ impl MutatingPolicies {
             old,
         };
         for hook in hooks.iter() {
-            chain.select(hook, seen, &mut invocations);
+            chain.select(hook, seen, &mut invocations).await;
         }
         if !invocations.is_empty() {
             chain.namespace = seen.namespace()?;
@@ -165,7 +165,7 @@ impl Invocation {
 
 impl Chain<'_> {
     /// The runs of a policy that is about the request.
-    fn select(&mut self, hook: &Hook<Vec<Mutation>>, seen: Seen<'_>, invocations: &mut Vec<Invocation>) {
+    async fn select(&mut self, hook: &Hook<Vec<Mutation>>, seen: Seen<'_>, invocations: &mut Vec<Invocation>) {
         let policy = &hook.policy;
         let kind = seen.matches(&policy.spec["matchConstraints"]).and_then(|matched| {
             let kind = ParamKind::of(&policy.spec, &self.review.registry);
@@ -182,10 +182,11 @@ impl Chain<'_> {
                 true => seen.matches(resources).map(|matched| matched.is_some()),
                 false => Ok(true),
             };
-            let params = about.and_then(|about| match about {
-                true => ParamKind::collect(kind.as_ref(), &binding.spec["paramRef"], self.review),
-                false => Ok(Vec::new()),
-            });
+            let params = match about {
+                Ok(true) => ParamKind::collect(kind.as_ref(), &binding.spec["paramRef"], self.review).await,
+                Ok(false) => Ok(Vec::new()),
+                Err(why) => Err(why),
+            };
             match params {
                 Err(why) => self.refuse(policy, Some(binding), &format!("failed to configure binding: {why}")),
                 Ok(params) => invocations.extend(params.into_iter().map(|params| Invocation {

@@ -8,13 +8,11 @@ use api::selector::LabelSelector;
 use api::{GroupVersionKind, Value};
 
 use crate::pipeline::Review;
-use crate::registry::{Kind, Registry};
-use crate::respond::view;
+use crate::registry::{Registry, Served};
 
 /// The kind of a policy's parameters.
 pub struct ParamKind {
-    kind: Arc<Kind>,
-    version: usize,
+    served: Arc<Served>,
 }
 
 impl ParamKind {
@@ -29,7 +27,7 @@ impl ParamKind {
         }
         let wanted = gvk(named);
         match find(&wanted, registry) {
-            Some((kind, version)) => Ok(Some(ParamKind { kind, version })),
+            Some(served) => Ok(Some(ParamKind { served })),
             None => Err(format!(
                 "failed to find resource referenced by paramKind: '{}'",
                 shown(&wanted)
@@ -37,16 +35,22 @@ impl ParamKind {
         }
     }
 
-    /// What a binding's `paramRef` refers to: one run of the policy for each. Without a reference, one without any.
+    /// What a binding's `paramRef` refers to, in the version that `paramKind` names: one run of the policy for each. Without a
+    /// reference, one without any.
     ///
     /// # Errors
     /// Why the binding cannot be used.
-    pub fn collect(own: Option<&ParamKind>, reference: &Value, review: &Review) -> Result<Vec<Option<Value>>, String> {
+    pub async fn collect(
+        own: Option<&ParamKind>,
+        reference: &Value,
+        review: &Review,
+    ) -> Result<Vec<Option<Value>>, String> {
         let (Some(own), true) = (own, reference.is_object()) else {
             return Ok(vec![None]);
         };
+        let kind = &own.served.kind;
         let text = |field: &str| reference[field].as_str().unwrap_or("");
-        let namespace = match (own.kind.row.namespaced, text("namespace"), &*review.namespace) {
+        let namespace = match (kind.row.namespaced, text("namespace"), &*review.namespace) {
             (true, "", "") => {
                 return Err(
                     "cannot use namespaced paramRef in policy binding that matches cluster-scoped resources".into(),
@@ -59,11 +63,11 @@ impl ParamKind {
             }
             (true, named, _) => named,
         };
-        let (cluster, resource) = (&review.cluster, &own.kind.resource);
+        let (cluster, resource) = (&review.cluster, &kind.resource);
         let found = match text("name") {
             "" => {
                 let selector = LabelSelector::from_object(&reference["selector"]).map_err(|error| error.to_string())?;
-                let mut all = cluster.list(resource, own.kind.row.namespaced.then_some(namespace));
+                let mut all = cluster.list(resource, kind.row.namespaced.then_some(namespace));
                 all.retain(|object| selector.matches(|key| object.label(key)));
                 all
             }
@@ -72,11 +76,9 @@ impl ParamKind {
         if found.is_empty() && reference["parameterNotFoundAction"] == "Deny" {
             return Err("no params found for policy binding with `Deny` parameterNotFoundAction".into());
         }
-        let seen = found.iter().map(|object| {
-            let object = view::from_hub_version(&own.kind, own.version, object.value());
-            object.map(Some).map_err(|status| status.message)
-        });
-        seen.collect()
+        let seen = review.conversions.of_cluster(&own.served, found).await;
+        let seen = seen.map_err(|status| status.message)?;
+        Ok(seen.into_iter().map(Some).collect())
     }
 }
 
@@ -87,12 +89,9 @@ pub fn gvk(named: &Value) -> GroupVersionKind {
     GroupVersionKind::new(group, version, text("kind"))
 }
 
-/// Who serves a kind, and as which of its versions.
-pub fn find(wanted: &GroupVersionKind, registry: &Registry) -> Option<(Arc<Kind>, usize)> {
-    registry.kinds().find_map(|kind| {
-        let version = kind.versions.iter().position(|(gvk, _)| gvk == wanted)?;
-        Some((kind.clone(), version))
-    })
+/// Who serves a kind.
+pub fn find(wanted: &GroupVersionKind, registry: &Registry) -> Option<Arc<Served>> {
+    registry.served().iter().find(|served| served.gvk == *wanted).cloned()
 }
 
 /// As Go prints it.

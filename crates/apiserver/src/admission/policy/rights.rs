@@ -125,7 +125,7 @@ fn attributes(verb: &str, review: &Review, kind: Option<&Value>) -> Attributes {
         prefix: "apis".into(),
         group: gvk.as_ref().map_or_else(any, |gvk| gvk.group.clone()),
         version: gvk.as_ref().map_or_else(any, |gvk| gvk.version.clone()),
-        resource: served.map_or_else(any, |(kind, _)| kind.resource.resource.clone()),
+        resource: served.map_or_else(any, |served| served.kind.resource.resource.clone()),
         is_resource: true,
         ..Attributes::default()
     }

@@ -196,7 +196,7 @@ async fn prepare(
             Err(why) => return Ok(Err(why)),
         }
     }
-    let params = match ParamKind::collect(kind, &binding.spec["paramRef"], review) {
+    let params = match ParamKind::collect(kind, &binding.spec["paramRef"], review).await {
         Ok(params) => params,
         Err(why) => return Ok(Err(why)),
     };
