@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, USER_AGENT, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT, X_CONTENT_TYPE_OPTIONS};
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
@@ -39,6 +39,8 @@ use super::{Credentials, Decision, must_allow, span};
 /// How long a request that is neither a watch nor a stream may take (upstream's `--request-timeout`).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The name of a request, in the request and in its answer.
+static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// A client may name its requests; longer names are replaced (upstream: `maxAuditIDLength` of logs).
 const AUDIT_ID_BYTES_MAX: usize = 64;
 
@@ -68,7 +70,7 @@ pub fn handle(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) ->
 
 async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) -> Response<Body> {
     tracing::trace!(target: "walk", "a request");
-    let given = request.headers().get("audit-id").and_then(|value| value.to_str().ok());
+    let given = request.headers().get(&AUDIT_ID).and_then(|value| value.to_str().ok());
     let given = given.filter(|id| !id.is_empty() && id.len() <= AUDIT_ID_BYTES_MAX);
     let audit_id = given.map_or_else(|| server.random.uuid(), str::to_owned);
     let started = Instant::now();
@@ -106,7 +108,7 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&audit_id) {
-        headers.insert("audit-id", id);
+        headers.insert(&AUDIT_ID, id);
     }
     headers
         .entry(CACHE_CONTROL)
@@ -291,7 +293,7 @@ async fn stages(
     let user = impersonated.map_or(user, |other| other.user);
     // Whoever else answers for us tells of the request under the same name.
     if let Ok(id) = HeaderValue::from_str(audit_id) {
-        parts.headers.insert("audit-id", id);
+        parts.headers.insert(&AUDIT_ID, id);
     }
     let upgrade = parts.extensions.remove::<Offer>();
     if is_long_running(&attributes, &query) {
