@@ -290,7 +290,7 @@ async fn stages(
     {
         return not_told(&parts.uri, error);
     }
-    let user = impersonated.map_or(user, |other| other.user);
+    let user = impersonated.map_or(user, |other| other.user.into());
     // Whoever else answers for us tells of the request under the same name.
     if let Ok(id) = HeaderValue::from_str(audit_id) {
         parts.headers.insert(&AUDIT_ID, id);
@@ -408,10 +408,10 @@ async fn authenticate(
     peer: &Peer,
     attributes: &Attributes,
     headers: &mut http::HeaderMap,
-) -> Result<(UserInfo, Option<Impersonated>, Notes), Status> {
+) -> Result<(Arc<UserInfo>, Option<Impersonated>, Notes), Status> {
     let mut notes = Vec::new();
     let user = match peer {
-        Peer::InProcess(user) => (**user).clone(),
+        Peer::InProcess(user) => user.clone(),
         Peer::Connection { remote, certificates } => {
             let credentials = Credentials {
                 peer_certificates: certificates,
@@ -431,7 +431,7 @@ async fn authenticate(
                     notes = identity.notes;
                     identity.user
                 }
-                Ok(None) if server.anonymous.allows(&attributes.path) => UserInfo::anonymous(),
+                Ok(None) if server.anonymous.allows(&attributes.path) => UserInfo::anonymous().into(),
                 Ok(None) => return Err(Status::unauthorized()),
                 Err(why) => {
                     tracing::info!(%remote, %why, "unable to authenticate the request");
