@@ -125,9 +125,9 @@ pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
     let document = Document::read(media, &bytes, &options)?;
     let written = match media {
         MediaType::ApplyYaml => {
-            let config = apply_config(&served.gvk, document.value.clone())?;
+            let config = apply_config(&served.gvk, &document.value)?;
             let make = |live: Option<&Value>| {
-                let mut object = managed::apply(served, write.subresource, live, &config, &options, &now)?;
+                let mut object = managed::apply(served, write.subresource, live, config, &options, &now)?;
                 document.report_applied(call, &options)?;
                 served.kind.row.set_defaults(&mut object);
                 Ok(object)
@@ -321,13 +321,13 @@ fn unchanged_kind(patched: &Value, seen: &Value) -> Result<(), String> {
 }
 
 /// An apply configuration: of the right kind, with only known fields (others are refused by their path).
-pub fn apply_config(expected: &GroupVersionKind, config: Value) -> Result<Value, Status> {
+pub fn apply_config<'v>(expected: &GroupVersionKind, config: &'v Value) -> Result<&'v Value, Status> {
     if !config.is_object() {
         return Err(Status::bad_request(
             "error decoding YAML: the apply configuration is no object",
         ));
     }
-    let found = meta::gvk(&config);
+    let found = meta::gvk(config);
     if config.get("kind").and_then(Value::as_str).unwrap_or("").is_empty() {
         return Err(Status::bad_request("invalid object type: Object 'Kind' is missing"));
     }
