@@ -31,8 +31,10 @@ const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+
 pub async fn create(call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
     let bytes = read_body(body).await?;
     let options = WriteOptions::parse(call, "CreateOptions", false)?;
-    let object = decode::object(call, &bytes, &served.gvk, &served.schema, options.field_validation)?;
-    let object = view::to_hub(served, object)?;
+    let make = || {
+        let object = decode::object(call, &bytes, &served.gvk, &served.schema, options.field_validation)?;
+        view::to_hub(served, object)
+    };
     let write = Write {
         call,
         served,
@@ -41,7 +43,7 @@ pub async fn create(call: &Call, served: &Arc<Served>, body: RequestBody) -> Res
         options: &options,
         internal: false,
     };
-    respond::object(call, served, &write.create(object).await?.object, 201)
+    respond::object(call, served, &write.create(&make).await?.object, 201)
 }
 
 /// PUT.
