@@ -196,7 +196,8 @@ async fn guarded(
     };
     let due = (!long).then(|| began + deadline);
     let what = (request.method().clone(), request.uri().clone());
-    let stages = AssertUnwindSafe(stages(
+    // Boxed: each of those around it has a place for it, into which it would be moved.
+    let stages = AssertUnwindSafe(Box::pin(stages(
         server,
         peer,
         request,
@@ -205,7 +206,7 @@ async fn guarded(
         audit_id,
         (began, due),
         open,
-    ))
+    )))
     .catch_unwind();
     let outcome = if long {
         Ok(stages.await)
@@ -309,7 +310,7 @@ async fn stages(
         headers: parts.headers,
         query,
         attributes,
-        user: Arc::new(user),
+        user,
         warnings: Mutex::default(),
         remote: match &peer {
             Peer::Connection { remote, .. } => Some(remote.ip()),
