@@ -21,12 +21,12 @@ impl Path {
         Path::default()
     }
 
-    /// A named field below this one.
+    /// A named field below this one. Joined, not formatted: validation makes the paths of all that it looks at.
     pub fn child(&self, name: &str) -> Path {
         if self.0.is_empty() {
             Path(name.into())
         } else {
-            Path(format!("{}.{name}", self.0))
+            Path([&*self.0, ".", name].concat())
         }
     }
 
@@ -37,7 +37,7 @@ impl Path {
 
     /// A value of this map.
     pub fn key(&self, key: &str) -> Path {
-        Path(format!("{}[{key}]", self.0))
+        Path([&*self.0, "[", key, "]"].concat())
     }
 }
 

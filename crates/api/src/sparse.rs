@@ -1,12 +1,10 @@
 //! Reading a few fields of an object's JSON: what is not asked for is walked over, and no tree is made of it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::Deserializer;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
-
-use crate::Value;
+use crate::codec::json::Walk;
+use crate::codec::{DecodeError, Limits};
+use crate::{Map, Value};
 
 /// The fields that are read, as a tree of names. Without names below it, a field is read whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,90 +31,55 @@ impl Fields {
         all
     }
 
+    /// What is read of a member of that name; `None` when it is stepped over.
+    pub fn below(&self, name: &str) -> Option<&Fields> {
+        match self.0.is_empty() {
+            true => Some(self),
+            false => self.0.get(name),
+        }
+    }
+
     /// Reads these fields, and nothing else, of a JSON text. All of it has to be JSON.
-    pub fn read(&self, text: &str) -> serde_json::Result<Value> {
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let value = Reader(self).deserialize(&mut deserializer)?;
-        deserializer.end()?;
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn read(&self, text: &str) -> Result<Value, DecodeError> {
+        let limits = Limits::default();
+        let mut walk = Walk::new(text.as_bytes(), &limits);
+        let value = self.read_next(&mut walk)?;
+        walk.end()?;
         Ok(value)
     }
-}
 
-#[derive(Clone, Copy)]
-struct Reader<'a>(&'a Fields);
-
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        match self.0.0.is_empty() {
-            true => serde::Deserialize::deserialize(deserializer),
-            false => deserializer.deserialize_any(self),
+    /// Reads these fields of the next value of a walk. What is no object where fields of one are asked for is told as it is.
+    ///
+    /// # Errors
+    /// It is no JSON.
+    pub fn read_next(&self, walk: &mut Walk<'_>) -> Result<Value, DecodeError> {
+        if self.0.is_empty() || !walk.is_object() {
+            return walk.value();
         }
-    }
-}
-
-impl<'de> Visitor<'de> for Reader<'_> {
-    type Value = Value;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut read = serde_json::Map::new();
-        while let Some(name) = map.next_key::<Name>()? {
-            match self.0.0.get(&*name.0) {
-                Some(below) => {
-                    let value = map.next_value_seed(Reader(below))?;
-                    read.insert(name.0.into_owned(), value);
-                }
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
+        let mut read = Map::new();
+        walk.object(|walk| {
+            let name = walk.name()?;
+            self.read_member(&name, walk, &mut read)
+        })?;
         Ok(Value::Object(read))
     }
 
-    // What is no object where fields of one are asked for is told as it is.
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut read = Vec::new();
-        while let Some(item) = items.next_element()? {
-            read.push(item);
-        }
-        Ok(Value::Array(read))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
-        Ok(flag.into())
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    /// Passes the value of a member, which is kept in `read` if it is one of these fields.
+    ///
+    /// # Errors
+    /// It is no JSON.
+    pub fn read_member(&self, name: &str, walk: &mut Walk<'_>, read: &mut Map) -> Result<(), DecodeError> {
+        let Some(below) = self.below(name) else {
+            return walk.skip();
+        };
+        let value = below.read_next(walk)?;
+        read.insert(name.into(), value);
+        Ok(())
     }
 }
-
-/// A name, borrowed from the text unless it has escapes.
-#[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use store::{
     RingLimits, Snapshot, Stamp, Table, Transaction, Value as StoreValue, WatchError, Watches,
 };
 
-use api::codec::protobuf;
+use api::codec::{json, protobuf};
 use api::{GroupResource, Reason, Status, StatusCause, Value, meta};
 
 use crate::cluster::{Change, Changes, Cluster, Object, to_stored};
@@ -413,8 +413,7 @@ fn build(kinds: &Kinds, sealing: &Sealing, record: &Record) -> Stored {
     };
     let mut current = record.stamp.schema_epoch == SCHEMA_EPOCH;
     if let Some(custom) = &kind.custom {
-        let read = serde_json::from_slice(&bytes);
-        let loaded = read.map(|object: Value| custom.loaded(object));
+        let loaded = json::read(&bytes).map(|object| custom.loaded(object));
         match loaded {
             Ok(Some((object, older))) => {
                 bytes = to_stored(&object);
@@ -455,7 +454,7 @@ const STORED_ALIKE: [(&str, &str); 1] = [("admissionregistration.k8s.io", "v1bet
 /// whichever version it prefers.
 fn renormalize(kind: &Kind, bytes: &[u8]) -> Option<Bytes> {
     let mut value = match bytes.starts_with(protobuf::PREFIX) {
-        false => serde_json::from_slice(bytes).ok()?,
+        false => json::read(bytes).ok()?,
         true => {
             let (gvk, mut value) = protobuf::decode(bytes).ok()?;
             view::set_kind(&mut value, &gvk.api_version(), &gvk.kind);

@@ -51,7 +51,7 @@ impl PathElement {
     /// Writes the form of `FieldsV1`.
     pub(super) fn serialize(&self) -> String {
         match self {
-            PathElement::Field(name) => format!("f:{name}"),
+            PathElement::Field(name) => ["f:", name].concat(),
             PathElement::Key(keys) => {
                 let mut text = String::from("k:{");
                 for (index, (name, value)) in keys.iter().enumerate() {
@@ -62,7 +62,7 @@ impl PathElement {
                 text.push('}');
                 text
             }
-            PathElement::Value(value) => format!("v:{}", go_json(value)),
+            PathElement::Value(value) => ["v:", &*go_json(value)].concat(),
             PathElement::Index(index) => format!("i:{index}"),
         }
     }

@@ -22,8 +22,9 @@ fn branch(value: &Value, ty: Type<'_>) -> (bool, FieldSet) {
         Atom::Map(map) if map.is_atomic() => return (true, set),
         Atom::List(list) if list.is_atomic() => return (true, set),
         Atom::Map(ty) => {
+            let mut types = ty.children();
             for (key, value) in as_map(value).into_iter().flatten() {
-                let Some(child) = ty.child(key) else { continue };
+                let Some(child) = types.of(key) else { continue };
                 let (member, children) = branch(value, child);
                 let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
                 set.put(PathElement::field(key), member || empty || !ty.declares(key), children);
@@ -148,6 +149,7 @@ fn diff_atom(lhs: Option<&Value>, rhs: Option<&Value>, atom: Atom<'_>, out: &mut
 }
 
 fn diff_maps(left: Option<&Map>, right: Option<&Map>, ty: MapType<'_>, out: &mut Diff) {
+    let mut types = ty.children();
     for (key, lhs, rhs) in zip_maps(left, right) {
         // What is equal on both sides differs nowhere below: most of an object, most of the time.
         if let (Some(lhs), Some(rhs)) = (lhs, rhs)
@@ -155,7 +157,7 @@ fn diff_maps(left: Option<&Map>, right: Option<&Map>, ty: MapType<'_>, out: &mut
         {
             continue;
         }
-        if let Some(child) = ty.child(key) {
+        if let Some(child) = types.of(key) {
             out.put(&PathElement::field(key), diff(lhs, rhs, child));
         }
     }

@@ -122,20 +122,7 @@ impl Managers {
             .iter()
             .map(|(id, owned)| (id, owned, self.times.get(id)))
             .collect();
-        // RFC 3339 in UTC sorts as time; entries without time come first.
-        entries.sort_by(|a, b| {
-            let key = |(id, owned, time): &(&ManagerId, &Owned, Option<&String>)| {
-                let time = time.cloned().unwrap_or_default();
-                (
-                    id.operation,
-                    time,
-                    id.manager.clone(),
-                    owned.api_version.clone(),
-                    id.subresource.clone(),
-                )
-            };
-            key(a).cmp(&key(b))
-        });
+        entries.sort_by_key(order);
         if entries.is_empty() {
             return Value::Null;
         }
@@ -194,6 +181,13 @@ impl Managers {
             }
         }
     }
+}
+
+/// What entries are sorted by. RFC 3339 in UTC sorts as time; entries without time come first.
+fn order<'a>(
+    (id, owned, time): &(&'a ManagerId, &'a Owned, Option<&'a String>),
+) -> (Operation, Option<&'a String>, &'a str, &'a str, &'a str) {
+    (id.operation, *time, &id.manager, &owned.api_version, &id.subresource)
 }
 
 fn entry(id: &ManagerId, owned: &Owned, time: Option<&String>) -> Value {

@@ -40,8 +40,9 @@ fn merge_values(lhs: Option<&Value>, rhs: Option<&Value>, ty: Type<'_>) -> Optio
 
 fn merge_maps(left: Option<&Map>, right: Option<&Map>, ty: MapType<'_>) -> Option<Value> {
     let mut out = Map::new();
+    let mut types = ty.children();
     for (key, lhs, rhs) in zip_maps(left, right) {
-        let Some(child) = ty.child(key) else { continue };
+        let Some(child) = types.of(key) else { continue };
         if let Some(merged) = merge_values(lhs, rhs, child) {
             out.insert(key.clone(), merged);
         }
@@ -137,9 +138,10 @@ pub(super) fn remove(value: &Value, fields: &FieldSet, ty: Type<'_>) -> Value {
                 _ => return Value::Null,
             };
             let mut out = Map::new();
+            let mut types = ty.children();
             for (key, value) in map {
                 let (member, below) = fields.at(&PathElement::field(key));
-                let kept = match (member, below, ty.child(key)) {
+                let kept = match (member, below, types.of(key)) {
                     (true, ..) => continue,
                     (_, Some(below), Some(child)) => remove(value, below, child),
                     _ => value.clone(),
@@ -178,10 +180,14 @@ pub(super) fn remove(value: &Value, fields: &FieldSet, ty: Type<'_>) -> Value {
 pub(super) fn with_named_fields(set: &FieldSet, ty: Option<Type<'_>>) -> FieldSet {
     let mut out = FieldSet::new();
     let atom = ty.map(|ty| ty.atom(None));
+    let mut types = match atom {
+        Some(Atom::Map(map)) => Some(map.children()),
+        _ => None,
+    };
     for (element, member, children) in set.level() {
-        let (named, child) = match (element, atom) {
-            (PathElement::Field(name), Some(Atom::Map(map))) => (map.declares(name), map.child(name)),
-            (PathElement::Key(_), Some(Atom::List(list))) => (false, Some(list.item())),
+        let (named, child) = match (element, atom, &mut types) {
+            (PathElement::Field(name), Some(Atom::Map(map)), Some(types)) => (map.declares(name), types.of(name)),
+            (PathElement::Key(_), Some(Atom::List(list)), _) => (false, Some(list.item())),
             _ => (false, None),
         };
         let named = named && !children.is_empty();
@@ -193,11 +199,15 @@ pub(super) fn with_named_fields(set: &FieldSet, ty: Option<Type<'_>>) -> FieldSe
 /// The set after the schema changed fields from granular to atomic: who owned something below owns the whole.
 pub(super) fn reconcile(set: &FieldSet, ty: Type<'_>) -> FieldSet {
     let mut out = FieldSet::new();
+    let atom = ty.atom(None);
+    let mut types = match atom {
+        Atom::Map(map) if !map.is_deduced() => Some(map.children()),
+        _ => None,
+    };
     for (element, member, children) in set.level() {
-        let child = match (ty.atom(None), element) {
-            (Atom::Map(map), _) if map.is_deduced() => None,
-            (Atom::Map(map), PathElement::Field(name)) => map.child(name),
-            (Atom::List(list), _) if !list.is_atomic() => Some(list.item()),
+        let child = match (atom, element, &mut types) {
+            (Atom::Map(_), PathElement::Field(name), Some(types)) => types.of(name),
+            (Atom::List(list), _, _) if !list.is_atomic() => Some(list.item()),
             _ => None,
         };
         let is_atomic = |child: Type<'_>| match child.atom(None) {

@@ -136,9 +136,11 @@ pub fn apply(live: &Value, config: &Value, request: &Request<'_>, force: bool) -
     } else {
         Cow::Borrowed(live)
     };
-    let managers = Managers::decode(&live["metadata"]["managedFields"])
-        .map_err(|why| ApplyError::Internal(format!("failed to decode managed fields: {why}")))?;
-    let mut new = match apply_once(&live, config, request, managers.clone(), force) {
+    let managers = || {
+        let managers = Managers::decode(&live["metadata"]["managedFields"]);
+        managers.map_err(|why| ApplyError::Internal(format!("failed to decode managed fields: {why}")))
+    };
+    let mut new = match apply_once(&live, config, request, managers()?, force) {
         Err(ApplyError::Conflicts(conflicts)) if request.manager == KUBECTL => {
             // kubectl takes over what its client-side apply has written, and nobody changed since.
             let ours = last_applied_fields(&live, request);
@@ -152,7 +154,7 @@ pub fn apply(live: &Value, config: &Value, request: &Request<'_>, force: bool) -
             if !left.is_empty() {
                 return Err(ApplyError::Conflicts(left));
             }
-            apply_once(&live, config, request, managers, true)?
+            apply_once(&live, config, request, managers()?, true)?
         }
         other => other?,
     };
@@ -166,7 +168,8 @@ pub fn apply(live: &Value, config: &Value, request: &Request<'_>, force: bool) -
 /// that a client wrote itself are taken when they can be read; through a subresource only the live ones count.
 pub fn update(live: &Value, new: &mut Value, request: &Request<'_>) {
     let given = new
-        .pointer_mut("/metadata/managedFields")
+        .get_mut("metadata")
+        .and_then(|metadata| metadata.get_mut("managedFields"))
         .map(Value::take)
         .unwrap_or_default();
     let of_live = &live["metadata"]["managedFields"];
@@ -277,7 +280,7 @@ fn strip(managers: &mut Managers, id: &ManagerId) {
     let Some(owned) = managers.fields.get_mut(id) else {
         return;
     };
-    owned.set = owned.set.difference(&UNOWNED);
+    owned.set.subtract(&UNOWNED);
     if owned.set.is_empty() {
         managers.fields.remove(id);
     }

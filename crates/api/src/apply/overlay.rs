@@ -43,9 +43,10 @@ fn find_atomics(value: &Value, ty: Type<'_>, path: &mut Vec<PathElement>, found:
             if ty.is_atomic() {
                 found.push(path_text(path));
             }
+            let mut types = ty.children();
             for (key, value) in map {
                 if ty.declares(key)
-                    && let Some(child) = ty.child(key)
+                    && let Some(child) = types.of(key)
                 {
                     path.push(PathElement::field(key));
                     find_atomics(value, child, path, found);

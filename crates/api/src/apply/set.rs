@@ -143,11 +143,22 @@ impl FieldSet {
 
     /// Paths of this set that are not in the other; what is below a path of the other stays.
     pub fn difference(&self, other: &FieldSet) -> FieldSet {
-        self.zip(other, |a, b| match (a, b) {
-            (Some(a), Some(b)) => (a.member && !b.member, a.children.difference(&b.children)),
-            (Some(a), None) => (a.member, a.children.clone()),
-            _ => (false, FieldSet::new()),
-        })
+        let mut left = self.clone();
+        left.subtract(other);
+        left
+    }
+
+    /// Leaves of this set its [`FieldSet::difference`] with the other.
+    pub(super) fn subtract(&mut self, other: &FieldSet) {
+        let mut others = other.entries.iter().peekable();
+        self.entries.retain_mut(|entry| {
+            while others.next_if(|other| other.element < entry.element).is_some() {}
+            if let Some(other) = others.next_if(|other| other.element == entry.element) {
+                entry.member &= !other.member;
+                entry.children.subtract(&other.children);
+            }
+            entry.member || !entry.children.is_empty()
+        });
     }
 
     /// Paths of this set that are neither in the other nor below one of its paths.

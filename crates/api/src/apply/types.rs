@@ -4,7 +4,7 @@
 //! int-or-strings) are *deduced*: maps are granular, lists atomic, everything else a scalar.
 
 use super::element::PathElement;
-use crate::schema::{Field, ListType, Node, Omit, Scalar, Shape};
+use crate::schema::{Field, FieldsInOrder, ListType, Node, Omit, Scalar, Shape};
 use crate::{Map, Value};
 
 /// A type.
@@ -125,19 +125,39 @@ impl<'g> MapType<'g> {
         self.0.is_some_and(|node| node.field(key).is_some())
     }
 
-    /// The type of what stands under a key; `None` when an object has no such field.
-    pub(super) fn child(self, key: &str) -> Option<Type<'g>> {
-        let Some(node) = self.0 else {
-            return Some(Type::Deduced);
+    /// The types of what stands under its keys.
+    pub(super) fn children(self) -> Children<'g> {
+        let mut children = Children {
+            fields: None,
+            others: Some(Type::Deduced),
         };
-        match node.shape() {
-            Shape::Map { value } => Some(Type::Node(value)),
-            Shape::Object(fields) => match fields.get(key) {
-                Some(field) => Some(Type::Node(field.schema())),
-                None => (node.preserves_unknown() || fields.is_empty()).then_some(Type::Deduced),
-            },
-            _ => None,
+        match self.0.map(|node| (node, node.shape())) {
+            None => {}
+            Some((node, Shape::Object(fields))) => {
+                children.fields = Some(fields.in_order());
+                if !node.preserves_unknown() && !fields.is_empty() {
+                    children.others = None;
+                }
+            }
+            Some((_, Shape::Map { value })) => children.others = Some(Type::Node(value)),
+            Some(_) => children.others = None,
         }
+        children
+    }
+}
+
+/// The types of what stands under the keys of an object or map, which are asked for in their order.
+pub(super) struct Children<'g> {
+    fields: Option<FieldsInOrder<'g>>,
+    /// Of what is no field.
+    others: Option<Type<'g>>,
+}
+
+impl<'g> Children<'g> {
+    /// The type of what stands under a key; `None` when an object has no such field.
+    pub(super) fn of(&mut self, key: &str) -> Option<Type<'g>> {
+        let field = self.fields.as_mut().and_then(|fields| fields.find(key));
+        field.map_or(self.others, |field| Some(Type::Node(field.schema())))
     }
 }
 

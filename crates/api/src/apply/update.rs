@@ -70,12 +70,11 @@ impl Updater<'_> {
         let compared = self
             .take(old, new, managers, workflow, true)
             .expect("invariant: force has no conflicts");
-        let before = managers
-            .fields
-            .get(workflow)
-            .map(|owned| owned.set.clone())
-            .unwrap_or_default();
-        let set = before.difference(&compared.removed).union(&compared.changed());
+        let changed = compared.changed();
+        let set = match managers.fields.get(workflow) {
+            Some(owned) => owned.set.difference(&compared.removed).union(&changed),
+            None => changed,
+        };
         self.own(managers, workflow, set, &new.api_version);
     }
 
@@ -140,7 +139,7 @@ impl Updater<'_> {
     ) -> Result<Comparison, ApplyError> {
         let comparison = compare(&old.value, &new.value, new.ty()).without(self.reset);
         let mut by_version: BTreeMap<String, Option<Comparison>> = BTreeMap::new();
-        by_version.insert(new.api_version.clone(), Some(comparison.clone()));
+        by_version.insert(new.api_version.clone(), Some(comparison));
         let mut conflicts: BTreeMap<ManagerId, FieldSet> = BTreeMap::new();
         for (id, owned) in managers.fields.iter().filter(|(id, _)| *id != workflow) {
             let version = &owned.api_version;
@@ -163,9 +162,9 @@ impl Updater<'_> {
                 match by_version.get(&owned.api_version) {
                     Some(Some(compared)) => {
                         if let Some(taken) = conflicts.get(id) {
-                            owned.set = owned.set.difference(taken);
+                            owned.set.subtract(taken);
                         }
-                        owned.set = owned.set.difference(&compared.removed);
+                        owned.set.subtract(&compared.removed);
                     }
                     // The version is gone.
                     _ => return false,
@@ -173,7 +172,8 @@ impl Updater<'_> {
             }
             !owned.set.is_empty()
         });
-        Ok(comparison)
+        let comparison = by_version.remove(&new.api_version).flatten();
+        Ok(comparison.expect("invariant: it was put there first"))
     }
 
     /// Owned sets follow fields that became atomic; entries in versions that are gone are dropped.

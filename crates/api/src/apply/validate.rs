@@ -71,9 +71,10 @@ impl Walk {
         let Value::Object(map) = value else {
             return self.error(at, format!("expected map, got &{{{}}}", go_value(value)));
         };
+        let mut children = ty.children();
         for (key, value) in map {
             let at = At::Field(at, key);
-            match ty.child(key) {
+            match children.of(key) {
                 Some(child) => self.value(value, child, &at),
                 // Upstream stops at the first unknown field of an object.
                 None => return self.error(&at, "field not declared in schema"),

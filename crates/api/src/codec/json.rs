@@ -4,29 +4,27 @@
 //! depth is limited without a panic, integers keep 64 bits and anything larger becomes a float as upstream's decoder
 //! does, bytes that are no UTF-8 become U+FFFD, and the error texts are Go's (`encoding/json/scanner.go`).
 
+mod walk;
+
+pub use walk::Walk;
+
 use super::{DecodeError, Decoded, Limits, STRICT_ERRORS_MAX};
 use crate::{Map, Value};
 
 /// Reads one JSON value.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
-    let mut parser = Parser {
-        bytes,
-        at: 0,
-        depth: 0,
-        limits,
-        path: Vec::new(),
-        duplicates: Vec::new(),
-        met: None,
-    };
+    let mut parser = Parser::new(bytes, limits);
     let value = parser.value()?;
-    parser.skip_blanks();
-    match parser.peek() {
-        None => Ok(Decoded {
-            value,
-            duplicates: parser.duplicates,
-        }),
-        Some(byte) => Err(invalid(byte, "after top-level value")),
-    }
+    parser.end()?;
+    Ok(Decoded {
+        value,
+        duplicates: parser.duplicates,
+    })
+}
+
+/// Reads a JSON text of our own making, which is as deep as what we take from others.
+pub fn read(bytes: &[u8]) -> Result<Value, DecodeError> {
+    Ok(decode(bytes, &Limits::default())?.value)
 }
 
 /// The strict errors of fields that were given twice, worded as upstream words them: `duplicate field "spec.replicas"`.
@@ -41,13 +39,8 @@ pub fn strict_errors(duplicates: &[String]) -> Vec<String> {
 /// field without a look (`sigs.k8s.io/json`, `saveStrictError`).
 pub fn strict_errors_in_order(bytes: &[u8], limits: &Limits, duplicates: &[String], unknown: &[String]) -> Vec<String> {
     let mut parser = Parser {
-        bytes,
-        at: 0,
-        depth: 0,
-        limits,
-        path: Vec::new(),
-        duplicates: Vec::new(),
         met: Some(Vec::new()),
+        ..Parser::new(bytes, limits)
     };
     // Errors were told by whoever decoded the text.
     let _ = parser.value();
@@ -205,7 +198,28 @@ fn truncated() -> DecodeError {
     DecodeError::syntax("unexpected end of JSON input")
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
+    fn new(bytes: &'a [u8], limits: &'a Limits) -> Parser<'a> {
+        Parser {
+            bytes,
+            at: 0,
+            depth: 0,
+            limits,
+            path: Vec::new(),
+            duplicates: Vec::new(),
+            met: None,
+        }
+    }
+
+    /// Nothing but blanks may be left.
+    fn end(&mut self) -> Result<(), DecodeError> {
+        self.skip_blanks();
+        match self.peek() {
+            None => Ok(()),
+            Some(byte) => Err(invalid(byte, "after top-level value")),
+        }
+    }
+
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }

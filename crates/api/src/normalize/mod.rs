@@ -86,13 +86,15 @@ pub fn zero(node: Node<'_>) -> Value {
 
 fn insert_missing(map: &mut Map, fields: Fields<'_>) {
     for field in fields.iter() {
-        let absent = match field.data().absent {
-            Absent::Leave => continue,
-            Absent::Null => Value::Null,
-            Absent::Zero if map.contains_key(field.name()) => continue,
+        let absent = field.data().absent;
+        if absent == Absent::Leave || map.contains_key(field.name()) {
+            continue;
+        }
+        let value = match absent {
             Absent::Zero => zero(field.schema()),
+            Absent::Leave | Absent::Null => Value::Null,
         };
-        map.entry(field.name()).or_insert(absent);
+        map.insert(field.name().into(), value);
     }
 }
 
@@ -210,30 +212,27 @@ impl Pass {
 
     fn object(&mut self, map: &mut Map, node: Node<'_>, fields: Fields<'_>, at: &At<'_>) -> Result<(), DecodeError> {
         let keep_unknown = node.preserves_unknown();
-        let mut outcome = Ok(());
-        let mut cursor = fields.iter().peekable();
-        map.retain(|name, value| {
-            if outcome.is_err() {
-                return true;
-            }
-            // Both sides are sorted by name, so one walk finds all fields.
-            while cursor.next_if(|field| field.name() < name.as_str()).is_some() {}
-            let Some(field) = cursor.next_if(|field| field.name() == name) else {
-                if self.report && !keep_unknown {
-                    let path = at.then(Step::Key(name)).path();
-                    self.unknown.push(UnknownField { path });
+        // Nearly always none: an object is in normal form already, or its client is a program of Kubernetes' own types.
+        let mut dropped: Vec<String> = Vec::new();
+        let mut known = fields.in_order();
+        for (name, value) in map.iter_mut() {
+            let keep = match known.find(name) {
+                Some(field) => self.field(value, field, &at.then(Step::Field(name, node)))?,
+                None => {
+                    if self.report && !keep_unknown {
+                        let path = at.then(Step::Key(name)).path();
+                        self.unknown.push(UnknownField { path });
+                    }
+                    keep_unknown
                 }
-                return keep_unknown;
             };
-            match self.field(value, field, &at.then(Step::Field(name, node))) {
-                Ok(keep) => keep,
-                Err(error) => {
-                    outcome = Err(error);
-                    true
-                }
+            if !keep {
+                dropped.push(name.clone());
             }
-        });
-        outcome?;
+        }
+        for name in dropped {
+            map.remove(&name);
+        }
         insert_missing(map, fields);
         Ok(())
     }

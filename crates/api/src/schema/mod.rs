@@ -20,7 +20,7 @@ pub use builtin::{ResourceRow, SubresourceRow, all_kinds, all_types, decode_agai
 pub use custom::{CustomSchemaError, apply_defaults};
 pub use field::{Field, Omit, PatchStrategy};
 pub use graph::{Builder, FieldSpec, Flags, Graph, NodeId};
-pub use shape::{Fields, ListKeys, ListType, Scalar, Shape};
+pub use shape::{Fields, FieldsInOrder, ListKeys, ListType, Scalar, Shape};
 
 pub(crate) use builtin::kinds_of;
 use graph::Text;

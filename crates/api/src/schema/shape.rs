@@ -1,5 +1,7 @@
 //! What a type holds: an object of fields, a map, a list or a scalar.
 
+use std::cmp::Ordering;
+
 use super::field::Field;
 use super::{Graph, Node, Text};
 
@@ -76,6 +78,11 @@ impl<'g> Fields<'g> {
         found.ok().map(|index| Field::new(self.graph, self.start + index))
     }
 
+    /// Finds fields by names that come in their order.
+    pub fn in_order(self) -> FieldsInOrder<'g> {
+        FieldsInOrder { left: self }
+    }
+
     /// How many there are.
     pub fn len(self) -> usize {
         self.len
@@ -84,6 +91,30 @@ impl<'g> Fields<'g> {
     /// Whether there are none.
     pub fn is_empty(self) -> bool {
         self.len == 0
+    }
+}
+
+/// Finds the fields of an object by names that come in their order: one walk for all of them.
+#[derive(Clone, Copy, Debug)]
+pub struct FieldsInOrder<'g> {
+    left: Fields<'g>,
+}
+
+impl<'g> FieldsInOrder<'g> {
+    /// The field of a name, which does not sort before those that were looked for already.
+    pub fn find(&mut self, name: &str) -> Option<Field<'g>> {
+        while self.left.len > 0 {
+            let field = Field::new(self.left.graph, self.left.start);
+            match field.name().cmp(name) {
+                Ordering::Less => {
+                    self.left.start += 1;
+                    self.left.len -= 1;
+                }
+                Ordering::Equal => return Some(field),
+                Ordering::Greater => return None,
+            }
+        }
+        None
     }
 }
 

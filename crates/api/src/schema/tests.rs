@@ -34,6 +34,27 @@ fn a_kind_is_found_under_its_group_version() {
 }
 
 #[test]
+fn fields_are_found_in_their_order() {
+    let schema = of("api.core.v1.ConfigMap");
+    let Shape::Object(fields) = schema.shape() else {
+        panic!("{schema:?}");
+    };
+    let mut left = fields.in_order();
+    for (name, expect) in [
+        ("a", None),
+        ("binaryData", Some("binaryData")),
+        ("binaryData", Some("binaryData")),
+        ("binaryDatum", None),
+        ("data", Some("data")),
+        ("immutablf", None),
+        ("metadata", Some("metadata")),
+        ("z", None),
+    ] {
+        assert_eq!(left.find(name).map(Field::name), expect, "{name}");
+    }
+}
+
+#[test]
 fn lists_say_how_they_merge() {
     let container = of("io.k8s.api.core.v1.Container");
     let ports = container.node().field("ports").unwrap();

@@ -69,7 +69,7 @@ impl BootstrapTokens {
 impl TokenKind for BootstrapTokens {
     fn authenticate<'a>(&'a self, token: &'a str, _: &'a [String]) -> BoxFuture<'a, Result<Option<Identity>, Refusal>> {
         let found = self.find(token).map(|user| Identity {
-            user,
+            user: user.into(),
             ..Identity::default()
         });
         Box::pin(std::future::ready(Ok(found)))
@@ -154,7 +154,7 @@ mod tests {
         json!({"metadata": {"name": "bootstrap-token-abcdef", "namespace": "kube-system"}, "type": TYPE, "data": data})
     }
 
-    async fn ask(secret: &Value, token: &str) -> Option<UserInfo> {
+    async fn ask(secret: &Value, token: &str) -> Option<Arc<UserInfo>> {
         let world = World::new(&[("secrets", secret.clone())]);
         let clock = Clock::simulated("2030-01-01T00:00:00Z".parse().unwrap());
         let tokens = BootstrapTokens::new(Arc::new(world), clock);

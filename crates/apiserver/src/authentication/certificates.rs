@@ -36,8 +36,21 @@ pub struct CertificateAuthenticator {
 /// Who is trusted, and what was verified by that: other authorities know nothing of it.
 struct Authorities {
     verifier: Arc<dyn ClientCertVerifier>,
-    /// Until when each is taken, and when it ends, in seconds since 1970.
-    remembered: Mutex<HashMap<CertificateDer<'static>, (UserInfo, i64, i64)>>,
+    remembered: Mutex<HashMap<End, Remembered>>,
+}
+
+/// The last bytes of a certificate: a piece of its signature, which tells certificates apart as well as all of it and is looked
+/// for with each request.
+type End = [u8; 16];
+
+/// A leaf that was verified.
+struct Remembered {
+    leaf: CertificateDer<'static>,
+    user: Arc<UserInfo>,
+    /// Until when it is taken, in seconds since 1970.
+    until: i64,
+    /// When it ends.
+    ends: i64,
 }
 
 // === impl CertificateAuthenticator ===
@@ -73,7 +86,11 @@ impl CertificateAuthenticator {
     ///
     /// # Errors
     /// Why the chain is not trusted.
-    pub fn authenticate(&self, chain: &[CertificateDer<'static>], now: Timestamp) -> Result<Option<UserInfo>, String> {
+    pub fn authenticate(
+        &self,
+        chain: &[CertificateDer<'static>],
+        now: Timestamp,
+    ) -> Result<Option<Arc<UserInfo>>, String> {
         let subject = self.subject(chain, now)?;
         Ok(subject.filter(|user| !user.name.is_empty()))
     }
@@ -83,17 +100,19 @@ impl CertificateAuthenticator {
         &self,
         chain: &[CertificateDer<'static>],
         now: Timestamp,
-    ) -> Result<Option<UserInfo>, String> {
+    ) -> Result<Option<Arc<UserInfo>>, String> {
         let Some((leaf, intermediates)) = chain.split_first() else {
             return Ok(None);
         };
         let seconds = now.as_second();
         let authorities = self.authorities.load();
-        if let Some((user, until, ends)) = authorities.remembered.lock().get(leaf)
-            && seconds < *until
+        let end: End = leaf.last_chunk().copied().unwrap_or_default();
+        if let Some(known) = authorities.remembered.lock().get(&end)
+            && known.leaf == *leaf
+            && seconds < known.until
         {
-            self.metrics.seen(ends - seconds);
-            return Ok(Some(user.clone()));
+            self.metrics.seen(known.ends - seconds);
+            return Ok(Some(known.user.clone()));
         }
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds.max(0).unsigned_abs()));
         authorities
@@ -101,13 +120,14 @@ impl CertificateAuthenticator {
             .verify_client_cert(leaf, intermediates, time)
             .map_err(|error| format!("verifying certificate: {error}"))?;
         let identity = match identity_of(leaf) {
-            Err(ReadError::NoName) => return Ok(Some(UserInfo::default())),
+            Err(ReadError::NoName) => return Ok(Some(Arc::default())),
             read => read.map_err(|error| error.to_string())?,
         };
         let mut user = UserInfo::new(identity.user, identity.groups);
         let digest: String = Sha256::digest(leaf).iter().map(|byte| format!("{byte:02x}")).collect();
         let id = format!("X509SHA256={digest}");
         user.extra = BTreeMap::from([("authentication.kubernetes.io/credential-id".to_owned(), vec![id])]);
+        let user = Arc::new(user);
         let mut remembered = authorities.remembered.lock();
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
@@ -115,7 +135,13 @@ impl CertificateAuthenticator {
         let ends = identity.ends_seconds;
         self.metrics.seen(ends - seconds);
         let until = (seconds + REMEMBERED_SECONDS).min(ends);
-        remembered.insert(leaf.clone(), (user.clone(), until, ends));
+        let known = Remembered {
+            leaf: leaf.clone(),
+            user: user.clone(),
+            until,
+            ends,
+        };
+        remembered.insert(end, known);
         Ok(Some(user))
     }
 }
@@ -176,6 +202,10 @@ mod tests {
         assert_eq!(authenticator.authenticate(&[], at(1)), Ok(None));
         assert!(authenticator.authenticate(&foreign, at(1)).is_err());
         assert!(authenticator.authenticate(&serving, at(1)).is_err());
+        // What ends like a remembered one is none.
+        let mut forged = own[0].to_vec();
+        forged[40] ^= 1;
+        assert!(authenticator.authenticate(&[forged.into()], at(1)).is_err());
         // A remembered certificate still ends.
         assert!(authenticator.authenticate(&own, at(LEAF_SECONDS + 1)).is_err());
         assert!(CertificateAuthenticator::new("").is_err());

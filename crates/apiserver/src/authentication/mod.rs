@@ -110,14 +110,14 @@ impl Authentication {
     async fn request(&self, credentials: Credentials<'_>) -> Result<Option<Identity>, Refusal> {
         tracing::trace!(target: "walk", "who asks");
         let (chain, headers, now) = (credentials.peer_certificates, credentials.headers, self.clock.now());
-        let of_user = |user: UserInfo| Identity {
+        let of_user = |user: Arc<UserInfo>| Identity {
             user,
             ..Identity::default()
         };
         let mut refusals = Vec::new();
         if let Some(proxy) = &self.front_proxy {
             match proxy.authenticate(chain, headers, now) {
-                Ok(Some(user)) => return Ok(Some(of_user(user))),
+                Ok(Some(user)) => return Ok(Some(of_user(user.into()))),
                 Ok(None) => {}
                 Err(why) => refusals.push(why.into()),
             }
@@ -161,7 +161,7 @@ impl Authentication {
             }
             match kind.authenticate(token, audiences).await {
                 Ok(Some(mut identity)) => {
-                    identity.user.ensure_authenticated_group();
+                    Arc::make_mut(&mut identity.user).ensure_authenticated_group();
                     if !knows_audiences {
                         identity.audiences = own;
                     }
@@ -240,7 +240,7 @@ mod tests {
                 .1
                 .is_none_or(|own| audiences.iter().any(|audience| audience == own));
             let identity = (token == self.0 && for_it).then(|| Identity {
-                user: UserInfo::new::<String>(token, []),
+                user: UserInfo::new::<String>(token, []).into(),
                 audiences: self.1.iter().map(|own| (*own).to_owned()).collect(),
                 ..Identity::default()
             });

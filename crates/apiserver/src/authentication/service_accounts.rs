@@ -98,7 +98,7 @@ fn told(identity: tokens::Identity) -> Identity {
     user.uid = identity.uid;
     user.extra = identity.extra;
     Identity {
-        user,
+        user: user.into(),
         audiences: identity.audiences,
         told: Told { notes, warnings },
     }

@@ -61,7 +61,7 @@ impl TokenKind for TokenFile {
     fn authenticate<'a>(&'a self, token: &'a str, _: &'a [String]) -> BoxFuture<'a, Result<Option<Identity>, Refusal>> {
         let user = self.0.get(token).cloned();
         Box::pin(std::future::ready(Ok(user.map(|user| Identity {
-            user,
+            user: user.into(),
             ..Identity::default()
         }))))
     }

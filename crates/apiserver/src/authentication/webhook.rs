@@ -112,7 +112,7 @@ impl TokenKind for WebhookTokens {
         Box::pin(async move {
             let found = self.find(token, audiences).await?;
             Ok(found.map(|(user, audiences)| Identity {
-                user,
+                user: user.into(),
                 audiences,
                 ..Identity::default()
             }))

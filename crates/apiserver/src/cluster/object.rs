@@ -7,9 +7,10 @@ use std::sync::OnceLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use api::codec::json;
+use api::codec::json::{self, Walk};
+use api::codec::{DecodeError, Limits};
 use api::sparse::Fields;
-use api::{Value, meta};
+use api::{Map, Value, meta};
 
 use super::Texts;
 use crate::sealing::Mark;
@@ -94,7 +95,8 @@ impl Object {
     /// An object of a normal-form tree. A resourceVersion in the tree is left out.
     pub fn from_value(value: &Value, revision: u64, fields: Texts) -> Result<Object, ObjectError> {
         let bytes = to_stored(value);
-        Object::new(bytes, value, revision, fields)
+        let (splice, _) = look_through(&bytes, None)?;
+        Object::new(bytes, splice, value, revision, fields)
     }
 
     /// An object of its stored bytes. `read` names what of them is looked at: [`Header::READ`] and what `fields` need.
@@ -104,14 +106,13 @@ impl Object {
         read: &Fields,
         fields: impl FnOnce(&Value) -> Texts,
     ) -> Result<Object, ObjectError> {
-        let text = std::str::from_utf8(&bytes).map_err(|error| ObjectError::Json(error.to_string()))?;
-        let value = read.read(text).map_err(|error| ObjectError::Json(error.to_string()))?;
+        std::str::from_utf8(&bytes).map_err(|error| ObjectError::Json(error.to_string()))?;
+        let (splice, value) = look_through(&bytes, Some(read))?;
         let fields = fields(&value);
-        Object::new(bytes, &value, revision, fields)
+        Object::new(bytes, splice, &value, revision, fields)
     }
 
-    fn new(bytes: Bytes, value: &Value, revision: u64, fields: Texts) -> Result<Object, ObjectError> {
-        let splice = find_splice(&bytes).ok_or(ObjectError::NoMetadata)?;
+    fn new(bytes: Bytes, splice: Splice, value: &Value, revision: u64, fields: Texts) -> Result<Object, ObjectError> {
         let metadata = meta::metadata(value).ok_or(ObjectError::NoMetadata)?;
         let labels = metadata.get("labels").and_then(Value::as_object).into_iter().flatten();
         let owners = metadata
@@ -219,7 +220,7 @@ impl Object {
 
     /// The whole object as a tree, with its resourceVersion.
     pub fn value(&self) -> Value {
-        let mut value: Value = serde_json::from_slice(&self.bytes).expect("invariant: the bytes are valid JSON");
+        let mut value = json::read(&self.bytes).expect("invariant: the bytes are valid JSON");
         if self.revision > 0 {
             meta::set_text(&mut value, "resourceVersion", &self.revision.to_string());
         }
@@ -304,119 +305,69 @@ pub fn to_stored(value: &Value) -> Bytes {
     write(&value)
 }
 
-/// Finds where `resourceVersion` belongs among the sorted keys of the top-level `metadata`.
-fn find_splice(bytes: &[u8]) -> Option<Splice> {
-    let mut scan = Scanner { bytes, at: 0 };
-    scan.expect(b'{')?;
-    let mut types = [NOWHERE; 2];
-    loop {
-        let at = scan.at as u32;
-        match scan.key()? {
-            b"metadata" => break,
-            b"apiVersion" => types[0] = at,
-            b"kind" => types[1] = at,
+/// Where `resourceVersion` belongs among the sorted keys of the top-level `metadata`, and what `read` names of the object: both
+/// in one walk, which each object takes that is written or loaded.
+fn look_through(bytes: &[u8], read: Option<&Fields>) -> Result<(Splice, Value), ObjectError> {
+    let limits = Limits::default();
+    let mut walk = Walk::new(bytes, &limits);
+    if !walk.is_object() {
+        return Err(ObjectError::NoMetadata);
+    }
+    let (mut splice, mut types, mut value) = (None, [NOWHERE; 2], Map::new());
+    let looked = walk.object(|walk| {
+        let at = walk.at() as u32;
+        let name = walk.name()?;
+        match &*name {
+            "metadata" if walk.is_object() => {
+                let below = read.and_then(|read| read.below(&name));
+                let (found, metadata) = look_through_metadata(walk, types, below)?;
+                splice = Some(found);
+                value.insert("metadata".into(), metadata);
+                return Ok(());
+            }
+            "apiVersion" if splice.is_none() => types[0] = at,
+            "kind" if splice.is_none() => types[1] = at,
             _ => {}
         }
-        scan.skip_value()?;
-        scan.expect(b',')?;
-    }
-    let start = scan.at;
-    scan.skip_value()?;
-    let metadata = (start as u32, scan.at as u32);
-    scan.at = start;
-    scan.expect(b'{')?;
-    let splice = |at: usize, before, after| Splice {
-        at: at as u32,
-        before,
-        after,
-        metadata,
+        match read {
+            Some(read) => read.read_member(&name, walk, &mut value),
+            None => walk.skip(),
+        }
+    });
+    let looked = looked.and_then(|()| walk.end());
+    looked.map_err(|error| ObjectError::Json(error.to_string()))?;
+    Ok((splice.ok_or(ObjectError::NoMetadata)?, Value::Object(value)))
+}
+
+fn look_through_metadata(
+    walk: &mut Walk<'_>,
+    types: [u32; 2],
+    read: Option<&Fields>,
+) -> Result<(Splice, Value), DecodeError> {
+    let start = walk.at() as u32;
+    let (mut place, mut is_empty, mut value) = (None, true, Map::new());
+    walk.object(|walk| {
+        let at = walk.at() as u32;
+        let name = walk.name()?;
+        is_empty = false;
+        if place.is_none() && &*name > "resourceVersion" {
+            place = Some(at);
+        }
+        match read {
+            Some(read) => read.read_member(&name, walk, &mut value),
+            None => walk.skip(),
+        }
+    })?;
+    let end = walk.at() as u32;
+    let splice = Splice {
+        // Behind all others, before the bracket.
+        at: place.unwrap_or(end - 1),
+        before: place.is_none() && !is_empty,
+        after: place.is_some(),
+        metadata: (start, end),
         types,
     };
-    if scan.peek()? == b'}' {
-        return Some(splice(scan.at, false, false));
-    }
-    loop {
-        let start = scan.at;
-        let key = scan.key()?;
-        if key > b"resourceVersion".as_slice() {
-            return Some(splice(start, false, true));
-        }
-        scan.skip_value()?;
-        match scan.peek()? {
-            b',' => scan.at += 1,
-            _ => return Some(splice(scan.at, true, false)),
-        }
-    }
-}
-
-/// Walks compact JSON that is known to be valid (it was parsed or written by us just before).
-struct Scanner<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Scanner<'a> {
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn expect(&mut self, byte: u8) -> Option<()> {
-        (self.peek()? == byte).then(|| self.at += 1)
-    }
-
-    /// A key and its colon.
-    fn key(&mut self) -> Option<&'a [u8]> {
-        let start = self.at + 1;
-        self.skip_string()?;
-        let key = &self.bytes[start..self.at - 1];
-        self.expect(b':')?;
-        Some(key)
-    }
-
-    fn skip_string(&mut self) -> Option<()> {
-        self.expect(b'"')?;
-        loop {
-            self.at += json::plain_len(self.bytes.get(self.at..)?);
-            match self.peek()? {
-                b'"' => {
-                    self.at += 1;
-                    return Some(());
-                }
-                b'\\' => self.at += 2,
-                _ => self.at += 1,
-            }
-        }
-    }
-
-    fn skip_value(&mut self) -> Option<()> {
-        let mut depth = 0_usize;
-        loop {
-            match self.peek()? {
-                b'"' => self.skip_string()?,
-                b'{' | b'[' => {
-                    depth += 1;
-                    self.at += 1;
-                    continue;
-                }
-                b'}' | b']' => {
-                    depth = depth.checked_sub(1)?;
-                    self.at += 1;
-                }
-                b',' | b':' => {
-                    self.at += 1;
-                    continue;
-                }
-                _ => {
-                    while !matches!(self.peek()?, b',' | b'}' | b']') {
-                        self.at += 1;
-                    }
-                }
-            }
-            if depth == 0 {
-                return Some(());
-            }
-        }
-    }
+    Ok((splice, Value::Object(value)))
 }
 
 #[cfg(test)]
@@ -481,6 +432,21 @@ mod tests {
             let mut item = BytesMut::new();
             object.write_item(7, &mut item);
             assert_eq!(std::str::from_utf8(&item).unwrap(), expect);
+        }
+    }
+
+    #[test]
+    fn what_nests_as_deep_as_we_take_it_is_read_back() {
+        let mut deep = json!({"last": true});
+        for _ in 0..200 {
+            deep = json!({"a": deep});
+        }
+        let value = json!({"data": deep, "metadata": {"name": "a"}});
+        let object = Object::from_value(&value, 0, Texts::default()).unwrap();
+        assert_eq!(object.value(), value);
+        for read in [Fields::default(), Fields::of(Header::READ.iter().copied())] {
+            let again = Object::from_bytes(object.stored().clone(), 0, &read, |_| Texts::default()).unwrap();
+            assert_eq!((again.json(), again.header()), (object.json(), object.header()));
         }
     }
 

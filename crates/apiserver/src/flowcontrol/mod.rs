@@ -23,7 +23,7 @@ use std::time::Duration;
 use api::{GroupResource, Status, Value};
 use arc_swap::ArcSwap;
 use base::Shutdown;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -46,8 +46,8 @@ const AUTOUPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 const LENDING_PERIOD: Duration = Duration::from_secs(10);
 /// How long a request waits for its seats: a quarter of the time it may take. Source: `requestWaitLimit`.
 const WAIT_MAX: Duration = Duration::from_secs(15);
-const SCHEMA_HEADER: &str = "x-kubernetes-pf-flowschema-uid";
-const LEVEL_HEADER: &str = "x-kubernetes-pf-prioritylevel-uid";
+static SCHEMA_HEADER: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+static LEVEL_HEADER: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// The objects that a cluster begins with.
 pub(crate) fn first_objects() -> impl Iterator<Item = Value> {
@@ -71,8 +71,8 @@ pub struct Flow(Arc<Schema>);
 impl Flow {
     /// Tells the client where it was counted.
     pub fn tell(&self, headers: &mut HeaderMap) {
-        headers.insert(SCHEMA_HEADER, self.0.uid.clone());
-        headers.insert(LEVEL_HEADER, self.0.level.uid.clone());
+        headers.insert(&SCHEMA_HEADER, self.0.uid.clone());
+        headers.insert(&LEVEL_HEADER, self.0.level.uid.clone());
     }
 
     /// Notes how many watchers a write has.

@@ -32,7 +32,7 @@ async fn requests_wait_for_seats_and_are_told_where_they_count() {
     let mut headers = HeaderMap::new();
     class.tell(&mut headers);
     assert_eq!(
-        (&headers[SCHEMA_HEADER], &headers[LEVEL_HEADER]),
+        (&headers[&SCHEMA_HEADER], &headers[&LEVEL_HEADER]),
         (&"s".parse().unwrap(), &"l".parse().unwrap())
     );
     let enter = || flow.enter(&class, Work::ONE, &user, &request);

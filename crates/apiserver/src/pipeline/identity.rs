@@ -28,8 +28,8 @@ pub struct Credentials<'a> {
 /// Who somebody turned out to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The user.
-    pub user: UserInfo,
+    /// The user, shared with whoever remembers the credential.
+    pub user: Arc<UserInfo>,
     /// The audiences for which the credential holds; empty when it is bound to none.
     pub audiences: Vec<String>,
     /// What is told of the credential.

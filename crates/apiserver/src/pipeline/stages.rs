@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, USER_AGENT, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT, X_CONTENT_TYPE_OPTIONS};
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
@@ -39,6 +39,8 @@ use super::{Credentials, Decision, Told, must_allow, span};
 /// How long a request that is neither a watch nor a stream may take (upstream's `--request-timeout`).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The name of a request, in the request and in its answer.
+static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// A client may name its requests; longer names are replaced (upstream: `maxAuditIDLength` of logs).
 const AUDIT_ID_BYTES_MAX: usize = 64;
 
@@ -65,7 +67,7 @@ pub fn handle(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) ->
 
 async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) -> Response<Body> {
     tracing::trace!(target: "walk", "a request");
-    let given = request.headers().get("audit-id").and_then(|value| value.to_str().ok());
+    let given = request.headers().get(&AUDIT_ID).and_then(|value| value.to_str().ok());
     let given = given.filter(|id| !id.is_empty() && id.len() <= AUDIT_ID_BYTES_MAX);
     let audit_id = given.map_or_else(|| server.random.uuid(), str::to_owned);
     let started = Instant::now();
@@ -104,7 +106,7 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&audit_id) {
-        headers.insert("audit-id", id);
+        headers.insert(&AUDIT_ID, id);
     }
     headers
         .entry(CACHE_CONTROL)
@@ -192,7 +194,8 @@ async fn guarded(
     };
     let due = (!long).then(|| began + deadline);
     let what = (request.method().clone(), request.uri().clone());
-    let stages = AssertUnwindSafe(stages(
+    // Boxed: each of those around it has a place for it, into which it would be moved.
+    let stages = AssertUnwindSafe(Box::pin(stages(
         server,
         peer,
         request,
@@ -201,7 +204,7 @@ async fn guarded(
         audit_id,
         (began, due),
         open,
-    ))
+    )))
     .catch_unwind();
     let outcome = if long {
         Ok(stages.await)
@@ -290,10 +293,10 @@ async fn stages(
     {
         return not_told(&parts.uri, error);
     }
-    let user = impersonated.map_or(user, |other| other.user);
+    let user = impersonated.map_or(user, |other| other.user.into());
     // Whoever else answers for us tells of the request under the same name.
     if let Ok(id) = HeaderValue::from_str(audit_id) {
-        parts.headers.insert("audit-id", id);
+        parts.headers.insert(&AUDIT_ID, id);
     }
     let upgrade = parts.extensions.remove::<Offer>();
     if is_long_running(&attributes, &query) {
@@ -309,7 +312,7 @@ async fn stages(
         headers: parts.headers,
         query,
         attributes,
-        user: Arc::new(user),
+        user,
         warnings: Mutex::new(told.warnings),
         remote: match &peer {
             Peer::Connection { remote, .. } => Some(remote.ip()),
@@ -410,9 +413,9 @@ async fn authenticate(
     attributes: &Attributes,
     headers: &mut http::HeaderMap,
     told: &mut Told,
-) -> Result<(UserInfo, Option<Impersonated>), Status> {
+) -> Result<(Arc<UserInfo>, Option<Impersonated>), Status> {
     let user = match peer {
-        Peer::InProcess(user) => (**user).clone(),
+        Peer::InProcess(user) => user.clone(),
         Peer::Connection { remote, certificates } => {
             let credentials = Credentials {
                 peer_certificates: certificates,
@@ -432,7 +435,7 @@ async fn authenticate(
                     told.add(identity.told);
                     identity.user
                 }
-                Ok(None) if server.anonymous.allows(&attributes.path) => UserInfo::anonymous(),
+                Ok(None) if server.anonymous.allows(&attributes.path) => UserInfo::anonymous().into(),
                 Ok(None) => return Err(Status::unauthorized()),
                 Err(refusal) => {
                     tracing::info!(%remote, why = refusal.why, "unable to authenticate the request");

@@ -3,7 +3,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use api::codec::protobuf;
+use api::codec::{json, protobuf};
 use api::{Status, Value};
 
 use crate::cluster::Object;
@@ -82,7 +82,7 @@ impl Item {
             Item::Partial(_) => {
                 let mut out = BytesMut::new();
                 self.write_json(served, object, revision, &mut out)?;
-                serde_json::from_slice(&out).map_err(Status::internal)
+                json::read(&out).map_err(Status::internal)
             }
         }
     }

@@ -31,8 +31,10 @@ const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+
 pub async fn create(call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Response<Body>, Status> {
     let bytes = read_body(body).await?;
     let options = WriteOptions::parse(call, "CreateOptions", false)?;
-    let object = decode::object(call, &bytes, &served.gvk, &served.schema, options.field_validation)?;
-    let object = view::to_hub(served, object)?;
+    let make = || {
+        let object = decode::object(call, &bytes, &served.gvk, &served.schema, options.field_validation)?;
+        view::to_hub(served, object)
+    };
     let write = Write {
         call,
         served,
@@ -41,7 +43,7 @@ pub async fn create(call: &Call, served: &Arc<Served>, body: RequestBody) -> Res
         options: &options,
         internal: false,
     };
-    respond::object(call, served, &write.create(object).await?.object, 201)
+    respond::object(call, served, &write.create(&make).await?.object, 201)
 }
 
 /// PUT.
@@ -125,9 +127,9 @@ pub async fn patch(call: &Call, served: &Arc<Served>, body: RequestBody) -> Resu
     let document = Document::read(media, &bytes, &options)?;
     let written = match media {
         MediaType::ApplyYaml => {
-            let config = apply_config(&served.gvk, document.value.clone())?;
+            let config = apply_config(&served.gvk, &document.value)?;
             let make = |live: Option<&Value>| {
-                let mut object = managed::apply(served, write.subresource, live, &config, &options, &now)?;
+                let mut object = managed::apply(served, write.subresource, live, config, &options, &now)?;
                 document.report_applied(call, &options)?;
                 served.kind.row.set_defaults(&mut object);
                 Ok(object)
@@ -321,13 +323,13 @@ fn unchanged_kind(patched: &Value, seen: &Value) -> Result<(), String> {
 }
 
 /// An apply configuration: of the right kind, with only known fields (others are refused by their path).
-pub fn apply_config(expected: &GroupVersionKind, config: Value) -> Result<Value, Status> {
+pub fn apply_config<'v>(expected: &GroupVersionKind, config: &'v Value) -> Result<&'v Value, Status> {
     if !config.is_object() {
         return Err(Status::bad_request(
             "error decoding YAML: the apply configuration is no object",
         ));
     }
-    let found = meta::gvk(&config);
+    let found = meta::gvk(config);
     if config.get("kind").and_then(Value::as_str).unwrap_or("").is_empty() {
         return Err(Status::bad_request("invalid object type: Object 'Kind' is missing"));
     }

@@ -106,12 +106,12 @@ async fn apply(
     options: &WriteOptions,
     document: &Document,
 ) -> Result<Response<Body>, Status> {
-    let config = apply_config(&kind(), document.value().clone())?;
-    check_fields(&config)?;
+    let config = apply_config(&kind(), document.value())?;
+    check_fields(config)?;
     let write = writer(call, served, options);
     let mut of_parent = json!({"apiVersion": served.gvk.api_version(), "kind": served.gvk.kind, "metadata": {}});
     for field in ["name", "uid", "resourceVersion"] {
-        meta::set_text(&mut of_parent, field, meta::text(&config, field));
+        meta::set_text(&mut of_parent, field, meta::text(config, field));
     }
     if let Some(replicas) = config.pointer("/spec/replicas") {
         of_parent["spec"] = json!({"replicas": replicas});

@@ -205,6 +205,26 @@ async fn refusals_are_upstreams() {
 }
 
 #[tokio::test]
+async fn what_nests_deep_is_changed_as_anything_else() {
+    let world = World::start().await;
+    let api = world.api();
+    let deep = format!("{}1{}", "{\"a\":".repeat(180), "}".repeat(180));
+    let path = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    let body = format!(r#"{{"metadata":{{"name":"deep"}},"revision":1,"data":{deep}}}"#);
+    let json_type = [("content-type", "application/json")];
+    let made = api.call(&format!("POST {path}"), &json_type, body).await;
+    assert_eq!(made.code, 201);
+    let changed = api
+        .patch(&format!("{path}/deep"), "merge", &json!({"revision": 2}))
+        .await;
+    let text = String::from_utf8(changed.bytes.to_vec()).unwrap();
+    assert!(
+        changed.code == 200 && text.contains(&deep) && text.contains(r#""revision":2"#),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn bodies_over_the_limit_and_too_deep_are_refused() {
     let world = World::start().await;
     let json_type = [("content-type", "application/json")];

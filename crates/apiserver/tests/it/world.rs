@@ -46,7 +46,7 @@ impl Authenticator for Tokens {
         _: &'a [String],
     ) -> BoxFuture<'a, Result<Option<Identity>, Refusal>> {
         let identity = Identity {
-            user: UserInfo::new(token, ["testers"]),
+            user: UserInfo::new(token, ["testers"]).into(),
             ..Identity::default()
         };
         let outcome = if token == "bad" {

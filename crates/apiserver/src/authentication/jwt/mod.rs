@@ -177,7 +177,7 @@ impl TokenKind for JwtTokens {
         Box::pin(async move {
             let user = self.find(token).await?;
             Ok(user.map(|user| Identity {
-                user,
+                user: user.into(),
                 ..Identity::default()
             }))
         })

@@ -9,6 +9,7 @@
 //! - what is kept never passes the limits, one frame apart: the newest is always kept, however large.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -27,7 +28,7 @@ const FRAMES_MAX: usize = 1024;
 const BYTES_MAX: usize = 1024 * 1024;
 
 /// The word of a watch event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
     /// The object came, or came into the selector.
     Added,
@@ -49,12 +50,19 @@ impl Word {
 }
 
 /// What a frame depends on, beside the served version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
     object: usize,
     revision: u64,
     word: Word,
     shape: Shape,
+}
+
+/// The object tells most frames apart, and each delivery asks.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_usize(self.object);
+    }
 }
 
 /// What of an object is shown, and in which media type.

@@ -16,32 +16,23 @@ use crate::storage::WriteError;
 const NAME_ATTEMPTS_MAX: usize = 8;
 
 impl Write<'_> {
-    /// Creates a hub object that was decoded and converted.
-    pub async fn create(&self, mut object: Value) -> Result<Written, Status> {
-        self.prepare_new(&mut object)?;
-        managed::update(
-            self.served,
-            self.subresource,
-            None,
-            &mut object,
-            &self.options.manager,
-            &self.now(),
-        )?;
-        self.create_prepared(object).await
-    }
-
-    pub(super) async fn create_prepared(&self, mut object: Value) -> Result<Written, Status> {
-        let generated = meta::name(&object).is_empty() && !meta::text(&object, "generateName").is_empty();
-        let mut names = 0;
+    /// Creates the hub object that `make` decodes and converts. It is made again for each attempt: nearly always there is one,
+    /// for which a copy would be made in vain.
+    pub async fn create(&self, make: &(dyn Fn() -> Result<Value, Status> + Send + Sync)) -> Result<Written, Status> {
+        let (mut names, mut forgets) = (0, false);
         loop {
-            match self.try_create(&object).await {
+            let mut object = make()?;
+            self.prepare_new(&mut object)?;
+            self.note_creator(&mut object)?;
+            if forgets {
+                forget_managers(&mut object);
+            }
+            let generated = meta::name(&object).is_empty() && !meta::text(&object, "generateName").is_empty();
+            match self.try_create(object).await {
                 Ok(Attempt::Done(written)) => return Ok(written),
                 Ok(Attempt::Raced) => {}
-                Ok(Attempt::TooLarge(status)) => {
-                    if !self.may_forget_managers() || !forget_managers(&mut object) {
-                        return Err(status);
-                    }
-                }
+                Ok(Attempt::TooLarge(status)) if forgets || !self.may_forget_managers() => return Err(status),
+                Ok(Attempt::TooLarge(_)) => forgets = true,
                 Err(status) if generated && status.is(Reason::AlreadyExists) => {
                     names += 1;
                     if names == NAME_ATTEMPTS_MAX {
@@ -54,7 +45,13 @@ impl Write<'_> {
         }
     }
 
-    /// What happens once: system fields wiped, the namespace of the path, defaults.
+    /// Notes who manages the fields of a new object.
+    pub(super) fn note_creator(&self, object: &mut Value) -> Result<(), Status> {
+        let (manager, now) = (&self.options.manager, self.now());
+        managed::update(self.served, self.subresource, None, object, manager, &now)
+    }
+
+    /// What happens before admission: system fields wiped, the namespace of the path, defaults.
     pub(super) fn prepare_new(&self, object: &mut Value) -> Result<(), Status> {
         if !meta::resource_version(object).is_empty() {
             return Err(Status::internal(
@@ -76,18 +73,18 @@ impl Write<'_> {
     }
 
     /// One attempt. Raced: the namespace changed meanwhile.
-    async fn try_create(&self, object: &Value) -> Result<Attempt, Status> {
+    pub(super) async fn try_create(&self, object: Value) -> Result<Attempt, Status> {
         let (call, kind) = (self.call, self.kind());
         if kind.custom.as_ref().is_some_and(|custom| custom.definition.terminating) {
             let why = "create not allowed while custom resource definition is terminating";
-            return Err(Status::forbidden(&self.resource(), meta::name(object), why));
+            return Err(Status::forbidden(&self.resource(), meta::name(&object), why));
         }
-        let guards = self.namespace_guard(object)?;
-        let mut review = self.review(Operation::Create, meta::name(object));
+        let guards = self.namespace_guard(&object)?;
+        let mut review = self.review(Operation::Create, meta::name(&object));
         if review.namespace.is_empty() && self.is_namespaces() {
-            review.namespace = meta::name(object).to_owned();
+            review.namespace = meta::name(&object).to_owned();
         }
-        let mut object = self.admit(&review, object.clone(), None).await?;
+        let mut object = self.admit(&review, object, None).await?;
 
         let now = self.now();
         meta::set_text(&mut object, "creationTimestamp", &now);

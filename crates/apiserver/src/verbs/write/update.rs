@@ -27,7 +27,7 @@ impl Write<'_> {
         let mut forgets = false;
         loop {
             let live = call.server.storage.get(kind, self.namespace(), self.name)?;
-            match live {
+            let attempt = match live {
                 None if !allow_create => return Err(Status::not_found(&self.resource(), self.name)),
                 None => {
                     self.authorize_create().await?;
@@ -40,23 +40,26 @@ impl Write<'_> {
                     self.prepare_new(&mut object)?;
                     // `make` has noted its manager where there was an object to compare with; an apply always has.
                     if meta::metadata(&object).is_some_and(|metadata| !metadata.contains_key("managedFields")) {
-                        let (manager, now) = (&self.options.manager, self.now());
-                        managed::update(self.served, self.subresource, None, &mut object, manager, &now)?;
+                        self.note_creator(&mut object)?;
                     }
-                    match self.create_prepared(object).await {
-                        Err(status) if status.is(Reason::AlreadyExists) => {}
-                        other => return other,
+                    if forgets {
+                        forget_managers(&mut object);
+                    }
+                    match self.try_create(object).await {
+                        Err(status) if status.is(Reason::AlreadyExists) => Attempt::Raced,
+                        other => other?,
                     }
                 }
                 Some(live) => {
                     let live = custom::shown_one(&call.server, self.served, live).await?;
-                    match self.try_update(&live, make, forgets).await? {
-                        Attempt::Done(written) => return Ok(written),
-                        Attempt::Raced => {}
-                        Attempt::TooLarge(status) if forgets || !self.may_forget_managers() => return Err(status),
-                        Attempt::TooLarge(_) => forgets = true,
-                    }
+                    self.try_update(&live, make, forgets).await?
                 }
+            };
+            match attempt {
+                Attempt::Done(written) => return Ok(written),
+                Attempt::Raced => {}
+                Attempt::TooLarge(status) if forgets || !self.may_forget_managers() => return Err(status),
+                Attempt::TooLarge(_) => forgets = true,
             }
             call.server.metrics.write_retries.inc();
         }
