@@ -1,12 +1,15 @@
-//! The ways out of the API server: to kubelets and to pods. Where they lead from (a namespace, a tunnel) is for whoever
-//! implements them to know.
+//! The ways out of the API server: to kubelets, to pods and to services of gRPC on this machine. Where the first two lead
+//! from (a namespace, a tunnel) is for whoever implements them to know.
 
 use std::future;
 use std::io;
 use std::net::SocketAddr;
 
 use futures::future::BoxFuture;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
 
 /// A byte stream.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -38,4 +41,19 @@ pub trait ServiceDialer: Send + Sync {
     fn dial_own(&self) -> BoxFuture<'static, io::Result<Stream>> {
         Box::pin(future::ready(Err(io::Error::other("this server has no way to itself"))))
     }
+}
+
+/// The way to a service of gRPC at a Unix socket; `@` in front: in the kernel's own name space. It is opened by the first call,
+/// and again whenever it is lost. `authority` is what the service is told of who was asked.
+pub(crate) fn unix_channel(path: &str, authority: &'static str) -> Channel {
+    // The kernel's name space is told by a zero.
+    let path = match path.strip_prefix('@') {
+        Some(name) => format!("\0{name}"),
+        None => path.to_owned(),
+    };
+    let connector = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static(authority).connect_with_connector_lazy(connector)
 }

@@ -7,14 +7,13 @@ use std::io;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use rpc::kms::key_management_service_client::KeyManagementServiceClient;
 use rpc::kms::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse};
-use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
+use crate::dial::unix_channel;
 use crate::metrics::shared;
 
 /// The thread that speaks with key services.
@@ -54,17 +53,8 @@ impl Client {
     /// Connects when it is first asked, and again whenever the connection is lost.
     pub(super) fn new(runtime: &KmsRuntime, provider: &str, path: &str, timeout: Duration) -> Client {
         let handle = runtime.handle().clone();
-        // The kernel's own name space is told by a zero in front.
-        let path = match path.strip_prefix('@') {
-            Some(name) => format!("\0{name}"),
-            None => path.to_owned(),
-        };
-        let connector = tower::service_fn(move |_| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        });
         let _entered = handle.enter();
-        let channel = Endpoint::from_static("http://kms").connect_with_connector_lazy(connector);
+        let channel = unix_channel(path, "http://kms");
         Client {
             provider: provider.to_owned(),
             service: KeyManagementServiceClient::new(channel),

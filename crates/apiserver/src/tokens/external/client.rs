@@ -4,16 +4,15 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use base::Backoff;
-use hyper_util::rt::TokioIo;
 use rpc::external_jwt::external_jwt_signer_client::ExternalJwtSignerClient;
 use rpc::external_jwt::{
     FetchKeysRequest, FetchKeysResponse, MetadataRequest, MetadataResponse, SignJwtRequest, SignJwtResponse,
 };
-use tokio::net::UnixStream;
 use tokio::time::Instant;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
+use crate::dial::unix_channel;
 use crate::metrics::shared;
 
 /// How long an answer may take: upstream's `keySyncTimeout`, and no request lives longer.
@@ -61,17 +60,7 @@ pub(super) struct Client(ExternalJwtSignerClient<Channel>);
 impl Client {
     /// Connects when it is first asked, and again whenever the connection is lost.
     pub(super) fn new(path: &str) -> Client {
-        // The kernel's own name space is told by a zero in front.
-        let path = match path.strip_prefix('@') {
-            Some(name) => format!("\0{name}"),
-            None => path.to_owned(),
-        };
-        let connector = tower::service_fn(move |_| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        });
-        let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
-        Client(ExternalJwtSignerClient::new(channel))
+        Client(ExternalJwtSignerClient::new(unix_channel(path, "http://localhost")))
     }
 
     pub(super) async fn sign(&self, claims: &str) -> Result<SignJwtResponse, Failure> {

@@ -398,7 +398,10 @@ impl Watcher {
             self.ended = true;
             return;
         };
-        // Events that never cease must not keep it beyond its time.
+        // Events that never cease must not keep it beyond its time, nor beyond the server's.
+        if self.call.server.shutdown.is_triggered() {
+            self.deadline = Instant::now();
+        }
         let outcome = if Instant::now() >= self.deadline {
             None
         } else {
