@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rpc::cri;
@@ -153,10 +153,11 @@ impl Runtime {
         let (runtime, sandbox, config) = (Arc::clone(self), Arc::clone(sandbox), config.clone());
         blocking(move || {
             let (dir, run_dir) = (runtime.sandbox_dir(&sandbox.id), runtime.sandbox_run_dir(&sandbox.id));
-            for directory in [&dir, &run_dir] {
-                std::fs::create_dir_all(directory).map_err(doing(directory.display()))?;
-            }
+            let make = |directory: &Path| std::fs::create_dir_all(directory).map_err(doing(directory.display()));
+            make(&dir)?;
+            // Before there is anything elsewhere: what has no record is not found again after a crash.
             runtime.save_sandbox(&sandbox)?;
+            make(&run_dir)?;
             if !config.log_directory.is_empty() {
                 std::fs::create_dir_all(&config.log_directory).map_err(doing(&config.log_directory))?;
             }
