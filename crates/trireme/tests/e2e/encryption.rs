@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use base64::Engine as _;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use rpc::kms::key_management_service_server::{KeyManagementService, KeyManagementServiceServer};
 use rpc::kms::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse};
 use serde_json::json;
-use tokio::net::UnixListener;
 use tonic::{Request, Response, Status};
 
 use crate::access::{flag, replace, until_metric, up, write};
 use crate::cluster::{Cluster, decode, fail, succeed};
+use crate::grpc;
 
 /// What nobody may read in the store: as it is, and as the API carries it.
 const SECRET: [&str; 2] = ["hunter2", "aHVudGVyMg=="];
@@ -70,19 +69,10 @@ impl KeyService {
 
     /// Serves on a socket until the answer is dropped.
     fn serve(&self, socket: &Path) -> tokio::runtime::Runtime {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.worker_threads(1).enable_all().build().unwrap();
-        let _entered = runtime.enter();
-        let listener = UnixListener::bind(socket).unwrap();
-        let service = KeyManagementServiceServer::new(self.clone());
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
-                tokio::spawn(async move { drop(connection.await) });
-            }
-        });
-        runtime
+        grpc::serve(
+            socket,
+            TowerToHyperService::new(KeyManagementServiceServer::new(self.clone())),
+        )
     }
 }
 

@@ -22,6 +22,7 @@ mod etcd_front;
 mod etcd_server;
 mod etcd_servers;
 mod examples;
+mod grpc;
 mod killed;
 mod migrate;
 mod node_cluster;

@@ -7,7 +7,6 @@ use apiserver::tokens::{Claims, KubernetesClaims, Reference, Signer, SigningKey,
 use base::{Clock, Random};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use rcgen::{PublicKeyData as _, SigningKey as _};
 use rpc::external_jwt::external_jwt_signer_server::{ExternalJwtSigner, ExternalJwtSignerServer};
@@ -16,11 +15,11 @@ use rpc::external_jwt::{
     Timestamp,
 };
 use serde_json::{Value, json};
-use tokio::net::UnixListener;
 use tonic::{Request, Response, Status};
 
 use crate::access::{flag, is_nobody, up, whoami, with_token, write};
 use crate::cluster::{Cluster, decode, fail, succeed};
+use crate::grpc;
 use crate::node_cluster::until;
 
 /// A key of no use outside of tests.
@@ -282,19 +281,10 @@ impl ExternalJwtSigner for Remote {
 impl Remote {
     /// Serves on a socket until the answer is dropped.
     fn serve(&self, socket: &Path) -> tokio::runtime::Runtime {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.worker_threads(1).enable_all().build().unwrap();
-        let _entered = runtime.enter();
-        let listener = UnixListener::bind(socket).unwrap();
-        let service = ExternalJwtSignerServer::new(self.clone());
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
-                tokio::spawn(async move { drop(connection.await) });
-            }
-        });
-        runtime
+        grpc::serve(
+            socket,
+            TowerToHyperService::new(ExternalJwtSignerServer::new(self.clone())),
+        )
     }
 }
 

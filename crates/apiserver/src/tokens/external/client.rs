@@ -19,7 +19,8 @@ use crate::metrics::shared;
 const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// The same of what is asked once, at the start, when keys were answered already.
 const METADATA_LIMIT: Duration = Duration::from_secs(10);
-/// The pauses before a socket is tried again that nobody listens at.
+/// The pauses before a socket is tried again that nobody listens at: no event tells when somebody does, as a socket's file is there
+/// before it is listened at, and stays when nobody does any more.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
